@@ -1,0 +1,48 @@
+"""minidl: a deep learning framework small enough to read in an afternoon."""
+
+from minidl import functional as functional
+from minidl import nn as nn
+from minidl import optim as optim
+from minidl.array_functions import (
+    arange,
+    concatenate,
+    einsum,
+    full,
+    maximum,
+    minimum,
+    ones,
+    pad,
+    rand,
+    randn,
+    stack,
+    where,
+    zeros,
+)
+from minidl.autograd import grad, no_grad
+from minidl.random import manual_seed
+from minidl.tensor import Tensor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Tensor",
+    "arange",
+    "concatenate",
+    "einsum",
+    "full",
+    "functional",
+    "grad",
+    "manual_seed",
+    "maximum",
+    "minimum",
+    "nn",
+    "no_grad",
+    "ones",
+    "optim",
+    "pad",
+    "rand",
+    "randn",
+    "stack",
+    "where",
+    "zeros",
+]

@@ -1,0 +1,299 @@
+"""Reverse-mode automatic differentiation: recording, order, accumulation.
+
+Every operation that makes a tensor leaves a `Node` on it: the inputs, and the *rule* that turns the
+gradient of the output into gradients of the inputs. `backward` walks these nodes from the outputs
+to the leaves, each after everything that used it, and adds up what arrives. It knows nothing of
+what the operations mean.
+
+Rules are written with tensor operations. When they run with recording on (`create_graph=True`),
+gradients are tensors with nodes of their own, which is all it takes to differentiate them again.
+
+Source: the chain rule; for the method, A. Griewank and A. Walther, Evaluating Derivatives (2008),
+chapter 3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:  # for type checkers alone: at run time nothing here depends on Tensor's module
+    from minidl.tensor import Tensor
+
+Gradients: TypeAlias = "Sequence[Tensor | None]"
+"""One gradient per input of an operation; None where the input needs none."""
+
+Rule: TypeAlias = "Callable[..., Gradients]"
+"""Maps the gradient of an output (and the output, if it was asked for) to `Gradients`."""
+
+
+class _State(threading.local):
+    recording = True
+
+
+_state = _State()
+
+
+def is_recording() -> bool:
+    """Return whether operations are being recorded in this thread."""
+    return _state.recording
+
+
+@contextlib.contextmanager
+def set_recording(recording: bool) -> Iterator[None]:
+    """Record operations, or do not, inside a `with` block; restored when it ends."""
+    before = _state.recording
+    _state.recording = recording
+    try:
+        yield
+    finally:
+        _state.recording = before
+
+
+def no_grad() -> contextlib.AbstractContextManager[None]:
+    """Stop recording inside a `with` block: results need no gradient and keep no memory alive.
+
+    Example:
+        >>> import minidl
+        >>> x = minidl.Tensor([1.0, 2.0], requires_grad=True)
+        >>> with minidl.no_grad():
+        ...     print((x * 2).requires_grad)
+        False
+    """
+    return set_recording(False)
+
+
+class Version:
+    """Counts in-place changes of an array; every view of the array shares its counter."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Node:
+    """How one tensor was made: the operation's name, its inputs, and the rule for gradients.
+
+    It never refers to the tensor it belongs to: the two would keep each other alive. Where a rule
+    wants the output, the engine passes it in.
+    """
+
+    __slots__ = ("inputs", "op", "output_version", "rule", "takes_output", "versions")
+
+    def __init__(
+        self,
+        op: str,
+        inputs: Sequence[Tensor | None],
+        rule: Rule,
+        takes_output: bool,
+        output_version: int,
+    ) -> None:
+        self.op = op
+        self.inputs = tuple(inputs)
+        self.rule: Rule | None = rule
+        self.takes_output = takes_output
+        # Rules read arrays later. A version that has moved on by then means that the array was
+        # changed in between, and that the gradient would be silently wrong.
+        self.versions = [None if x is None else x.version.count for x in self.inputs]
+        self.output_version = output_version
+
+    def gradients(self, gradient: Tensor, output: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Apply the rule; return pairs of an input that needs a gradient and its gradient."""
+        if self.rule is None:
+            raise RuntimeError(
+                f"backward through {self.op!r} a second time: its graph was freed by the first "
+                "backward; pass retain_graph=True to the first one to keep it"
+            )
+        self._check_unchanged(output)
+        found = self.rule(gradient, output) if self.takes_output else self.rule(gradient)
+        if len(found) != len(self.inputs):
+            raise RuntimeError(
+                f"the gradient rule of {self.op!r} returned {len(found)} gradients "
+                f"for {len(self.inputs)} inputs"
+            )
+        pairs = zip(self.inputs, found, strict=True)
+        return [
+            (x, self._checked(x, dx, place))
+            for place, (x, dx) in enumerate(pairs)
+            if x is not None and dx is not None and x.requires_grad
+        ]
+
+    def release(self) -> None:
+        """Let go of everything the rule kept alive."""
+        self.inputs, self.rule = (), None
+
+    def _check_unchanged(self, output: Tensor) -> None:
+        for place, (x, version) in enumerate(zip(self.inputs, self.versions, strict=True)):
+            if x is not None and x.version.count != version:
+                raise RuntimeError(
+                    f"input {place} of {self.op!r}, of shape {x.shape}, was changed in place after "
+                    "the operation ran, so its gradient would be wrong; change a copy() instead, "
+                    "or call backward before changing it"
+                )
+        if self.takes_output and output.version.count != self.output_version:
+            raise RuntimeError(
+                f"the output of {self.op!r}, of shape {output.shape}, was changed in place after "
+                "the operation ran, so its gradient would be wrong; change a copy() instead"
+            )
+
+    def _checked(self, x: Tensor, gradient: Tensor, place: int) -> Tensor:
+        """Undo broadcasting, then insist that the gradient fits its input."""
+        gradient = sum_to(gradient, x.shape)
+        for what in ("shape", "dtype", "device"):
+            got, wanted = getattr(gradient, what), getattr(x, what)
+            if got != wanted:
+                raise RuntimeError(
+                    f"the gradient rule of {self.op!r} returned {what} {got} for input {place}, "
+                    f"whose {what} is {wanted}"
+                )
+        return gradient
+
+
+def sum_to(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Undo broadcasting: sum over the axes along which `shape` was repeated.
+
+    Returns the gradient as it is when its shape could not have come from broadcasting `shape`.
+    """
+    if gradient.shape == shape:
+        return gradient
+    extra = gradient.ndim - len(shape)
+    if extra < 0:
+        return gradient
+    repeated = [extra + i for i, size in enumerate(shape) if size == 1]
+    summed = gradient.sum(tuple(range(extra)) + tuple(repeated), keepdims=True)
+    if summed.shape[extra:] != shape:
+        return gradient
+    return summed.reshape(shape)
+
+
+def backward(
+    outputs: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> None:
+    """Add the gradient of `outputs`, weighted by `gradients`, to the `.grad` of every leaf.
+
+    Each `.grad` gets memory of its own. Gradients that were there are added to, not overwritten.
+
+    Args:
+        outputs: tensors to differentiate.
+        gradients: one for each output, of its shape and dtype.
+        create_graph: record the computation of the gradients, to differentiate them again.
+        retain_graph: keep the graph for another backward; `create_graph` where not given.
+
+    Raises:
+        RuntimeError: the graph was freed, or an array it needs was changed.
+    """
+    with set_recording(create_graph):
+        for tensor, gradient in _propagate(outputs, gradients, retain_graph, create_graph):
+            if tensor.is_leaf or tensor.retains_grad:
+                tensor.grad = gradient.copy() if tensor.grad is None else tensor.grad + gradient
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    gradients: Sequence[Tensor] | None = None,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+) -> list[Tensor]:
+    """Return the gradients of `outputs` with respect to `inputs`, leaving every `.grad` alone.
+
+    Args:
+        outputs: a tensor or several; each a single number unless `gradients` are given.
+        inputs: a tensor or several that the outputs were computed from.
+        gradients: weights of the outputs, each of its output's shape; ones where not given.
+        create_graph: record the computation, so that the results can be differentiated again.
+        retain_graph: keep the graph for another backward; `create_graph` where not given.
+
+    Returns:
+        One tensor per input, of its shape and dtype.
+
+    Raises:
+        ValueError: an input was not used to compute the outputs.
+        RuntimeError: as for `backward`.
+
+    Example:
+        >>> import minidl
+        >>> x = minidl.Tensor(3.0, requires_grad=True)
+        >>> (slope,) = minidl.grad(x**3, x, create_graph=True)
+        >>> slope.item(), minidl.grad(slope, x)[0].item()
+        (27.0, 18.0)
+    """
+    outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]  # type: ignore[list-item]
+    inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]  # type: ignore[list-item]
+    if gradients is None:
+        gradients = [output.seed_gradient() for output in outputs]
+    wanted = {id(x) for x in inputs}
+    with set_recording(create_graph):
+        found = {
+            id(tensor): gradient.copy()
+            for tensor, gradient in _propagate(outputs, gradients, retain_graph, create_graph)
+            if id(tensor) in wanted
+        }
+    for place, x in enumerate(inputs):
+        if id(x) not in found:
+            raise ValueError(
+                f"grad: input {place}, of shape {x.shape}, was not used to compute the outputs"
+                + ("" if x.requires_grad else "; it does not require a gradient")
+            )
+    return [found[id(x)] for x in inputs]
+
+
+def _propagate(
+    outputs: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    retain_graph: bool | None,
+    create_graph: bool,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every tensor that needs a gradient with its complete gradient, outputs first."""
+    retain = create_graph if retain_graph is None else retain_graph
+    arrived: dict[int, Tensor] = {}
+    for output, gradient in zip(outputs, gradients, strict=True):
+        _accumulate(arrived, output, gradient)
+    order = _inputs_first(outputs)
+    while order:
+        tensor = order.pop()  # popped, not iterated over: what was used is freed on the way
+        if id(tensor) not in arrived:
+            continue
+        gradient = arrived.pop(id(tensor))
+        yield tensor, gradient
+        node = tensor.node
+        if node is not None:
+            for x, dx in node.gradients(gradient, tensor):
+                _accumulate(arrived, x, dx)
+            if not retain:
+                node.release()
+
+
+def _accumulate(arrived: dict[int, Tensor], tensor: Tensor, gradient: Tensor) -> None:
+    before = arrived.get(id(tensor))
+    arrived[id(tensor)] = gradient if before is None else before + gradient
+
+
+def _inputs_first(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors below `outputs` that need gradients, each after all of its inputs.
+
+    Depth-first search with a stack of its own: Python's would overflow on a long graph.
+    """
+    order: list[Tensor] = []
+    seen: set[int] = set()
+    stack = [(output, False) for output in outputs]
+    while stack:
+        tensor, inputs_are_done = stack.pop()
+        if inputs_are_done:
+            order.append(tensor)
+        elif id(tensor) not in seen:
+            seen.add(id(tensor))
+            stack.append((tensor, True))
+            if tensor.node is not None:
+                stack.extend(
+                    (x, False) for x in tensor.node.inputs if x is not None and x.requires_grad
+                )
+    return order

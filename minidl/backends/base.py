@@ -1,0 +1,219 @@
+"""What minidl asks of an array library: its functions, transfer, and data movement.
+
+`functional` says what an operation *means*; a backend says how its data are *moved*. Each kernel
+here is written in its generic form, with nothing but array functions that NumPy and CuPy share. A
+backend overrides a kernel only where a measurement justifies it, with the same signature, and one
+parametrised test compares all forms with each other and with literal loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from minidl.backends.windows import Windows
+
+Array: TypeAlias = Any
+"""An array of any backend. NumPy's and CuPy's arrays behave alike but share no common type."""
+
+
+class Backend:
+    """An array library on one device.
+
+    Attributes:
+        device: what users call the device: `"cpu"` or `"cuda"`.
+        xp: the array module, `numpy` or `cupy`.
+
+    Images are `(n, c, h, w)` by shape. In memory a kernel's results are *channels-last*: an
+    `(n, c, h, w)` view of an `(n, h, w, c)` array, so that the channels of a pixel lie side by
+    side. Kernels accept any memory order.
+    """
+
+    device: str
+    xp: Any
+
+    # Transfer ---------------------------------------------------------------------------------
+
+    def from_numpy(self, array: np.ndarray[Any, Any]) -> Array:
+        """Copy a NumPy array to this device."""
+        raise NotImplementedError
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """Copy an array of this device into a new NumPy array."""
+        raise NotImplementedError
+
+    def set_writeable(self, array: Array, writeable: bool) -> None:
+        """Allow or forbid writing into an array, where the library can."""
+
+    # Splitting work ---------------------------------------------------------------------------
+
+    def over_batch(self, n: int, bytes_each: int, work: Callable[[slice], None]) -> None:
+        """Call `work` on slices that together cover a batch of `n` images.
+
+        Args:
+            n: images in the batch.
+            bytes_each: bytes of scratch memory that `work` needs for one image. A backend that
+                splits the batch chooses slices whose scratch memory stays in cache.
+            work: writes the results of its slice; slices may run at the same time.
+        """
+        work(slice(0, n))
+
+    def sum_over_batch(self, n: int, bytes_each: int, work: Callable[[slice], Array]) -> Array:
+        """Add up `work(part)` over slices of a batch, always in the same order."""
+        parts: dict[int, Array] = {}
+
+        def store(part: slice) -> None:
+            parts[part.start] = work(part)
+
+        self.over_batch(n, bytes_each, store)
+        first, *rest = (parts[start] for start in sorted(parts))
+        for part in rest:
+            first += part
+        return first
+
+    # Images -----------------------------------------------------------------------------------
+
+    def empty_images(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Allocate `(n, c, h, w)` images, channels-last in memory, with undefined contents."""
+        n, c, h, w = shape
+        return self.xp.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+
+    def pad_images(self, images: Array, windows: Windows, fill: float) -> Array:
+        """Return images with the windows' padding around them, filled with `fill`.
+
+        Without padding it returns the images themselves: treat the result as read-only.
+        """
+        if not windows.is_padded:
+            return images
+        n, c = images.shape[:2]
+        padded = self.empty_images((n, c, windows.padded_h, windows.padded_w), images.dtype)
+        rows, columns = windows.inside
+        padded[:, :, : windows.top] = fill
+        padded[:, :, rows.stop :] = fill
+        padded[:, :, rows, : windows.left] = fill
+        padded[:, :, rows, columns.stop :] = fill
+        padded[:, :, rows, columns] = images
+        return padded
+
+    def zero_images(self, images: Array, windows: Windows) -> tuple[Array, Array]:
+        """Allocate padded zeros for window results `images`: the whole, and the part inside."""
+        n, c = images.shape[:2]
+        padded = self.empty_images((n, c, windows.padded_h, windows.padded_w), images.dtype)
+        padded[...] = 0
+        rows, columns = windows.inside
+        return padded, padded[:, :, rows, columns]
+
+    # Windows: gather and its transpose --------------------------------------------------------
+
+    def gather_windows(self, images: Array, windows: Windows) -> Array:
+        """Copy every window into a row of its own ("im2col"); padding counts as 0.
+
+        Args:
+            images: `(n, c, in_h, in_w)`.
+            windows: their geometry.
+
+        Returns:
+            `(n, out_h, out_w, k_h * k_w, c)`.
+        """
+        n, c = images.shape[:2]
+        padded = self.pad_images(images, windows, 0)
+        shape = (n, windows.out_h, windows.out_w, windows.k_h * windows.k_w, c)
+        gathered = self.xp.empty(shape, images.dtype)
+        for tap, rows, columns in windows.taps():
+            gathered[:, :, :, tap] = padded[:, :, rows, columns].transpose(0, 2, 3, 1)
+        return gathered
+
+    def scatter_windows(self, gathered: Array, windows: Windows) -> Array:
+        """Add every window's row back to where it was gathered from ("col2im").
+
+        The transpose (adjoint) of `gather_windows`: `(n, out_h, out_w, k_h * k_w, c)` in,
+        `(n, c, in_h, in_w)` out.
+        """
+        taps_last = gathered.transpose(0, 4, 1, 2, 3)  # (n, c, out_h, out_w, k_h·k_w)
+        padded, images = self.zero_images(taps_last, windows)
+        for tap, rows, columns in windows.taps():
+            padded[:, :, rows, columns] += taps_last[..., tap]
+        return images
+
+    # Pooling by sums --------------------------------------------------------------------------
+
+    def sum_windows(self, images: Array, windows: Windows) -> Array:
+        """Add up each window: `(n, c, in_h, in_w)` to `(n, c, out_h, out_w)`; padding is 0."""
+        n, c = images.shape[:2]
+        padded = self.pad_images(images, windows, 0)
+        total = self.empty_images((n, c, windows.out_h, windows.out_w), images.dtype)
+        for tap, rows, columns in windows.taps():
+            if tap == 0:
+                total[...] = padded[:, :, rows, columns]
+            else:
+                total += padded[:, :, rows, columns]
+        return total
+
+    def spread_windows(self, values: Array, windows: Windows) -> Array:
+        """Add each window's value to all its pixels: the transpose of `sum_windows`."""
+        padded, images = self.zero_images(values, windows)
+        for _, rows, columns in windows.taps():
+            padded[:, :, rows, columns] += values
+        return images
+
+    # Pooling by winners -----------------------------------------------------------------------
+
+    def max_windows(self, images: Array, windows: Windows) -> tuple[Array, Array]:
+        """Find each window's largest value and the tap that holds it; padding is -inf.
+
+        As in PyTorch, the first of several equal values wins, NaN beats every number, and the last
+        of several NaN wins.
+
+        Returns:
+            The largest values and the winning tap numbers, both `(n, c, out_h, out_w)`.
+        """
+        xp = self.xp
+        n, c = images.shape[:2]
+        padded = self.pad_images(images, windows, -np.inf)
+        shape = (n, c, windows.out_h, windows.out_w)
+        best = self.empty_images(shape, images.dtype)
+        winners = self.empty_images(shape, np.int32)
+        best[...] = -np.inf
+        winners[...] = self.from_numpy(first_tap_inside(windows))
+        for tap, rows, columns in windows.taps():
+            value = padded[:, :, rows, columns]
+            better = (value > best) | xp.isnan(value)
+            best[...] = xp.where(better, value, best)
+            winners[...] = xp.where(better, np.int32(tap), winners)
+        return best, winners
+
+    def scatter_winners(self, values: Array, winners: Array, windows: Windows) -> Array:
+        """Add each window's value to the pixel that won it: `(n, c, in_h, in_w)`."""
+        padded, images = self.zero_images(values, windows)
+        for tap, rows, columns in windows.taps():
+            padded[:, :, rows, columns] += values * (winners == tap)
+        return images
+
+    def gather_winners(self, images: Array, winners: Array, windows: Windows) -> Array:
+        """Look up the pixel that won each window: the transpose of `scatter_winners`."""
+        padded = self.pad_images(images, windows, 0)
+        values = self.empty_images(winners.shape, images.dtype)
+        values[...] = 0
+        for tap, rows, columns in windows.taps():
+            values[...] = self.xp.where(winners == tap, padded[:, :, rows, columns], values)
+        return values
+
+    # Rows -------------------------------------------------------------------------------------
+
+    def index_add(self, target: Array, index: Any, values: Array) -> None:
+        """Do `target[index] += values` in place, counting repeated indices as often as they come."""
+        raise NotImplementedError
+
+
+def first_tap_inside(windows: Windows) -> np.ndarray[Any, Any]:
+    """Return, per window, the first tap that does not look at padding: int32 `(out_h, out_w)`.
+
+    It wins where no value is larger than -inf, so that no gradient is lost in the padding.
+    """
+    first_row = np.arange(windows.out_h) * windows.stride_h - windows.top
+    first_column = np.arange(windows.out_w) * windows.stride_w - windows.left
+    i = np.maximum(0, -(first_row // windows.dilation_h))  # ceil(-first / dilation)
+    j = np.maximum(0, -(first_column // windows.dilation_w))
+    return (i[:, None] * windows.k_w + j).astype(np.int32)

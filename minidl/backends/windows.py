@@ -1,0 +1,89 @@
+"""Where the windows of a convolution or a pooling lie on an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The geometry of sliding windows over images of one size, in pixels.
+
+    Output pixel `(y, x)` looks at the padded image through `k_h * k_w` *taps*: tap `(i, j)` sits at
+    row `y * stride_h + i * dilation_h` and column `x * stride_w + j * dilation_w`. Tap number
+    `i * k_w + j` counts them row by row.
+
+    Padding is given per side, because `"same"` padding of an even kernel and `ceil_mode` are not
+    symmetric. Fields are whole numbers; `functional` checks them before it builds this.
+
+    Example:
+        >>> w = Windows(in_h=5, in_w=5, k_h=3, k_w=3, stride_h=2, stride_w=2)
+        >>> w.out_h, w.out_w
+        (2, 2)
+    """
+
+    in_h: int
+    in_w: int
+    k_h: int
+    k_w: int
+    stride_h: int = 1
+    stride_w: int = 1
+    dilation_h: int = 1
+    dilation_w: int = 1
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+    @property
+    def padded_h(self) -> int:
+        """Height of the padded image."""
+        return self.top + self.in_h + self.bottom
+
+    @property
+    def padded_w(self) -> int:
+        """Width of the padded image."""
+        return self.left + self.in_w + self.right
+
+    @property
+    def out_h(self) -> int:
+        """Number of windows down the image: `(padded_h - span) // stride + 1`."""
+        return (self.padded_h - self.dilation_h * (self.k_h - 1) - 1) // self.stride_h + 1
+
+    @property
+    def out_w(self) -> int:
+        """Number of windows across the image."""
+        return (self.padded_w - self.dilation_w * (self.k_w - 1) - 1) // self.stride_w + 1
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether any side has padding."""
+        return bool(self.top or self.bottom or self.left or self.right)
+
+    @property
+    def overlap(self) -> bool:
+        """Whether two windows can share a pixel."""
+        return self.stride_h <= self.dilation_h * (self.k_h - 1) or self.stride_w <= (
+            self.dilation_w * (self.k_w - 1)
+        )
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Rows and columns of the padded image that hold the image itself."""
+        return slice(self.top, self.top + self.in_h), slice(self.left, self.left + self.in_w)
+
+    def taps(self) -> Iterator[tuple[int, slice, slice]]:
+        """Yield each tap's number and the rows and columns of the padded image it visits.
+
+        `padded[:, :, rows, columns]` has shape `(n, c, out_h, out_w)`: what every window sees
+        through that one tap. Looping over the few taps instead of the many windows is what makes
+        array code out of window code.
+        """
+        for i in range(self.k_h):
+            first = i * self.dilation_h
+            rows = slice(first, first + (self.out_h - 1) * self.stride_h + 1, self.stride_h)
+            for j in range(self.k_w):
+                first = j * self.dilation_w
+                columns = slice(first, first + (self.out_w - 1) * self.stride_w + 1, self.stride_w)
+                yield i * self.k_w + j, rows, columns

@@ -1,0 +1,791 @@
+"""Tensor: an array that knows how it was made, with NumPy's operations and their gradients.
+
+Each operation is one method: it computes the output array, defines `backward` (the rule from the
+output's gradient to the inputs' gradients), and hands both to `record`. Read forward and gradient
+together, top to bottom. In formulas, `g` is the gradient of the loss with respect to the output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from minidl import autograd
+from minidl.autograd import Gradients, Node, Rule, Version
+from minidl.backends import Array, Backend, asarray, backend_for, backend_of
+
+Axis: TypeAlias = int | tuple[int, ...] | None
+Operand: TypeAlias = Any
+"""A Tensor, an array on the same device, or a number."""
+
+
+class Tensor:
+    """An array of numbers on one device, and its place in the graph of operations.
+
+    Args:
+        data: a number, nested list, array or tensor; copied. Python floats become float32.
+        dtype: float32, float64, or any integer or bool type; taken from `data` where not given.
+        device: `"cpu"` or `"cuda"`; where `data` already is, or the CPU, where not given.
+        requires_grad: whether `backward` shall compute a gradient for it; floats only.
+
+    `data` is read-only to NumPy: an array that a pending backward needs cannot be changed by
+    accident. Assign a new array to `data`, or write inside `with x.mutable() as array`; a backward
+    that needed the old values then raises.
+
+    Comparisons give plain arrays. `==` compares element by element, so tensors do not hash.
+
+    Raises:
+        TypeError: the data are not real numbers, or a gradient is asked of integers.
+        ValueError: no such device, or a ragged list.
+
+    Example:
+        >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+        >>> (x * x).sum().backward()
+        >>> x.grad
+        Tensor([2., 4., 6.], dtype=float32)
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_data",
+        "_grad",
+        "node",
+        "requires_grad",
+        "retains_grad",
+        "version",
+    )
+    __array_ufunc__ = None  # array * tensor is left to Tensor.__rmul__
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        data: Any,
+        dtype: Any = None,
+        device: str | None = None,
+        requires_grad: bool = False,
+    ) -> None:
+        if isinstance(data, Tensor):
+            data = data.data
+        is_array = hasattr(data, "dtype")
+        array = asarray(data)
+        if array.dtype == object or array.dtype.kind not in "fiub":
+            raise TypeError(f"Tensor: got data of dtype {array.dtype}, wants real numbers")
+        if dtype is None and not is_array and array.dtype.kind == "f":
+            dtype = np.float32
+        if (array.dtype if dtype is None else np.dtype(dtype)) in (np.float16, np.longdouble):
+            raise TypeError(f"Tensor: got {array.dtype}, wants float32 or float64")
+        backend = backend_of(array) if device is None else backend_for(device)
+        if backend is not backend_of(array):
+            array = backend.from_numpy(backend_of(array).to_numpy(array))
+        self._set(array.astype(array.dtype if dtype is None else dtype, order="C", copy=True))
+        if requires_grad:
+            self.requires_grad_()
+
+    @classmethod
+    def wrap(cls, array: Array) -> Tensor:
+        """Make a tensor of an array that nobody else will write to, without copying it."""
+        tensor = object.__new__(Tensor)
+        # NumPy makes a number, not an array, of a result without axes.
+        tensor._set(np.asarray(array) if isinstance(array, np.generic) else array)
+        return tensor
+
+    def _set(self, array: Array) -> None:
+        self._data = array
+        backend_of(array).set_writeable(array, False)
+        self._grad: Tensor | None = None
+        self.node: Node | None = None
+        self.requires_grad = False
+        self.retains_grad = False
+        self.version = Version()
+
+    # What it is -------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> Array:
+        """The array, read-only. Assigning one of the same shape and dtype replaces it."""
+        return self._data
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        with self.mutable() as array:
+            new = value.data if isinstance(value, Tensor) else asarray(value)
+            if new.shape != array.shape:
+                raise ValueError(f"Tensor.data: got shape {new.shape}, wants {array.shape}")
+            if backend_of(new) is not self.backend:
+                new = self.backend.from_numpy(backend_of(new).to_numpy(new))
+            array[...] = new
+
+    @contextlib.contextmanager
+    def mutable(self) -> Iterator[Array]:
+        """Give write access to the array inside a `with` block.
+
+        A pending backward that needs the old values, of this tensor or a view of it, raises.
+
+        Raises:
+            ValueError: the array is a view of another tensor's; change that one.
+
+        Example:
+            >>> x = Tensor([1.0, 2.0])
+            >>> with x.mutable() as array:
+            ...     array += 1
+            >>> x
+            Tensor([2., 3.], dtype=float32)
+        """
+        try:
+            self.backend.set_writeable(self._data, True)
+        except ValueError:
+            raise ValueError(
+                f"Tensor.mutable: this tensor of shape {self.shape} is a view of another one; "
+                "change that one, or a copy()"
+            ) from None
+        self.version.count += 1
+        try:
+            yield self._data
+        finally:
+            self.backend.set_writeable(self._data, False)
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that `backward` has added up, or None."""
+        if self._grad is None and not self.is_leaf and not self.retains_grad:
+            warnings.warn(
+                "this tensor is the result of an operation, so backward does not keep its .grad; "
+                "call retain_grad() on it before backward to keep it",
+                stacklevel=2,
+            )
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None and (value.shape != self.shape or value.dtype != self.dtype):
+            raise ValueError(
+                f"Tensor.grad: got shape {value.shape} and {value.dtype}, "
+                f"wants {self.shape} and {self.dtype}"
+            )
+        self._grad = value
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that the array belongs to."""
+        return backend_of(self._data)
+
+    @property
+    def device(self) -> str:
+        """`"cpu"` or `"cuda"`."""
+        return self.backend.device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        shape: tuple[int, ...] = self._data.shape
+        return shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def dtype(self) -> Any:
+        """NumPy's name for the kind of number."""
+        return self._data.dtype
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made it."""
+        return self.node is None
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of a tensor without axes")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self._data)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __repr__(self) -> str:
+        values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
+        device = "" if self.device == "cpu" else f", device={self.device!r}"
+        grad = ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({values}, dtype={self.dtype}{device}{grad})"
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Return the values in a new NumPy array, which may be changed freely."""
+        return self.backend.to_numpy(self._data)
+
+    def item(self) -> Any:
+        """Return the only element as a Python number; ValueError if there are more or none."""
+        if self.size != 1:
+            raise ValueError(f"Tensor.item: got shape {self.shape}, wants a single element")
+        return self._data.item()
+
+    # Its place in the graph -------------------------------------------------------------------
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Say whether `backward` shall compute a gradient for this leaf; return the tensor."""
+        if requires_grad and self.dtype.kind != "f":
+            raise TypeError(f"requires_grad: got dtype {self.dtype}, only floats have gradients")
+        if not requires_grad and not self.is_leaf:
+            raise RuntimeError("requires_grad_(False): not on the result of an operation; detach()")
+        self.requires_grad = requires_grad
+        return self
+
+    def retain_grad(self) -> Tensor:
+        """Ask `backward` to keep the gradient of this result of an operation; return the tensor."""
+        self.retains_grad = True
+        return self
+
+    def detach(self) -> Tensor:
+        """Return a tensor of the same array that no gradient flows through."""
+        result = Tensor.wrap(self._data)
+        result.version = self.version
+        return result
+
+    def seed_gradient(self) -> Tensor:
+        """Return the gradient that a backward starting here begins with: one, for one number."""
+        if self.size != 1:
+            raise ValueError(
+                f"backward: got an output of shape {self.shape}, wants a single number such as a "
+                "mean loss, or a gradient of the output's shape to start from"
+            )
+        return Tensor.wrap(self.backend.xp.ones(self.shape, self.dtype))
+
+    def backward(
+        self,
+        gradient: Operand = None,
+        *,
+        create_graph: bool = False,
+        retain_graph: bool | None = None,
+    ) -> None:
+        """Add the gradient of this tensor to the `.grad` of every leaf it was computed from.
+
+        Args:
+            gradient: where to start, of this tensor's shape; one, if this is a single number.
+            create_graph: record the computation, so that gradients can be differentiated again.
+                `.grad` then refers to the graph and the graph to its leaves; set `.grad = None`
+                when done, or use `minidl.grad`, which keeps no such cycle.
+            retain_graph: keep the graph for another backward; `create_graph` where not given.
+
+        Raises:
+            ValueError: not a single number, or a gradient of another shape.
+            RuntimeError: no gradient is required of this tensor, its graph was freed, or an array
+                was changed after it was used.
+        """
+        if not self.requires_grad:
+            raise RuntimeError(
+                "backward: this tensor was not computed from any tensor that requires a gradient"
+                + ("; recording is off (no_grad)" if not autograd.is_recording() else "")
+            )
+        if gradient is None:
+            gradient = self.seed_gradient()
+        else:
+            gradient = _operand("backward", gradient, self)
+            if gradient.shape != self.shape:
+                raise ValueError(
+                    f"backward: got a gradient of shape {gradient.shape}, wants {self.shape}"
+                )
+            gradient = gradient.to(dtype=self.dtype)
+        autograd.backward([self], [gradient], create_graph=create_graph, retain_graph=retain_graph)
+
+    # Copies and casts -------------------------------------------------------------------------
+
+    def to(self, device: str | None = None, dtype: Any = None) -> Tensor:
+        """Return the tensor on a device and in a dtype: itself if it is there; else a copy."""
+        backend = self.backend if device is None else backend_for(device)
+        array, source = self._data, self.backend
+        if backend is source and (dtype is None or np.dtype(dtype) == self.dtype):
+            return self
+        if backend is not source:
+            array = backend.from_numpy(source.to_numpy(array))
+        if dtype is not None:
+            array = array.astype(dtype)
+        before = self.dtype
+
+        def backward(gradient: Tensor) -> Gradients:
+            return (gradient.to(source.device, before),)
+
+        return record("to", array, (self,), backward)
+
+    def copy(self) -> Tensor:
+        """Return a copy in memory of its own, rows first; gradients flow through."""
+
+        def backward(gradient: Tensor) -> Gradients:
+            return (gradient,)
+
+        return record("copy", self._data.copy(order="C"), (self,), backward)
+
+    # Arithmetic -------------------------------------------------------------------------------
+
+    def __neg__(self) -> Tensor:
+        def backward(gradient: Tensor) -> Gradients:
+            return (-gradient,)
+
+        return record("neg", -self._data, (self,), backward)
+
+    def __add__(self, other: Operand) -> Tensor:
+        a, b = _pair("add", self, other)
+
+        def backward(gradient: Tensor) -> Gradients:
+            return gradient, gradient
+
+        return record("add", a.data + b.data, (a, b), backward)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Operand) -> Tensor:
+        a, b = _pair("sub", self, other)
+
+        def backward(gradient: Tensor) -> Gradients:
+            return gradient, -gradient if b.requires_grad else None
+
+        return record("sub", a.data - b.data, (a, b), backward)
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return _operand("sub", other, self) - self
+
+    def __mul__(self, other: Operand) -> Tensor:
+        a, b = _pair("mul", self, other)
+
+        def backward(gradient: Tensor) -> Gradients:
+            return (
+                gradient * b if a.requires_grad else None,
+                gradient * a if b.requires_grad else None,
+            )
+
+        return record("mul", a.data * b.data, (a, b), backward)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        a, b = _pair("div", self, other, floats=True)
+
+        def backward(gradient: Tensor) -> Gradients:
+            return (
+                gradient / b if a.requires_grad else None,
+                -gradient * a / (b * b) if b.requires_grad else None,
+            )
+
+        return record("div", a.data / b.data, (a, b), backward)
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return _operand("div", other, self) / self
+
+    def __pow__(self, other: Operand) -> Tensor:
+        """Raise to a power: `a**b` has gradients `g * b * a**(b - 1)` and `g * a**b * log(a)`.
+
+        As in PyTorch, both are 0 where they would be 0 times infinity: for `b = 0`, and for
+        `a = 0` with `b >= 0`.
+        """
+        a, b = _pair("pow", self, other)
+
+        def backward(gradient: Tensor, output: Tensor) -> Gradients:
+            da = db = None
+            if a.requires_grad:  # the exponent b - 1, or 0 where b is 0: 0 * 0**-1 would be NaN
+                da = gradient * (b * a ** ((b - 1) * (b.data != 0)))
+            if b.requires_grad:  # log(a), or log(1) where a**b stays 0 however b moves
+                flat = (a.data == 0) & (b.data >= 0)
+                db = gradient * (output * (a + flat).log())
+            return da, db
+
+        return record("pow", a.data**b.data, (a, b), backward, takes_output=True)
+
+    def __rpow__(self, other: Operand) -> Tensor:
+        return _operand("pow", other, self) ** self
+
+    def __matmul__(self, other: Operand) -> Tensor:
+        """Multiply matrices, in stacks over leading axes, or vectors, as NumPy does."""
+        a, b = _pair("matmul", self, other)
+        inner = b.shape[-2] if b.ndim > 1 else b.shape[0] if b.ndim else None
+        if not a.ndim or inner is None or a.shape[-1] != inner:
+            raise ValueError(
+                f"matmul: got shapes {a.shape} and {b.shape}; wants the first's last axis as long "
+                "as the second's last but one (is one to be transposed?)"
+            )
+        if a.ndim == 1:
+            return (a.expand_dims(0) @ b).squeeze(-1 if b.ndim == 1 else -2)
+        if b.ndim == 1:
+            return (a @ b.expand_dims(1)).squeeze(-1)
+
+        def backward(gradient: Tensor) -> Gradients:
+            return (
+                gradient @ b.swapped() if a.requires_grad else None,
+                a.swapped() @ gradient if b.requires_grad else None,
+            )
+
+        return record("matmul", a.data @ b.data, (a, b), backward)
+
+    def __rmatmul__(self, other: Operand) -> Tensor:
+        return _operand("matmul", other, self) @ self
+
+    # Comparisons: plain arrays ----------------------------------------------------------------
+
+    def __eq__(self, other: object) -> Array:
+        return _compare("eq", self, other, "equal")
+
+    def __ne__(self, other: object) -> Array:
+        return _compare("ne", self, other, "not_equal")
+
+    def __lt__(self, other: Operand) -> Array:
+        return _compare("lt", self, other, "less")
+
+    def __le__(self, other: Operand) -> Array:
+        return _compare("le", self, other, "less_equal")
+
+    def __gt__(self, other: Operand) -> Array:
+        return _compare("gt", self, other, "greater")
+
+    def __ge__(self, other: Operand) -> Array:
+        return _compare("ge", self, other, "greater_equal")
+
+    # Functions of one element -----------------------------------------------------------------
+
+    def exp(self) -> Tensor:
+        """Return e to the power of each element, y; the gradient is `g * y`."""
+        x = _floats(self)
+
+        def backward(gradient: Tensor, output: Tensor) -> Gradients:
+            return (gradient * output,)
+
+        return record("exp", x.backend.xp.exp(x.data), (x,), backward, takes_output=True)
+
+    def log(self) -> Tensor:
+        """Return natural logarithms; the gradient is `g / x`."""
+        x = _floats(self)
+
+        def backward(gradient: Tensor) -> Gradients:
+            return (gradient / x,)
+
+        return record("log", x.backend.xp.log(x.data), (x,), backward)
+
+    def sqrt(self) -> Tensor:
+        """Return square roots y; the gradient is `g / (2 * y)`, infinite at 0."""
+        x = _floats(self)
+
+        def backward(gradient: Tensor, output: Tensor) -> Gradients:
+            return (gradient / (output * 2),)
+
+        return record("sqrt", x.backend.xp.sqrt(x.data), (x,), backward, takes_output=True)
+
+    def tanh(self) -> Tensor:
+        """Return hyperbolic tangents y; the gradient is `g * (1 - y**2)`."""
+        x = _floats(self)
+
+        def backward(gradient: Tensor, output: Tensor) -> Gradients:
+            return (gradient * (1 - output * output),)
+
+        return record("tanh", x.backend.xp.tanh(x.data), (x,), backward, takes_output=True)
+
+    def abs(self) -> Tensor:
+        """Return absolute values; the gradient is `g * sign(x)`, which is 0 at 0."""
+
+        def backward(gradient: Tensor) -> Gradients:
+            return (gradient * self.backend.xp.sign(self.data),)
+
+        return record("abs", self.backend.xp.abs(self._data), (self,), backward)
+
+    __abs__ = abs
+
+    def clip(self, low: float | None = None, high: float | None = None) -> Tensor:
+        """Limit elements to `low <= x <= high`; the gradient passes where they are, ends included.
+
+        Raises:
+            ValueError: neither limit is given, or `low > high`.
+        """
+        if low is None and high is None:
+            raise ValueError("clip: wants low, high, or both")
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"clip: got low={low} above high={high}")
+
+        def backward(gradient: Tensor) -> Gradients:
+            inside = self.data == self.backend.xp.clip(self.data, low, high)
+            return (gradient * inside,)
+
+        return record("clip", self.backend.xp.clip(self._data, low, high), (self,), backward)
+
+    # Reductions -------------------------------------------------------------------------------
+
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Add up over `axis` (all, where None); each element gets the sum's gradient."""
+        kept = _kept("sum", self, axis)
+
+        def backward(gradient: Tensor) -> Gradients:
+            return (gradient.reshape(kept).broadcast_to(self.shape),)
+
+        return record("sum", self._data.sum(axis, keepdims=keepdims), (self,), backward)
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Average over `axis` (all, where None); each of m elements gets `g / m`."""
+        x = _floats(self)
+        count = x.size // max(1, math.prod(_kept("mean", x, axis)))
+        if count == 0:
+            raise ValueError(f"mean: got no elements to average, shape {x.shape} over axis {axis}")
+
+        def backward(gradient: Tensor) -> Gradients:
+            kept = _kept("mean", x, axis)
+            return ((gradient / count).reshape(kept).broadcast_to(x.shape),)
+
+        return record("mean", x.data.mean(axis, keepdims=keepdims), (x,), backward)
+
+    def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+        """Return the variance over `axis`: `sum((x - mean)**2) / (m - ddof)` of m elements.
+
+        `ddof=0`, NumPy's default, is the variance of the elements themselves; `ddof=1`, PyTorch's
+        default, estimates that of the population they were drawn from.
+        """
+        count = self.size // max(1, math.prod(_kept("var", self, axis)))
+        if count <= ddof:
+            raise ValueError(f"var: got {count} elements with ddof={ddof}, wants more than ddof")
+        centred = self - self.mean(axis, keepdims=True)
+        return (centred * centred).sum(axis, keepdims) / (count - ddof)
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return the largest elements over `axis`; equal ones share the gradient evenly.
+
+        Ties: as PyTorch's `amax`, and its `max()` of a whole tensor, do.
+        """
+        return _extreme("max", self, axis, keepdims)
+
+    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return the smallest elements over `axis`; equal ones share the gradient evenly."""
+        return _extreme("min", self, axis, keepdims)
+
+    # Shape and selection ----------------------------------------------------------------------
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """Return the elements, rows first, in another shape; one size may be -1."""
+        sizes = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+
+        def backward(gradient: Tensor) -> Gradients:
+            return (gradient.reshape(self.shape),)
+
+        try:
+            array = self._data.reshape(sizes)
+        except ValueError:
+            raise ValueError(
+                f"reshape: got {self.size} elements of shape {self.shape}, "
+                f"which do not fill shape {tuple(sizes)}"
+            ) from None
+        return record("reshape", array, (self,), backward)
+
+    def flatten(self, start_axis: int = 0) -> Tensor:
+        """Join the axes from `start_axis` on into one."""
+        if not self.ndim:
+            return self.reshape(1)
+        start = _axes("flatten", self, start_axis)[0]
+        return self.reshape(*self.shape[:start], math.prod(self.shape[start:]))
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """Reorder the axes: all reversed where none are given."""
+        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+        order = tuple(order) or tuple(reversed(range(self.ndim)))
+        if sorted(_axes("transpose", self, order)) != list(range(self.ndim)):
+            raise ValueError(f"transpose: got axes {order}, wants each of {self.ndim} axes once")
+        inverse = tuple(int(i) for i in np.argsort(_axes("transpose", self, order)))
+
+        def backward(gradient: Tensor) -> Gradients:
+            return (gradient.transpose(inverse),)
+
+        return record("transpose", self._data.transpose(order), (self,), backward)
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802 - NumPy's name
+        """The tensor with its axes reversed."""
+        return self.transpose()
+
+    def swapped(self) -> Tensor:
+        """Return the tensor with its last two axes exchanged: every matrix transposed."""
+        return self.transpose(*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)
+
+    def squeeze(self, axis: Axis = None) -> Tensor:
+        """Drop axes of length 1: those given, or all."""
+        if axis is None:
+            axis = tuple(i for i, size in enumerate(self.shape) if size == 1)
+        dropped = _axes("squeeze", self, axis)
+        if any(self.shape[i] != 1 for i in dropped):
+            raise ValueError(f"squeeze: got shape {self.shape}, wants length 1 at axis {axis}")
+        return self.reshape(tuple(s for i, s in enumerate(self.shape) if i not in dropped))
+
+    def expand_dims(self, axis: int) -> Tensor:
+        """Insert an axis of length 1 at place `axis` of the result."""
+        place = axis + self.ndim + 1 if axis < 0 else axis
+        if not 0 <= place <= self.ndim:
+            raise ValueError(f"expand_dims: got axis {axis} for shape {self.shape}")
+        return self.reshape(*self.shape[:place], 1, *self.shape[place:])
+
+    def broadcast_to(self, shape: Sequence[int]) -> Tensor:
+        """Repeat the elements along axes of length 1, and new leading axes, up to `shape`."""
+
+        def backward(gradient: Tensor) -> Gradients:
+            return (gradient,)  # the engine sums it back to this tensor's shape
+
+        array = self.backend.xp.broadcast_to(self._data, tuple(shape))
+        return record("broadcast_to", array, (self,), backward)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Select by slices, integers, None, Ellipsis, and integer or boolean arrays, as NumPy does.
+
+        The gradient is added into zeros; an element selected several times gets every share.
+        """
+        parts = index if isinstance(index, tuple) else (index,)
+        plain = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
+
+        def backward(gradient: Tensor) -> Gradients:
+            return (_put(gradient, self.shape, plain),)
+
+        return record("getitem", self._data[plain], (self,), backward)
+
+
+# How operations are recorded ------------------------------------------------------------------
+
+
+def record(
+    op: str,
+    array: Array,
+    inputs: Sequence[Tensor | None],
+    backward: Rule,
+    takes_output: bool = False,
+) -> Tensor:
+    """Make `array` the result of an operation; remember how it was made if a gradient may come.
+
+    Args:
+        op: the operation's name, for messages and drawings.
+        array: its result, which nobody else may write to; a view of an input is fine.
+        inputs: the tensors it was computed from; None for an optional one that is absent.
+        backward: takes the result's gradient and returns one gradient, or None, per input.
+        takes_output: whether `backward` takes the result as its second argument. It must not
+            capture it: the two would keep each other alive.
+    """
+    result = Tensor.wrap(array)
+    base = getattr(array, "base", None)
+    for x in inputs:
+        if x is not None and (array is x.data or (base is not None and _same_memory(base, x))):
+            result.version = x.version  # a view: changes of one are changes of the other
+    if autograd.is_recording() and any(x is not None and x.requires_grad for x in inputs):
+        result.requires_grad = True
+        result.node = Node(op, inputs, backward, takes_output, result.version.count)
+    return result
+
+
+def _same_memory(base: Array, x: Tensor) -> bool:
+    return base is x.data or base is x.data.base
+
+
+def _operand(op: str, value: Operand, like: Tensor) -> Tensor:
+    """Return `value` as a tensor beside `like`: numbers take its dtype, arrays its device."""
+    if isinstance(value, Tensor):
+        other = value
+    elif isinstance(value, (bool, int, float, np.generic)):
+        # A NumPy number is a number: float32 data times np.float64(2) stays float32.
+        number = value.item() if isinstance(value, np.generic) else value
+        kind = like.dtype
+        if kind.kind != "f" and isinstance(number, float):
+            kind = np.dtype(np.float32)
+        elif kind.kind == "b":
+            kind = np.dtype(type(number))
+        return Tensor.wrap(like.backend.xp.asarray(number, kind))
+    elif hasattr(value, "dtype") and hasattr(value, "shape"):
+        other = Tensor.wrap(asarray(value)[...])
+    else:
+        raise TypeError(f"{op}: got a {type(value).__name__}, wants a tensor, array or number")
+    if other.backend is not like.backend:
+        raise TypeError(
+            f"{op}: got tensors on {like.device!r} and {other.device!r}; "
+            f"move one with .to({like.device!r})"
+        )
+    return other
+
+
+def as_operands(op: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
+    """Return two operands, at least one of them a tensor, as tensors of one dtype and device."""
+    if isinstance(a, Tensor):
+        return _pair(op, a, b)
+    if not isinstance(b, Tensor):
+        raise TypeError(f"{op}: got {type(a).__name__} and {type(b).__name__}, wants a tensor")
+    b, a = _pair(op, b, a)
+    return a, b
+
+
+def _pair(op: str, a: Tensor, other: Operand, floats: bool = False) -> tuple[Tensor, Tensor]:
+    """Return two operands in one dtype: floats win over integers, then axes over none, then width.
+
+    So a float64 number without axes does not widen float32 data, nor do integers of any size.
+    """
+    b = _operand(op, other, a)
+    if floats and a.dtype.kind != "f" and b.dtype.kind != "f":
+        a, b = _floats(a), _floats(b)
+    if a.dtype == b.dtype or "b" in (a.dtype.kind, b.dtype.kind):
+        return a, b
+    weight_a, weight_b = ((x.dtype.kind == "f", x.ndim > 0, x.dtype.itemsize) for x in (a, b))
+    return (a, b.to(dtype=a.dtype)) if weight_a >= weight_b else (a.to(dtype=b.dtype), b)
+
+
+def _floats(x: Tensor) -> Tensor:
+    """Return integers and bools as float32, floats as they are."""
+    return x if x.dtype.kind == "f" else x.to(dtype=np.float32)
+
+
+def _compare(op: str, a: Tensor, other: Any, function: str) -> Array:
+    b = _operand(op, other, a)
+    return getattr(a.backend.xp, function)(a.data, b.data)
+
+
+def _axes(op: str, x: Tensor, axis: Axis | Sequence[int]) -> tuple[int, ...]:
+    """Return axes as numbers from 0; ValueError for one that is not there or comes twice."""
+    if axis is None:
+        return tuple(range(x.ndim))
+    wanted = (axis,) if isinstance(axis, int) else tuple(axis)
+    found = tuple(a + x.ndim if a < 0 else a for a in wanted)
+    if any(not 0 <= a < x.ndim for a in found) or len(set(found)) != len(found):
+        raise ValueError(f"{op}: got axis {axis} for shape {x.shape}")
+    return found
+
+
+def _kept(op: str, x: Tensor, axis: Axis) -> tuple[int, ...]:
+    """Return the shape that a reduction over `axis` has with `keepdims=True`."""
+    reduced = _axes(op, x, axis)
+    return tuple(1 if i in reduced else size for i, size in enumerate(x.shape))
+
+
+def _extreme(op: str, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+    kept = _kept(op, x, axis)
+    if x.size == 0:
+        raise ValueError(f"{op}: got no elements, shape {x.shape} over axis {axis}")
+
+    def backward(gradient: Tensor, output: Tensor) -> Gradients:
+        # NaN equals nothing, yet it is what won: let it count as equal to itself.
+        winners = (x.data == output.data.reshape(kept)) | (x.data != x.data)
+        shares = winners / winners.sum(axis, keepdims=True)
+        return (gradient.reshape(kept) * Tensor.wrap(shares.astype(x.dtype)),)
+
+    result = getattr(x.data, op)(axis, keepdims=keepdims)
+    return record(op, result, (x,), backward, takes_output=True)
+
+
+def _put(gradient: Tensor, shape: tuple[int, ...], index: tuple[Any, ...]) -> Tensor:
+    """Add `gradient` into zeros of `shape` at `index`: the transpose of `getitem`."""
+    array = gradient.backend.xp.zeros(shape, gradient.dtype)
+    if all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in index):
+        array[index] = gradient.data  # no element twice
+    else:
+        gradient.backend.index_add(array, index, gradient.data)
+
+    def backward(outer: Tensor) -> Gradients:
+        return (outer[index],)
+
+    return record("put", array, (gradient,), backward)
