@@ -142,20 +142,29 @@ class Backend:
     def sum_windows(self, images: Array, windows: Windows) -> Array:
         """Add up each window: `(n, c, in_h, in_w)` to `(n, c, out_h, out_w)`; padding is 0."""
         n, c = images.shape[:2]
-        padded = self.pad_images(images, windows, 0)
         total = self.empty_images((n, c, windows.out_h, windows.out_w), images.dtype)
-        for tap, rows, columns in windows.taps():
-            if tap == 0:
-                total[...] = padded[:, :, rows, columns]
-            else:
-                total += padded[:, :, rows, columns]
+
+        def work(part: slice) -> None:
+            padded, out = self.pad_images(images[part], windows, 0), total[part]
+            out[...] = 0
+            for _, rows, columns in windows.taps():
+                out += padded[:, :, rows, columns]
+
+        self.over_batch(n, _image_bytes(images, windows), work)
         return total
 
     def spread_windows(self, values: Array, windows: Windows) -> Array:
         """Add each window's value to all its pixels: the transpose of `sum_windows`."""
-        padded, images = self.zero_images(values, windows)
-        for _, rows, columns in windows.taps():
-            padded[:, :, rows, columns] += values
+        n, c = values.shape[:2]
+        images = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype)
+
+        def work(part: slice) -> None:
+            padded, inside = self.zero_images(values[part], windows)
+            for _, rows, columns in windows.taps():
+                padded[:, :, rows, columns] += values[part]
+            images[part] = inside
+
+        self.over_batch(n, _image_bytes(values, windows), work)
         return images
 
     # Pooling by winners -----------------------------------------------------------------------
@@ -169,38 +178,63 @@ class Backend:
         Returns:
             The largest values and the winning tap numbers, both `(n, c, out_h, out_w)`.
         """
-        xp = self.xp
         n, c = images.shape[:2]
-        padded = self.pad_images(images, windows, -np.inf)
         shape = (n, c, windows.out_h, windows.out_w)
         best = self.empty_images(shape, images.dtype)
-        winners = self.empty_images(shape, np.int32)
+        winners = self.empty_images(
+            shape, np.uint8 if windows.k_h * windows.k_w < 255 else np.int32
+        )
+
+        def work(part: slice) -> None:
+            padded = self.pad_images(images[part], windows, -np.inf)
+            self._find_winners(padded, windows, best[part], winners[part])
+
+        self.over_batch(n, _image_bytes(images, windows), work)
+        return best, winners
+
+    def _find_winners(self, padded: Array, windows: Windows, best: Array, winners: Array) -> None:
+        """Write the largest values and the taps that hold them into `best` and `winners`."""
+        xp = self.xp
         best[...] = -np.inf
-        winners[...] = self.from_numpy(first_tap_inside(windows))
+        winners[...] = self.from_numpy(first_tap_inside(windows)).astype(winners.dtype)
         for tap, rows, columns in windows.taps():
             value = padded[:, :, rows, columns]
             better = (value > best) | xp.isnan(value)
             best[...] = xp.where(better, value, best)
-            winners[...] = xp.where(better, np.int32(tap), winners)
-        return best, winners
+            winners[...] = xp.where(better, winners.dtype.type(tap), winners)
 
     def scatter_winners(self, values: Array, winners: Array, windows: Windows) -> Array:
         """Add each window's value to the pixel that won it: `(n, c, in_h, in_w)`."""
-        padded, images = self.zero_images(values, windows)
-        for tap, rows, columns in windows.taps():
-            padded[:, :, rows, columns] += values * (winners == tap)
+        n, c = values.shape[:2]
+        images = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype)
+
+        def work(part: slice) -> None:
+            padded, inside = self.zero_images(values[part], windows)
+            for tap, rows, columns in windows.taps():
+                padded[:, :, rows, columns] += self.masked(values[part], winners[part] == tap)
+            images[part] = inside
+
+        self.over_batch(n, _image_bytes(values, windows), work)
         return images
 
     def gather_winners(self, images: Array, winners: Array, windows: Windows) -> Array:
         """Look up the pixel that won each window: the transpose of `scatter_winners`."""
-        padded = self.pad_images(images, windows, 0)
         values = self.empty_images(winners.shape, images.dtype)
-        values[...] = 0
-        for tap, rows, columns in windows.taps():
-            values[...] = self.xp.where(winners == tap, padded[:, :, rows, columns], values)
+
+        def work(part: slice) -> None:
+            padded, out = self.pad_images(images[part], windows, 0), values[part]
+            out[...] = 0
+            for tap, rows, columns in windows.taps():
+                out += self.masked(padded[:, :, rows, columns], winners[part] == tap)
+
+        self.over_batch(len(winners), _image_bytes(images, windows), work)
         return values
 
-    # Rows -------------------------------------------------------------------------------------
+    # Elements and rows ------------------------------------------------------------------------
+
+    def masked(self, values: Array, mask: Array) -> Array:
+        """Return `values` where `mask` holds and 0 elsewhere, whatever stands there (inf, NaN)."""
+        return self.xp.where(mask, values, values.dtype.type(0))
 
     def index_add(self, target: Array, index: Any, values: Array) -> None:
         """Do `target[index] += values` in place, counting repeated indices as often as they come."""
@@ -217,3 +251,9 @@ def first_tap_inside(windows: Windows) -> np.ndarray[Any, Any]:
     i = np.maximum(0, -(first_row // windows.dilation_h))  # ceil(-first / dilation)
     j = np.maximum(0, -(first_column // windows.dilation_w))
     return (i[:, None] * windows.k_w + j).astype(np.int32)
+
+
+def _image_bytes(images: Array, windows: Windows) -> int:
+    """Return the size of one padded image."""
+    size: int = windows.padded_h * windows.padded_w * images.shape[1] * images.dtype.itemsize
+    return size

@@ -80,6 +80,40 @@ class NumpyBackend(Backend):
         )
         return view.reshape(n, windows.out_h, windows.out_w, windows.k_h * windows.k_w, c)
 
+    def _find_winners(self, padded: Array, windows: Windows, best: Array, winners: Array) -> None:
+        """Find the largest values first, then the first tap equal to them, without branches.
+
+        Against the generic form, which chooses with `where` (ms, one core, 8x32x30x30, window 2):
+        0.16 for 1.2. A comparison gives 0 or 1 where it is equal or not; negated as a byte that is
+        0 or 255, and "or" with the tap's number makes the number, or 255. The least is the first.
+        """
+        taps = [padded[:, :, rows, columns] for _, rows, columns in windows.taps()]
+        np.copyto(best, taps[0])
+        for value in taps[1:]:
+            np.maximum(best, value, out=best)
+        if len(taps) < 255:
+            winners[...] = 255
+            for tap, value in enumerate(taps):
+                code = np.not_equal(value, best).view(np.uint8)
+                np.negative(code, out=code)
+                np.bitwise_or(code, np.uint8(tap), out=code)
+                np.minimum(winners, code, out=winners)
+            lost_in_padding = windows.is_padded and bool((best == -np.inf).any())
+            if not lost_in_padding and not (winners == 255).any():  # 255: NaN equals nothing
+                return
+        super()._find_winners(padded, windows, best, winners)
+
+    def masked(self, values: Array, mask: Array) -> Array:
+        """Keep the bits of `values` where `mask` holds.
+
+        Against `where` (ms, one core, 8x32x30x30): 0.08 for 0.83. True is 1; negated it is -1, all
+        bits set, and "and" with it changes nothing.
+        """
+        bits = np.dtype(f"i{values.dtype.itemsize}")
+        keep = np.negative(mask.view(np.int8)).astype(bits)
+        kept: Array = np.bitwise_and(values.view(bits), keep, out=keep).view(values.dtype)
+        return kept
+
     def index_add(self, target: Array, index: Any, values: Array) -> None:
         """Do `target[index] += values`, counting repeated indices as often as they come."""
         np.add.at(target, index, values)

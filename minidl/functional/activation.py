@@ -1,0 +1,215 @@
+"""Activations: what bends the straight lines between linear layers, element by element.
+
+`g` is the gradient of the loss with respect to the output.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+
+from minidl.array_functions import where
+from minidl.autograd import Gradients
+from minidl.backends import Array
+from minidl.tensor import Tensor, record
+
+
+def relu(x: Tensor) -> Tensor:
+    """Return `max(x, 0)`; the gradient is `g` where `x > 0`, else 0.
+
+    Source: V. Nair and G. Hinton, Rectified Linear Units Improve Restricted Boltzmann Machines
+    (2010).
+
+    Example:
+        >>> relu(Tensor([-1.0, 0.0, 2.0]))
+        Tensor([0., 0., 2.], dtype=float32)
+    """
+    _check_floats("relu", x)
+
+    def backward(gradient: Tensor) -> Gradients:
+        return (_masked(gradient, x > 0),)
+
+    return record("relu", x.backend.xp.maximum(x.data, 0), (x,), backward)
+
+
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """Return `x` where `x > 0`, else `negative_slope * x`; the gradient is `g` times that factor."""
+    _check_floats("leaky_relu", x)
+    xp = x.backend.xp
+    factor = xp.where(x.data > 0, x.dtype.type(1), x.dtype.type(negative_slope))
+
+    def backward(gradient: Tensor) -> Gradients:
+        return (gradient * factor,)
+
+    return record("leaky_relu", x.data * factor, (x,), backward)
+
+
+def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    """Return `x` where `x > 0`, else `alpha * (exp(x) - 1)`; its slope there is `alpha * exp(x)`.
+
+    Source: D. Clevert et al., Fast and Accurate Deep Network Learning by Exponential Linear Units
+    (2015).
+    """
+    _check_floats("elu", x)
+    xp = x.backend.xp
+    positive = x > 0
+    out = xp.where(positive, x.data, alpha * xp.expm1(xp.minimum(x.data, 0)))
+
+    def backward(gradient: Tensor) -> Gradients:
+        below = where(positive, 0, x)  # exp of large x, chosen or not, would overflow
+        return (gradient * where(positive, 1, alpha * below.exp()),)
+
+    return record("elu", out, (x,), backward)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """Return `y = 1 / (1 + exp(-x))`; the gradient is `g * y * (1 - y)`.
+
+    Computed from `exp(-abs(x))`, which never overflows and stays exact for very negative x.
+    """
+    _check_floats("sigmoid", x)
+    xp = x.backend.xp
+    small = xp.exp(-xp.abs(x.data))
+    out = xp.where(x.data >= 0, x.dtype.type(1), small) / (1 + small)
+
+    def backward(gradient: Tensor, output: Tensor) -> Gradients:
+        return (gradient * (output * (1 - output)),)
+
+    return record("sigmoid", out, (x,), backward, takes_output=True)
+
+
+def softplus(x: Tensor, beta: float = 1.0) -> Tensor:
+    """Return `log(1 + exp(beta * x)) / beta`, a smooth ReLU; its slope is `sigmoid(beta * x)`.
+
+    Computed as `max(x, 0) + log1p(exp(-abs(beta * x))) / beta`, exact at both ends, so that no
+    threshold to a straight line is needed.
+
+    Raises:
+        ValueError: beta is not positive.
+    """
+    _check_floats("softplus", x)
+    if not beta > 0:
+        raise ValueError(f"softplus: got beta={beta}, wants more than 0")
+    xp = x.backend.xp
+    out = xp.maximum(x.data, 0) + xp.log1p(xp.exp(-xp.abs(x.data * beta))) / beta
+
+    def backward(gradient: Tensor) -> Gradients:
+        return (gradient * sigmoid(x * beta),)
+
+    return record("softplus", out, (x,), backward)
+
+
+def silu(x: Tensor) -> Tensor:
+    """Return `x * sigmoid(x)`, also called swish.
+
+    Source: P. Ramachandran et al., Searching for Activation Functions (2017).
+    """
+    return x * sigmoid(x)
+
+
+def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
+    """Return `x * P(Z <= x)` for a standard normal Z: `x / 2 * (1 + erf(x / sqrt(2)))`.
+
+    `approximate="tanh"` is `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))`.
+
+    Raises:
+        ValueError: another name of an approximation.
+
+    Source: D. Hendrycks and K. Gimpel, Gaussian Error Linear Units (2016).
+    """
+    _check_floats("gelu", x)
+    if approximate == "tanh":
+        return x * 0.5 * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))).tanh())
+    if approximate != "none":
+        raise ValueError(f"gelu: got approximate={approximate!r}, wants 'none' or 'tanh'")
+    return x * 0.5 * (1 + _erf(x * math.sqrt(0.5)))
+
+
+def softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """Return `y = exp(x) / sum(exp(x))` along an axis: positive numbers that add up to 1.
+
+    The largest x is subtracted first, which changes nothing but keeps exp from overflowing. The
+    gradient is `y * (g - sum(g * y))`.
+
+    Example:
+        >>> softmax(Tensor([0.0, 0.0]))
+        Tensor([0.5, 0.5], dtype=float32)
+    """
+    _check_floats("softmax", x)
+    xp = x.backend.xp
+    powers = xp.exp(x.data - x.data.max(axis, keepdims=True))
+
+    def backward(gradient: Tensor, output: Tensor) -> Gradients:
+        weighted = gradient * output
+        return (weighted - output * weighted.sum(axis, keepdims=True),)
+
+    out = powers / powers.sum(axis, keepdims=True)
+    return record("softmax", out, (x,), backward, takes_output=True)
+
+
+def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """Return `y = x - log(sum(exp(x)))` along an axis: logarithms of `softmax`, without its zeros.
+
+    The gradient is `g - exp(y) * sum(g)`.
+    """
+    _check_floats("log_softmax", x)
+    xp = x.backend.xp
+    shifted = x.data - x.data.max(axis, keepdims=True)
+    out = shifted - xp.log(xp.exp(shifted).sum(axis, keepdims=True))
+
+    def backward(gradient: Tensor, output: Tensor) -> Gradients:
+        return (gradient - output.exp() * gradient.sum(axis, keepdims=True),)
+
+    return record("log_softmax", out, (x,), backward, takes_output=True)
+
+
+def _masked(values: Tensor, mask: Array) -> Tensor:
+    """Return `values` where `mask` holds, else 0: its own transpose."""
+
+    def backward(outer: Tensor) -> Gradients:
+        return (_masked(outer, mask),)
+
+    return record("masked", values.backend.masked(values.data, mask), (values,), backward)
+
+
+def _erf(x: Tensor) -> Tensor:
+    """Return the error function; its slope is `2 / sqrt(pi) * exp(-x**2)`."""
+    xp = x.backend.xp
+    size = xp.abs(x.data)
+    t = 2 / (2 + size)  # 1 at x = 0, falling to 0
+    out = xp.copysign(1 - _polynomial(t) * xp.exp(-size * size), x.data)
+
+    def backward(gradient: Tensor) -> Gradients:
+        return (gradient * ((2 / math.sqrt(math.pi)) * (-(x * x)).exp()),)
+
+    return record("erf", out, (x,), backward)
+
+
+def _scaled_erfc(t: Any) -> Any:
+    """Return `erfc(x) * exp(x**2)` at `x = 2 / t - 2`: a smooth, slowly varying function of t."""
+    x = 2 / t - 2
+    return np.array([math.erfc(v) * math.exp(v * v) for v in x])
+
+
+# NumPy has no erf. Fitted once, at import, to Python's own: good to 1e-15 for x up to 6, where
+# exp(-x**2) has made whatever is left vanish.
+_SERIES = np.polynomial.Chebyshev.interpolate(_scaled_erfc, 30, [0.25, 1.0])
+_COEFFICIENTS = [float(c) for c in _SERIES.coef]
+
+
+def _polynomial(t: Array) -> Array:
+    """Evaluate the fit in the dtype of `t`, by Clenshaw's recurrence."""
+    u = (t - 0.625) / 0.375  # from [0.25, 1] to [-1, 1]
+    after, last = 0 * u, 0 * u
+    for c in reversed(_COEFFICIENTS[1:]):
+        after, last = 2 * u * after - last + c, after
+    return u * after - last + _COEFFICIENTS[0]
+
+
+def _check_floats(op: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: got a {type(x).__name__}, wants a Tensor")
+    if x.dtype.kind != "f":
+        raise TypeError(f"{op}: got dtype {x.dtype}, wants float32 or float64")

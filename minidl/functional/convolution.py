@@ -1,0 +1,305 @@
+"""Convolution: every window of an image, times the same weights.
+
+With `x` an image of c channels, `w` the weights and `b` the bias, output channel d at pixel (y, x)
+
+    out[d, y, x] = b[d] + sum over c, i, j of w[d, c, i, j] * padded_x[c, y * stride + i, ...]
+
+(strictly a cross-correlation: the kernel is not flipped, as everywhere in deep learning).
+
+Write a window's pixels as a row, all windows' rows below each other as the matrix `columns` (its
+usual name), the weights as a matrix too: then convolution is `columns @ matrix`, and the two
+gradients follow from those of a matrix product:
+
+    gradient of the input    gradient @ matrix.T, every row added back to where its window was
+    gradient of the weights  columns.T @ gradient
+
+Each of these three is linear in each of its inputs, and the gradients of each are the other two.
+That is why `_convolve`, `_transpose_convolve` and `_weight_gradient`, defined in terms of each
+other, can be differentiated any number of times.
+
+The batch is worked through in slices chosen by the backend, so that `columns`, k_h * k_w times
+as large as the images, need never exist as a whole.
+
+Source: V. Dumoulin and F. Visin, A guide to convolution arithmetic for deep learning (2016), for the
+geometry; K. Chellapilla et al., High Performance Convolutional Neural Networks for Document
+Processing (2006), for columns.
+"""
+
+from __future__ import annotations
+
+from minidl.autograd import Gradients
+from minidl.backends import Array, Windows
+from minidl.functional.geometry import Pair, check_images, check_together, conv_windows, pair
+from minidl.tensor import Tensor, record
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve images with weights.
+
+    Args:
+        x: images `(n, c, h, w)`, float32 or float64.
+        weight: `(d, c // groups, k_h, k_w)`, of the images' dtype.
+        bias: `(d,)`, or None.
+        stride: pixels from one window to the next, from 1.
+        padding: zeros on each side, in pixels; `"valid"` is 0; `"same"` keeps h and w at stride 1.
+        dilation: pixels from one tap of the kernel to the next, from 1.
+        groups: channels are split into this many groups that do not see each other; `groups=c` is
+            a depthwise convolution.
+
+    Returns:
+        `(n, d, out_h, out_w)` with
+        `out_h = (h + 2 * padding - dilation * (k_h - 1) - 1) // stride + 1`, likewise `out_w`.
+
+    Raises:
+        ValueError: shapes, groups or geometry do not fit each other.
+        TypeError: dtypes or devices differ.
+
+    Example:
+        >>> import minidl
+        >>> image, edge = minidl.ones((1, 1, 3, 3)), minidl.Tensor([[[[-1.0, 1.0]]]])
+        >>> conv2d(image, edge).shape
+        (1, 1, 3, 2)
+    """
+    check_images("conv2d", x)
+    _check_weight("conv2d", x, weight, bias, groups)
+    d, channels = weight.shape[:2]
+    if x.shape[1] != channels * groups or d % groups:
+        raise ValueError(
+            f"conv2d: got an input of {x.shape[1]} channels, shape {x.shape}, and a weight of shape "
+            f"{weight.shape} for {channels * groups} channels in {groups} group(s); wants equal "
+            "channels, and output channels divisible by groups"
+        )
+    if bias is not None and bias.shape != (d,):
+        raise ValueError(f"conv2d: got a bias of shape {bias.shape}, wants ({d},)")
+    kernel = (weight.shape[2], weight.shape[3])
+    windows = conv_windows("conv2d", x, kernel, stride, padding, dilation)
+    return _convolve(x, weight, bias, windows, groups)
+
+
+def conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int | str = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve sequences with weights: `conv2d` on images one pixel tall.
+
+    Args:
+        x: `(n, c, length)`.
+        weight: `(d, c // groups, k)`.
+        bias: `(d,)`, or None.
+        stride: steps from one window to the next.
+        padding: zeros at each end, `"valid"` or `"same"`.
+        dilation: steps from one tap to the next.
+        groups: see `conv2d`.
+
+    Returns:
+        `(n, d, out_length)`.
+
+    Raises:
+        ValueError: shapes, groups or geometry do not fit each other.
+        TypeError: dtypes or devices differ.
+    """
+    if x.ndim != 3 or weight.ndim != 3:
+        raise ValueError(
+            f"conv1d: got shapes {x.shape} and {weight.shape}, wants (n, c, length) and "
+            "(d, c // groups, k)"
+        )
+    sides = padding if isinstance(padding, str) else (0, padding)
+    tall, kernel = x.expand_dims(2), weight.expand_dims(2)
+    return conv2d(tall, kernel, bias, (1, stride), sides, (1, dilation), groups).squeeze(2)
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    output_padding: Pair = 0,
+    groups: int = 1,
+    dilation: Pair = 1,
+) -> Tensor:
+    """Do the transpose of a convolution: what carries gradients back through `conv2d`.
+
+    It spreads every input pixel, times the kernel, over the window that a convolution with the same
+    arguments would have read it from. It enlarges images; it does not invert the convolution.
+
+    Args:
+        x: `(n, d, h, w)`.
+        weight: `(d, c // groups, k_h, k_w)`: a convolution's weight from c channels to d.
+        bias: `(c,)`, or None.
+        stride: of that convolution.
+        padding: of that convolution: this many pixels are cut from each side of the output.
+        output_padding: rows and columns added at the bottom and right, less than `stride` or
+            `dilation`: of the sizes that convolve to h and w, the smallest plus this.
+        groups: see `conv2d`.
+        dilation: of that convolution.
+
+    Returns:
+        `(n, c, out_h, out_w)` with `out_h = (h - 1) * stride - 2 * padding
+        + dilation * (k_h - 1) + 1 + output_padding`, likewise `out_w`.
+
+    Raises:
+        ValueError: shapes, groups or geometry do not fit each other.
+        TypeError: dtypes or devices differ.
+    """
+    op = "conv_transpose2d"
+    check_images(op, x)
+    _check_weight(op, x, weight, bias, groups)
+    if x.shape[1] != weight.shape[0] or x.shape[1] % groups:
+        raise ValueError(
+            f"{op}: got an input of {x.shape[1]} channels, shape {x.shape}, and a weight of shape "
+            f"{weight.shape} for {weight.shape[0]}, in {groups} group(s); wants equal channels, "
+            "divisible by groups"
+        )
+    channels = weight.shape[1] * groups
+    if bias is not None and bias.shape != (channels,):
+        raise ValueError(f"{op}: got a bias of shape {bias.shape}, wants ({channels},)")
+    strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
+    pads, extra = pair(op, "padding", padding, 0), pair(op, "output_padding", output_padding, 0)
+    kernel = (weight.shape[2], weight.shape[3])
+    if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
+        raise ValueError(
+            f"{op}: got output_padding={output_padding!r}, wants less than stride={stride!r} or "
+            f"dilation={dilation!r}"
+        )
+    out_h, out_w = (
+        (size - 1) * s - 2 * p + d * (k - 1) + 1 + e
+        for size, s, p, d, k, e in zip(
+            x.shape[2:], strides, pads, dilations, kernel, extra, strict=True
+        )
+    )
+    if min(out_h, out_w) < 1:
+        raise ValueError(f"{op}: got padding={padding!r}, which cuts off all of the output")
+    sides = (pads[0], pads[0], pads[1], pads[1])
+    windows = Windows(out_h, out_w, *kernel, *strides, *dilations, *sides)
+    result = _transpose_convolve(x, weight, windows, groups)
+    return result if bias is None else result + bias.reshape(1, channels, 1, 1)
+
+
+# The three linear maps, each other's gradients ------------------------------------------------
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, groups: int
+) -> Tensor:
+    def backward(gradient: Tensor) -> Gradients:
+        return (
+            _transpose_convolve(gradient, weight, windows, groups) if x.requires_grad else None,
+            _weight_gradient(x, gradient, windows, groups) if weight.requires_grad else None,
+            gradient.sum((0, 2, 3)) if bias is not None and bias.requires_grad else None,
+        )
+
+    backend, n, d = x.backend, x.shape[0], weight.shape[0]
+    matrix = _as_matrix(weight.data, groups)
+    out = backend.empty_images((n, d, windows.out_h, windows.out_w), x.dtype)
+
+    def work(part: slice) -> None:
+        columns = _columns(x, part, windows, groups)
+        product = _pixels(out[part], groups)  # a view of out, which is channels-last
+        backend.xp.matmul(columns, matrix, out=product)
+        if bias is not None:
+            product += bias.data.reshape(groups, 1, d // groups)
+
+    backend.over_batch(n, _column_bytes(x.shape[1], windows, x), work)
+    return record("conv2d", out, (x, weight, bias), backward)
+
+
+def _transpose_convolve(gradient: Tensor, weight: Tensor, windows: Windows, groups: int) -> Tensor:
+    def backward(outer: Tensor) -> Gradients:
+        return (
+            _convolve(outer, weight, None, windows, groups) if gradient.requires_grad else None,
+            _weight_gradient(outer, gradient, windows, groups) if weight.requires_grad else None,
+        )
+
+    backend, n, channels = gradient.backend, gradient.shape[0], weight.shape[1] * groups
+    matrix = _as_matrix(weight.data, groups).swapaxes(1, 2)  # (groups, d/g, taps·c/g)
+    out = backend.empty_images((n, channels, windows.in_h, windows.in_w), gradient.dtype)
+    taps = windows.k_h * windows.k_w
+
+    def work(part: slice) -> None:
+        columns = _pixels(gradient.data[part], groups) @ matrix  # (groups, m, taps·c/g)
+        split = columns.reshape(groups, columns.shape[1], taps, channels // groups)
+        rows = split.transpose(1, 2, 0, 3)  # (m, taps, groups, c/g)
+        shape = (part.stop - part.start, windows.out_h, windows.out_w, taps, channels)
+        out[part] = backend.scatter_windows(rows.reshape(shape), windows)
+
+    backend.over_batch(n, _column_bytes(channels, windows, gradient), work)
+    return record("conv_transpose2d", out, (gradient, weight), backward)
+
+
+def _weight_gradient(x: Tensor, gradient: Tensor, windows: Windows, groups: int) -> Tensor:
+    def backward(outer: Tensor) -> Gradients:
+        return (
+            _transpose_convolve(gradient, outer, windows, groups) if x.requires_grad else None,
+            _convolve(x, outer, None, windows, groups) if gradient.requires_grad else None,
+        )
+
+    def work(part: slice) -> Array:
+        columns = _columns(x, part, windows, groups)
+        return columns.swapaxes(1, 2) @ _pixels(
+            gradient.data[part], groups
+        )  # (groups, taps·c/g, d/g)
+
+    n, channels = x.shape[:2]
+    total = x.backend.sum_over_batch(n, _column_bytes(x.shape[1], windows, x), work)
+    d = gradient.shape[1]
+    split = total.reshape(groups, windows.k_h, windows.k_w, channels // groups, d // groups)
+    weight = split.transpose(0, 4, 3, 1, 2).reshape(d, channels // groups, windows.k_h, windows.k_w)
+    return record("conv2d_weight_gradient", weight, (x, gradient), backward)
+
+
+# Images and weights as matrices, one for each group -------------------------------------------
+
+
+def _columns(x: Tensor, part: slice, windows: Windows, groups: int) -> Array:
+    """Return the windows of a slice of the batch: `(groups, windows, taps * c/g)`."""
+    return _by_group(x.backend.gather_windows(x.data[part], windows), groups)
+
+
+def _pixels(images: Array, groups: int) -> Array:
+    """Return pixels as windows of one tap, `(groups, pixels, c/g)`: a view if channels-last."""
+    return _by_group(images.transpose(0, 2, 3, 1)[:, :, :, None], groups)
+
+
+def _by_group(windows: Array, groups: int) -> Array:
+    """Turn `(n, out_h, out_w, taps, c)` into a matrix per group: `(groups, m, taps * c/g)`."""
+    n, out_h, out_w, taps, c = windows.shape
+    m, channels = n * out_h * out_w, c // groups
+    split = windows.reshape(m, taps, groups, channels)
+    return split.transpose(2, 0, 1, 3).reshape(groups, m, taps * channels)
+
+
+def _as_matrix(weight: Array, groups: int) -> Array:
+    """Return weights `(d, c/g, k_h, k_w)` as a matrix per group: `(groups, taps * c/g, d/g)`."""
+    d, channels, k_h, k_w = weight.shape
+    split = weight.reshape(groups, d // groups, channels, k_h * k_w)
+    return split.transpose(0, 3, 2, 1).reshape(groups, k_h * k_w * channels, d // groups)
+
+
+def _column_bytes(channels: int, windows: Windows, x: Tensor) -> int:
+    """Return the size of one image's columns."""
+    taps = windows.k_h * windows.k_w
+    return windows.out_h * windows.out_w * taps * channels * int(x.dtype.itemsize)
+
+
+def _check_weight(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+    if weight.ndim != 4 or min(weight.shape) < 1:
+        raise ValueError(
+            f"{op}: got a weight of shape {weight.shape}, wants (d, c // groups, k_h, k_w)"
+        )
+    if not isinstance(groups, int) or groups < 1:
+        raise ValueError(f"{op}: got groups={groups!r}, wants a whole number from 1")
+    check_together(op, input=x, weight=weight, bias=bias)

@@ -1,0 +1,138 @@
+"""Checks shared by convolution and pooling: sizes, strides, padding, and what fits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl.backends import Windows
+from minidl.tensor import Tensor
+
+Pair = int | tuple[int, int]
+"""One number for both directions, or (height, width), in pixels."""
+
+
+def pair(op: str, name: str, value: Pair, least: int) -> tuple[int, int]:
+    """Return an argument as (height, width); ValueError unless whole numbers from `least`."""
+    both = (value, value) if isinstance(value, (int, np.integer)) else value
+    if (
+        not isinstance(both, (tuple, list))
+        or len(both) != 2
+        or any(isinstance(v, bool) or not isinstance(v, (int, np.integer)) for v in both)
+        or min(both) < least
+    ):
+        raise ValueError(
+            f"{op}: got {name}={value!r}, wants a whole number from {least}, "
+            "or a pair of them (height, width)"
+        )
+    return int(both[0]), int(both[1])
+
+
+def check_images(op: str, x: Tensor) -> None:
+    """Raise unless `x` is a batch of float images."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: got a {type(x).__name__}, wants a Tensor")
+    if x.ndim != 4:
+        raise ValueError(
+            f"{op}: got shape {x.shape}, wants (n, c, h, w)"
+            + ("; a single image needs expand_dims(0)" if x.ndim == 3 else "")
+        )
+    if x.dtype.kind != "f":
+        raise TypeError(
+            f"{op}: got dtype {x.dtype}, wants float32 or float64; "
+            "images read as uint8 are to be scaled first, for example x / 255"
+        )
+
+
+def check_together(op: str, **tensors: Tensor | None) -> None:
+    """Raise unless the named tensors share one dtype and one device."""
+    given = {name: x for name, x in tensors.items() if x is not None}
+    (first_name, first), *rest = given.items()
+    for name, x in rest:
+        for what in ("device", "dtype"):
+            got, wanted = getattr(x, what), getattr(first, what)
+            if got != wanted:
+                raise TypeError(
+                    f"{op}: got {first_name} with {what} {wanted!s} and {name} with {what} {got!s}; "
+                    f"move one to the other with .to(), or the whole model with model.to()"
+                )
+
+
+def pool_windows(
+    op: str,
+    x: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None,
+    padding: Pair,
+    dilation: Pair,
+    ceil_mode: bool,
+) -> Windows:
+    """Lay pooling windows over a batch of images, as PyTorch does.
+
+    `out = (in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1`, rounded down; rounded up
+    with `ceil_mode`, unless the last window would then start beyond the image and its left padding.
+    """
+    check_images(op, x)
+    kernel = pair(op, "kernel_size", kernel_size, 1)
+    strides = kernel if stride is None else pair(op, "stride", stride, 1)
+    pads = pair(op, "padding", padding, 0)
+    dilations = pair(op, "dilation", dilation, 1)
+    ends = []
+    for size, k, s, p, d in zip(x.shape[2:], kernel, strides, pads, dilations, strict=True):
+        span = d * (k - 1) + 1
+        if 2 * p > span:
+            raise ValueError(
+                f"{op}: got padding={padding!r} with kernel_size={kernel_size!r}; padding is at "
+                "most half the window, or a window could see nothing but padding"
+            )
+        _check_fits(op, x, span, size + 2 * p)
+        out = (size + 2 * p - span) // s + 1
+        if ceil_mode and (out - 1) * s + span < size + 2 * p and out * s < size + p:
+            out += 1
+        ends.append(max(p, (out - 1) * s + span - size - p))
+    in_h, in_w = x.shape[2:]
+    sides = (pads[0], ends[0], pads[1], ends[1])  # ceil_mode pads the far ends only
+    return Windows(in_h, in_w, *kernel, *strides, *dilations, *sides)
+
+
+def conv_windows(
+    op: str,
+    x: Tensor,
+    kernel: tuple[int, int],
+    stride: Pair,
+    padding: Pair | str,
+    dilation: Pair,
+) -> Windows:
+    """Lay convolution windows over a batch of images.
+
+    `"valid"` is no padding. `"same"` keeps height and width at stride 1: `dilation * (kernel - 1)`
+    pixels in all, the odd one at the bottom and right.
+    """
+    strides = pair(op, "stride", stride, 1)
+    dilations = pair(op, "dilation", dilation, 1)
+    if padding == "same":
+        if strides != (1, 1):
+            raise ValueError(f"{op}: padding='same' wants stride 1, got stride={stride!r}")
+        total_h, total_w = (d * (k - 1) for k, d in zip(kernel, dilations, strict=True))
+        sides = (total_h // 2, total_h - total_h // 2, total_w // 2, total_w - total_w // 2)
+    elif padding == "valid":
+        sides = (0, 0, 0, 0)
+    elif isinstance(padding, str):
+        raise ValueError(
+            f"{op}: got padding={padding!r}, wants a number, a pair, 'same' or 'valid'"
+        )
+    else:
+        pad_h, pad_w = pair(op, "padding", padding, 0)
+        sides = (pad_h, pad_h, pad_w, pad_w)
+    in_h, in_w = x.shape[2:]
+    windows = Windows(in_h, in_w, *kernel, *strides, *dilations, *sides)
+    _check_fits(op, x, dilations[0] * (kernel[0] - 1) + 1, windows.padded_h)
+    _check_fits(op, x, dilations[1] * (kernel[1] - 1) + 1, windows.padded_w)
+    return windows
+
+
+def _check_fits(op: str, x: Tensor, span: int, padded: int) -> None:
+    if span > padded:
+        raise ValueError(
+            f"{op}: the window spans {span} pixels but the padded image has only {padded}; "
+            f"got input shape {x.shape}: is it too small for this many layers?"
+        )

@@ -1,0 +1,73 @@
+"""The linear map, and dropout, which thins what goes into it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl.functional.geometry import check_together
+from minidl.random import generator
+from minidl.tensor import Tensor
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return `x @ weight.T + bias`.
+
+    Args:
+        x: `(..., in_features)`.
+        weight: `(out_features, in_features)`.
+        bias: `(out_features,)`, or None.
+
+    Returns:
+        `(..., out_features)`.
+
+    Raises:
+        ValueError: the shapes do not fit each other.
+        TypeError: dtypes or devices differ.
+
+    Example:
+        >>> import minidl
+        >>> linear(minidl.ones((2, 3)), minidl.ones((1, 3)), minidl.zeros(1))
+        Tensor([[3.],
+                [3.]], dtype=float32)
+    """
+    check_together("linear", input=x, weight=weight, bias=bias)
+    if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"linear: got an input of {x.shape[-1] if x.ndim else 'no'} features, shape {x.shape}, "
+            f"and a weight of shape {weight.shape}, wants (..., in_features) and (out_features, "
+            "in_features); images are to be flattened first, with Flatten or flatten(1)"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"linear: got a bias of shape {bias.shape}, wants {weight.shape[:1]}")
+    out = x @ weight.T
+    return out if bias is None else out + bias
+
+
+def dropout(
+    x: Tensor, p: float = 0.5, training: bool = True, rng: np.random.Generator | None = None
+) -> Tensor:
+    """In training, set each element to 0 with probability `p` and scale the others by 1 / (1 - p).
+
+    The expected value of every element stays what it was, so nothing needs scaling in evaluation.
+
+    Args:
+        x: any shape.
+        p: from 0 to 1.
+        training: return `x` as it is where False.
+        rng: where to draw the mask from, on the host; the seeded stream where None.
+
+    Returns:
+        A tensor of the shape of `x`.
+
+    Raises:
+        ValueError: p is not a probability.
+
+    Source: N. Srivastava et al., Dropout (2014), section 10, "inverted".
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: got p={p}, wants a probability from 0 to 1")
+    if not training or p == 0:
+        return x
+    kept = generator(rng).random(x.shape, np.float32) >= p
+    scale = 0.0 if p == 1 else 1 / (1 - p)
+    return x * Tensor.wrap(x.backend.from_numpy(kept * x.dtype.type(scale)))

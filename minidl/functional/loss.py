@@ -1,0 +1,252 @@
+"""Losses: one number that says how wrong the outputs are.
+
+Every loss takes `reduction`: `"mean"` (over what counts, see each), `"sum"`, or `"none"`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from minidl.backends import Array, asarray, backend_of
+from minidl.functional.activation import log_softmax, softplus
+from minidl.tensor import Operand, Tensor
+
+Reduction: TypeAlias = Literal["mean", "sum", "none"]
+
+
+def cross_entropy(
+    logits: Tensor,
+    target: Operand,
+    weight: Operand = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return the cross-entropy `-sum over c of t[c] * log_softmax(logits)[c]`.
+
+    A class index y stands for the probabilities `t = (1 - s) * one_hot(y) + s / classes`, where s
+    is `label_smoothing`; probabilities are smoothed in the same way.
+
+    Args:
+        logits: `(n, classes)` or `(n, classes, ...)`: scores before any softmax.
+        target: integer class indices `(n, ...)` with `0 <= y < classes`, or probabilities in the
+            shape and dtype of `logits`.
+        weight: `(classes,)`: multiplies each class's term.
+        ignore_index: this label counts for nothing.
+        reduction: `"mean"` divides by the weights of the labels that count (by their number where
+            no weight is given), for probabilities by the number of examples.
+        label_smoothing: s, from 0 to 1.
+
+    Returns:
+        A single number, or for `"none"` `(n, ...)`.
+
+    Raises:
+        ValueError: shapes do not fit, a label is out of range (which, and where), nothing to
+            average, or an argument is out of range.
+        TypeError: labels are neither integers nor probabilities, or on another device.
+
+    Source: label smoothing: C. Szegedy et al., Rethinking the Inception Architecture (2015), 7.
+
+    Example:
+        >>> import numpy as np
+        >>> round(cross_entropy(Tensor(np.zeros((1, 10))), np.array([3])).item(), 4)  # ln 10
+        2.3026
+    """
+    op = "cross_entropy"
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"{op}: got label_smoothing={label_smoothing}, wants from 0 to 1")
+    _check_scores(op, logits)
+    classes = logits.shape[1]
+    labels = _beside(op, logits, target)
+    if labels.dtype.kind == "f":
+        if labels.shape != logits.shape:
+            raise ValueError(
+                f"{op}: got logits of shape {logits.shape} and float targets of shape "
+                f"{labels.shape}; wants probabilities of the logits' shape, or integer labels"
+            )
+        soft = labels * (1 - label_smoothing) + label_smoothing / classes
+        terms = -log_softmax(logits, 1) * soft * _class_weights(op, logits, weight)
+        return _reduce(op, terms.sum(1), reduction)
+    log_p = log_softmax(logits, 1)
+    loss = nll_loss(log_p, labels, weight, ignore_index, reduction)
+    if label_smoothing == 0:
+        return loss
+    counted = labels.data != ignore_index
+    spread = -(log_p * _class_weights(op, logits, weight)).sum(1) * counted
+    total = _label_weights(op, logits, labels.data, weight, counted).sum()
+    uniform = spread.sum() / total if reduction == "mean" else _reduce(op, spread, reduction)
+    return loss * (1 - label_smoothing) + uniform * (label_smoothing / classes)
+
+
+def nll_loss(
+    log_probabilities: Tensor,
+    target: Operand,
+    weight: Operand = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Return the negative log-likelihood `-weight[y] * log_probabilities[y]` of the labels y.
+
+    Args:
+        log_probabilities: `(n, classes)` or `(n, classes, ...)`, as from `log_softmax(x, 1)`.
+        target: integer class indices `(n, ...)`.
+        weight: `(classes,)`, or None.
+        ignore_index: this label counts for nothing.
+        reduction: `"mean"` divides by the sum of the labels' weights.
+
+    Returns:
+        A single number, or for `"none"` `(n, ...)`.
+
+    Raises:
+        ValueError: shapes do not fit, a label is out of range, or nothing counts.
+        TypeError: labels are not integers, or on another device.
+    """
+    op = "nll_loss"
+    _check_scores(op, log_probabilities)
+    labels = _beside(op, log_probabilities, target).data
+    counted = _check_labels(op, log_probabilities, labels, ignore_index)
+    weights = _label_weights(op, log_probabilities, labels, weight, counted)
+    classes = log_probabilities.shape[1]
+    order = (0, *range(2, log_probabilities.ndim), 1)
+    rows = log_probabilities.transpose(order).reshape(labels.size, classes)
+    xp = log_probabilities.backend.xp
+    safe = xp.where(counted, labels, 0).reshape(-1)
+    picked = rows[xp.arange(labels.size), safe].reshape(labels.shape)
+    terms = -picked * Tensor.wrap(weights)
+    if reduction != "mean":
+        return _reduce(op, terms, reduction)
+    return terms.sum() / Tensor.wrap(weights.sum())
+
+
+def mse_loss(x: Tensor, target: Operand, reduction: Reduction = "mean") -> Tensor:
+    """Return the squared error `(x - target)**2`, by default its mean over all elements.
+
+    Raises:
+        ValueError: the shapes differ (they are not broadcast: that is nearly always a mistake).
+    """
+    difference = x - _same_shape("mse_loss", x, target)
+    return _reduce("mse_loss", difference * difference, reduction)
+
+
+def l1_loss(x: Tensor, target: Operand, reduction: Reduction = "mean") -> Tensor:
+    """Return the absolute error `abs(x - target)`, by default its mean over all elements.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    return _reduce("l1_loss", (x - _same_shape("l1_loss", x, target)).abs(), reduction)
+
+
+def binary_cross_entropy_with_logits(
+    logits: Tensor,
+    target: Operand,
+    weight: Operand = None,
+    pos_weight: Operand = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Return `-(p * t * log(y) + (1 - t) * log(1 - y))` of `y = sigmoid(logits)`.
+
+    Computed as `(1 - t) * x + (1 + (p - 1) * t) * softplus(-x)`, which never takes log(0).
+
+    Args:
+        logits: any shape.
+        target: t, of the same shape, from 0 to 1.
+        weight: multiplies the terms; broadcast.
+        pos_weight: p, multiplies the terms of t = 1; broadcast; 1 where None.
+        reduction: `"mean"` divides by the number of elements.
+
+    Returns:
+        A single number, or for `"none"` a tensor of the shape of `logits`.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    op = "binary_cross_entropy_with_logits"
+    t = _same_shape(op, logits, target)
+    positive = 1 if pos_weight is None else 1 + (_beside(op, logits, pos_weight) - 1) * t
+    terms = (1 - t) * logits + softplus(-logits) * positive
+    return _reduce(op, terms if weight is None else terms * _beside(op, logits, weight), reduction)
+
+
+def _reduce(op: str, terms: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return terms
+    if reduction == "sum":
+        return terms.sum()
+    if reduction != "mean":
+        raise ValueError(f"{op}: got reduction={reduction!r}, wants 'mean', 'sum' or 'none'")
+    if terms.size == 0:
+        raise ValueError(f"{op}: got an empty batch, shape {terms.shape}, which has no mean")
+    return terms.mean()
+
+
+def _beside(op: str, x: Tensor, value: Any) -> Tensor:
+    """Return a target or weight as a tensor, on the device of `x`."""
+    other = value if isinstance(value, Tensor) else Tensor.wrap(asarray(value)[...])
+    if other.backend is not x.backend:
+        raise TypeError(
+            f"{op}: got an input on {x.device!r} and a target or weight on {other.device!r}; "
+            f"move it with .to({x.device!r})"
+        )
+    if other.dtype.kind == "f" and other.dtype != x.dtype:
+        other = other.to(dtype=x.dtype)
+    return other
+
+
+def _same_shape(op: str, x: Tensor, target: Any) -> Tensor:
+    other = _beside(op, x, target)
+    if other.shape != x.shape:
+        raise ValueError(
+            f"{op}: got an input of shape {x.shape} and a target of shape {other.shape}, "
+            "wants equal shapes; reshape one of them"
+        )
+    return other
+
+
+def _check_scores(op: str, x: Tensor) -> None:
+    if x.ndim < 2 or x.shape[1] < 1:
+        raise ValueError(f"{op}: got scores of shape {x.shape}, wants (n, classes) or more axes")
+
+
+def _check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array:
+    """Return which labels count; raise unless they are integers in range and one counts."""
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{op}: got labels of dtype {labels.dtype}, wants integers")
+    expected = x.shape[:1] + x.shape[2:]
+    if labels.shape != expected:
+        raise ValueError(
+            f"{op}: got scores of shape {x.shape} and labels of shape {labels.shape}, "
+            f"wants labels of shape {expected}: a class index for each, not one-hot rows"
+        )
+    counted = labels != ignore_index
+    wrong = counted & ((labels < 0) | (labels >= x.shape[1]))
+    if bool(wrong.any()):
+        place = np.unravel_index(int(wrong.argmax()), labels.shape)
+        raise ValueError(
+            f"{op}: got label {int(labels[place])} at {tuple(int(i) for i in place)}, wants "
+            f"0 to {x.shape[1] - 1} for {x.shape[1]} classes (are labels counted from 1?)"
+        )
+    if not bool(counted.any()):
+        raise ValueError(f"{op}: got an empty batch, or only labels to ignore: nothing to average")
+    return counted
+
+
+def _class_weights(op: str, x: Tensor, weight: Any) -> Tensor | int:
+    """Return class weights in a shape that multiplies scores, or 1."""
+    if weight is None:
+        return 1
+    weights = _beside(op, x, weight)
+    if weights.shape != (x.shape[1],):
+        raise ValueError(f"{op}: got weights of shape {weights.shape}, wants ({x.shape[1]},)")
+    return weights.reshape(-1, *(1,) * (x.ndim - 2))
+
+
+def _label_weights(op: str, x: Tensor, labels: Array, weight: Any, counted: Array) -> Array:
+    """Return the weight of each label as an array, 0 for those that do not count."""
+    weights = _class_weights(op, x, weight)
+    backend = backend_of(labels)
+    if isinstance(weights, int):
+        return counted.astype(x.dtype)
+    return weights.data.reshape(-1)[backend.xp.where(counted, labels, 0)] * counted

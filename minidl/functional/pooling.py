@@ -1,0 +1,238 @@
+"""Pooling: one number for each window of an image, channel by channel.
+
+| kind | formula | gradient of the input | keeps |
+| --- | --- | --- | --- |
+| max | `out = max of x over the window` | all of it to the pixel that won | the strongest, not where |
+| average | `out = sum of x over the window / m` | the m-th part to every pixel | the mean |
+| global average | `out = mean of x over the image` | the (h * w)-th part to every pixel | one per channel |
+
+A window of p pixels moved by s pixels over m pixels gives `(m - p) // s + 1` outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import numpy as np
+
+from minidl.autograd import Gradients
+from minidl.backends import Array, Windows
+from minidl.functional.geometry import Pair, check_images, pool_windows
+from minidl.tensor import Tensor, record
+
+
+@overload
+def max_pool2d(
+    x: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    return_indices: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def max_pool2d(
+    x: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    *,
+    return_indices: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+def max_pool2d(
+    x: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Keep the largest pixel of each window; its gradient goes to that pixel alone.
+
+    Padding is -inf, so it never wins. Of equal pixels the first, row by row, wins; NaN wins over
+    numbers, and the last NaN over others: all as in PyTorch.
+
+    Args:
+        x: `(n, c, h, w)`, float32 or float64.
+        kernel_size: of the window, in pixels.
+        stride: pixels from one window to the next; `kernel_size` where not given.
+        padding: pixels on each side, at most half the window.
+        dilation: pixels from one tap of the window to the next.
+        ceil_mode: let a last window hang over the edge instead of leaving pixels out.
+        return_indices: also return where each winner stands.
+
+    Returns:
+        `(n, c, out_h, out_w)`; with `return_indices` also the winners' places `row * w + column` in
+        the input image, int64, of the same shape.
+
+    Raises:
+        ValueError: a size that is no whole number in its range, or a window larger than the image.
+        TypeError: no float images.
+
+    Example:
+        >>> import minidl
+        >>> x = minidl.arange(1, 17, dtype="float32").reshape(1, 1, 4, 4)
+        >>> max_pool2d(x, 2).reshape(2, 2)
+        Tensor([[ 6.,  8.],
+                [14., 16.]], dtype=float32)
+    """
+    windows = pool_windows("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)
+    best, winners = x.backend.max_windows(x.data, windows)
+
+    def backward(gradient: Tensor) -> Gradients:
+        return (_scatter_winners(gradient, winners, windows),)
+
+    out = record("max_pool2d", best, (x,), backward)
+    return (out, Tensor.wrap(_places(x, winners, windows))) if return_indices else out
+
+
+def avg_pool2d(
+    x: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """Average each window; every pixel of it gets an equal part of the gradient.
+
+    Args:
+        x: `(n, c, h, w)`, float32 or float64.
+        kernel_size: of the window, in pixels.
+        stride: pixels from one window to the next; `kernel_size` where not given.
+        padding: zeros on each side, at most half the window.
+        ceil_mode: let a last window hang over the edge instead of leaving pixels out. What hangs
+            over beyond the padding is not counted.
+        count_include_pad: count padding among the pixels that the sum is divided by.
+        divisor_override: divide every sum by this instead.
+
+    Returns:
+        `(n, c, out_h, out_w)`.
+
+    Raises:
+        ValueError: a size that is no whole number in its range, or a window larger than the image.
+        TypeError: no float images.
+
+    Example:
+        >>> import minidl
+        >>> x = minidl.arange(1, 17, dtype="float32").reshape(1, 1, 4, 4)
+        >>> avg_pool2d(x, 2).reshape(2, 2)
+        Tensor([[ 3.5,  5.5],
+                [11.5, 13.5]], dtype=float32)
+    """
+    windows = pool_windows("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
+    if divisor_override is not None and divisor_override < 1:
+        raise ValueError(f"avg_pool2d: got divisor_override={divisor_override}, wants 1 or more")
+    if divisor_override is not None:
+        counts = np.full((1, 1), divisor_override)
+    else:
+        counts = _pixel_counts(windows, count_include_pad)
+    divisors = x.backend.from_numpy(counts.astype(x.dtype))  # (out_h, out_w), or (1, 1)
+
+    def backward(gradient: Tensor) -> Gradients:
+        return (_spread(gradient / divisors, windows),)
+
+    means = x.backend.sum_windows(x.data, windows)
+    means /= divisors
+    return record("avg_pool2d", means, (x,), backward)
+
+
+def global_avg_pool2d(x: Tensor, keepdims: bool = False) -> Tensor:
+    """Average each channel over the whole image, of any size.
+
+    Args:
+        x: `(n, c, h, w)`, float32 or float64.
+        keepdims: keep height and width, as 1.
+
+    Returns:
+        `(n, c)`, ready for `linear`; or `(n, c, 1, 1)`.
+
+    Raises:
+        ValueError: not a batch of images.
+        TypeError: no floats.
+
+    Source: M. Lin et al., Network In Network (2013), section 3.2.
+    """
+    check_images("global_avg_pool2d", x)
+    return x.mean((2, 3), keepdims)
+
+
+# The linear maps inside, each other's gradients -----------------------------------------------
+
+
+def _scatter_winners(values: Tensor, winners: Array, windows: Windows) -> Tensor:
+    """Send each window's value to the pixel that won it."""
+
+    def backward(outer: Tensor) -> Gradients:
+        return (_gather_winners(outer, winners, windows),)
+
+    images = values.backend.scatter_winners(values.data, winners, windows)
+    return record("scatter_winners", images, (values,), backward)
+
+
+def _gather_winners(images: Tensor, winners: Array, windows: Windows) -> Tensor:
+    """Look up, for each window, the pixel that won it."""
+
+    def backward(outer: Tensor) -> Gradients:
+        return (_scatter_winners(outer, winners, windows),)
+
+    values = images.backend.gather_winners(images.data, winners, windows)
+    return record("gather_winners", values, (images,), backward)
+
+
+def _spread(values: Tensor, windows: Windows) -> Tensor:
+    """Give each window's value to all its pixels."""
+
+    def backward(outer: Tensor) -> Gradients:
+        return (_sum(outer, windows),)
+
+    images = values.backend.spread_windows(values.data, windows)
+    return record("spread_windows", images, (values,), backward)
+
+
+def _sum(images: Tensor, windows: Windows) -> Tensor:
+    """Add up each window."""
+
+    def backward(outer: Tensor) -> Gradients:
+        return (_spread(outer, windows),)
+
+    return record(
+        "sum_windows", images.backend.sum_windows(images.data, windows), (images,), backward
+    )
+
+
+# Counting and places --------------------------------------------------------------------------
+
+
+def _pixel_counts(windows: Windows, count_include_pad: bool) -> Array:
+    """Return how many pixels each window averages: `(out_h, out_w)`, or `(1, 1)` if all alike.
+
+    `ceil_mode` can make the bottom and right padding larger than asked for, which is what the top
+    and left have; that excess never counts.
+    """
+    counts = []
+    for out, k, s, pad, size in (
+        (windows.out_h, windows.k_h, windows.stride_h, windows.top, windows.in_h),
+        (windows.out_w, windows.k_w, windows.stride_w, windows.left, windows.in_w),
+    ):
+        start = np.arange(out) * s - pad
+        around = pad if count_include_pad else 0
+        counts.append(np.minimum(start + k, size + around) - np.maximum(start, -around))
+    table = np.outer(*counts)
+    return table[:1, :1] if (table == table[0, 0]).all() else table
+
+
+def _places(x: Tensor, winners: Array, windows: Windows) -> Array:
+    """Turn winning taps into places `row * w + column` of the input image."""
+    xp = x.backend.xp
+    first_row = xp.arange(windows.out_h)[:, None] * windows.stride_h - windows.top
+    first_column = xp.arange(windows.out_w) * windows.stride_w - windows.left
+    taps = winners.astype(np.int64)
+    rows = first_row + taps // windows.k_w * windows.dilation_h
+    columns = first_column + taps % windows.k_w * windows.dilation_w
+    return rows * windows.in_w + columns

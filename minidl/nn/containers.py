@@ -1,0 +1,74 @@
+"""Modules made of other modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, overload
+
+from minidl.nn.module import Module
+
+
+class ModuleList(Module):
+    """A list of modules whose parameters are found; it has no `forward` of its own.
+
+    Example:
+        >>> from minidl import nn
+        >>> len(nn.ModuleList([nn.ReLU(), nn.ReLU()]))
+        2
+    """
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> None:
+        """Add a module at the end, named by its place."""
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(self).__name__}: got a {type(module).__name__}, wants a Module")
+        setattr(self, str(len(self)), module)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.named_children())
+
+    def __iter__(self) -> Iterator[Module]:
+        return (module for _, module in self.named_children())
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> ModuleList: ...
+    def __getitem__(self, index: int | slice) -> Module | ModuleList:
+        """Return one module, or a list of the same kind that shares the modules of a slice."""
+        found = list(self)[index]
+        return found if isinstance(found, Module) else type(self)._of(found)
+
+    @classmethod
+    def _of(cls, modules: list[Module]) -> ModuleList:
+        return cls(modules)
+
+
+class Sequential(ModuleList):
+    """Modules run one after another, each on the last one's output.
+
+    Args:
+        modules: in the order they run.
+
+    Example:
+        >>> import minidl
+        >>> from minidl import nn
+        >>> nn.Sequential(nn.Flatten(), nn.Linear(12, 2))(minidl.zeros((5, 3, 2, 2))).shape
+        (5, 2)
+    """
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__(modules)
+
+    @classmethod
+    def _of(cls, modules: list[Module]) -> ModuleList:
+        return cls(*modules)
+
+    def forward(self, x: Any) -> Any:
+        """Run all modules in turn."""
+        for module in self:
+            x = module(x)
+        return x

@@ -1,0 +1,90 @@
+"""Losses as modules: each calls the function of `functional` that it is named after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl import functional as F
+from minidl.functional.loss import Reduction
+from minidl.nn.module import Buffer, Module
+from minidl.tensor import Operand, Tensor
+
+
+def _buffer(weight: Any) -> Buffer | None:
+    """Keep weights where `Module.to` finds and moves them."""
+    return None if weight is None else Buffer(weight)
+
+
+class CrossEntropyLoss(Module):
+    """Apply `functional.cross_entropy` to logits and class indices or probabilities."""
+
+    def __init__(
+        self,
+        weight: Operand = None,
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        self.weight, self.ignore_index = _buffer(weight), ignore_index
+        self.reduction, self.label_smoothing = reduction, label_smoothing
+
+    def forward(self, logits: Tensor, target: Operand) -> Tensor:
+        """Return the loss."""
+        return F.cross_entropy(
+            logits, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing
+        )
+
+
+class NLLLoss(Module):
+    """Apply `functional.nll_loss` to log-probabilities and class indices."""
+
+    def __init__(
+        self, weight: Operand = None, ignore_index: int = -100, reduction: Reduction = "mean"
+    ) -> None:
+        self.weight, self.ignore_index = _buffer(weight), ignore_index
+        self.reduction = reduction
+
+    def forward(self, log_probabilities: Tensor, target: Operand) -> Tensor:
+        """Return the loss."""
+        return F.nll_loss(log_probabilities, target, self.weight, self.ignore_index, self.reduction)
+
+
+class MSELoss(Module):
+    """Apply `functional.mse_loss`."""
+
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        self.reduction = reduction
+
+    def forward(self, x: Tensor, target: Operand) -> Tensor:
+        """Return the loss."""
+        return F.mse_loss(x, target, self.reduction)
+
+
+class L1Loss(Module):
+    """Apply `functional.l1_loss`."""
+
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        self.reduction = reduction
+
+    def forward(self, x: Tensor, target: Operand) -> Tensor:
+        """Return the loss."""
+        return F.l1_loss(x, target, self.reduction)
+
+
+class BCEWithLogitsLoss(Module):
+    """Apply `functional.binary_cross_entropy_with_logits`."""
+
+    def __init__(
+        self,
+        weight: Operand = None,
+        pos_weight: Operand = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        self.weight, self.pos_weight = _buffer(weight), _buffer(pos_weight)
+        self.reduction = reduction
+
+    def forward(self, logits: Tensor, target: Operand) -> Tensor:
+        """Return the loss."""
+        return F.binary_cross_entropy_with_logits(
+            logits, target, self.weight, self.pos_weight, self.reduction
+        )

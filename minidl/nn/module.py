@@ -1,0 +1,217 @@
+"""Module: a layer or a network, with its parameters, buffers and sub-modules."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from minidl.tensor import Tensor
+
+T = TypeVar("T", bound=Tensor)
+
+
+class Parameter(Tensor):
+    """A tensor that is trained: it requires a gradient and has memory of its own.
+
+    Args:
+        data: as for `Tensor`; copied.
+        requires_grad: False for one that is frozen from the start.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, requires_grad: bool = True) -> None:
+        super().__init__(data, requires_grad=requires_grad)
+
+
+class Buffer(Tensor):
+    """A tensor that belongs to a module's state but is not trained, such as a running mean."""
+
+    __slots__ = ()
+
+
+class Module:
+    """A layer or network. Subclasses set parameters and modules as attributes, and write `forward`.
+
+    Attributes:
+        training: whether layers behave as in training; set by `train` and `eval`.
+
+    Constructor arguments that are kept in attributes of the same name show in the repr.
+
+    Example:
+        >>> from minidl import nn
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> [name for name, parameter in model.named_parameters()]
+        ['0.weight', '0.bias', '2.weight', '2.bias']
+    """
+
+    training = True
+
+    def forward(self, *args: Any) -> Any:
+        """Compute the output; what calling the module does."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def __call__(self, *args: Any) -> Any:
+        """Run `forward`; an error that leaves it says which layer it came from."""
+        try:
+            return self.forward(*args)
+        except (TypeError, ValueError) as error:
+            self._note_layer(error)
+            raise
+
+    def _note_layer(self, error: Exception) -> None:
+        """Keep one note on the error: the innermost layer, and its name as seen from here."""
+        source = getattr(error, "_minidl_layer", None)
+        if source is None:
+            error._minidl_layer = source = self  # type: ignore[attr-defined]
+            error.add_note("")
+        names = [name for name, module in self.named_modules() if module is source]
+        where = f"'{names[0]}', " if names and names[0] else ""
+        error.__notes__[-1] = f"in layer {where}{source!r}"
+
+    # What it holds ----------------------------------------------------------------------------
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yield sub-modules with their names, in the order they were set."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, (list, tuple, dict)):
+                _refuse_hidden(self, name, value)
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield this module, named `prefix`, and all below it with dotted names."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self) -> Iterator[Module]:
+        """Yield this module and all below it."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield parameters with dotted names in definition order; a shared one comes once."""
+        return self._named_tensors(Parameter)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield parameters in definition order, each once."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """Yield buffers with dotted names in definition order."""
+        return self._named_tensors(Buffer)
+
+    def _named_tensors(self, kind: type[T]) -> Iterator[tuple[str, T]]:
+        seen: set[int] = set()
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, kind) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield f"{prefix}.{name}" if prefix else name, value
+
+    # State ------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch this and all sub-modules to training, or with False to evaluation."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Switch this and all sub-modules to evaluation: no dropout, fixed statistics."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Let all parameters be trained, or with False freeze them."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def to(self, device: str | None = None, dtype: Any = None) -> Self:
+        """Move parameters and buffers to a device, change their float dtype, or both, in place."""
+        for _, tensor in self._state():
+            tensor.to_(device, dtype if tensor.dtype.kind == "f" else None)
+        return self
+
+    def _state(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield what makes up the state dict: in each module, parameters and buffers as set."""
+        return self._named_tensors((Parameter, Buffer))  # type: ignore[arg-type]
+
+    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return copies of all parameters and buffers as NumPy arrays, by dotted name."""
+        return {name: tensor.numpy() for name, tensor in self._state()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Copy arrays into the parameters and buffers of the same names; all of them, or none.
+
+        Args:
+            state: arrays, or tensors of any library that NumPy can read, by dotted name.
+            strict: insist that the names are the same; else load those that are in both.
+
+        Raises:
+            ValueError: names are missing or not expected, or shapes differ; it lists every one.
+        """
+        own = dict(self._state())
+        arrays = {
+            name: value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+            for name, value in state.items()
+        }
+        problems = [f"  {n}: missing" for n in own if n not in arrays] if strict else []
+        problems += [f"  {n}: not expected" for n in arrays if n not in own] if strict else []
+        problems += [
+            f"  {name}: got shape {array.shape}, wants {own[name].shape}"
+            for name, array in arrays.items()
+            if name in own and array.shape != own[name].shape
+        ]
+        if problems:
+            raise ValueError(
+                f"{type(self).__name__}.load_state_dict: the state does not fit; "
+                "was it saved from another network?\n" + "\n".join(problems)
+            )
+        for name, tensor in own.items():
+            if name in arrays:
+                tensor.data = arrays[name]
+
+    # Words ------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        lines = [
+            f"  ({name}): " + repr(child).replace("\n", "\n  ")
+            for name, child in self.named_children()
+        ]
+        head = f"{type(self).__name__}({', '.join(self._arguments())}"
+        return head + ("\n" + "\n".join(lines) + "\n)" if lines else ")")
+
+    def _arguments(self) -> Iterator[str]:
+        """Yield the constructor's arguments that differ from their defaults, as they are called."""
+        for name, argument in inspect.signature(type(self).__init__).parameters.items():
+            if name not in vars(self) or isinstance(vars(self)[name], Module):
+                continue
+            value = vars(self)[name]
+            if argument.default is None and isinstance(value, Tensor):
+                yield f"{name}=Tensor{value.shape}"
+                continue
+            if isinstance(argument.default, bool) and not isinstance(value, bool):
+                value = value is not None  # bias=True became a Parameter, bias=False None
+            if argument.default is inspect.Parameter.empty:
+                yield repr(value)
+            elif value != argument.default:
+                yield f"{name}={value!r}"
+
+
+def _refuse_hidden(module: Module, name: str, value: Iterable[Any]) -> None:
+    """Raise for parameters in a plain list: they would silently never be trained."""
+    items = value.values() if isinstance(value, dict) else value
+    if any(isinstance(item, (Module, Parameter)) for item in items):
+        raise TypeError(
+            f"{type(module).__name__}.{name} is a {type(value).__name__} that holds modules or "
+            "parameters, which would not be found there; use nn.ModuleList or nn.Sequential"
+        )
