@@ -1,8 +1,12 @@
 """minidl: a deep learning framework small enough to read in an afternoon."""
 
+from minidl import data as data
 from minidl import functional as functional
+from minidl import inspect as inspect
+from minidl import models as models
 from minidl import nn as nn
 from minidl import optim as optim
+from minidl import training as training
 from minidl.array_functions import (
     arange,
     concatenate,
@@ -28,13 +32,16 @@ __all__ = [
     "Tensor",
     "arange",
     "concatenate",
+    "data",
     "einsum",
     "full",
     "functional",
     "grad",
+    "inspect",
     "manual_seed",
     "maximum",
     "minimum",
+    "models",
     "nn",
     "no_grad",
     "ones",
@@ -43,6 +50,7 @@ __all__ = [
     "rand",
     "randn",
     "stack",
+    "training",
     "where",
     "zeros",
 ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from minidl.autograd import Gradients
-from minidl.backends import Array, backend_for
+from minidl.array_holder import check_device
+from minidl.autograd import Gradients, is_recording
+from minidl.backends import Array, backend_for, backend_of
 from minidl.random import generator
 from minidl.tensor import Operand, Tensor, as_operands, record
 
@@ -87,23 +89,27 @@ def where(condition: Array, a: Operand, b: Operand) -> Tensor:
     """
     if isinstance(condition, Tensor):
         condition = condition.data
-    if getattr(condition, "dtype", None) != bool:
+    if getattr(condition, "dtype", None) != np.bool_:
         raise TypeError(f"where: got a condition {condition!r:.80}, wants an array of bools")
     a, b = as_operands("where", a, b)
+    if isinstance(condition, np.generic):  # what a comparison of single numbers gives
+        condition = a.backend.xp.asarray(bool(condition))
+    check_device("where", backend_of(condition), a.backend)
+    chosen = condition.copy() if is_recording() else condition  # its owner may change it
 
     def backward(gradient: Tensor) -> Gradients:
         return (
-            where(condition, gradient, 0) if a.requires_grad else None,
-            where(condition, 0, gradient) if b.requires_grad else None,
+            where(chosen, gradient, 0) if a.requires_grad else None,
+            where(chosen, 0, gradient) if b.requires_grad else None,
         )
 
-    return record("where", a.backend.xp.where(condition, a.data, b.data), (a, b), backward)
+    return record("where", a.backend.xp.where(chosen, a.data, b.data), (a, b), backward)
 
 
 def maximum(a: Operand, b: Operand) -> Tensor:
     """Return the larger of each two elements; equal ones get half the gradient each, as in PyTorch.
 
-    NaN beats every number.
+    NaN beats every number; both elements then get the whole gradient, again as in PyTorch.
     """
     return _larger("maximum", a, b)
 
@@ -117,11 +123,12 @@ def _larger(op: str, a: Operand, b: Operand) -> Tensor:
     a, b = as_operands(op, a, b)
 
     def backward(gradient: Tensor) -> Gradients:
-        won = a > b if op == "maximum" else a < b
-        share = won + 0.5 * (a == b)  # 1, a half, or 0
+        # What the loser lacks of the gradient: all, or half where the two are equal.
+        half = gradient.dtype.type(0.5) * (a == b)
+        a_less, b_less = (a < b, a > b) if op == "maximum" else (a > b, a < b)
         return (
-            gradient * share.astype(gradient.dtype) if a.requires_grad else None,
-            gradient * (1 - share).astype(gradient.dtype) if b.requires_grad else None,
+            gradient * (1 - half - a_less) if a.requires_grad else None,
+            gradient * (1 - half - b_less) if b.requires_grad else None,
         )
 
     return record(op, getattr(a.backend.xp, op)(a.data, b.data), (a, b), backward)
@@ -140,10 +147,8 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
         >>> concatenate([ones(2), zeros(1)])
         Tensor([1., 1., 0.], dtype=float32)
     """
-    if not tensors:
-        raise ValueError("concatenate: got no tensors")
-    first, *rest = tensors
-    tensors = [first, *(as_operands("concatenate", first, other)[1] for other in rest)]
+    tensors = _alike("concatenate", tensors)
+    first = tensors[0]
     shapes = [x.shape for x in tensors]
     place = axis + first.ndim if axis < 0 else axis
     if not 0 <= place < first.ndim or any(
@@ -167,12 +172,24 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis."""
-    if not tensors:
-        raise ValueError("stack: got no tensors")
+    tensors = _alike("stack", tensors)
     if any(x.shape != tensors[0].shape for x in tensors):
         raise ValueError(f"stack: got shapes {[x.shape for x in tensors]}, wants all equal")
     place = axis + tensors[0].ndim + 1 if axis < 0 else axis
     return concatenate([x.expand_dims(place) for x in tensors], place)
+
+
+def _alike(op: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors of one device in one dtype: NumPy's choice, but integers widen no float."""
+    if not tensors:
+        raise ValueError(f"{op}: got no tensors")
+    for x in tensors:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{op}: got a {type(x).__name__}, wants tensors")
+        check_device(op, x.backend, tensors[0].backend)
+    dtypes = [x.dtype for x in tensors]
+    dtype = np.result_type(*([kind for kind in dtypes if kind.kind == "f"] or dtypes))
+    return [x.to(dtype=dtype) for x in tensors]
 
 
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
@@ -227,6 +244,8 @@ def einsum(subscripts: str, *operands: Tensor) -> Tensor:
         (3.0, 14.0)
     """
     terms, output = _subscripts(subscripts, operands)
+    operands = tuple(_alike("einsum", operands))
+    _check_sizes(subscripts, terms, operands)
     reduced: list[Tensor] = []
     for place, x in enumerate(operands):
         term, x = _diagonal(terms[place], x)
@@ -256,8 +275,9 @@ def _contract(terms: Sequence[str], output: str, operands: Sequence[Tensor]) -> 
         ]
 
     xp = operands[0].backend.xp
-    array = xp.einsum(f"{','.join(terms)}->{output}", *(x.data for x in operands))
-    return record("einsum", array.copy(), operands, backward)
+    formula = f"{','.join(terms)}->{output}"
+    array = xp.einsum(formula, *(x.data for x in operands), optimize=True)
+    return record("einsum", array, operands, backward)
 
 
 def _diagonal(term: str, x: Tensor) -> tuple[str, Tensor]:
@@ -265,8 +285,6 @@ def _diagonal(term: str, x: Tensor) -> tuple[str, Tensor]:
     for letter in dict.fromkeys(term):
         first = term.index(letter)
         while (second := term.find(letter, first + 1)) > 0:
-            if x.shape[first] != x.shape[second]:
-                raise ValueError(f"einsum: axes {letter!r} of {term!r} differ in shape {x.shape}")
             order = [i for i in range(x.ndim) if i not in (first, second)]
             steps = np.arange(x.shape[first])
             x = x.transpose(first, second, *order)[steps, steps]
@@ -275,8 +293,26 @@ def _diagonal(term: str, x: Tensor) -> tuple[str, Tensor]:
     return term, x
 
 
+def _check_sizes(subscripts: str, terms: Sequence[str], operands: Sequence[Tensor]) -> None:
+    """Raise ValueError where a letter stands for two sizes; axes that `...` names broadcast."""
+    sizes: dict[str, int] = {}
+    for term, x in zip(terms, operands, strict=True):
+        for letter, size in zip(term, x.shape, strict=True):
+            if letter in subscripts and sizes.setdefault(letter, size) != size:
+                raise ValueError(
+                    f"einsum: letter {letter!r} of {subscripts!r} stands for {sizes[letter]} "
+                    f"and {size}"
+                )
+
+
 def _subscripts(subscripts: str, operands: Sequence[Tensor]) -> tuple[list[str], str]:
     """Split subscripts into a term per operand and the output's, with letters for `...`."""
+    wrong = re.sub(r"[a-zA-Z, ]|\.\.\.|->(?!.*->)", "", subscripts)
+    if wrong:
+        raise ValueError(
+            f"einsum: subscripts {subscripts!r} hold {wrong!r}; wants letters, commas, '...' and "
+            "one '->'"
+        )
     left, arrow, output = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(operands) or not operands:

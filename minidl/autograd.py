@@ -65,15 +65,6 @@ def no_grad() -> contextlib.AbstractContextManager[None]:
     return set_recording(False)
 
 
-class Version:
-    """Counts in-place changes of an array; every view of the array shares its counter."""
-
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count = 0
-
-
 class Node:
     """How one tensor was made: the operation's name, its inputs, and the rule for gradients.
 
@@ -97,7 +88,7 @@ class Node:
         self.takes_output = takes_output
         # Rules read arrays later. A version that has moved on by then means that the array was
         # changed in between, and that the gradient would be silently wrong.
-        self.versions = [None if x is None else x.version.count for x in self.inputs]
+        self.versions = self._input_versions()
         self.output_version = output_version
 
     def gradients(self, gradient: Tensor, output: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -125,14 +116,19 @@ class Node:
         """Let go of everything the rule kept alive."""
         self.inputs, self.rule = (), None
 
+    def _input_versions(self) -> tuple[int, ...]:
+        return tuple([0 if x is None else x.version.count for x in self.inputs])
+
     def _check_unchanged(self, output: Tensor) -> None:
-        for place, (x, version) in enumerate(zip(self.inputs, self.versions, strict=True)):
-            if x is not None and x.version.count != version:
-                raise RuntimeError(
-                    f"input {place} of {self.op!r}, of shape {x.shape}, was changed in place after "
-                    "the operation ran, so its gradient would be wrong; change a copy() instead, "
-                    "or call backward before changing it"
-                )
+        now = self._input_versions()
+        if now != self.versions:
+            place = next(i for i, version in enumerate(self.versions) if now[i] != version)
+            shape = getattr(self.inputs[place], "shape", None)
+            raise RuntimeError(
+                f"input {place} of {self.op!r}, of shape {shape}, was changed in "
+                "place after the operation ran, so its gradient would be wrong; change a copy() "
+                "instead, or call backward before changing it"
+            )
         if self.takes_output and output.version.count != self.output_version:
             raise RuntimeError(
                 f"the output of {self.op!r}, of shape {output.shape}, was changed in place after "
@@ -142,6 +138,8 @@ class Node:
     def _checked(self, x: Tensor, gradient: Tensor, place: int) -> Tensor:
         """Undo broadcasting, then insist that the gradient fits its input."""
         gradient = sum_to(gradient, x.shape)
+        if (gradient.shape, gradient.dtype) == (x.shape, x.dtype) and gradient.backend is x.backend:
+            return gradient
         for what in ("shape", "dtype", "device"):
             got, wanted = getattr(gradient, what), getattr(x, what)
             if got != wanted:
@@ -228,13 +226,15 @@ def grad(
     """
     outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]  # type: ignore[list-item]
     inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]  # type: ignore[list-item]
-    if gradients is None:
-        gradients = [output.seed_gradient() for output in outputs]
+    if gradients is not None and len(gradients) != len(outputs):
+        raise ValueError(f"grad: got {len(gradients)} gradients for {len(outputs)} outputs")
+    starts = [None] * len(outputs) if gradients is None else gradients
+    seeds = [output.seed_gradient(start) for output, start in zip(outputs, starts, strict=True)]
     wanted = {id(x) for x in inputs}
     with set_recording(create_graph):
         found = {
             id(tensor): gradient.copy()
-            for tensor, gradient in _propagate(outputs, gradients, retain_graph, create_graph)
+            for tensor, gradient in _propagate(outputs, seeds, retain_graph, create_graph)
             if id(tensor) in wanted
         }
     for place, x in enumerate(inputs):

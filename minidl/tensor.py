@@ -7,7 +7,6 @@ together, top to bottom. In formulas, `g` is the gradient of the loss with respe
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,15 +15,26 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from minidl import autograd
-from minidl.autograd import Gradients, Node, Rule, Version
-from minidl.backends import Array, Backend, asarray, backend_for, backend_of
+from minidl.array_holder import (
+    ArrayHolder,
+    Axis,
+    check_broadcast,
+    check_device,
+    common_dtype,
+    index_part,
+    kept_shape,
+    normal_axes,
+    operand_array,
+    own_array,
+)
+from minidl.autograd import Gradients, Node, Rule
+from minidl.backends import Array, backend_for
 
-Axis: TypeAlias = int | tuple[int, ...] | None
 Operand: TypeAlias = Any
 """A Tensor, an array on the same device, or a number."""
 
 
-class Tensor:
+class Tensor(ArrayHolder):
     """An array of numbers on one device, and its place in the graph of operations.
 
     Args:
@@ -50,17 +60,8 @@ class Tensor:
         Tensor([2., 4., 6.], dtype=float32)
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_data",
-        "_grad",
-        "node",
-        "requires_grad",
-        "retains_grad",
-        "version",
-    )
+    __slots__ = ("_grad", "node", "requires_grad", "retains_grad")
     __array_ufunc__ = None  # array * tensor is left to Tensor.__rmul__
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -69,20 +70,7 @@ class Tensor:
         device: str | None = None,
         requires_grad: bool = False,
     ) -> None:
-        if isinstance(data, Tensor):
-            data = data.data
-        is_array = hasattr(data, "dtype")
-        array = asarray(data)
-        if array.dtype == object or array.dtype.kind not in "fiub":
-            raise TypeError(f"Tensor: got data of dtype {array.dtype}, wants real numbers")
-        if dtype is None and not is_array and array.dtype.kind == "f":
-            dtype = np.float32
-        if (array.dtype if dtype is None else np.dtype(dtype)) in (np.float16, np.longdouble):
-            raise TypeError(f"Tensor: got {array.dtype}, wants float32 or float64")
-        backend = backend_of(array) if device is None else backend_for(device)
-        if backend is not backend_of(array):
-            array = backend.from_numpy(backend_of(array).to_numpy(array))
-        self._set(array.astype(array.dtype if dtype is None else dtype, order="C", copy=True))
+        self._hold(own_array(data.data if isinstance(data, Tensor) else data, dtype, device))
         if requires_grad:
             self.requires_grad_()
 
@@ -90,64 +78,17 @@ class Tensor:
     def wrap(cls, array: Array) -> Tensor:
         """Make a tensor of an array that nobody else will write to, without copying it."""
         tensor = object.__new__(Tensor)
-        # NumPy makes a number, not an array, of a result without axes.
-        tensor._set(np.asarray(array) if isinstance(array, np.generic) else array)
+        tensor._hold(array)
         return tensor
 
-    def _set(self, array: Array) -> None:
-        self._data = array
-        backend_of(array).set_writeable(array, False)
+    def _hold(self, array: Array) -> None:
+        ArrayHolder._hold(self, array)
         self._grad: Tensor | None = None
         self.node: Node | None = None
         self.requires_grad = False
         self.retains_grad = False
-        self.version = Version()
 
-    # What it is -------------------------------------------------------------------------------
-
-    @property
-    def data(self) -> Array:
-        """The array, read-only. Assigning one of the same shape and dtype replaces it."""
-        return self._data
-
-    @data.setter
-    def data(self, value: Any) -> None:
-        with self.mutable() as array:
-            new = value.data if isinstance(value, Tensor) else asarray(value)
-            if new.shape != array.shape:
-                raise ValueError(f"Tensor.data: got shape {new.shape}, wants {array.shape}")
-            if backend_of(new) is not self.backend:
-                new = self.backend.from_numpy(backend_of(new).to_numpy(new))
-            array[...] = new
-
-    @contextlib.contextmanager
-    def mutable(self) -> Iterator[Array]:
-        """Give write access to the array inside a `with` block.
-
-        A pending backward that needs the old values, of this tensor or a view of it, raises.
-
-        Raises:
-            ValueError: the array is a view of another tensor's; change that one.
-
-        Example:
-            >>> x = Tensor([1.0, 2.0])
-            >>> with x.mutable() as array:
-            ...     array += 1
-            >>> x
-            Tensor([2., 3.], dtype=float32)
-        """
-        try:
-            self.backend.set_writeable(self._data, True)
-        except ValueError:
-            raise ValueError(
-                f"Tensor.mutable: this tensor of shape {self.shape} is a view of another one; "
-                "change that one, or a copy()"
-            ) from None
-        self.version.count += 1
-        try:
-            yield self._data
-        finally:
-            self.backend.set_writeable(self._data, False)
+    # Its place in the graph -------------------------------------------------------------------
 
     @property
     def grad(self) -> Tensor | None:
@@ -170,72 +111,18 @@ class Tensor:
         self._grad = value
 
     @property
-    def backend(self) -> Backend:
-        """The backend that the array belongs to."""
-        return backend_of(self._data)
-
-    @property
-    def device(self) -> str:
-        """`"cpu"` or `"cuda"`."""
-        return self.backend.device
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of the axes."""
-        shape: tuple[int, ...] = self._data.shape
-        return shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def dtype(self) -> Any:
-        """NumPy's name for the kind of number."""
-        return self._data.dtype
-
-    @property
     def is_leaf(self) -> bool:
         """Whether no recorded operation made it."""
         return self.node is None
 
-    def __len__(self) -> int:
-        if not self.ndim:
-            raise TypeError("len() of a tensor without axes")
-        return self.shape[0]
-
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
-
-    def __bool__(self) -> bool:
-        return bool(self._data)
-
-    def __float__(self) -> float:
-        return float(self.item())
 
     def __repr__(self) -> str:
         values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
         device = "" if self.device == "cpu" else f", device={self.device!r}"
         grad = ", requires_grad=True" if self.requires_grad else ""
         return f"Tensor({values}, dtype={self.dtype}{device}{grad})"
-
-    def numpy(self) -> np.ndarray[Any, Any]:
-        """Return the values in a new NumPy array, which may be changed freely."""
-        return self.backend.to_numpy(self._data)
-
-    def item(self) -> Any:
-        """Return the only element as a Python number; ValueError if there are more or none."""
-        if self.size != 1:
-            raise ValueError(f"Tensor.item: got shape {self.shape}, wants a single element")
-        return self._data.item()
-
-    # Its place in the graph -------------------------------------------------------------------
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Say whether `backward` shall compute a gradient for this leaf; return the tensor."""
@@ -257,14 +144,19 @@ class Tensor:
         result.version = self.version
         return result
 
-    def seed_gradient(self) -> Tensor:
-        """Return the gradient that a backward starting here begins with: one, for one number."""
-        if self.size != 1:
-            raise ValueError(
-                f"backward: got an output of shape {self.shape}, wants a single number such as a "
-                "mean loss, or a gradient of the output's shape to start from"
-            )
-        return Tensor.wrap(self.backend.xp.ones(self.shape, self.dtype))
+    def seed_gradient(self, gradient: Operand = None) -> Tensor:
+        """Return the gradient that a backward from here starts with: as given, or one."""
+        if gradient is None:
+            if self.size != 1:
+                raise ValueError(
+                    f"backward: got an output of shape {self.shape}, wants a single number such as "
+                    "a mean loss, or a gradient of the output's shape to start from"
+                )
+            return Tensor.wrap(self.backend.xp.ones(self.shape, self.dtype))
+        start = _operand("backward", gradient, self)
+        if start.shape != self.shape:
+            raise ValueError(f"backward: got a gradient of shape {start.shape}, wants {self.shape}")
+        return start.to(dtype=self.dtype)
 
     def backward(
         self,
@@ -292,15 +184,7 @@ class Tensor:
                 "backward: this tensor was not computed from any tensor that requires a gradient"
                 + ("; recording is off (no_grad)" if not autograd.is_recording() else "")
             )
-        if gradient is None:
-            gradient = self.seed_gradient()
-        else:
-            gradient = _operand("backward", gradient, self)
-            if gradient.shape != self.shape:
-                raise ValueError(
-                    f"backward: got a gradient of shape {gradient.shape}, wants {self.shape}"
-                )
-            gradient = gradient.to(dtype=self.dtype)
+        gradient = self.seed_gradient(gradient)
         autograd.backward([self], [gradient], create_graph=create_graph, retain_graph=retain_graph)
 
     # Copies and casts -------------------------------------------------------------------------
@@ -321,6 +205,22 @@ class Tensor:
             return (gradient.to(source.device, before),)
 
         return record("to", array, (self,), backward)
+
+    def to_(self, device: str | None = None, dtype: Any = None) -> Tensor:
+        """Move this leaf in place, with its gradient; return it. Optimisers keep their hold on it.
+
+        Raises:
+            RuntimeError: it is the result of an operation.
+        """
+        if not self.is_leaf:
+            raise RuntimeError("to_: not on the result of an operation; use to()")
+        with autograd.no_grad():
+            moved = self.to(device, dtype)
+            self._grad = None if self._grad is None else self._grad.to(device, dtype)
+        if moved is not self:
+            self._data = moved._data
+            self.version.count += 1
+        return self
 
     def copy(self) -> Tensor:
         """Return a copy in memory of its own, rows first; gradients flow through."""
@@ -389,18 +289,19 @@ class Tensor:
     def __pow__(self, other: Operand) -> Tensor:
         """Raise to a power: `a**b` has gradients `g * b * a**(b - 1)` and `g * a**b * log(a)`.
 
-        As in PyTorch, both are 0 where they would be 0 times infinity: for `b = 0`, and for
-        `a = 0` with `b >= 0`.
+        As in PyTorch, both are 0 where they would be 0 times infinity: the first at `0**0`, the
+        second at `0**b` for `b >= 0`.
         """
         a, b = _pair("pow", self, other)
 
         def backward(gradient: Tensor, output: Tensor) -> Gradients:
             da = db = None
-            if a.requires_grad:  # the exponent b - 1, or 0 where b is 0: 0 * 0**-1 would be NaN
-                da = gradient * (b * a ** ((b - 1) * (b.data != 0)))
-            if b.requires_grad:  # log(a), or log(1) where a**b stays 0 however b moves
-                flat = (a.data == 0) & (b.data >= 0)
-                db = gradient * (output * (a + flat).log())
+            if a.requires_grad:  # at 0**0, 1**-1 in place of the infinite 0**-1
+                base = a + ((a.data == 0) & (b.data == 0))
+                da = gradient * (b * base ** (b - 1))
+            if b.requires_grad:  # at 0**b, log(1) in place of the infinite log(0)
+                base = a + ((a.data == 0) & (b.data >= 0))
+                db = gradient * (output * base.log())
             return da, db
 
         return record("pow", a.data**b.data, (a, b), backward, takes_output=True)
@@ -410,13 +311,14 @@ class Tensor:
 
     def __matmul__(self, other: Operand) -> Tensor:
         """Multiply matrices, in stacks over leading axes, or vectors, as NumPy does."""
-        a, b = _pair("matmul", self, other)
+        a, b = _one_dtype(self, _operand("matmul", other, self))
         inner = b.shape[-2] if b.ndim > 1 else b.shape[0] if b.ndim else None
         if not a.ndim or inner is None or a.shape[-1] != inner:
             raise ValueError(
                 f"matmul: got shapes {a.shape} and {b.shape}; wants the first's last axis as long "
                 "as the second's last but one (is one to be transposed?)"
             )
+        check_broadcast("matmul", a.shape[:-2], b.shape[:-2])
         if a.ndim == 1:
             return (a.expand_dims(0) @ b).squeeze(-1 if b.ndim == 1 else -2)
         if b.ndim == 1:
@@ -432,26 +334,6 @@ class Tensor:
 
     def __rmatmul__(self, other: Operand) -> Tensor:
         return _operand("matmul", other, self) @ self
-
-    # Comparisons: plain arrays ----------------------------------------------------------------
-
-    def __eq__(self, other: object) -> Array:
-        return _compare("eq", self, other, "equal")
-
-    def __ne__(self, other: object) -> Array:
-        return _compare("ne", self, other, "not_equal")
-
-    def __lt__(self, other: Operand) -> Array:
-        return _compare("lt", self, other, "less")
-
-    def __le__(self, other: Operand) -> Array:
-        return _compare("le", self, other, "less_equal")
-
-    def __gt__(self, other: Operand) -> Array:
-        return _compare("gt", self, other, "greater")
-
-    def __ge__(self, other: Operand) -> Array:
-        return _compare("ge", self, other, "greater_equal")
 
     # Functions of one element -----------------------------------------------------------------
 
@@ -507,22 +389,24 @@ class Tensor:
         Raises:
             ValueError: neither limit is given, or `low > high`.
         """
+        low, high = (v.item() if isinstance(v, np.generic) else v for v in (low, high))
         if low is None and high is None:
             raise ValueError("clip: wants low, high, or both")
         if low is not None and high is not None and low > high:
             raise ValueError(f"clip: got low={low} above high={high}")
+        x = _floats(self) if isinstance(low, float) or isinstance(high, float) else self
+        xp = x.backend.xp
 
         def backward(gradient: Tensor) -> Gradients:
-            inside = self.data == self.backend.xp.clip(self.data, low, high)
-            return (gradient * inside,)
+            return (gradient * (x.data == xp.clip(x.data, low, high)),)
 
-        return record("clip", self.backend.xp.clip(self._data, low, high), (self,), backward)
+        return record("clip", xp.clip(x.data, low, high), (x,), backward)
 
     # Reductions -------------------------------------------------------------------------------
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Add up over `axis` (all, where None); each element gets the sum's gradient."""
-        kept = _kept("sum", self, axis)
+        kept = kept_shape("sum", self.shape, axis)
 
         def backward(gradient: Tensor) -> Gradients:
             return (gradient.reshape(kept).broadcast_to(self.shape),)
@@ -532,12 +416,12 @@ class Tensor:
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Average over `axis` (all, where None); each of m elements gets `g / m`."""
         x = _floats(self)
-        count = x.size // max(1, math.prod(_kept("mean", x, axis)))
+        count = math.prod(x.shape[i] for i in normal_axes("mean", x.shape, axis))
         if count == 0:
             raise ValueError(f"mean: got no elements to average, shape {x.shape} over axis {axis}")
 
         def backward(gradient: Tensor) -> Gradients:
-            kept = _kept("mean", x, axis)
+            kept = kept_shape("mean", x.shape, axis)
             return ((gradient / count).reshape(kept).broadcast_to(x.shape),)
 
         return record("mean", x.data.mean(axis, keepdims=keepdims), (x,), backward)
@@ -548,7 +432,7 @@ class Tensor:
         `ddof=0`, NumPy's default, is the variance of the elements themselves; `ddof=1`, PyTorch's
         default, estimates that of the population they were drawn from.
         """
-        count = self.size // max(1, math.prod(_kept("var", self, axis)))
+        count = math.prod(self.shape[i] for i in normal_axes("var", self.shape, axis))
         if count <= ddof:
             raise ValueError(f"var: got {count} elements with ddof={ddof}, wants more than ddof")
         centred = self - self.mean(axis, keepdims=True)
@@ -557,7 +441,8 @@ class Tensor:
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Return the largest elements over `axis`; equal ones share the gradient evenly.
 
-        Ties: as PyTorch's `amax`, and its `max()` of a whole tensor, do.
+        Ties: as in PyTorch's `amax`, and its `max()` of a whole tensor. NaN beats every number;
+        several NaN share, as in its `max()`.
         """
         return _extreme("max", self, axis, keepdims)
 
@@ -569,7 +454,7 @@ class Tensor:
 
     def reshape(self, *shape: Any) -> Tensor:
         """Return the elements, rows first, in another shape; one size may be -1."""
-        sizes = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
 
         def backward(gradient: Tensor) -> Gradients:
             return (gradient.reshape(self.shape),)
@@ -579,7 +464,7 @@ class Tensor:
         except ValueError:
             raise ValueError(
                 f"reshape: got {self.size} elements of shape {self.shape}, "
-                f"which do not fill shape {tuple(sizes)}"
+                f"which do not fill shape {tuple(int(size) for size in sizes)}"
             ) from None
         return record("reshape", array, (self,), backward)
 
@@ -587,16 +472,16 @@ class Tensor:
         """Join the axes from `start_axis` on into one."""
         if not self.ndim:
             return self.reshape(1)
-        start = _axes("flatten", self, start_axis)[0]
+        start = normal_axes("flatten", self.shape, start_axis)[0]
         return self.reshape(*self.shape[:start], math.prod(self.shape[start:]))
 
     def transpose(self, *axes: Any) -> Tensor:
         """Reorder the axes: all reversed where none are given."""
-        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+        order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
         order = tuple(order) or tuple(reversed(range(self.ndim)))
-        if sorted(_axes("transpose", self, order)) != list(range(self.ndim)):
+        if sorted(normal_axes("transpose", self.shape, order)) != list(range(self.ndim)):
             raise ValueError(f"transpose: got axes {order}, wants each of {self.ndim} axes once")
-        inverse = tuple(int(i) for i in np.argsort(_axes("transpose", self, order)))
+        inverse = tuple(int(i) for i in np.argsort(normal_axes("transpose", self.shape, order)))
 
         def backward(gradient: Tensor) -> Gradients:
             return (gradient.transpose(inverse),)
@@ -616,7 +501,7 @@ class Tensor:
         """Drop axes of length 1: those given, or all."""
         if axis is None:
             axis = tuple(i for i, size in enumerate(self.shape) if size == 1)
-        dropped = _axes("squeeze", self, axis)
+        dropped = normal_axes("squeeze", self.shape, axis)
         if any(self.shape[i] != 1 for i in dropped):
             raise ValueError(f"squeeze: got shape {self.shape}, wants length 1 at axis {axis}")
         return self.reshape(tuple(s for i, s in enumerate(self.shape) if i not in dropped))
@@ -634,6 +519,7 @@ class Tensor:
         def backward(gradient: Tensor) -> Gradients:
             return (gradient,)  # the engine sums it back to this tensor's shape
 
+        check_broadcast("broadcast_to", self.shape, shape)
         array = self.backend.xp.broadcast_to(self._data, tuple(shape))
         return record("broadcast_to", array, (self,), backward)
 
@@ -641,9 +527,10 @@ class Tensor:
         """Select by slices, integers, None, Ellipsis, and integer or boolean arrays, as NumPy does.
 
         The gradient is added into zeros; an element selected several times gets every share.
+        Lists and NumPy arrays are moved to the tensor's device; an index tensor must be on it.
         """
         parts = index if isinstance(index, tuple) else (index,)
-        plain = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
+        plain = tuple(index_part(part, self) for part in parts)
 
         def backward(gradient: Tensor) -> Gradients:
             return (_put(gradient, self.shape, plain),)
@@ -672,43 +559,28 @@ def record(
             capture it: the two would keep each other alive.
     """
     result = Tensor.wrap(array)
-    base = getattr(array, "base", None)
+    base, differentiable = array.base, False
     for x in inputs:
-        if x is not None and (array is x.data or (base is not None and _same_memory(base, x))):
-            result.version = x.version  # a view: changes of one are changes of the other
-    if autograd.is_recording() and any(x is not None and x.requires_grad for x in inputs):
+        if x is not None:
+            if array is x._data or (base is not None and _is_base(base, x._data)):
+                result.version = x.version  # a view: changes of one are changes of the other
+            differentiable = differentiable or x.requires_grad
+    if differentiable and autograd.is_recording():
         result.requires_grad = True
         result.node = Node(op, inputs, backward, takes_output, result.version.count)
     return result
 
 
-def _same_memory(base: Array, x: Tensor) -> bool:
-    return base is x.data or base is x.data.base
+def _is_base(base: Array, array: Array) -> bool:
+    return base is array or base is array.base
 
 
 def _operand(op: str, value: Operand, like: Tensor) -> Tensor:
-    """Return `value` as a tensor beside `like`: numbers take its dtype, arrays its device."""
-    if isinstance(value, Tensor):
-        other = value
-    elif isinstance(value, (bool, int, float, np.generic)):
-        # A NumPy number is a number: float32 data times np.float64(2) stays float32.
-        number = value.item() if isinstance(value, np.generic) else value
-        kind = like.dtype
-        if kind.kind != "f" and isinstance(number, float):
-            kind = np.dtype(np.float32)
-        elif kind.kind == "b":
-            kind = np.dtype(type(number))
-        return Tensor.wrap(like.backend.xp.asarray(number, kind))
-    elif hasattr(value, "dtype") and hasattr(value, "shape"):
-        other = Tensor.wrap(asarray(value)[...])
-    else:
-        raise TypeError(f"{op}: got a {type(value).__name__}, wants a tensor, array or number")
-    if other.backend is not like.backend:
-        raise TypeError(
-            f"{op}: got tensors on {like.device!r} and {other.device!r}; "
-            f"move one with .to({like.device!r})"
-        )
-    return other
+    """Return `value` as a tensor beside `like`: numbers take its dtype, arrays must be there."""
+    if not isinstance(value, Tensor):
+        return Tensor.wrap(operand_array(op, value, like, copy=autograd.is_recording()))
+    check_device(op, value.backend, like.backend)
+    return value
 
 
 def as_operands(op: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
@@ -722,17 +594,18 @@ def as_operands(op: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
 
 
 def _pair(op: str, a: Tensor, other: Operand, floats: bool = False) -> tuple[Tensor, Tensor]:
-    """Return two operands in one dtype: floats win over integers, then axes over none, then width.
-
-    So a float64 number without axes does not widen float32 data, nor do integers of any size.
-    """
+    """Return two operands that can be combined element by element, in one dtype."""
     b = _operand(op, other, a)
+    if b.shape and a.shape != b.shape:
+        check_broadcast(op, a.shape, b.shape)
     if floats and a.dtype.kind != "f" and b.dtype.kind != "f":
         a, b = _floats(a), _floats(b)
-    if a.dtype == b.dtype or "b" in (a.dtype.kind, b.dtype.kind):
-        return a, b
-    weight_a, weight_b = ((x.dtype.kind == "f", x.ndim > 0, x.dtype.itemsize) for x in (a, b))
-    return (a, b.to(dtype=a.dtype)) if weight_a >= weight_b else (a.to(dtype=b.dtype), b)
+    return _one_dtype(a, b)
+
+
+def _one_dtype(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = common_dtype(a, b)
+    return (a, b) if dtype is None else (a.to(dtype=dtype), b.to(dtype=dtype))
 
 
 def _floats(x: Tensor) -> Tensor:
@@ -740,31 +613,9 @@ def _floats(x: Tensor) -> Tensor:
     return x if x.dtype.kind == "f" else x.to(dtype=np.float32)
 
 
-def _compare(op: str, a: Tensor, other: Any, function: str) -> Array:
-    b = _operand(op, other, a)
-    return getattr(a.backend.xp, function)(a.data, b.data)
-
-
-def _axes(op: str, x: Tensor, axis: Axis | Sequence[int]) -> tuple[int, ...]:
-    """Return axes as numbers from 0; ValueError for one that is not there or comes twice."""
-    if axis is None:
-        return tuple(range(x.ndim))
-    wanted = (axis,) if isinstance(axis, int) else tuple(axis)
-    found = tuple(a + x.ndim if a < 0 else a for a in wanted)
-    if any(not 0 <= a < x.ndim for a in found) or len(set(found)) != len(found):
-        raise ValueError(f"{op}: got axis {axis} for shape {x.shape}")
-    return found
-
-
-def _kept(op: str, x: Tensor, axis: Axis) -> tuple[int, ...]:
-    """Return the shape that a reduction over `axis` has with `keepdims=True`."""
-    reduced = _axes(op, x, axis)
-    return tuple(1 if i in reduced else size for i, size in enumerate(x.shape))
-
-
 def _extreme(op: str, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
-    kept = _kept(op, x, axis)
-    if x.size == 0:
+    kept = kept_shape(op, x.shape, axis)
+    if 0 in (x.shape[i] for i in normal_axes(op, x.shape, axis)):
         raise ValueError(f"{op}: got no elements, shape {x.shape} over axis {axis}")
 
     def backward(gradient: Tensor, output: Tensor) -> Gradients:

@@ -11,8 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from minidl.array_functions import where
+from minidl.array_holder import normal_axes
 from minidl.autograd import Gradients
 from minidl.backends import Array
+from minidl.functional.geometry import check_floats
 from minidl.tensor import Tensor, record
 
 
@@ -26,7 +28,7 @@ def relu(x: Tensor) -> Tensor:
         >>> relu(Tensor([-1.0, 0.0, 2.0]))
         Tensor([0., 0., 2.], dtype=float32)
     """
-    _check_floats("relu", x)
+    check_floats("relu", x)
 
     def backward(gradient: Tensor) -> Gradients:
         return (_masked(gradient, x > 0),)
@@ -35,8 +37,8 @@ def relu(x: Tensor) -> Tensor:
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
-    """Return `x` where `x > 0`, else `negative_slope * x`; the gradient is `g` times that factor."""
-    _check_floats("leaky_relu", x)
+    """Return `x` where `x > 0`, else `negative_slope * x`; `g` is multiplied likewise."""
+    check_floats("leaky_relu", x)
     xp = x.backend.xp
     factor = xp.where(x.data > 0, x.dtype.type(1), x.dtype.type(negative_slope))
 
@@ -52,9 +54,9 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     Source: D. Clevert et al., Fast and Accurate Deep Network Learning by Exponential Linear Units
     (2015).
     """
-    _check_floats("elu", x)
+    check_floats("elu", x)
     xp = x.backend.xp
-    positive = x > 0
+    positive, alpha = x > 0, float(alpha)  # a float64 number of NumPy would widen float32
     out = xp.where(positive, x.data, alpha * xp.expm1(xp.minimum(x.data, 0)))
 
     def backward(gradient: Tensor) -> Gradients:
@@ -69,7 +71,7 @@ def sigmoid(x: Tensor) -> Tensor:
 
     Computed from `exp(-abs(x))`, which never overflows and stays exact for very negative x.
     """
-    _check_floats("sigmoid", x)
+    check_floats("sigmoid", x)
     xp = x.backend.xp
     small = xp.exp(-xp.abs(x.data))
     out = xp.where(x.data >= 0, x.dtype.type(1), small) / (1 + small)
@@ -89,10 +91,10 @@ def softplus(x: Tensor, beta: float = 1.0) -> Tensor:
     Raises:
         ValueError: beta is not positive.
     """
-    _check_floats("softplus", x)
+    check_floats("softplus", x)
     if not beta > 0:
         raise ValueError(f"softplus: got beta={beta}, wants more than 0")
-    xp = x.backend.xp
+    xp, beta = x.backend.xp, float(beta)
     out = xp.maximum(x.data, 0) + xp.log1p(xp.exp(-xp.abs(x.data * beta))) / beta
 
     def backward(gradient: Tensor) -> Gradients:
@@ -106,6 +108,7 @@ def silu(x: Tensor) -> Tensor:
 
     Source: P. Ramachandran et al., Searching for Activation Functions (2017).
     """
+    check_floats("silu", x)
     return x * sigmoid(x)
 
 
@@ -119,7 +122,7 @@ def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
 
     Source: D. Hendrycks and K. Gimpel, Gaussian Error Linear Units (2016).
     """
-    _check_floats("gelu", x)
+    check_floats("gelu", x)
     if approximate == "tanh":
         return x * 0.5 * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))).tanh())
     if approximate != "none":
@@ -137,7 +140,8 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
         >>> softmax(Tensor([0.0, 0.0]))
         Tensor([0.5, 0.5], dtype=float32)
     """
-    _check_floats("softmax", x)
+    check_floats("softmax", x)
+    normal_axes("softmax", x.shape, axis)
     xp = x.backend.xp
     powers = xp.exp(x.data - x.data.max(axis, keepdims=True))
 
@@ -154,7 +158,8 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
 
     The gradient is `g - exp(y) * sum(g)`.
     """
-    _check_floats("log_softmax", x)
+    check_floats("log_softmax", x)
+    normal_axes("log_softmax", x.shape, axis)
     xp = x.backend.xp
     shifted = x.data - x.data.max(axis, keepdims=True)
     out = shifted - xp.log(xp.exp(shifted).sum(axis, keepdims=True))
@@ -206,10 +211,3 @@ def _polynomial(t: Array) -> Array:
     for c in reversed(_COEFFICIENTS[1:]):
         after, last = 2 * u * after - last + c, after
     return u * after - last + _COEFFICIENTS[0]
-
-
-def _check_floats(op: str, x: Tensor) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{op}: got a {type(x).__name__}, wants a Tensor")
-    if x.dtype.kind != "f":
-        raise TypeError(f"{op}: got dtype {x.dtype}, wants float32 or float64")

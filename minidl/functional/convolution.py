@@ -20,16 +20,22 @@ other, can be differentiated any number of times.
 The batch is worked through in slices chosen by the backend, so that `columns`, k_h * k_w times
 as large as the images, need never exist as a whole.
 
-Source: V. Dumoulin and F. Visin, A guide to convolution arithmetic for deep learning (2016), for the
-geometry; K. Chellapilla et al., High Performance Convolutional Neural Networks for Document
-Processing (2006), for columns.
+Source: for the geometry, V. Dumoulin and F. Visin, A guide to convolution arithmetic for deep
+learning (2016); for columns, K. Chellapilla et al., High Performance Convolutional Neural Networks
+for Document Processing (2006).
 """
 
 from __future__ import annotations
 
 from minidl.autograd import Gradients
 from minidl.backends import Array, Windows
-from minidl.functional.geometry import Pair, check_images, check_together, conv_windows, pair
+from minidl.functional.geometry import (
+    Pair,
+    check_images,
+    check_together,
+    conv_windows,
+    transpose_windows,
+)
 from minidl.tensor import Tensor, record
 
 
@@ -73,9 +79,9 @@ def conv2d(
     d, channels = weight.shape[:2]
     if x.shape[1] != channels * groups or d % groups:
         raise ValueError(
-            f"conv2d: got an input of {x.shape[1]} channels, shape {x.shape}, and a weight of shape "
-            f"{weight.shape} for {channels * groups} channels in {groups} group(s); wants equal "
-            "channels, and output channels divisible by groups"
+            f"conv2d: got an input of {x.shape[1]} channels, shape {x.shape}, and a weight of "
+            f"shape {weight.shape} for {channels * groups} channels in {groups} group(s); wants "
+            "equal channels, and output channels divisible by groups"
         )
     if bias is not None and bias.shape != (d,):
         raise ValueError(f"conv2d: got a bias of shape {bias.shape}, wants ({d},)")
@@ -111,6 +117,7 @@ def conv1d(
         ValueError: shapes, groups or geometry do not fit each other.
         TypeError: dtypes or devices differ.
     """
+    check_together("conv1d", input=x, weight=weight, bias=bias)
     if x.ndim != 3 or weight.ndim != 3:
         raise ValueError(
             f"conv1d: got shapes {x.shape} and {weight.shape}, wants (n, c, length) and "
@@ -142,8 +149,8 @@ def conv_transpose2d(
         bias: `(c,)`, or None.
         stride: of that convolution.
         padding: of that convolution: this many pixels are cut from each side of the output.
-        output_padding: rows and columns added at the bottom and right, less than `stride` or
-            `dilation`: of the sizes that convolve to h and w, the smallest plus this.
+        output_padding: rows and columns added at the bottom and right, less than `stride`: of the
+            sizes that convolve to h and w, the smallest plus this.
         groups: see `conv2d`.
         dilation: of that convolution.
 
@@ -167,24 +174,8 @@ def conv_transpose2d(
     channels = weight.shape[1] * groups
     if bias is not None and bias.shape != (channels,):
         raise ValueError(f"{op}: got a bias of shape {bias.shape}, wants ({channels},)")
-    strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
-    pads, extra = pair(op, "padding", padding, 0), pair(op, "output_padding", output_padding, 0)
     kernel = (weight.shape[2], weight.shape[3])
-    if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
-        raise ValueError(
-            f"{op}: got output_padding={output_padding!r}, wants less than stride={stride!r} or "
-            f"dilation={dilation!r}"
-        )
-    out_h, out_w = (
-        (size - 1) * s - 2 * p + d * (k - 1) + 1 + e
-        for size, s, p, d, k, e in zip(
-            x.shape[2:], strides, pads, dilations, kernel, extra, strict=True
-        )
-    )
-    if min(out_h, out_w) < 1:
-        raise ValueError(f"{op}: got padding={padding!r}, which cuts off all of the output")
-    sides = (pads[0], pads[0], pads[1], pads[1])
-    windows = Windows(out_h, out_w, *kernel, *strides, *dilations, *sides)
+    windows = transpose_windows(op, x, kernel, stride, padding, output_padding, dilation)
     result = _transpose_convolve(x, weight, windows, groups)
     return result if bias is None else result + bias.reshape(1, channels, 1, 1)
 
@@ -296,10 +287,10 @@ def _column_bytes(channels: int, windows: Windows, x: Tensor) -> int:
 
 
 def _check_weight(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+    check_together(op, input=x, weight=weight, bias=bias)
     if weight.ndim != 4 or min(weight.shape) < 1:
         raise ValueError(
             f"{op}: got a weight of shape {weight.shape}, wants (d, c // groups, k_h, k_w)"
         )
     if not isinstance(groups, int) or groups < 1:
         raise ValueError(f"{op}: got groups={groups!r}, wants a whole number from 1")
-    check_together(op, input=x, weight=weight, bias=bias)

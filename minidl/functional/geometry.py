@@ -1,4 +1,4 @@
-"""Checks shared by convolution and pooling: sizes, strides, padding, and what fits."""
+"""Checks of what goes into operations: kinds of tensors, and how windows fit on images."""
 
 from __future__ import annotations
 
@@ -27,15 +27,10 @@ def pair(op: str, name: str, value: Pair, least: int) -> tuple[int, int]:
     return int(both[0]), int(both[1])
 
 
-def check_images(op: str, x: Tensor) -> None:
-    """Raise unless `x` is a batch of float images."""
+def check_floats(op: str, x: Tensor) -> None:
+    """Raise unless `x` is a tensor of floats."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: got a {type(x).__name__}, wants a Tensor")
-    if x.ndim != 4:
-        raise ValueError(
-            f"{op}: got shape {x.shape}, wants (n, c, h, w)"
-            + ("; a single image needs expand_dims(0)" if x.ndim == 3 else "")
-        )
     if x.dtype.kind != "f":
         raise TypeError(
             f"{op}: got dtype {x.dtype}, wants float32 or float64; "
@@ -43,17 +38,30 @@ def check_images(op: str, x: Tensor) -> None:
         )
 
 
+def check_images(op: str, x: Tensor) -> None:
+    """Raise unless `x` is a batch of float images."""
+    check_floats(op, x)
+    if x.ndim != 4:
+        raise ValueError(
+            f"{op}: got shape {x.shape}, wants (n, c, h, w)"
+            + ("; a single image needs expand_dims(0)" if x.ndim == 3 else "")
+        )
+
+
 def check_together(op: str, **tensors: Tensor | None) -> None:
-    """Raise unless the named tensors share one dtype and one device."""
+    """Raise unless the arguments of these names are tensors that share one dtype and device."""
     given = {name: x for name, x in tensors.items() if x is not None}
+    for name, x in given.items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{op}: got a {type(x).__name__} as {name}, wants a Tensor")
     (first_name, first), *rest = given.items()
     for name, x in rest:
         for what in ("device", "dtype"):
             got, wanted = getattr(x, what), getattr(first, what)
             if got != wanted:
                 raise TypeError(
-                    f"{op}: got {first_name} with {what} {wanted!s} and {name} with {what} {got!s}; "
-                    f"move one to the other with .to(), or the whole model with model.to()"
+                    f"{op}: got {first_name} with {what} {wanted!s} and {name} with {what} {got!s};"
+                    " move one to the other with .to(), or the whole model with model.to()"
                 )
 
 
@@ -79,15 +87,17 @@ def pool_windows(
     ends = []
     for size, k, s, p, d in zip(x.shape[2:], kernel, strides, pads, dilations, strict=True):
         span = d * (k - 1) + 1
-        if 2 * p > span:
+        if 2 * p > span or any(start % d >= size for start in range(-p, 0, s)):
             raise ValueError(
-                f"{op}: got padding={padding!r} with kernel_size={kernel_size!r}; padding is at "
-                "most half the window, or a window could see nothing but padding"
+                f"{op}: got padding={padding!r} with kernel_size={kernel_size!r} and input shape "
+                f"{x.shape}; padding is at most half the window, and dilation no more than the "
+                "image, or a window could see nothing but padding"
             )
-        _check_fits(op, x, span, size + 2 * p)
-        out = (size + 2 * p - span) // s + 1
-        if ceil_mode and (out - 1) * s + span < size + 2 * p and out * s < size + p:
-            out += 1
+        out = (size + 2 * p - span + (s - 1 if ceil_mode else 0)) // s + 1
+        if out < 1:
+            _check_fits(op, x, span, size + 2 * p)
+        if ceil_mode and (out - 1) * s >= size + p:
+            out -= 1
         ends.append(max(p, (out - 1) * s + span - size - p))
     in_h, in_w = x.shape[2:]
     sides = (pads[0], ends[0], pads[1], ends[1])  # ceil_mode pads the far ends only
@@ -128,6 +138,31 @@ def conv_windows(
     _check_fits(op, x, dilations[0] * (kernel[0] - 1) + 1, windows.padded_h)
     _check_fits(op, x, dilations[1] * (kernel[1] - 1) + 1, windows.padded_w)
     return windows
+
+
+def transpose_windows(
+    op: str,
+    x: Tensor,
+    kernel: tuple[int, int],
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+    dilation: Pair,
+) -> Windows:
+    """Lay the windows of the convolution whose output has the size of the batch of images `x`."""
+    strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
+    pads, extra = pair(op, "padding", padding, 0), pair(op, "output_padding", output_padding, 0)
+    if any(e >= s for e, s in zip(extra, strides, strict=True)):
+        raise ValueError(
+            f"{op}: got output_padding={output_padding!r}, wants less than stride={stride!r}: "
+            "larger images convolve to larger ones than this input"
+        )
+    geometry = zip(x.shape[2:], strides, pads, dilations, kernel, extra, strict=True)
+    out_h, out_w = ((n - 1) * s - 2 * p + d * (k - 1) + 1 + e for n, s, p, d, k, e in geometry)
+    if min(out_h, out_w) < 1:
+        raise ValueError(f"{op}: got padding={padding!r}, which cuts off all of the output")
+    sides = (pads[0], pads[0], pads[1], pads[1])
+    return Windows(out_h, out_w, *kernel, *strides, *dilations, *sides)
 
 
 def _check_fits(op: str, x: Tensor, span: int, padded: int) -> None:

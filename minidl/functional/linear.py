@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.functional.geometry import check_together
+from minidl.functional.geometry import check_floats, check_together
 from minidl.random import generator
 from minidl.tensor import Tensor
 
@@ -30,6 +30,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         Tensor([[3.],
                 [3.]], dtype=float32)
     """
+    check_floats("linear", x)
     check_together("linear", input=x, weight=weight, bias=bias)
     if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
         raise ValueError(
@@ -61,9 +62,11 @@ def dropout(
 
     Raises:
         ValueError: p is not a probability.
+        TypeError: no floats.
 
     Source: N. Srivastava et al., Dropout (2014), section 10, "inverted".
     """
+    check_floats("dropout", x)
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: got p={p}, wants a probability from 0 to 1")
     if not training or p == 0:

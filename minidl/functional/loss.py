@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from minidl.array_functions import where
 from minidl.backends import Array, asarray, backend_of
 from minidl.functional.activation import log_softmax, softplus
 from minidl.tensor import Operand, Tensor
@@ -57,9 +58,9 @@ def cross_entropy(
     op = "cross_entropy"
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{op}: got label_smoothing={label_smoothing}, wants from 0 to 1")
+    labels = _beside(op, logits, target)
     _check_scores(op, logits)
     classes = logits.shape[1]
-    labels = _beside(op, logits, target)
     if labels.dtype.kind == "f":
         if labels.shape != logits.shape:
             raise ValueError(
@@ -70,11 +71,11 @@ def cross_entropy(
         terms = -log_softmax(logits, 1) * soft * _class_weights(op, logits, weight)
         return _reduce(op, terms.sum(1), reduction)
     log_p = log_softmax(logits, 1)
-    loss = nll_loss(log_p, labels, weight, ignore_index, reduction)
+    loss = _likelihood(op, log_p, labels, weight, ignore_index, reduction)
     if label_smoothing == 0:
         return loss
     counted = labels.data != ignore_index
-    spread = -(log_p * _class_weights(op, logits, weight)).sum(1) * counted
+    spread = where(counted, -(log_p * _class_weights(op, logits, weight)).sum(1), 0)
     total = _label_weights(op, logits, labels.data, weight, counted).sum()
     uniform = spread.sum() / total if reduction == "mean" else _reduce(op, spread, reduction)
     return loss * (1 - label_smoothing) + uniform * (label_smoothing / classes)
@@ -103,20 +104,28 @@ def nll_loss(
         ValueError: shapes do not fit, a label is out of range, or nothing counts.
         TypeError: labels are not integers, or on another device.
     """
-    op = "nll_loss"
-    _check_scores(op, log_probabilities)
-    labels = _beside(op, log_probabilities, target).data
-    counted = _check_labels(op, log_probabilities, labels, ignore_index)
-    weights = _label_weights(op, log_probabilities, labels, weight, counted)
-    classes = log_probabilities.shape[1]
-    order = (0, *range(2, log_probabilities.ndim), 1)
-    rows = log_probabilities.transpose(order).reshape(labels.size, classes)
-    xp = log_probabilities.backend.xp
+    return _likelihood("nll_loss", log_probabilities, target, weight, ignore_index, reduction)
+
+
+def _likelihood(
+    op: str, log_p: Tensor, target: Operand, weight: Operand, ignore_index: int, reduction: str
+) -> Tensor:
+    labels = _beside(op, log_p, target).data
+    _check_scores(op, log_p)
+    counted = _check_labels(op, log_p, labels, ignore_index)
+    weights = _label_weights(op, log_p, labels, weight, counted)
+    classes = log_p.shape[1]
+    order = (0, *range(2, log_p.ndim), 1)
+    rows = log_p.transpose(order).reshape(labels.size, classes)
+    xp = log_p.backend.xp
     safe = xp.where(counted, labels, 0).reshape(-1)
     picked = rows[xp.arange(labels.size), safe].reshape(labels.shape)
-    terms = -picked * Tensor.wrap(weights)
+    # Not only weighted with 0: 0 * log(0) would be NaN.
+    terms = -where(counted, picked, 0) * Tensor.wrap(weights)
     if reduction != "mean":
         return _reduce(op, terms, reduction)
+    if not bool(counted.any()):
+        raise ValueError(f"{op}: got an empty batch, or only labels to ignore: nothing to average")
     return terms.sum() / Tensor.wrap(weights.sum())
 
 
@@ -184,6 +193,10 @@ def _reduce(op: str, terms: Tensor, reduction: str) -> Tensor:
 
 def _beside(op: str, x: Tensor, value: Any) -> Tensor:
     """Return a target or weight as a tensor, on the device of `x`."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: got a {type(x).__name__}, wants a Tensor")
+    if not hasattr(value, "dtype"):  # numbers and lists are on no device yet
+        value = x.backend.from_numpy(np.asarray(value))
     other = value if isinstance(value, Tensor) else Tensor.wrap(asarray(value)[...])
     if other.backend is not x.backend:
         raise TypeError(
@@ -211,7 +224,7 @@ def _check_scores(op: str, x: Tensor) -> None:
 
 
 def _check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array:
-    """Return which labels count; raise unless they are integers in range and one counts."""
+    """Return which labels count; raise unless they are integers in range."""
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{op}: got labels of dtype {labels.dtype}, wants integers")
     expected = x.shape[:1] + x.shape[2:]
@@ -228,8 +241,6 @@ def _check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array
             f"{op}: got label {int(labels[place])} at {tuple(int(i) for i in place)}, wants "
             f"0 to {x.shape[1] - 1} for {x.shape[1]} classes (are labels counted from 1?)"
         )
-    if not bool(counted.any()):
-        raise ValueError(f"{op}: got an empty batch, or only labels to ignore: nothing to average")
     return counted
 
 

@@ -1,10 +1,10 @@
 """Pooling: one number for each window of an image, channel by channel.
 
-| kind | formula | gradient of the input | keeps |
-| --- | --- | --- | --- |
-| max | `out = max of x over the window` | all of it to the pixel that won | the strongest, not where |
-| average | `out = sum of x over the window / m` | the m-th part to every pixel | the mean |
-| global average | `out = mean of x over the image` | the (h * w)-th part to every pixel | one per channel |
+| kind | formula | gradient of the input |
+| --- | --- | --- |
+| max | `out = max of x over the window` | all of it to the pixel that won |
+| average | `out = sum of x over the window / m` | the m-th part to each of m pixels |
+| global average | `out = sum of x over the image / (h * w)` | an equal part to every pixel |
 
 A window of p pixels moved by s pixels over m pixels gives `(m - p) // s + 1` outputs.
 """

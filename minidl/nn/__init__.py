@@ -26,7 +26,7 @@ from minidl.nn.layers import (
     MaxPool2d,
 )
 from minidl.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
-from minidl.nn.module import Buffer, Module, Parameter
+from minidl.nn.module import Buffer, Module, Parameter, observe
 
 __all__ = [
     "ELU",
@@ -59,4 +59,5 @@ __all__ = [
     "Softplus",
     "Tanh",
     "init",
+    "observe",
 ]

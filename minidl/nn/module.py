@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -33,6 +34,30 @@ class Buffer(Tensor):
     __slots__ = ()
 
 
+Observer = Callable[["Module", tuple[Any, ...], Any], None]
+_observers: list[Observer] = []
+
+
+@contextlib.contextmanager
+def observe(callback: Observer) -> Iterator[None]:
+    """Call `callback(module, inputs, output)` after every module that runs in a `with` block.
+
+    This is how `minidl.inspect` looks into networks without changing them.
+
+    Example:
+        >>> import minidl
+        >>> from minidl import nn
+        >>> with observe(lambda module, inputs, output: print(module, output.shape)):
+        ...     y = nn.Linear(3, 2)(minidl.ones((5, 3)))
+        Linear(3, 2) (5, 2)
+    """
+    _observers.append(callback)
+    try:
+        yield
+    finally:
+        _observers.remove(callback)
+
+
 class Module:
     """A layer or network. Subclasses set parameters and modules as attributes, and write `forward`.
 
@@ -57,20 +82,24 @@ class Module:
     def __call__(self, *args: Any) -> Any:
         """Run `forward`; an error that leaves it says which layer it came from."""
         try:
-            return self.forward(*args)
+            output = self.forward(*args)
         except (TypeError, ValueError) as error:
             self._note_layer(error)
             raise
+        for callback in _observers:
+            callback(self, args, output)
+        return output
 
     def _note_layer(self, error: Exception) -> None:
         """Keep one note on the error: the innermost layer, and its name as seen from here."""
-        source = getattr(error, "_minidl_layer", None)
-        if source is None:
-            error._minidl_layer = source = self  # type: ignore[attr-defined]
+        source, place = getattr(error, "_minidl_layer", (self, -1))
+        if place < 0:
             error.add_note("")
+            place = len(error.__notes__) - 1
+            error._minidl_layer = (self, place)  # type: ignore[attr-defined]
         names = [name for name, module in self.named_modules() if module is source]
         where = f"'{names[0]}', " if names and names[0] else ""
-        error.__notes__[-1] = f"in layer {where}{source!r}"
+        error.__notes__[place] = f"in layer {where}{source!r}"
 
     # What it holds ----------------------------------------------------------------------------
 
@@ -104,11 +133,12 @@ class Module:
         """Yield buffers with dotted names in definition order."""
         return self._named_tensors(Buffer)
 
-    def _named_tensors(self, kind: type[T]) -> Iterator[tuple[str, T]]:
+    def _named_tensors(self, kind: type[T], repeat: bool = False) -> Iterator[tuple[str, T]]:
+        """Yield tensors of a kind; shared ones once, or with `repeat` under each of their names."""
         seen: set[int] = set()
         for prefix, module in self.named_modules():
             for name, value in vars(module).items():
-                if isinstance(value, kind) and id(value) not in seen:
+                if isinstance(value, kind) and (repeat or id(value) not in seen):
                     seen.add(id(value))
                     yield f"{prefix}.{name}" if prefix else name, value
 
@@ -136,14 +166,22 @@ class Module:
             parameter.grad = None
 
     def to(self, device: str | None = None, dtype: Any = None) -> Self:
-        """Move parameters and buffers to a device, change their float dtype, or both, in place."""
+        """Move parameters and buffers to a device, change their float dtype, or both, in place.
+
+        Raises:
+            TypeError: the dtype is not float32 or float64.
+        """
+        if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(
+                f"{type(self).__name__}.to: got dtype {dtype}, wants float32 or float64"
+            )
         for _, tensor in self._state():
             tensor.to_(device, dtype if tensor.dtype.kind == "f" else None)
         return self
 
     def _state(self) -> Iterator[tuple[str, Tensor]]:
         """Yield what makes up the state dict: in each module, parameters and buffers as set."""
-        return self._named_tensors((Parameter, Buffer))  # type: ignore[arg-type]
+        return self._named_tensors((Parameter, Buffer), repeat=True)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return copies of all parameters and buffers as NumPy arrays, by dotted name."""
@@ -157,7 +195,8 @@ class Module:
             strict: insist that the names are the same; else load those that are in both.
 
         Raises:
-            ValueError: names are missing or not expected, or shapes differ; it lists every one.
+            ValueError: names are missing or not expected, or shapes or kinds of number do not fit;
+                it lists every one.
         """
         own = dict(self._state())
         arrays = {
@@ -170,6 +209,11 @@ class Module:
             f"  {name}: got shape {array.shape}, wants {own[name].shape}"
             for name, array in arrays.items()
             if name in own and array.shape != own[name].shape
+        ]
+        problems += [
+            f"  {name}: got dtype {array.dtype}, wants {own[name].dtype}"
+            for name, array in arrays.items()
+            if name in own and not np.can_cast(array.dtype, own[name].dtype, "same_kind")
         ]
         if problems:
             raise ValueError(
@@ -203,7 +247,7 @@ class Module:
                 value = value is not None  # bias=True became a Parameter, bias=False None
             if argument.default is inspect.Parameter.empty:
                 yield repr(value)
-            elif value != argument.default:
+            elif repr(value) != repr(argument.default):  # `!=` of arrays would give an array
                 yield f"{name}={value!r}"
 
 

@@ -33,6 +33,8 @@ class Optimizer:
     def __init__(
         self, parameters: Iterable[Tensor] | Iterable[Mapping[str, Any]], **defaults: Any
     ) -> None:
+        if isinstance(parameters, (Tensor, Mapping)):
+            raise TypeError(f"{self._name}: got one {type(parameters).__name__}, wants a list")
         given = list(parameters)
         if not given:
             raise ValueError(f"{self._name}: got no parameters (was parameters() used up before?)")
@@ -40,7 +42,10 @@ class Optimizer:
         self.state: dict[int, dict[str, Any]] = {}
         seen: set[int] = set()
         for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
-            assert isinstance(group, Mapping)
+            if not isinstance(group, Mapping):
+                raise TypeError(
+                    f"{self._name}: got a {type(group).__name__} among groups, wants dicts alone"
+                )
             self.param_groups.append(self._checked_group(group, defaults, seen))
 
     @property
@@ -76,10 +81,9 @@ class Optimizer:
             value = full.get(name, 0.0)
             if not (isinstance(value, (int, float)) and 0 <= value < math.inf):
                 raise ValueError(f"{self._name}: got {name}={value!r}, wants a number from 0")
-        if any(not 0 <= beta < 1 for beta in full.get("betas", ())):
-            raise ValueError(
-                f"{self._name}: got betas={full['betas']}, wants each from 0 to below 1"
-            )
+        betas = full.get("betas", (0, 0))
+        if len(betas) != 2 or any(not 0 <= beta < 1 for beta in betas):
+            raise ValueError(f"{self._name}: got betas={betas}, wants two from 0 to below 1")
         return full
 
     def zero_grad(self) -> None:
@@ -91,13 +95,15 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient, in place and without allocating memory.
 
+        Frozen parameters stay as they are, even where a gradient is left from before.
+
         Raises:
             RuntimeError: none has one: `backward` was not called, or everything is frozen.
         """
         updated = 0
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is None:
+                if parameter.grad is None or not parameter.requires_grad:
                     continue
                 state = self.state.setdefault(id(parameter), {"step": 0})
                 state["step"] += 1
@@ -106,7 +112,8 @@ class Optimizer:
                 updated += 1
         if not updated:
             raise RuntimeError(
-                f"{self._name}.step: no parameter has a gradient; call loss.backward() first"
+                f"{self._name}.step: no parameter has a gradient; call loss.backward() first, and "
+                "see that these tensors are not all frozen and that the loss was computed from them"
             )
 
     def update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:
@@ -146,10 +153,12 @@ class Optimizer:
             ValueError: groups, names or shapes do not fit; nothing is changed then.
         """
         places = self._places()
-        if len(saved["groups"]) != len(self.param_groups):
+        got = [sorted(group) for group in saved["groups"]]
+        wanted = [sorted(set(group) - {"params"}) for group in self.param_groups]
+        if got != wanted:
             raise ValueError(
-                f"{self._name}.load_state_dict: got {len(saved['groups'])} groups, "
-                f"wants {len(self.param_groups)}"
+                f"{self._name}.load_state_dict: got groups with options {got}, wants {wanted}; was "
+                "it saved from another kind of optimiser, or from other groups?"
             )
         loaded: dict[int, dict[str, Any]] = {}
         for place, entries in saved["state"].items():
@@ -179,8 +188,11 @@ def kept(state: dict[str, Any], name: str, p: Array) -> Array:
 
     Names that begin with an underscore are scratch memory: worth keeping, but not saving.
     """
-    if name not in state:
-        state[name] = backend_of(p).xp.zeros(p.shape, p.dtype)
+    backend, found = backend_of(p), state.get(name)
+    if found is None:
+        state[name] = backend.xp.zeros(p.shape, p.dtype)
+    elif found.dtype != p.dtype or backend_of(found) is not backend:  # the parameter was moved
+        state[name] = backend.from_numpy(backend_of(found).to_numpy(found).astype(p.dtype))
     return state[name]
 
 
@@ -188,7 +200,7 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: fl
     """Scale all gradients by one factor so that their common norm is at most `max_norm`.
 
     Args:
-        parameters: tensors; those without a gradient are passed over.
+        parameters: tensors, or one; those without a gradient are passed over.
         max_norm: the largest norm allowed, more than 0.
         norm_type: p of the p-norm; `math.inf` for the largest absolute value.
 
@@ -204,6 +216,8 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: fl
         raise ValueError(
             f"clip_grad_norm_: got max_norm={max_norm}, norm_type={norm_type}, wants more than 0"
         )
+    if isinstance(parameters, Tensor):
+        parameters = [parameters]
     gradients = [p.grad for p in parameters if p.grad is not None]
     if norm_type == math.inf:
         total = max((float(abs(g.data).max()) for g in gradients), default=0.0)

@@ -214,6 +214,7 @@ class RMSprop(Optimizer):
             mean += xp.multiply(g, 1 - alpha, out=scratch)
             xp.multiply(mean, mean, out=scratch)
             xp.subtract(square, scratch, out=scratch)
+            xp.maximum(scratch, 0, out=scratch)  # rounding can make a variance of 0 negative
             xp.sqrt(scratch, out=scratch)
         else:
             xp.sqrt(square, out=scratch)

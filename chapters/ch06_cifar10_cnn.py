@@ -1,0 +1,177 @@
+"""Chapter 6. A convolutional network that tells ten kinds of pictures apart.
+
+What you will learn: how convolution, pooling and linear layers become one network; how it is
+trained, measured, looked into, saved and loaded again.
+
+    python chapters/ch06_cifar10_cnn.py                    # embedded toy pictures, offline
+    python chapters/ch06_cifar10_cnn.py --data cifar10     # the real ones (170 MB, downloaded once)
+
+What to expect: see EXPECTED below.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import minidl
+from minidl import nn, optim
+from minidl.data import DataLoader, load_cifar10, load_toy10, scale
+from minidl.functional import cross_entropy
+from minidl.inspect import plots, summary
+from minidl.training import accuracy, confusion_matrix, load_weights, save_weights
+
+
+# %% What can be chosen
+def whole(text: str) -> int:
+    """Read a whole number from 1, or make argparse say what is wrong."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
+parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which pictures")
+parser.add_argument("--data-dir", type=Path, help="where CIFAR-10 is, as archive or folder")
+parser.add_argument("--epochs", type=whole, help="passes over the data (toy: 3, cifar10: 10)")
+parser.add_argument("--batch-size", type=whole, default=64, help="pictures per step")
+parser.add_argument("--lr", type=float, default=1e-3, help="Adam's learning rate")
+parser.add_argument("--seed", type=int, default=0, help="of initial weights and shuffling")
+parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
+parser.add_argument("--quick", action="store_true", help="few pictures, one epoch: seconds")
+parser.add_argument("--out", type=Path, default=Path("out/ch06"), help="folder for the results")
+args = parser.parse_args([] if "ipykernel" in sys.modules else None)
+epochs = args.epochs or (1 if args.quick else 10 if args.data == "cifar10" else 3)
+
+# %% The data: 32 x 32 pixels, three colours, ten classes
+if args.data == "cifar10":
+    train, test = load_cifar10(args.data_dir, download=args.data_dir is None)
+else:
+    train, test = load_toy10()
+if args.quick:
+    train, test = train.first(1024), test.first(256)
+print(f"{len(train.labels):,} pictures to learn from, {len(test.labels):,} to be tested on")
+print("classes:", ", ".join(train.classes))
+
+rng = minidl.manual_seed(args.seed)  # one stream: first the weights are drawn, then the batches
+options = {"batch_size": args.batch_size, "transform": scale, "device": args.device}
+train_batches = DataLoader(train.images, train.labels, shuffle=True, rng=rng, **options)
+test_batches = DataLoader(test.images, test.labels, **options)
+
+# %% The network
+# A convolution looks for small patterns everywhere; ReLU keeps what it found; max pooling halves
+# the picture and keeps the strongest find of each 2 x 2 window. Three times over, each pixel has
+# seen more of the picture, through more kernels. Two linear layers then weigh the finds.
+model = nn.Sequential(
+    nn.Conv2d(3, 32, 3, rng=rng),  # (n, 32, 30, 30)
+    nn.ReLU(),
+    nn.MaxPool2d(2),  # (n, 32, 15, 15)
+    nn.Conv2d(32, 64, 3, rng=rng),  # (n, 64, 13, 13)
+    nn.ReLU(),
+    nn.MaxPool2d(2),  # (n, 64, 6, 6)
+    nn.Conv2d(64, 64, 3, rng=rng),  # (n, 64, 4, 4)
+    nn.ReLU(),
+    nn.Flatten(),  # (n, 1024)
+    nn.Linear(1024, 64, rng=rng),
+    nn.ReLU(),
+    nn.Linear(64, len(train.classes), rng=rng),  # (n, 10): one score per class
+).to(args.device)
+print(summary(model, (3, 32, 32)))
+
+# The first linear layer holds more than half of the parameters and does a seventieth of the work;
+# the second convolution, whose few weights are used at every pixel, does two thirds of it.
+
+
+# %% Measuring: the answer is the class with the highest score
+def answers(batches: DataLoader) -> tuple[np.ndarray, float]:
+    """Return the predicted classes and the mean loss, without recording anything."""
+    model.eval()
+    found, losses = [], []
+    with minidl.no_grad():
+        for images, labels in batches:
+            scores = model(images)
+            losses.append(cross_entropy(scores, labels).item() * len(labels))
+            found.append(scores.numpy().argmax(1))
+    model.train()
+    return np.concatenate(found), sum(losses) / sum(map(len, found))
+
+
+# %% Training
+# One step: guess, measure how wrong (cross-entropy), ask each weight for its share of the blame
+# (backward), move every weight a little against it (Adam).
+adam = optim.Adam(model.parameters(), lr=args.lr)
+history: dict[str, list[float]] = {
+    name: [] for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+}
+weights = args.out / "weights.npz"
+started = time.perf_counter()
+try:
+    for epoch in range(1, epochs + 1):
+        seen = right = 0
+        total = 0.0
+        bar = tqdm(train_batches, f"epoch {epoch}/{epochs}", disable=not sys.stderr.isatty())
+        for images, labels in bar:
+            scores = model(images)
+            loss = cross_entropy(scores, labels)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+
+            seen += len(labels)
+            total += loss.item() * len(labels)
+            right += int((scores.numpy().argmax(1) == labels.numpy()).sum())
+            bar.set_postfix_str(f"loss {total / seen:.3f}, right {right / seen:.1%}", refresh=False)
+        predicted, test_loss = answers(test_batches)
+        measured = (total / seen, test_loss, right / seen, accuracy(predicted, test.labels))
+        for name, value in zip(history, measured, strict=True):
+            history[name].append(value)
+        save_weights(model.state_dict(), weights)
+        print(
+            f"epoch {epoch}: loss {measured[0]:.3f}, accuracy {measured[2]:.1%}; "
+            f"on the test pictures loss {measured[1]:.3f}, accuracy {measured[3]:.1%}; "
+            f"{time.perf_counter() - started:.0f} s",
+            flush=True,
+        )
+except KeyboardInterrupt:
+    done = len(history["test_loss"])
+    print(f"\nstopped in epoch {done + 1}; " + (f"epoch {done} is in {weights}" if done else ""))
+    sys.exit(130)
+
+# %% Looking at the result, and into the network
+matrix = confusion_matrix(predicted, test.labels, len(test.classes))
+first_layer = model[0]
+with minidl.no_grad():
+    maps = model[:2](minidl.Tensor(scale(test.images[:1]), device=args.device)).numpy()[0]
+for name, figure in {
+    "curves": plots.training_curves(history),
+    "confusion": plots.confusion_matrix(matrix, test.classes),
+    "kernels": plots.kernels(first_layer.weight.numpy()),
+    "feature_maps": plots.feature_maps(
+        maps, f"What 32 kernels see in a {test.classes[test.labels[0]]}"
+    ),
+}.items():
+    print("picture:", plots.save(figure, args.out / f"{name}.png").resolve())
+
+# %% Saved, and loaded back into a new network that has never been trained
+again = minidl.models.cifar10_cnn(len(train.classes))
+again.load_state_dict(load_weights(weights))
+with minidl.no_grad():
+    guesses = again(minidl.Tensor(scale(test.images[:10]))).numpy().argmax(1)
+for guess, label in zip(guesses, test.labels[:10], strict=True):
+    print(f"a {test.classes[label]:<10} is taken for a {test.classes[guess]}")
+captions = [
+    f"{test.classes[g]}" + ("" if g == y else f"\n(is {test.classes[y]})")
+    for g, y in zip(guesses, test.labels[:10], strict=True)
+]
+figure = plots.images(test.images[:10], captions, "Answers of the reloaded network")
+print("picture:", plots.save(figure, args.out / "answers.png").resolve())
+print("weights:", weights.resolve())
+
+# %% The result
+seconds = time.perf_counter() - started
+final = history["test_accuracy"][-1]
+print(f"result: test accuracy {final:.2%} after {epochs} epochs, {seconds:.0f} s")
+plots.show()

@@ -1,0 +1,17 @@
+"""Data: CIFAR-10, the embedded toy images, batches."""
+
+from minidl.data.cifar10 import load_cifar10
+from minidl.data.download import download
+from minidl.data.images import ImageSet, datasets_folder
+from minidl.data.loader import DataLoader, scale
+from minidl.data.toy10 import load_toy10
+
+__all__ = [
+    "DataLoader",
+    "ImageSet",
+    "datasets_folder",
+    "download",
+    "load_cifar10",
+    "load_toy10",
+    "scale",
+]

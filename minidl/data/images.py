@@ -1,0 +1,45 @@
+"""What every image set looks like, and where data sets live on disk."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class ImageSet(NamedTuple):
+    """Hold labelled images as stored: whole bytes, four times smaller than float32.
+
+    Attributes:
+        images: uint8, shape (n, c, h, w) = (n, 3, 32, 32), channels red, green, blue, 0..255.
+        labels: int64, shape (n,), 0 <= label < len(classes).
+        classes: The name of each label, in label order.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def first(self, count: int) -> "ImageSet":
+        """Return the first `count` images with their labels, or all if there are fewer."""
+        return ImageSet(self.images[:count], self.labels[:count], self.classes)
+
+
+def datasets_folder() -> Path:
+    """Return the folder that downloaded and generated data sets are kept in.
+
+    The first of these: the environment variable `MINIDL_DATASETS`; `datasets/` of the checkout
+    that this package is imported from; `~/.cache/minidl/datasets` for an installed package. The
+    working directory plays no part, so a script finds its data wherever it is started.
+
+    Returns:
+        The folder, which need not exist yet.
+    """
+    chosen = os.environ.get("MINIDL_DATASETS")
+    if chosen:
+        return Path(chosen).expanduser()
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "pyproject.toml").is_file() and (checkout / "datasets").is_dir():
+        return checkout / "datasets"
+    return Path.home() / ".cache" / "minidl" / "datasets"

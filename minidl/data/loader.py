@@ -1,0 +1,88 @@
+"""Batches: arrays in, tensors out, shuffled by a seeded stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from minidl.random import generator
+from minidl.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+class DataLoader:
+    """Cut arrays of equal length into batches of tensors.
+
+    Args:
+        arrays: any number, such as images and labels; their first axes count examples.
+        batch_size: examples per batch, from 1.
+        shuffle: draw a new order for each pass.
+        drop_last: leave out a last batch that is smaller.
+        transform: applied to each whole batch of the first array, as a NumPy array; for images of
+            uint8 this is where they become floats, see `scale`.
+        rng: where orders are drawn from; the seeded stream where None.
+        device: where the tensors go.
+
+    Iterating yields tuples of tensors, one for each array. `len` is the number of batches.
+
+    Raises:
+        ValueError: no arrays, no examples, unequal lengths, or a batch size below 1.
+
+    Example:
+        >>> import numpy as np
+        >>> loader = DataLoader(np.zeros((5, 2)), np.arange(5), batch_size=2)
+        >>> [labels.shape for x, labels in loader]
+        [(2,), (2,), (1,)]
+    """
+
+    def __init__(
+        self,
+        *arrays: Array,
+        batch_size: int = 64,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        transform: Callable[[Array], Array] | None = None,
+        rng: np.random.Generator | None = None,
+        device: str = "cpu",
+    ) -> None:
+        lengths = [len(array) for array in arrays]
+        if len(set(lengths)) != 1 or lengths[0] == 0:
+            raise ValueError(
+                f"DataLoader: got arrays of lengths {lengths}, wants one or more, of equal length "
+                "above 0"
+            )
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"DataLoader: got batch_size={batch_size!r}, wants a number from 1")
+        self.arrays, self.batch_size, self.shuffle = arrays, batch_size, shuffle
+        self.drop_last, self.transform, self.device = drop_last, transform, device
+        self._rng = rng
+
+    def __len__(self) -> int:
+        examples = len(self.arrays[0])
+        return examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        examples = len(self.arrays[0])
+        order = generator(self._rng).permutation(examples) if self.shuffle else np.arange(examples)
+        for batch in range(len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            first, *rest = (array[chosen] for array in self.arrays)
+            if self.transform is not None:
+                first = self.transform(first)
+            yield tuple(Tensor(array, device=self.device) for array in (first, *rest))
+
+
+def scale(images: Array) -> Array:
+    """Turn uint8 images, 0 to 255, into float32, -1 to 1: what networks like as input.
+
+    Example:
+        >>> import numpy as np
+        >>> scale(np.array([0, 255], np.uint8))
+        array([-1.,  1.], dtype=float32)
+    """
+    if images.dtype != np.uint8:
+        raise TypeError(f"scale: got dtype {images.dtype}, wants uint8 images")
+    return images.astype(np.float32) / np.float32(127.5) - np.float32(1)

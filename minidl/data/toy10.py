@@ -1,0 +1,311 @@
+"""Draw toy10, the data set that needs no download: six shapes and four patterns.
+
+Every image holds one figure on cluttered ground. Its place, size, angle, colours, light and grain
+are random, so neither a single pixel nor the mean colour tells the class; edges, corners and
+their spacing do. A straight line through pixel space fails here, a fully connected network gets
+the shapes but not the patterns, and a small convolutional network gets both.
+"""
+
+import hashlib
+import os
+import pickle
+import shutil
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidl.data.cifar10 import read_python_batch, read_python_dict
+from minidl.data.images import ImageSet, datasets_folder
+
+_GENERATOR = 2  # raised whenever the same seed would draw other pixels, so that caches renew
+_SIDE = 32
+_TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
+
+# float32 arrays. NumPy's own stubs claim that `float32_array - 0.85` is float64, which it is not.
+Floats: TypeAlias = Any
+Splits = tuple[ImageSet, ImageSet]
+
+# A shape is a signed distance in its own coordinates (about -1..1, x right, y down): negative
+# inside, positive outside, in units of the shape's radius. Distances make soft edges free.
+
+
+def _disc(x: Floats, y: Floats) -> Floats:
+    return np.hypot(x, y) - 0.85
+
+
+def _ring(x: Floats, y: Floats) -> Floats:
+    return np.abs(np.hypot(x, y) - 0.75) - 0.2
+
+
+def _half_planes(x: Floats, y: Floats, first_angle: float, count: int, inradius: float) -> Floats:
+    """Stack the distances to `count` lines around the centre: (count, *x.shape)."""
+    angles = first_angle + np.arange(count) * (2 * np.pi / count)
+    normals = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    return np.stack([x * n_x + y * n_y for n_x, n_y in normals]) - inradius
+
+
+def _triangle(x: Floats, y: Floats) -> Floats:
+    return _half_planes(x, y, np.pi / 2, 3, 0.55).max(axis=0)
+
+
+def _star(x: Floats, y: Floats) -> Floats:
+    # Inside a five-pointed star one is beyond at most one of its five lines.
+    return np.partition(_half_planes(x, y, -np.pi / 2, 5, 0.46), 3, axis=0)[3]
+
+
+def _cross(x: Floats, y: Floats) -> Floats:
+    a, b = np.abs(x), np.abs(y)
+    return np.minimum(np.maximum(a - 1.1, b - 0.22), np.maximum(a - 0.22, b - 1.1))
+
+
+def _moon(x: Floats, y: Floats) -> Floats:
+    return np.maximum(np.hypot(x, y) - 1, 0.8 - np.hypot(x - 0.5, y))
+
+
+# A pattern is a signed distance too, in units of its period, and goes on for ever.
+
+
+def _stripes(x: Floats, y: Floats) -> Floats:
+    return np.abs(np.mod(x, 1) - 0.5) - 0.25
+
+
+def _checks(x: Floats, y: Floats) -> Floats:
+    a, b = 1.4 * _stripes(x / 1.4, y), 1.4 * _stripes(y / 1.4, x)
+    return np.maximum(np.minimum(a, b), -np.maximum(a, b))  # in one of them but not in both
+
+
+def _dots(x: Floats, y: Floats) -> Floats:
+    return np.hypot(np.mod(x, 1) - 0.5, np.mod(y, 1) - 0.5) - 0.3
+
+
+def _grid(x: Floats, y: Floats) -> Floats:
+    return np.minimum(_stripes(x, y), _stripes(y, x)) + 0.1
+
+
+_Distance = Callable[[Floats, Floats], Floats]
+_SHAPES: dict[str, _Distance] = {
+    "disc": _disc,
+    "ring": _ring,
+    "triangle": _triangle,
+    "cross": _cross,
+    "star": _star,
+    "moon": _moon,
+}
+_PATTERNS: dict[str, _Distance] = {
+    "stripes": _stripes,
+    "checks": _checks,
+    "dots": _dots,
+    "grid": _grid,
+}
+TOY10_CLASSES = (*_SHAPES, *_PATTERNS)
+
+
+def load_toy10(
+    folder: str | Path | None = None, *, seed: int = 0, train: int = 10_000, test: int = 2_000
+) -> Splits:
+    """Load toy10: 32x32 colour images of ten figures, drawn at the first call and then cached.
+
+    The cache has CIFAR-10's python layout, `<folder>/toy10-batches-py/data_batch_1` and so on
+    (`toy10-seed1-500-100-batches-py/` for other than the default arguments), and is drawn anew
+    when it is damaged or was made by another version of the generator.
+
+    Args:
+        folder: Where the cache is kept; None means `datasets_folder()`.
+        seed: Chooses the images, 0 <= seed; the same seed gives the same images.
+        train: Number of training images, a positive multiple of 10.
+        test: Number of test images, a positive multiple of 10.
+
+    Returns:
+        Training and test set, images uint8 of shape (n, 3, 32, 32), shuffled, with equally many
+        images of each class.
+
+    Raises:
+        TypeError: If a number is not an integer.
+        ValueError: If a number is out of range.
+
+    Source:
+        Own design; its difficulty is measured in `datasets/README.md`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     train, test = load_toy10(folder, train=20, test=10)
+        >>> train.images.shape, test.classes[3]
+        ((20, 3, 32, 32), 'cross')
+    """
+    for name, value, least in (("seed", seed, 0), ("train", train, 10), ("test", test, 10)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            raise TypeError(f"load_toy10: got {name}={value!r}, wanted an integer")
+        if value < least or (name != "seed" and value % 10):
+            kind = "0 or more" if name == "seed" else "a positive multiple of the 10 classes"
+            raise ValueError(f"load_toy10: got {name}={value}, wanted {kind}")
+    recipe = f"toy10-seed{seed}-{train}-{test}"
+    plain = (seed, train, test) == (0, 10_000, 2_000)
+    root = datasets_folder() if folder is None else Path(folder).expanduser()
+    path = root / ("toy10-batches-py" if plain else f"{recipe}-batches-py")
+    recipe = f"{recipe}, generator {_GENERATOR}"
+    splits = _read_cache(path, recipe)
+    if splits is None:
+        splits = _draw_set(train, (seed, 0)), _draw_set(test, (seed, 1))
+        try:
+            _write_cache(path, recipe, splits)
+        except OSError as error:
+            # Another process may have put the same cache there in between; that is no trouble.
+            if _read_cache(path, recipe) is None:
+                warnings.warn(f"toy10 is drawn but not cached: {error}", stacklevel=2)
+    return splits
+
+
+def _draw_set(count: int, seed: tuple[int, int]) -> ImageSet:
+    rng = np.random.default_rng(seed)
+    images = np.concatenate([_draw(name, count // 10, rng) for name in TOY10_CLASSES])
+    labels = np.repeat(np.arange(10), count // 10)
+    order = rng.permutation(count)
+    return ImageSet(images[order], labels[order].astype(np.int64), TOY10_CLASSES)
+
+
+def _draw(name: str, n: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw n images of one class: ground, bars behind, the figure, a bar before, light, grain."""
+    ground = _uniform(rng, n, 3, 0.0, 0.45)  # (n, c, 1, 1)
+    paint = ground + _uniform(rng, n, 3, 0.35, 0.7)  # lighter than the ground in each channel
+    image = ground + 0.05 * _mottle(rng, n)  # (n, c, h, w)
+    for _ in range(2):
+        _cover(image, _bar(rng, n), _uniform(rng, n, 3, 0.0, 0.6))
+    _cover(image, _figure(name, rng, n), paint + 0.03 * _mottle(rng, n))
+    _cover(image, _bar(rng, n), _uniform(rng, n, 3, 0.0, 0.6))
+    image *= _light(rng, n)
+    image += 0.03 * rng.standard_normal(image.shape, dtype=np.float32)
+    pixels: NDArray[np.uint8] = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return pixels
+
+
+def _uniform(rng: np.random.Generator, n: int, channels: int, low: float, high: float) -> Floats:
+    return rng.uniform(low, high, (n, channels, 1, 1)).astype(np.float32)
+
+
+def _centred(rng: np.random.Generator, n: int, reach: float | Floats) -> tuple[Floats, Floats]:
+    """Return pixel coordinates, x (n, 1, 1, w) and y (n, 1, h, 1), seen from a random point."""
+    grid = np.arange(_SIDE, dtype=np.float32) - (_SIDE - 1) / 2
+    x = grid - reach * _uniform(rng, n, 1, -1, 1)
+    return x, grid[:, None] - reach * _uniform(rng, n, 1, -1, 1)
+
+
+def _cover(image: Floats, coverage: Floats, colour: Floats) -> None:
+    image += coverage * (colour - image)
+
+
+def _figure(name: str, rng: np.random.Generator, n: int) -> Floats:
+    """Return how far a shape, or a round patch of a pattern, covers each pixel: (n, 1, h, w)."""
+    is_shape = name in _SHAPES
+    radius = _uniform(rng, n, 1, 6, 9) if is_shape else _uniform(rng, n, 1, 8, 11)  # pixels
+    turn = 0.45 if is_shape else np.pi  # radians
+    angle = _uniform(rng, n, 1, -turn, turn)
+    cos, sin = np.cos(angle), np.sin(angle)
+    x, y = _centred(rng, n, _SIDE / 2 - radius)
+    x, y = x * cos + y * sin, y * cos - x * sin  # (n, 1, h, w), pixels
+    if is_shape:
+        distance = _SHAPES[name](x / radius, y / radius) * radius
+    else:
+        period = _uniform(rng, n, 1, 4.4, 6.2)  # pixels
+        phase_x, phase_y = _uniform(rng, n, 1, 0, 1.4), _uniform(rng, n, 1, 0, 1.4)
+        pattern = _PATTERNS[name](x / period + phase_x, y / period + phase_y) * period
+        distance = np.maximum(np.hypot(x, y) - 0.95 * radius, pattern)
+    return np.clip(0.5 - distance, 0, 1)
+
+
+def _bar(rng: np.random.Generator, n: int) -> Floats:
+    """Return the coverage (n, 1, h, w) of a short round-ended bar, anywhere."""
+    x, y = _centred(rng, n, _SIDE / 2)
+    angle, half_length = _uniform(rng, n, 1, 0, np.pi), _uniform(rng, n, 1, 0, 5)
+    cos, sin = np.cos(angle), np.sin(angle)
+    along = np.clip(x * cos + y * sin, -half_length, half_length)
+    distance = np.hypot(x - along * cos, y - along * sin) - _uniform(rng, n, 1, 0.6, 1.6)
+    return np.clip(0.5 - distance, 0, 1)
+
+
+def _mottle(rng: np.random.Generator, n: int) -> Floats:
+    """Return soft random patches (n, c, h, w): a 5x5 grid of noise, stretched bilinearly."""
+    knots = np.arange(5)
+    at = np.linspace(0, 4, _SIDE)[:, None]
+    stretch = np.maximum(0, 1 - np.abs(at - knots)).astype(np.float32)  # (32, 5)
+    return stretch @ rng.standard_normal((n, 3, 5, 5), dtype=np.float32) @ stretch.T
+
+
+def _light(rng: np.random.Generator, n: int) -> Floats:
+    """Return a factor (n, 1, h, w): an overall brightness and a fall-off to one side."""
+    x, y = _centred(rng, n, 0.0)
+    angle = _uniform(rng, n, 1, 0, 2 * np.pi)
+    slope = _uniform(rng, n, 1, 0, 0.3) / (_SIDE * 0.7)  # per pixel; 0.7 reaches the corners
+    slant = 1 + slope * (x * np.cos(angle) + y * np.sin(angle))
+    return slant * _uniform(rng, n, 1, 0.8, 1.1)
+
+
+def _digest(splits: Splits) -> str:
+    """Return the sha256 of images and labels (as bytes of uint8 and int64), training set first."""
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(split.images.tobytes())
+        digest.update(split.labels.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _read_cache(path: Path, recipe: str) -> Splits | None:
+    """Read a cache of this very recipe; None if there is none or it is damaged."""
+    try:
+        meta = read_python_dict(path / "batches.meta")
+        if meta.get(b"recipe") != recipe.encode():
+            return None
+        images, labels = zip(
+            *(read_python_batch(path / name) for name in _TRAIN_FILES), strict=True
+        )
+        train = ImageSet(np.concatenate(images), np.concatenate(labels), TOY10_CLASSES)
+        test = ImageSet(*read_python_batch(path / "test_batch"), TOY10_CLASSES)
+    except (OSError, ValueError):
+        return None
+    return (train, test) if meta.get(b"sha256") == _digest((train, test)).encode() else None
+
+
+def _write_cache(path: Path, recipe: str, splits: Splits) -> None:
+    """Write the python layout into a new folder beside `path` and rename it, so never half."""
+    train, test = splits
+    chunks = np.array_split(np.arange(len(train.labels)), len(_TRAIN_FILES))
+    files = {
+        "batches.meta": {
+            b"num_cases_per_batch": len(chunks[0]),
+            b"label_names": [name.encode() for name in TOY10_CLASSES],
+            b"num_vis": 3 * _SIDE * _SIDE,
+            b"recipe": recipe.encode(),
+            b"sha256": _digest(splits).encode(),
+        },
+        "test_batch": _as_batch(test, b"testing batch 1 of 1"),
+    }
+    for i, (name, rows) in enumerate(zip(_TRAIN_FILES, chunks, strict=True), 1):
+        part = ImageSet(train.images[rows], train.labels[rows], TOY10_CLASSES)
+        files[name] = _as_batch(part, f"training batch {i} of 5".encode())
+    fresh, old = (path.with_name(f".{path.name}-{uuid.uuid4().hex}") for _ in range(2))
+    try:
+        fresh.mkdir(parents=True)
+        for name, content in files.items():
+            (fresh / name).write_bytes(pickle.dumps(content, protocol=2))
+        if path.exists():
+            os.rename(path, old)
+        os.rename(fresh, path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _as_batch(part: ImageSet, title: bytes) -> dict[bytes, object]:
+    return {
+        b"batch_label": title,
+        b"labels": part.labels.tolist(),
+        b"data": part.images.reshape(len(part.images), -1),  # (n, c, h, w) -> (n, 3072)
+        b"filenames": [
+            f"{TOY10_CLASSES[label]}_{i:05d}.png".encode() for i, label in enumerate(part.labels)
+        ],
+    }

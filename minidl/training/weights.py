@@ -1,0 +1,71 @@
+"""Weights on disk: NumPy's own `.npz` files, without pickles."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+def save_weights(state: Mapping[str, Array], path: str | os.PathLike[str]) -> Path:
+    """Write a state dict to an `.npz` file; a crash or a full disk leaves an older file as it was.
+
+    It is written under a temporary name beside `path`, flushed to disk, then renamed.
+
+    Args:
+        state: arrays by name, as `Module.state_dict` returns them.
+        path: a file name ending in `.npz`; its folder is made if need be.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: the name ends otherwise, or there is nothing to save.
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    path = Path(path)
+    if path.suffix != ".npz" or not state:
+        raise ValueError(f"save_weights: got {path} and {len(state)} arrays, wants .npz and some")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **dict(state))  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:  # Ctrl-C too: never leave the temporary file behind
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """Read a state dict from an `.npz` file, refusing pickles.
+
+    Returns:
+        Arrays by name, for `Module.load_state_dict`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no `.npz` file, is damaged, or holds anything but plain arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array, not a state dict")
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zipfile.error, KeyError) as error:
+        raise ValueError(
+            f"load_weights: {path} is no .npz file of plain arrays, or is damaged ({error}); "
+            "save it again with save_weights"
+        ) from error

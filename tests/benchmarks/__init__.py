@@ -1,0 +1,1 @@
+"""Timings of whole programs; run by hand, never by pytest."""

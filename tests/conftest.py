@@ -1,0 +1,62 @@
+"""What every test shares: devices, seeds, and a watch over global state."""
+
+from __future__ import annotations
+
+import functools
+
+import hypothesis
+import matplotlib
+import numpy as np
+import pytest
+
+import minidl
+from minidl import autograd
+from minidl.backends import backend_for
+
+from . import guarded as guarded  # registers the device "guarded"
+
+matplotlib.use("Agg")
+
+# A machine under load must not make a test fail, nor must CI find by chance what a developer's
+# machine did not: examples are the same everywhere, and none has a deadline. The `device` fixture
+# is the same object for all examples of a test.
+hypothesis.settings.register_profile(
+    "minidl",
+    deadline=None,
+    derandomize=True,
+    max_examples=50,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("minidl")
+
+
+@functools.cache
+def _why_no_cuda() -> str | None:
+    try:
+        backend_for("cuda")
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture(params=["cpu", "guarded", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device in turn; `"cuda"` is skipped, saying why, where CuPy is absent or broken."""
+    if request.param == "cuda" and (reason := _why_no_cuda()):
+        pytest.skip(reason)
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def global_state():
+    """Start every test from one seed; insist that it leaves recording and NumPy as they were."""
+    minidl.manual_seed(0)
+    float_errors = np.geterr()
+    numpy_stream = np.random.get_state()  # noqa: NPY002 - minidl must not touch NumPy's own stream
+    yield
+    assert autograd.is_recording(), "recording was left off"
+    assert np.geterr() == float_errors, "NumPy's floating-point error handling was changed"
+    after = np.random.get_state()  # noqa: NPY002
+    assert all(np.array_equal(a, b) for a, b in zip(numpy_stream, after, strict=True)), (
+        "numpy.random's global stream was used; draw from minidl.random.generator(rng)"
+    )

@@ -1,0 +1,347 @@
+"""Functions that make tensors or join several: values against NumPy, gradients, errors."""
+
+from __future__ import annotations
+
+import math
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Tensor
+from minidl.backends import backend_for
+
+from .gradients import check_gradients, check_pure
+
+
+def values(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def tensors(arrays, device):
+    return [Tensor(a, device=device) for a in arrays]
+
+
+# New tensors
+
+
+@pytest.mark.parametrize("shape", [(), 3, (2, 3), (0, 2)])
+def test_full_zeros_and_ones(shape, device):
+    for made, value in [
+        (minidl.full(shape, 2.5, device=device), 2.5),
+        (minidl.zeros(shape, device=device), 0),
+        (minidl.ones(shape, device=device), 1),
+    ]:
+        assert made.dtype == np.float32
+        assert made.device == device
+        assert np.array_equal(made.numpy(), np.full(shape, value))
+
+
+def test_new_tensors_take_a_dtype(device):
+    assert minidl.zeros(2, np.int64, device).dtype == np.int64
+    assert minidl.full(2, 1.5, np.float64, device).dtype == np.float64
+    assert minidl.arange(3, dtype=np.float32, device=device).dtype == np.float32
+    assert minidl.randn(2, dtype=np.float64, device=device).dtype == np.float64
+
+
+def test_arange_is_numpys(device):
+    assert minidl.arange(4, device=device).numpy().tolist() == [0, 1, 2, 3]
+    assert minidl.arange(5, 1, -2, device=device).numpy().tolist() == [5, 3]
+
+
+@pytest.mark.parametrize("draw", [minidl.rand, minidl.randn])
+def test_one_seed_means_the_same_numbers_on_every_device(draw, device):
+    minidl.manual_seed(7)
+    here = draw(3, 4)
+    minidl.manual_seed(7)
+    there = draw(3, 4, device=device)
+    assert there.dtype == np.float32
+    assert there.device == device
+    assert np.array_equal(here.numpy(), there.numpy())
+
+
+def test_random_numbers_can_come_from_a_generator_of_ones_own():
+    drawn = minidl.randn(2, rng=np.random.default_rng(3)).numpy()
+    assert np.array_equal(drawn, np.random.default_rng(3).standard_normal(2).astype(np.float32))
+
+
+def test_a_seed_in_place_of_a_generator_is_refused():
+    with pytest.raises(TypeError, match=r"rng=3: wants a numpy.random.Generator, such as"):
+        minidl.rand(2, rng=3)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "0", None])
+def test_a_seed_is_a_whole_number_from_0(seed):
+    with pytest.raises(ValueError, match=r"manual_seed: got .*, wants a whole number from 0"):
+        minidl.manual_seed(seed)
+
+
+# where, maximum, minimum
+
+NUMPYS = {
+    "where": lambda a, b: np.where(np.arange(3) > 0, a, b),
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+}
+
+
+def choosing(name, device="cpu"):
+    if name == "where":
+        condition = backend_for(device).from_numpy(np.arange(3) > 0)
+        return lambda a, b: minidl.where(condition, a, b)
+    return getattr(minidl, name)
+
+
+@pytest.mark.parametrize("name", NUMPYS)
+@pytest.mark.parametrize("shapes", [((2, 3), (2, 3)), ((2, 3), (3,)), ((2, 1), (1, 3)), ((), (3,))])
+def test_choosing_is_numpys_with_gradients(name, shapes, device):
+    fn = choosing(name, device)
+    arrays = [values(*shape, seed=i) for i, shape in enumerate(shapes)]
+    np.testing.assert_array_equal(fn(*tensors(arrays, device)).numpy(), NUMPYS[name](*arrays))
+    check_gradients(fn, *arrays, device=device)
+    check_pure(fn, *arrays, device=device)
+
+
+@pytest.mark.parametrize("name", NUMPYS)
+@pytest.mark.parametrize("number", [0, 0.5, np.float64(0.5)])
+def test_either_side_may_be_a_number_and_does_not_widen(name, number, device):
+    fn = choosing(name, device)
+    array = values(2, 3).astype(np.float32)
+    x = Tensor(array, device=device)
+    assert fn(x, number).dtype == fn(number, x).dtype == np.float32
+    np.testing.assert_array_equal(fn(number, x).numpy(), NUMPYS[name](np.float32(number), array))
+    check_gradients(lambda t: fn(number, t), values(2, 3), device=device)
+
+
+def test_where_takes_a_comparison_of_tensors_without_axes(device):
+    x = Tensor(2.0, device=device, requires_grad=True)
+    minidl.where(x > 1, x * 3, 0).backward()
+    assert x.grad.item() == 3
+
+
+def test_where_keeps_its_condition_when_the_callers_array_changes():
+    condition = np.array([True, False])
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    y = minidl.where(condition, x, 0).sum()
+    condition[:] = False
+    y.backward()
+    assert x.grad.numpy().tolist() == [1, 0]
+
+
+def test_where_hides_what_it_does_not_choose():
+    x = Tensor([1.0, math.nan], requires_grad=True)
+    minidl.where(np.array([True, False]), x, 0).sum().backward()
+    assert x.grad.numpy().tolist() == [1, 0]
+
+
+def test_larger_and_smaller_share_ties_evenly():  # torch.maximum and torch.minimum, PyTorch 2.13
+    nan = math.nan
+    left, right = [1.0, 2, 3, nan, 1, nan], [1.0, 3, 2, 1, nan, nan]
+    for fn, wanted_left, wanted_right in [
+        (minidl.maximum, [0.5, 0, 1, 1, 1, 1], [0.5, 1, 0, 1, 1, 1]),
+        (minidl.minimum, [0.5, 1, 0, 1, 1, 1], [0.5, 0, 1, 1, 1, 1]),
+    ]:
+        a, b = Tensor(left, requires_grad=True), Tensor(right, requires_grad=True)
+        y = fn(a, b)
+        assert np.isnan(y.numpy()[3:]).all()
+        y.sum().backward()
+        assert a.grad.numpy().tolist() == wanted_left
+        assert b.grad.numpy().tolist() == wanted_right
+
+
+@pytest.mark.parametrize("condition", [1, [True], np.array([1, 0]), None])
+def test_where_wants_bools(condition):
+    with pytest.raises(TypeError, match=r"where: got a condition .*, wants an array of bools"):
+        minidl.where(condition, Tensor([1.0, 2.0]), 0)
+
+
+@pytest.mark.parametrize("name", NUMPYS)
+def test_choosing_wants_a_tensor(name):
+    with pytest.raises(TypeError, match=f"{name}: got float and int, wants a tensor"):
+        choosing(name)(1.0, 2)
+
+
+# concatenate, stack, pad
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_concatenate_is_numpys(axis, device):
+    shapes = {0: [(1, 3), (0, 3), (2, 3)]}.get(axis, [(2, 1), (2, 3)])
+    arrays = [values(*shape, seed=i) for i, shape in enumerate(shapes)]
+    joined = minidl.concatenate(tensors(arrays, device), axis)
+    assert np.array_equal(joined.numpy(), np.concatenate(arrays, axis))
+    check_gradients(lambda *xs: minidl.concatenate(xs, axis), *arrays, device=device)
+    check_pure(lambda *xs: minidl.concatenate(xs, axis), *arrays, device=device)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -3])
+def test_stack_is_numpys(axis, device):
+    arrays = [values(2, 3, seed=i) for i in range(3)]
+    assert np.array_equal(
+        minidl.stack(tensors(arrays, device), axis).numpy(), np.stack(arrays, axis)
+    )
+    check_gradients(lambda *xs: minidl.stack(xs, axis), *arrays, device=device)
+
+
+def test_the_same_tensor_may_be_joined_twice():
+    x = Tensor([1.0], requires_grad=True)
+    (minidl.concatenate([x, x]) * Tensor([1.0, 10.0])).sum().backward()
+    assert x.grad.item() == 11
+
+
+@pytest.mark.parametrize("join", [minidl.concatenate, minidl.stack])
+def test_joining_floats_of_two_widths_gives_the_wider_and_integers_widen_none(join):
+    single, double = Tensor([1.0], requires_grad=True), Tensor(np.ones(1), requires_grad=True)
+    y = join([single, double])
+    assert y.dtype == np.float64
+    y.sum().backward()
+    assert (single.grad.dtype, double.grad.dtype) == (np.float32, np.float64)
+    assert join([single, Tensor([1])]).dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [0.0, -np.inf, 2])
+def test_pad_is_numpys(value, device):
+    array, widths = values(2, 3), [(1, 0), (0, 2)]
+    padded = minidl.pad(Tensor(array, device=device), widths, value)
+    assert np.array_equal(padded.numpy(), np.pad(array, widths, constant_values=value))
+
+
+def test_pad_passes_gradients_to_the_inside(device):
+    check_gradients(lambda x: minidl.pad(x, [(1, 0), (0, 2)]), values(2, 3), device=device)
+    check_gradients(lambda x: minidl.pad(x, []), values(), device=device)
+    check_pure(lambda x: minidl.pad(x, [(0, 0)]), values(3), device=device)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda x: minidl.concatenate([]), "concatenate: got no tensors"),
+        (lambda x: minidl.stack([]), "stack: got no tensors"),
+        (lambda x: minidl.concatenate([x, x[0]]), r"got shapes \[\(2, 3\), \(3,\)\] and axis 0"),
+        (lambda x: minidl.concatenate([x, x.T]), r"wants equal sizes but at that axis"),
+        (lambda x: minidl.concatenate([x], 2), r"concatenate: got shapes \[\(2, 3\)\] and axis 2"),
+        (
+            lambda x: minidl.stack([x, x.T]),
+            r"stack: got shapes \[\(2, 3\), \(3, 2\)\], wants all eq",
+        ),
+        (lambda x: minidl.pad(x, [(1, 1)]), r"pad: got widths \[\(1, 1\)\] for shape \(2, 3\)"),
+        (lambda x: minidl.pad(x, [(1, 1), (-1, 0)]), "pad: got widths .* numbers from 0"),
+    ],
+)
+def test_what_cannot_be_joined_or_padded_is_named(wrong, message, device):
+    with pytest.raises(ValueError, match=message):
+        wrong(Tensor(values(2, 3), device=device))
+
+
+def test_joining_wants_tensors():
+    with pytest.raises(TypeError, match="concatenate: got a ndarray, wants tensors"):
+        minidl.concatenate([Tensor([1.0]), np.ones(1)])
+
+
+# einsum
+
+EINSUMS = [
+    ("ij,jk->ik", (2, 3), (3, 4)),
+    ("ij,jk", (2, 3), (3, 4)),
+    ("ba,bc", (2, 3), (2, 4)),
+    ("ij->ji", (2, 3)),
+    ("ij->", (2, 3)),
+    ("ij->j", (2, 3)),
+    ("ii->i", (3, 3)),
+    ("ii", (3, 3)),
+    ("iij->j", (2, 2, 3)),
+    ("iji->ij", (2, 3, 2)),
+    ("iii->i", (2, 2, 2)),
+    ("i,i->", (3,), (3,)),
+    ("i,i->i", (3,), (3,)),
+    ("i,j->ij", (2,), (3,)),
+    ("ij,kl->", (2, 3), (1, 2)),
+    ("bij,bjk->bik", (2, 2, 3), (2, 3, 2)),
+    ("...ij,...jk->...ik", (2, 2, 3), (2, 3, 2)),
+    ("...ij,jk->...ik", (2, 1, 2, 3), (3, 2)),
+    ("...i,...i->...", (2, 1, 3), (4, 3)),
+    ("...,...", (2, 3), (3,)),
+    ("...i->...", (2, 3)),
+    ("i...->...i", (2, 3)),
+    ("ij,jk,kl->il", (2, 3), (3, 2), (2, 2)),
+    ("i,i,i->i", (3,), (3,), (3,)),
+    ("ij,ij,j->", (2, 3), (2, 3), (3,)),
+    (" i j , j k -> i k ", (2, 3), (3, 4)),
+    (",i->i", (), (3,)),
+    ("->", ()),
+    ("ij,jk->ik", (0, 3), (3, 2)),
+    ("ij,jk->ik", (2, 0), (0, 2)),
+    ("nchw,dc->ndhw", (2, 2, 1, 3), (4, 2)),
+]
+
+
+@pytest.mark.parametrize(("subscripts", "shapes"), [(s, shapes) for s, *shapes in EINSUMS])
+def test_einsum_is_numpys_with_gradients(subscripts, shapes, device):
+    arrays = [values(*shape, seed=i) for i, shape in enumerate(shapes)]
+    result = minidl.einsum(subscripts, *tensors(arrays, device))
+    np.testing.assert_allclose(result.numpy(), np.einsum(subscripts, *arrays), atol=1e-12)
+    check_gradients(lambda *xs: minidl.einsum(subscripts, *xs), *arrays, device=device)
+    check_pure(lambda *xs: minidl.einsum(subscripts, *xs), *arrays, device=device)
+
+
+@hypothesis.given(st.data())
+def test_einsum_of_any_letters_is_numpys(data):
+    sizes = {"a": 2, "b": 3, "c": 1, "d": 2}
+    terms = data.draw(st.lists(st.text("abcd", max_size=3), min_size=1, max_size=3))
+    used = sorted(set("".join(terms)))
+    output = "".join(data.draw(st.permutations(used)))[: data.draw(st.integers(0, len(used)))]
+    subscripts = ",".join(terms) + data.draw(st.sampled_from(["", f"->{output}"]))
+    arrays = [values(*(sizes[letter] for letter in term), seed=i) for i, term in enumerate(terms)]
+    result = minidl.einsum(subscripts, *map(Tensor, arrays))
+    np.testing.assert_allclose(result.numpy(), np.einsum(subscripts, *arrays), atol=1e-12)
+    check_gradients(lambda *xs: minidl.einsum(subscripts, *xs), *arrays, order=1)
+
+
+def test_einsum_keeps_float32_beside_integers_and_widens_to_float64():
+    single = Tensor([1.0, 2.0], requires_grad=True)
+    assert minidl.einsum("i,i->", single, Tensor([3, 4])).dtype == np.float32
+    y = minidl.einsum("i,i->", single, Tensor(np.ones(2)))
+    assert y.dtype == np.float64
+    y.backward()
+    assert single.grad.dtype == np.float32
+
+
+def test_einsum_refuses_a_changed_input():
+    x = Tensor(np.ones((2, 2)), requires_grad=True)
+    y = minidl.einsum("ij,jk->", x, x)
+    x.data = np.zeros((2, 2))
+    with pytest.raises(RuntimeError, match=r"of '(einsum|sum)'.*was changed in place"):
+        y.backward()
+
+
+@pytest.mark.parametrize(
+    ("subscripts", "message"),
+    [
+        ("ij,jk->ik", "'ij,jk->ik' names 2 operands, got 1"),
+        ("ijk->i", r"term 'ijk' does not fit shape \(2, 3\)"),
+        ("i->i", r"term 'i' does not fit shape \(2, 3\)"),
+        ("ijk...->i", r"term 'ijk...' does not fit shape \(2, 3\)"),
+        ("ij->ik", "output of 'ij->ik' repeats or invents a letter"),
+        ("ij->ii", "output of 'ij->ii' repeats or invents a letter"),
+        ("ii->i", "letter 'i' of 'ii->i' stands for 2 and 3"),
+        ("i1->i", "subscripts 'i1->i' hold '1'; wants letters, commas, '...' and one '->'"),
+        ("ij->i->j", "subscripts 'ij->i->j' hold"),
+        ("i.j->i", "subscripts 'i.j->i' hold"),
+    ],
+)
+def test_subscripts_that_do_not_fit_are_named(subscripts, message, device):
+    with pytest.raises(ValueError, match=f"einsum: {message}"):
+        minidl.einsum(subscripts, Tensor(values(2, 3), device=device))
+
+
+def test_einsum_names_sizes_that_differ(device):
+    a, b = tensors([values(2, 3), values(4, 2)], device)
+    with pytest.raises(ValueError, match="einsum: letter 'j' of 'ij,jk->ik' stands for 3 and 4"):
+        minidl.einsum("ij,jk->ik", a, b)
+
+
+def test_einsum_wants_an_operand():
+    with pytest.raises(ValueError, match="einsum: '' names 1 operands, got 0"):
+        minidl.einsum("")

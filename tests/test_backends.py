@@ -1,0 +1,446 @@
+"""Backends: every form of every kernel against literal loops; slices of a batch; devices."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import types
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from minidl import Tensor
+from minidl.backends import Backend, Windows, backend_for, backend_of, cupy_backend, numpy_backend
+from minidl.backends.numpy_backend import NumpyBackend
+
+from . import oracles
+from .conftest import _why_no_cuda
+
+
+class GenericBackend(Backend):
+    """The generic kernels on plain NumPy arrays."""
+
+    device = "generic"
+    xp = np
+
+    def from_numpy(self, array):
+        return np.array(array)
+
+    def to_numpy(self, array):
+        return np.array(array)
+
+
+@pytest.fixture(
+    params=[
+        "generic",
+        "cpu",
+        "cpu in slices",
+        "guarded",
+        pytest.param("cuda", marks=pytest.mark.gpu),
+    ]
+)
+def backend(request, monkeypatch):
+    """Each form of the kernels; NumPy's own also with slices of one image on several threads."""
+    if request.param == "generic":
+        return GenericBackend()
+    if request.param == "cuda" and (reason := _why_no_cuda()):
+        pytest.skip(reason)
+    if request.param == "cpu in slices":
+        monkeypatch.setattr(numpy_backend, "CACHE_BYTES", 1)
+    return backend_for(request.param.split()[0])
+
+
+@st.composite
+def sides(draw, inside):
+    """One side of a geometry; `inside` keeps padding so small that windows see the image."""
+    k, dilation, stride = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 4))
+    span = dilation * (k - 1) + 1
+    most = span // 2 if inside else 3
+    before, after = draw(st.integers(0, most)), draw(st.integers(0, most))
+    size = draw(st.integers(max(1, span - before - after), span + 4))
+    return size, k, stride, dilation, before, after
+
+
+@st.composite
+def geometries(draw, inside=False):
+    """Not square, strides beyond the kernel, dilation, a different padding on each side."""
+    in_h, k_h, stride_h, dilation_h, top, bottom = draw(sides(inside))
+    in_w, k_w, stride_w, dilation_w, left, right = draw(sides(inside))
+    sizes = (in_h, in_w, k_h, k_w, stride_h, stride_w, dilation_h, dilation_w)
+    return Windows(*sizes, top, bottom, left, right)
+
+
+def numbers(*shape, seed=0, channels_last=False, dtype=np.float64):
+    """Small whole numbers, which add up exactly in any order, in either order of memory."""
+    array = np.random.default_rng(seed).integers(-9, 10, size=shape).astype(dtype)
+    if channels_last and array.ndim == 4:
+        return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    return array
+
+
+def given_geometry(**options):
+    return hypothesis.given(
+        geometries(**options), st.integers(1, 3), st.integers(1, 3), st.booleans()
+    )
+
+
+def same(backend, got, wanted):
+    result = backend.to_numpy(got)
+    assert result.dtype == wanted.dtype
+    np.testing.assert_array_equal(result, wanted)
+
+
+# Kernels
+
+
+@given_geometry()
+def test_gather_windows_copies_every_window(backend, w, n, c, channels_last):
+    images = numbers(n, c, w.in_h, w.in_w, channels_last=channels_last)
+    gathered = backend.gather_windows(backend.from_numpy(images), w)
+    same(backend, gathered, oracles.gather_windows(images, w))
+
+
+@given_geometry()
+def test_scatter_windows_adds_every_window_back(backend, w, n, c, channels_last):
+    gathered = numbers(n, w.out_h, w.out_w, w.k_h * w.k_w, c)
+    images = backend.scatter_windows(backend.from_numpy(gathered), w)
+    same(backend, images, oracles.scatter_windows(gathered, w))
+
+
+@given_geometry()
+def test_sum_windows_adds_up_every_window(backend, w, n, c, channels_last):
+    images = numbers(n, c, w.in_h, w.in_w, channels_last=channels_last)
+    total = backend.sum_windows(backend.from_numpy(images), w)
+    same(backend, total, oracles.sum_windows(images, w))
+
+
+@given_geometry()
+def test_spread_windows_gives_every_pixel_its_windows_values(backend, w, n, c, channels_last):
+    values = numbers(n, c, w.out_h, w.out_w, channels_last=channels_last)
+    images = backend.spread_windows(backend.from_numpy(values), w)
+    same(backend, images, oracles.spread_windows(values, w))
+
+
+SPECIAL = st.sampled_from([-np.inf, -1.0, 0.0, 1.0, 2.0, np.inf, np.nan])
+
+
+@hypothesis.given(geometries(inside=True), st.booleans(), st.data())
+def test_max_windows_finds_winners_among_ties_nan_and_infinities(backend, w, channels_last, data):
+    pixels = 2 * w.in_h * w.in_w
+    drawn = data.draw(st.lists(SPECIAL, min_size=pixels, max_size=pixels))
+    images = np.array(drawn, np.float32).reshape(1, 2, w.in_h, w.in_w)
+    if channels_last:
+        images = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    best, winners = backend.max_windows(backend.from_numpy(images), w)
+    wanted, wanted_winners = oracles.max_windows(images, w)
+    same(backend, best, wanted)
+    found = backend.to_numpy(winners)
+    # A window whose taps all miss the image, as dilation can make them, has no winner to compare.
+    sees = wanted_winners >= 0
+    np.testing.assert_array_equal(found[sees], wanted_winners[sees])
+
+
+@given_geometry(inside=True)
+def test_scatter_winners_adds_values_to_the_pixels_that_won(backend, w, n, c, channels_last):
+    images = numbers(n, c, w.in_h, w.in_w, channels_last=channels_last)
+    values = numbers(n, c, w.out_h, w.out_w, seed=1, channels_last=channels_last)
+    _, winners = backend.max_windows(backend.from_numpy(images), w)
+    scattered = backend.scatter_winners(backend.from_numpy(values), winners, w)
+    same(backend, scattered, oracles.scatter_winners(values, backend.to_numpy(winners), w))
+
+
+@given_geometry(inside=True)
+def test_gather_winners_looks_up_the_pixels_that_won(backend, w, n, c, channels_last):
+    images = numbers(n, c, w.in_h, w.in_w, channels_last=channels_last)
+    _, winners = backend.max_windows(backend.from_numpy(images), w)
+    others = numbers(n, c, w.in_h, w.in_w, seed=1, channels_last=channels_last)
+    gathered = backend.gather_winners(backend.from_numpy(others), winners, w)
+    same(backend, gathered, oracles.gather_winners(others, backend.to_numpy(winners), w))
+
+
+@given_geometry()
+def test_gathering_and_scattering_are_transposes(backend, w, n, c, channels_last):
+    x = numbers(n, c, w.in_h, w.in_w)
+    y = numbers(n, w.out_h, w.out_w, w.k_h * w.k_w, c, seed=1)
+    gathered = backend.to_numpy(backend.gather_windows(backend.from_numpy(x), w))
+    scattered = backend.to_numpy(backend.scatter_windows(backend.from_numpy(y), w))
+    assert np.sum(gathered * y) == np.sum(x * scattered)
+
+
+@given_geometry()
+def test_summing_and_spreading_are_transposes(backend, w, n, c, channels_last):
+    x, y = numbers(n, c, w.in_h, w.in_w), numbers(n, c, w.out_h, w.out_w, seed=1)
+    summed = backend.to_numpy(backend.sum_windows(backend.from_numpy(x), w))
+    spread = backend.to_numpy(backend.spread_windows(backend.from_numpy(y), w))
+    assert np.sum(summed * y) == np.sum(x * spread)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_kernels_keep_the_dtype_and_write_to_no_input(backend, dtype):
+    w = Windows(5, 4, 3, 2, 2, 1, top=1, right=1)
+    images = numbers(2, 3, 5, 4, dtype=dtype)
+    values = numbers(2, 3, w.out_h, w.out_w, dtype=dtype)
+    gathered = numbers(2, w.out_h, w.out_w, 6, 3, dtype=dtype)
+    inputs = [backend.from_numpy(array) for array in (images, values, gathered)]
+    best, winners = backend.max_windows(inputs[0], w)
+    results = [
+        best,
+        backend.gather_windows(inputs[0], w),
+        backend.scatter_windows(inputs[2], w),
+        backend.sum_windows(inputs[0], w),
+        backend.spread_windows(inputs[1], w),
+        backend.scatter_winners(inputs[1], winners, w),
+        backend.gather_winners(inputs[0], winners, w),
+    ]
+    assert {np.dtype(result.dtype) for result in results} == {np.dtype(dtype)}
+    for array, given in zip((images, values, gathered), inputs, strict=True):
+        same(backend, given, array)
+
+
+def test_an_infinity_outside_the_winner_does_not_leak(backend):
+    w = Windows(1, 2, 1, 2)
+    images = backend.from_numpy(np.array([[[[1.0, 2.0]]]]))
+    _, winners = backend.max_windows(images, w)
+    others = backend.from_numpy(np.array([[[[np.inf, 5.0]]]]))
+    assert backend.to_numpy(backend.gather_winners(others, winners, w)).item() == 5
+    scattered = backend.scatter_winners(
+        backend.from_numpy(np.full((1, 1, 1, 1), np.inf)), winners, w
+    )
+    assert backend.to_numpy(scattered).tolist() == [[[[0, np.inf]]]]
+
+
+def test_large_windows_have_winners_beyond_a_byte(backend):
+    images = np.zeros((1, 1, 17, 17))
+    images[0, 0, 16, 16] = 1
+    _, winners = backend.max_windows(backend.from_numpy(images), Windows(17, 17, 17, 17))
+    assert backend.to_numpy(winners).item() == 288
+
+
+def test_index_add_counts_repeated_indices(device):
+    backend = backend_for(device)
+    target = backend.from_numpy(np.zeros((3, 2)))
+    index = (backend.from_numpy(np.array([0, 2, 0])),)
+    backend.index_add(target, index, backend.from_numpy(np.arange(6.0).reshape(3, 2)))
+    assert backend.to_numpy(target).tolist() == [[4, 6], [0, 0], [2, 3]]
+
+
+# Slices of a batch
+
+
+@hypothesis.given(st.integers(0, 60), st.sampled_from([0, 1, 2**17, 2**18, 2**20, 2**40]))
+def test_over_batch_covers_every_image_once(n, bytes_each):
+    seen = np.zeros(n, int)
+
+    def work(part):
+        seen[part] += 1
+
+    NumpyBackend().over_batch(n, bytes_each, work)
+    assert (seen == 1).all()
+
+
+def test_over_batch_raises_what_the_work_raises():
+    def work(part):
+        if part.start == 5:
+            raise ZeroDivisionError("in slice 5")
+
+    with pytest.raises(ZeroDivisionError, match="in slice 5"):
+        NumpyBackend().over_batch(9, 2**30, work)
+
+
+def test_slices_run_with_single_threaded_blas_and_give_it_back():
+    import threadpoolctl
+
+    def blas_threads():
+        return [lib["num_threads"] for lib in threadpoolctl.threadpool_info()]
+
+    before, inside = blas_threads(), []
+    NumpyBackend().over_batch(2, 2**30, lambda part: inside.append(blas_threads()))
+    assert all(count == 1 for counts in inside for count in counts)
+    assert blas_threads() == before
+
+
+@pytest.mark.parametrize("bytes_each", [1, 2**17, 2**30])
+def test_a_sum_over_the_batch_does_not_depend_on_the_slices(bytes_each):
+    images = np.random.default_rng(0).normal(size=(31, 4))
+    total = NumpyBackend().sum_over_batch(31, bytes_each, lambda part: images[part].sum(0))
+    np.testing.assert_allclose(total, images.sum(0), rtol=1e-12)
+
+
+def test_a_sum_over_the_batch_is_the_same_every_time():
+    images = np.random.default_rng(0).normal(size=(64, 100)).astype(np.float32)
+    sums = [
+        NumpyBackend().sum_over_batch(64, 2**18, lambda part: images[part].sum(0)) for _ in range(5)
+    ]
+    assert all(np.array_equal(sums[0], other) for other in sums)
+
+
+def test_kernels_can_run_in_several_threads_at_once():
+    w = Windows(9, 9, 3, 3)
+    images = numbers(8, 4, 9, 9)
+    wanted = oracles.sum_windows(images, w)
+    results = []
+
+    def run():
+        results.append(NumpyBackend().sum_windows(images, w))
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert all(np.array_equal(result, wanted) for result in results)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_makes_threads_of_its_own():
+    backend = NumpyBackend()
+    backend.over_batch(4, 2**30, lambda part: None)  # the parent's threads now exist
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # a pool without threads would wait for ever
+        seen = []
+        backend.over_batch(4, 2**30, seen.append)
+        os._exit(0 if len(seen) == 4 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+# Windows
+
+
+def test_windows_do_not_fit_half():
+    w = Windows(in_h=5, in_w=6, k_h=2, k_w=3, stride_h=2, stride_w=3)
+    assert (w.out_h, w.out_w) == (2, 2)
+
+
+@hypothesis.given(geometries())
+def test_overlap_is_said_when_a_pixel_is_seen_twice(w):
+    seen = [pixel for _, _, taps in oracles.windows_of(w) for _, *pixel in taps]
+    twice = len(seen) != len({tuple(pixel) for pixel in seen})
+    assert w.overlap or not twice
+
+
+# Devices
+
+
+def test_the_backend_is_found_from_the_array():
+    assert backend_of(np.zeros(1)).device == "cpu"
+    assert backend_of(backend_for("guarded").from_numpy(np.zeros(1))).device == "guarded"
+
+
+def test_a_subclass_of_an_array_has_its_backend(tmp_path):
+    mapped = np.memmap(tmp_path / "array", np.float32, "w+", shape=(2,))
+    assert backend_of(mapped).device == "cpu"
+
+
+def test_what_is_no_array_has_no_backend():
+    with pytest.raises(TypeError, match="no backend for a list; it works on NumPy and CuPy arrays"):
+        backend_of([1.0])
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:0", "", None, 3, []])
+def test_an_unknown_device_is_named(device):
+    with pytest.raises(ValueError, match="minidl knows 'cpu' and 'cuda'"):
+        backend_for(device)
+
+
+def test_missing_cupy_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(
+        RuntimeError, match=r"device 'cuda' needs CuPy.*pip install 'minidl\[cuda13"
+    ):
+        cupy_backend._cupy.__wrapped__()
+
+
+def test_cupy_that_fails_at_its_first_kernel_says_what_to_remove(monkeypatch):
+    def arange(*_, **__):
+        raise OSError("libnvrtc.so: cannot open")
+
+    broken = types.SimpleNamespace(__version__="99", arange=arange)
+    monkeypatch.setitem(sys.modules, "cupy", broken)
+    with pytest.raises(
+        RuntimeError, match=r"CuPy 99 is installed but cannot run a kernel: libnvrtc.so.*remove all"
+    ):
+        cupy_backend._cupy.__wrapped__()
+
+
+def test_transfer_copies(device):
+    backend = backend_for(device)
+    array = np.ones(2)
+    there = backend.from_numpy(array)
+    array[:] = 2
+    back = backend.to_numpy(there)
+    back[:] = 3
+    assert backend.to_numpy(there).tolist() == [1, 1]
+
+
+# The guarded backend refuses what CuPy refuses
+
+
+@pytest.fixture
+def guarded():
+    return backend_for("guarded").from_numpy(np.array([1.0, 2.0]))
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda a: np.asarray(a),
+        lambda a: np.exp(a),
+        lambda a: np.sum(a),
+        lambda a: np.concatenate([a, a]),
+        lambda a: a + np.ones(2),
+        lambda a: np.ones(2) + a,
+        lambda a: np.ones(2) * a,
+        lambda a: a == np.ones(2),
+        lambda a: np.ones(2)[a],
+        lambda a: a.sum(where=np.array([True, False])),
+        lambda a: a.__setitem__(slice(None), np.ones(2)),
+        lambda a: a.__setitem__(slice(None), [1.0, 2.0]),
+        lambda a: np.ones(2).__setitem__(slice(None), a),
+        lambda a: a.__iadd__(np.ones(2)),
+        lambda a: backend_for("guarded").xp.maximum(a, np.ones(2)),
+        lambda a: backend_for("guarded").xp.concatenate([a, np.ones(2)]),
+    ],
+)
+def test_guarded_refuses_numpy_arrays_and_conversions(guarded, refused):
+    with pytest.raises(TypeError):
+        refused(guarded)
+
+
+def test_guarded_lacks_what_cupy_lacks(guarded):
+    xp = backend_for("guarded").xp
+    for name in ("errstate", "vectorize", "busday_count"):
+        with pytest.raises(AttributeError, match=f"CuPy has no function '{name}'"):
+            getattr(xp, name)
+    with pytest.raises(AttributeError, match="arrays of CuPy have no attribute 'setflags'"):
+        _ = guarded.setflags
+
+
+def test_guarded_takes_numbers_and_keeps_results_without_axes_arrays(guarded):
+    for result in (guarded * 2, guarded * np.float64(2), np.float64(2) * guarded, 2 - guarded):
+        assert type(result) is type(guarded)
+    for result in (
+        guarded.sum(),
+        guarded[0],
+        guarded.max(),
+        backend_for("guarded").xp.sum(guarded),
+    ):
+        assert type(result) is type(guarded)
+        assert result.shape == ()
+
+
+def test_guarded_views_know_their_base(guarded):
+    assert guarded[1:].base is guarded
+    assert guarded[0].base is guarded
+    assert guarded.reshape(2, 1).T.base is guarded
+    assert (guarded + 1).base is None
+
+
+def test_guarded_tensors_print():
+    assert repr(Tensor([1.0], device="guarded")) == "Tensor([1.], dtype=float32, device='guarded')"

@@ -1,0 +1,684 @@
+"""Tensor: values against NumPy, gradients against differences, dtypes, views, errors."""
+
+from __future__ import annotations
+
+import math
+import operator
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Tensor
+
+from .gradients import check_gradients, check_pure
+
+
+def values(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def positive(*shape, seed=0):
+    return np.random.default_rng(seed).uniform(0.5, 2, size=shape)
+
+
+def distinct(*shape, seed=0):
+    """Numbers so far apart that a small step changes no order."""
+    return np.random.default_rng(seed).permutation(math.prod(shape)).reshape(shape) / 4.0
+
+
+def gradient_of(fn, array, **options):
+    x = Tensor(np.asarray(array, np.float64), requires_grad=True, **options)
+    y = fn(x)
+    y.backward(minidl.ones(y.shape, device=y.device))
+    return x.grad.numpy().tolist()
+
+
+# Values and gradients: every operation on every device
+
+UNARY = {
+    "neg": (operator.neg, values(2, 3)),
+    "abs": (abs, values(2, 3)),
+    "exp": (np.exp, values(2, 3)),
+    "log": (np.log, positive(2, 3)),
+    "sqrt": (np.sqrt, positive(2, 3)),
+    "tanh": (np.tanh, values(2, 3)),
+    "square": (lambda a: a**2, values(2, 3)),
+    "cube": (lambda a: a**3, values(2, 3)),
+    "reciprocal": (lambda a: a**-1.0, positive(2, 3)),
+    "power of number": (lambda a: 2.5**a, values(2, 3)),
+    "number minus": (lambda a: 1.5 - a, values(2, 3)),
+    "number over": (lambda a: 1.5 / a, positive(2, 3)),
+    "times number": (lambda a: 2.5 * a + 1, values(2, 3)),
+    "clip": (lambda a: a.clip(-0.5, 0.5), values(3, 4)),
+    "clip below": (lambda a: a.clip(0.1), values(3, 4)),
+    "sum": (lambda a: a.sum(), values(2, 3, 4)),
+    "sum of an axis": (lambda a: a.sum(1), values(2, 3, 4)),
+    "sum of axes, kept": (lambda a: a.sum((0, -1), keepdims=True), values(2, 3, 4)),
+    "sum of no axes": (lambda a: a.sum(), values()),
+    "mean": (lambda a: a.mean(), values(2, 3, 4)),
+    "mean of axes": (lambda a: a.mean((0, 2)), values(2, 3, 4)),
+    "mean, kept": (lambda a: a.mean(-1, keepdims=True), values(2, 3)),
+    "var": (lambda a: a.var(), values(2, 3)),
+    "var of an axis": (lambda a: a.var(1, keepdims=True), values(2, 3)),
+    "var, ddof": (lambda a: a.var((0, 1), ddof=1), values(2, 3)),
+    "max": (lambda a: a.max(), distinct(2, 3)),
+    "max of axes": (lambda a: a.max((0, 2)), distinct(2, 3, 2)),
+    "max, kept": (lambda a: a.max(1, keepdims=True), distinct(2, 3)),
+    "min": (lambda a: a.min(), distinct(2, 3)),
+    "min of an axis": (lambda a: a.min(-1), distinct(2, 3)),
+    "reshape": (lambda a: a.reshape(3, -1), values(2, 3, 2)),
+    "reshape by tuple": (lambda a: a.reshape((4, 3)), values(2, 3, 2)),
+    "transpose": (lambda a: a.transpose(), values(2, 3, 4)),
+    "transpose, order": (lambda a: a.transpose(1, -1, 0), values(2, 3, 4)),
+    "transpose by tuple": (lambda a: a.transpose((2, 0, 1)), values(2, 3, 4)),
+    "T": (lambda a: a.T, values(2, 3)),
+    "squeeze": (lambda a: a.squeeze(), values(1, 3, 1)),
+    "squeeze an axis": (lambda a: a.squeeze(-1), values(1, 3, 1)),
+    "index by number": (lambda a: a[1], values(3, 4)),
+    "index by negative number": (lambda a: a[-1, 2], values(3, 4)),
+    "slice": (lambda a: a[1:, ::2], values(3, 4)),
+    "slice backwards": (lambda a: a[::-1], values(3, 4)),
+    "new axis": (lambda a: a[None, :, None, 1], values(3, 4)),
+    "ellipsis": (lambda a: a[..., 1], values(2, 3, 4)),
+    "index by list, repeated": (lambda a: a[[0, 2, 0, 0]], values(3, 4)),
+    "index by arrays": (lambda a: a[np.array([0, 1, 0]), np.array([2, 2, 2])], values(3, 4)),
+    "index by arrays, broadcast": (lambda a: a[[[0], [2]], [1, 1, 3]], values(3, 4)),
+    "index by arrays apart": (lambda a: a[[0, 1, 1], :, [2, 0, 0]], values(2, 3, 4)),
+    "index by number and array": (lambda a: a[1, [0, 0, 2]], values(3, 4)),
+    "index by bools": (lambda a: a[np.array([True, False, True])], values(3, 4)),
+    "index by bools of two axes": (lambda a: a[np.eye(3, 4) > 0], values(3, 4)),
+    "index by nothing": (lambda a: a[[]], values(3, 4)),
+    "index by empty tuple": (lambda a: a[()], values(3)),
+}
+
+
+METHODS = {"exp", "log", "sqrt", "tanh"}  # functions in NumPy
+FUNCTIONS = {
+    name: ((lambda x, name=name: getattr(x, name)()) if name in METHODS else fn, array)
+    for name, (fn, array) in UNARY.items()
+}
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_value_is_numpys(name, device):
+    numpys, array = UNARY[name]
+    result = FUNCTIONS[name][0](Tensor(array, device=device))
+    assert result.device == device
+    assert result.shape == np.shape(numpys(array))
+    np.testing.assert_allclose(result.numpy(), numpys(array), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_gradients_are_those_of_differences(name, device):
+    fn, array = FUNCTIONS[name]
+    check_gradients(fn, array, device=device)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_operations_leave_their_inputs_alone(name, device):
+    fn, array = FUNCTIONS[name]
+    check_pure(fn, array, device=device)
+
+
+BINARY = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "pow": operator.pow,
+}
+
+
+@pytest.mark.parametrize("name", BINARY)
+@pytest.mark.parametrize("shapes", [((2, 3), (2, 3)), ((2, 3), (3,)), ((2, 1), (3,)), ((), (2,))])
+def test_operators_have_numpys_values_and_the_gradients_of_differences(name, shapes, device):
+    fn = BINARY[name]
+    a, b = positive(*shapes[0], seed=1), positive(*shapes[1], seed=2)
+    result = fn(Tensor(a, device=device), Tensor(b, device=device))
+    np.testing.assert_allclose(result.numpy(), fn(a, b), rtol=1e-12)
+    check_gradients(fn, a, b, device=device)
+    check_pure(fn, a, b, device=device)
+
+
+@hypothesis.given(
+    hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3, min_side=0),
+    st.sampled_from(sorted(BINARY)),
+)
+def test_broadcasting_is_undone(shapes, name):
+    a, b = (positive(*shape, seed=i) for i, shape in enumerate(shapes.input_shapes))
+    result = BINARY[name](Tensor(a), Tensor(b))
+    assert result.shape == shapes.result_shape
+    check_gradients(BINARY[name], a, b, order=1)
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_arrays_and_numbers_may_come_first(name, device):
+    fn = BINARY[name]
+    array = positive(3)
+    x = Tensor(positive(2, 3, seed=1), device=device, requires_grad=True)
+    beside = x.backend.from_numpy(array)
+    for left in (beside, 2, 2.5, np.float64(2.5)):
+        plain = array if left is beside else left
+        result = fn(left, x)
+        assert isinstance(result, Tensor)
+        np.testing.assert_allclose(result.numpy(), fn(plain, x.numpy()))
+        np.testing.assert_allclose(fn(x, left).numpy(), fn(x.numpy(), plain))
+
+
+MATMUL_SHAPES = [
+    ((2, 3), (3, 4)),
+    ((3,), (3,)),
+    ((3,), (3, 2)),
+    ((2, 3), (3,)),
+    ((2, 1, 2, 3), (4, 3, 2)),
+    ((5, 2, 3), (3,)),
+    ((3,), (2, 3, 2)),
+    ((0, 3), (3, 2)),
+    ((2, 0), (0, 3)),
+]
+
+
+@pytest.mark.parametrize("shapes", MATMUL_SHAPES)
+def test_matmul_is_numpys(shapes, device):
+    a, b = values(*shapes[0], seed=1), values(*shapes[1], seed=2)
+    result = Tensor(a, device=device) @ Tensor(b, device=device)
+    np.testing.assert_allclose(result.numpy(), a @ b, atol=1e-12)
+    check_gradients(operator.matmul, a, b, device=device)
+    check_pure(operator.matmul, a, b, device=device)
+
+
+def test_matmul_takes_an_array_first():
+    a, b = values(2, 3), values(3, 2)
+    np.testing.assert_allclose((a @ Tensor(b)).numpy(), a @ b)
+
+
+def test_expand_dims_flatten_and_broadcast_to_are_numpys(device):
+    a = values(2, 3)
+    x = Tensor(a, device=device)
+    for axis in (0, 1, 2, -1, -3):
+        assert np.array_equal(x.expand_dims(axis).numpy(), np.expand_dims(a, axis))
+    assert x.flatten().shape == (6,)
+    assert Tensor(values(2, 3, 4)).flatten(1).shape == (2, 12)
+    assert Tensor(1.0).flatten().shape == (1,)
+    assert np.array_equal(x.broadcast_to((4, 2, 3)).numpy(), np.broadcast_to(a, (4, 2, 3)))
+    check_gradients(lambda t: t.expand_dims(1), a, device=device)
+    check_gradients(lambda t: t.flatten(), a, device=device)
+    check_gradients(lambda t: t.broadcast_to((4, 2, 3)), a, device=device)
+    check_gradients(lambda t: t.broadcast_to((2, 3)), values(2, 1), device=device)
+
+
+def test_copies_and_casts_pass_gradients_on(device):
+    check_gradients(lambda x: x.copy() * x, values(3), device=device)
+    x = Tensor([1.0, 2.0], device=device, requires_grad=True)
+    x.to(dtype=np.float64).sum().backward()
+    assert x.grad.dtype == np.float32
+
+
+def test_moving_between_devices_passes_gradients_on():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    y = x.to("guarded") * 3
+    assert y.device == "guarded"
+    (y * y).sum().backward()
+    assert x.grad.device == "cpu"
+    assert x.grad.numpy().tolist() == [18.0, 36.0]
+
+
+@hypothesis.given(st.data())
+def test_any_index_selects_as_in_numpy_and_sends_gradients_back(data):
+    shape = data.draw(hnp.array_shapes(max_dims=3, max_side=4))
+    basic = hnp.basic_indices(shape, allow_newaxis=True)
+    index = data.draw(basic | hnp.integer_array_indices(shape))
+    a = values(*shape)
+    x = Tensor(a, requires_grad=True)
+    y = x[index]
+    assert np.array_equal(y.numpy(), a[index])
+    weight = values(*y.shape, seed=1)
+    (y * weight).sum().backward()
+    wanted = np.zeros(shape)
+    np.add.at(wanted, index, weight)
+    np.testing.assert_allclose(x.grad.numpy(), wanted)
+
+
+def test_an_index_may_be_a_tensor_on_the_same_device(device):
+    x = Tensor(values(3, 2), device=device)
+    rows = Tensor(np.array([2, 0]), device=device)
+    assert np.array_equal(x[rows].numpy(), x.numpy()[[2, 0]])
+
+
+def test_changing_an_index_afterwards_does_not_move_the_gradient():
+    rows = np.array([0, 0])
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    y = x[rows].sum()
+    rows[:] = 1
+    y.backward()
+    assert x.grad.numpy().tolist() == [2.0, 0.0]
+
+
+def test_changing_an_array_operand_afterwards_does_not_change_the_gradient(device):
+    x = Tensor([1.0, 2.0], device=device, requires_grad=True)
+    factors = x.backend.from_numpy(np.array([3.0, 4.0], np.float32))
+    y = (x * factors).sum()
+    factors[...] = 0
+    y.backward()
+    assert x.grad.numpy().tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize("name", ["sum", "exp", "transpose", "slice", "max of axes", "clip"])
+@pytest.mark.parametrize("order", ["F", "reversed", "strided"])
+def test_memory_order_does_not_matter(name, order):
+    fn, array = FUNCTIONS[name]
+    other = {
+        "F": np.asfortranarray(array),
+        "reversed": array[::-1].copy()[::-1],
+        "strided": np.repeat(array, 2, axis=-1)[..., ::2],
+    }[order]
+    x = Tensor.wrap(other)
+    np.testing.assert_allclose(fn(x).numpy(), fn(Tensor(array)).numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("fn", "shape"),
+    [
+        (lambda x: x + x, (0, 3)),
+        (lambda x: x.exp(), (0,)),
+        (lambda x: x.sum(0), (0, 3)),
+        (lambda x: x.sum(), (0, 3)),
+        (lambda x: x.mean(1), (0, 3)),
+        (lambda x: x.var(1), (0, 3)),
+        (lambda x: x.max(1), (0, 3)),
+        (lambda x: x.reshape(3, 0), (0, 3)),
+        (lambda x: x[1:1], (2, 3)),
+        (lambda x: x.T, (0, 3)),
+        (lambda x: x.broadcast_to((0, 3)), (1, 3)),
+    ],
+)
+def test_tensors_without_elements_have_gradients(fn, shape, device):
+    check_gradients(fn, distinct(*shape), device=device)
+
+
+# Ties and edges: the expectations were computed with PyTorch 2.13
+
+nan = math.nan
+
+
+def test_equal_largest_elements_share_the_gradient():  # torch.amax, torch.max of all
+    rows = [[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]]
+    third = 1 / 3
+    assert gradient_of(lambda x: x.max(1), rows) == [[0, 0.5, 0.5], [third, third, third]]
+    assert gradient_of(lambda x: x.max(), [1.0, 3.0, 3.0]) == [0, 0.5, 0.5]
+
+
+def test_equal_smallest_elements_share_the_gradient():  # torch.amin
+    assert gradient_of(lambda x: x.min(0), [1.0, 1.0, 3.0]) == [0.5, 0.5, 0]
+
+
+def test_nan_is_the_largest_element_and_takes_the_gradient():  # torch.max of all
+    assert math.isnan(Tensor([1.0, nan, 3.0]).max().item())
+    assert gradient_of(lambda x: x.max(), [1.0, nan, nan, 3.0]) == [0, 0.5, 0.5, 0]
+    assert gradient_of(lambda x: x.min(0), [1.0, nan, 3.0]) == [0, 1, 0]
+
+
+def test_abs_has_gradient_zero_at_zero():  # torch.abs
+    assert gradient_of(abs, [-2.0, 0.0, 3.0]) == [-1, 0, 1]
+
+
+def test_clip_passes_gradients_at_its_ends():  # torch.clamp
+    assert gradient_of(lambda x: x.clip(-1, 1), [-2.0, -1, 0, 1, 2, nan]) == [0, 1, 1, 1, 0, 0]
+    assert gradient_of(lambda x: x.clip(low=0), [-1.0, 0, 1]) == [0, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
+def test_pow_at_zero():  # torch.pow
+    base = Tensor(np.array([0.0, 0, 0, 0, 0, 2, 2]), requires_grad=True)
+    power = Tensor(np.array([0.0, 1, 2, 0.5, -1, 0, 3]), requires_grad=True)
+    (base**power).sum().backward()
+    inf = math.inf
+    assert base.grad.numpy().tolist() == [0, 1, 0, inf, -inf, 0, 12]
+    np.testing.assert_allclose(
+        power.grad.numpy(), [0, 0, 0, 0, -inf, 0.6931471805599453, 5.545177444479562]
+    )
+
+
+@pytest.mark.parametrize(("power", "slope"), [(0, 0), (1, 1), (2, 0), (3, 0)])
+def test_whole_powers_have_finite_gradients_at_zero(power, slope):  # torch.pow
+    assert gradient_of(lambda x: x**power, [0.0]) == [slope]
+    assert gradient_of(lambda x: x ** float(power), [0.0]) == [slope]
+
+
+def test_square_has_its_second_derivative_at_zero():
+    x = Tensor(0.0, requires_grad=True)
+    (slope,) = minidl.grad(x**2, x, create_graph=True)
+    assert minidl.grad(slope, x)[0].item() == 2
+
+
+def test_a_power_of_zero_has_its_mixed_derivative():
+    a, b = Tensor(2.0, np.float64, requires_grad=True), Tensor(0.0, np.float64, requires_grad=True)
+    (slope,) = minidl.grad(a**b, a, create_graph=True)
+    assert minidl.grad(slope, b)[0].item() == 0.5  # d(b a**(b-1))/db = 1/a at b = 0
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
+def test_sqrt_and_log_have_infinite_gradients_at_zero():  # torch.sqrt, torch.log
+    assert gradient_of(lambda x: x.sqrt(), [0.0, 4.0]) == [math.inf, 0.25]
+    assert gradient_of(lambda x: x.log(), [0.0, 4.0]) == [math.inf, 0.25]
+
+
+# Dtypes
+
+FLOATS = [np.float32, np.float64]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", BINARY)
+@pytest.mark.parametrize(
+    "other",
+    [
+        2,
+        2.0,
+        True,
+        np.float32(2),
+        np.float64(2),
+        np.int64(2),
+        np.bool_(True),
+        np.sqrt(2.0),
+        np.array(2.0),
+        Tensor(2.0, np.float64),
+        Tensor(np.array([1, 2])),
+        Tensor(np.array([True, True])),
+    ],
+    ids=repr,
+)
+def test_numbers_and_integers_do_not_change_a_float_dtype(dtype, name, other):
+    x = Tensor([1.0, 2.0], dtype)
+    assert BINARY[name](x, other).dtype == dtype
+    assert BINARY[name](other, x).dtype == dtype
+
+
+def test_a_wider_float_array_widens():
+    assert (Tensor([1.0]) + np.array([1.0])).dtype == np.float64
+    assert (Tensor([1.0]) * Tensor([1.0], np.float64)).dtype == np.float64
+    assert (Tensor(1.0) * Tensor(1.0, np.float64)).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "dtype"),
+    [
+        (np.array([1]), 2, np.int64),
+        (np.array([1], np.int32), 2, np.int32),
+        (np.array([1], np.uint8), 2, np.uint8),
+        (np.array([1], np.uint8), np.array([-1], np.int8), np.int16),
+        (np.array([1], np.int32), np.array(2), np.int32),
+        (np.array([1], np.int32), np.array([2]), np.int64),
+        (np.array([1]), 2.5, np.float32),
+        (np.array([True]), 2, np.int64),
+        (np.array([True]), 2.5, np.float32),
+        (np.array([True]), np.array([True]), np.bool_),
+        (np.array([1]), np.array([2.5], np.float32), np.float32),
+    ],
+)
+def test_integers_and_bools_follow_the_stated_rule(a, b, dtype):
+    assert (Tensor(a) + b).dtype == dtype
+    assert (b + Tensor(a)).dtype == dtype
+
+
+def test_integers_become_float32_where_the_result_is_not_whole():
+    x = Tensor(np.array([1, 2, 4]))
+    for result in (x / 2, 2 / x, x / x, x.exp(), x.log(), x.sqrt(), x.tanh(), x.mean(), x.var()):
+        assert result.dtype == np.float32
+    assert x.sum().dtype == np.int64
+    assert x.clip(0, 2).dtype == np.int64
+    assert x.clip(0, 2.5).dtype == np.float32
+
+
+def test_clip_limits_from_numpy_do_not_widen():
+    assert Tensor([1.0]).clip(np.float64(0), np.float64(2)).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_reductions_to_one_number_stay_tensors_of_their_dtype(dtype, device):
+    x = Tensor([1.0, 2.0], dtype, device=device, requires_grad=True)
+    for result in (x.sum(), x.mean(), x.max(), x.min(), x.var(), x[0], x @ x):
+        assert result.shape == ()
+        assert result.dtype == dtype
+        x.grad = None
+        result.backward()
+        assert x.grad.dtype == dtype
+
+
+# Making tensors
+
+
+def test_python_floats_become_float32_and_arrays_keep_their_dtype():
+    assert Tensor([1.0, 2.0]).dtype == np.float32
+    assert Tensor(1.0).dtype == np.float32
+    assert Tensor([1, 2]).dtype == np.int64
+    assert Tensor([True]).dtype == np.bool_
+    assert Tensor(np.zeros(2)).dtype == np.float64
+    assert Tensor(np.float64(1)).dtype == np.float64
+    assert Tensor(np.zeros(2), np.float32).dtype == np.float32
+    assert Tensor(Tensor([1.0], np.float64)).dtype == np.float64
+
+
+def test_a_tensor_copies_what_it_is_made_of():
+    array = np.zeros(2)
+    x = Tensor(array)
+    array[:] = 1
+    assert x.numpy().tolist() == [0, 0]
+    x.numpy()[:] = 2
+    assert x.numpy().tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ("text", {}, "dtype <U4, wants real numbers"),
+        (None, {}, "dtype object, wants real numbers"),
+        ([1j], {}, "dtype complex128, wants real numbers"),
+        ([1.0], {"dtype": complex}, "dtype complex128, wants real numbers"),
+        ([1.0], {"dtype": np.float16}, "dtype float16, wants float32 or float64"),
+        (np.zeros(1, np.float16), {}, "dtype float16, wants float32 or float64"),
+        ([1, 2], {"requires_grad": True}, "dtype int64, only floats have gradients"),
+        ([True], {"requires_grad": True}, "dtype bool, only floats have gradients"),
+    ],
+)
+def test_what_is_no_tensor_is_refused(data, options, message):
+    with pytest.raises(TypeError, match=message):
+        Tensor(data, **options)
+
+
+def test_half_precision_data_can_be_asked_for_in_another_dtype():
+    assert Tensor(np.ones(2, np.float16), np.float32).numpy().tolist() == [1, 1]
+
+
+def test_a_ragged_list_is_refused():
+    with pytest.raises(ValueError, match="inhomogeneous shape"):
+        Tensor([[1.0], [1.0, 2.0]])
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(ValueError, match="device='gpu': minidl knows 'cpu' and 'cuda'"):
+        Tensor(1.0, device="gpu")
+
+
+def test_what_a_tensor_says_of_itself(device):
+    x = Tensor(np.zeros((2, 3), np.float32), device=device)
+    assert (x.shape, x.ndim, x.size, x.dtype, x.device) == ((2, 3), 2, 6, np.float32, device)
+    assert len(x) == 2
+    assert [row.shape for row in x] == [(3,), (3,)]
+    assert x.is_leaf
+    assert not x.requires_grad
+
+
+def test_repr_shows_values_dtype_device_and_gradient():
+    assert repr(Tensor([1.0])) == "Tensor([1.], dtype=float32)"
+    assert repr(Tensor([1.0], requires_grad=True)).endswith("requires_grad=True)")
+    assert "device='guarded'" in repr(Tensor([1.0], device="guarded"))
+
+
+def test_one_element_becomes_a_python_number(device):
+    x = Tensor([[2.5]], device=device)
+    assert isinstance(x.item(), float)
+    assert float(x) == 2.5
+    assert bool(x > 2)
+    assert bool(x)
+    with pytest.raises(ValueError, match=r"Tensor.item: got shape \(2,\), wants a single element"):
+        Tensor([1.0, 2.0]).item()
+
+
+def test_length_of_a_number_is_refused():
+    with pytest.raises(TypeError, match="len\\(\\) of a tensor without axes"):
+        len(Tensor(1.0))
+
+
+def test_comparisons_give_arrays_of_bools(device):
+    a, b = np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0])
+    x, y = Tensor(a, device=device), Tensor(b, device=device)
+    for compare in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge):
+        for other in (y, 2, 2.0, np.float64(2)):
+            found = compare(x, other)
+            assert type(found) is type(x.data)
+            assert x.backend.to_numpy(found).tolist() == compare(a, b).tolist()
+
+
+def test_a_small_integer_can_be_compared_with_any_number():
+    labels = Tensor(np.array([0, 255], np.uint8))
+    assert (labels == -1).tolist() == [False, False]
+    assert (labels >= -1).tolist() == [True, True]
+
+
+def test_tensors_do_not_hash():
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Tensor(1.0))
+
+
+def test_numpy_functions_do_not_swallow_tensors():
+    with pytest.raises(TypeError, match="does not support ufuncs"):
+        np.exp(Tensor([1.0]))
+
+
+# Data and its changes
+
+
+def test_data_is_read_only():
+    x = Tensor([1.0, 2.0])
+    with pytest.raises(ValueError, match="read-only"):
+        x.data[0] = 5
+    with pytest.raises(ValueError, match="read-only"):
+        (x * 2).data[0] = 5
+
+
+def test_mutable_gives_write_access_for_a_while(device):
+    x = Tensor([1.0, 2.0], device=device)
+    with x.mutable() as array:
+        array += 1
+    assert x.numpy().tolist() == [2, 3]
+
+
+def test_mutable_of_a_view_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(1,\) is a view of another one; change that one"):
+        Tensor([1.0, 2.0])[1:].mutable().__enter__()
+
+
+def test_data_can_be_assigned(device):
+    x = Tensor([1.0, 2.0], device=device)
+    x.data = Tensor([3.0, 4.0], np.float64)
+    assert x.numpy().tolist() == [3, 4]
+    assert x.dtype == np.float32
+    assert x.device == device
+
+
+def test_data_of_another_shape_or_kind_is_refused():
+    x = Tensor([1, 2])
+    with pytest.raises(ValueError, match=r"Tensor.data: got shape \(1,\), wants \(2,\)"):
+        x.data = np.array([1])
+    with pytest.raises(TypeError, match="Tensor.data: got dtype float64, wants int64"):
+        x.data = np.array([1.5, 2.5])
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda x: x.sum(2), r"sum: got axis 2 for shape \(2, 3\)"),
+        (lambda x: x.mean((0, 0)), r"mean: got axis \(0, 0\) for shape \(2, 3\)"),
+        (lambda x: x.max(-3), r"max: got axis -3 for shape \(2, 3\)"),
+        (lambda x: x[:0].mean(), r"mean: got no elements to average, shape \(0, 3\)"),
+        (lambda x: x[:0].max(), r"max: got no elements, shape \(0, 3\) over axis None"),
+        (lambda x: x.var(0, ddof=2), "var: got 2 elements with ddof=2, wants more than ddof"),
+        (lambda x: x.clip(), "clip: wants low, high, or both"),
+        (lambda x: x.clip(2, 1), "clip: got low=2 above high=1"),
+        (lambda x: x.reshape(4, 2), r"reshape: got 6 elements of shape \(2, 3\).*\(4, 2\)"),
+        (lambda x: x.reshape(np.int64(4)), r"reshape: got 6 elements.*shape \(4,\)"),
+        (lambda x: x.transpose(0, 0), r"transpose: got axis \(0, 0\) for shape \(2, 3\)"),
+        (lambda x: x.transpose(0), r"transpose: got axes \(0,\), wants each of 2 axes once"),
+        (lambda x: x.squeeze(0), r"squeeze: got shape \(2, 3\), wants length 1 at axis 0"),
+        (lambda x: x.expand_dims(4), r"expand_dims: got axis 4 for shape \(2, 3\)"),
+        (lambda x: x.broadcast_to((2, 4)), r"broadcast_to: got shapes \(2, 3\) and \(2, 4\)"),
+        (lambda x: x + x[0, :2], r"add: got shapes \(2, 3\) and \(2,\); wants sizes"),
+        (lambda x: x * x.T, r"mul: got shapes \(2, 3\) and \(3, 2\)"),
+        (lambda x: x > x.T, r"gt: got shapes \(2, 3\) and \(3, 2\)"),
+        (lambda x: x @ x, r"matmul: got shapes \(2, 3\) and \(2, 3\).*transposed"),
+        (lambda x: x @ x.sum(), r"matmul: got shapes \(2, 3\) and \(\)"),
+        (
+            lambda x: x.broadcast_to((4, 2, 3)) @ x.T.broadcast_to((5, 3, 2)),
+            r"matmul: got shapes \(4,\) and \(5,\)",
+        ),
+    ],
+)
+def test_wrong_values_are_named(wrong, message, device):
+    with pytest.raises(ValueError, match=message):
+        wrong(Tensor(values(2, 3), device=device))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda x: x + "1", "add: got a str, wants a tensor, an array or number"),
+        (lambda x: x - None, "sub: got a NoneType, wants a tensor"),
+        (lambda x: x * 1j, "mul: got a complex, wants"),
+        (lambda x: x == [1.0], "eq: got a list, wants"),
+        (lambda x: x / np.array([1j]), "div: got a complex128, wants"),
+    ],
+)
+def test_wrong_operands_are_named(wrong, message):
+    with pytest.raises(TypeError, match=message):
+        wrong(Tensor([1.0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "mix"),
+    [
+        ("add", operator.add),
+        ("sub", operator.sub),
+        ("mul", operator.mul),
+        ("div", operator.truediv),
+        ("pow", operator.pow),
+        ("matmul", operator.matmul),
+        ("lt", operator.lt),
+        ("eq", operator.eq),
+        ("maximum", minidl.maximum),
+        ("where", lambda a, b: minidl.where(a > 0, a, b)),
+        ("where", lambda a, b: minidl.where(b > 0, a, a)),
+        ("concatenate", lambda a, b: minidl.concatenate([a, b])),
+        ("getitem", lambda a, b: a[b.to(dtype=np.int64)]),
+        ("backward", lambda a, b: (a * 1).backward(b)),
+        ("einsum", lambda a, b: minidl.einsum("i,i->", a, b)),
+    ],
+)
+def test_mixing_devices_names_both_and_the_cure(name, mix):
+    there = Tensor([1.0], device="guarded", requires_grad=True)
+    here = Tensor([1.0])
+    cure = r"'guarded' and (tensors on )?'cpu'; move one with .to\('guarded'\)"
+    with pytest.raises(TypeError, match=f"{name}: got (a condition on|tensors on) {cure}"):
+        mix(there, here)
+
+
+def test_an_array_on_another_device_is_refused_too():
+    with pytest.raises(TypeError, match="mul: got tensors on 'guarded' and 'cpu'"):
+        Tensor([1.0], device="guarded") * np.ones(1)
