@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import minidl
 from minidl import nn, optim
-from minidl.data import DataLoader, load_cifar10, load_toy10, scale
+from minidl.data import DataLoader, Normalize, load_cifar10, load_toy10
 from minidl.functional import cross_entropy
 from minidl.inspect import plots, summary
 from minidl.training import accuracy, confusion_matrix, load_weights, save_weights
@@ -57,7 +57,8 @@ print(f"{len(train.labels):,} pictures to learn from, {len(test.labels):,} to be
 print("classes:", ", ".join(train.classes))
 
 rng = minidl.manual_seed(args.seed)  # one stream: first the weights are drawn, then the batches
-options = {"batch_size": args.batch_size, "transform": scale, "device": args.device}
+normalize = Normalize.fit(train.images)  # mean 0, standard deviation 1 in each colour
+options = {"batch_size": args.batch_size, "transform": normalize, "device": args.device}
 train_batches = DataLoader(train.images, train.labels, shuffle=True, rng=rng, **options)
 test_batches = DataLoader(test.images, test.labels, **options)
 
@@ -144,7 +145,7 @@ except KeyboardInterrupt:
 matrix = confusion_matrix(predicted, test.labels, len(test.classes))
 first_layer = model[0]
 with minidl.no_grad():
-    maps = model[:2](minidl.Tensor(scale(test.images[:1]), device=args.device)).numpy()[0]
+    maps = model[:2](minidl.Tensor(normalize(test.images[:1]), device=args.device)).numpy()[0]
 for name, figure in {
     "curves": plots.training_curves(history),
     "confusion": plots.confusion_matrix(matrix, test.classes),
@@ -159,7 +160,7 @@ for name, figure in {
 again = minidl.models.cifar10_cnn(len(train.classes))
 again.load_state_dict(load_weights(weights))
 with minidl.no_grad():
-    guesses = again(minidl.Tensor(scale(test.images[:10]))).numpy().argmax(1)
+    guesses = again(minidl.Tensor(normalize(test.images[:10]))).numpy().argmax(1)
 for guess, label in zip(guesses, test.labels[:10], strict=True):
     print(f"a {test.classes[label]:<10} is taken for a {test.classes[guess]}")
 captions = [

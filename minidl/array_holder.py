@@ -162,6 +162,10 @@ class ArrayHolder:
         """Return the values in a new NumPy array, which may be changed freely."""
         return self.backend.to_numpy(self._data)
 
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse to become an array unasked: it would copy, and lose the graph, in silence."""
+        raise TypeError("a Tensor does not turn into an array by itself; call .numpy()")
+
     def item(self) -> Any:
         """Return the only element as a Python number; ValueError if there are more or none."""
         if self.size != 1:

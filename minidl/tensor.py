@@ -218,7 +218,7 @@ class Tensor(ArrayHolder):
             moved = self.to(device, dtype)
             self._grad = None if self._grad is None else self._grad.to(device, dtype)
         if moved is not self:
-            self._data = moved._data
+            self._data, self.backend = moved._data, moved.backend
             self.version.count += 1
         return self
 

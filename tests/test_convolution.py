@@ -11,7 +11,7 @@ import minidl
 from minidl import Tensor
 from minidl import functional as F
 
-from . import oracles
+from . import loops
 from .gradients import check_gradients, check_pure
 
 
@@ -68,7 +68,7 @@ def test_conv2d_equals_literal_loops(case, with_bias, device):
     x_shape, weight_shape, options = case
     x, weight = numbers(*x_shape), numbers(*weight_shape, seed=1)
     bias = numbers(weight_shape[0], seed=2) if with_bias else None
-    wanted = oracles.conv2d(x, weight, bias, **oracle_options(weight_shape, options))
+    wanted = loops.conv2d(x, weight, bias, **oracle_options(weight_shape, options))
     on = {"device": device}
     given_bias = None if bias is None else Tensor(bias, **on)
     found = F.conv2d(Tensor(x, **on), Tensor(weight, **on), given_bias, **options)
@@ -86,10 +86,10 @@ def test_conv2d_gradients_are_its_transposes(case, device):
     out = F.conv2d(x, weight, bias, **options)
     g = numbers(*out.shape, seed=3)
     out.backward(Tensor(g, device=device))
-    loops = oracle_options(weight_shape, options)
+    literal = oracle_options(weight_shape, options)
     v, w = numbers(*x_shape, seed=4), numbers(*weight_shape, seed=5)
-    along_x = (g * oracles.conv2d(v, weight.numpy(), None, **loops)).sum()
-    along_weight = (g * oracles.conv2d(x.numpy(), w, None, **loops)).sum()
+    along_x = (g * loops.conv2d(v, weight.numpy(), None, **literal)).sum()
+    along_weight = (g * loops.conv2d(x.numpy(), w, None, **literal)).sum()
     assert (x.grad.numpy() * v).sum() == pytest.approx(along_x, abs=1e-10)
     assert (weight.grad.numpy() * w).sum() == pytest.approx(along_weight, abs=1e-10)
     np.testing.assert_allclose(bias.grad.numpy(), g.sum((0, 2, 3)), atol=1e-10)
@@ -121,8 +121,8 @@ def test_conv_transpose2d_equals_literal_loops(case, with_bias, device):
     x_shape, weight_shape, options = case
     x, weight = numbers(*x_shape), numbers(*weight_shape, seed=1)
     bias = numbers(weight_shape[1] * options["groups"], seed=2) if with_bias else None
-    loops = {name: v if name == "groups" else as_pair(v) for name, v in options.items()}
-    wanted = oracles.conv_transpose2d(x, weight, bias, **loops)
+    literal = {name: v if name == "groups" else as_pair(v) for name, v in options.items()}
+    wanted = loops.conv_transpose2d(x, weight, bias, **literal)
     on = {"device": device}
     given_bias = None if bias is None else Tensor(bias, **on)
     found = F.conv_transpose2d(Tensor(x, **on), Tensor(weight, **on), given_bias, **options)
@@ -200,7 +200,7 @@ def test_a_depthwise_convolution_filters_each_channel_alone(device):
     x, weight = numbers(1, 3, 5, 5), numbers(3, 1, 3, 3, seed=1)
     found = F.conv2d(Tensor(x, device=device), Tensor(weight, device=device), groups=3)
     for c in range(3):
-        alone = oracles.conv2d(x[:, c : c + 1], weight[c : c + 1])
+        alone = loops.conv2d(x[:, c : c + 1], weight[c : c + 1])
         np.testing.assert_allclose(found.numpy()[:, c : c + 1], alone, atol=1e-12)
 
 

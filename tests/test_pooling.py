@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from minidl import Tensor
 from minidl import functional as F
 
-from . import oracles
+from . import loops
 from .gradients import check_gradients, check_pure
 from .test_convolution import as_pair, memory_orders, numbers, one_or_pair
 
@@ -61,7 +61,7 @@ def test_max_pool2d_equals_literal_loops(case, few_values, device):
     x = numbers(*shape)
     if few_values:  # ties, NaN and infinities
         x = np.random.default_rng(0).choice([0.0, 1.0, 1.0, -INF, -INF, NAN, INF], shape)
-    values, places = oracles.max_pool2d(x, **oracle_options(options))
+    values, places = loops.max_pool2d(x, **oracle_options(options))
     found, indices = F.max_pool2d(Tensor(x, device=device), **options, return_indices=True)
     np.testing.assert_array_equal(found.numpy(), values)
     np.testing.assert_array_equal(indices.numpy(), places)
@@ -91,7 +91,7 @@ def test_avg_pool2d_equals_literal_loops(case, count_include_pad, divisor_overri
     shape, options = case
     x = numbers(*shape)
     dividing = {"count_include_pad": count_include_pad, "divisor_override": divisor_override}
-    wanted = oracles.avg_pool2d(x, **oracle_options(options), **dividing)
+    wanted = loops.avg_pool2d(x, **oracle_options(options), **dividing)
     found = F.avg_pool2d(Tensor(x, device=device), **options, **dividing)
     assert found.shape == wanted.shape
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-12)
@@ -105,8 +105,8 @@ def test_avg_pool2d_gradient_is_its_transpose(case, count_include_pad, device):
     out = F.avg_pool2d(x, **options, count_include_pad=count_include_pad)
     g, v = numbers(*out.shape, seed=1), numbers(*shape, seed=2)
     out.backward(Tensor(g, device=device))
-    loops = {**oracle_options(options), "count_include_pad": count_include_pad}
-    wanted = (g * oracles.avg_pool2d(v, **loops)).sum()
+    literal = {**oracle_options(options), "count_include_pad": count_include_pad}
+    wanted = (g * loops.avg_pool2d(v, **literal)).sum()
     assert (x.grad.numpy() * v).sum() == pytest.approx(wanted, abs=1e-10)
 
 
@@ -157,7 +157,7 @@ def test_no_gradient_is_lost_in_padding_beside_minus_infinity(device):
 
 def test_windows_of_more_than_255_taps_find_their_winners(device):
     x = distinct(1, 1, 20, 18)
-    values, places = oracles.max_pool2d(x, (18, 17), (2, 1))
+    values, places = loops.max_pool2d(x, (18, 17), (2, 1))
     found, indices = F.max_pool2d(Tensor(x, device=device), (18, 17), (2, 1), return_indices=True)
     np.testing.assert_array_equal(found.numpy(), values)
     np.testing.assert_array_equal(indices.numpy(), places)

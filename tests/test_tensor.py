@@ -595,7 +595,7 @@ def test_data_of_another_shape_or_kind_is_refused():
     x = Tensor([1, 2])
     with pytest.raises(ValueError, match=r"Tensor.data: got shape \(1,\), wants \(2,\)"):
         x.data = np.array([1])
-    with pytest.raises(TypeError, match="Tensor.data: got dtype float64, wants int64"):
+    with pytest.raises(TypeError, match=r"Tensor.data: got dtype float64, wants int64"):
         x.data = np.array([1.5, 2.5])
 
 

@@ -3,15 +3,15 @@
 from minidl.data.cifar10 import load_cifar10
 from minidl.data.download import download
 from minidl.data.images import ImageSet, datasets_folder
-from minidl.data.loader import DataLoader, scale
+from minidl.data.loader import DataLoader, Normalize
 from minidl.data.toy10 import load_toy10
 
 __all__ = [
     "DataLoader",
     "ImageSet",
+    "Normalize",
     "datasets_folder",
     "download",
     "load_cifar10",
     "load_toy10",
-    "scale",
 ]

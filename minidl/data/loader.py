@@ -22,7 +22,7 @@ class DataLoader:
         shuffle: draw a new order for each pass.
         drop_last: leave out a last batch that is smaller.
         transform: applied to each whole batch of the first array, as a NumPy array; for images of
-            uint8 this is where they become floats, see `scale`.
+            uint8 this is where they become floats, see `Normalize`.
         rng: where orders are drawn from; the seeded stream where None.
         device: where the tensors go.
 
@@ -75,14 +75,45 @@ class DataLoader:
             yield tuple(Tensor(array, device=self.device) for array in (first, *rest))
 
 
-def scale(images: Array) -> Array:
-    """Turn uint8 images, 0 to 255, into float32, -1 to 1: what networks like as input.
+class Normalize:
+    """Turn uint8 images into float32 with mean 0 and standard deviation 1 in each channel.
+
+    `(pixel - mean) / std`: what networks like as input. Statistics come from the training images
+    alone; test images get the same treatment.
+
+    Args:
+        mean: `(c,)`, in the pixels' unit, 0 to 255.
+        std: `(c,)`, likewise, each more than 0.
 
     Example:
         >>> import numpy as np
-        >>> scale(np.array([0, 255], np.uint8))
+        >>> images = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
+        >>> Normalize.fit(images)(images).ravel()
         array([-1.,  1.], dtype=float32)
     """
-    if images.dtype != np.uint8:
-        raise TypeError(f"scale: got dtype {images.dtype}, wants uint8 images")
-    return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+    def __init__(self, mean: Array, std: Array) -> None:
+        if np.shape(mean) != np.shape(std) or np.ndim(mean) != 1 or not np.all(np.asarray(std) > 0):
+            raise ValueError(f"Normalize: got mean={mean}, std={std}, wants (c,) and (c,) above 0")
+        self.mean, self.std = np.asarray(mean), np.asarray(std)
+
+    @classmethod
+    def fit(cls, images: Array) -> Normalize:
+        """Take mean and standard deviation of each channel from images `(n, c, h, w)`."""
+        histograms = [
+            np.bincount(channel.ravel(), minlength=256) for channel in images.swapaxes(0, 1)
+        ]
+        shares = np.array(histograms) / images[:, 0].size  # (c, 256): exact, and few numbers
+        mean = shares @ np.arange(256)
+        return cls(mean, np.sqrt(shares @ np.arange(256) ** 2 - mean**2))
+
+    def __call__(self, images: Array) -> Array:
+        """Normalise images `(n, c, h, w)`, of uint8."""
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != len(self.mean):
+            raise ValueError(
+                f"Normalize: got {images.dtype} images of shape {images.shape}, wants uint8 "
+                f"(n, {len(self.mean)}, h, w)"
+            )
+        factor = (1 / self.std).astype(np.float32)[:, None, None]  # (c, 1, 1)
+        scaled: Array = images * factor - (self.mean / self.std).astype(np.float32)[:, None, None]
+        return scaled

@@ -14,19 +14,11 @@ from minidl.nn.activation import (
     Tanh,
 )
 from minidl.nn.containers import ModuleList, Sequential
-from minidl.nn.layers import (
-    AvgPool2d,
-    Conv1d,
-    Conv2d,
-    ConvTranspose2d,
-    Dropout,
-    Flatten,
-    GlobalAvgPool,
-    Linear,
-    MaxPool2d,
-)
+from minidl.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
+from minidl.nn.linear import Dropout, Flatten, Linear
 from minidl.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
 from minidl.nn.module import Buffer, Module, Parameter, observe
+from minidl.nn.pooling import AvgPool2d, GlobalAvgPool, MaxPool2d
 
 __all__ = [
     "ELU",

@@ -1,0 +1,147 @@
+"""Convolution layers: they hold weights and arguments, `functional` does the work."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl import functional as F
+from minidl.functional.geometry import Pair, pair
+from minidl.nn.linear import check_sizes, weight_and_bias
+from minidl.nn.module import Module
+from minidl.tensor import Tensor
+
+
+class Conv2d(Module):
+    """Convolution of images: `(n, in_channels, h, w)` to `(n, out_channels, out_h, out_w)`.
+
+    Args:
+        in_channels: of the input.
+        out_channels: number of kernels.
+        kernel_size: in pixels.
+        stride: see `functional.conv2d`.
+        padding: a number, a pair, `"same"` or `"valid"`.
+        dilation: see `functional.conv2d`.
+        groups: see `functional.conv2d`.
+        bias: whether to add one number per output channel.
+        rng: where to draw initial weights from; the seeded stream where None.
+
+    Attributes:
+        weight: `(out_channels, in_channels // groups, k_h, k_w)`.
+        bias: `(out_channels,)`, or None.
+
+    Raises:
+        ValueError: a size below 1, or channels that groups do not divide.
+
+    Example:
+        >>> Conv2d(3, 32, 3, padding="same")
+        Conv2d(3, 32, 3, padding='same')
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair | str = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        _check_channels(type(self).__name__, in_channels, out_channels, groups)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.dilation, self.groups = dilation, groups
+        shape = (out_channels, in_channels // groups, *self._kernel())
+        self.weight, self.bias = weight_and_bias(shape, out_channels, bias, rng)
+
+    def _kernel(self) -> tuple[int, ...]:
+        """Return the kernel's axes."""
+        return pair("Conv2d", "kernel_size", self.kernel_size, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.conv2d`."""
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(x, self.weight, self.bias, *geometry)
+
+
+class Conv1d(Conv2d):
+    """Convolution of sequences: `(n, in_channels, length)` to `(n, out_channels, out_length)`.
+
+    Arguments as `Conv2d`, `kernel_size`, `stride`, `padding` and `dilation` single numbers.
+
+    Attributes:
+        weight: `(out_channels, in_channels // groups, k)`.
+        bias: `(out_channels,)`, or None.
+    """
+
+    kernel_size: int
+    stride: int
+    padding: int | str
+    dilation: int
+
+    def _kernel(self) -> tuple[int, ...]:
+        check_sizes("Conv1d", kernel_size=self.kernel_size)
+        return (self.kernel_size,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.conv1d`."""
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        return F.conv1d(x, self.weight, self.bias, *geometry)
+
+
+class ConvTranspose2d(Module):
+    """The transpose of a convolution, which enlarges images: see `functional.conv_transpose2d`.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel_size: in pixels.
+        stride: by how much it enlarges.
+        padding: pixels cut from each side of the output.
+        output_padding: pixels added at the bottom and right.
+        groups: see `functional.conv2d`.
+        bias: whether to add one number per output channel.
+        dilation: see `functional.conv2d`.
+        rng: where to draw initial weights from; the seeded stream where None.
+
+    Attributes:
+        weight: `(in_channels, out_channels // groups, k_h, k_w)`.
+        bias: `(out_channels,)`, or None.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        output_padding: Pair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Pair = 1,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        _check_channels("ConvTranspose2d", in_channels, out_channels, groups)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.output_padding, self.groups, self.dilation = output_padding, groups, dilation
+        kernel = pair("ConvTranspose2d", "kernel_size", kernel_size, 1)
+        shape = (in_channels, out_channels // groups, *kernel)
+        self.weight, self.bias = weight_and_bias(shape, out_channels, bias, rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.conv_transpose2d`."""
+        geometry = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+        return F.conv_transpose2d(x, self.weight, self.bias, *geometry)
+
+
+def _check_channels(layer: str, inputs: int, outputs: int, groups: int) -> None:
+    check_sizes(layer, in_channels=inputs, out_channels=outputs, groups=groups)
+    if inputs % groups or outputs % groups:
+        raise ValueError(
+            f"{layer}: got {inputs} input and {outputs} output channels in {groups} groups, "
+            "wants both divisible by groups"
+        )

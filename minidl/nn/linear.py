@@ -1,0 +1,100 @@
+"""Linear, and the layers that stand around it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minidl import functional as F
+from minidl.array_functions import zeros
+from minidl.nn import init
+from minidl.nn.module import Module, Parameter
+from minidl.tensor import Tensor
+
+
+def weight_and_bias(
+    shape: tuple[int, ...], outputs: int, bias: bool, rng: np.random.Generator | None
+) -> tuple[Parameter, Parameter | None]:
+    """Draw weights and bias evenly within `1 / sqrt(fan_in)` of 0, PyTorch's default.
+
+    It is Kaiming's uniform distribution with a gain of `sqrt(1 / 3)`, written there as `a=sqrt(5)`.
+    """
+    weight = Parameter(zeros(shape))
+    init.kaiming_uniform_(weight, a=math.sqrt(5), rng=rng)
+    if not bias:
+        return weight, None
+    bound = 1 / math.sqrt(init.fans(weight)[0])
+    return weight, Parameter(init.uniform_(zeros(outputs), -bound, bound, rng))
+
+
+def check_sizes(layer: str, **sizes: int) -> None:
+    """Raise ValueError unless sizes are whole numbers from 1."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{layer}: got {name}={value!r}, wants a whole number from 1")
+
+
+class Linear(Module):
+    """`x @ weight.T + bias`: `(..., in_features)` to `(..., out_features)`.
+
+    Args:
+        in_features: numbers that go in.
+        out_features: numbers that come out.
+        bias: whether to add one.
+        rng: where to draw initial weights from; the seeded stream where None.
+
+    Attributes:
+        weight: `(out_features, in_features)`.
+        bias: `(out_features,)`, or None.
+
+    Example:
+        >>> Linear(3, 2)
+        Linear(3, 2)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        check_sizes("Linear", in_features=in_features, out_features=out_features)
+        self.in_features, self.out_features = in_features, out_features
+        shape = (out_features, in_features)
+        self.weight, self.bias = weight_and_bias(shape, out_features, bias, rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.linear`."""
+        return F.linear(x, self.weight, self.bias)
+
+
+class Flatten(Module):
+    """Join the axes from `start_axis` on into one: images `(n, c, h, w)` to `(n, c * h * w)`."""
+
+    def __init__(self, start_axis: int = 1) -> None:
+        self.start_axis = start_axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `Tensor.flatten`."""
+        return x.flatten(self.start_axis)
+
+
+class Dropout(Module):
+    """In training, set elements to 0 with probability `p`: see `functional.dropout`.
+
+    Args:
+        p: from 0 to 1.
+        rng: where to draw masks from; the seeded stream where None.
+    """
+
+    def __init__(self, p: float = 0.5, rng: np.random.Generator | None = None) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: got p={p}, wants a probability from 0 to 1")
+        self.p = p
+        self._rng = rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.dropout`, in training."""
+        return F.dropout(x, self.p, self.training, self._rng)

@@ -1,0 +1,658 @@
+"""Modules: what they hold, in which order, under which names, and how they begin."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Tensor, nn, optim
+from minidl import functional as F
+from minidl.backends import Backend
+from minidl.nn import init
+
+from .test_convolution import numbers
+
+
+def image(*shape: int) -> Tensor:
+    return Tensor(numbers(*shape).astype(np.float32))
+
+
+class Block(nn.Module):
+    """A module of one's own: a parameter, layers, a buffer, and a list of layers."""
+
+    def __init__(self, width: int, depth: int = 2) -> None:
+        self.width, self.depth = width, depth
+        self.scale = nn.Parameter(np.ones(width, np.float32))
+        self.first = nn.Linear(width, width)
+        self.steps = nn.Buffer(np.zeros((), np.int64))
+        self.rest = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.out = nn.Sequential(nn.ReLU(), nn.Dropout(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x) * self.scale
+        for layer in self.rest:
+            x = layer(x)
+        return self.out(x)
+
+
+BLOCK_NAMES = ["scale", "steps", "first.weight", "first.bias"]
+BLOCK_NAMES += ["rest.0.weight", "rest.0.bias", "rest.1.weight", "rest.1.bias"]
+
+
+# Layers do what their functions do
+
+POOLED, SEQUENCE, ROWS = (2, 4, 6, 5), (2, 4, 7), (3, 5)
+WITH_PARAMETERS = {
+    "Linear": (
+        nn.Linear(5, 2),
+        ROWS,
+        lambda m, x: F.linear(x, m.weight, m.bias),
+    ),
+    "Linear without bias": (
+        nn.Linear(5, 2, bias=False),
+        ROWS,
+        lambda m, x: F.linear(x, m.weight),
+    ),
+    "Conv1d": (
+        nn.Conv1d(4, 6, 3, 2, 1, 2, 2),
+        SEQUENCE,
+        lambda m, x: F.conv1d(x, m.weight, m.bias, 2, 1, 2, 2),
+    ),
+    "Conv2d": (
+        nn.Conv2d(4, 6, (3, 2), (2, 1), 1, (1, 2), 2),
+        POOLED,
+        lambda m, x: F.conv2d(x, m.weight, m.bias, (2, 1), 1, (1, 2), 2),
+    ),
+    "Conv2d same": (
+        nn.Conv2d(4, 6, 3, padding="same", bias=False),
+        POOLED,
+        lambda m, x: F.conv2d(x, m.weight, padding="same"),
+    ),
+    "ConvTranspose2d": (
+        nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2, dilation=2),
+        POOLED,
+        lambda m, x: F.conv_transpose2d(x, m.weight, m.bias, 2, 1, 1, 2, 2),
+    ),
+}
+PLAIN = {
+    "MaxPool2d": (
+        nn.MaxPool2d(3, 2, 1, 2, ceil_mode=True),
+        POOLED,
+        lambda x: F.max_pool2d(x, 3, 2, 1, 2, True),
+    ),
+    "AvgPool2d": (
+        nn.AvgPool2d(3, 2, 1, True, False),
+        POOLED,
+        lambda x: F.avg_pool2d(x, 3, 2, 1, True, False),
+    ),
+    "AvgPool2d divided": (
+        nn.AvgPool2d(2, divisor_override=3),
+        POOLED,
+        lambda x: F.avg_pool2d(x, 2, divisor_override=3),
+    ),
+    "GlobalAvgPool": (nn.GlobalAvgPool(), POOLED, F.global_avg_pool2d),
+    "GlobalAvgPool kept": (
+        nn.GlobalAvgPool(keepdims=True),
+        POOLED,
+        lambda x: F.global_avg_pool2d(x, True),
+    ),
+    "Flatten": (nn.Flatten(), POOLED, lambda x: x.reshape(2, -1)),
+    "Flatten from 2": (nn.Flatten(2), POOLED, lambda x: x.reshape(2, 4, -1)),
+    "ReLU": (nn.ReLU(), ROWS, F.relu),
+    "LeakyReLU": (nn.LeakyReLU(0.2), ROWS, lambda x: F.leaky_relu(x, 0.2)),
+    "GELU": (nn.GELU(), ROWS, F.gelu),
+    "GELU tanh": (nn.GELU("tanh"), ROWS, lambda x: F.gelu(x, "tanh")),
+    "SiLU": (nn.SiLU(), ROWS, F.silu),
+    "ELU": (nn.ELU(0.5), ROWS, lambda x: F.elu(x, 0.5)),
+    "Softplus": (nn.Softplus(2), ROWS, lambda x: F.softplus(x, 2)),
+    "Sigmoid": (nn.Sigmoid(), ROWS, F.sigmoid),
+    "Softmax": (nn.Softmax(0), ROWS, lambda x: F.softmax(x, 0)),
+    "LogSoftmax": (nn.LogSoftmax(), ROWS, F.log_softmax),
+    "Tanh": (nn.Tanh(), ROWS, lambda x: x.tanh()),
+    "Dropout in evaluation": (nn.Dropout(0.5).eval(), ROWS, lambda x: x),
+}
+LABELS, WEIGHT = np.array([0, 4, -1]), np.arange(1, 6, dtype=np.float32)
+SOFT = np.full(ROWS, 0.2, np.float32)
+LOSSES = {
+    "CrossEntropyLoss": (
+        nn.CrossEntropyLoss(WEIGHT, -1, "sum", 0.1),
+        LABELS,
+        lambda x, t: F.cross_entropy(x, t, WEIGHT, -1, "sum", 0.1),
+    ),
+    "NLLLoss": (
+        nn.NLLLoss(WEIGHT, -1, "none"),
+        LABELS,
+        lambda x, t: F.nll_loss(x, t, WEIGHT, -1, "none"),
+    ),
+    "MSELoss": (nn.MSELoss("sum"), SOFT, lambda x, t: F.mse_loss(x, t, "sum")),
+    "L1Loss": (nn.L1Loss("none"), SOFT, lambda x, t: F.l1_loss(x, t, "none")),
+    "BCEWithLogitsLoss": (
+        nn.BCEWithLogitsLoss(WEIGHT, WEIGHT, "sum"),
+        SOFT,
+        lambda x, t: F.binary_cross_entropy_with_logits(x, t, WEIGHT, WEIGHT, "sum"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITH_PARAMETERS)
+def test_layer_with_parameters_equals_its_function(name):
+    layer, shape, function = WITH_PARAMETERS[name]
+    x = image(*shape)
+    assert np.array_equal(layer(x).numpy(), function(layer, x).numpy())
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_layer_equals_its_function(name):
+    layer, shape, function = PLAIN[name]
+    x = image(*shape)
+    assert np.array_equal(layer(x).numpy(), function(x).numpy())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_module_equals_its_function(name):
+    layer, target, function = LOSSES[name]
+    x = image(*ROWS)
+    assert np.array_equal(layer(x, target).numpy(), function(x, target).numpy())
+
+
+def test_dropout_layer_equals_its_function_in_training():
+    x = image(*ROWS)
+    layer = nn.Dropout(0.4, rng=np.random.default_rng(5))
+    wanted = F.dropout(x, 0.4, rng=np.random.default_rng(5))
+    assert np.array_equal(layer(x).numpy(), wanted.numpy())
+
+
+def test_max_pool_layer_returns_indices_when_asked():
+    x = image(*POOLED)
+    values, places = nn.MaxPool2d(2, return_indices=True)(x)
+    wanted_values, wanted_places = F.max_pool2d(x, 2, return_indices=True)
+    assert np.array_equal(values.numpy(), wanted_values.numpy())
+    assert np.array_equal(places.numpy(), wanted_places.numpy())
+
+
+def test_every_layer_is_tested_above():
+    tested = {
+        type(case[0]).__name__
+        for table in (WITH_PARAMETERS, PLAIN, LOSSES)
+        for case in table.values()
+    }
+    layers = {
+        name
+        for name in nn.__all__
+        if isinstance(getattr(nn, name), type) and issubclass(getattr(nn, name), nn.Module)
+    }
+    containers = {"Module", "ModuleList", "Sequential"}
+    normal = {"BatchNorm1d", "BatchNorm2d", "LayerNorm", "GroupNorm", "Embedding"}
+    assert layers - containers - normal == tested
+
+
+# Order and names
+
+
+def test_parameters_and_buffers_come_in_definition_order():
+    block = Block(3)
+    assert [name for name, _ in block.named_parameters()] == [
+        name for name in BLOCK_NAMES if name != "steps"
+    ]
+    assert [name for name, _ in block.named_buffers()] == ["steps"]
+    assert list(block.state_dict()) == BLOCK_NAMES
+
+
+def test_parameter_order_is_the_same_in_every_process():
+    """DeZero keeps names in a set, whose order changes with PYTHONHASHSEED."""
+    script = (
+        "from tests.test_nn import Block; print([n for n, _ in Block(3).named_parameters()]);"
+        "print(sum(float(p.data.sum()) for p in __import__('minidl').nn.Linear(2, 2).parameters()) != 0)"
+    )
+    printed = set()
+    for seed in "01":
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        found = subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        printed.add(found.stdout)
+    assert len(printed) == 1
+
+
+def test_a_shared_parameter_is_trained_once_but_saved_under_both_names():
+    """As in PyTorch: weights travel, and an optimiser gets no parameter twice."""
+    net = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    net[1].weight = net[0].weight
+    assert [name for name, _ in net.named_parameters()] == ["0.weight"]
+    assert list(net.state_dict()) == ["0.weight", "1.weight"]
+    net.load_state_dict(net.state_dict())
+    optim.SGD(net.parameters())
+
+
+def test_state_dict_names_and_layouts_are_torch_s():
+    net = nn.Sequential(
+        nn.Conv2d(4, 6, (3, 2), groups=2),
+        nn.Sequential(nn.Conv1d(2, 5, 3), nn.ReLU()),
+        nn.ConvTranspose2d(4, 6, (3, 2), groups=2),
+        nn.Linear(7, 8),
+        nn.CrossEntropyLoss(np.ones(10)),
+    )
+    assert {name: array.shape for name, array in net.state_dict().items()} == {
+        "0.weight": (6, 2, 3, 2),
+        "0.bias": (6,),
+        "1.0.weight": (5, 2, 3),
+        "1.0.bias": (5,),
+        "2.weight": (4, 3, 3, 2),
+        "2.bias": (6,),
+        "3.weight": (8, 7),
+        "3.bias": (8,),
+        "4.weight": (10,),
+    }
+
+
+def test_sequential_can_be_indexed_and_sliced():
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    assert len(net) == 3
+    assert net[-1] is list(net)[2]
+    assert isinstance(net[:2], nn.Sequential)
+    assert net[:2][0] is net[0]
+
+
+def test_module_list_appends_under_the_next_number():
+    layers = nn.ModuleList([nn.Linear(1, 1)])
+    layers.append(nn.Linear(2, 2))
+    assert [name for name, _ in layers.named_parameters()][2:] == ["1.weight", "1.bias"]
+
+
+def test_a_plain_list_of_modules_is_refused():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.layers = [nn.Linear(1, 1)]
+
+    with pytest.raises(TypeError, match="Net.layers is a list that holds modules .*ModuleList"):
+        list(Net().parameters())
+
+
+def test_a_misspelt_attribute_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="wieght"):
+        _ = nn.Linear(1, 1).wieght
+
+
+# Training, freezing, moving
+
+
+def test_train_and_eval_reach_every_module():
+    block = Block(3)
+    assert block.eval() is block
+    assert not any(module.training for module in block.modules())
+    block.train()
+    assert all(module.training for module in block.modules())
+
+
+def test_zero_grad_forgets_all_gradients():
+    block = Block(3)
+    block(minidl.ones((2, 3))).sum().backward()
+    assert all(p.grad is not None for p in block.parameters())
+    block.zero_grad()
+    assert all(p.grad is None for p in block.parameters())
+
+
+def test_frozen_parameters_get_no_gradient():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    net[0].requires_grad_(False)
+    net(minidl.ones((2, 3))).sum().backward()
+    assert [p.grad is None for p in net.parameters()] == [True, True, False, False]
+    net.requires_grad_()
+    net(minidl.ones((2, 3))).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def kernel_calls(monkeypatch: pytest.MonkeyPatch, net: nn.Module, x: Tensor) -> dict[str, int]:
+    """Count the kernels that run in a backward."""
+    loss, calls = net(x).sum(), {"gather_windows": 0, "scatter_windows": 0}
+    for name in calls:
+        kernel = getattr(x.backend, name)
+
+        def count(*args, name=name, kernel=kernel):
+            calls[name] += 1
+            return kernel(*args)
+
+        monkeypatch.setattr(x.backend, name, count)
+    loss.backward()
+    monkeypatch.undo()
+    return calls
+
+
+def test_backward_does_no_work_for_what_needs_no_gradient(monkeypatch):
+    """A convolution's weight gradient gathers windows, its input gradient scatters them."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))
+    x = image(1, 1, 7, 7)
+    both = kernel_calls(monkeypatch, net, x)
+    assert both == {"gather_windows": 2, "scatter_windows": 1}  # none for the images
+    net[0].requires_grad_(False)
+    head_alone = kernel_calls(monkeypatch, net, x)
+    assert head_alone == {"gather_windows": 1, "scatter_windows": 0}
+    net.requires_grad_(False)
+    net[0].requires_grad_()
+    first_alone = kernel_calls(monkeypatch, net, x)
+    assert first_alone == {"gather_windows": 1, "scatter_windows": 1}
+
+
+def test_to_dtype_changes_floats_alone():
+    block = Block(3).to(dtype="float64")
+    kinds = {name: array.dtype for name, array in block.state_dict().items()}
+    assert kinds.pop("steps") == np.int64
+    assert set(kinds.values()) == {np.dtype(np.float64)}
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+@pytest.mark.parametrize("rule", [optim.SGD, optim.Adam], ids=["SGD", "Adam"])
+def test_an_optimiser_keeps_its_hold_on_parameters_that_are_moved(rule, stepped):
+    options = {"momentum": 0.9} if rule is optim.SGD else {}
+    moved, stayed = nn.Linear(3, 2), nn.Linear(3, 2)
+    stayed.load_state_dict(moved.state_dict())
+    optimisers = [rule(net.parameters(), lr=0.1, **options) for net in (moved, stayed)]
+    before = list(moved.parameters())
+    for phase in range(1 + stepped):
+        if phase == stepped:
+            moved.to("guarded")
+        for net, optimiser in zip((moved, stayed), optimisers, strict=True):
+            optimiser.zero_grad()
+            x = minidl.ones((4, 3), device=next(net.parameters()).device)
+            (net(x) ** 2).sum().backward()
+            optimiser.step()
+    assert all(a is b for a, b in zip(moved.parameters(), before, strict=True))
+    assert moved.weight.device == "guarded"
+    for name, array in stayed.state_dict().items():
+        np.testing.assert_allclose(moved.state_dict()[name], array, rtol=1e-6)
+
+
+def test_an_optimiser_goes_on_after_a_change_of_dtype():
+    net = nn.Linear(3, 2)
+    adam = optim.Adam(net.parameters())
+    for dtype in (np.float32, np.float64):
+        net.to(dtype=dtype)
+        adam.zero_grad()
+        net(minidl.ones((4, 3), dtype=dtype)).sum().backward()
+        adam.step()
+    state = adam.state_dict()["state"][0]
+    assert state["mean"].dtype == state["square"].dtype == net.weight.dtype == np.float64
+
+
+# Saving and loading
+
+
+def test_state_dict_round_trip():
+    one, other = Block(3), Block(3)
+    other.load_state_dict(one.state_dict())
+    for name, array in one.state_dict().items():
+        assert np.array_equal(other.state_dict()[name], array), name
+
+
+def test_state_dict_is_a_copy():
+    layer = nn.Linear(2, 2)
+    layer.state_dict()["weight"][...] = 7
+    assert not (layer.weight.numpy() == 7).any()
+
+
+def test_loading_casts_to_the_parameter_s_float_dtype():
+    layer = nn.Linear(2, 1)
+    layer.load_state_dict({"weight": np.ones((1, 2)), "bias": np.zeros(1, np.int64)})
+    assert layer.weight.dtype == layer.bias.dtype == np.float32
+
+
+def test_loading_lists_every_mismatch_and_changes_nothing():
+    net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    before = net.state_dict()
+    state = {
+        "0.weight": np.full((3, 2), 7.0),
+        "0.bias": np.ones(4),
+        "1.weight": np.ones((1, 3), complex),
+        "head.weight": np.ones(1),
+    }
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        net.load_state_dict(state)
+    assert str(caught.value).splitlines()[1:] == [
+        "  1.bias: missing",
+        "  head.weight: not expected",
+        "  0.bias: got shape (4,), wants (3,)",
+        "  1.weight: got dtype complex128, wants float32",
+    ]
+    for name, array in net.state_dict().items():
+        assert np.array_equal(array, before[name])
+
+
+def test_loading_without_strict_takes_what_is_in_both():
+    net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    before = net.state_dict()
+    net.load_state_dict({"0.weight": np.ones((3, 2)), "other": np.ones(1)}, strict=False)
+    assert (net[0].weight.numpy() == 1).all()
+    assert np.array_equal(net[1].weight.numpy(), before["1.weight"])
+    with pytest.raises(ValueError, match=r"0\.weight: got shape \(2, 2\), wants \(3, 2\)"):
+        net.load_state_dict({"0.weight": np.ones((2, 2))}, strict=False)
+
+
+def test_loading_between_forward_and_backward_is_noticed():
+    layer = nn.Linear(2, 1)
+    loss = (layer(minidl.ones((1, 2), dtype="float32") * layer.bias) ** 2).sum()
+    layer.load_state_dict(layer.state_dict())
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
+# Words
+
+REPRS = {
+    "Linear(3, 2)": nn.Linear(3, 2),
+    "Linear(3, 2, bias=False)": nn.Linear(3, 2, bias=False),
+    "Conv1d(4, 8, 5, padding=2)": nn.Conv1d(4, 8, 5, padding=2),
+    "Conv2d(3, 32, 3)": nn.Conv2d(3, 32, 3),
+    "Conv2d(4, 8, (3, 1), stride=2, padding='valid', dilation=(1, 2), groups=2, bias=False)": (
+        nn.Conv2d(4, 8, (3, 1), 2, "valid", (1, 2), 2, False)
+    ),
+    "ConvTranspose2d(8, 4, 3, stride=2, padding=1, output_padding=1)": (
+        nn.ConvTranspose2d(8, 4, 3, 2, 1, 1)
+    ),
+    "MaxPool2d(2)": nn.MaxPool2d(2),
+    "MaxPool2d(3, stride=2, padding=1, dilation=2, return_indices=True, ceil_mode=True)": (
+        nn.MaxPool2d(3, 2, 1, 2, True, True)
+    ),
+    "AvgPool2d((2, 1), count_include_pad=False, divisor_override=3)": (
+        nn.AvgPool2d((2, 1), count_include_pad=False, divisor_override=3)
+    ),
+    "GlobalAvgPool()": nn.GlobalAvgPool(),
+    "GlobalAvgPool(keepdims=True)": nn.GlobalAvgPool(True),
+    "Flatten()": nn.Flatten(),
+    "Flatten(start_axis=2)": nn.Flatten(2),
+    "Dropout()": nn.Dropout(),
+    "Dropout(p=0.2)": nn.Dropout(0.2),
+    "ReLU()": nn.ReLU(),
+    "LeakyReLU(negative_slope=0.2)": nn.LeakyReLU(0.2),
+    "GELU(approximate='tanh')": nn.GELU("tanh"),
+    "SiLU()": nn.SiLU(),
+    "ELU(alpha=0.5)": nn.ELU(0.5),
+    "Softplus(beta=2)": nn.Softplus(2),
+    "Sigmoid()": nn.Sigmoid(),
+    "Softmax(axis=1)": nn.Softmax(1),
+    "LogSoftmax()": nn.LogSoftmax(),
+    "Tanh()": nn.Tanh(),
+    "CrossEntropyLoss(weight=Tensor(5,), label_smoothing=0.1)": (
+        nn.CrossEntropyLoss(WEIGHT, label_smoothing=0.1)
+    ),
+    "NLLLoss(ignore_index=-1)": nn.NLLLoss(ignore_index=-1),
+    "MSELoss(reduction='sum')": nn.MSELoss("sum"),
+    "L1Loss()": nn.L1Loss(),
+    "BCEWithLogitsLoss(pos_weight=Tensor(5,))": nn.BCEWithLogitsLoss(pos_weight=WEIGHT),
+}
+
+
+@pytest.mark.parametrize("text", REPRS)
+def test_repr_shows_how_the_layer_was_made(text):
+    assert repr(REPRS[text]) == text
+
+
+def test_repr_of_nested_modules_is_indented():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)))
+    assert repr(net) == (
+        "Sequential(\n"
+        "  (0): Conv2d(3, 4, 3)\n"
+        "  (1): Sequential(\n"
+        "    (0): ReLU()\n"
+        "    (1): MaxPool2d(2)\n"
+        "  )\n"
+        ")"
+    )
+
+
+def test_repr_shows_the_arguments_of_one_s_own_module():
+    assert repr(Block(3, depth=1)).splitlines()[0] == "Block(3, depth=1"
+
+
+def test_repr_takes_an_array_as_an_argument():
+    class Scaled(nn.Module):
+        def __init__(self, factors: np.ndarray | None = None) -> None:
+            self.factors = factors
+
+    assert repr(Scaled()) == "Scaled()"
+    assert repr(Scaled(np.array([1, 2]))) == "Scaled(factors=array([1, 2]))"
+
+
+def test_an_error_says_which_layer_it_came_from():
+    net = nn.Sequential(nn.Flatten(), nn.Sequential(nn.ReLU(), nn.Linear(11, 2)))
+    with pytest.raises(ValueError, match="^linear: got an input of 12 features") as caught:
+        net(minidl.ones((1, 3, 2, 2)))
+    assert caught.value.__notes__ == ["in layer '1.1', Linear(11, 2)"]
+
+
+def test_an_error_of_a_layer_alone_names_it_without_a_place():
+    with pytest.raises(ValueError, match="^conv2d: got an input of 1 channels") as caught:
+        nn.Conv2d(3, 4, 3)(minidl.ones((1, 1, 5, 5)))
+    assert caught.value.__notes__ == ["in layer Conv2d(3, 4, 3)"]
+
+
+def test_notes_of_others_on_an_error_are_kept():
+    class Careful(nn.Module):
+        def __init__(self) -> None:
+            self.inner = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                return self.inner(x)
+            except ValueError as error:
+                error.add_note("while trying")
+                raise
+
+    with pytest.raises(ValueError, match="^linear") as caught:
+        nn.Sequential(Careful())(minidl.ones((1, 4)))
+    assert caught.value.__notes__ == ["in layer '0.inner', Linear(3, 2)", "while trying"]
+
+
+def test_a_module_without_forward_says_so():
+    with pytest.raises(NotImplementedError, match="^ModuleList does not define forward"):
+        nn.ModuleList()(1)
+
+
+# Initial weights
+
+
+@pytest.mark.parametrize(
+    ("make", "fan_in"),
+    [
+        (lambda **o: nn.Linear(300, 400, **o), 300),
+        (lambda **o: nn.Conv1d(40, 200, 5, groups=2, **o), 20 * 5),
+        (lambda **o: nn.Conv2d(32, 128, (3, 5), **o), 32 * 15),
+        (lambda **o: nn.ConvTranspose2d(128, 32, 3, groups=4, **o), 8 * 9),
+    ],
+    ids=["Linear", "Conv1d", "Conv2d", "ConvTranspose2d"],
+)
+def test_default_weights_are_uniform_within_one_over_the_root_of_fan_in(make, fan_in):
+    """PyTorch's default: the bound is exact, the first two moments are those of that bound."""
+    layer, bound = make(rng=np.random.default_rng(0)), 1 / math.sqrt(fan_in)
+    weight = layer.weight.numpy().astype(np.float64)
+    assert 0.99 * bound < np.abs(weight).max() <= bound * (1 + 1e-6)
+    assert abs(weight.mean()) < 4 * bound / math.sqrt(3 * weight.size)
+    assert weight.var() == pytest.approx(bound**2 / 3, rel=0.03)
+    bias = layer.bias.numpy().astype(np.float64)
+    assert np.abs(bias).max() <= bound * (1 + 1e-6)
+    assert bias.var() == pytest.approx(bound**2 / 3, rel=0.5)
+
+
+def test_one_seed_gives_one_network():
+    states = []
+    for _ in range(2):
+        minidl.manual_seed(11)
+        states.append(Block(3).state_dict())
+    for name, array in states[0].items():
+        assert np.array_equal(array, states[1][name])
+    assert not np.array_equal(Block(3).state_dict()["first.weight"], states[0]["first.weight"])
+
+
+def test_an_explicit_generator_leaves_the_seeded_stream_alone():
+    minidl.manual_seed(1)
+    wanted = nn.Linear(2, 2).weight.numpy()
+    minidl.manual_seed(1)
+    nn.Linear(5, 5, rng=np.random.default_rng(0))
+    assert np.array_equal(nn.Linear(2, 2).weight.numpy(), wanted)
+
+
+SHAPE = (60, 20, 3, 3)  # fan_in = 180, fan_out = 540
+FANS = {"fan_in": 180, "fan_out": 540}
+STANDARD_DEVIATIONS = {
+    "uniform_": (lambda x, rng: init.uniform_(x, -2, 2, rng), 4 / math.sqrt(12)),
+    "normal_": (lambda x, rng: init.normal_(x, 0, 0.3, rng), 0.3),
+    "xavier_uniform_": (lambda x, rng: init.xavier_uniform_(x, 2, rng), 2 * math.sqrt(2 / 720)),
+    "xavier_normal_": (lambda x, rng: init.xavier_normal_(x, 2, rng), 2 * math.sqrt(2 / 720)),
+    **{
+        f"kaiming_{kind}_ {mode} {nonlinearity}": (
+            lambda x, rng, fill=fill, mode=mode, nonlinearity=nonlinearity: fill(
+                x, 0.5, mode, nonlinearity, rng
+            ),
+            gain / math.sqrt(FANS[mode]),
+        )
+        for kind, fill in (("uniform", init.kaiming_uniform_), ("normal", init.kaiming_normal_))
+        for mode in FANS
+        for nonlinearity, gain in (("relu", math.sqrt(2)), ("leaky_relu", math.sqrt(2 / 1.25)))
+    },
+}
+
+
+@pytest.mark.parametrize("name", STANDARD_DEVIATIONS)
+def test_init_follows_its_formula(name):
+    fill, std = STANDARD_DEVIATIONS[name]
+    x = minidl.zeros(SHAPE, dtype="float64")
+    assert fill(x, np.random.default_rng(0)) is x
+    assert x.numpy().std() == pytest.approx(std, rel=0.02)
+    assert abs(x.numpy().mean()) < 4 * std / math.sqrt(x.size)
+    if "uniform" in name:
+        assert np.abs(x.numpy()).max() == pytest.approx(std * math.sqrt(3), rel=0.01)
+
+
+def test_init_with_constants():
+    assert (init.constant_(minidl.zeros(3), 2.5).numpy() == 2.5).all()
+    assert (init.ones_(minidl.zeros(3)).numpy() == 1).all()
+    assert (init.zeros_(minidl.ones(3)).numpy() == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("nonlinearity", "gain"),
+    [("linear", 1), ("sigmoid", 1), ("tanh", 5 / 3), ("relu", math.sqrt(2)), ("selu", 0.75)],
+)
+def test_gain_makes_up_for_the_activation(nonlinearity, gain):
+    assert init.calculate_gain(nonlinearity) == gain
+
+
+def test_init_on_a_device_draws_the_same_numbers(device):
+    x = init.normal_(minidl.zeros((3, 4), device=device), rng=np.random.default_rng(0))
+    wanted = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    assert np.array_equal(x.numpy(), wanted)
+
+
+def test_backend_has_no_kernel_that_counting_misses():
+    """`kernel_calls` counts by these names; should they change, it would count nothing."""
+    assert hasattr(Backend, "gather_windows")
+    assert hasattr(Backend, "scatter_windows")
