@@ -26,20 +26,32 @@ from minidl.training import accuracy, confusion_matrix, load_weights, save_weigh
 
 
 # %% What can be chosen
-def whole(text: str) -> int:
-    """Read a whole number from 1, or make argparse say what is wrong."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
+def number(kind: type, least: float, words: str):
+    """Make a reader of numbers for argparse, which says what is wrong with others."""
+
+    def read(text: str) -> float:
+        try:
+            if least <= (value := kind(text)) < float("inf"):
+                return value
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"{text!r} is no {words}")
+
+    return read
 
 
+count = number(int, 1, "whole number from 1")
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which pictures")
 parser.add_argument("--data-dir", type=Path, help="where CIFAR-10 is, as archive or folder")
-parser.add_argument("--epochs", type=whole, help="passes over the data (toy: 3, cifar10: 10)")
-parser.add_argument("--batch-size", type=whole, default=64, help="pictures per step")
-parser.add_argument("--lr", type=float, default=1e-3, help="Adam's learning rate")
-parser.add_argument("--seed", type=int, default=0, help="of initial weights and shuffling")
+parser.add_argument("--epochs", type=count, help="passes over the data (toy: 3, cifar10: 10)")
+parser.add_argument("--batch-size", type=count, default=64, help="pictures per step")
+parser.add_argument(
+    "--lr", type=number(float, 1e-12, "number above 0"), default=1e-3, help="Adam's learning rate"
+)
+parser.add_argument(
+    "--seed", type=number(int, 0, "whole number from 0"), default=0, help="of weights and batches"
+)
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
 parser.add_argument("--quick", action="store_true", help="few pictures, one epoch: seconds")
 parser.add_argument("--out", type=Path, default=Path("out/ch06"), help="folder for the results")
@@ -47,10 +59,14 @@ args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 epochs = args.epochs or (1 if args.quick else 10 if args.data == "cifar10" else 3)
 
 # %% The data: 32 x 32 pixels, three colours, ten classes
-if args.data == "cifar10":
-    train, test = load_cifar10(args.data_dir, download=args.data_dir is None)
-else:
-    train, test = load_toy10()
+try:
+    minidl.zeros(1, device=args.device)  # a missing GPU is better known before a download
+    if args.data == "cifar10":
+        train, test = load_cifar10(args.data_dir, download=args.data_dir is None)
+    else:
+        train, test = load_toy10()
+except (OSError, ValueError, RuntimeError) as error:
+    parser.error(str(error))
 if args.quick:
     train, test = train.first(1024), test.first(256)
 print(f"{len(train.labels):,} pictures to learn from, {len(test.labels):,} to be tested on")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,15 +58,15 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
         FileNotFoundError: there is no such file.
         ValueError: it is no `.npz` file, is damaged, or holds anything but plain arrays.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array, not a state dict")
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zipfile.error, KeyError) as error:
-        raise ValueError(
-            f"load_weights: {path} is no .npz file of plain arrays, or is damaged ({error}); "
-            "save it again with save_weights"
-        ) from error
+    with open(path, "rb") as file:
+        try:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.lib.npyio.NpzFile):
+                return {name: archive[name] for name in archive.files}
+            problem: object = "it holds a single array"
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile, KeyError, zlib.error) as error:
+            problem = error
+    raise ValueError(
+        f"load_weights: {path} is no .npz file of plain arrays, or is damaged ({problem}); "
+        "save it again with save_weights"
+    )

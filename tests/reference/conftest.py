@@ -1,0 +1,3 @@
+"""`make.py` needs PyTorch, which running the tests must not."""
+
+collect_ignore = ["make.py"]

@@ -1,0 +1,168 @@
+"""Side by side with PyTorch, where it is installed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Tensor, nn, optim
+from minidl import functional as F
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+
+from .reference import make  # noqa: E402 - only where torch is there
+from .reference.cases import FAMILIES, load  # noqa: E402
+
+pytestmark = pytest.mark.oracle
+
+STEPS, BATCH = 20, 64
+
+
+def minidl_net() -> nn.Sequential:
+    """The reference network of chapter 6, layer for layer."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(64, 64, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(1024, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+    )
+
+
+def torch_net() -> torch.nn.Sequential:
+    layers = torch.nn
+    return layers.Sequential(
+        layers.Conv2d(3, 32, 3),
+        layers.ReLU(),
+        layers.MaxPool2d(2),
+        layers.Conv2d(32, 64, 3),
+        layers.ReLU(),
+        layers.MaxPool2d(2),
+        layers.Conv2d(64, 64, 3),
+        layers.ReLU(),
+        layers.Flatten(),
+        layers.Linear(1024, 64),
+        layers.ReLU(),
+        layers.Linear(64, 10),
+    )
+
+
+@pytest.fixture(scope="module")
+def batches() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(STEPS, BATCH, 3, 32, 32))
+    return images, rng.integers(0, 10, (STEPS, BATCH))
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [("float32", 1e-4), ("float64", 1e-9)])
+def test_first_20_losses_of_the_reference_network_agree(dtype, tol, batches):
+    torch.set_num_threads(1)
+    theirs = torch_net().to(getattr(torch, dtype))
+    ours = minidl_net().to(dtype=dtype)
+    ours.load_state_dict({name: array.numpy() for name, array in theirs.state_dict().items()})
+    our_adam = optim.Adam(ours.parameters(), lr=1e-3)
+    their_adam = torch.optim.Adam(theirs.parameters(), lr=1e-3)
+    found, wanted = [], []
+    for images, labels in zip(*batches, strict=True):
+        images = images.astype(dtype)
+        loss = F.cross_entropy(ours(Tensor(images)), labels)
+        our_adam.zero_grad()
+        loss.backward()
+        our_adam.step()
+        found.append(loss.item())
+        loss = torch.nn.functional.cross_entropy(
+            theirs(torch.from_numpy(images)), torch.from_numpy(labels)
+        )
+        their_adam.zero_grad()
+        loss.backward()
+        their_adam.step()
+        wanted.append(loss.item())
+    assert len(found) == STEPS
+    assert wanted[-1] != wanted[0]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=tol)
+
+
+def test_the_reference_network_has_torch_s_names_and_shapes():
+    theirs = {name: tuple(t.shape) for name, t in torch_net().state_dict().items()}
+    ours = {name: array.shape for name, array in minidl_net().state_dict().items()}
+    assert list(ours.items()) == list(theirs.items())
+    assert sum(p.size for p in minidl_net().parameters()) == 122_570
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "optim"])
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_stored_answers_are_what_pytorch_says_today(family):
+    stored, fresh = load(family), make.answers(family)
+    assert stored.keys() == fresh.keys()
+    for name, array in fresh.items():
+        np.testing.assert_allclose(stored[name], array, rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (lambda: nn.Linear(400, 300), lambda: torch.nn.Linear(400, 300)),
+        (lambda: nn.Conv2d(64, 64, 3, groups=2), lambda: torch.nn.Conv2d(64, 64, 3, groups=2)),
+        (
+            lambda: nn.ConvTranspose2d(64, 32, 3),
+            lambda: torch.nn.ConvTranspose2d(64, 32, 3),
+        ),
+    ],
+    ids=["Linear", "Conv2d", "ConvTranspose2d"],
+)
+def test_default_weights_are_drawn_from_torch_s_distribution(ours, theirs):
+    """Sorted, two samples of one uniform distribution lie on each other."""
+    torch.manual_seed(0)
+    minidl.manual_seed(0)
+    mine = np.sort(ours().weight.numpy().ravel())
+    reference = np.sort(theirs().weight.detach().numpy().ravel())
+    assert mine.shape == reference.shape
+    assert np.abs(mine - reference).max() < 0.02 * reference[-1]
+
+
+SPECIAL = np.array([-1e4, -1000.0, -90.0, -20.0, -1.0, -0.0, 0.0, 1e-8, 1.0, 20.0, 90.0, 1e4])
+
+
+@pytest.mark.parametrize(
+    "op",
+    ["relu", "leaky_relu", "elu", "sigmoid", "softplus", "silu", "gelu", "softmax", "log_softmax"],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_activations_agree_at_the_ends_of_their_range(op, dtype):
+    x = Tensor(SPECIAL.astype(dtype), requires_grad=True)
+    theirs = torch.tensor(SPECIAL.astype(dtype), requires_grad=True)
+    found, wanted = getattr(F, op)(x), None
+    options = {"dim": -1} if "softmax" in op else {}
+    wanted = getattr(torch.nn.functional, op)(theirs, **options)
+    found.sum().backward()
+    wanted.sum().backward()
+    tol = 1e-6 if dtype is np.float32 else 1e-8  # softplus is a line there beyond 20
+    np.testing.assert_allclose(found.numpy(), wanted.detach().numpy(), rtol=tol, atol=tol)
+    np.testing.assert_allclose(x.grad.numpy(), theirs.grad.numpy(), rtol=tol, atol=tol)
+
+
+@pytest.mark.parametrize("fill", [0.0, -np.inf, np.nan])
+def test_max_pooling_of_equal_pixels_picks_torch_s(fill):
+    images = np.full((1, 2, 6, 5), fill, np.float32)
+    images[0, 1, ::2, ::3] = np.nan
+    ours = F.max_pool2d(Tensor(images), 3, 2, 1, return_indices=True)
+    theirs = torch.nn.functional.max_pool2d(torch.from_numpy(images), 3, 2, 1, return_indices=True)
+    for found, wanted in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+
+
+@pytest.mark.parametrize("op", ["conv2d", "max_pool2d", "avg_pool2d"])
+def test_an_empty_batch_has_torch_s_shape(op):
+    arguments = [np.zeros((0, 3, 8, 7), np.float32)]
+    arguments += [np.zeros((4, 3, 3, 3), np.float32)] if op == "conv2d" else [3]
+    ours = [Tensor(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    theirs = [torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    assert getattr(F, op)(*ours).shape == tuple(getattr(torch.nn.functional, op)(*theirs).shape)

@@ -1,0 +1,122 @@
+"""Every chapter runs as a learner would run it: as a script, from another folder."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minidl import models
+from minidl.training import load_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted((ROOT / "chapters").glob("ch*.py"))
+CIFAR10_CNN = ROOT / "chapters" / "ch06_cifar10_cnn.py"
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    """No screen, and a folder for generated data that only these tests share."""
+    datasets = str(tmp_path_factory.mktemp("datasets"))
+    return os.environ | {"MPLBACKEND": "Agg", "MINIDL_DATASETS": datasets}
+
+
+@pytest.fixture
+def run(environment, tmp_path):
+    def run_chapter(chapter, *arguments):
+        command = [sys.executable, "-W", "error", str(chapter), *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+
+    return run_chapter
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_runs_quickly_from_another_folder(chapter, run):
+    done = run(chapter, "--quick")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert re.search(r"^result: ", done.stdout, re.MULTILINE)
+    for path in re.findall(r"^picture: (.+)$", done.stdout, re.MULTILINE):
+        assert Path(path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_chapter_6_gives_the_same_result_for_the_same_seed(run):
+    def losses(*arguments):
+        done = run(CIFAR10_CNN, "--quick", *arguments)
+        return re.findall(r"loss ([\d.]+), accuracy ([\d.]+)", done.stdout)
+
+    assert losses("--seed", "1") == losses("--seed", "1") != losses("--seed", "2")
+
+
+def test_chapter_6_saves_weights_that_load_into_the_reference_network(run, tmp_path):
+    run(CIFAR10_CNN, "--quick", "--out", "here")
+    model = models.cifar10_cnn()
+    model.load_state_dict(load_weights(tmp_path / "here" / "weights.npz"))
+    assert sum(p.size for p in model.parameters()) == 122_570
+
+
+def test_chapter_6_builds_the_reference_network():
+    """The chapter spells the network out; the library has it ready. They must not drift apart."""
+    text = CIFAR10_CNN.read_text(encoding="utf-8")
+    built = text.partition("model = ")[2].partition(").to(")[0] + ")"
+    from minidl import nn
+
+    rng = np.random.default_rng(0)
+    names = {"nn": nn, "rng": rng, "len": len, "train": type("", (), {"classes": range(10)})}
+    assert repr(eval(built, names)) == repr(models.cifar10_cnn())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "mnist"], "argument --data: invalid choice: 'mnist'"),
+        (["--epochs", "0"], "argument --epochs: '0' is no whole number from 1"),
+        (["--epochs", "-3"], "argument --epochs: '-3' is no whole number from 1"),
+        (["--batch-size", "x"], "argument --batch-size: 'x' is no whole number from 1"),
+        (["--lr", "fast"], "argument --lr: 'fast' is no number above 0"),
+        (["--lr", "0"], "argument --lr: '0' is no number above 0"),
+        (["--lr", "nan"], "argument --lr: 'nan' is no number above 0"),
+        (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+        (["--speed", "9"], "unrecognized arguments: --speed 9"),
+        (["--seed", "-1"], "argument --seed: '-1' is no whole number from 0"),
+        (["--data", "cifar10", "--data-dir", "nowhere"], "nowhere"),
+    ],
+)
+def test_chapter_6_says_which_flag_is_wrong(arguments, message, run):
+    done = run(CIFAR10_CNN, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+def test_chapter_6_stopped_by_ctrl_c_says_what_is_kept(environment, tmp_path):
+    command = [sys.executable, str(CIFAR10_CNN), "--quick", "--epochs", "1000", "--out", "kept"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch 1:"):
+                break
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        output = process.stdout.read()
+    assert process.returncode == 130
+    assert re.search(r"stopped in epoch \d+; epoch \d+ is in .*weights\.npz", output)
+    assert load_weights(tmp_path / "kept" / "weights.npz")
+
+
+@pytest.mark.slow
+def test_chapter_6_keeps_its_promise_on_the_toy_pictures(run):
+    done = run(CIFAR10_CNN)
+    accuracy = re.search(r"^result: test accuracy ([\d.]+)%", done.stdout, re.MULTILINE)
+    assert accuracy is not None
+    assert float(accuracy[1]) > 90

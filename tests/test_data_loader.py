@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+
+import minidl
+from minidl.data import DataLoader, ImageSet, Normalize
+
+
+def labels_of(loader):
+    return [y.numpy().tolist() for _, y in loader]
+
+
+def test_a_loader_covers_every_example_once_in_order():
+    x, y = np.arange(10.0).reshape(5, 2), np.arange(5)
+    batches = list(DataLoader(x, y, batch_size=2))
+    assert [b[1].numpy().tolist() for b in batches] == [[0, 1], [2, 3], [4]]
+    np.testing.assert_array_equal(np.concatenate([b[0].numpy() for b in batches]), x)
+    assert batches[0][1].dtype == np.int64
+    assert batches[0][0].dtype == np.float64
+
+
+def test_drop_last_leaves_out_the_smaller_batch():
+    loader = DataLoader(np.arange(5), np.arange(5), batch_size=2, drop_last=True)
+    assert len(loader) == 2
+    assert labels_of(loader) == [[0, 1], [2, 3]]
+
+
+def test_len_counts_the_batches():
+    assert len(DataLoader(np.arange(5), batch_size=2)) == 3
+    assert len(DataLoader(np.arange(4), batch_size=2)) == 2
+
+
+def test_shuffling_draws_a_new_order_each_pass_and_keeps_pairs_together():
+    x = np.arange(100)
+    loader = DataLoader(x, 10 * x, batch_size=7, shuffle=True, rng=np.random.default_rng(0))
+    first, second = (
+        [(a, b) for xs, ys in loader for a, b in zip(xs.numpy(), ys.numpy(), strict=True)]
+        for _ in range(2)
+    )
+    assert first != second
+    assert sorted(first) == sorted(second) == [(i, 10 * i) for i in range(100)]
+
+
+def test_the_same_seed_gives_the_same_batches():
+    def orders():
+        minidl.manual_seed(3)
+        loader = DataLoader(np.arange(50), np.arange(50), shuffle=True, batch_size=8)
+        return labels_of(loader), labels_of(loader)
+
+    assert orders() == orders()
+
+
+def test_the_transform_gets_whole_batches_of_the_first_array():
+    seen = []
+
+    def transform(batch):
+        seen.append(batch.shape)
+        return batch * 2
+
+    (x, y), _ = DataLoader(np.ones((5, 3)), np.ones(5), batch_size=3, transform=transform)
+    assert seen == [(3, 3), (2, 3)]
+    assert (x.numpy() == 2).all()
+    assert (y.numpy() == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "message"),
+    [
+        ([], {}, r"lengths \[\]"),
+        ([np.ones(3), np.ones(4)], {}, r"lengths \[3, 4\]"),
+        ([np.ones(0)], {}, r"lengths \[0\]"),
+        ([np.ones(3)], {"batch_size": 0}, "batch_size=0"),
+        ([np.ones(3)], {"batch_size": 2.0}, r"batch_size=2\.0"),
+        ([np.ones(3)], {"batch_size": True}, "batch_size=True"),
+    ],
+)
+def test_a_loader_refuses_what_it_cannot_cut(arrays, options, message):
+    with pytest.raises(ValueError, match=r"DataLoader: got .*" + message):
+        DataLoader(*arrays, **options)
+
+
+def test_normalised_images_have_mean_0_and_deviation_1_per_channel():
+    images = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8)).astype(np.uint8)
+    images[:, 1] //= 4
+    out = Normalize.fit(images)(images)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out.mean((0, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(out.std((0, 2, 3)), 1, atol=1e-5)
+
+
+def test_fitted_statistics_are_those_of_the_pixels():
+    images = np.random.default_rng(1).integers(0, 256, (7, 3, 5, 4)).astype(np.uint8)
+    fitted = Normalize.fit(images)
+    np.testing.assert_allclose(fitted.mean, images.mean((0, 2, 3)))
+    np.testing.assert_allclose(fitted.std, images.std((0, 2, 3)))
+
+
+def test_normalise_refuses_floats_and_other_channels():
+    fitted = Normalize(np.zeros(3), np.ones(3))
+    with pytest.raises(ValueError, match=r"Normalize: got float32 images .* wants uint8"):
+        fitted(np.zeros((1, 3, 2, 2), np.float32))
+    with pytest.raises(ValueError, match=r"shape \(1, 1, 2, 2\), wants uint8 \(n, 3, h, w\)"):
+        fitted(np.zeros((1, 1, 2, 2), np.uint8))
+
+
+def test_normalise_refuses_a_channel_without_spread():
+    with pytest.raises(ValueError, match=r"Normalize: got mean=.* above 0"):
+        Normalize.fit(np.zeros((2, 3, 4, 4), np.uint8))
+
+
+def test_first_takes_images_and_labels_alike():
+    images = ImageSet(np.zeros((5, 3, 2, 2), np.uint8), np.arange(5), ("a", "b"))
+    few = images.first(2)
+    assert (len(few.images), few.labels.tolist(), few.classes) == (2, [0, 1], ("a", "b"))

@@ -1,0 +1,137 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import minidl
+from minidl import models, nn
+from minidl.inspect import plots, summary
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_summary_counts_the_cifar10_cnn_as_by_hand():
+    table = summary(models.cifar10_cnn(), (3, 32, 32))
+    assert [layer.output_shape for layer in table.layers if layer.kind == "Conv2d"] == [
+        (32, 30, 30),
+        (64, 13, 13),
+        (64, 4, 4),
+    ]
+    assert [layer.parameters for layer in table.layers if layer.parameters] == [
+        3 * 32 * 9 + 32,
+        32 * 64 * 9 + 64,
+        64 * 64 * 9 + 64,
+        1024 * 64 + 64,
+        64 * 10 + 10,
+    ]
+    assert table.parameters == 122_570
+    assert table.multiply_adds == (
+        30 * 30 * 32 * 27 + 13 * 13 * 64 * 288 + 4 * 4 * 64 * 576 + 1024 * 64 + 64 * 10
+    )
+
+
+def test_summary_counts_grouped_and_transposed_convolutions():
+    net = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.ConvTranspose2d(8, 2, 2, stride=2))
+    grouped, transposed = summary(net, (4, 6, 6)).layers
+    assert grouped.multiply_adds == 4 * 4 * 8 * 2 * 9
+    assert transposed.output_shape == (2, 8, 8)
+    assert transposed.multiply_adds == 4 * 4 * 8 * 2 * 4
+
+
+def test_summary_counts_the_rows_of_a_linear_layer():
+    (layer,) = summary(nn.Linear(3, 5), (7, 3)).layers
+    assert (layer.output_shape, layer.multiply_adds, layer.name) == ((7, 5), 7 * 15, "")
+
+
+def test_summary_counts_shared_parameters_once():
+    layer = nn.Linear(3, 3)
+    table = summary(nn.Sequential(layer, nn.ReLU(), layer), (3,))
+    assert [row.parameters for row in table.layers] == [12, 0, 0]
+    assert table.multiply_adds == 18
+
+
+def test_summary_leaves_modes_and_random_numbers_alone():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(), nn.Linear(3, 2))
+    model[1].eval()
+    before = minidl.manual_seed(0).bit_generator.state
+    summary(model, (3,))
+    assert [module.training for module in model.modules()] == [True, True, False, True]
+    assert minidl.random.generator().bit_generator.state == before
+
+
+def test_summary_keeps_the_modes_when_the_network_fails():
+    model = nn.Sequential(nn.Linear(3, 3))
+    with pytest.raises(ValueError, match="linear: got an input of 4 features"):
+        summary(model, (4,))
+    assert model.training
+
+
+def test_the_table_lines_up():
+    lines = str(summary(models.cifar10_cnn(), (3, 32, 32))).splitlines()
+    assert lines[0].split() == ["layer", "kind", "output", "parameters", "multiply-adds"]
+    assert lines[-1].split() == ["total", "122,570", "4,548,608"]
+    assert len({len(line) for line in lines[1:]}) == 1
+
+
+def test_training_curves_draw_percentages_over_epochs():
+    figure = plots.training_curves(
+        {"train_loss": [2.0, 1.0], "test_loss": [2.1, 1.5], "test_accuracy": [0.1, 0.5]}
+    )
+    losses, accuracies = figure.axes
+    assert [line.get_label() for line in losses.lines] == ["training", "test"]
+    np.testing.assert_array_equal(accuracies.lines[0].get_xydata(), [[1, 10], [2, 50]])
+    assert (accuracies.get_xlabel(), accuracies.get_ylabel()) == ("epoch", "right answers (%)")
+
+
+def test_the_confusion_matrix_is_drawn_in_percent_of_the_truth():
+    figure = plots.confusion_matrix(np.array([[3, 1], [0, 0]]), ["cat", "dog"])
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["75", "25"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
+    assert "75.0%" in axes.get_title()
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 3, 3), (9, 1, 5, 5), (2, 8, 3, 3)])
+def test_kernels_are_drawn_within_their_range(shape):
+    weight = np.random.default_rng(0).standard_normal(shape)
+    figure = plots.kernels(weight)
+    drawn = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert len(drawn) == shape[0]
+    assert all(0 <= tile.min() <= tile.max() <= 1 for tile in drawn)
+
+
+def test_kernels_of_zeros_are_grey():
+    figure = plots.kernels(np.zeros((1, 3, 2, 2)))
+    assert (figure.axes[0].images[0].get_array() == 0.5).all()
+
+
+def test_feature_maps_share_one_scale():
+    figure = plots.feature_maps(np.stack([np.zeros((4, 4)), np.full((4, 4), 7.0)]))
+    assert {axes.images[0].get_clim() for axes in figure.axes if axes.images} == {(0.0, 7.0)}
+
+
+def test_images_carry_their_captions():
+    figure = plots.images(np.zeros((3, 3, 8, 8), np.uint8), ["a", "b", "c"], columns=2)
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", ""]
+
+
+def test_save_makes_the_folder_and_closes_the_figure(tmp_path):
+    path = plots.save(plots.kernels(np.ones((1, 3, 2, 2))), tmp_path / "a" / "b.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert plt.get_fignums() == []
+
+
+def test_show_does_nothing_without_a_screen():
+    plots.show()
+
+
+def test_observers_see_every_module_and_go_when_the_block_ends():
+    seen = []
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    with nn.observe(lambda module, inputs, output: seen.append(type(module).__name__)):
+        net(minidl.ones((1, 2)))
+    net(minidl.ones((1, 2)))
+    assert seen == ["Linear", "ReLU", "Sequential"]

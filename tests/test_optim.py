@@ -1,0 +1,261 @@
+"""Update rules against PyTorch's stored trajectories; memory, state, and clipping."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Tensor, nn, optim
+
+from .reference.cases import (
+    CLIPPING,
+    GROUP_LR,
+    MAX_NORM,
+    OPTIMISERS,
+    PARAMETERS,
+    STEPS,
+    load,
+    slope,
+)
+
+STORED = load("optim")
+
+
+def start(dtype: type = np.float64, device: str = "cpu") -> list[Tensor]:
+    arrays = [STORED[f"start/{i}"].astype(dtype) for i in range(len(PARAMETERS))]
+    return [Tensor(a, device=device, requires_grad=True) for a in arrays]
+
+
+def make(name: str, parameters: list[Tensor]) -> optim.Optimizer:
+    rule, options = OPTIMISERS[name]
+    groups = [{"params": parameters[:1]}, {"params": parameters[1:], "lr": GROUP_LR}]
+    return getattr(optim, rule)(groups, **options)
+
+
+def descend(optimiser: optim.Optimizer, parameters: list[Tensor], steps: range) -> None:
+    for step in steps:
+        for p in parameters:
+            p.grad = slope(p.detach(), step)
+        optimiser.step()
+
+
+def values(parameters: list[Tensor]) -> list[np.ndarray]:
+    return [p.numpy() for p in parameters]
+
+
+# Trajectories
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_rule_follows_pytorch_step_by_step(name, device):
+    parameters = start(device=device)
+    optimiser = make(name, parameters)
+    for step in range(STEPS):
+        descend(optimiser, parameters, range(step, step + 1))
+        for i, found in enumerate(values(parameters)):
+            wanted = STORED[f"{name}/{i}"][step]
+            np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12, err_msg=f"{step}")
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_rule_stays_in_float32(name, device):
+    parameters = start(np.float32, device)
+    optimiser = make(name, parameters)
+    for group in optimiser.param_groups:
+        group["lr"] = np.float64(group["lr"])  # a schedule computed with NumPy
+    descend(optimiser, parameters, range(STEPS))
+    for i, p in enumerate(parameters):
+        assert p.dtype == np.float32
+        np.testing.assert_allclose(p.numpy(), STORED[f"{name}/{i}"][-1], rtol=1e-3, atol=1e-3)
+    for entries in optimiser.state_dict()["state"].values():
+        assert {v.dtype for k, v in entries.items() if k != "step"} <= {np.dtype(np.float32)}
+
+
+def test_learning_rate_may_be_changed_between_steps():
+    p = Tensor(1.0, requires_grad=True)
+    sgd = optim.SGD([p], lr=0.5)
+    sgd.param_groups[0]["lr"] = 0.25
+    p.grad = minidl.ones(())
+    sgd.step()
+    assert p.item() == 0.75
+
+
+def test_centred_rmsprop_survives_a_gradient_that_never_changes():
+    """Its variance is 0, and rounding can make it negative: PyTorch's square root is then NaN."""
+    p = Tensor(np.linspace(0.1, 3, 50, dtype=np.float32), requires_grad=True)
+    rule = optim.RMSprop([p], alpha=0.5, centered=True)
+    for _ in range(60):
+        p.grad = Tensor(np.linspace(0.1, 3, 50, dtype=np.float32))
+        rule.step()
+    assert np.isfinite(p.numpy()).all()
+
+
+# Memory
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_steps_are_in_place_and_allocate_nothing(name):
+    size = 100_000
+    p = Tensor(np.ones(size, np.float32), requires_grad=True)
+    rule, options = OPTIMISERS[name]
+    optimiser = getattr(optim, rule)([p], **options)
+    p.grad = minidl.ones(size)
+    optimiser.step()
+    array, kept = p.data, {k: v for k, v in optimiser.state[id(p)].items() if k != "step"}
+    tracemalloc.start()
+    try:
+        optimiser.step()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < p.data.nbytes / 4, f"{peak} bytes for a parameter of {p.data.nbytes}"
+    assert p.data is array
+    assert all(optimiser.state[id(p)][key] is value for key, value in kept.items())
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_gradients_are_left_as_they_are(name):
+    parameters = start()
+    optimiser = make(name, parameters)
+    for step in range(3):
+        gradients = [slope(p.detach(), step) for p in parameters]
+        before = values(gradients)
+        for p, gradient in zip(parameters, gradients, strict=True):
+            p.grad = gradient
+        optimiser.step()
+        assert all(np.array_equal(g.numpy(), b) for g, b in zip(gradients, before, strict=True))
+        assert all(p.grad is g for p, g in zip(parameters, gradients, strict=True))
+
+
+def test_a_backward_that_needs_old_weights_raises_after_a_step():
+    w = Tensor([1.0, 2.0], requires_grad=True)
+    loss = (w * w).sum()
+    w.grad = minidl.ones(2)
+    optim.SGD([w], lr=0.1).step()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
+# Which parameters
+
+
+def test_parameters_without_a_gradient_are_passed_over():
+    a, b = Tensor([1.0], requires_grad=True), Tensor([1.0], requires_grad=True)
+    adam = optim.Adam([a, b], weight_decay=0.5)
+    a.grad = minidl.ones(1)
+    adam.step()
+    assert a.item() != 1
+    assert b.item() == 1
+    assert list(adam.state_dict()["state"]) == [0]
+
+
+@pytest.mark.parametrize("rule", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop])
+def test_a_parameter_frozen_after_its_gradient_came_stays(rule):
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    net(minidl.ones((3, 2))).sum().backward()
+    net[0].requires_grad_(False)
+    before = net.state_dict()
+    rule(net.parameters(), lr=0.1, weight_decay=0.1).step()
+    after = net.state_dict()
+    changed = {name for name in after if not np.array_equal(after[name], before[name])}
+    assert changed == {"1.weight", "1.bias"}
+
+
+def test_a_step_without_any_gradient_raises():
+    w = Tensor([1.0], requires_grad=True)
+    with pytest.raises(RuntimeError, match=r"^Adam.step: no parameter has a gradient; call loss"):
+        optim.Adam([w]).step()
+
+
+def test_zero_grad_forgets_gradients():
+    w = Tensor([1.0], requires_grad=True)
+    w.grad = minidl.ones(1)
+    optim.SGD([w]).zero_grad()
+    assert w.grad is None
+
+
+def test_a_group_s_options_win_over_the_defaults():
+    a, b = Tensor([1.0], requires_grad=True), Tensor([1.0], requires_grad=True)
+    sgd = optim.SGD([{"params": [a]}, {"params": b, "lr": 0.5}], lr=0.25)
+    assert [group["lr"] for group in sgd.param_groups] == [0.25, 0.5]
+
+
+# State
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_loaded_optimiser_goes_on_bit_by_bit(name, device):
+    straight = start(np.float32, device)
+    descend(make(name, straight), straight, range(STEPS))
+
+    first = start(np.float32, device)
+    before = make(name, first)
+    descend(before, first, range(7))
+    saved = before.state_dict()
+    second = [Tensor(p.numpy(), device=device, requires_grad=True) for p in first]
+    descend(before, first, range(7, 9))  # what was saved must not move with it
+    rule, _ = OPTIMISERS[name]
+    after = getattr(optim, rule)([{"params": second[:1]}, {"params": second[1:]}])
+    after.load_state_dict(saved)
+    descend(after, second, range(7, STEPS))
+    for wanted, found in zip(values(straight), values(second), strict=True):
+        assert np.array_equal(found, wanted)
+
+
+def test_a_state_that_does_not_fit_is_refused_and_nothing_changed():
+    small, large = [Tensor(np.ones(n), requires_grad=True) for n in (2, 3)]
+    adam = optim.Adam([large], lr=0.5)
+    for p in (small, large):
+        p.grad = minidl.ones(p.shape, dtype="float64")
+    adam.step()
+    before = adam.state_dict()
+    other = optim.Adam([small])
+    other.step()
+    with pytest.raises(ValueError, match=r"state 0 has shapes .*\(2,\).*, wants \(3,\)"):
+        adam.load_state_dict(other.state_dict())
+    after = adam.state_dict()
+    assert after["groups"] == before["groups"]
+    assert np.array_equal(after["state"][0]["mean"], before["state"][0]["mean"])
+
+
+def test_the_state_of_another_rule_is_refused():
+    p = Tensor([1.0], requires_grad=True)
+    with pytest.raises(ValueError, match=r"^SGD.load_state_dict: .* another kind of optimiser"):
+        optim.SGD([p]).load_state_dict(optim.Adam([p]).state_dict())
+
+
+# Clipping
+
+
+@pytest.mark.parametrize("name", CLIPPING)
+def test_clipping_equals_pytorch(name, device):
+    parameters = start(device=device)
+    for p in parameters:
+        p.grad = slope(p.detach(), 0)
+    total = optim.clip_grad_norm_(parameters, MAX_NORM, CLIPPING[name])
+    assert isinstance(total, float)
+    assert total == pytest.approx(float(STORED[f"clip {name}/total"]), rel=1e-12)
+    for i, p in enumerate(parameters):
+        np.testing.assert_allclose(p.grad.numpy(), STORED[f"clip {name}/{i}"], rtol=1e-12)
+
+
+def test_clipping_leaves_small_gradients_and_missing_ones_alone():
+    a, b = Tensor([3.0], requires_grad=True), Tensor([4.0], requires_grad=True)
+    a.grad = Tensor([0.5])
+    assert optim.clip_grad_norm_([a, b], 1.0) == 0.5
+    assert a.grad.numpy().tolist() == [0.5]
+    assert optim.clip_grad_norm_([b], 1.0) == 0
+    assert optim.clip_grad_norm_(a, 1.0, math.inf) == 0.5
+
+
+def test_clipping_writes_to_no_other_gradient():
+    """DeZero's add gives both inputs one array, which clipping then scales twice."""
+    a, b = Tensor([1.0], requires_grad=True), Tensor([1.0], requires_grad=True)
+    (a + b).sum().backward()
+    optim.clip_grad_norm_([a, b], 0.1)
+    norm = math.hypot(a.grad.item(), b.grad.item())
+    assert norm == pytest.approx(0.1, rel=1e-4)
