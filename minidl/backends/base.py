@@ -237,7 +237,7 @@ class Backend:
         return self.xp.where(mask, values, values.dtype.type(0))
 
     def index_add(self, target: Array, index: Any, values: Array) -> None:
-        """Do `target[index] += values` in place, repeated indices counting as often as they come."""
+        """Do `target[index] += values` in place; repeated indices count each time."""
         raise NotImplementedError
 
 

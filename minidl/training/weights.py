@@ -61,9 +61,12 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
     with open(path, "rb") as file:
         try:
             archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.lib.npyio.NpzFile):
-                return {name: archive[name] for name in archive.files}
             problem: object = "it holds a single array"
+            if isinstance(archive, np.lib.npyio.NpzFile):
+                state = {name: archive[name] for name in archive.files}
+                if all(isinstance(value, np.ndarray) for value in state.values()):
+                    return state
+                problem = "it holds something else"  # NumPy hands over other members as bytes
         except (ValueError, EOFError, OSError, zipfile.BadZipFile, KeyError, zlib.error) as error:
             problem = error
     raise ValueError(
