@@ -295,12 +295,29 @@ def test_no_gradient_is_computed_that_nobody_wants(monkeypatch):
     assert bias.grad is not None
 
 
+def test_no_gradient_is_computed_for_a_frozen_bias(monkeypatch):
+    x = Tensor(numbers(1, 2, 3, 3), requires_grad=True)
+    out = F.conv2d(x, Tensor(numbers(2, 2, 2, 2)), Tensor(np.zeros(2)))
+    upstream = Tensor(np.ones(out.shape))
+    monkeypatch.setattr(Tensor, "sum", None)  # what a bias's gradient takes
+    out.backward(upstream)
+    assert x.grad is not None
+
+
 def test_second_gradients_are_not_lost_when_only_the_input_requires_one(device):
     x = Tensor(numbers(1, 1, 3, 3), device=device, requires_grad=True)
     out = F.conv2d(x, Tensor(numbers(1, 1, 2, 2, seed=1), device=device))
     (slope,) = minidl.grad((out * out * out).sum(), x, create_graph=True)
     (curvature,) = minidl.grad(slope.sum(), x)
     assert curvature.numpy().any()
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_same_padding_of_an_even_kernel_puts_the_odd_pixel_last(axis, device):
+    x = np.arange(1.0, 4).reshape((1, 1, 3, 1) if axis == 2 else (1, 1, 1, 3))
+    weight = np.array([1.0, 10]).reshape((1, 1, 2, 1) if axis == 2 else (1, 1, 1, 2))
+    out = F.conv2d(Tensor(x, device=device), Tensor(weight, device=device), padding="same")
+    assert out.numpy().ravel().tolist() == [21, 32, 3]
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 6])

@@ -152,6 +152,17 @@ def test_cross_entropy_of_a_masked_class_that_is_not_the_label_is_finite(device)
     assert x.grad.numpy().tolist() == [[-0.5, 0, 0.5]]
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_ignored_example_costs_nothing_however_wrong_it_is(smoothing, device):
+    x = Tensor([[-math.inf, 0.0], [0.0, 0.0]], device=device, requires_grad=True)
+    loss = F.cross_entropy(x[1:], [0], label_smoothing=smoothing)
+    both = F.cross_entropy(x, [-100, 0], label_smoothing=smoothing)
+    assert both.item() == pytest.approx(loss.item())
+    if not smoothing:  # smoothing asks for the gradient of -inf itself, which is NaN
+        both.backward()
+        assert x.grad.numpy().tolist() == [[0, 0], [-0.5, 0.5]]
+
+
 @pytest.mark.parametrize("reduction", ["sum", "none"])
 def test_labels_that_are_all_ignored_cost_nothing(reduction, device):
     x = Tensor(numbers(2, 3), device=device, requires_grad=True)

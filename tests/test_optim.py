@@ -206,6 +206,15 @@ def test_a_loaded_optimiser_goes_on_bit_by_bit(name, device):
         assert np.array_equal(found, wanted)
 
 
+def test_scratch_memory_is_not_saved():
+    p = Tensor([1.0], requires_grad=True)
+    rule = optim.RMSprop([p], weight_decay=0.1, momentum=0.9, centered=True)
+    p.grad = minidl.ones(1)
+    rule.step()
+    saved = rule.state_dict()["state"][0]
+    assert set(saved) == {"step", "square", "mean", "velocity"}
+
+
 def test_a_state_that_does_not_fit_is_refused_and_nothing_changed():
     small, large = [Tensor(np.ones(n), requires_grad=True) for n in (2, 3)]
     adam = optim.Adam([large], lr=0.5)

@@ -24,7 +24,10 @@ class ModuleList(Module):
     def append(self, module: Module) -> None:
         """Add a module at the end, named by its place."""
         if not isinstance(module, Module):
-            raise TypeError(f"{type(self).__name__}: got a {type(module).__name__}, wants a Module")
+            raise TypeError(
+                f"{type(self).__name__}: got {module!r:.80}, wants a Module, made, "
+                "such as nn.ReLU(), where nn.ReLU is a class and F.relu a function"
+            )
         setattr(self, str(len(self)), module)
 
     def __len__(self) -> int:

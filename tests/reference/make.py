@@ -66,7 +66,7 @@ def optimisers() -> Arrays:
         optimiser = getattr(torch.optim, rule)(groups, **options)
         paths: list[list[np.ndarray]] = [[] for _ in tensors]
         for step in range(STEPS):
-            for tensor, path in zip(tensors, paths, strict=True):
+            for tensor in tensors:
                 tensor.grad = slope(tensor.detach(), step)
             optimiser.step()
             for tensor, path in zip(tensors, paths, strict=True):
