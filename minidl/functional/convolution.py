@@ -190,7 +190,7 @@ def _convolve(
         return (
             _transpose_convolve(gradient, weight, windows, groups) if x.requires_grad else None,
             _weight_gradient(x, gradient, windows, groups) if weight.requires_grad else None,
-            gradient.sum((0, 2, 3)) if bias is not None and bias.requires_grad else None,
+            gradient.sum(2).sum(2).sum(0) if bias is not None and bias.requires_grad else None,
         )
 
     backend, n, d = x.backend, x.shape[0], weight.shape[0]

@@ -1,0 +1,516 @@
+"""Wrong calls say who was called, what they got, what they want, and the usual cause."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Tensor, nn, optim
+from minidl import functional as F
+from minidl.backends import cupy_backend
+from minidl.nn import init
+
+
+def ones(*shape: int, dtype: str = "float32", device: str = "cpu") -> Tensor:
+    return minidl.ones(shape, dtype=dtype, device=device)
+
+
+def trained(*shape: int) -> Tensor:
+    return ones(*shape).requires_grad_()
+
+
+IMAGES, KERNELS, LOGITS = ones(2, 3, 8, 8), ones(4, 3, 3, 3), ones(4, 10)
+
+# What is wrong: the call, the kind of error, and what its text must say.
+WRONG_CALLS = {
+    # Convolution
+    "a single image": (
+        lambda: F.conv2d(ones(3, 8, 8), KERNELS),
+        ValueError,
+        r"conv2d: got shape \(3, 8, 8\), wants \(n, c, h, w\); a single image needs expand_dims",
+    ),
+    "images as an array": (
+        lambda: F.conv2d(np.ones((2, 3, 8, 8)), KERNELS),
+        TypeError,
+        "conv2d: got a ndarray, wants a Tensor",
+    ),
+    "weight as an array": (
+        lambda: F.conv2d(IMAGES, np.ones((4, 3, 3, 3), np.float32)),
+        TypeError,
+        "conv2d: got a ndarray as weight, wants a Tensor",
+    ),
+    "uint8 images": (
+        lambda: F.conv2d(Tensor(np.zeros((1, 3, 8, 8), np.uint8)), KERNELS),
+        TypeError,
+        r"conv2d: got dtype uint8, wants float32 or float64; .* scaled first, for example x / 255",
+    ),
+    "channels that do not fit": (
+        lambda: F.conv2d(ones(2, 1, 8, 8), KERNELS),
+        ValueError,
+        r"conv2d: got an input of 1 channels, shape \(2, 1, 8, 8\), and a weight of shape "
+        r"\(4, 3, 3, 3\) for 3 channels",
+    ),
+    "groups that do not divide": (
+        lambda: F.conv2d(IMAGES, ones(4, 1, 3, 3), groups=3),
+        ValueError,
+        "in 3 group.*output channels divisible by groups",
+    ),
+    "no groups": (
+        lambda: F.conv2d(IMAGES, KERNELS, groups=0),
+        ValueError,
+        "conv2d: got groups=0, wants a whole number from 1",
+    ),
+    "a bias of the inputs' size": (
+        lambda: F.conv2d(IMAGES, KERNELS, ones(3)),
+        ValueError,
+        r"conv2d: got a bias of shape \(3,\), wants \(4,\)",
+    ),
+    "a kernel larger than the image": (
+        lambda: F.conv2d(ones(2, 3, 2, 8), KERNELS),
+        ValueError,
+        "window spans 3 pixels but the padded image has only 2.*too small for this many layers",
+    ),
+    "a dilated kernel larger than the image": (
+        lambda: F.conv2d(IMAGES, KERNELS, dilation=4),
+        ValueError,
+        "window spans 9 pixels but the padded image has only 8",
+    ),
+    "stride 0": (
+        lambda: F.conv2d(IMAGES, KERNELS, stride=0),
+        ValueError,
+        "conv2d: got stride=0, wants a whole number from 1",
+    ),
+    "a fractional stride": (
+        lambda: F.conv2d(IMAGES, KERNELS, stride=1.5),
+        ValueError,
+        r"conv2d: got stride=1\.5, wants a whole number from 1",
+    ),
+    "negative padding": (
+        lambda: F.conv2d(IMAGES, KERNELS, padding=-1),
+        ValueError,
+        "conv2d: got padding=-1, wants a whole number from 0",
+    ),
+    "three strides": (
+        lambda: F.conv2d(IMAGES, KERNELS, stride=(1, 1, 1)),
+        ValueError,
+        r"conv2d: got stride=\(1, 1, 1\), wants .* or a pair of them \(height, width\)",
+    ),
+    "an unknown padding": (
+        lambda: F.conv2d(IMAGES, KERNELS, padding="full"),
+        ValueError,
+        "conv2d: got padding='full', wants a number, a pair, 'same' or 'valid'",
+    ),
+    "same padding with a stride": (
+        lambda: F.conv2d(IMAGES, KERNELS, stride=2, padding="same"),
+        ValueError,
+        "padding='same' wants stride 1, got stride=2",
+    ),
+    "two dtypes": (
+        lambda: F.conv2d(ones(2, 3, 8, 8, dtype="float64"), KERNELS),
+        TypeError,
+        r"conv2d: got input with dtype float64 and weight with dtype float32; move .* \.to\(\)",
+    ),
+    "two devices": (
+        lambda: F.conv2d(ones(2, 3, 8, 8, device="guarded"), KERNELS),
+        TypeError,
+        r"conv2d: got input with device guarded and weight with device cpu; move .* model\.to\(\)",
+    ),
+    "images for a sequence": (
+        lambda: F.conv1d(IMAGES, ones(4, 3, 3)),
+        ValueError,
+        r"conv1d: got shapes \(2, 3, 8, 8\) and \(4, 3, 3\), wants \(n, c, length\)",
+    ),
+    "output_padding of a whole stride": (
+        lambda: F.conv_transpose2d(IMAGES, ones(3, 4, 3, 3), stride=2, output_padding=2),
+        ValueError,
+        "conv_transpose2d: got output_padding=2, wants less than stride=2",
+    ),
+    "padding that leaves no output": (
+        lambda: F.conv_transpose2d(ones(1, 3, 1, 1), ones(3, 4, 2, 2), padding=1),
+        ValueError,
+        "conv_transpose2d: got padding=1, which cuts off all of the output",
+    ),
+    "a convolution's weight for its transpose": (
+        lambda: F.conv_transpose2d(IMAGES, KERNELS),
+        ValueError,
+        r"conv_transpose2d: got an input of 3 channels, .* for 4",
+    ),
+    # Pooling
+    "padding over half the window": (
+        lambda: F.max_pool2d(IMAGES, 2, padding=2),
+        ValueError,
+        "max_pool2d: got padding=2 with kernel_size=2.*at most half the window",
+    ),
+    "windows of padding alone": (
+        lambda: F.max_pool2d(ones(1, 1, 1, 9), 2, 1, padding=1, dilation=2),
+        ValueError,
+        "max_pool2d: .* a window could see nothing but padding",
+    ),
+    "a window larger than the image": (
+        lambda: F.avg_pool2d(IMAGES, 9),
+        ValueError,
+        "avg_pool2d: the window spans 9 pixels but the padded image has only 8",
+    ),
+    "a window of no pixels": (
+        lambda: F.max_pool2d(IMAGES, 0),
+        ValueError,
+        "max_pool2d: got kernel_size=0, wants a whole number from 1",
+    ),
+    "a divisor of 0": (
+        lambda: F.avg_pool2d(IMAGES, 2, divisor_override=0),
+        ValueError,
+        "avg_pool2d: got divisor_override=0, wants 1 or more",
+    ),
+    "pooling of vectors": (
+        lambda: F.global_avg_pool2d(LOGITS),
+        ValueError,
+        r"global_avg_pool2d: got shape \(4, 10\), wants \(n, c, h, w\)",
+    ),
+    # Linear, activations, dropout
+    "images that were not flattened": (
+        lambda: F.linear(IMAGES, ones(10, 192)),
+        ValueError,
+        r"linear: got an input of 8 features, shape \(2, 3, 8, 8\), .* flattened first",
+    ),
+    "integers into a linear layer": (
+        lambda: F.linear(Tensor([[1, 2, 3]]), ones(10, 3)),
+        TypeError,
+        "linear: got dtype int64, wants float32 or float64",
+    ),
+    "integers into an activation": (
+        lambda: F.silu(Tensor([1, 2])),
+        TypeError,
+        "silu: got dtype int64, wants float32 or float64",
+    ),
+    "a list into an activation": (
+        lambda: F.relu([1.0, 2.0]),
+        TypeError,
+        "relu: got a list, wants a Tensor",
+    ),
+    "a softmax over no such axis": (
+        lambda: F.softmax(LOGITS, 2),
+        ValueError,
+        r"softmax: got axis 2 for shape \(4, 10\)",
+    ),
+    "softplus with beta 0": (
+        lambda: F.softplus(LOGITS, 0),
+        ValueError,
+        "softplus: got beta=0, wants more than 0",
+    ),
+    "an unknown approximation": (
+        lambda: F.gelu(LOGITS, "erf"),
+        ValueError,
+        "gelu: got approximate='erf', wants 'none' or 'tanh'",
+    ),
+    "dropout of 20 percent, written 20": (
+        lambda: F.dropout(LOGITS, 20),
+        ValueError,
+        "dropout: got p=20, wants a probability from 0 to 1",
+    ),
+    "dropout of uint8 images": (
+        lambda: F.dropout(Tensor(np.zeros(4, np.uint8))),
+        TypeError,
+        "dropout: got dtype uint8, wants float32 or float64",
+    ),
+    "a seed in place of a generator": (
+        lambda: F.dropout(LOGITS, rng=0),
+        TypeError,
+        r"rng=0: wants a numpy\.random\.Generator",
+    ),
+    # Losses
+    "label -1": (
+        lambda: F.cross_entropy(LOGITS, np.array([0, 1, -1, 2])),
+        ValueError,
+        r"cross_entropy: got label -1 at \(2,\), wants 0 to 9 for 10 classes",
+    ),
+    "label 10 of 10 classes": (
+        lambda: F.cross_entropy(LOGITS, np.array([10, 1, 1, 2])),
+        ValueError,
+        r"cross_entropy: got label 10 at \(0,\), wants 0 to 9 .*are labels counted from 1",
+    ),
+    "one-hot labels": (
+        lambda: F.cross_entropy(LOGITS, np.eye(10, dtype=np.int64)[:4]),
+        ValueError,
+        r"cross_entropy: .* labels of shape \(4, 10\), wants labels of shape \(4,\): .* one-hot",
+    ),
+    "float labels": (
+        lambda: F.cross_entropy(LOGITS, np.array([0.0, 1.0, 2.0, 3.0])),
+        ValueError,
+        r"cross_entropy: .* float targets of shape \(4,\); wants probabilities .*integer labels",
+    ),
+    "labels for another batch": (
+        lambda: F.nll_loss(LOGITS, np.zeros(3, np.int64)),
+        ValueError,
+        r"nll_loss: got scores of shape \(4, 10\) and labels of shape \(3,\)",
+    ),
+    "float labels for nll_loss": (
+        lambda: F.nll_loss(LOGITS, np.zeros(4, np.float32)),
+        TypeError,
+        "nll_loss: got labels of dtype float32, wants integers",
+    ),
+    "labels on another device": (
+        lambda: F.cross_entropy(ones(4, 10, device="guarded"), np.zeros(4, np.int64)),
+        TypeError,
+        r"cross_entropy: got an input on 'guarded' and .* on 'cpu'; move it with \.to\('guarded'\)",
+    ),
+    "weights for other classes": (
+        lambda: F.cross_entropy(LOGITS, np.zeros(4, np.int64), np.ones(9)),
+        ValueError,
+        r"cross_entropy: got weights of shape \(9,\), wants \(10,\)",
+    ),
+    "label smoothing of 10 percent, written 10": (
+        lambda: F.cross_entropy(LOGITS, np.zeros(4, np.int64), label_smoothing=10),
+        ValueError,
+        "cross_entropy: got label_smoothing=10, wants from 0 to 1",
+    ),
+    "scores without classes": (
+        lambda: F.cross_entropy(ones(4), np.zeros(4, np.int64)),
+        ValueError,
+        r"cross_entropy: got scores of shape \(4,\), wants \(n, classes\)",
+    ),
+    "logits as an array": (
+        lambda: F.cross_entropy(np.ones((4, 10)), np.zeros(4, np.int64)),
+        TypeError,
+        "cross_entropy: got a ndarray, wants a Tensor",
+    ),
+    "an empty batch": (
+        lambda: F.cross_entropy(ones(0, 10), np.zeros(0, np.int64)),
+        ValueError,
+        "cross_entropy: got an empty batch, or only labels to ignore: nothing to average",
+    ),
+    "an empty batch of numbers": (
+        lambda: F.mse_loss(ones(0, 3), np.ones((0, 3))),
+        ValueError,
+        r"mse_loss: got an empty batch, shape \(0, 3\), which has no mean",
+    ),
+    "an unknown reduction": (
+        lambda: F.cross_entropy(LOGITS, np.zeros(4, np.int64), reduction="avg"),
+        ValueError,
+        "cross_entropy: got reduction='avg', wants 'mean', 'sum' or 'none'",
+    ),
+    "predictions (n, 1) against targets (n,)": (
+        lambda: F.mse_loss(ones(4, 1), np.ones(4)),
+        ValueError,
+        r"mse_loss: got an input of shape \(4, 1\) and a target of shape \(4,\), wants equal",
+    ),
+    "labels for binary cross-entropy": (
+        lambda: F.binary_cross_entropy_with_logits(LOGITS, np.ones(4)),
+        ValueError,
+        r"binary_cross_entropy_with_logits: .* \(4, 10\) and a target of shape \(4,\)",
+    ),
+    # Layers
+    "a layer of no features": (
+        lambda: nn.Linear(0, 10),
+        ValueError,
+        "Linear: got in_features=0, wants a whole number from 1",
+    ),
+    "a layer of half a channel": (
+        lambda: nn.Conv2d(3, 16.5, 3),
+        ValueError,
+        r"Conv2d: got out_channels=16\.5, wants a whole number from 1",
+    ),
+    "a layer whose groups do not divide": (
+        lambda: nn.Conv2d(3, 4, 3, groups=2),
+        ValueError,
+        "Conv2d: got 3 input and 4 output channels in 2 groups, wants both divisible",
+    ),
+    "a pooling layer of stride 0": (
+        lambda: nn.MaxPool2d(2, 0),
+        ValueError,
+        "MaxPool2d: got stride=0, wants a whole number from 1",
+    ),
+    "a dropout layer of p -1": (
+        lambda: nn.Dropout(-1),
+        ValueError,
+        "Dropout: got p=-1, wants a probability from 0 to 1",
+    ),
+    "a function in a Sequential": (
+        lambda: nn.Sequential(nn.Linear(2, 2), F.relu),
+        TypeError,
+        r"Sequential: got <function relu .*>, wants a Module, made, such as nn\.ReLU\(\)",
+    ),
+    "a class in a Sequential": (
+        lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU),
+        TypeError,
+        r"Sequential: got <class .*ReLU'>, wants a Module, made, such as nn\.ReLU\(\)",
+    ),
+    "a wrong state": (
+        lambda: nn.Linear(2, 2).load_state_dict({"weight": np.ones((3, 2))}),
+        ValueError,
+        r"Linear\.load_state_dict: .* another network\?\n  bias: missing\n  weight: got shape",
+    ),
+    "weights of integers": (
+        lambda: nn.Linear(2, 2).to(dtype="int32"),
+        TypeError,
+        r"Linear\.to: got dtype int32, wants float32 or float64",
+    ),
+    "an unknown activation's gain": (
+        lambda: init.calculate_gain("relu6"),
+        ValueError,
+        "calculate_gain: got 'relu6', wants one of",
+    ),
+    "an unknown mode of initialisation": (
+        lambda: init.kaiming_normal_(ones(2, 2), mode="fan"),
+        ValueError,
+        "init: got mode='fan', wants 'fan_in' or 'fan_out'",
+    ),
+    "the fan of a bias": (
+        lambda: init.xavier_uniform_(ones(3)),
+        ValueError,
+        r"init: got shape \(3,\), wants a weight \(out, in, \.\.\.\)",
+    ),
+    # Optimisers
+    "no parameters": (
+        lambda: optim.SGD([]),
+        ValueError,
+        r"SGD: got no parameters \(was parameters\(\) used up before\?\)",
+    ),
+    "one tensor": (
+        lambda: optim.SGD(trained(3)),
+        TypeError,
+        "SGD: got one Tensor, wants a list",
+    ),
+    "named parameters": (
+        lambda: optim.Adam(nn.Linear(2, 2).named_parameters()),
+        TypeError,
+        "Adam: got a tuple, wants tensors",
+    ),
+    "the result of an operation": (
+        lambda: optim.SGD([trained(3) * 2]),
+        ValueError,
+        "SGD: got the result of an operation, wants leaves",
+    ),
+    "a parameter twice": (
+        lambda: optim.SGD([weight := trained(3), weight]),
+        ValueError,
+        r"SGD: a parameter of shape \(3,\) comes twice",
+    ),
+    "a negative learning rate": (
+        lambda: optim.Adam([trained(3)], lr=-1e-3),
+        ValueError,
+        r"Adam: got lr=-0\.001, wants a number from 0",
+    ),
+    "a learning rate that is no number": (
+        lambda: optim.RMSprop([trained(3)], lr=float("nan")),
+        ValueError,
+        "RMSprop: got lr=nan, wants a number from 0",
+    ),
+    "beta 1": (
+        lambda: optim.AdamW([trained(3)], betas=(0.9, 1.0)),
+        ValueError,
+        r"AdamW: got betas=\(0\.9, 1\.0\), wants two from 0 to below 1",
+    ),
+    "one beta": (
+        lambda: optim.Adam([trained(3)], betas=(0.9,)),
+        ValueError,
+        r"Adam: got betas=\(0\.9,\), wants two from 0 to below 1",
+    ),
+    "Nesterov without momentum": (
+        lambda: optim.SGD([trained(3)], nesterov=True),
+        ValueError,
+        "SGD: nesterov=True wants momentum above 0 and dampening 0",
+    ),
+    "an option of another rule": (
+        lambda: optim.SGD([{"params": [trained(3)], "betas": (0.9, 0.99)}]),
+        ValueError,
+        r"SGD: got a group with \['betas', 'params'\], wants 'params' and any of",
+    ),
+    "a tensor among groups": (
+        lambda: optim.SGD([{"params": [trained(3)]}, trained(3)]),
+        TypeError,
+        "SGD: got a Tensor among groups, wants dicts alone",
+    ),
+    "a step before backward": (
+        lambda: optim.SGD([trained(3)]).step(),
+        RuntimeError,
+        r"SGD\.step: no parameter has a gradient; call loss\.backward\(\) first",
+    ),
+    "a largest norm of 0": (
+        lambda: optim.clip_grad_norm_([trained(3)], 0),
+        ValueError,
+        r"clip_grad_norm_: got max_norm=0, norm_type=2\.0, wants more than 0",
+    ),
+    # Tensors, devices, seeds
+    "words": (
+        lambda: Tensor(["cat"]),
+        TypeError,
+        "Tensor: got data of dtype <U3, wants real numbers",
+    ),
+    "gradients of integers": (
+        lambda: Tensor([1, 2], requires_grad=True),
+        TypeError,
+        "requires_grad: got dtype int64, only floats have gradients",
+    ),
+    "shapes that do not combine": (
+        lambda: ones(2, 3) + ones(2),
+        ValueError,
+        r"add: got shapes \(2, 3\) and \(2,\); wants sizes that are equal or 1",
+    ),
+    "backward from many numbers": (
+        lambda: (trained(3) * 2).backward(),
+        ValueError,
+        r"backward: got an output of shape \(3,\), wants a single number such as a mean loss",
+    ),
+    "backward twice": (
+        lambda: [loss.backward() for loss in [(trained(3) ** 2).sum()] * 2],
+        RuntimeError,
+        "a second time: .* pass retain_graph=True",
+    ),
+    "backward without gradients": (
+        lambda: ones(3).sum().backward(),
+        RuntimeError,
+        "backward: this tensor was not computed from any tensor that requires a gradient",
+    ),
+    "an unknown device": (
+        lambda: minidl.zeros(3, device="gpu"),
+        ValueError,
+        "device='gpu': minidl knows 'cpu' and 'cuda'",
+    ),
+    "a model to an unknown device": (
+        lambda: nn.Linear(2, 2).to("tpu"),
+        ValueError,
+        "device='tpu': minidl knows 'cpu' and 'cuda'",
+    ),
+    "tensors on two devices": (
+        lambda: ones(2) + ones(2, device="guarded"),
+        TypeError,
+        r"add: got tensors on 'cpu' and 'guarded'; move one with \.to\('cpu'\)",
+    ),
+    "a negative seed": (
+        lambda: minidl.manual_seed(-1),
+        ValueError,
+        "manual_seed: got -1, wants a whole number from 0",
+    ),
+    "a fractional seed": (
+        lambda: minidl.manual_seed(0.5),
+        ValueError,
+        r"manual_seed: got 0\.5, wants a whole number from 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_CALLS)
+def test_wrong_call_says_what_is_wrong(what):
+    call, kind, text = WRONG_CALLS[what]
+    with pytest.raises(kind, match=text) as caught:
+        call()
+    assert type(caught.value) is kind  # and not a subclass that NumPy raised somewhere below
+
+
+def test_cuda_without_cupy_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # importing it then fails, as if it were absent
+    cupy_backend._cupy.cache_clear()
+    monkeypatch.setattr(minidl.backends, "_by_device", {})
+    with pytest.raises(RuntimeError, match=r"device 'cuda' needs CuPy.*minidl\[cuda13\]"):
+        minidl.zeros(3, device="cuda")
+    cupy_backend._cupy.cache_clear()
+
+
+def test_an_error_in_a_network_names_the_layer_and_its_place():
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3)), nn.Flatten(), nn.Linear(8, 10))
+    with pytest.raises(ValueError, match="flattened first") as caught:
+        net(IMAGES)
+    assert caught.value.__notes__ == ["in layer '2', Linear(8, 10)"]
