@@ -87,23 +87,6 @@ def test_first_20_losses_of_the_reference_network_agree_in_float32(tmp_path):
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_float32_gradients_are_within_1e_5_of_torch_s_float64_gradients(seed):
-    torch.manual_seed(seed)
-    theirs = torch_net().double()
-    ours = models.cifar10_cnn()
-    ours.load_state_dict({name: array.numpy() for name, array in theirs.state_dict().items()})
-    rng = np.random.default_rng(seed)
-    images, labels = rng.normal(size=(BATCH, 3, 32, 32)), rng.integers(0, 10, BATCH)
-    F.cross_entropy(ours(Tensor(images, np.float32)), labels).backward()
-    torch.nn.functional.cross_entropy(
-        theirs(torch.from_numpy(images)), torch.from_numpy(labels)
-    ).backward()
-    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        scale = q.grad.abs().max().item()
-        np.testing.assert_allclose(p.grad.numpy(), q.grad, rtol=0, atol=1e-5 * scale, err_msg=name)
-
-
 def test_the_reference_network_has_torch_s_names_and_shapes():
     theirs = {name: tuple(t.shape) for name, t in torch_net().state_dict().items()}
     ours = {name: array.shape for name, array in models.cifar10_cnn().state_dict().items()}
