@@ -12,6 +12,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import threadpoolctl
 
 from minidl import Tensor
 from minidl.backends import Backend, Windows, backend_for, backend_of, cupy_backend, numpy_backend
@@ -444,3 +445,29 @@ def test_guarded_views_know_their_base(guarded):
 
 def test_guarded_tensors_print():
     assert repr(Tensor([1.0], device="guarded")) == "Tensor([1.], dtype=float32, device='guarded')"
+
+
+def test_work_inside_work_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(numpy_backend, "CACHE_BYTES", 1)
+    backend, seen = NumpyBackend(), []
+
+    def outer(part):
+        backend.over_batch(3, 1, lambda inner: seen.append((part.start, inner.start)))
+
+    backend.over_batch(8, 1, outer)
+    assert sorted(seen) == [(i, j) for i in range(8) for j in range(3)]
+
+
+def test_blas_gets_its_threads_back_after_a_batch(monkeypatch):
+    monkeypatch.setattr(numpy_backend, "CACHE_BYTES", 1)
+    blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+    before, inside = blas.info(), []
+    NumpyBackend().over_batch(4, 1, lambda part: inside.extend(blas.info()))
+    assert {library["num_threads"] for library in inside} == {1}
+    assert blas.info() == before
+
+
+def test_masked_takes_a_single_number():
+    kept = NumpyBackend().masked(np.array(np.inf), np.array(True))
+    assert kept.shape == ()
+    assert kept == np.inf
