@@ -6,10 +6,12 @@ trained, measured, looked into, saved and loaded again.
     python chapters/ch06_cifar10_cnn.py                    # embedded toy pictures, offline
     python chapters/ch06_cifar10_cnn.py --data cifar10     # the real ones (170 MB, downloaded once)
 
-What to expect: see EXPECTED below.
+What to expect, on 2 cores: toy pictures, 3 epochs, half a minute, 90 to 97 % accuracy on the test
+pictures, depending on the seed. CIFAR-10, 10 epochs, six minutes, 70 to 71 %.
 """
 
 import argparse
+import math
 import sys
 import time
 from pathlib import Path
@@ -24,43 +26,29 @@ from minidl.functional import cross_entropy
 from minidl.inspect import plots, summary
 from minidl.training import accuracy, confusion_matrix, load_weights, save_weights
 
-
 # %% What can be chosen
-def number(kind: type, least: float, words: str):
-    """Make a reader of numbers for argparse, which says what is wrong with others."""
-
-    def read(text: str) -> float:
-        try:
-            if least <= (value := kind(text)) < float("inf"):
-                return value
-        except ValueError:
-            pass
-        raise argparse.ArgumentTypeError(f"{text!r} is no {words}")
-
-    return read
-
-
-count = number(int, 1, "whole number from 1")
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which pictures")
 parser.add_argument("--data-dir", type=Path, help="where CIFAR-10 is, as archive or folder")
-parser.add_argument("--epochs", type=count, help="passes over the data (toy: 3, cifar10: 10)")
-parser.add_argument("--batch-size", type=count, default=64, help="pictures per step")
-parser.add_argument(
-    "--lr", type=number(float, 1e-12, "number above 0"), default=1e-3, help="Adam's learning rate"
-)
-parser.add_argument(
-    "--seed", type=number(int, 0, "whole number from 0"), default=0, help="of weights and batches"
-)
+parser.add_argument("--epochs", type=int, help="passes over the data (toy: 3, cifar10: 10)")
+parser.add_argument("--batch-size", type=int, default=64, help="pictures per step")
+parser.add_argument("--lr", type=float, default=1e-3, help="Adam's learning rate")
+parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
 parser.add_argument("--quick", action="store_true", help="few pictures, one epoch: seconds")
 parser.add_argument("--out", type=Path, default=Path("out/ch06"), help="folder for the results")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
-epochs = args.epochs or (1 if args.quick else 10 if args.data == "cifar10" else 3)
+if args.epochs is None:
+    args.epochs = 1 if args.quick else 10 if args.data == "cifar10" else 3
+if min(args.epochs, args.batch_size) < 1 or args.seed < 0 or not 0 < args.lr < math.inf:
+    parser.error("wants --epochs and --batch-size from 1, --seed from 0, --lr above 0")
+if args.data_dir and args.data != "cifar10":
+    parser.error("--data-dir goes with --data cifar10")
 
 # %% The data: 32 x 32 pixels, three colours, ten classes
 try:
-    minidl.zeros(1, device=args.device)  # a missing GPU is better known before a download
+    minidl.zeros(1, device=args.device)  # a missing GPU, or a full disk, is better known now
+    args.out.mkdir(parents=True, exist_ok=True)
     if args.data == "cifar10":
         train, test = load_cifar10(args.data_dir, download=args.data_dir is None)
     else:
@@ -79,9 +67,9 @@ train_batches = DataLoader(train.images, train.labels, shuffle=True, rng=rng, **
 test_batches = DataLoader(test.images, test.labels, **options)
 
 # %% The network
-# A convolution looks for small patterns everywhere; ReLU keeps what it found; max pooling halves
-# the picture and keeps the strongest find of each 2 x 2 window. Three times over, each pixel has
-# seen more of the picture, through more kernels. Two linear layers then weigh the finds.
+# A convolution looks for small patterns everywhere; ReLU keeps where it found them; max pooling
+# halves the picture and keeps the strongest response of each 2 x 2 window. Layer by layer, a pixel
+# of these feature maps has seen more of the picture. Two linear layers weigh the features.
 model = nn.Sequential(
     nn.Conv2d(3, 32, 3, rng=rng),  # (n, 32, 30, 30)
     nn.ReLU(),
@@ -102,8 +90,8 @@ print(summary(model, (3, 32, 32)))
 # the second convolution, whose few weights are used at every pixel, does two thirds of it.
 
 
-# %% Measuring: the answer is the class with the highest score
-def answers(batches: DataLoader) -> tuple[np.ndarray, float]:
+# %% Measuring: the prediction is the class with the highest score
+def predict(batches: DataLoader) -> tuple[np.ndarray, float]:
     """Return the predicted classes and the mean loss, without recording anything."""
     model.eval()
     found, losses = [], []
@@ -126,10 +114,10 @@ history: dict[str, list[float]] = {
 weights = args.out / "weights.npz"
 started = time.perf_counter()
 try:
-    for epoch in range(1, epochs + 1):
+    for epoch in range(1, args.epochs + 1):
         seen = right = 0
         total = 0.0
-        bar = tqdm(train_batches, f"epoch {epoch}/{epochs}", disable=not sys.stderr.isatty())
+        bar = tqdm(train_batches, f"epoch {epoch}/{args.epochs}", disable=not sys.stderr.isatty())
         for images, labels in bar:
             scores = model(images)
             loss = cross_entropy(scores, labels)
@@ -139,9 +127,13 @@ try:
 
             seen += len(labels)
             total += loss.item() * len(labels)
+            if not math.isfinite(total):
+                sys.exit(f"the loss is {loss.item()} in epoch {epoch}: try a smaller --lr")
             right += int((scores.numpy().argmax(1) == labels.numpy()).sum())
-            bar.set_postfix_str(f"loss {total / seen:.3f}, right {right / seen:.1%}", refresh=False)
-        predicted, test_loss = answers(test_batches)
+            bar.set_postfix_str(
+                f"loss {total / seen:.3f}, accuracy {right / seen:.1%}", refresh=False
+            )
+        predicted, test_loss = predict(test_batches)
         measured = (total / seen, test_loss, right / seen, accuracy(predicted, test.labels))
         for name, value in zip(history, measured, strict=True):
             history[name].append(value)
@@ -177,18 +169,19 @@ again = minidl.models.cifar10_cnn(len(train.classes))
 again.load_state_dict(load_weights(weights))
 with minidl.no_grad():
     guesses = again(minidl.Tensor(normalize(test.images[:10]))).numpy().argmax(1)
+print("truth -> prediction:")
 for guess, label in zip(guesses, test.labels[:10], strict=True):
-    print(f"a {test.classes[label]:<10} is taken for a {test.classes[guess]}")
+    print(f"  {test.classes[label]} -> {test.classes[guess]}")
 captions = [
     f"{test.classes[g]}" + ("" if g == y else f"\n(is {test.classes[y]})")
     for g, y in zip(guesses, test.labels[:10], strict=True)
 ]
-figure = plots.images(test.images[:10], captions, "Answers of the reloaded network")
-print("picture:", plots.save(figure, args.out / "answers.png").resolve())
+figure = plots.images(test.images[:10], captions, "Predictions of the reloaded network")
+print("picture:", plots.save(figure, args.out / "predictions.png").resolve())
 print("weights:", weights.resolve())
 
 # %% The result
 seconds = time.perf_counter() - started
 final = history["test_accuracy"][-1]
-print(f"result: test accuracy {final:.2%} after {epochs} epochs, {seconds:.0f} s")
+print(f"result: test accuracy {final:.2%} after epoch {args.epochs}, {seconds:.0f} s")
 plots.show()

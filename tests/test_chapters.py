@@ -29,7 +29,7 @@ def environment(tmp_path_factory):
 @pytest.fixture
 def run(environment, tmp_path):
     def run_chapter(chapter, *arguments):
-        command = [sys.executable, "-W", "error", str(chapter), *arguments]
+        command = [sys.executable, str(chapter), *arguments]
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True
         )
@@ -77,15 +77,17 @@ def test_chapter_6_builds_the_reference_network():
     ("arguments", "message"),
     [
         (["--data", "mnist"], "argument --data: invalid choice: 'mnist'"),
-        (["--epochs", "0"], "argument --epochs: '0' is no whole number from 1"),
-        (["--epochs", "-3"], "argument --epochs: '-3' is no whole number from 1"),
-        (["--batch-size", "x"], "argument --batch-size: 'x' is no whole number from 1"),
-        (["--lr", "fast"], "argument --lr: 'fast' is no number above 0"),
-        (["--lr", "0"], "argument --lr: '0' is no number above 0"),
-        (["--lr", "nan"], "argument --lr: 'nan' is no number above 0"),
+        (["--epochs", "0"], "wants --epochs and --batch-size from 1"),
+        (["--epochs", "-3"], "wants --epochs and --batch-size from 1"),
+        (["--batch-size", "x"], "argument --batch-size: invalid int value: 'x'"),
+        (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
+        (["--lr", "0"], "--lr above 0"),
+        (["--lr", "nan"], "--lr above 0"),
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["--speed", "9"], "unrecognized arguments: --speed 9"),
-        (["--seed", "-1"], "argument --seed: '-1' is no whole number from 0"),
+        (["--seed", "-1"], "--seed from 0"),
+        (["--data-dir", "somewhere"], "--data-dir goes with --data cifar10"),
+        (["--out", "/dev/null/here"], "/dev/null"),
         (["--data", "cifar10", "--data-dir", "nowhere"], "nowhere"),
     ],
 )
@@ -94,6 +96,12 @@ def test_chapter_6_says_which_flag_is_wrong(arguments, message, run):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_chapter_6_stops_when_the_loss_is_no_number(run):
+    done = run(CIFAR10_CNN, "--quick", "--lr", "1e30")
+    assert done.returncode == 1
+    assert re.search(r"the loss is (nan|inf) in epoch 1: try a smaller --lr", done.stderr)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")

@@ -111,3 +111,21 @@ def test_first_takes_images_and_labels_alike():
     images = ImageSet(np.zeros((5, 3, 2, 2), np.uint8), np.arange(5), ("a", "b"))
     few = images.first(2)
     assert (len(few.images), few.labels.tolist(), few.classes) == (2, [0, 1], ("a", "b"))
+
+
+@pytest.mark.parametrize("arrays", [[[1, 2, 3]], [np.float32(3)], [minidl.ones(3)]])
+def test_a_loader_refuses_what_is_no_array(arrays):
+    with pytest.raises(TypeError, match=r"DataLoader: got \['\w+'\], wants NumPy arrays"):
+        DataLoader(*arrays)
+
+
+def test_a_loader_refuses_seeds_and_unknown_devices_at_once():
+    with pytest.raises(TypeError, match=r"rng=3: wants a numpy\.random\.Generator"):
+        DataLoader(np.ones(3), rng=3)
+    with pytest.raises(ValueError, match="device='gpu': minidl knows 'cpu' and 'cuda'"):
+        DataLoader(np.ones(3), device="gpu")
+
+
+def test_normalise_cannot_be_fitted_to_floats():
+    with pytest.raises(ValueError, match=r"Normalize\.fit: got float64 of shape"):
+        Normalize.fit(np.ones((2, 3, 4, 4)))

@@ -125,3 +125,19 @@ def test_loading_refuses_a_single_array_and_other_zips(tmp_path):
         archive.writestr("w.npy", b"not an array")
     with pytest.raises(ValueError, match=r"no \.npz file of plain arrays"):
         load_weights(other)
+
+
+def test_saving_refuses_a_model_and_names_its_state_dict(tmp_path):
+    with pytest.raises(TypeError, match=r"got a Sequential, wants .* model\.state_dict\(\)"):
+        save_weights(models.cifar10_cnn(), tmp_path / "weights.npz")
+
+
+def test_saved_files_have_the_usual_permissions(tmp_path):
+    path = save_weights({"w": np.ones(1)}, tmp_path / "weights.npz")
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_metrics_refuse_lists():
+    with pytest.raises(TypeError, match="accuracy: got list and list, wants NumPy arrays"):
+        accuracy([1], [1])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.backends import backend_for
 from minidl.random import generator
 from minidl.tensor import Tensor
 
@@ -29,7 +30,8 @@ class DataLoader:
     Iterating yields tuples of tensors, one for each array. `len` is the number of batches.
 
     Raises:
-        ValueError: no arrays, no examples, unequal lengths, or a batch size below 1.
+        ValueError: no arrays, no examples, unequal lengths, a batch size below 1, or no such device.
+        TypeError: not arrays, or an `rng` that is no generator.
 
     Example:
         >>> import numpy as np
@@ -48,6 +50,11 @@ class DataLoader:
         rng: np.random.Generator | None = None,
         device: str = "cpu",
     ) -> None:
+        if not all(isinstance(array, np.ndarray) and array.ndim for array in arrays):
+            raise TypeError(
+                f"DataLoader: got {[type(array).__name__ for array in arrays]}, wants NumPy arrays "
+                "with an axis of examples, such as train.images, train.labels"
+            )
         lengths = [len(array) for array in arrays]
         if len(set(lengths)) != 1 or lengths[0] == 0:
             raise ValueError(
@@ -56,6 +63,8 @@ class DataLoader:
             )
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"DataLoader: got batch_size={batch_size!r}, wants a number from 1")
+        backend_for(device)  # an unknown device, or a seed for an rng, is better known now
+        generator(rng)
         self.arrays, self.batch_size, self.shuffle = arrays, batch_size, shuffle
         self.drop_last, self.transform, self.device = drop_last, transform, device
         self._rng = rng
@@ -99,7 +108,12 @@ class Normalize:
 
     @classmethod
     def fit(cls, images: Array) -> Normalize:
-        """Take mean and standard deviation of each channel from images `(n, c, h, w)`."""
+        """Take mean and standard deviation of each channel from uint8 images `(n, c, h, w)`."""
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise ValueError(
+                f"Normalize.fit: got {images.dtype} of shape {images.shape}, wants uint8 images "
+                "(n, c, h, w)"
+            )
         histograms = [
             np.bincount(channel.ravel(), minlength=256) for channel in images.swapaxes(0, 1)
         ]

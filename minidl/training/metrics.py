@@ -18,6 +18,7 @@ def accuracy(predicted: Array, labels: Array) -> float:
 
     Raises:
         ValueError: shapes differ, or there is nothing to count.
+        TypeError: not NumPy arrays.
 
     Example:
         >>> import numpy as np
@@ -54,6 +55,11 @@ def confusion_matrix(predicted: Array, labels: Array, classes: int) -> Array:
 
 
 def _check(name: str, predicted: Array, labels: Array) -> None:
+    if not (isinstance(predicted, np.ndarray) and isinstance(labels, np.ndarray)):
+        raise TypeError(
+            f"{name}: got {type(predicted).__name__} and {type(labels).__name__}, wants NumPy "
+            "arrays; a tensor's is tensor.numpy()"
+        )
     if predicted.shape != labels.shape or predicted.ndim != 1 or predicted.size == 0:
         raise ValueError(
             f"{name}: got shapes {predicted.shape} and {labels.shape}, wants two of (n,), n > 0"

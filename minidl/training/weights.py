@@ -29,9 +29,14 @@ def save_weights(state: Mapping[str, Array], path: str | os.PathLike[str]) -> Pa
 
     Raises:
         ValueError: the name ends otherwise, or there is nothing to save.
+        TypeError: not a state dict.
         OSError: the disk is full, or the folder cannot be written to.
     """
     path = Path(path)
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"save_weights: got a {type(state).__name__}, wants arrays by name: model.state_dict()"
+        )
     if path.suffix != ".npz" or not state:
         raise ValueError(f"save_weights: got {path} and {len(state)} arrays, wants .npz and some")
     path.parent.mkdir(parents=True, exist_ok=True)
