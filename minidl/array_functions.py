@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl.array_holder import check_device
 from minidl.autograd import Gradients, is_recording
 from minidl.backends import Array, backend_for, backend_of
+from minidl.operands import check_device, tensor_dtype, unpacked
 from minidl.random import generator
 from minidl.tensor import Operand, Tensor, as_operands, record
 
@@ -28,37 +28,55 @@ def full(
         Tensor([[0.5, 0.5],
                 [0.5, 0.5]], dtype=float32)
     """
-    array = backend_for(device).xp.full(shape, value, np.float32 if dtype is None else dtype)
-    return Tensor.wrap(array)
+    return _full("full", (shape,), value, dtype, device)
 
 
-def zeros(shape: Sequence[int] | int, dtype: Any = None, device: str = "cpu") -> Tensor:
-    """Make a tensor of zeros; float32 where no dtype is given."""
-    return full(shape, 0, dtype, device)
+def zeros(*shape: Any, dtype: Any = None, device: str = "cpu") -> Tensor:
+    """Make a tensor of zeros, `zeros(2, 3)` or `zeros((2, 3))`; float32 where no dtype is given."""
+    return _full("zeros", shape, 0, dtype, device)
 
 
-def ones(shape: Sequence[int] | int, dtype: Any = None, device: str = "cpu") -> Tensor:
-    """Make a tensor of ones; float32 where no dtype is given."""
-    return full(shape, 1, dtype, device)
+def ones(*shape: Any, dtype: Any = None, device: str = "cpu") -> Tensor:
+    """Make a tensor of ones, `ones(2, 3)` or `ones((2, 3))`; float32 where no dtype is given."""
+    return _full("ones", shape, 1, dtype, device)
 
 
-def arange(*bounds: int, dtype: Any = None, device: str = "cpu") -> Tensor:
-    """Make a tensor of evenly spaced numbers: `arange(stop)` or `arange(start, stop[, step])`."""
-    return Tensor(np.arange(*bounds), dtype, device)
+def _full(op: str, shape: Sequence[Any], value: float, dtype: Any, device: str) -> Tensor:
+    kind = np.float32 if dtype is None else tensor_dtype(op, dtype)
+    return Tensor.wrap(backend_for(device).xp.full(_sizes(op, shape), value, kind))
+
+
+def _sizes(op: str, shape: Sequence[Any]) -> tuple[int, ...]:
+    """Return a shape given as one tuple or as separate numbers."""
+    sizes = tuple(unpacked(shape))
+    if not all(isinstance(size, (int, np.integer)) and size >= 0 for size in sizes):
+        raise TypeError(
+            f"{op}: got shape {sizes}, wants whole numbers from 0; dtype and device go by name"
+        )
+    return sizes
+
+
+def arange(*bounds: float, dtype: Any = None, device: str = "cpu") -> Tensor:
+    """Make a tensor of evenly spaced numbers: `arange(stop)` or `arange(start, stop[, step])`.
+
+    Whole numbers give integers, others float32, where no dtype is given.
+    """
+    array = np.arange(*bounds)
+    return Tensor(array, np.float32 if dtype is None and array.dtype.kind == "f" else dtype, device)
 
 
 def rand(
-    *shape: int,
+    *shape: Any,
     dtype: Any = np.float32,
     device: str = "cpu",
     rng: np.random.Generator | None = None,
 ) -> Tensor:
     """Draw numbers evenly from 0 to 1, on the host, from `rng` or the seeded stream."""
-    return Tensor(generator(rng).random(shape), dtype, device)
+    return Tensor(generator(rng).random(_sizes("rand", shape)), dtype, device)
 
 
 def randn(
-    *shape: int,
+    *shape: Any,
     dtype: Any = np.float32,
     device: str = "cpu",
     rng: np.random.Generator | None = None,
@@ -70,7 +88,7 @@ def randn(
         >>> randn(2, 3, rng=np.random.default_rng(0)).shape
         (2, 3)
     """
-    return Tensor(generator(rng).standard_normal(shape), dtype, device)
+    return Tensor(generator(rng).standard_normal(_sizes("randn", shape)), dtype, device)
 
 
 # Choosing element by element ------------------------------------------------------------------
@@ -181,6 +199,9 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def _alike(op: str, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return tensors of one device in one dtype: NumPy's choice, but integers widen no float."""
+    if isinstance(tensors, Tensor):
+        raise TypeError(f"{op}: got a Tensor, wants a list of tensors, as in {op}([a, b])")
+    tensors = list(tensors)
     if not tensors:
         raise ValueError(f"{op}: got no tensors")
     for x in tensors:
@@ -207,9 +228,11 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
         >>> pad(ones((1, 1)), [(0, 0), (1, 2)])
         Tensor([[0., 1., 0., 0.]], dtype=float32)
     """
-    if len(widths) != x.ndim or any(len(w) != 2 or min(w) < 0 for w in widths):
+    pairs = widths if isinstance(widths, (tuple, list)) else ()
+    fit = [isinstance(w, (tuple, list)) and len(w) == 2 and min(w) >= 0 for w in pairs]
+    if len(fit) != x.ndim or not all(fit) or pairs is not widths:
         raise ValueError(
-            f"pad: got widths {list(widths)} for shape {x.shape}, wants a (before, after) pair of "
+            f"pad: got widths {widths} for shape {x.shape}, wants a (before, after) pair of "
             "numbers from 0 for each axis"
         )
     inside = tuple(slice(w[0], w[0] + size) for w, size in zip(widths, x.shape, strict=True))

@@ -8,33 +8,35 @@ together, top to bottom. In formulas, `g` is the gradient of the loss with respe
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from minidl import autograd
-from minidl.array_holder import (
-    ArrayHolder,
+from minidl.autograd import Gradients, Node, Rule
+from minidl.backends import Array, backend_for
+from minidl.operands import (
     Axis,
     check_broadcast,
     check_device,
     common_dtype,
-    index_part,
-    kept_shape,
     normal_axes,
     operand_array,
     own_array,
+    plain_index,
+    reduction,
+    tensor_dtype,
+    unpacked,
 )
-from minidl.autograd import Gradients, Node, Rule
-from minidl.backends import Array, backend_for
+from minidl.tensor_base import TensorBase
 
 Operand: TypeAlias = Any
 """A Tensor, an array on the same device, or a number."""
 
 
-class Tensor(ArrayHolder):
+class Tensor(TensorBase):
     """An array of numbers on one device, and its place in the graph of operations.
 
     Args:
@@ -60,7 +62,7 @@ class Tensor(ArrayHolder):
         Tensor([2., 4., 6.], dtype=float32)
     """
 
-    __slots__ = ("_grad", "node", "requires_grad", "retains_grad")
+    __slots__ = ()
     __array_ufunc__ = None  # array * tensor is left to Tensor.__rmul__
 
     def __init__(
@@ -72,7 +74,7 @@ class Tensor(ArrayHolder):
     ) -> None:
         self._hold(own_array(data.data if isinstance(data, Tensor) else data, dtype, device))
         if requires_grad:
-            self.requires_grad_()
+            self.requires_grad = True
 
     @classmethod
     def wrap(cls, array: Array) -> Tensor:
@@ -81,62 +83,7 @@ class Tensor(ArrayHolder):
         tensor._hold(array)
         return tensor
 
-    def _hold(self, array: Array) -> None:
-        ArrayHolder._hold(self, array)
-        self._grad: Tensor | None = None
-        self.node: Node | None = None
-        self.requires_grad = False
-        self.retains_grad = False
-
     # Its place in the graph -------------------------------------------------------------------
-
-    @property
-    def grad(self) -> Tensor | None:
-        """The gradient that `backward` has added up, or None."""
-        if self._grad is None and not self.is_leaf and not self.retains_grad:
-            warnings.warn(
-                "this tensor is the result of an operation, so backward does not keep its .grad; "
-                "call retain_grad() on it before backward to keep it",
-                stacklevel=2,
-            )
-        return self._grad
-
-    @grad.setter
-    def grad(self, value: Tensor | None) -> None:
-        if value is not None and (value.shape != self.shape or value.dtype != self.dtype):
-            raise ValueError(
-                f"Tensor.grad: got shape {value.shape} and {value.dtype}, "
-                f"wants {self.shape} and {self.dtype}"
-            )
-        self._grad = value
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether no recorded operation made it."""
-        return self.node is None
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self)))
-
-    def __repr__(self) -> str:
-        values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
-        device = "" if self.device == "cpu" else f", device={self.device!r}"
-        grad = ", requires_grad=True" if self.requires_grad else ""
-        return f"Tensor({values}, dtype={self.dtype}{device}{grad})"
-
-    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        """Say whether `backward` shall compute a gradient for this leaf; return the tensor."""
-        if requires_grad and self.dtype.kind != "f":
-            raise TypeError(f"requires_grad: got dtype {self.dtype}, only floats have gradients")
-        if not requires_grad and not self.is_leaf:
-            raise RuntimeError("requires_grad_(False): not on the result of an operation; detach()")
-        self.requires_grad = requires_grad
-        return self
-
-    def retain_grad(self) -> Tensor:
-        """Ask `backward` to keep the gradient of this result of an operation; return the tensor."""
-        self.retains_grad = True
-        return self
 
     def detach(self) -> Tensor:
         """Return a tensor of the same array that no gradient flows through."""
@@ -146,6 +93,15 @@ class Tensor(ArrayHolder):
 
     def seed_gradient(self, gradient: Operand = None) -> Tensor:
         """Return the gradient that a backward from here starts with: as given, or one."""
+        if not self.requires_grad:
+            raise RuntimeError(
+                "backward: this tensor was not computed from any tensor that requires a gradient"
+                + (
+                    ", or under no_grad"
+                    if autograd.is_recording()
+                    else "; recording is off (no_grad)"
+                )
+            )
         if gradient is None:
             if self.size != 1:
                 raise ValueError(
@@ -179,11 +135,6 @@ class Tensor(ArrayHolder):
             RuntimeError: no gradient is required of this tensor, its graph was freed, or an array
                 was changed after it was used.
         """
-        if not self.requires_grad:
-            raise RuntimeError(
-                "backward: this tensor was not computed from any tensor that requires a gradient"
-                + ("; recording is off (no_grad)" if not autograd.is_recording() else "")
-            )
         gradient = self.seed_gradient(gradient)
         autograd.backward([self], [gradient], create_graph=create_graph, retain_graph=retain_graph)
 
@@ -191,15 +142,18 @@ class Tensor(ArrayHolder):
 
     def to(self, device: str | None = None, dtype: Any = None) -> Tensor:
         """Return the tensor on a device and in a dtype: itself if it is there; else a copy."""
-        backend = self.backend if device is None else backend_for(device)
-        array, source = self._data, self.backend
-        if backend is source and (dtype is None or np.dtype(dtype) == self.dtype):
+        array, source, before = self._data, self.backend, self.dtype
+        dtype = before if dtype is None else tensor_dtype("to", dtype)
+        try:
+            backend = source if device is None else backend_for(device)
+        except ValueError as error:
+            raise ValueError(f"to: {error}; a dtype goes by name, as to(dtype=...)") from None
+        if backend is source and dtype == before:
             return self
         if backend is not source:
             array = backend.from_numpy(source.to_numpy(array))
-        if dtype is not None:
+        if dtype != before:
             array = array.astype(dtype)
-        before = self.dtype
 
         def backward(gradient: Tensor) -> Gradients:
             return (gradient.to(source.device, before),)
@@ -236,7 +190,7 @@ class Tensor(ArrayHolder):
         def backward(gradient: Tensor) -> Gradients:
             return (-gradient,)
 
-        return record("neg", -self._data, (self,), backward)
+        return record("neg", _of_numbers("neg", operator.neg, self), (self,), backward)
 
     def __add__(self, other: Operand) -> Tensor:
         a, b = _pair("add", self, other)
@@ -254,7 +208,7 @@ class Tensor(ArrayHolder):
         def backward(gradient: Tensor) -> Gradients:
             return gradient, -gradient if b.requires_grad else None
 
-        return record("sub", a.data - b.data, (a, b), backward)
+        return record("sub", _of_numbers("sub", operator.sub, a, b), (a, b), backward)
 
     def __rsub__(self, other: Operand) -> Tensor:
         return _operand("sub", other, self) - self
@@ -335,6 +289,18 @@ class Tensor(ArrayHolder):
     def __rmatmul__(self, other: Operand) -> Tensor:
         return _operand("matmul", other, self) @ self
 
+    def _refuse_update(self, other: Operand) -> Tensor:
+        """Keep `weight -= step` from making a new tensor, which nobody would train."""
+        if self.is_leaf and self.requires_grad:
+            raise TypeError(
+                "in-place update of a leaf that requires a gradient, which would make a new tensor "
+                "and leave this one as it is; write `with p.mutable() as array: array -= ...` with "
+                "plain arrays such as p.grad.data, or use an optimiser"
+            )
+        return NotImplemented  # Python then computes `x = x + other`
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = _refuse_update
+
     # Functions of one element -----------------------------------------------------------------
 
     def exp(self) -> Tensor:
@@ -406,25 +372,25 @@ class Tensor(ArrayHolder):
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Add up over `axis` (all, where None); each element gets the sum's gradient."""
-        kept = kept_shape("sum", self.shape, axis)
+        axes, kept = reduction("sum", self.shape, axis)
 
         def backward(gradient: Tensor) -> Gradients:
             return (gradient.reshape(kept).broadcast_to(self.shape),)
 
-        return record("sum", self._data.sum(axis, keepdims=keepdims), (self,), backward)
+        return record("sum", self._data.sum(axes, keepdims=keepdims), (self,), backward)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Average over `axis` (all, where None); each of m elements gets `g / m`."""
         x = _floats(self)
-        count = math.prod(x.shape[i] for i in normal_axes("mean", x.shape, axis))
+        axes, kept = reduction("mean", x.shape, axis)
+        count = math.prod(x.shape[i] for i in axes)
         if count == 0:
             raise ValueError(f"mean: got no elements to average, shape {x.shape} over axis {axis}")
 
         def backward(gradient: Tensor) -> Gradients:
-            kept = kept_shape("mean", x.shape, axis)
             return ((gradient / count).reshape(kept).broadcast_to(x.shape),)
 
-        return record("mean", x.data.mean(axis, keepdims=keepdims), (x,), backward)
+        return record("mean", x.data.mean(axes, keepdims=keepdims), (x,), backward)
 
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """Return the variance over `axis`: `sum((x - mean)**2) / (m - ddof)` of m elements.
@@ -454,7 +420,7 @@ class Tensor(ArrayHolder):
 
     def reshape(self, *shape: Any) -> Tensor:
         """Return the elements, rows first, in another shape; one size may be -1."""
-        sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+        sizes = unpacked(shape)
 
         def backward(gradient: Tensor) -> Gradients:
             return (gradient.reshape(self.shape),)
@@ -477,8 +443,7 @@ class Tensor(ArrayHolder):
 
     def transpose(self, *axes: Any) -> Tensor:
         """Reorder the axes: all reversed where none are given."""
-        order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
-        order = tuple(order) or tuple(reversed(range(self.ndim)))
+        order = tuple(unpacked(axes)) or tuple(reversed(range(self.ndim)))
         if sorted(normal_axes("transpose", self.shape, order)) != list(range(self.ndim)):
             raise ValueError(f"transpose: got axes {order}, wants each of {self.ndim} axes once")
         inverse = tuple(int(i) for i in np.argsort(normal_axes("transpose", self.shape, order)))
@@ -506,12 +471,15 @@ class Tensor(ArrayHolder):
             raise ValueError(f"squeeze: got shape {self.shape}, wants length 1 at axis {axis}")
         return self.reshape(tuple(s for i, s in enumerate(self.shape) if i not in dropped))
 
-    def expand_dims(self, axis: int) -> Tensor:
-        """Insert an axis of length 1 at place `axis` of the result."""
-        place = axis + self.ndim + 1 if axis < 0 else axis
-        if not 0 <= place <= self.ndim:
-            raise ValueError(f"expand_dims: got axis {axis} for shape {self.shape}")
-        return self.reshape(*self.shape[:place], 1, *self.shape[place:])
+    def expand_dims(self, axis: Axis) -> Tensor:
+        """Insert an axis of length 1 at place `axis` of the result, or several at several."""
+        ndim = self.ndim + (len(axis) if isinstance(axis, (tuple, list)) else 1)
+        try:
+            places = normal_axes("expand_dims", (1,) * ndim, axis)
+        except ValueError:
+            raise ValueError(f"expand_dims: got axis {axis} for shape {self.shape}") from None
+        sizes = iter(self.shape)
+        return self.reshape(tuple(1 if i in places else next(sizes) for i in range(ndim)))
 
     def broadcast_to(self, shape: Sequence[int]) -> Tensor:
         """Repeat the elements along axes of length 1, and new leading axes, up to `shape`."""
@@ -519,8 +487,13 @@ class Tensor(ArrayHolder):
         def backward(gradient: Tensor) -> Gradients:
             return (gradient,)  # the engine sums it back to this tensor's shape
 
-        check_broadcast("broadcast_to", self.shape, shape)
-        array = self.backend.xp.broadcast_to(self._data, tuple(shape))
+        try:
+            array = self.backend.xp.broadcast_to(self._data, tuple(shape))
+        except ValueError:
+            raise ValueError(
+                f"broadcast_to: got shapes {self.shape} and {tuple(shape)}; wants each of the "
+                "first's sizes equal to the second's or 1, counted from the last axis"
+            ) from None
         return record("broadcast_to", array, (self,), backward)
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -529,13 +502,21 @@ class Tensor(ArrayHolder):
         The gradient is added into zeros; an element selected several times gets every share.
         Lists and NumPy arrays are moved to the tensor's device; an index tensor must be on it.
         """
-        parts = index if isinstance(index, tuple) else (index,)
-        plain = tuple(index_part(part, self) for part in parts)
+        try:
+            plain = plain_index(index, self)
+            array = self._data[plain]
+        except IndexError as error:
+            raise IndexError(
+                f"getitem: got index {index!r:.80} for shape {self.shape}: {error}"
+            ) from None
 
         def backward(gradient: Tensor) -> Gradients:
             return (_put(gradient, self.shape, plain),)
 
-        return record("getitem", self._data[plain], (self,), backward)
+        return record("getitem", array, (self,), backward)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
 
 
 # How operations are recorded ------------------------------------------------------------------
@@ -564,9 +545,9 @@ def record(
         if x is not None:
             if array is x._data or (base is not None and _is_base(base, x._data)):
                 result.version = x.version  # a view: changes of one are changes of the other
-            differentiable = differentiable or x.requires_grad
+            differentiable = differentiable or x._requires_grad
     if differentiable and autograd.is_recording():
-        result.requires_grad = True
+        result._requires_grad = True
         result.node = Node(op, inputs, backward, takes_output, result.version.count)
     return result
 
@@ -608,23 +589,31 @@ def _one_dtype(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return (a, b) if dtype is None else (a.to(dtype=dtype), b.to(dtype=dtype))
 
 
+def _of_numbers(op: str, compute: Callable[..., Array], *operands: Tensor) -> Array:
+    """Compute what NumPy refuses to do with bools, saying so in minidl's words."""
+    try:
+        return compute(*(x.data for x in operands))
+    except TypeError:
+        raise TypeError(f"{op}: got bools, wants numbers; convert with .to(dtype=...)") from None
+
+
 def _floats(x: Tensor) -> Tensor:
     """Return integers and bools as float32, floats as they are."""
     return x if x.dtype.kind == "f" else x.to(dtype=np.float32)
 
 
 def _extreme(op: str, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
-    kept = kept_shape(op, x.shape, axis)
-    if 0 in (x.shape[i] for i in normal_axes(op, x.shape, axis)):
+    axes, kept = reduction(op, x.shape, axis)
+    if 0 in (x.shape[i] for i in axes):
         raise ValueError(f"{op}: got no elements, shape {x.shape} over axis {axis}")
 
     def backward(gradient: Tensor, output: Tensor) -> Gradients:
         # NaN equals nothing, yet it is what won: let it count as equal to itself.
         winners = (x.data == output.data.reshape(kept)) | (x.data != x.data)
-        shares = winners / winners.sum(axis, keepdims=True)
+        shares = winners / winners.sum(axes, keepdims=True)
         return (gradient.reshape(kept) * Tensor.wrap(shares.astype(x.dtype)),)
 
-    result = getattr(x.data, op)(axis, keepdims=keepdims)
+    result = getattr(x.data, op)(axes, keepdims=keepdims)
     return record(op, result, (x,), backward, takes_output=True)
 
 

@@ -22,14 +22,16 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 LAYERS = [
     {"backends", "random"},
     {"autograd"},
-    {"array_holder", "tensor", "array_functions"},
+    {"operands", "tensor_base", "tensor", "array_functions"},
     {"functional"},
     {"nn", "optim", "data"},
     {"training", "models", "inspect"},
 ]
 WITHIN_A_LINE = {
-    ("tensor", "array_holder"),
-    ("array_functions", "array_holder"),
+    ("tensor_base", "operands"),
+    ("tensor", "operands"),
+    ("tensor", "tensor_base"),
+    ("array_functions", "operands"),
     ("array_functions", "tensor"),
 }
 

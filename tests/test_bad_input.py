@@ -208,7 +208,7 @@ WRONG_CALLS = {
     "dropout of 20 percent, written 20": (
         lambda: F.dropout(LOGITS, 20),
         ValueError,
-        "dropout: got p=20, wants a probability from 0 to 1",
+        "dropout: got p=20, wants a number from 0 to 1",
     ),
     "dropout of uint8 images": (
         lambda: F.dropout(Tensor(np.zeros(4, np.uint8))),
@@ -264,7 +264,7 @@ WRONG_CALLS = {
     "label smoothing of 10 percent, written 10": (
         lambda: F.cross_entropy(LOGITS, np.zeros(4, np.int64), label_smoothing=10),
         ValueError,
-        "cross_entropy: got label_smoothing=10, wants from 0 to 1",
+        "cross_entropy: got label_smoothing=10, wants a number from 0 to 1",
     ),
     "scores without classes": (
         lambda: F.cross_entropy(ones(4), np.zeros(4, np.int64)),
@@ -325,7 +325,22 @@ WRONG_CALLS = {
     "a dropout layer of p -1": (
         lambda: nn.Dropout(-1),
         ValueError,
-        "Dropout: got p=-1, wants a probability from 0 to 1",
+        "Dropout: got p=-1, wants a number from 0 to 1",
+    ),
+    "a dropout layer in words": (
+        lambda: nn.Dropout("a"),
+        ValueError,
+        "Dropout: got p='a', wants a number from 0 to 1",
+    ),
+    "label smoothing in words": (
+        lambda: nn.CrossEntropyLoss(label_smoothing="a"),
+        ValueError,
+        "CrossEntropyLoss: got label_smoothing='a', wants a number from 0 to 1",
+    ),
+    "a loss layer with an unknown reduction": (
+        lambda: nn.CrossEntropyLoss(reduction="avg"),
+        ValueError,
+        "CrossEntropyLoss: got reduction='avg', wants 'mean', 'sum' or 'none'",
     ),
     "a function in a Sequential": (
         lambda: nn.Sequential(nn.Linear(2, 2), F.relu),
@@ -407,6 +422,36 @@ WRONG_CALLS = {
         lambda: optim.Adam([trained(3)], betas=(0.9,)),
         ValueError,
         r"Adam: got betas=\(0\.9,\), wants two from 0 to below 1",
+    ),
+    "betas as one number": (
+        lambda: optim.Adam([trained(3)], betas=0.9),
+        ValueError,
+        r"Adam: got betas=0\.9, wants two from 0 to below 1",
+    ),
+    "a dampening in words": (
+        lambda: optim.SGD([trained(3)], momentum=0.9, dampening="a"),
+        ValueError,
+        "SGD: got dampening='a', wants a number from 0",
+    ),
+    "a model in place of its parameters": (
+        lambda: optim.Adam(nn.Sequential(nn.Linear(2, 2))),
+        TypeError,
+        r"Adam: got a Sequential, wants its parameters; pass model\.parameters\(\)",
+    ),
+    "a model in a group": (
+        lambda: optim.Adam([{"params": nn.Linear(2, 2)}]),
+        TypeError,
+        r"Adam: got a Linear, wants its parameters; pass model\.parameters\(\)",
+    ),
+    "a model to clip": (
+        lambda: optim.clip_grad_norm_(nn.Linear(2, 2), 1.0),
+        TypeError,
+        r"clip_grad_norm_: got a Linear, wants its parameters; pass model\.parameters\(\)",
+    ),
+    "names to clip": (
+        lambda: optim.clip_grad_norm_(nn.Linear(2, 2).named_parameters(), 1.0),
+        TypeError,
+        "clip_grad_norm_: got a tuple, wants tensors",
     ),
     "Nesterov without momentum": (
         lambda: optim.SGD([trained(3)], nesterov=True),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,23 @@ def test_linear_equals_its_sums(name, device):
         wanted[place] = sum(a * b for a, b in zip(row, weight[column], strict=True)) + bias[column]
     found = F.linear(*(Tensor(a, device=device) for a in (x, weight, bias)))
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-12)
+
+
+def test_linear_makes_one_weight_gradient_however_many_axes_lead():
+    x = Tensor(np.ones((500, 2, 100), np.float32))
+    weight = Tensor(np.ones((100, 100), np.float32), requires_grad=True)
+    loss = F.linear(x, weight).sum()
+    tracemalloc.start()
+    try:
+        loss.backward()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50 * weight.data.nbytes
+
+
+def test_linear_of_an_empty_sequence_keeps_its_axes():
+    assert F.linear(Tensor(np.ones((0, 5, 3))), Tensor(np.ones((2, 3)))).shape == (0, 5, 2)
 
 
 def test_linear_without_bias(device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import tracemalloc
 
@@ -105,7 +106,7 @@ def test_steps_are_in_place_and_allocate_nothing(name):
     optimiser = getattr(optim, rule)([p], **options)
     p.grad = minidl.ones(size)
     optimiser.step()
-    array, kept = p.data, {k: v for k, v in optimiser.state[id(p)].items() if k != "step"}
+    array, kept = p.data, {k: v for k, v in optimiser.state[0].items() if k != "step"}
     tracemalloc.start()
     try:
         optimiser.step()
@@ -114,7 +115,7 @@ def test_steps_are_in_place_and_allocate_nothing(name):
         tracemalloc.stop()
     assert peak < p.data.nbytes / 4, f"{peak} bytes for a parameter of {p.data.nbytes}"
     assert p.data is array
-    assert all(optimiser.state[id(p)][key] is value for key, value in kept.items())
+    assert all(optimiser.state[0][key] is value for key, value in kept.items())
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
@@ -235,6 +236,51 @@ def test_the_state_of_another_rule_is_refused():
     p = Tensor([1.0], requires_grad=True)
     with pytest.raises(ValueError, match=r"^SGD.load_state_dict: .* another kind of optimiser"):
         optim.SGD([p]).load_state_dict(optim.Adam([p]).state_dict())
+
+
+def test_a_deep_copy_goes_on_as_the_original():
+    """State kept under the parameters' ids would be left behind, and Adam start afresh."""
+    p = Tensor([1.0, 2.0], requires_grad=True)
+    adam = optim.Adam([p], lr=0.1)
+    descend(adam, [p], range(3))
+    twin, q = copy.deepcopy((adam, p))
+    descend(adam, [p], range(3, 6))
+    descend(twin, [q], range(3, 6))
+    assert np.array_equal(p.numpy(), q.numpy())
+    assert twin.state[0]["step"] == 6
+
+
+MISFITS = {
+    "groups": (lambda s: s.pop("groups"), r"got \['state'\], wants 'groups' and 'state'"),
+    "step": (lambda s: s["state"][1].pop("step"), "state 1 has step None, wants a whole number"),
+    "step 0": (lambda s: s["state"][1].update(step=0), "state 1 has step 0, wants a whole number"),
+    "place -1": (lambda s: s["state"].update({-1: s["state"][0]}), r"got state -1, wants 0 to 1"),
+    "place 2": (lambda s: s["state"].update({2: s["state"][0]}), r"got state 2, wants 0 to 1"),
+    "lr": (lambda s: s["groups"][0].update(lr=-1.0), r"got lr=-1\.0, wants a number from 0"),
+    "nesterov": (lambda s: s["groups"][0].update(momentum=0), "nesterov=True wants momentum"),
+    "kind": (lambda s: s["state"][1].update(velocity=["a"]), r"shapes .* \(<U1\), wants \(1,\)"),
+}
+
+
+@pytest.mark.parametrize("what", MISFITS)
+def test_a_damaged_state_is_refused_and_nothing_changed(what):
+    damage, text = MISFITS[what]
+    parameters = [Tensor([1.0], requires_grad=True) for _ in range(2)]
+    sgd = optim.SGD(parameters, lr=0.5, momentum=0.9, nesterov=True)
+    descend(sgd, parameters, range(2))
+    saved = sgd.state_dict()
+    saved["groups"][0]["lr"], saved["state"][0]["step"] = 0.25, 9
+    damage(saved)
+    with pytest.raises(ValueError, match=text):
+        sgd.load_state_dict(saved)
+    assert sgd.param_groups[0]["lr"] == 0.5
+    assert [entries["step"] for entries in sgd.state] == [2, 2]
+
+
+def test_options_may_be_numpy_numbers():
+    adam = optim.Adam([Tensor([1.0], requires_grad=True)], lr=np.float32(0.5), eps=np.int64(1))
+    assert adam.param_groups[0]["lr"] == 0.5
+    assert type(adam.param_groups[0]["lr"]) is float
 
 
 # Clipping

@@ -30,7 +30,7 @@ class DataLoader:
     Iterating yields tuples of tensors, one for each array. `len` is the number of batches.
 
     Raises:
-        ValueError: no arrays, no examples, unequal lengths, a batch size below 1, or no such device.
+        ValueError: no arrays, no examples, unequal lengths, a batch size below 1, no such device.
         TypeError: not arrays, or an `rng` that is no generator.
 
     Example:

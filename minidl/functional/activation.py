@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minidl.array_functions import where
-from minidl.array_holder import normal_axes
+from minidl.operands import normal_axes
 from minidl.autograd import Gradients
 from minidl.backends import Array
 from minidl.functional.geometry import check_floats

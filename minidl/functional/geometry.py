@@ -38,6 +38,12 @@ def check_floats(op: str, x: Tensor) -> None:
         )
 
 
+def check_fraction(op: str, name: str, value: float) -> None:
+    """Raise ValueError unless an argument is a number from 0 to 1."""
+    if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 <= value <= 1:
+        raise ValueError(f"{op}: got {name}={value!r}, wants a number from 0 to 1")
+
+
 def check_images(op: str, x: Tensor) -> None:
     """Raise unless `x` is a batch of float images."""
     check_floats(op, x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.functional.geometry import check_floats, check_together
+from minidl.functional.geometry import check_floats, check_fraction, check_together
 from minidl.random import generator
 from minidl.tensor import Tensor
 
@@ -40,8 +40,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"linear: got a bias of shape {bias.shape}, wants {weight.shape[:1]}")
-    out = x @ weight.T
-    return out if bias is None else out + bias
+    # As rows: a product of stacks would make one weight gradient for each leading index.
+    out = (x.reshape(-1, weight.shape[1]) if x.ndim > 2 else x) @ weight.T
+    out = out if bias is None else out + bias
+    return out.reshape(*x.shape[:-1], len(weight)) if x.ndim > 2 else out
 
 
 def dropout(
@@ -61,14 +63,13 @@ def dropout(
         A tensor of the shape of `x`.
 
     Raises:
-        ValueError: p is not a probability.
+        ValueError: p is not from 0 to 1.
         TypeError: no floats.
 
     Source: N. Srivastava et al., Dropout (2014), section 10, "inverted".
     """
     check_floats("dropout", x)
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout: got p={p}, wants a probability from 0 to 1")
+    check_fraction("dropout", "p", p)
     if not training or p == 0:
         return x
     kept = generator(rng).random(x.shape, np.float32) >= p

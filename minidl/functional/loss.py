@@ -56,29 +56,20 @@ def cross_entropy(
         2.3026
     """
     op = "cross_entropy"
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"{op}: got label_smoothing={label_smoothing}, wants from 0 to 1")
+    check_fraction(op, "label_smoothing", label_smoothing)
     labels = _beside(op, logits, target)
     _check_scores(op, logits)
-    classes = logits.shape[1]
-    if labels.dtype.kind == "f":
-        if labels.shape != logits.shape:
-            raise ValueError(
-                f"{op}: got logits of shape {logits.shape} and float targets of shape "
-                f"{labels.shape}; wants probabilities of the logits' shape, or integer labels"
-            )
-        soft = labels * (1 - label_smoothing) + label_smoothing / classes
-        terms = -log_softmax(logits, 1) * soft * _class_weights(op, logits, weight)
-        return _reduce(op, terms.sum(1), reduction)
     log_p = log_softmax(logits, 1)
-    loss = _likelihood(op, log_p, labels, weight, ignore_index, reduction)
-    if label_smoothing == 0:
-        return loss
-    counted = labels.data != ignore_index
-    spread = where(counted, -(log_p * _class_weights(op, logits, weight)).sum(1), 0)
-    total = _label_weights(op, logits, labels.data, weight, counted).sum()
-    uniform = spread.sum() / total if reduction == "mean" else _reduce(op, spread, reduction)
-    return loss * (1 - label_smoothing) + uniform * (label_smoothing / classes)
+    if labels.dtype.kind != "f":
+        return _likelihood(op, log_p, labels, weight, ignore_index, reduction, label_smoothing)
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"{op}: got logits of shape {logits.shape} and float targets of shape "
+            f"{labels.shape}; wants probabilities of the logits' shape, or integer labels"
+        )
+    soft = labels * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+    terms = -log_p * soft * _class_weights(op, logits, weight)
+    return _reduce(op, terms.sum(1), reduction)
 
 
 def nll_loss(
@@ -108,20 +99,30 @@ def nll_loss(
 
 
 def _likelihood(
-    op: str, log_p: Tensor, target: Operand, weight: Operand, ignore_index: int, reduction: str
+    op: str,
+    log_p: Tensor,
+    target: Operand,
+    weight: Operand,
+    ignore_index: int,
+    reduction: str,
+    smoothing: float = 0.0,
 ) -> Tensor:
+    """Return `-((1 - s) * weight[y] * log_p[y] + s / classes * sum of weight * log_p)`."""
     labels = _beside(op, log_p, target).data
     _check_scores(op, log_p)
     counted = _check_labels(op, log_p, labels, ignore_index)
-    weights = _label_weights(op, log_p, labels, weight, counted)
-    classes = log_p.shape[1]
+    class_weights = _class_weights(op, log_p, weight)
+    classes, xp = log_p.shape[1], log_p.backend.xp
     order = (0, *range(2, log_p.ndim), 1)
     rows = log_p.transpose(order).reshape(labels.size, classes)
-    xp = log_p.backend.xp
-    safe = xp.where(counted, labels, 0).reshape(-1)
-    picked = rows[xp.arange(labels.size), safe].reshape(labels.shape)
+    safe = xp.where(counted, labels, 0)
+    weights = class_weights.data.reshape(-1)[safe] * counted  # 0 for those that do not count
+    picked = rows[xp.arange(labels.size), safe.reshape(-1)].reshape(labels.shape)
     # Not only weighted with 0: 0 * log(0) would be NaN.
     terms = -where(counted, picked, 0) * Tensor.wrap(weights)
+    if smoothing:
+        spread = -where(counted, (log_p * class_weights).sum(1), 0)
+        terms = terms * (1 - smoothing) + spread * (smoothing / classes)
     if reduction != "mean":
         return _reduce(op, terms, reduction)
     if not bool(counted.any()):
@@ -244,20 +245,9 @@ def _check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array
     return counted
 
 
-def _class_weights(op: str, x: Tensor, weight: Any) -> Tensor | int:
-    """Return class weights in a shape that multiplies scores, or 1."""
-    if weight is None:
-        return 1
-    weights = _beside(op, x, weight)
+def _class_weights(op: str, x: Tensor, weight: Any) -> Tensor:
+    """Return class weights, 1 where None, in a shape that multiplies scores."""
+    weights = _beside(op, x, np.ones(x.shape[1], x.dtype) if weight is None else weight)
     if weights.shape != (x.shape[1],):
         raise ValueError(f"{op}: got weights of shape {weights.shape}, wants ({x.shape[1]},)")
     return weights.reshape(-1, *(1,) * (x.ndim - 2))
-
-
-def _label_weights(op: str, x: Tensor, labels: Array, weight: Any, counted: Array) -> Array:
-    """Return the weight of each label as an array, 0 for those that do not count."""
-    weights = _class_weights(op, x, weight)
-    backend = backend_of(labels)
-    if isinstance(weights, int):
-        return counted.astype(x.dtype)
-    return weights.data.reshape(-1)[backend.xp.where(counted, labels, 0)] * counted

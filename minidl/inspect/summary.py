@@ -109,7 +109,7 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
     model.eval()
     try:
         with no_grad(), nn.observe(note):
-            model(zeros((1, *input_shape), dtype, device))
+            model(zeros((1, *input_shape), dtype=dtype, device=device))
     finally:
         for module in model.modules():
             module.training = modes[id(module)]

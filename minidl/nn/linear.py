@@ -8,6 +8,7 @@ import numpy as np
 
 from minidl import functional as F
 from minidl.array_functions import zeros
+from minidl.functional.geometry import check_fraction
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
 from minidl.tensor import Tensor
@@ -90,8 +91,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, rng: np.random.Generator | None = None) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: got p={p}, wants a probability from 0 to 1")
+        check_fraction("Dropout", "p", p)
         self.p = p
         self._rng = rng
 

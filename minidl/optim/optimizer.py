@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from minidl.backends import Array, backend_of
 from minidl.tensor import Tensor
 
 Group = dict[str, Any]
+NUMBER = (int, float, np.integer, np.floating)
+FLAGS = ("nesterov", "centered")  # the options that are no numbers
 
 
 class Optimizer:
@@ -24,6 +26,7 @@ class Optimizer:
 
     Attributes:
         param_groups: the groups, each with all options; change `group["lr"]` freely between steps.
+        state: what the rule keeps for each parameter, in order through all groups.
 
     Raises:
         ValueError: no parameters, one that comes twice, or an unknown or impossible option.
@@ -33,13 +36,10 @@ class Optimizer:
     def __init__(
         self, parameters: Iterable[Tensor] | Iterable[Mapping[str, Any]], **defaults: Any
     ) -> None:
-        if isinstance(parameters, (Tensor, Mapping)):
-            raise TypeError(f"{self._name}: got one {type(parameters).__name__}, wants a list")
-        given = list(parameters)
+        given = _listed(self._name, parameters)
         if not given:
             raise ValueError(f"{self._name}: got no parameters (was parameters() used up before?)")
         self.param_groups: list[Group] = []
-        self.state: dict[int, dict[str, Any]] = {}
         seen: set[int] = set()
         for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
             if not isinstance(group, Mapping):
@@ -47,6 +47,9 @@ class Optimizer:
                     f"{self._name}: got a {type(group).__name__} among groups, wants dicts alone"
                 )
             self.param_groups.append(self._checked_group(group, defaults, seen))
+        self.state: list[dict[str, Any]] = [
+            {} for group in self.param_groups for _ in group["params"]
+        ]
 
     @property
     def _name(self) -> str:
@@ -55,19 +58,15 @@ class Optimizer:
     def _checked_group(
         self, group: Mapping[str, Any], defaults: Mapping[str, Any], seen: set[int]
     ) -> Group:
-        unknown = set(group) - set(defaults) - {"params"}
-        if unknown or "params" not in group:
+        options = dict(group)
+        params = options.pop("params", None)
+        if params is None or set(options) - set(defaults):
             raise ValueError(
                 f"{self._name}: got a group with {sorted(group)}, wants 'params' and any of "
                 f"{sorted(defaults)}"
             )
-        params = group["params"]
-        full = {
-            **defaults,
-            **group,
-            "params": [params] if isinstance(params, Tensor) else [*params],
-        }
-        for parameter in full["params"]:
+        params = [params] if isinstance(params, Tensor) else _listed(self._name, params)
+        for parameter in params:
             if not isinstance(parameter, Tensor):
                 raise TypeError(f"{self._name}: got a {type(parameter).__name__}, wants tensors")
             if not parameter.is_leaf:
@@ -77,20 +76,34 @@ class Optimizer:
                     f"{self._name}: a parameter of shape {parameter.shape} comes twice"
                 )
             seen.add(id(parameter))
-        for name in ("lr", "momentum", "weight_decay", "eps", "alpha", "dampening"):
-            value = full.get(name, 0.0)
-            if not (isinstance(value, (int, float)) and 0 <= value < math.inf):
-                raise ValueError(f"{self._name}: got {name}={value!r}, wants a number from 0")
-        betas = full.get("betas", (0, 0))
-        if len(betas) != 2 or any(not 0 <= beta < 1 for beta in betas):
-            raise ValueError(f"{self._name}: got betas={betas}, wants two from 0 to below 1")
-        return full
+        return {"params": params, **self.checked_options({**defaults, **options})}
+
+    def checked_options(self, options: Mapping[str, Any]) -> Group:
+        """Return a group's options with numbers as Python's; ValueError for impossible ones."""
+        checked = dict(options)
+        for name, value in options.items():
+            if name == "betas":
+                two = isinstance(value, (tuple, list)) and len(value) == 2
+                if not two or not all(isinstance(b, NUMBER) and 0 <= b < 1 for b in value):
+                    raise ValueError(
+                        f"{self._name}: got betas={value!r}, wants two from 0 to below 1"
+                    )
+                checked[name] = (float(value[0]), float(value[1]))
+            elif name not in FLAGS:
+                if not (isinstance(value, NUMBER) and 0 <= value < math.inf):
+                    raise ValueError(f"{self._name}: got {name}={value!r}, wants a number from 0")
+                checked[name] = float(value)
+        return checked
+
+    def _places(self) -> Iterator[tuple[Tensor, dict[str, Any], Group]]:
+        """Yield every parameter, through all groups, with its state and its group."""
+        states = iter(self.state)
+        return ((p, next(states), group) for group in self.param_groups for p in group["params"])
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters, so that the next backward starts afresh."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
+        for parameter, _, _ in self._places():
+            parameter.grad = None
 
     def step(self) -> None:
         """Update every parameter that has a gradient, in place and without allocating memory.
@@ -100,16 +113,13 @@ class Optimizer:
         Raises:
             RuntimeError: none has one: `backward` was not called, or everything is frozen.
         """
-        updated = 0
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None or not parameter.requires_grad:
-                    continue
-                state = self.state.setdefault(id(parameter), {"step": 0})
-                state["step"] += 1
+        updated = False
+        for parameter, state, group in self._places():
+            if parameter.grad is not None and parameter.requires_grad:
+                state["step"] = state.get("step", 0) + 1
                 with parameter.mutable() as array:
                     self.update(array, parameter.grad.data, state, group)
-                updated += 1
+                updated = True
         if not updated:
             raise RuntimeError(
                 f"{self._name}.step: no parameter has a gradient; call loss.backward() first, and "
@@ -130,19 +140,18 @@ class Optimizer:
             `{"groups": [options...], "state": {place: {"step": int, name: NumPy array}}}`, where
             `place` counts parameters through all groups.
         """
-        places = self._places()
         groups = [
             {name: value for name, value in group.items() if name != "params"}
             for group in self.param_groups
         ]
         state = {
             place: {
-                name: value if name == "step" else parameter.backend.to_numpy(value)
-                for name, value in self.state[id(parameter)].items()
+                name: value if name == "step" else backend_of(value).to_numpy(value)
+                for name, value in entries.items()
                 if not name.startswith("_")
             }
-            for place, parameter in enumerate(places)
-            if id(parameter) in self.state
+            for place, entries in enumerate(self.state)
+            if entries
         }
         return {"groups": groups, "state": state}
 
@@ -150,37 +159,59 @@ class Optimizer:
         """Go on from a `state_dict` of an optimiser of the same kind over the same parameters.
 
         Raises:
-            ValueError: groups, names or shapes do not fit; nothing is changed then.
+            ValueError: parts are missing, groups, places, names or shapes do not fit, or an option
+                is impossible; nothing is changed then.
         """
-        places = self._places()
-        got = [sorted(group) for group in saved["groups"]]
+        who = f"{self._name}.load_state_dict"
+        if not isinstance(saved, Mapping) or not {"groups", "state"} <= set(saved):
+            got = sorted(saved) if isinstance(saved, Mapping) else type(saved).__name__
+            raise ValueError(f"{who}: got {got}, wants 'groups' and 'state', as from state_dict()")
+        found = [sorted(group) for group in saved["groups"]]
         wanted = [sorted(set(group) - {"params"}) for group in self.param_groups]
-        if got != wanted:
+        if found != wanted:
             raise ValueError(
-                f"{self._name}.load_state_dict: got groups with options {got}, wants {wanted}; was "
-                "it saved from another kind of optimiser, or from other groups?"
+                f"{who}: got groups with options {found}, wants {wanted}; was it saved from "
+                "another kind of optimiser, or from other groups?"
             )
-        loaded: dict[int, dict[str, Any]] = {}
-        for place, entries in saved["state"].items():
-            parameter = places[int(place)] if int(place) < len(places) else None
-            arrays = {n: np.asarray(v) for n, v in entries.items() if n != "step"}
-            if parameter is None or any(v.shape != parameter.shape for v in arrays.values()):
-                shapes = {name: value.shape for name, value in arrays.items()}
-                raise ValueError(
-                    f"{self._name}.load_state_dict: state {place} has shapes {shapes}, "
-                    f"wants {'no such parameter' if parameter is None else parameter.shape}"
-                )
-            moved = {
-                name: parameter.backend.from_numpy(value.astype(parameter.dtype))
-                for name, value in arrays.items()
-            }
-            loaded[id(parameter)] = {"step": int(entries["step"]), **moved}
-        self.state = loaded
-        for group, options in zip(self.param_groups, saved["groups"], strict=True):
-            group.update(options)
+        options = [self.checked_options(group) for group in saved["groups"]]
+        places = {str(place): p for place, (p, _, _) in enumerate(self._places())}
+        unknown = [place for place in saved["state"] if str(place) not in places]
+        if unknown:
+            raise ValueError(
+                f"{who}: got state {unknown[0]!r}, wants 0 to {len(places) - 1}: no such parameter "
+                "(was it saved from a larger network?)"
+            )
+        given = {str(place): entries for place, entries in saved["state"].items()}
+        self.state = [
+            _loaded(f"{who}: state {place}", p, given[place]) if place in given else {}
+            for place, p in places.items()
+        ]
+        for group, checked in zip(self.param_groups, options, strict=True):
+            group.update(checked)
 
-    def _places(self) -> list[Tensor]:
-        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+def _listed(who: str, parameters: Any) -> list[Any]:
+    """Return parameters or groups as a list; TypeError if they are one thing, such as a model."""
+    kind = type(parameters).__name__
+    if hasattr(parameters, "parameters"):
+        raise TypeError(f"{who}: got a {kind}, wants its parameters; pass model.parameters()")
+    if isinstance(parameters, (Tensor, Mapping)) or not isinstance(parameters, Iterable):
+        raise TypeError(f"{who}: got one {kind}, wants a list of tensors")
+    return list(parameters)
+
+
+def _loaded(who: str, p: Tensor, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved state as arrays beside the parameter `p`."""
+    arrays = {name: np.asarray(value) for name, value in entries.items()}
+    step = arrays.pop("step", None)
+    if step is None or step.dtype.kind not in "iu" or step.shape or step < 1:
+        raise ValueError(f"{who} has step {step}, wants a whole number from 1")
+    for array in arrays.values():
+        if array.shape != p.shape or not np.can_cast(array.dtype, p.dtype, "same_kind"):
+            shapes = {name: value.shape for name, value in arrays.items()}
+            raise ValueError(f"{who} has shapes {shapes} ({array.dtype}), wants {p.shape}")
+    moved = {name: p.backend.from_numpy(array.astype(p.dtype)) for name, array in arrays.items()}
+    return {"step": int(step), **moved}
 
 
 def kept(state: dict[str, Any], name: str, p: Array) -> Array:
@@ -208,17 +239,21 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: fl
         The norm before clipping, over all gradients as if they were one vector.
 
     Raises:
-        ValueError: `max_norm` is not positive.
+        ValueError: `max_norm` or `norm_type` is not positive.
+        TypeError: not tensors.
 
     Source: R. Pascanu et al., On the difficulty of training recurrent neural networks (2012).
     """
-    if not max_norm > 0 or not norm_type > 0:
+    who = "clip_grad_norm_"
+    if not all(isinstance(value, NUMBER) and value > 0 for value in (max_norm, norm_type)):
         raise ValueError(
-            f"clip_grad_norm_: got max_norm={max_norm}, norm_type={norm_type}, wants more than 0"
+            f"{who}: got max_norm={max_norm!r}, norm_type={norm_type!r}, wants more than 0"
         )
-    if isinstance(parameters, Tensor):
-        parameters = [parameters]
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    given = [parameters] if isinstance(parameters, Tensor) else _listed(who, parameters)
+    for parameter in given:
+        if not isinstance(parameter, Tensor):
+            raise TypeError(f"{who}: got a {type(parameter).__name__}, wants tensors")
+    gradients = [p.grad for p in given if p.grad is not None]
     if norm_type == math.inf:
         total = max((float(abs(g.data).max()) for g in gradients), default=0.0)
     else:

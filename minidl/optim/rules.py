@@ -59,9 +59,13 @@ class SGD(Optimizer):
             weight_decay=weight_decay,
             nesterov=nesterov,
         )
-        for group in self.param_groups:
-            if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
-                raise ValueError("SGD: nesterov=True wants momentum above 0 and dampening 0")
+
+    def checked_options(self, options: Mapping[str, Any]) -> Group:
+        """Return a group's options; ValueError for impossible ones."""
+        checked = super().checked_options(options)
+        if checked["nesterov"] and (checked["momentum"] == 0 or checked["dampening"] != 0):
+            raise ValueError("SGD: nesterov=True wants momentum above 0 and dampening 0")
+        return checked
 
     def update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:
         """Do one step."""
