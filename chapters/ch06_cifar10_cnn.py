@@ -30,7 +30,7 @@ from minidl.training import accuracy, confusion_matrix, load_weights, save_weigh
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which pictures")
 parser.add_argument("--data-dir", type=Path, help="where CIFAR-10 is, as archive or folder")
-parser.add_argument("--epochs", type=int, help="passes over the data (toy: 3, cifar10: 10)")
+parser.add_argument("--epochs", type=int, help="passes over the data (toy: 5, cifar10: 10)")
 parser.add_argument("--batch-size", type=int, default=64, help="pictures per step")
 parser.add_argument("--lr", type=float, default=1e-3, help="Adam's learning rate")
 parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
@@ -39,7 +39,7 @@ parser.add_argument("--quick", action="store_true", help="few pictures, one epoc
 parser.add_argument("--out", type=Path, default=Path("out/ch06"), help="folder for the results")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if args.epochs is None:
-    args.epochs = 1 if args.quick else 10 if args.data == "cifar10" else 3
+    args.epochs = 1 if args.quick else 10 if args.data == "cifar10" else 5
 if min(args.epochs, args.batch_size) < 1 or args.seed < 0 or not 0 < args.lr < math.inf:
     parser.error("wants --epochs and --batch-size from 1, --seed from 0, --lr above 0")
 if args.data_dir and args.data != "cifar10":

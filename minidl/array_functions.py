@@ -228,9 +228,9 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
         >>> pad(ones((1, 1)), [(0, 0), (1, 2)])
         Tensor([[0., 1., 0., 0.]], dtype=float32)
     """
-    pairs = widths if isinstance(widths, (tuple, list)) else ()
-    fit = [isinstance(w, (tuple, list)) and len(w) == 2 and min(w) >= 0 for w in pairs]
-    if len(fit) != x.ndim or not all(fit) or pairs is not widths:
+    pairs = widths if np.iterable(widths) else [widths]
+    fit = [np.shape(pair) == (2,) and min(pair) >= 0 for pair in pairs]
+    if len(fit) != x.ndim or not all(fit):
         raise ValueError(
             f"pad: got widths {widths} for shape {x.shape}, wants a (before, after) pair of "
             "numbers from 0 for each axis"

@@ -215,7 +215,7 @@ def grad(
 
     Raises:
         ValueError: an input was not used to compute the outputs.
-        RuntimeError: as for `backward`.
+        RuntimeError: as for `backward`; every output must require a gradient.
 
     Example:
         >>> import minidl

@@ -8,25 +8,29 @@ together, top to bottom. In formulas, `g` is the gradient of the loss with respe
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from minidl import autograd
 from minidl.autograd import Gradients, Node, Rule
-from minidl.backends import Array, backend_for
+from minidl.backends import Array
 from minidl.operands import (
     Axis,
     check_broadcast,
+    check_broadcast_to,
     check_device,
+    check_matmul,
     common_dtype,
+    device_given,
+    expanded_shape,
     normal_axes,
     operand_array,
     own_array,
-    plain_index,
     reduction,
+    refuse_bools,
+    select,
     tensor_dtype,
     unpacked,
 )
@@ -94,13 +98,10 @@ class Tensor(TensorBase):
     def seed_gradient(self, gradient: Operand = None) -> Tensor:
         """Return the gradient that a backward from here starts with: as given, or one."""
         if not self.requires_grad:
+            off = "" if autograd.is_recording() else "; recording is off (no_grad)"
             raise RuntimeError(
-                "backward: this tensor was not computed from any tensor that requires a gradient"
-                + (
-                    ", or under no_grad"
-                    if autograd.is_recording()
-                    else "; recording is off (no_grad)"
-                )
+                "backward: this tensor was not computed from any tensor that requires a gradient, "
+                f"or under no_grad{off}"
             )
         if gradient is None:
             if self.size != 1:
@@ -144,10 +145,7 @@ class Tensor(TensorBase):
         """Return the tensor on a device and in a dtype: itself if it is there; else a copy."""
         array, source, before = self._data, self.backend, self.dtype
         dtype = before if dtype is None else tensor_dtype("to", dtype)
-        try:
-            backend = source if device is None else backend_for(device)
-        except ValueError as error:
-            raise ValueError(f"to: {error}; a dtype goes by name, as to(dtype=...)") from None
+        backend = source if device is None else device_given("to", device)
         if backend is source and dtype == before:
             return self
         if backend is not source:
@@ -187,10 +185,12 @@ class Tensor(TensorBase):
     # Arithmetic -------------------------------------------------------------------------------
 
     def __neg__(self) -> Tensor:
+        refuse_bools("neg", self, self)
+
         def backward(gradient: Tensor) -> Gradients:
             return (-gradient,)
 
-        return record("neg", _of_numbers("neg", operator.neg, self), (self,), backward)
+        return record("neg", -self._data, (self,), backward)
 
     def __add__(self, other: Operand) -> Tensor:
         a, b = _pair("add", self, other)
@@ -204,11 +204,12 @@ class Tensor(TensorBase):
 
     def __sub__(self, other: Operand) -> Tensor:
         a, b = _pair("sub", self, other)
+        refuse_bools("sub", a, b)
 
         def backward(gradient: Tensor) -> Gradients:
             return gradient, -gradient if b.requires_grad else None
 
-        return record("sub", _of_numbers("sub", operator.sub, a, b), (a, b), backward)
+        return record("sub", a.data - b.data, (a, b), backward)
 
     def __rsub__(self, other: Operand) -> Tensor:
         return _operand("sub", other, self) - self
@@ -246,6 +247,8 @@ class Tensor(TensorBase):
         As in PyTorch, both are 0 where they would be 0 times infinity: the first at `0**0`, the
         second at `0**b` for `b >= 0`.
         """
+        if type(other) is int and other == 2 and self.dtype.kind == "f":
+            return self * self  # half the time, forward and backward
         a, b = _pair("pow", self, other)
 
         def backward(gradient: Tensor, output: Tensor) -> Gradients:
@@ -266,13 +269,7 @@ class Tensor(TensorBase):
     def __matmul__(self, other: Operand) -> Tensor:
         """Multiply matrices, in stacks over leading axes, or vectors, as NumPy does."""
         a, b = _one_dtype(self, _operand("matmul", other, self))
-        inner = b.shape[-2] if b.ndim > 1 else b.shape[0] if b.ndim else None
-        if not a.ndim or inner is None or a.shape[-1] != inner:
-            raise ValueError(
-                f"matmul: got shapes {a.shape} and {b.shape}; wants the first's last axis as long "
-                "as the second's last but one (is one to be transposed?)"
-            )
-        check_broadcast("matmul", a.shape[:-2], b.shape[:-2])
+        check_matmul(a.shape, b.shape)
         if a.ndim == 1:
             return (a.expand_dims(0) @ b).squeeze(-1 if b.ndim == 1 else -2)
         if b.ndim == 1:
@@ -289,7 +286,7 @@ class Tensor(TensorBase):
     def __rmatmul__(self, other: Operand) -> Tensor:
         return _operand("matmul", other, self) @ self
 
-    def _refuse_update(self, other: Operand) -> Tensor:
+    def __iadd__(self, other: Operand) -> Tensor:
         """Keep `weight -= step` from making a new tensor, which nobody would train."""
         if self.is_leaf and self.requires_grad:
             raise TypeError(
@@ -299,7 +296,7 @@ class Tensor(TensorBase):
             )
         return NotImplemented  # Python then computes `x = x + other`
 
-    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = _refuse_update
+    __isub__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = __iadd__
 
     # Functions of one element -----------------------------------------------------------------
 
@@ -473,13 +470,7 @@ class Tensor(TensorBase):
 
     def expand_dims(self, axis: Axis) -> Tensor:
         """Insert an axis of length 1 at place `axis` of the result, or several at several."""
-        ndim = self.ndim + (len(axis) if isinstance(axis, (tuple, list)) else 1)
-        try:
-            places = normal_axes("expand_dims", (1,) * ndim, axis)
-        except ValueError:
-            raise ValueError(f"expand_dims: got axis {axis} for shape {self.shape}") from None
-        sizes = iter(self.shape)
-        return self.reshape(tuple(1 if i in places else next(sizes) for i in range(ndim)))
+        return self.reshape(expanded_shape(self.shape, axis))
 
     def broadcast_to(self, shape: Sequence[int]) -> Tensor:
         """Repeat the elements along axes of length 1, and new leading axes, up to `shape`."""
@@ -487,13 +478,8 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor) -> Gradients:
             return (gradient,)  # the engine sums it back to this tensor's shape
 
-        try:
-            array = self.backend.xp.broadcast_to(self._data, tuple(shape))
-        except ValueError:
-            raise ValueError(
-                f"broadcast_to: got shapes {self.shape} and {tuple(shape)}; wants each of the "
-                "first's sizes equal to the second's or 1, counted from the last axis"
-            ) from None
+        check_broadcast_to(self.shape, shape)
+        array = self.backend.xp.broadcast_to(self._data, tuple(shape))
         return record("broadcast_to", array, (self,), backward)
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -502,13 +488,7 @@ class Tensor(TensorBase):
         The gradient is added into zeros; an element selected several times gets every share.
         Lists and NumPy arrays are moved to the tensor's device; an index tensor must be on it.
         """
-        try:
-            plain = plain_index(index, self)
-            array = self._data[plain]
-        except IndexError as error:
-            raise IndexError(
-                f"getitem: got index {index!r:.80} for shape {self.shape}: {error}"
-            ) from None
+        plain, array = select(index, self)
 
         def backward(gradient: Tensor) -> Gradients:
             return (_put(gradient, self.shape, plain),)
@@ -587,14 +567,6 @@ def _pair(op: str, a: Tensor, other: Operand, floats: bool = False) -> tuple[Ten
 def _one_dtype(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     dtype = common_dtype(a, b)
     return (a, b) if dtype is None else (a.to(dtype=dtype), b.to(dtype=dtype))
-
-
-def _of_numbers(op: str, compute: Callable[..., Array], *operands: Tensor) -> Array:
-    """Compute what NumPy refuses to do with bools, saying so in minidl's words."""
-    try:
-        return compute(*(x.data for x in operands))
-    except TypeError:
-        raise TypeError(f"{op}: got bools, wants numbers; convert with .to(dtype=...)") from None
 
 
 def _floats(x: Tensor) -> Tensor:

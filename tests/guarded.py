@@ -15,6 +15,7 @@ What CuPy does was read from its source (cupy/_core/core.pyx, _kernel.pyx, _rout
 - A value assigned to a slice must be an array of CuPy's or a number.
 - Where NumPy would turn a result without axes into a number, CuPy keeps an array, and indexing
   with numbers alone gives a view.
+- Numbers out of range in an index array wrap around, silently.
 - There is no write flag.
 """
 
@@ -95,7 +96,7 @@ class GuardedArray:
         return operator.index(self._array)
 
     def __getitem__(self, index: Any) -> GuardedArray:
-        plain = _index(index)
+        plain = _index(index, self.shape)
         result = self._array[plain]
         if isinstance(result, np.generic) and Ellipsis not in plain:
             result = self._array[(*plain, ...)]  # a view of one element, as in CuPy
@@ -104,7 +105,7 @@ class GuardedArray:
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(value, (list, tuple)):
             raise TypeError(f"guarded: got a {type(value).__name__} to assign, wants an array")
-        self._array[_index(index)] = _unwrap("assignment", value)
+        self._array[_index(index, self.shape)] = _unwrap("assignment", value)
 
 
 def _names(text: str) -> frozenset[str]:
@@ -228,9 +229,25 @@ def _wrap(result: Any, sources: list[GuardedArray]) -> Any:
     return GuardedArray(result)
 
 
-def _index(index: Any) -> tuple[Any, ...]:
+def _index(index: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """Return an index for NumPy, with numbers in arrays taken modulo the length of their axis."""
     parts = index if isinstance(index, tuple) else (index,)
-    return tuple(part._array if isinstance(part, GuardedArray) else part for part in parts)
+    plain = [part._array if isinstance(part, GuardedArray) else part for part in parts]
+    axes = [_axes_used(part) for part in plain]
+    axis, wrapped = 0, []
+    for part, used in zip(plain, axes, strict=True):
+        whole = isinstance(part, np.ndarray) and part.dtype.kind in "iu"
+        if whole and axis < len(shape) and shape[axis]:
+            part = np.asarray(part % shape[axis])
+        wrapped.append(part)
+        axis += len(shape) - sum(axes) if part is Ellipsis else used
+    return tuple(wrapped)
+
+
+def _axes_used(part: Any) -> int:
+    if part is None or part is Ellipsis:
+        return 0
+    return part.ndim if getattr(part, "dtype", None) == np.bool_ else 1
 
 
 def _wants_to_decide(other: Any) -> bool:
@@ -288,7 +305,7 @@ class GuardedBackend(Backend):
         return array.get()
 
     def index_add(self, target: GuardedArray, index: Any, values: GuardedArray) -> None:
-        np.add.at(target._array, _index(index), _unwrap("index_add", values))
+        np.add.at(target._array, _index(index, target.shape), _unwrap("index_add", values))
 
 
 backends.register(GuardedArray, GuardedBackend())

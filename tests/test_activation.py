@@ -153,3 +153,21 @@ def test_softmax_gives_a_masked_score_no_part_and_no_gradient(device):
 def test_softmax_adds_up_to_one_for_many_classes(device):
     total = F.softmax(Tensor(numbers(3, 1000).astype(np.float32), device=device)).numpy().sum(1)
     np.testing.assert_allclose(total, 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("op", [F.softmax, F.log_softmax], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_softmax_of_nothing_is_nothing(op, axis, device):
+    x = Tensor(np.zeros((3, 0)), device=device, requires_grad=True)
+    out = op(x, axis)
+    out.sum().backward()
+    assert out.shape == x.grad.shape == (3, 0)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_of_huge_numbers_does_not_overflow(approximate, device):
+    x = Tensor(np.array([-1e30, 1e30], np.float32), device=device, requires_grad=True)
+    out = F.gelu(x, approximate)
+    out.sum().backward()
+    np.testing.assert_array_equal(out.numpy(), np.array([0, 1e30], np.float32))
+    np.testing.assert_array_equal(x.grad.numpy(), [0, 1])

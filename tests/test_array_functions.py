@@ -40,10 +40,43 @@ def test_full_zeros_and_ones(shape, device):
 
 
 def test_new_tensors_take_a_dtype(device):
-    assert minidl.zeros(2, np.int64, device).dtype == np.int64
+    assert minidl.zeros(2, dtype=np.int64, device=device).dtype == np.int64
     assert minidl.full(2, 1.5, np.float64, device).dtype == np.float64
     assert minidl.arange(3, dtype=np.float32, device=device).dtype == np.float32
     assert minidl.randn(2, dtype=np.float64, device=device).dtype == np.float64
+
+
+@pytest.mark.parametrize("make", [minidl.zeros, minidl.ones, minidl.rand, minidl.randn])
+def test_a_shape_is_one_tuple_or_separate_numbers(make, device):
+    for shape in [((2, 3),), ([2, 3],), (2, 3)]:
+        made = make(*shape, device=device)
+        assert (made.shape, made.dtype, made.device) == ((2, 3), np.float32, device)
+    assert make(4).shape == (4,)
+    assert make(()).shape == ()
+
+
+@pytest.mark.parametrize("make", [minidl.zeros, minidl.ones, minidl.rand, minidl.randn])
+@pytest.mark.parametrize("shape", [(2.0,), (2, "float64"), ((2, 3), np.float32), (-1,)])
+def test_a_shape_of_anything_else_is_named(make, shape):
+    with pytest.raises(TypeError, match=f"{make.__name__}: got shape .* go by name"):
+        make(*shape)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "complex64", "datetime64[s]", object])
+def test_dtypes_that_tensors_do_not_have_are_refused(dtype):
+    for make in (minidl.zeros, minidl.ones, minidl.rand, minidl.arange):
+        with pytest.raises(TypeError, match=r"got dtype .*, wants float32 or float64, integers or"):
+            make(2, dtype=dtype)
+    with pytest.raises(TypeError, match="full: got dtype"):
+        minidl.full(2, 1, dtype)
+
+
+def test_arange_of_floats_is_float32_unless_asked_otherwise():
+    quarters = minidl.arange(0, 1, 0.25)
+    assert quarters.dtype == np.float32
+    assert quarters.numpy().tolist() == [0, 0.25, 0.5, 0.75]
+    assert minidl.arange(0, 1, 0.25, dtype="float64").dtype == np.float64
+    assert minidl.arange(3).dtype == np.int64
 
 
 def test_arange_is_numpys(device):
@@ -228,6 +261,8 @@ def test_pad_passes_gradients_to_the_inside(device):
         ),
         (lambda x: minidl.pad(x, [(1, 1)]), r"pad: got widths \[\(1, 1\)\] for shape \(2, 3\)"),
         (lambda x: minidl.pad(x, [(1, 1), (-1, 0)]), "pad: got widths .* numbers from 0"),
+        (lambda x: minidl.pad(x, 1), r"pad: got widths 1 for shape \(2, 3\), wants a \(before"),
+        (lambda x: minidl.pad(x, (1, 1)), r"pad: got widths \(1, 1\) for shape \(2, 3\)"),
     ],
 )
 def test_what_cannot_be_joined_or_padded_is_named(wrong, message, device):
@@ -238,6 +273,17 @@ def test_what_cannot_be_joined_or_padded_is_named(wrong, message, device):
 def test_joining_wants_tensors():
     with pytest.raises(TypeError, match="concatenate: got a ndarray, wants tensors"):
         minidl.concatenate([Tensor([1.0]), np.ones(1)])
+
+
+@pytest.mark.parametrize("join", [minidl.concatenate, minidl.stack])
+def test_joining_two_arguments_asks_for_a_list(join):
+    x = Tensor([1.0])
+    with pytest.raises(TypeError, match=f"got a Tensor, wants a list.* {join.__name__}\\(\\[a, b"):
+        join(x, x)
+
+
+def test_joining_takes_any_iterable():
+    assert minidl.stack(Tensor([i]) for i in range(2)).numpy().tolist() == [[0], [1]]
 
 
 # einsum

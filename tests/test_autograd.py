@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import operator
 import threading
 import weakref
 
@@ -74,7 +76,7 @@ def test_a_backward_leaves_an_earlier_gradient_array_as_it_was():
 def test_no_two_gradients_share_memory(fn):
     a, b = leaf([1.0, 2.0], [3.0, 4.0]), leaf([1.0, 2.0], [3.0, 4.0])
     y = fn(a, b)
-    seed = minidl.ones(y.shape, np.float64)
+    seed = minidl.ones(y.shape, dtype=np.float64)
     y.backward(seed)
     arrays = [a.grad.data, b.grad.data, seed.data, a.data, b.data]
     for i, first in enumerate(arrays):
@@ -187,6 +189,17 @@ def test_grad_of_an_input_without_gradient_says_so():
         minidl.grad((x * fixed).sum(), fixed)
 
 
+def test_grad_of_what_needs_no_gradient_is_refused_as_by_backward():
+    fixed = Tensor(1.0)
+    with pytest.raises(RuntimeError, match="not computed from any tensor that requires a gradient"):
+        minidl.grad(fixed, fixed)
+    x = leaf(1.0)
+    with minidl.no_grad():
+        loss = (x * x).sum()
+    with pytest.raises(RuntimeError, match="requires a gradient, or under no_grad"):
+        minidl.grad(loss, x)
+
+
 def test_grad_refuses_weights_that_do_not_fit():
     x = leaf(1.0, 2.0)
     with pytest.raises(ValueError, match="grad: got 2 gradients for 1 outputs"):
@@ -264,6 +277,52 @@ def test_a_gradient_of_another_shape_or_dtype_cannot_be_stored():
         x.grad = Tensor(np.zeros(1))
     with pytest.raises(ValueError, match=r"got shape \(2,\) and float32, wants \(2,\) and float64"):
         x.grad = Tensor([0.0, 0.0])
+
+
+def test_a_gradient_is_a_tensor_on_the_same_device():
+    x = leaf(1.0, 2.0)
+    with pytest.raises(TypeError, match=r"Tensor.grad: got a ndarray, wants a Tensor or None"):
+        x.grad = np.zeros(2)
+    with pytest.raises(TypeError, match=r"Tensor.grad: got tensors on 'cpu' and 'guarded'"):
+        x.grad = Tensor([0.0, 0.0], np.float64, "guarded")
+
+
+def test_requires_grad_is_checked_however_it_is_set():
+    for data in ([1, 2], [True]):
+        with pytest.raises(TypeError, match="only floats have gradients"):
+            Tensor(data).requires_grad = True
+    with pytest.raises(RuntimeError, match=r"not on the result of an operation; detach\(\)"):
+        (leaf(1.0) * 2).requires_grad = False
+
+
+IN_PLACE = [getattr(operator, f"i{n}") for n in ("add", "sub", "mul", "truediv", "pow", "matmul")]
+
+
+@pytest.mark.parametrize("update", IN_PLACE)
+def test_updating_a_leaf_by_an_operator_is_refused(update):
+    p = leaf(1.0, 2.0)
+    for context in (minidl.no_grad, contextlib.nullcontext):
+        with context(), pytest.raises(TypeError, match=r"`with p.mutable\(\) as array: array -="):
+            update(p, Tensor([1.0, 2.0], np.float64))
+    assert p.numpy().tolist() == [1, 2]
+
+
+def test_what_the_message_says_trains():
+    p = leaf(1.0, 2.0)
+    (p * p).sum().backward()
+    with p.mutable() as array:
+        array -= 0.25 * p.grad.data
+    assert p.numpy().tolist() == [0.5, 1]
+
+
+def test_sums_may_be_kept_with_an_operator():
+    x, total = leaf(3.0), 0.0
+    for _ in range(2):
+        total += x * x
+    plain = Tensor([1.0], np.float64)
+    plain *= x
+    (total + plain).sum().backward()
+    assert x.grad.numpy().tolist() == [13]
 
 
 # .grad of results of operations

@@ -30,7 +30,7 @@ WRONG_CALLS = {
     "a single image": (
         lambda: F.conv2d(ones(3, 8, 8), KERNELS),
         ValueError,
-        r"conv2d: got shape \(3, 8, 8\), wants \(n, c, h, w\); a single image needs expand_dims",
+        r"conv2d: got shape \(3, 8, 8\), wants \(n, c, h, w\); a single one needs expand_dims",
     ),
     "images as an array": (
         lambda: F.conv2d(np.ones((2, 3, 8, 8)), KERNELS),
@@ -71,12 +71,12 @@ WRONG_CALLS = {
     "a kernel larger than the image": (
         lambda: F.conv2d(ones(2, 3, 2, 8), KERNELS),
         ValueError,
-        "window spans 3 pixels but the padded image has only 2.*too small for this many layers",
+        "window spans 3 but the padded input has only 2.*too small for this many layers",
     ),
     "a dilated kernel larger than the image": (
         lambda: F.conv2d(IMAGES, KERNELS, dilation=4),
         ValueError,
-        "window spans 9 pixels but the padded image has only 8",
+        "window spans 9 but the padded input has only 8",
     ),
     "stride 0": (
         lambda: F.conv2d(IMAGES, KERNELS, stride=0),
@@ -121,7 +121,42 @@ WRONG_CALLS = {
     "images for a sequence": (
         lambda: F.conv1d(IMAGES, ones(4, 3, 3)),
         ValueError,
-        r"conv1d: got shapes \(2, 3, 8, 8\) and \(4, 3, 3\), wants \(n, c, length\)",
+        r"conv1d: got shape \(2, 3, 8, 8\), wants \(n, c, length\)",
+    ),
+    "a single sequence": (
+        lambda: F.conv1d(ones(3, 8), ones(4, 3, 3)),
+        ValueError,
+        r"conv1d: got shape \(3, 8\), wants \(n, c, length\); a single one needs expand_dims",
+    ),
+    "a sequence's channels": (
+        lambda: F.conv1d(ones(2, 1, 8), ones(4, 3, 3)),
+        ValueError,
+        r"conv1d: got an input of 1 channels, shape \(2, 1, 8\), and .* shape \(4, 3, 3\) for 3",
+    ),
+    "a sequence's weight of images": (
+        lambda: F.conv1d(ones(2, 3, 8), KERNELS),
+        ValueError,
+        r"conv1d: got a weight of shape \(4, 3, 3, 3\), wants \(d, c // groups, k\)",
+    ),
+    "a sequence's bias": (
+        lambda: F.conv1d(ones(2, 3, 8), ones(4, 3, 3), ones(3)),
+        ValueError,
+        r"conv1d: got a bias of shape \(3,\), wants \(4,\)",
+    ),
+    "a sequence shorter than its kernel": (
+        lambda: F.conv1d(ones(2, 3, 2), ones(4, 3, 3)),
+        ValueError,
+        r"conv1d: the window spans 3 but the padded input has only 2; got input shape \(2, 3, 2\)",
+    ),
+    "a pair of strides along a sequence": (
+        lambda: F.conv1d(ones(2, 3, 8), ones(4, 3, 3), stride=(1, 2)),
+        ValueError,
+        r"conv1d: got stride=\(1, 2\), wants a whole number from 1",
+    ),
+    "same padding with a stride along a sequence": (
+        lambda: F.conv1d(ones(2, 3, 8), ones(4, 3, 3), stride=2, padding="same"),
+        ValueError,
+        "conv1d: padding='same' wants stride 1, got stride=2",
     ),
     "output_padding of a whole stride": (
         lambda: F.conv_transpose2d(IMAGES, ones(3, 4, 3, 3), stride=2, output_padding=2),
@@ -152,7 +187,7 @@ WRONG_CALLS = {
     "a window larger than the image": (
         lambda: F.avg_pool2d(IMAGES, 9),
         ValueError,
-        "avg_pool2d: the window spans 9 pixels but the padded image has only 8",
+        "avg_pool2d: the window spans 9 but the padded input has only 8",
     ),
     "a window of no pixels": (
         lambda: F.max_pool2d(IMAGES, 0),
@@ -162,7 +197,12 @@ WRONG_CALLS = {
     "a divisor of 0": (
         lambda: F.avg_pool2d(IMAGES, 2, divisor_override=0),
         ValueError,
-        "avg_pool2d: got divisor_override=0, wants 1 or more",
+        "avg_pool2d: got divisor_override=0, wants a whole number from 1",
+    ),
+    "half a divisor": (
+        lambda: F.avg_pool2d(IMAGES, 2, divisor_override=2.5),
+        ValueError,
+        r"avg_pool2d: got divisor_override=2\.5, wants a whole number from 1",
     ),
     "pooling of vectors": (
         lambda: F.global_avg_pool2d(LOGITS),
@@ -321,6 +361,51 @@ WRONG_CALLS = {
         lambda: nn.MaxPool2d(2, 0),
         ValueError,
         "MaxPool2d: got stride=0, wants a whole number from 1",
+    ),
+    "a convolution layer of stride 0": (
+        lambda: nn.Conv2d(3, 4, 3, stride=0),
+        ValueError,
+        "Conv2d: got stride=0, wants a whole number from 1",
+    ),
+    "a convolution layer with misspelt padding": (
+        lambda: nn.Conv2d(3, 4, 3, padding="sam"),
+        ValueError,
+        "Conv2d: got padding='sam', wants a number, a pair, 'same' or 'valid'",
+    ),
+    "a sequence layer with negative padding": (
+        lambda: nn.Conv1d(3, 4, 3, padding=-1),
+        ValueError,
+        "Conv1d: got padding=-1, wants a whole number from 0",
+    ),
+    "a transposed layer with too much output_padding": (
+        lambda: nn.ConvTranspose2d(3, 4, 3, output_padding=1),
+        ValueError,
+        "ConvTranspose2d: got output_padding=1, wants less than stride=1",
+    ),
+    "a pooling layer with too much padding": (
+        lambda: nn.MaxPool2d(2, padding=2),
+        ValueError,
+        "MaxPool2d: got padding=2 with kernel_size=2, wants at most half the window",
+    ),
+    "a pooling layer with half a divisor": (
+        lambda: nn.AvgPool2d(2, divisor_override=2.5),
+        ValueError,
+        r"AvgPool2d: got divisor_override=2\.5, wants a whole number from 1",
+    ),
+    "a weight replaced by an array": (
+        lambda: setattr(nn.Linear(2, 2), "weight", np.zeros((2, 2))),
+        TypeError,
+        r"Linear\.weight: got a ndarray for a Parameter, .* `with m\.weight\.mutable\(\) as array`",
+    ),
+    "a weight replaced by a result": (
+        lambda: setattr(layer := nn.Linear(2, 2), "weight", layer.weight - 1),
+        TypeError,
+        r"Linear\.weight: got a Tensor for a Parameter, .* load_state_dict",
+    ),
+    "a child that holds its parent": (
+        lambda: setattr((net := nn.Sequential(nn.ReLU()))[0], "parent", net),
+        ValueError,
+        r"ReLU\.parent: got a Sequential that is, or holds, this very module",
     ),
     "a dropout layer of p -1": (
         lambda: nn.Dropout(-1),

@@ -325,3 +325,9 @@ def test_same_padding_of_an_even_kernel_puts_the_odd_pixel_last(axis, device):
 def test_same_padding_keeps_height_and_width(size, kernel):
     x, weight = minidl.ones((1, 1, size, size + 1)), minidl.ones((1, 1, kernel, kernel + 1))
     assert F.conv2d(x, weight, padding="same").shape == x.shape
+
+
+def test_groups_may_be_a_numpy_number():
+    x, weight = Tensor(numbers(1, 4, 5, 5)), Tensor(numbers(2, 2, 3, 3))
+    found = F.conv2d(x, weight, groups=np.int64(2)).numpy()
+    assert np.array_equal(found, F.conv2d(x, weight, groups=2).numpy())

@@ -83,7 +83,7 @@ def test_training_curves_draw_percentages_over_epochs():
     losses, accuracies = figure.axes
     assert [line.get_label() for line in losses.lines] == ["training", "test"]
     np.testing.assert_array_equal(accuracies.lines[0].get_xydata(), [[1, 10], [2, 50]])
-    assert (accuracies.get_xlabel(), accuracies.get_ylabel()) == ("epoch", "right answers (%)")
+    assert (accuracies.get_xlabel(), accuracies.get_ylabel()) == ("epoch", "accuracy (%)")
 
 
 def test_the_confusion_matrix_is_drawn_in_percent_of_the_truth():

@@ -181,6 +181,29 @@ def test_an_empty_batch_has_a_sum_but_no_mean(loss):
         loss(logits, labels)
 
 
+ARRAY_LOSSES = {
+    "probabilities": lambda x, a: F.cross_entropy(x, a),
+    "weights of smoothed labels": lambda x, a: F.cross_entropy(
+        x, [0, 1], a[0], label_smoothing=0.5
+    ),
+    "weights of labels": lambda x, a: F.cross_entropy(x, [0, 1], a[0]),
+    "binary targets": lambda x, a: F.binary_cross_entropy_with_logits(x, a),
+    "binary weights": lambda x, a: F.binary_cross_entropy_with_logits(x, [[1, 0]] * 2, a, a),
+}
+
+
+@pytest.mark.parametrize("name", ARRAY_LOSSES)
+def test_a_change_of_the_caller_s_array_before_backward_does_no_harm(name):
+    gradients = []
+    for change in (False, True):
+        x, array = Tensor(numbers(2, 2), requires_grad=True), np.full((2, 2), 0.5)
+        loss = ARRAY_LOSSES[name](x, array)
+        array[...] = 100 if change else array
+        loss.backward()
+        gradients.append(x.grad.numpy())
+    assert np.array_equal(*gradients)
+
+
 def test_nll_loss_of_log_softmax_is_cross_entropy(device):
     x, weight = Tensor(numbers(5, CLASSES), device=device), Tensor(WEIGHT, device=device)
     labels = Tensor(targets("indices, some ignored", ()), device=device)

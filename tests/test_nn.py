@@ -261,13 +261,40 @@ def test_module_list_appends_under_the_next_number():
     assert [name for name, _ in layers.named_parameters()][2:] == ["1.weight", "1.bias"]
 
 
-def test_a_plain_list_of_modules_is_refused():
+HIDDEN = {
+    "list": lambda: [nn.Linear(1, 1)],
+    "set": lambda: {nn.Linear(1, 1)},
+    "dict": lambda: {"deep": [1, (nn.Parameter([1.0]),)]},
+}
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_modules_and_parameters_in_plain_containers_are_refused(kind):
     class Net(nn.Module):
         def __init__(self) -> None:
-            self.layers = [nn.Linear(1, 1)]
+            self.layers = HIDDEN[kind]()
 
-    with pytest.raises(TypeError, match=r"Net.layers is a list that holds modules .*ModuleList"):
+    with pytest.raises(TypeError, match=rf"Net.layers is a {kind} that holds modules .*ModuleList"):
         list(Net().parameters())
+
+
+def test_a_parameter_may_be_replaced_by_another_or_none():
+    layer = nn.Linear(2, 2)
+    layer.weight, layer.bias = nn.Parameter(np.ones((2, 2), np.float32)), None
+    assert list(layer.state_dict()) == ["weight"]
+    assert layer(minidl.ones((1, 2))).numpy().tolist() == [[2, 2]]
+
+
+def test_keyword_arguments_reach_forward_and_observers():
+    class Scale(nn.Module):
+        def forward(self, x: Tensor, by: float = 1.0) -> Tensor:
+            return x * by
+
+    seen = []
+    with nn.observe(lambda module, inputs, output: seen.append(inputs)):
+        out = Scale()(minidl.ones(1), by=3.0)
+    assert out.item() == 3
+    assert seen[0][1:] == (3.0,)
 
 
 def test_a_misspelt_attribute_is_an_attribute_error():

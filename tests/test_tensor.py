@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
+import pickle
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import Tensor
+from minidl import Tensor, nn
 
 from .gradients import check_gradients, check_pure
 
@@ -201,6 +203,8 @@ def test_expand_dims_flatten_and_broadcast_to_are_numpys(device):
     x = Tensor(a, device=device)
     for axis in (0, 1, 2, -1, -3):
         assert np.array_equal(x.expand_dims(axis).numpy(), np.expand_dims(a, axis))
+    for axis in ((0, 1), [-1, 1]):
+        assert np.array_equal(x.expand_dims(axis).numpy(), np.expand_dims(a, tuple(axis)))
     assert x.flatten().shape == (6,)
     assert Tensor(values(2, 3, 4)).flatten(1).shape == (2, 12)
     assert Tensor(1.0).flatten().shape == (1,)
@@ -478,7 +482,7 @@ def test_a_tensor_copies_what_it_is_made_of():
         ("text", {}, "dtype <U4, wants real numbers"),
         (None, {}, "dtype object, wants real numbers"),
         ([1j], {}, "dtype complex128, wants real numbers"),
-        ([1.0], {"dtype": complex}, "dtype complex128, wants real numbers"),
+        ([1.0], {"dtype": complex}, "dtype complex128, wants float32 or float64"),
         ([1.0], {"dtype": np.float16}, "dtype float16, wants float32 or float64"),
         (np.zeros(1, np.float16), {}, "dtype float16, wants float32 or float64"),
         ([1, 2], {"requires_grad": True}, "dtype int64, only floats have gradients"),
@@ -495,8 +499,14 @@ def test_half_precision_data_can_be_asked_for_in_another_dtype():
 
 
 def test_a_ragged_list_is_refused():
-    with pytest.raises(ValueError, match="inhomogeneous shape"):
+    with pytest.raises(ValueError, match="Tensor: got a ragged list, wants rows of one length"):
         Tensor([[1.0], [1.0, 2.0]])
+
+
+@pytest.mark.parametrize("data", [1.0, [1.0, 2.0]])
+def test_a_list_of_tensors_is_refused_with_a_hint(data):
+    with pytest.raises(TypeError, match=r"Tensor: got a list .*tensors are joined by stack\(\)"):
+        Tensor([Tensor(data), Tensor(data)])
 
 
 def test_an_unknown_device_is_refused():
@@ -527,6 +537,20 @@ def test_one_element_becomes_a_python_number(device):
     assert bool(x)
     with pytest.raises(ValueError, match=r"Tensor.item: got shape \(2,\), wants a single element"):
         Tensor([1.0, 2.0]).item()
+
+
+def test_a_single_number_is_formatted_and_counts():
+    loss, count = Tensor(0.12345, requires_grad=True), Tensor(3)
+    assert f"{loss:.3f}" == "0.123"
+    assert f"{loss}" == str(loss)
+    assert f"{count:03d}" == "003"
+    assert int(Tensor(2.7)) == 2
+    assert list(range(count)) == [0, 1, 2]
+    assert "abcd"[count] == "d"
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+        range(loss)
+    with pytest.raises(ValueError, match=r"got shape \(2,\), wants a single element"):
+        f"{Tensor([1.0, 2.0]):.3f}"
 
 
 def test_length_of_a_number_is_refused():
@@ -583,6 +607,38 @@ def test_mutable_of_a_view_is_refused():
         Tensor([1.0, 2.0])[1:].mutable().__enter__()
 
 
+def test_mutable_blocks_nest(device):
+    x = Tensor([1.0, 2.0], device=device)
+    with x.mutable() as array:
+        with x.mutable() as inner:
+            inner += 1
+        with x.detach().mutable() as inner:
+            inner += 1
+        array += 1
+    assert x.numpy().tolist() == [4, 5]
+
+
+def test_a_mutable_block_inside_another_locks_what_it_opened():
+    x = Tensor([1.0, 2.0])
+    view = x[1:]
+    with x.mutable():
+        with view.mutable() as part:
+            part += 1
+        with pytest.raises(ValueError, match="read-only"):
+            view.data[0] = 5
+    with pytest.raises(ValueError, match="read-only"):
+        x.data[0] = 5
+    assert x.numpy().tolist() == [1, 3]
+
+
+def test_assigning_to_a_part_names_mutable(device):
+    x = Tensor([1.0, 2.0], device=device)
+    with pytest.raises(TypeError, match=r"`with x.mutable\(\) as array"):
+        x[0] = 1
+    with pytest.raises(TypeError, match=r"`with x.mutable\(\) as array"):
+        x[0] += 1
+
+
 def test_data_can_be_assigned(device):
     x = Tensor([1.0, 2.0], device=device)
     x.data = Tensor([3.0, 4.0], np.float64)
@@ -599,7 +655,107 @@ def test_data_of_another_shape_or_kind_is_refused():
         x.data = np.array([1.5, 2.5])
 
 
+# Copies and pickles
+
+
+COPIES = [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+
+
+@pytest.mark.parametrize("duplicate", COPIES)
+@pytest.mark.parametrize("kind", [Tensor, nn.Parameter, nn.Buffer])
+def test_a_leaf_can_be_copied_and_pickled(kind, duplicate, device):
+    x = kind(Tensor([1.0, 2.0], np.float64, device)).requires_grad_()
+    x.grad = Tensor([3.0, 4.0], np.float64, device)
+    y = duplicate(x)
+    assert type(y) is kind
+    assert (y.dtype, y.device, y.backend, y.requires_grad) == (x.dtype, device, x.backend, True)
+    with y.mutable() as array, y.grad.mutable() as gradient:
+        array += 1
+        gradient += 1
+    assert (y.numpy().tolist(), y.grad.numpy().tolist()) == ([2, 3], [4, 5])
+    assert (x.numpy().tolist(), x.grad.numpy().tolist()) == ([1, 2], [3, 4])
+    if device == "cpu":
+        with pytest.raises(ValueError, match="read-only"):
+            y.data[0] = 5
+
+
+@pytest.mark.parametrize("duplicate", COPIES)
+def test_copying_the_result_of_an_operation_says_detach(duplicate):
+    y = Tensor(1.0, requires_grad=True) * 2
+    with pytest.raises(TypeError, match=r"got the result of 'mul'.*; detach\(\) it first"):
+        duplicate(y)
+    assert duplicate(y.detach()).item() == 2
+
+
+def test_a_copied_model_trains_and_shares_what_was_shared():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    vars(model)["1"].weight = vars(model)["0"].weight
+    twin = copy.deepcopy(model)
+    first, second = vars(twin)["0"], vars(twin)["1"]
+    assert first.weight is second.weight
+    assert first.weight is not vars(model)["0"].weight
+    x = minidl.ones(1, 2)
+    assert np.array_equal(twin(x).numpy(), model(x).numpy())
+    twin(x).sum().backward()
+    assert all(p.grad is not None for p in twin.parameters())
+    assert all(p.grad is None for p in model.parameters())
+
+
 # Errors
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (5, r"getitem: got index 5 for shape \(2, 3\): "),
+        ((0, 0, 0), r"getitem: got index \(0, 0, 0\) for shape \(2, 3\): too many indices"),
+        ([0, 2], r"getitem: got index \[0, 2\] for shape \(2, 3\): .*out of bounds"),
+        ((..., np.array([-4])), r"getitem: .*for shape \(2, 3\): .*out of bounds"),
+        ((np.array([True, False]), [3]), r"getitem: .*out of bounds"),
+        (([True, False], [[0], [3]]), r"getitem: .*out of bounds"),
+        ([True, False, True], r"getitem: .*boolean"),
+        ((None, [0, 1], np.array([[2, 3]])), r"getitem: .*out of bounds"),
+        (1.5, r"getitem: got index 1.5 for shape \(2, 3\)"),
+    ],
+)
+def test_an_index_out_of_range_is_named_on_every_device(index, message, device):
+    with pytest.raises(IndexError, match=message):
+        Tensor(values(2, 3), device=device)[index]
+
+
+def test_an_index_beside_one_on_the_device_is_checked_too():
+    x = Tensor(values(2, 3), device="guarded")
+    rows = Tensor([0, 1], device="guarded")
+    assert x[rows, [0, 2]].shape == (2,)
+    with pytest.raises(IndexError, match="out of bounds"):
+        x[rows, [0, 3]]
+
+
+def test_reductions_take_axes_in_a_list(device):
+    a = values(2, 3)
+    x = Tensor(a, device=device)
+    for name in ("sum", "mean", "max", "min", "var"):
+        found = getattr(x, name)([0, 1])
+        np.testing.assert_allclose(found.numpy(), getattr(a, name)((0, 1)))
+
+
+def test_bools_have_no_difference(device):
+    x = Tensor([True, False], device=device)
+    for op, compute in (("sub", lambda: x - x), ("neg", lambda: -x)):
+        with pytest.raises(TypeError, match=rf"{op}: got bools, wants numbers; convert with .to\("):
+            compute()
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "float16"])
+def test_casting_to_a_dtype_that_tensors_do_not_have_is_refused(dtype):
+    with pytest.raises(TypeError, match=f"to: got dtype {dtype}, wants float32 or float64"):
+        Tensor([1.0]).to(dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", np.float64])
+def test_a_dtype_in_the_place_of_a_device_is_recognised(dtype):
+    with pytest.raises(ValueError, match=r"to: device=.*; a dtype goes by name, as to\(dtype="):
+        Tensor([1.0]).to(dtype)
 
 
 @pytest.mark.parametrize(
@@ -619,6 +775,9 @@ def test_data_of_another_shape_or_kind_is_refused():
         (lambda x: x.transpose(0), r"transpose: got axes \(0,\), wants each of 2 axes once"),
         (lambda x: x.squeeze(0), r"squeeze: got shape \(2, 3\), wants length 1 at axis 0"),
         (lambda x: x.expand_dims(4), r"expand_dims: got axis 4 for shape \(2, 3\)"),
+        (lambda x: x.broadcast_to((3,)), r"broadcast_to: got shapes \(2, 3\) and \(3,\); wants"),
+        (lambda x: x.broadcast_to((1, 3)), r"broadcast_to: got shapes \(2, 3\) and \(1, 3\)"),
+        (lambda x: x.expand_dims((0, 0)), r"expand_dims: got axis \(0, 0\) for shape \(2, 3\)"),
         (lambda x: x.broadcast_to((2, 4)), r"broadcast_to: got shapes \(2, 3\) and \(2, 4\)"),
         (lambda x: x + x[0, :2], r"add: got shapes \(2, 3\) and \(2,\); wants sizes"),
         (lambda x: x * x.T, r"mul: got shapes \(2, 3\) and \(3, 2\)"),

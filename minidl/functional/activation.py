@@ -11,11 +11,13 @@ from typing import Any, Literal
 import numpy as np
 
 from minidl.array_functions import where
-from minidl.operands import normal_axes
 from minidl.autograd import Gradients
 from minidl.backends import Array
 from minidl.functional.geometry import check_floats
+from minidl.operands import normal_axes
 from minidl.tensor import Tensor, record
+
+LIMIT = 30.0  # erf and tanh are 1 or -1 beyond, where squares of float32 numbers could overflow
 
 
 def relu(x: Tensor) -> Tensor:
@@ -124,7 +126,9 @@ def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     """
     check_floats("gelu", x)
     if approximate == "tanh":
-        return x * 0.5 * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))).tanh())
+        near = x.clip(-LIMIT, LIMIT)
+        inner = math.sqrt(2 / math.pi) * (near + 0.044715 * (near * near * near))
+        return x * 0.5 * (1 + inner.tanh())
     if approximate != "none":
         raise ValueError(f"gelu: got approximate={approximate!r}, wants 'none' or 'tanh'")
     return x * 0.5 * (1 + _erf(x * math.sqrt(0.5)))
@@ -142,6 +146,8 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """
     check_floats("softmax", x)
     normal_axes("softmax", x.shape, axis)
+    if not x.size:  # of which there is no largest
+        return x.copy()
     xp = x.backend.xp
     powers = xp.exp(x.data - x.data.max(axis, keepdims=True))
 
@@ -160,6 +166,8 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """
     check_floats("log_softmax", x)
     normal_axes("log_softmax", x.shape, axis)
+    if not x.size:
+        return x.copy()
     xp = x.backend.xp
     shifted = x.data - x.data.max(axis, keepdims=True)
     out = shifted - xp.log(xp.exp(shifted).sum(axis, keepdims=True))
@@ -182,12 +190,13 @@ def _masked(values: Tensor, mask: Array) -> Tensor:
 def _erf(x: Tensor) -> Tensor:
     """Return the error function; its slope is `2 / sqrt(pi) * exp(-x**2)`."""
     xp = x.backend.xp
-    size = xp.abs(x.data)
+    size = xp.minimum(xp.abs(x.data), LIMIT)
     t = 2 / (2 + size)  # 1 at x = 0, falling to 0
     out = xp.copysign(1 - _polynomial(t) * xp.exp(-size * size), x.data)
 
     def backward(gradient: Tensor) -> Gradients:
-        return (gradient * ((2 / math.sqrt(math.pi)) * (-(x * x)).exp()),)
+        near = x.clip(-LIMIT, LIMIT)
+        return (gradient * ((2 / math.sqrt(math.pi)) * (-(near * near)).exp()),)
 
     return record("erf", out, (x,), backward)
 

@@ -31,8 +31,9 @@ from minidl.autograd import Gradients
 from minidl.backends import Array, Windows
 from minidl.functional.geometry import (
     Pair,
+    check_channels,
     check_images,
-    check_together,
+    check_weight,
     conv_windows,
     transpose_windows,
 )
@@ -74,19 +75,11 @@ def conv2d(
         >>> conv2d(image, edge).shape
         (1, 1, 3, 2)
     """
-    check_images("conv2d", x)
-    _check_weight("conv2d", x, weight, bias, groups)
-    d, channels = weight.shape[:2]
-    if x.shape[1] != channels * groups or d % groups:
-        raise ValueError(
-            f"conv2d: got an input of {x.shape[1]} channels, shape {x.shape}, and a weight of "
-            f"shape {weight.shape} for {channels * groups} channels in {groups} group(s); wants "
-            "equal channels, and output channels divisible by groups"
-        )
-    if bias is not None and bias.shape != (d,):
-        raise ValueError(f"conv2d: got a bias of shape {bias.shape}, wants ({d},)")
-    kernel = (weight.shape[2], weight.shape[3])
-    windows = conv_windows("conv2d", x, kernel, stride, padding, dilation)
+    op = "conv2d"
+    check_images(op, x)
+    check_weight(op, x, weight, bias, groups)
+    check_channels(op, x, weight, bias, groups)
+    windows = conv_windows(op, x, weight.shape[2:], stride, padding, dilation)
     return _convolve(x, weight, bias, windows, groups)
 
 
@@ -117,15 +110,12 @@ def conv1d(
         ValueError: shapes, groups or geometry do not fit each other.
         TypeError: dtypes or devices differ.
     """
-    check_together("conv1d", input=x, weight=weight, bias=bias)
-    if x.ndim != 3 or weight.ndim != 3:
-        raise ValueError(
-            f"conv1d: got shapes {x.shape} and {weight.shape}, wants (n, c, length) and "
-            "(d, c // groups, k)"
-        )
-    sides = padding if isinstance(padding, str) else (0, padding)
-    tall, kernel = x.expand_dims(2), weight.expand_dims(2)
-    return conv2d(tall, kernel, bias, (1, stride), sides, (1, dilation), groups).squeeze(2)
+    op = "conv1d"
+    check_images(op, x, "(n, c, length)")
+    check_weight(op, x, weight, bias, groups)
+    check_channels(op, x, weight, bias, groups)
+    windows = conv_windows(op, x, weight.shape[2:], stride, padding, dilation)
+    return _convolve(x.expand_dims(2), weight.expand_dims(2), bias, windows, groups).squeeze(2)
 
 
 def conv_transpose2d(
@@ -164,7 +154,7 @@ def conv_transpose2d(
     """
     op = "conv_transpose2d"
     check_images(op, x)
-    _check_weight(op, x, weight, bias, groups)
+    check_weight(op, x, weight, bias, groups)
     if x.shape[1] != weight.shape[0] or x.shape[1] % groups:
         raise ValueError(
             f"{op}: got an input of {x.shape[1]} channels, shape {x.shape}, and a weight of shape "
@@ -239,16 +229,14 @@ def _weight_gradient(x: Tensor, gradient: Tensor, windows: Windows, groups: int)
         )
 
     def work(part: slice) -> Array:
-        columns = _columns(x, part, windows, groups)
-        return columns.swapaxes(1, 2) @ _pixels(
-            gradient.data[part], groups
-        )  # (groups, taps·c/g, d/g)
+        # Not columns.T @ pixels: CuPy copies what is transposed in a stack, and pixels are fewer.
+        pixels = _pixels(gradient.data[part], groups).swapaxes(1, 2)
+        return pixels @ _columns(x, part, windows, groups)  # (groups, d/g, taps·c/g)
 
     n, channels = x.shape[:2]
-    total = x.backend.sum_over_batch(n, _column_bytes(x.shape[1], windows, x), work)
-    d = gradient.shape[1]
-    split = total.reshape(groups, windows.k_h, windows.k_w, channels // groups, d // groups)
-    weight = split.transpose(0, 4, 3, 1, 2).reshape(d, channels // groups, windows.k_h, windows.k_w)
+    total = x.backend.sum_over_batch(n, _column_bytes(channels, windows, x), work)
+    split = total.reshape(gradient.shape[1], windows.k_h, windows.k_w, channels // groups)
+    weight = split.transpose(0, 3, 1, 2).copy()
     return record("conv2d_weight_gradient", weight, (x, gradient), backward)
 
 
@@ -284,13 +272,3 @@ def _column_bytes(channels: int, windows: Windows, x: Tensor) -> int:
     """Return the size of one image's columns."""
     taps = windows.k_h * windows.k_w
     return windows.out_h * windows.out_w * taps * channels * int(x.dtype.itemsize)
-
-
-def _check_weight(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
-    check_together(op, input=x, weight=weight, bias=bias)
-    if weight.ndim != 4 or min(weight.shape) < 1:
-        raise ValueError(
-            f"{op}: got a weight of shape {weight.shape}, wants (d, c // groups, k_h, k_w)"
-        )
-    if not isinstance(groups, int) or groups < 1:
-        raise ValueError(f"{op}: got groups={groups!r}, wants a whole number from 1")

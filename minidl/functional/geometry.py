@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from minidl.backends import Windows
@@ -27,6 +30,14 @@ def pair(op: str, name: str, value: Pair, least: int) -> tuple[int, int]:
     return int(both[0]), int(both[1])
 
 
+def check_whole(op: str, least: int, **values: Any) -> None:
+    """Raise ValueError unless arguments are whole numbers from `least`."""
+    for name, value in values.items():
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or value < least:
+            raise ValueError(f"{op}: got {name}={value!r}, wants a whole number from {least}")
+
+
 def check_floats(op: str, x: Tensor) -> None:
     """Raise unless `x` is a tensor of floats."""
     if not isinstance(x, Tensor):
@@ -44,13 +55,14 @@ def check_fraction(op: str, name: str, value: float) -> None:
         raise ValueError(f"{op}: got {name}={value!r}, wants a number from 0 to 1")
 
 
-def check_images(op: str, x: Tensor) -> None:
-    """Raise unless `x` is a batch of float images."""
+def check_images(op: str, x: Tensor, axes: str = "(n, c, h, w)") -> None:
+    """Raise unless `x` is a batch of float images, or of what else has these axes."""
     check_floats(op, x)
-    if x.ndim != 4:
+    missing = axes.count(",") + 1 - x.ndim
+    if missing:
         raise ValueError(
-            f"{op}: got shape {x.shape}, wants (n, c, h, w)"
-            + ("; a single image needs expand_dims(0)" if x.ndim == 3 else "")
+            f"{op}: got shape {x.shape}, wants {axes}"
+            + ("; a single one needs expand_dims(0)" if missing == 1 else "")
         )
 
 
@@ -71,6 +83,46 @@ def check_together(op: str, **tensors: Tensor | None) -> None:
                 )
 
 
+def check_weight(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+    """Raise unless these can be a convolution's arguments, whatever their channels."""
+    check_together(op, input=x, weight=weight, bias=bias)
+    if weight.ndim != x.ndim or min(weight.shape) < 1:
+        kernel = "k_h, k_w" if x.ndim == 4 else "k"
+        raise ValueError(
+            f"{op}: got a weight of shape {weight.shape}, wants (d, c // groups, {kernel})"
+        )
+    check_whole(op, 1, groups=groups)
+
+
+def check_channels(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+    """Raise ValueError unless the channels of a convolution's arguments fit each other."""
+    d, channels = weight.shape[:2]
+    if x.shape[1] != channels * groups or d % groups:
+        raise ValueError(
+            f"{op}: got an input of {x.shape[1]} channels, shape {x.shape}, and a weight of "
+            f"shape {weight.shape} for {channels * groups} channels in {groups} group(s); wants "
+            "equal channels, and output channels divisible by groups"
+        )
+    if bias is not None and bias.shape != (d,):
+        raise ValueError(f"{op}: got a bias of shape {bias.shape}, wants ({d},)")
+
+
+def pool_geometry(
+    op: str, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair
+) -> tuple[tuple[int, int], ...]:
+    """Return kernel, stride, padding and dilation as pairs; ValueError where they do not fit."""
+    kernel = pair(op, "kernel_size", kernel_size, 1)
+    strides = kernel if stride is None else pair(op, "stride", stride, 1)
+    pads = pair(op, "padding", padding, 0)
+    dilations = pair(op, "dilation", dilation, 1)
+    if any(2 * p > d * (k - 1) + 1 for p, d, k in zip(pads, dilations, kernel, strict=True)):
+        raise ValueError(
+            f"{op}: got padding={padding!r} with kernel_size={kernel_size!r}, wants at most half "
+            "the window, or a window could see nothing but padding"
+        )
+    return kernel, strides, pads, dilations
+
+
 def pool_windows(
     op: str,
     x: Tensor,
@@ -86,18 +138,17 @@ def pool_windows(
     with `ceil_mode`, unless the last window would then start beyond the image and its left padding.
     """
     check_images(op, x)
-    kernel = pair(op, "kernel_size", kernel_size, 1)
-    strides = kernel if stride is None else pair(op, "stride", stride, 1)
-    pads = pair(op, "padding", padding, 0)
-    dilations = pair(op, "dilation", dilation, 1)
+    kernel, strides, pads, dilations = pool_geometry(op, kernel_size, stride, padding, dilation)
     ends = []
     for size, k, s, p, d in zip(x.shape[2:], kernel, strides, pads, dilations, strict=True):
         span = d * (k - 1) + 1
-        if 2 * p > span or any(start % d >= size for start in range(-p, 0, s)):
+        # A window that begins in the padding enters the image at its first tap that is at 0 or
+        # beyond, at pixel `start % d`: on an image smaller than that, the tap is beyond it already.
+        if any(start % d >= size for start in range(-p, 0, s)):
             raise ValueError(
-                f"{op}: got padding={padding!r} with kernel_size={kernel_size!r} and input shape "
-                f"{x.shape}; padding is at most half the window, and dilation no more than the "
-                "image, or a window could see nothing but padding"
+                f"{op}: got dilation={dilation!r} with padding={padding!r} and input shape "
+                f"{x.shape}; wants a dilation no larger than the image, or a window could see "
+                "nothing but padding"
             )
         out = (size + 2 * p - span + (s - 1 if ceil_mode else 0)) // s + 1
         if out < 1:
@@ -110,25 +161,26 @@ def pool_windows(
     return Windows(in_h, in_w, *kernel, *strides, *dilations, *sides)
 
 
-def conv_windows(
-    op: str,
-    x: Tensor,
-    kernel: tuple[int, int],
-    stride: Pair,
-    padding: Pair | str,
-    dilation: Pair,
+def conv_geometry(
+    op: str, kernel: tuple[int, ...], stride: Pair, padding: Pair | str, dilation: Pair
 ) -> Windows:
-    """Lay convolution windows over a batch of images.
+    """Return convolution windows for images whose size is not known yet, set to 0.
 
     `"valid"` is no padding. `"same"` keeps height and width at stride 1: `dilation * (kernel - 1)`
-    pixels in all, the odd one at the bottom and right.
+    pixels in all, the odd one at the bottom and right. A kernel with one axis is for sequences:
+    images one pixel tall, whose other arguments are single numbers.
     """
-    strides = pair(op, "stride", stride, 1)
-    dilations = pair(op, "dilation", dilation, 1)
+    if len(kernel) == 1:
+        check_whole(op, 1, stride=stride, dilation=dilation)
+        if not isinstance(padding, str):
+            check_whole(op, 0, padding=padding)
+            padding = (0, int(padding))  # type: ignore[arg-type]
+    k_h, k_w = (1, *kernel)[-2:]
+    strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
     if padding == "same":
         if strides != (1, 1):
             raise ValueError(f"{op}: padding='same' wants stride 1, got stride={stride!r}")
-        total_h, total_w = (d * (k - 1) for k, d in zip(kernel, dilations, strict=True))
+        total_h, total_w = dilations[0] * (k_h - 1), dilations[1] * (k_w - 1)
         sides = (total_h // 2, total_h - total_h // 2, total_w // 2, total_w - total_w // 2)
     elif padding == "valid":
         sides = (0, 0, 0, 0)
@@ -139,11 +191,38 @@ def conv_windows(
     else:
         pad_h, pad_w = pair(op, "padding", padding, 0)
         sides = (pad_h, pad_h, pad_w, pad_w)
-    in_h, in_w = x.shape[2:]
-    windows = Windows(in_h, in_w, *kernel, *strides, *dilations, *sides)
-    _check_fits(op, x, dilations[0] * (kernel[0] - 1) + 1, windows.padded_h)
-    _check_fits(op, x, dilations[1] * (kernel[1] - 1) + 1, windows.padded_w)
+    return Windows(0, 0, k_h, k_w, *strides, *dilations, *sides)
+
+
+def conv_windows(
+    op: str,
+    x: Tensor,
+    kernel: tuple[int, ...],
+    stride: Pair,
+    padding: Pair | str,
+    dilation: Pair,
+) -> Windows:
+    """Lay convolution windows over a batch of images, or of sequences: see `conv_geometry`."""
+    in_h, in_w = (1, *x.shape[2:])[-2:]
+    geometry = conv_geometry(op, kernel, stride, padding, dilation)
+    windows = replace(geometry, in_h=in_h, in_w=in_w)
+    _check_fits(op, x, windows.dilation_h * (windows.k_h - 1) + 1, windows.padded_h)
+    _check_fits(op, x, windows.dilation_w * (windows.k_w - 1) + 1, windows.padded_w)
     return windows
+
+
+def transpose_geometry(
+    op: str, stride: Pair, padding: Pair, output_padding: Pair, dilation: Pair
+) -> tuple[tuple[int, int], ...]:
+    """Return the arguments as pairs; ValueError where they do not fit."""
+    strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
+    pads, extra = pair(op, "padding", padding, 0), pair(op, "output_padding", output_padding, 0)
+    if any(e >= s for e, s in zip(extra, strides, strict=True)):
+        raise ValueError(
+            f"{op}: got output_padding={output_padding!r}, wants less than stride={stride!r}: "
+            "larger images convolve to larger ones than this input"
+        )
+    return strides, pads, extra, dilations
 
 
 def transpose_windows(
@@ -156,13 +235,9 @@ def transpose_windows(
     dilation: Pair,
 ) -> Windows:
     """Lay the windows of the convolution whose output has the size of the batch of images `x`."""
-    strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
-    pads, extra = pair(op, "padding", padding, 0), pair(op, "output_padding", output_padding, 0)
-    if any(e >= s for e, s in zip(extra, strides, strict=True)):
-        raise ValueError(
-            f"{op}: got output_padding={output_padding!r}, wants less than stride={stride!r}: "
-            "larger images convolve to larger ones than this input"
-        )
+    strides, pads, extra, dilations = transpose_geometry(
+        op, stride, padding, output_padding, dilation
+    )
     geometry = zip(x.shape[2:], strides, pads, dilations, kernel, extra, strict=True)
     out_h, out_w = ((n - 1) * s - 2 * p + d * (k - 1) + 1 + e for n, s, p, d, k, e in geometry)
     if min(out_h, out_w) < 1:
@@ -174,6 +249,6 @@ def transpose_windows(
 def _check_fits(op: str, x: Tensor, span: int, padded: int) -> None:
     if span > padded:
         raise ValueError(
-            f"{op}: the window spans {span} pixels but the padded image has only {padded}; "
+            f"{op}: the window spans {span} but the padded input has only {padded}; "
             f"got input shape {x.shape}: is it too small for this many layers?"
         )

@@ -10,8 +10,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from minidl.array_functions import where
-from minidl.backends import Array, asarray, backend_of
+from minidl.autograd import is_recording
+from minidl.backends import Array, asarray
 from minidl.functional.activation import log_softmax, softplus
+from minidl.functional.geometry import check_fraction
 from minidl.tensor import Operand, Tensor
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
@@ -180,13 +182,18 @@ def binary_cross_entropy_with_logits(
     return _reduce(op, terms if weight is None else terms * _beside(op, logits, weight), reduction)
 
 
+def check_reduction(op: str, reduction: str) -> None:
+    """Raise ValueError for an unknown reduction."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{op}: got reduction={reduction!r}, wants 'mean', 'sum' or 'none'")
+
+
 def _reduce(op: str, terms: Tensor, reduction: str) -> Tensor:
+    check_reduction(op, reduction)
     if reduction == "none":
         return terms
     if reduction == "sum":
         return terms.sum()
-    if reduction != "mean":
-        raise ValueError(f"{op}: got reduction={reduction!r}, wants 'mean', 'sum' or 'none'")
     if terms.size == 0:
         raise ValueError(f"{op}: got an empty batch, shape {terms.shape}, which has no mean")
     return terms.mean()
@@ -198,7 +205,11 @@ def _beside(op: str, x: Tensor, value: Any) -> Tensor:
         raise TypeError(f"{op}: got a {type(x).__name__}, wants a Tensor")
     if not hasattr(value, "dtype"):  # numbers and lists are on no device yet
         value = x.backend.from_numpy(np.asarray(value))
-    other = value if isinstance(value, Tensor) else Tensor.wrap(asarray(value)[...])
+    if isinstance(value, Tensor):
+        other = value
+    else:  # a gradient rule may read it when its owner has changed it
+        array = asarray(value)
+        other = Tensor.wrap(array.copy() if is_recording() else array[...])
     if other.backend is not x.backend:
         raise TypeError(
             f"{op}: got an input on {x.device!r} and a target or weight on {other.device!r}; "
@@ -247,7 +258,7 @@ def _check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array
 
 def _class_weights(op: str, x: Tensor, weight: Any) -> Tensor:
     """Return class weights, 1 where None, in a shape that multiplies scores."""
-    weights = _beside(op, x, np.ones(x.shape[1], x.dtype) if weight is None else weight)
+    weights = _beside(op, x, x.backend.xp.ones(x.shape[1], x.dtype) if weight is None else weight)
     if weights.shape != (x.shape[1],):
         raise ValueError(f"{op}: got weights of shape {weights.shape}, wants ({x.shape[1]},)")
     return weights.reshape(-1, *(1,) * (x.ndim - 2))

@@ -6,7 +6,7 @@
 | average | `out = sum of x over the window / m` | the m-th part to each of m pixels |
 | global average | `out = sum of x over the image / (h * w)` | an equal part to every pixel |
 
-A window of p pixels moved by s pixels over m pixels gives `(m - p) // s + 1` outputs.
+A window of k pixels moved by `stride` over `size` pixels gives `(size - k) // stride + 1` outputs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from minidl.autograd import Gradients
 from minidl.backends import Array, Windows
-from minidl.functional.geometry import Pair, check_images, pool_windows
+from minidl.functional.geometry import Pair, check_images, check_whole, pool_windows
 from minidl.tensor import Tensor, record
 
 
@@ -126,9 +126,8 @@ def avg_pool2d(
                 [11.5, 13.5]], dtype=float32)
     """
     windows = pool_windows("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
-    if divisor_override is not None and divisor_override < 1:
-        raise ValueError(f"avg_pool2d: got divisor_override={divisor_override}, wants 1 or more")
     if divisor_override is not None:
+        check_whole("avg_pool2d", 1, divisor_override=divisor_override)
         counts = np.full((1, 1), divisor_override)
     else:
         counts = _pixel_counts(windows, count_include_pad)

@@ -59,7 +59,7 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
         epochs = range(1, len(shown) + 1)
         axes.plot(epochs, shown, marker="o", color=colour, label=labels[part])
     losses.set(xlabel="epoch", ylabel="cross-entropy", title="Loss")
-    accuracies.set(xlabel="epoch", ylabel="right answers (%)", title="Accuracy")
+    accuracies.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy")
     for axes in (losses, accuracies):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
@@ -85,7 +85,7 @@ def confusion_matrix(matrix: Array, classes: Sequence[str]) -> Figure:
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
     accuracy = matrix.trace() / max(1, matrix.sum())
-    axes.set(xlabel="answer", ylabel="truth", title=f"Answers by class ({accuracy:.1%} right)")
+    axes.set(xlabel="predicted class", ylabel="true class", title=f"Accuracy {accuracy:.1%}")
     figure.colorbar(image, label="% of the true class", shrink=0.85)
     return figure
 

@@ -10,98 +10,122 @@ from minidl.tensor import Tensor
 
 
 class ReLU(Module):
-    """Apply `functional.relu`."""
+    """`max(x, 0)`: see `functional.relu`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function."""
+        """Return the activation."""
         return F.relu(x)
 
 
 class LeakyReLU(Module):
-    """Apply `functional.leaky_relu`."""
+    """`x` where `x > 0`, else `negative_slope * x`: see `functional.leaky_relu`.
+
+    Args:
+        negative_slope: of the part below 0.
+    """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function."""
+        """Return the activation."""
         return F.leaky_relu(x, self.negative_slope)
 
 
 class GELU(Module):
-    """Apply `functional.gelu`."""
+    """`x * P(Z <= x)` for a standard normal Z: see `functional.gelu`.
+
+    Args:
+        approximate: `"none"`, or `"tanh"` for a formula without erf.
+    """
 
     def __init__(self, approximate: Literal["none", "tanh"] = "none") -> None:
         self.approximate = approximate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function."""
+        """Return the activation."""
         return F.gelu(x, self.approximate)
 
 
 class SiLU(Module):
-    """Apply `functional.silu`."""
+    """`x * sigmoid(x)`: see `functional.silu`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function."""
+        """Return the activation."""
         return F.silu(x)
 
 
 class ELU(Module):
-    """Apply `functional.elu`."""
+    """`x` where `x > 0`, else `alpha * (exp(x) - 1)`: see `functional.elu`.
+
+    Args:
+        alpha: minus the limit of very negative x.
+    """
 
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function."""
+        """Return the activation."""
         return F.elu(x, self.alpha)
 
 
 class Softplus(Module):
-    """Apply `functional.softplus`."""
+    """`log(1 + exp(beta * x)) / beta`: see `functional.softplus`.
+
+    Args:
+        beta: more than 0; the larger, the closer to ReLU.
+    """
 
     def __init__(self, beta: float = 1.0) -> None:
         self.beta = beta
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function."""
+        """Return the activation."""
         return F.softplus(x, self.beta)
 
 
 class Sigmoid(Module):
-    """Apply `functional.sigmoid`."""
+    """`1 / (1 + exp(-x))`: see `functional.sigmoid`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function."""
+        """Return the activation."""
         return F.sigmoid(x)
 
 
 class Softmax(Module):
-    """Apply `functional.softmax`."""
+    """`exp(x) / sum(exp(x))`: see `functional.softmax`.
+
+    Args:
+        axis: along which results add up to 1.
+    """
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function."""
+        """Return the activation."""
         return F.softmax(x, self.axis)
 
 
 class LogSoftmax(Module):
-    """Apply `functional.log_softmax`."""
+    """`x - log(sum(exp(x)))`: see `functional.log_softmax`.
+
+    Args:
+        axis: along which the exponentials of results add up to 1.
+    """
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function."""
+        """Return the activation."""
         return F.log_softmax(x, self.axis)
 
 
 class Tanh(Module):
-    """Apply `Tensor.tanh`."""
+    """`(exp(x) - exp(-x)) / (exp(x) + exp(-x))`, from -1 to 1: see `Tensor.tanh`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the function."""
+        """Return the activation."""
         return x.tanh()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from minidl import functional as F
-from minidl.functional.geometry import Pair, pair
-from minidl.nn.linear import check_sizes, weight_and_bias
+from minidl.functional.geometry import Pair, check_whole, conv_geometry, pair, transpose_geometry
+from minidl.nn.linear import weight_and_bias
 from minidl.nn.module import Module
 from minidl.tensor import Tensor
 
@@ -30,7 +30,7 @@ class Conv2d(Module):
         bias: `(out_channels,)`, or None.
 
     Raises:
-        ValueError: a size below 1, or channels that groups do not divide.
+        ValueError: a number out of its range, or channels that groups do not divide.
 
     Example:
         >>> Conv2d(3, 32, 3, padding="same")
@@ -53,7 +53,9 @@ class Conv2d(Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.dilation, self.groups = dilation, groups
-        shape = (out_channels, in_channels // groups, *self._kernel())
+        kernel = self._kernel()
+        conv_geometry(type(self).__name__, kernel, stride, padding, dilation)  # raises here already
+        shape = (out_channels, in_channels // groups, *kernel)
         self.weight, self.bias = weight_and_bias(shape, out_channels, bias, rng)
 
     def _kernel(self) -> tuple[int, ...]:
@@ -82,7 +84,7 @@ class Conv1d(Conv2d):
     dilation: int
 
     def _kernel(self) -> tuple[int, ...]:
-        check_sizes("Conv1d", kernel_size=self.kernel_size)
+        check_whole("Conv1d", 1, kernel_size=self.kernel_size)
         return (self.kernel_size,)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -129,6 +131,7 @@ class ConvTranspose2d(Module):
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.output_padding, self.groups, self.dilation = output_padding, groups, dilation
         kernel = pair("ConvTranspose2d", "kernel_size", kernel_size, 1)
+        transpose_geometry("ConvTranspose2d", stride, padding, output_padding, dilation)
         shape = (in_channels, out_channels // groups, *kernel)
         self.weight, self.bias = weight_and_bias(shape, out_channels, bias, rng)
 
@@ -139,7 +142,7 @@ class ConvTranspose2d(Module):
 
 
 def _check_channels(layer: str, inputs: int, outputs: int, groups: int) -> None:
-    check_sizes(layer, in_channels=inputs, out_channels=outputs, groups=groups)
+    check_whole(layer, 1, in_channels=inputs, out_channels=outputs, groups=groups)
     if inputs % groups or outputs % groups:
         raise ValueError(
             f"{layer}: got {inputs} input and {outputs} output channels in {groups} groups, "

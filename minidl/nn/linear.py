@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl import functional as F
 from minidl.array_functions import zeros
-from minidl.functional.geometry import check_fraction
+from minidl.functional.geometry import check_fraction, check_whole
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
 from minidl.tensor import Tensor
@@ -27,13 +27,6 @@ def weight_and_bias(
         return weight, None
     bound = 1 / math.sqrt(init.fans(weight)[0])
     return weight, Parameter(init.uniform_(zeros(outputs), -bound, bound, rng))
-
-
-def check_sizes(layer: str, **sizes: int) -> None:
-    """Raise ValueError unless sizes are whole numbers from 1."""
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{layer}: got {name}={value!r}, wants a whole number from 1")
 
 
 class Linear(Module):
@@ -61,7 +54,7 @@ class Linear(Module):
         bias: bool = True,
         rng: np.random.Generator | None = None,
     ) -> None:
-        check_sizes("Linear", in_features=in_features, out_features=out_features)
+        check_whole("Linear", 1, in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         shape = (out_features, in_features)
         self.weight, self.bias = weight_and_bias(shape, out_features, bias, rng)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from minidl import functional as F
-from minidl.functional.loss import Reduction
+from minidl.functional.geometry import check_fraction
+from minidl.functional.loss import Reduction, check_reduction
 from minidl.nn.module import Buffer, Module
 from minidl.tensor import Operand, Tensor
 
@@ -25,6 +26,8 @@ class CrossEntropyLoss(Module):
         reduction: Reduction = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
+        check_reduction("CrossEntropyLoss", reduction)
+        check_fraction("CrossEntropyLoss", "label_smoothing", label_smoothing)
         self.weight, self.ignore_index = _buffer(weight), ignore_index
         self.reduction, self.label_smoothing = reduction, label_smoothing
 
@@ -41,6 +44,7 @@ class NLLLoss(Module):
     def __init__(
         self, weight: Operand = None, ignore_index: int = -100, reduction: Reduction = "mean"
     ) -> None:
+        check_reduction("NLLLoss", reduction)
         self.weight, self.ignore_index = _buffer(weight), ignore_index
         self.reduction = reduction
 
@@ -53,6 +57,7 @@ class MSELoss(Module):
     """Apply `functional.mse_loss`."""
 
     def __init__(self, reduction: Reduction = "mean") -> None:
+        check_reduction("MSELoss", reduction)
         self.reduction = reduction
 
     def forward(self, x: Tensor, target: Operand) -> Tensor:
@@ -64,6 +69,7 @@ class L1Loss(Module):
     """Apply `functional.l1_loss`."""
 
     def __init__(self, reduction: Reduction = "mean") -> None:
+        check_reduction("L1Loss", reduction)
         self.reduction = reduction
 
     def forward(self, x: Tensor, target: Operand) -> Tensor:
@@ -80,6 +86,7 @@ class BCEWithLogitsLoss(Module):
         pos_weight: Operand = None,
         reduction: Reduction = "mean",
     ) -> None:
+        check_reduction("BCEWithLogitsLoss", reduction)
         self.weight, self.pos_weight = _buffer(weight), _buffer(pos_weight)
         self.reduction = reduction
 

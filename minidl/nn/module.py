@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -42,6 +42,7 @@ _observers: list[Observer] = []
 def observe(callback: Observer) -> Iterator[None]:
     """Call `callback(module, inputs, output)` after every module that runs in a `with` block.
 
+    `inputs` is a tuple of all arguments, those given by name after the others.
     This is how `minidl.inspect` looks into networks without changing them.
 
     Example:
@@ -75,19 +76,34 @@ class Module:
 
     training = True
 
-    def forward(self, *args: Any) -> Any:
+    def __setattr__(self, name: str, value: Any) -> None:
+        who, old = f"{type(self).__name__}.{name}", vars(self).get(name)
+        if isinstance(old, Parameter) and not isinstance(value, (Parameter, type(None))):
+            raise TypeError(
+                f"{who}: got a {type(value).__name__} for a Parameter, and would not be trained or "
+                f"saved; change values within `with m.{name}.mutable() as array` or by "
+                "load_state_dict, or set another nn.Parameter(...) or None"
+            )
+        if isinstance(value, Module) and any(module is self for module in value.modules()):
+            raise ValueError(
+                f"{who}: got a {type(value).__name__} that is, or holds, this very module; wants "
+                "modules without circles: hand a parent to forward instead of keeping it"
+            )
+        super().__setattr__(name, value)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; what calling the module does."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward`; an error that leaves it says which layer it came from."""
         try:
-            output = self.forward(*args)
+            output = self.forward(*args, **kwargs)
         except (TypeError, ValueError) as error:
             self._note_layer(error)
             raise
         for callback in _observers:
-            callback(self, args, output)
+            callback(self, (*args, *kwargs.values()), output)
         return output
 
     def _note_layer(self, error: Exception) -> None:
@@ -108,8 +124,11 @@ class Module:
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
-            elif isinstance(value, (list, tuple, dict)):
-                _refuse_hidden(self, name, value)
+            elif not isinstance(value, Parameter) and _hides(value):
+                raise TypeError(
+                    f"{type(self).__name__}.{name} is a {type(value).__name__} that holds modules "
+                    "or parameters, which would be missed; use nn.ModuleList or nn.Sequential"
+                )
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """Yield this module, named `prefix`, and all below it with dotted names."""
@@ -251,11 +270,10 @@ class Module:
                 yield f"{name}={value!r}"
 
 
-def _refuse_hidden(module: Module, name: str, value: Iterable[Any]) -> None:
-    """Raise for parameters in a plain list: they would silently never be trained."""
-    items = value.values() if isinstance(value, dict) else value
-    if any(isinstance(item, (Module, Parameter)) for item in items):
-        raise TypeError(
-            f"{type(module).__name__}.{name} is a {type(value).__name__} that holds modules or "
-            "parameters, which would not be found there; use nn.ModuleList or nn.Sequential"
-        )
+def _hides(value: Any) -> bool:
+    """Tell whether a parameter or module stands in plain lists: it would never be trained."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return any(_hides(item) for item in value)
+    return isinstance(value, (Module, Parameter))

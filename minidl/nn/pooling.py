@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minidl import functional as F
-from minidl.functional.geometry import Pair, pair
+from minidl.functional.geometry import Pair, check_whole, pool_geometry
 from minidl.nn.module import Module
 from minidl.tensor import Tensor
 
@@ -23,7 +23,7 @@ class MaxPool2d(Module):
         return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
-        _check_pool("MaxPool2d", kernel_size, stride, padding, dilation)
+        pool_geometry("MaxPool2d", kernel_size, stride, padding, dilation)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.dilation, self.return_indices, self.ceil_mode = dilation, return_indices, ceil_mode
 
@@ -47,7 +47,9 @@ class AvgPool2d(Module):
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> None:
-        _check_pool("AvgPool2d", kernel_size, stride, padding, 1)
+        pool_geometry("AvgPool2d", kernel_size, stride, padding, 1)
+        if divisor_override is not None:
+            check_whole("AvgPool2d", 1, divisor_override=divisor_override)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
         self.divisor_override = divisor_override
@@ -67,13 +69,3 @@ class GlobalAvgPool(Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply `functional.global_avg_pool2d`."""
         return F.global_avg_pool2d(x, self.keepdims)
-
-
-def _check_pool(
-    layer: str, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair
-) -> None:
-    """Raise where the layer is made, not only where it first runs."""
-    pair(layer, "kernel_size", kernel_size, 1)
-    pair(layer, "stride", 1 if stride is None else stride, 1)
-    pair(layer, "padding", padding, 0)
-    pair(layer, "dilation", dilation, 1)

@@ -1,4 +1,4 @@
-"""How good a classifier's answers are."""
+"""How good a classifier's predictions are."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def accuracy(predicted: Array, labels: Array) -> float:
 
 
 def confusion_matrix(predicted: Array, labels: Array, classes: int) -> Array:
-    """Count how often examples of each class (rows) got each answer (columns).
+    """Count how often examples of each class (rows) were predicted as each class (columns).
 
     Args:
         predicted: class indices `(n,)`, from 0 to below `classes`.
@@ -38,7 +38,7 @@ def confusion_matrix(predicted: Array, labels: Array, classes: int) -> Array:
         classes: how many there are.
 
     Returns:
-        int64 `(classes, classes)`; its diagonal holds the right answers.
+        int64 `(classes, classes)`; its diagonal holds the right predictions.
 
     Raises:
         ValueError: shapes differ, or an index is out of range.

@@ -1,0 +1,307 @@
+"""What a tensor is apart from its operations: an array whose changes are counted, and a gradient.
+
+The array lies on one device and is read-only unless asked; `Tensor` adds what can be computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import operator
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from minidl.autograd import Node
+from minidl.backends import Array, asarray, backend_of
+from minidl.operands import check_broadcast, check_device, operand_array, own_array
+
+if TYPE_CHECKING:
+    from minidl.tensor import Tensor
+
+
+class Version:
+    """Counts in-place changes of an array; every view of the array shares its counter.
+
+    Attributes:
+        count: how often the array was changed.
+        open: the arrays that `mutable` blocks may write to at the moment, innermost last.
+    """
+
+    __slots__ = ("count", "open")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.open: tuple[Array, ...] = ()
+
+
+class TensorBase:
+    """Holds an array, read-only unless asked, every change counted, and its gradient.
+
+    Attributes:
+        backend: the backend that the array belongs to.
+        version: the counter of its changes, shared by all views of the same memory.
+        node: how it was computed; None for a leaf.
+        retains_grad: whether `backward` keeps the gradient though this is no leaf.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_data",
+        "_grad",
+        "_requires_grad",
+        "backend",
+        "node",
+        "retains_grad",
+        "version",
+    )
+
+    def _hold(self, array: Array) -> None:
+        # NumPy makes a number, not an array, of a result without axes.
+        self._data: Array = np.asarray(array) if isinstance(array, np.generic) else array
+        self.backend = backend_of(self._data)
+        self.backend.set_writeable(self._data, False)
+        self.version = Version()
+        self._grad: Tensor | None = None
+        self.node: Node | None = None
+        self._requires_grad = False
+        self.retains_grad = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let `copy` and `pickle` rebuild a leaf, its gradient included."""
+        if self.node is not None:
+            raise TypeError(
+                f"copy or pickle: got the result of {self.node.op!r}, which belongs to a graph; "
+                "detach() it first"
+            )
+        gradient = None if self._grad is None else self._grad.numpy()
+        return _rebuild, (type(self), self.numpy(), self.device, self._requires_grad, gradient)
+
+    # Its array --------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> Array:
+        """The array, read-only. Assigning one of its shape copies the values into it."""
+        return self._data
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        new = value.data if isinstance(value, TensorBase) else asarray(value)
+        if new.shape != self.shape:
+            raise ValueError(f"Tensor.data: got shape {new.shape}, wants {self.shape}")
+        if not np.can_cast(new.dtype, self.dtype, "same_kind"):
+            raise TypeError(f"Tensor.data: got dtype {new.dtype}, wants {self.dtype}")
+        if backend_of(new) is not self.backend:
+            new = self.backend.from_numpy(backend_of(new).to_numpy(new))
+        with self.mutable() as array:
+            array[...] = new
+
+    @contextlib.contextmanager
+    def mutable(self) -> Iterator[Array]:
+        """Give write access to the array inside a `with` block.
+
+        A pending backward that needs the old values, of this tensor or a view of it, raises.
+        Views taken inside the block must not outlive it: NumPy leaves them writeable, and what is
+        written later is not counted. CuPy's arrays have no write flag at all: on a GPU, writing to
+        `.data[...]` outside such a block is not caught.
+
+        Raises:
+            ValueError: the array is a view of another tensor's; change that one.
+
+        Example:
+            >>> import minidl
+            >>> x = minidl.Tensor([1.0, 2.0])
+            >>> with x.mutable() as array:
+            ...     array += 1
+            >>> x
+            Tensor([2., 3.], dtype=float32)
+        """
+        try:
+            self.backend.set_writeable(self._data, True)
+        except ValueError:
+            raise ValueError(
+                f"Tensor.mutable: this tensor of shape {self.shape} is a view of another one; "
+                "change that one, or a copy()"
+            ) from None
+        array, version = self._data, self.version
+        version.open += (array,)
+        version.count += 1
+        try:
+            yield array
+        finally:
+            version.count += 1  # for what was computed inside the block
+            version.open = version.open[:-1]
+            if not any(array is outer for outer in version.open):
+                self.backend.set_writeable(array, False)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            "a Tensor cannot be assigned to in part: a gradient may need the old values; write "
+            "`with x.mutable() as array: array[...] = ...`, or choose values with where()"
+        )
+
+    @property
+    def device(self) -> str:
+        """`"cpu"` or `"cuda"`."""
+        return self.backend.device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        shape: tuple[int, ...] = self._data.shape
+        return shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def dtype(self) -> Any:
+        """NumPy's name for the kind of number."""
+        return self._data.dtype
+
+    # Its gradient -----------------------------------------------------------------------------
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made it."""
+        return self.node is None
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether `backward` computes a gradient for it, or through it."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        if requires_grad and self.dtype.kind != "f":
+            raise TypeError(f"requires_grad: got dtype {self.dtype}, only floats have gradients")
+        if not requires_grad and not self.is_leaf:
+            raise RuntimeError("requires_grad_(False): not on the result of an operation; detach()")
+        self._requires_grad = bool(requires_grad)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Say whether `backward` shall compute a gradient for this leaf; return the tensor."""
+        self.requires_grad = requires_grad
+        return self
+
+    def retain_grad(self) -> Self:
+        """Ask `backward` to keep the gradient of this result of an operation; return the tensor."""
+        self.retains_grad = True
+        return self
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that `backward` has added up, or None."""
+        if self._grad is None and not self.is_leaf and not self.retains_grad:
+            warnings.warn(
+                "this tensor is the result of an operation, so backward does not keep its .grad; "
+                "call retain_grad() on it before backward to keep it",
+                stacklevel=2,
+            )
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, TensorBase):
+                raise TypeError(
+                    f"Tensor.grad: got a {type(value).__name__}, wants a Tensor or None"
+                )
+            check_device("Tensor.grad", value.backend, self.backend)
+            if value.shape != self.shape or value.dtype != self.dtype:
+                raise ValueError(
+                    f"Tensor.grad: got shape {value.shape} and {value.dtype}, "
+                    f"wants {self.shape} and {self.dtype}"
+                )
+        self._grad = value
+
+    # Comparisons give plain arrays of bools; `==` goes element by element, so tensors do not hash.
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> Array:
+        return self._compare("eq", other)
+
+    def __ne__(self, other: object) -> Array:
+        return self._compare("ne", other)
+
+    def __lt__(self, other: Any) -> Array:
+        return self._compare("lt", other)
+
+    def __le__(self, other: Any) -> Array:
+        return self._compare("le", other)
+
+    def __gt__(self, other: Any) -> Array:
+        return self._compare("gt", other)
+
+    def __ge__(self, other: Any) -> Array:
+        return self._compare("ge", other)
+
+    def _compare(self, op: str, other: Any) -> Array:
+        if not isinstance(other, (bool, int, float)):  # those keep their value: uint8 beside -1
+            other = operand_array(op, other.data if isinstance(other, TensorBase) else other, self)
+            check_broadcast(op, self.shape, other.shape)
+        return getattr(operator, op)(self._data, other)
+
+    # Python's and NumPy's numbers -------------------------------------------------------------
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of a tensor without axes")
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        return bool(self._data)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        return operator.index(self.item())
+
+    def item(self) -> Any:
+        """Return the only element as a Python number; ValueError if there are more or none."""
+        if self.size != 1:
+            raise ValueError(f"Tensor.item: got shape {self.shape}, wants a single element")
+        return self._data.item()
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Return the values in a new NumPy array, which may be changed freely."""
+        return self.backend.to_numpy(self._data)
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse to become an array unasked: it would copy, and lose the graph, in silence."""
+        raise TypeError("a Tensor does not turn into an array by itself; call .numpy()")
+
+    def __repr__(self) -> str:
+        values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
+        device = "" if self.device == "cpu" else f", device={self.device!r}"
+        grad = ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({values}, dtype={self.dtype}{device}{grad})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
+
+def _rebuild(
+    kind: type[Tensor], array: Array, device: str, requires_grad: bool, gradient: Array | None
+) -> Tensor:
+    """Make the tensor that `__reduce__` took apart."""
+    tensor = object.__new__(kind)
+    tensor._hold(own_array(array, None, device))
+    tensor.requires_grad = requires_grad
+    if gradient is not None:
+        tensor.grad = tensor.wrap(own_array(gradient, None, device))
+    return tensor
