@@ -252,18 +252,6 @@ def test_over_batch_raises_what_the_work_raises():
         NumpyBackend().over_batch(9, 2**30, work)
 
 
-def test_slices_run_with_single_threaded_blas_and_give_it_back():
-    import threadpoolctl
-
-    def blas_threads():
-        return [lib["num_threads"] for lib in threadpoolctl.threadpool_info()]
-
-    before, inside = blas_threads(), []
-    NumpyBackend().over_batch(2, 2**30, lambda part: inside.append(blas_threads()))
-    assert all(count == 1 for counts in inside for count in counts)
-    assert blas_threads() == before
-
-
 @pytest.mark.parametrize("bytes_each", [1, 2**17, 2**30])
 def test_a_sum_over_the_batch_does_not_depend_on_the_slices(bytes_each):
     images = np.random.default_rng(0).normal(size=(31, 4))
