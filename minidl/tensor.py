@@ -281,7 +281,7 @@ class Tensor(TensorBase):
                 a.swapped() @ gradient if b.requires_grad else None,
             )
 
-        return record("matmul", a.data @ b.data, (a, b), backward)
+        return record("matmul", a.backend.matmul(a.data, b.data), (a, b), backward)
 
     def __rmatmul__(self, other: Operand) -> Tensor:
         return _operand("matmul", other, self) @ self

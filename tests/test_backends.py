@@ -459,3 +459,19 @@ def test_masked_takes_a_single_number():
     kept = NumpyBackend().masked(np.array(np.inf), np.array(True))
     assert kept.shape == ()
     assert kept == np.inf
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (1023, 257, 131), (2, 4096, 4097), (1, 6000, 6000)])
+def test_matrix_products_in_blocks_are_numpys(shape):
+    m, k, n = shape
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(m, k)), rng.normal(size=(n, k)).T
+    product = NumpyBackend().matmul(a, b)
+    assert product.dtype == np.float64
+    np.testing.assert_allclose(product, a @ b, rtol=1e-9, atol=1e-9)
+
+
+def test_stacks_of_matrices_are_multiplied_one_by_one():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(3, 4, 5)), rng.normal(size=(2, 1, 5, 6))
+    np.testing.assert_array_equal(NumpyBackend().matmul(a, b), np.matmul(a, b))

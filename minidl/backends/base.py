@@ -73,6 +73,10 @@ class Backend:
             first += part
         return first
 
+    def matmul(self, a: Array, b: Array) -> Array:
+        """Multiply matrices, in stacks over leading axes, of two or more axes each."""
+        return self.xp.matmul(a, b)
+
     # Images -----------------------------------------------------------------------------------
 
     def empty_images(self, shape: tuple[int, ...], dtype: Any) -> Array:
