@@ -7,7 +7,7 @@ trained, measured, looked into, saved and loaded again.
     python chapters/ch06_cifar10_cnn.py --data cifar10     # the real ones (170 MB, downloaded once)
 
 What to expect, on 2 cores: toy pictures, 5 epochs, half a minute, 97 to 99 % accuracy on the test
-pictures, depending on the seed. CIFAR-10, 10 epochs, six minutes, 70 to 71 %.
+pictures, depending on the seed. CIFAR-10, 10 epochs, five minutes, 69 to 71 %.
 """
 
 import argparse
