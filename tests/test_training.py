@@ -5,7 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from minidl import models
+from minidl import Tensor, models, optim
+from minidl.functional import cross_entropy
 from minidl.training import accuracy, confusion_matrix, load_weights, save_weights
 
 
@@ -141,3 +142,20 @@ def test_saved_files_have_the_usual_permissions(tmp_path):
 def test_metrics_refuse_lists():
     with pytest.raises(TypeError, match="accuracy: got list and list, wants NumPy arrays"):
         accuracy([1], [1])
+
+
+def test_the_reference_network_trains_alike_on_every_device(device):
+    def losses(where):
+        model = models.cifar10_cnn(rng=np.random.default_rng(0)).to(where)
+        adam = optim.Adam(model.parameters(), lr=1e-3)
+        rng, found = np.random.default_rng(1), []
+        for _ in range(3):
+            images = Tensor(rng.standard_normal((8, 3, 32, 32), np.float32), device=where)
+            loss = cross_entropy(model(images), Tensor(rng.integers(0, 10, 8), device=where))
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            found.append(loss.item())
+        return found
+
+    np.testing.assert_allclose(losses(device), losses("cpu"), rtol=1e-4)
