@@ -340,9 +340,7 @@ def test_an_unknown_device_is_named(device):
 
 def test_missing_cupy_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(
-        RuntimeError, match=r"device 'cuda' needs CuPy.*pip install 'minidl\[cuda13"
-    ):
+    with pytest.raises(RuntimeError, match=r"device 'cuda' needs CuPy.*pip install cupy-cuda13x"):
         cupy_backend._cupy.__wrapped__()
 
 

@@ -634,7 +634,7 @@ def test_cuda_without_cupy_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)  # importing it then fails, as if it were absent
     cupy_backend._cupy.cache_clear()
     monkeypatch.setattr(minidl.backends, "_by_device", {})
-    with pytest.raises(RuntimeError, match=r"device 'cuda' needs CuPy.*minidl\[cuda13\]"):
+    with pytest.raises(RuntimeError, match=r"device 'cuda' needs CuPy.*cupy-cuda13x"):
         minidl.zeros(3, device="cuda")
     cupy_backend._cupy.cache_clear()
 

@@ -11,7 +11,7 @@ from minidl.backends.base import Array, Backend
 
 _INSTALL = (
     "install the CuPy that fits the driver's CUDA version (`nvidia-smi` shows it): "
-    "pip install 'minidl[cuda13]' for CUDA 13, 'minidl[cuda12]' for CUDA 12"
+    "pip install cupy-cuda13x for CUDA 13, cupy-cuda12x for CUDA 12"
 )
 
 
@@ -21,7 +21,9 @@ def _cupy() -> Any:
     try:
         import cupy
     except ImportError as error:
-        raise RuntimeError(f"device 'cuda' needs CuPy, which does not import: {error}; {_INSTALL}")  # noqa: B904 - the message holds the cause
+        raise RuntimeError(
+            f"device 'cuda' needs CuPy, which does not import: {error}; {_INSTALL}"
+        ) from error
     try:
         (cupy.arange(3, dtype=np.float32) + 1).sum().item()
     except Exception as error:
