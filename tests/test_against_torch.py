@@ -14,30 +14,13 @@ from minidl.data import DataLoader, Normalize, load_toy10
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
 
+from .benchmarks.step import torch_net  # noqa: E402
 from .reference import make  # noqa: E402 - only where torch is there
 from .reference.cases import FAMILIES, load  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 
 STEPS, BATCH = 20, 64
-
-
-def torch_net() -> torch.nn.Sequential:
-    layers = torch.nn
-    return layers.Sequential(
-        layers.Conv2d(3, 32, 3),
-        layers.ReLU(),
-        layers.MaxPool2d(2),
-        layers.Conv2d(32, 64, 3),
-        layers.ReLU(),
-        layers.MaxPool2d(2),
-        layers.Conv2d(64, 64, 3),
-        layers.ReLU(),
-        layers.Flatten(),
-        layers.Linear(1024, 64),
-        layers.ReLU(),
-        layers.Linear(64, 10),
-    )
 
 
 def first_losses(folder: Path, seed: int, dtype: str) -> tuple[list[float], list[float]]:

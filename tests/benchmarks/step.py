@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -56,12 +57,11 @@ def minidl_step() -> Callable[[], float]:
     return step
 
 
-def torch_step() -> Callable[[], float]:
-    import torch
+def torch_net() -> Any:
+    """Build the network of chapter 6 with PyTorch, layer for layer."""
     from torch import nn
 
-    torch.set_num_threads(THREADS)
-    model = nn.Sequential(
+    return nn.Sequential(
         nn.Conv2d(3, 32, 3),
         nn.ReLU(),
         nn.MaxPool2d(2),
@@ -75,12 +75,19 @@ def torch_step() -> Callable[[], float]:
         nn.ReLU(),
         nn.Linear(64, 10),
     )
+
+
+def torch_step() -> Callable[[], float]:
+    import torch
+
+    torch.set_num_threads(THREADS)
+    model = torch_net()
     model.load_state_dict({k: torch.from_numpy(v) for k, v in initial_weights().items()})
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
     images, labels = (torch.from_numpy(array) for array in batch())
 
     def step() -> float:
-        loss = nn.functional.cross_entropy(model(images), labels)
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
         adam.zero_grad()
         loss.backward()
         adam.step()
