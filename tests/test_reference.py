@@ -2,51 +2,92 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
-from minidl import Tensor
+import minidl
+from minidl import Tensor, array_functions
 from minidl import functional as F
 
-from .reference.cases import FAMILIES, Case, load
+from .reference.cases import FAMILIES, HERE, Case, load
 
-STORED = {family: load(family) for family in FAMILIES}
 CASES = [(family, case) for family, cases in FAMILIES.items() for case in cases]
 
+Arrays = dict[str, np.ndarray]
+STORED: dict[tuple[str, str], Arrays] = {}  # by family and name of the case
+for _family in FAMILIES:
+    for _key, _array in load(_family).items():
+        _name, _, _what = _key.rpartition("/")
+        STORED.setdefault((_family, _name), {})[_what] = _array
 
-def recall(family: str, case: Case) -> dict[str, np.ndarray]:
-    prefix = f"{case.name}/"
-    return {
-        key.removeprefix(prefix): array
-        for key, array in STORED[family].items()
-        if key.startswith(prefix)
-    }
+# Functions that do not take the inputs one by one, and first.
+SPECIAL: dict[str, Callable[..., Tensor]] = {
+    "concatenate": lambda *xs, **options: minidl.concatenate(xs, **options),
+    "einsum": lambda *xs, subscripts: minidl.einsum(subscripts, *xs),
+    "stack": lambda *xs, **options: minidl.stack(xs, **options),
+    "where": lambda *xs, condition: minidl.where(condition, *xs),
+}
+
+
+def function(op: str) -> Callable[..., Any]:
+    """Return minidl's function, or else method, of this name."""
+    if op in SPECIAL:
+        return SPECIAL[op]
+    owner = next(owner for owner in (F, array_functions, Tensor) if hasattr(owner, op))
+    return getattr(owner, op)
+
+
+def run(case: Case, stored: Arrays, dtype: Any, device: str) -> dict[str, Tensor]:
+    """Compute with minidl what is stored of a case."""
+
+    def tensors(what: str) -> list[Tensor]:
+        arrays = (stored[f"{what} {i}"] for i in range(len(case.inputs)))
+        return [Tensor(array, dtype, device) for array in arrays]
+
+    inputs = [x.requires_grad_() for x in tensors("input")]
+    constants = {name: Tensor(value, device=device) for name, value in case.constants.items()}
+    output = function(case.op)(*inputs, *case.arguments, **constants, **case.options)
+    found = {"output": output}
+    upstream = Tensor(stored["upstream"], dtype, device, requires_grad=case.second)
+    gradients = minidl.grad(output, inputs, [upstream], create_graph=case.second)
+    found |= {f"gradient {i}": g for i, g in enumerate(gradients)}
+    if case.second:
+        total = sum((g * v).sum() for g, v in zip(gradients, tensors("v"), strict=True))
+        # The gradient of a linear function does not depend on its inputs: add 0 that does.
+        total = total + sum((x * 0).sum() for x in [*inputs, upstream])
+        *seconds, found["second gradient upstream"] = minidl.grad(total, [*inputs, upstream])
+        found |= {f"second gradient {i}": g for i, g in enumerate(seconds)}
+    return found
+
+
+def compared(stored: Arrays) -> list[str]:
+    """Return what of a case is an answer: not input, upstream, `v` or place."""
+    return [what for what in stored if what == "output" or "gradient" in what]
 
 
 @pytest.mark.parametrize(("dtype", "tol"), [(np.float64, 1e-10), (np.float32, 1e-5)], ids=str)
 @pytest.mark.parametrize(("family", "case"), CASES, ids=lambda v: getattr(v, "name", ""))
 def test_operation_equals_pytorch(family, case, dtype, tol, device):
-    stored = recall(family, case)
-    inputs = [
-        Tensor(stored[f"input {i}"].astype(dtype), device=device, requires_grad=True)
-        for i in range(len(case.inputs))
-    ]
-    constants = {name: Tensor(value, device=device) for name, value in case.constants.items()}
-    target = [constants.pop("target")] if "target" in constants else []
-    output = getattr(F, case.op)(*inputs, *target, **constants, **case.options)
-    np.testing.assert_allclose(output.numpy(), stored["output"], rtol=tol, atol=tol)
-    output.backward(Tensor(stored["upstream"].astype(dtype), device=device))
-    for i, x in enumerate(inputs):
-        gradient, wanted = x.grad.numpy(), stored[f"gradient {i}"]
-        np.testing.assert_allclose(gradient, wanted, rtol=tol, atol=tol, err_msg=f"gradient {i}")
-    assert output.dtype == inputs[0].grad.dtype == dtype
+    stored = STORED[family, case.name]
+    found = run(case, stored, dtype, device)
+    assert set(found) >= set(compared(stored))
+    for what, tensor in found.items():
+        # What is not stored is a second gradient of 0.
+        wanted = stored[what] if "second" not in what else stored.get(what, np.zeros(tensor.shape))
+        assert tensor.dtype == dtype, what
+        assert tensor.shape == wanted.shape, what
+        np.testing.assert_allclose(tensor.numpy(), wanted, rtol=tol, atol=tol, err_msg=what)
 
 
 @pytest.mark.parametrize(
     "case", [c for c in FAMILIES["pooling"] if c.op == "max_pool2d"], ids=lambda c: c.name
 )
 def test_max_pool2d_finds_pytorch_s_places(case, device):
-    stored = recall("pooling", case)
+    stored = STORED["pooling", case.name]
     x = Tensor(stored["input 0"], device=device)
     _, places = F.max_pool2d(x, **case.options, return_indices=True)
     assert np.array_equal(places.numpy(), stored["places"])
@@ -56,8 +97,33 @@ def test_max_pool2d_finds_pytorch_s_places(case, device):
 def test_stored_cases_are_the_listed_ones(family):
     names = [case.name for case in FAMILIES[family]]
     assert len(set(names)) == len(names)
-    assert {key.rpartition("/")[0] for key in STORED[family]} == set(names)
+    assert {name for stored_family, name in STORED if stored_family == family} == set(names)
+
+
+def test_there_are_many_comparisons_in_small_files():
+    """Each stored output, gradient and second gradient counts once, whatever it is run on."""
+    answers = [stored[what] for stored in STORED.values() for what in compared(stored)]
+    assert len(answers) >= 400
+    assert all(answer.dtype == np.float64 for answer in answers)
+    assert all(np.isfinite(answer).all() for answer in answers)
+    assert sum(path.stat().st_size for path in HERE.glob("*.npz")) < 3e6
 
 
 def test_every_deterministic_function_has_a_case():
-    assert {case.op for _, case in CASES} == set(F.__all__) - {"dropout"}
+    ops = {case.op for family, case in CASES if family != "tensor"}
+    assert ops == set(F.__all__) - {"dropout"}
+
+
+# Of Tensor's methods and the functions of arrays, those that have no gradient to compare: they keep
+# the graph, guide Python's operators, change the dtype, repeat `__getitem__`, or make new tensors.
+GRAPH = {"__init__", "backward", "detach", "seed_gradient", "to", "to_"}
+OPERATORS = {"__iadd__", "__iter__"}
+CREATION = {"arange", "full", "ones", "rand", "randn", "zeros"}
+
+
+def test_every_differentiable_method_and_function_of_arrays_has_a_case():
+    """Names that stand for one function, such as `__add__` and `__radd__`, are one operation."""
+    methods = {f.__name__ for f in vars(Tensor).values() if inspect.isfunction(f)}
+    functions = {name for name in minidl.__all__ if hasattr(array_functions, name)} - {"Tensor"}
+    wanted = (methods - GRAPH - OPERATORS) | (functions - CREATION)
+    assert {case.op for case in FAMILIES["tensor"]} == wanted

@@ -7,11 +7,16 @@ Run it from the repository's root with torch==2.13.0 installed:
 
 from __future__ import annotations
 
+import functools
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
+from .case import Case, draw
 from .cases import (
     CLIPPING,
     FAMILIES,
@@ -21,37 +26,99 @@ from .cases import (
     OPTIMISERS,
     PARAMETERS,
     STEPS,
-    Case,
     slope,
 )
 
 Arrays = dict[str, np.ndarray]
-NAMES = {"axis": "dim"}  # where minidl calls an argument otherwise
 
 
-def operation(case: Case, rng: np.random.Generator) -> Arrays:
-    """Draw a case's inputs; return them, the output, and all gradients for a drawn upstream."""
-    arrays = {f"input {i}": rng.normal(size=shape) for i, shape in enumerate(case.inputs)}
-    inputs = [torch.tensor(a, requires_grad=True) for a in arrays.values()]
+def _pick(x: torch.Tensor, index: Any) -> torch.Tensor:
+    """Select as NumPy does, which PyTorch does not where a slice runs backwards."""
+    places = np.arange(x.numel()).reshape(x.shape)[index]
+    return x.flatten()[torch.tensor(places.copy())]
+
+
+def _insert(x: torch.Tensor, axis: int | tuple[int, ...]) -> torch.Tensor:
+    for place in axis if isinstance(axis, tuple) else (axis,):
+        x = x.unsqueeze(place)
+    return x
+
+
+# Operations whose names or arguments differ by more than the names of arguments below.
+SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
+    "__getitem__": _pick,
+    "broadcast_to": torch.broadcast_to,
+    "clip": torch.clamp,
+    "concatenate": lambda *xs, dim=0: torch.cat(xs, dim),
+    "copy": torch.clone,
+    "einsum": lambda *xs, subscripts: torch.einsum(subscripts, *xs),
+    "expand_dims": _insert,
+    "global_avg_pool2d": lambda x, keepdim=False: (
+        F.adaptive_avg_pool2d(x, 1) if keepdim else F.adaptive_avg_pool2d(x, 1).flatten(1)
+    ),
+    "log_softmax": functools.partial(F.log_softmax, dim=-1),
+    "max": lambda x, dim=(), keepdim=False: x.amax(dim, keepdim),
+    "maximum": lambda a, b: torch.maximum(a, torch.as_tensor(b, dtype=a.dtype)),
+    "mean": lambda x, dim=None, keepdim=False: x.mean(dim, keepdim),
+    "min": lambda x, dim=(), keepdim=False: x.amin(dim, keepdim),
+    "minimum": lambda a, b: torch.minimum(a, torch.as_tensor(b, dtype=a.dtype)),
+    "pad": lambda x, widths, value=0.0: F.pad(x, sum(reversed(widths), ()), value=value),
+    "softmax": functools.partial(F.softmax, dim=-1),
+    # Beyond its threshold, 20, PyTorch replaces softplus by a line; minidl has no need of that.
+    "softplus": functools.partial(F.softplus, threshold=700),
+    "stack": lambda *xs, dim=0: torch.stack(xs, dim),
+    "sum": lambda x, dim=None, keepdim=False: x.sum(dim, keepdim),
+    "swapped": lambda x: x.mT,
+    "transpose": lambda x, *axes: x.permute(axes or tuple(range(x.ndim))[::-1]),
+    "var": lambda x, dim=None, keepdim=False, ddof=0: x.var(dim, correction=ddof, keepdim=keepdim),
+    "where": lambda *xs, condition: torch.where(condition, *xs),
+}
+NAMES = {"axis": "dim", "keepdims": "keepdim", "low": "min", "high": "max"}
+
+
+def call(case: Case, inputs: list[torch.Tensor]) -> torch.Tensor:
+    """Call PyTorch's operation of the same meaning."""
     options: dict[str, Any] = {NAMES.get(name, name): v for name, v in case.options.items()}
     options |= {name: torch.tensor(value) for name, value in case.constants.items()}
-    if case.op == "global_avg_pool2d":
-        output = torch.nn.functional.adaptive_avg_pool2d(*inputs, 1).flatten(1)
-    elif case.op == "max_pool2d":
-        output, places = torch.nn.functional.max_pool2d(*inputs, **options, return_indices=True)
+    function = SPECIAL.get(case.op) or getattr(F, case.op, None) or getattr(torch.Tensor, case.op)
+    return function(*inputs, *case.arguments, **options)
+
+
+def operation(case: Case) -> Arrays:
+    """Draw a case's inputs; return them, the output, and all gradients for a drawn upstream.
+
+    For second gradients, `v` is drawn for each gradient `g`; they are those of the sum of all
+    `g * v` with respect to the inputs and the upstream, and left out where they are 0.
+    """
+    rng = np.random.default_rng(zlib.crc32(case.name.encode()))  # whatever other cases there are
+    arrays = {f"input {i}": draw(case.domain, shape, rng) for i, shape in enumerate(case.inputs)}
+    inputs = [torch.tensor(array, requires_grad=True) for array in arrays.values()]
+    output = call(case, inputs)
+    if case.op == "max_pool2d":
+        _, places = F.max_pool2d(*inputs, **case.options, return_indices=True)
         arrays["places"] = places.numpy()
-    else:
-        output = getattr(torch.nn.functional, case.op)(*inputs, **options)
-    upstream = rng.normal(size=tuple(output.shape))
-    arrays |= {"output": output.detach().numpy(), "upstream": upstream}
-    gradients = torch.autograd.grad(output, inputs, torch.tensor(upstream))
-    return arrays | {f"gradient {i}": g.numpy() for i, g in enumerate(gradients)}
+    arrays["output"] = output.detach().numpy()
+    arrays["upstream"] = draw("normal", tuple(output.shape), rng)
+    upstream = torch.tensor(arrays["upstream"], requires_grad=True)
+    gradients = torch.autograd.grad(output, inputs, upstream, create_graph=case.second)
+    arrays |= {f"gradient {i}": g.detach().numpy() for i, g in enumerate(gradients)}
+    if case.second:
+        vs = [draw("normal", shape, rng) for shape in case.inputs]
+        arrays |= {f"v {i}": v for i, v in enumerate(vs)}
+        total = sum((g * torch.tensor(v)).sum() for g, v in zip(gradients, vs, strict=True))
+        found = torch.autograd.grad(total, [*inputs, upstream], allow_unused=True)
+        names = [*range(len(inputs)), "upstream"]
+        arrays |= {
+            f"second gradient {name}": g.numpy()
+            for name, g in zip(names, found, strict=True)
+            if g is not None and g.any()
+        }
+    return arrays
 
 
 def operations(family: str) -> Arrays:
     """Return all answers of one family, each named `case/what`."""
-    rng = np.random.default_rng(0)
-    answers = {case.name: operation(case, rng) for case in FAMILIES[family]}
+    answers = {case.name: operation(case) for case in FAMILIES[family]}
     return {f"{name}/{what}": a for name, case in answers.items() for what, a in case.items()}
 
 

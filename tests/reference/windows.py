@@ -1,0 +1,178 @@
+"""Cases of convolutions and poolings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .case import Case
+
+
+def _conv2d() -> list[Case]:
+    images, kernels, bias = (2, 2, 5, 4), (3, 2, 3, 2), (3,)
+    grid: list[dict[str, Any]] = [
+        {},
+        {"stride": 2},
+        {"stride": (1, 3)},
+        {"stride": 4},  # more than the kernel: pixels that no window sees
+        {"padding": 1},
+        {"padding": (2, 0)},
+        {"padding": (3, 2)},  # windows that see nothing but zeros
+        {"padding": "same"},
+        {"padding": "same", "dilation": (2, 3)},
+        {"padding": "valid", "dilation": (1, 2)},
+        {"dilation": (2, 1)},
+        {"stride": (1, 3), "padding": (2, 1)},
+        {"stride": 2, "padding": 2, "dilation": (3, 2)},
+    ]
+    second = ({}, {"stride": 2, "padding": 2, "dilation": (3, 2)})
+    cases = [Case("conv2d", [images, kernels, bias], o, second=o in second) for o in grid]
+    four, grouped, depthwise = (2, 4, 4, 3), (6, 2, 2, 3), (4, 1, 3, 2)
+    rest: list[tuple[list[tuple[int, ...]], dict[str, Any]]] = [
+        ([images, kernels], {}),
+        ([four, grouped, (6,)], {"groups": 2}),
+        ([four, grouped], {"groups": 2, "stride": (2, 1), "padding": 1, "dilation": (1, 2)}),
+        ([four, depthwise, (4,)], {"groups": 4, "padding": 1}),
+        ([four, (8, 1, 2, 2), (8,)], {"groups": 4, "stride": 2}),  # two kernels per channel
+        ([four, depthwise], {"groups": 4, "padding": "same"}),
+        ([images, (3, 2, 1, 1), bias], {}),
+        ([images, (3, 2, 1, 1), bias], {"stride": 2}),
+        ([images, (3, 2, 2, 2), bias], {"padding": "same"}),  # the odd zero: bottom and right
+        ([images, (3, 2, 5, 4), bias], {}),  # one window, the whole image
+        ([images, (1, 2, 7, 5), (1,)], {"padding": 1}),  # larger than the image before padding
+        ([(1, 2, 5, 4), kernels, bias], {}),
+        ([(3, 2, 1, 1), (2, 2, 1, 1), (2,)], {}),
+        ([(2, 2, 1, 1), (2, 2, 3, 3), (2,)], {"padding": 1}),
+        ([(2, 2, 1, 6), (2, 2, 1, 3), (2,)], {"stride": (1, 2)}),
+        ([(2, 1, 6, 3), (2, 1, 4, 1), (2,)], {"dilation": (1, 2), "padding": (1, 0)}),
+    ]
+    double = [rest[2], rest[8]]
+    return cases + [Case("conv2d", shapes, o, second=(shapes, o) in double) for shapes, o in rest]
+
+
+def _conv1d() -> list[Case]:
+    sequences, kernels, bias = (2, 2, 8), (3, 2, 3), (3,)
+    grid: list[tuple[list[tuple[int, ...]], dict[str, Any]]] = [
+        ([sequences, kernels, bias], {}),
+        ([sequences, kernels], {"stride": 2}),
+        ([sequences, kernels, bias], {"stride": 5}),
+        ([sequences, kernels, bias], {"stride": 2, "padding": 3}),
+        ([sequences, kernels, bias], {"padding": "same", "dilation": 2}),
+        ([sequences, (3, 2, 4), bias], {"padding": "same"}),
+        ([sequences, kernels, bias], {"padding": "valid", "dilation": 3}),
+        ([(2, 4, 7), (4, 2, 4), (4,)], {"groups": 2, "padding": 1}),
+        ([(2, 3, 7), (6, 1, 2)], {"groups": 3, "stride": 2}),
+        ([sequences, (3, 2, 1), bias], {}),
+        ([sequences, (3, 2, 8), bias], {}),
+        ([(1, 2, 1), kernels, bias], {"padding": 2}),
+    ]
+    return [Case("conv1d", shapes, o, second="dilation" in o) for shapes, o in grid]
+
+
+def _conv_transpose2d() -> list[Case]:
+    images, kernels, bias = (2, 3, 2, 3), (3, 2, 3, 2), (2,)
+    grid: list[dict[str, Any]] = [
+        {},
+        {"stride": 2},
+        {"stride": 4},  # more than the kernel: gaps that get nothing but the bias
+        {"padding": 1},
+        {"padding": (2, 0), "stride": (3, 1)},
+        {"dilation": (1, 3)},
+        {"stride": 2, "padding": 1, "output_padding": 1},
+        {"stride": (3, 2), "output_padding": (2, 0), "dilation": (1, 2)},
+    ]
+    cases = [
+        Case("conv_transpose2d", [images, kernels, bias], o, second=o in (grid[0], grid[7]))
+        for o in grid
+    ]
+    rest: list[tuple[list[tuple[int, ...]], dict[str, Any]]] = [
+        ([images, kernels], {}),
+        ([(2, 4, 2, 3), (4, 2, 2, 2), (4,)], {"groups": 2, "stride": 2}),
+        ([(2, 3, 2, 3), (3, 1, 3, 2), (3,)], {"groups": 3, "padding": 1}),
+        ([images, (3, 2, 1, 1), bias], {"stride": 2, "output_padding": (1, 0)}),
+        ([(1, 3, 1, 1), kernels, bias], {}),
+        ([(1, 3, 1, 4), (3, 2, 1, 3), bias], {"stride": (1, 2), "padding": (0, 1)}),
+    ]
+    return cases + [Case("conv_transpose2d", shapes, o) for shapes, o in rest]
+
+
+def _max_pool2d() -> list[Case]:
+    images = (2, 2, 5, 6)
+    grid: list[dict[str, Any]] = [
+        {"kernel_size": 2},
+        {"kernel_size": (3, 2)},
+        {"kernel_size": (1, 3)},
+        {"kernel_size": 3, "stride": 1},
+        {"kernel_size": 2, "stride": 1, "padding": 1},
+        {"kernel_size": 2, "stride": 3},
+        {"kernel_size": 1, "stride": 2},
+        {"kernel_size": (3, 2), "stride": (2, 3)},
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": (2, 3), "stride": 2, "padding": (0, 1)},
+        {"kernel_size": (2, 3), "stride": 1, "dilation": 2},
+        {"kernel_size": 2, "stride": (1, 2), "padding": 1, "dilation": (3, 2)},
+        {"kernel_size": 2, "ceil_mode": True},
+        {"kernel_size": 4, "ceil_mode": True},
+        {"kernel_size": 3, "padding": 1, "ceil_mode": True},
+        {"kernel_size": 2, "stride": 3, "ceil_mode": True},
+        {"kernel_size": 2, "stride": 2, "dilation": 3, "ceil_mode": True},
+        {"kernel_size": (5, 6)},
+    ]
+    cases = [
+        Case("max_pool2d", [images], o, domain="distinct", second="dilation" in o or i in (0, 8))
+        for i, o in enumerate(grid)
+    ]
+    rest: list[tuple[tuple[int, ...], dict[str, Any], str]] = [
+        (images, {"kernel_size": 3, "stride": 2, "padding": 1}, "negative"),
+        (images, {"kernel_size": 3, "stride": 1}, "whole"),  # of equal pixels the first wins
+        (images, {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}, "whole"),
+        ((1, 1, 2, 3), {"kernel_size": 3, "stride": 2, "ceil_mode": True}, "distinct"),
+        ((1, 3, 1, 1), {"kernel_size": 1}, "distinct"),
+        ((2, 3, 1, 1), {"kernel_size": 2, "padding": 1}, "negative"),
+        ((3, 1, 1, 7), {"kernel_size": (1, 2)}, "distinct"),
+    ]
+    return cases + [Case("max_pool2d", [shape], o, domain=domain) for shape, o, domain in rest]
+
+
+def _avg_pool2d() -> list[Case]:
+    images = (2, 2, 5, 6)
+    grid: list[dict[str, Any]] = [
+        {"kernel_size": 2},
+        {"kernel_size": (3, 2)},
+        {"kernel_size": 3, "stride": 1},
+        {"kernel_size": 2, "stride": 3},
+        {"kernel_size": (3, 2), "stride": (2, 3)},
+        {"kernel_size": (5, 6)},
+        {"kernel_size": 1, "stride": (2, 1)},
+        {"kernel_size": 2, "padding": 1, "divisor_override": 3},
+        {"kernel_size": 4, "stride": 3, "ceil_mode": True, "divisor_override": 1},
+    ]
+    for include in (True, False):
+        for ceil in (True, False):
+            counting = {"count_include_pad": include, "ceil_mode": ceil}
+            grid.append({"kernel_size": 3, "stride": 2, "padding": 1, **counting})
+            grid.append({"kernel_size": (4, 2), "stride": 3, "padding": (2, 1), **counting})
+    grid.append({"kernel_size": 4, "ceil_mode": True})
+    second = (grid[0], grid[7], grid[9], grid[11])
+    cases = [Case("avg_pool2d", [images], o, second=o in second) for o in grid]
+    one = {"kernel_size": 2, "padding": 1}
+    return [
+        *cases,
+        Case("avg_pool2d", [(1, 1, 2, 3)], {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
+        Case("avg_pool2d", [(1, 3, 1, 1)], one),
+        Case("avg_pool2d", [(1, 3, 1, 1)], {**one, "count_include_pad": False}),
+        Case("avg_pool2d", [(3, 1, 1, 7)], {"kernel_size": (1, 2)}),
+    ]
+
+
+def _global_avg_pool2d() -> list[Case]:
+    grid: list[tuple[tuple[int, ...], dict[str, Any]]] = [
+        ((2, 3, 4, 5), {}),
+        ((2, 3, 4, 5), {"keepdims": True}),
+        ((3, 2, 1, 1), {}),
+        ((1, 1, 1, 6), {}),
+    ]
+    return [Case("global_avg_pool2d", [shape], options) for shape, options in grid]
+
+
+CONVOLUTION = _conv2d() + _conv1d() + _conv_transpose2d()
+POOLING = _max_pool2d() + _avg_pool2d() + _global_avg_pool2d()
