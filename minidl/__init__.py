@@ -7,6 +7,7 @@ from minidl import models as models
 from minidl import nn as nn
 from minidl import optim as optim
 from minidl import training as training
+from minidl.anomaly import detect_anomaly
 from minidl.array_functions import (
     arange,
     concatenate,
@@ -22,7 +23,9 @@ from minidl.array_functions import (
     where,
     zeros,
 )
-from minidl.autograd import grad, no_grad
+from minidl.autograd import no_grad
+from minidl.derivatives import grad, hessian, hvp, jacobian
+from minidl.inspect import gradcheck
 from minidl.random import manual_seed
 from minidl.tensor import Tensor
 
@@ -33,11 +36,16 @@ __all__ = [
     "arange",
     "concatenate",
     "data",
+    "detect_anomaly",
     "einsum",
     "full",
     "functional",
     "grad",
+    "gradcheck",
+    "hessian",
+    "hvp",
     "inspect",
+    "jacobian",
     "manual_seed",
     "maximum",
     "minimum",

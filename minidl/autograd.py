@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:  # for type checkers alone: at run time nothing here depends on Tensor's module
     from minidl.tensor import Tensor
@@ -28,9 +28,23 @@ Gradients: TypeAlias = "Sequence[Tensor | None]"
 Rule: TypeAlias = "Callable[..., Gradients]"
 """Maps the gradient of an output (and the output, if it was asked for) to `Gradients`."""
 
+Found: TypeAlias = "list[tuple[Tensor, Tensor]]"
+"""Inputs of an operation that need a gradient, each with its own."""
+
+
+class Watcher(Protocol):
+    """Sees every operation as it is recorded, and every rule as it is applied."""
+
+    def made(self, op: str, result: Tensor, inputs: Sequence[Tensor | None]) -> None:
+        """Look at the result of an operation."""
+
+    def differentiated(self, node: Node, gradient: Tensor, found: Found) -> None:
+        """Look at what a rule made of the gradient of its output."""
+
 
 class _State(threading.local):
     recording = True
+    watcher: Watcher | None = None
 
 
 _state = _State()
@@ -65,14 +79,31 @@ def no_grad() -> contextlib.AbstractContextManager[None]:
     return set_recording(False)
 
 
+def watcher() -> Watcher | None:
+    """Return what watches the operations of this thread, if anything does."""
+    return _state.watcher
+
+
+@contextlib.contextmanager
+def set_watcher(watcher: Watcher | None) -> Iterator[Watcher | None]:
+    """Show operations to `watcher` inside a `with` block, instead of to the one that it yields."""
+    before = _state.watcher
+    _state.watcher = watcher
+    try:
+        yield before
+    finally:
+        _state.watcher = before
+
+
 class Node:
     """How one tensor was made: the operation's name, its inputs, and the rule for gradients.
 
     It never refers to the tensor it belongs to: the two would keep each other alive. Where a rule
-    wants the output, the engine passes it in.
+    wants the output, the engine passes it in. `line` is where the user's code asked for it, noted
+    under `detect_anomaly`.
     """
 
-    __slots__ = ("inputs", "op", "output_version", "rule", "takes_output", "versions")
+    __slots__ = ("inputs", "line", "op", "output_version", "rule", "takes_output", "versions")
 
     def __init__(
         self,
@@ -83,6 +114,7 @@ class Node:
         output_version: int,
     ) -> None:
         self.op = op
+        self.line = ""
         self.inputs = tuple(inputs)
         self.rule: Rule | None = rule
         self.takes_output = takes_output
@@ -91,7 +123,7 @@ class Node:
         self.versions = self._input_versions()
         self.output_version = output_version
 
-    def gradients(self, gradient: Tensor, output: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def gradients(self, gradient: Tensor, output: Tensor) -> Found:
         """Apply the rule; return pairs of an input that needs a gradient and its gradient."""
         if self.rule is None:
             raise RuntimeError(
@@ -187,72 +219,24 @@ def backward(
     Raises:
         RuntimeError: the graph was freed, or an array it needs was changed.
     """
-    with set_recording(create_graph):
-        for tensor, gradient in _propagate(outputs, gradients, retain_graph, create_graph):
+    with set_recording(create_graph), set_watcher(None) as watcher:
+        for tensor, gradient in propagate(outputs, gradients, retain_graph, create_graph, watcher):
             if tensor.is_leaf or tensor.retains_grad:
                 tensor.grad = gradient.copy() if tensor.grad is None else tensor.grad + gradient
 
 
-def grad(
-    outputs: Tensor | Sequence[Tensor],
-    inputs: Tensor | Sequence[Tensor],
-    gradients: Sequence[Tensor] | None = None,
-    *,
-    create_graph: bool = False,
-    retain_graph: bool | None = None,
-) -> list[Tensor]:
-    """Return the gradients of `outputs` with respect to `inputs`, leaving every `.grad` alone.
-
-    Args:
-        outputs: a tensor or several; each a single number unless `gradients` are given.
-        inputs: a tensor or several that the outputs were computed from.
-        gradients: weights of the outputs, each of its output's shape; ones where not given.
-        create_graph: record the computation, so that the results can be differentiated again.
-        retain_graph: keep the graph for another backward; `create_graph` where not given.
-
-    Returns:
-        One tensor per input, of its shape and dtype.
-
-    Raises:
-        ValueError: an input was not used to compute the outputs.
-        RuntimeError: as for `backward`; every output must require a gradient.
-
-    Example:
-        >>> import minidl
-        >>> x = minidl.Tensor(3.0, requires_grad=True)
-        >>> (slope,) = minidl.grad(x**3, x, create_graph=True)
-        >>> slope.item(), minidl.grad(slope, x)[0].item()
-        (27.0, 18.0)
-    """
-    outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]  # type: ignore[list-item]
-    inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]  # type: ignore[list-item]
-    if gradients is not None and len(gradients) != len(outputs):
-        raise ValueError(f"grad: got {len(gradients)} gradients for {len(outputs)} outputs")
-    starts = [None] * len(outputs) if gradients is None else gradients
-    seeds = [output.seed_gradient(start) for output, start in zip(outputs, starts, strict=True)]
-    wanted = {id(x) for x in inputs}
-    with set_recording(create_graph):
-        found = {
-            id(tensor): gradient.copy()
-            for tensor, gradient in _propagate(outputs, seeds, retain_graph, create_graph)
-            if id(tensor) in wanted
-        }
-    for place, x in enumerate(inputs):
-        if id(x) not in found:
-            raise ValueError(
-                f"grad: input {place}, of shape {x.shape}, was not used to compute the outputs"
-                + ("" if x.requires_grad else "; it does not require a gradient")
-            )
-    return [found[id(x)] for x in inputs]
-
-
-def _propagate(
+def propagate(
     outputs: Sequence[Tensor],
     gradients: Sequence[Tensor],
     retain_graph: bool | None,
     create_graph: bool,
+    watcher: Watcher | None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield every tensor that needs a gradient with its complete gradient, outputs first."""
+    """Yield every tensor that needs a gradient with its complete gradient, outputs first.
+
+    The caller decides, around it, whether to record, and that nothing watches but `watcher`: what
+    rules compute are not the user's operations.
+    """
     retain = create_graph if retain_graph is None else retain_graph
     arrived: dict[int, Tensor] = {}
     for output, gradient in zip(outputs, gradients, strict=True):
@@ -262,11 +246,14 @@ def _propagate(
         tensor = order.pop()  # popped, not iterated over: what was used is freed on the way
         if id(tensor) not in arrived:
             continue
-        gradient = arrived.pop(id(tensor))
+        gradient = tensor.hooked(arrived.pop(id(tensor)))
         yield tensor, gradient
         node = tensor.node
         if node is not None:
-            for x, dx in node.gradients(gradient, tensor):
+            found = node.gradients(gradient, tensor)
+            if watcher is not None:
+                watcher.differentiated(node, gradient, found)
+            for x, dx in found:
                 _accumulate(arrived, x, dx)
             if not retain:
                 node.release()

@@ -526,9 +526,12 @@ def record(
             if array is x._data or (base is not None and _is_base(base, x._data)):
                 result.version = x.version  # a view: changes of one are changes of the other
             differentiable = differentiable or x._requires_grad
-    if differentiable and autograd.is_recording():
+    if differentiable and autograd.is_recording() and array.dtype.kind == "f":
         result._requires_grad = True
         result.node = Node(op, inputs, backward, takes_output, result.version.count)
+    watcher = autograd.watcher()
+    if watcher is not None:
+        watcher.made(op, result, inputs)
     return result
 
 

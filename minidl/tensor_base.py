@@ -9,7 +9,8 @@ import contextlib
 import math
 import operator
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -37,6 +38,26 @@ class Version:
         self.open: tuple[Array, ...] = ()
 
 
+class Hook:
+    """A function that sees a tensor's gradient until `remove()`, or until a `with` block ends."""
+
+    def __init__(self, tensor: TensorBase, function: Callable[[Tensor], Tensor | None]) -> None:
+        self.function = function
+        self._tensor = weakref.ref(tensor)  # whoever keeps the hook does not keep the graph
+
+    def remove(self) -> None:
+        """Stop calling the function."""
+        tensor = self._tensor()
+        if tensor is not None:
+            tensor.hooks = tuple(hook for hook in tensor.hooks if hook is not self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
 class TensorBase:
     """Holds an array, read-only unless asked, every change counted, and its gradient.
 
@@ -44,6 +65,7 @@ class TensorBase:
         backend: the backend that the array belongs to.
         version: the counter of its changes, shared by all views of the same memory.
         node: how it was computed; None for a leaf.
+        hooks: what sees its gradient before anything else does.
         retains_grad: whether `backward` keeps the gradient though this is no leaf.
     """
 
@@ -53,6 +75,7 @@ class TensorBase:
         "_grad",
         "_requires_grad",
         "backend",
+        "hooks",
         "node",
         "retains_grad",
         "version",
@@ -68,6 +91,7 @@ class TensorBase:
         self.node: Node | None = None
         self._requires_grad = False
         self.retains_grad = False
+        self.hooks: tuple[Hook, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let `copy` and `pickle` rebuild a leaf, its gradient included."""
@@ -212,17 +236,67 @@ class TensorBase:
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         if value is not None:
-            if not isinstance(value, TensorBase):
-                raise TypeError(
-                    f"Tensor.grad: got a {type(value).__name__}, wants a Tensor or None"
-                )
-            check_device("Tensor.grad", value.backend, self.backend)
-            if value.shape != self.shape or value.dtype != self.dtype:
-                raise ValueError(
-                    f"Tensor.grad: got shape {value.shape} and {value.dtype}, "
-                    f"wants {self.shape} and {self.dtype}"
-                )
+            self._check_gradient("Tensor.grad", value)
         self._grad = value
+
+    def register_hook(self, function: Callable[[Tensor], Tensor | None]) -> Hook:
+        """Have `backward` call `function(gradient)` with this tensor's complete gradient.
+
+        It is called before the gradient is kept in `.grad` or goes on to what this tensor was
+        computed from. It may return another gradient to put in its place. Hooks run in the order
+        they were registered, each on what the one before it left.
+
+        Args:
+            function: takes the gradient, of this tensor's shape and dtype; returns one, or None.
+
+        Returns:
+            A handle: `remove()` it, or use it in a `with` block.
+
+        Raises:
+            RuntimeError: the tensor requires no gradient, so the function would never be called.
+            TypeError: not a function; when called, what it returned is no tensor.
+            ValueError: when called, what it returned has another shape or dtype.
+
+        Example:
+            >>> import minidl
+            >>> x = minidl.Tensor([1.0, 2.0], requires_grad=True)
+            >>> y = x * 3
+            >>> with y.register_hook(lambda gradient: gradient * 10):
+            ...     y.sum().backward()
+            >>> x.grad
+            Tensor([30., 30.], dtype=float32)
+        """
+        if not callable(function):
+            raise TypeError(
+                f"Tensor.register_hook: got a {type(function).__name__}, wants a function"
+            )
+        if not self.requires_grad:
+            raise RuntimeError(
+                "Tensor.register_hook: this tensor does not require a gradient, so the function "
+                "would never be called"
+            )
+        hook = Hook(self, function)
+        self.hooks += (hook,)
+        return hook
+
+    def hooked(self, gradient: Tensor) -> Tensor:
+        """Return what this tensor's hooks make of its gradient."""
+        for hook in self.hooks:
+            changed = hook.function(gradient)
+            if changed is not None:
+                self._check_gradient("Tensor.register_hook: the function's result", changed)
+                gradient = changed
+        return gradient
+
+    def _check_gradient(self, who: str, value: Any) -> None:
+        if not isinstance(value, TensorBase):
+            raise TypeError(f"{who}: got a {type(value).__name__}, wants a Tensor or None")
+        check_device(who, value.backend, self.backend)
+        if value.shape != self.shape or value.dtype != self.dtype:
+            raise ValueError(
+                f"{who}: got shape {value.shape} and {value.dtype}, "
+                f"wants {self.shape} and {self.dtype}"
+            )
 
     # Comparisons give plain arrays of bools; `==` goes element by element, so tensors do not hash.
 

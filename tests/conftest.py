@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+from collections.abc import Callable
 
 import hypothesis
 import matplotlib
@@ -28,6 +30,40 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("minidl")
+
+SHOWN: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--show-gradients",
+        action="store_true",
+        help="print each operation's input, output, incoming and resulting gradient side by side",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SHOWN] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests had to show when all have run, so that their progress does not garble it."""
+    for text in terminalreporter.config.stash[SHOWN]:
+        title, _, drawing = text.partition("\n")
+        terminalreporter.write_line("")
+        terminalreporter.write_line(title, bold=True)
+        terminalreporter.write_line(drawing)
+
+
+@pytest.fixture
+def show_gradients(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """With `--show-gradients`, print what `draw(*arguments)` returns; else do nothing."""
+
+    def show(draw: Callable[..., str], *arguments: object) -> None:
+        if request.config.getoption("--show-gradients") and (text := draw(*arguments)):
+            request.config.stash[SHOWN].append(text)
+
+    return show
 
 
 @functools.cache
@@ -60,3 +96,12 @@ def global_state():
     assert all(np.array_equal(a, b) for a, b in zip(numpy_stream, after, strict=True)), (
         "numpy.random's global stream was used; draw from minidl.random.generator(rng)"
     )
+
+
+@pytest.fixture
+def no_collector():
+    """Memory must be freed by reference counting alone: a cycle would keep GPU memory alive."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

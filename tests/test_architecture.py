@@ -22,7 +22,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 LAYERS = [
     {"backends", "random"},
     {"autograd"},
-    {"operands", "tensor_base", "tensor", "array_functions"},
+    {"operands", "tensor_base", "tensor", "array_functions", "derivatives", "anomaly"},
     {"functional"},
     {"nn", "optim", "data"},
     {"training", "models", "inspect"},
@@ -33,11 +33,14 @@ WITHIN_A_LINE = {
     ("tensor", "tensor_base"),
     ("array_functions", "operands"),
     ("array_functions", "tensor"),
+    ("derivatives", "array_functions"),
+    ("derivatives", "tensor"),
+    ("anomaly", "tensor"),
 }
 
 FILE_BUDGET = 400
 FUNCTION_BUDGET = 40
-PACKAGE_BUDGET = 5_000
+PACKAGE_BUDGET = 6_000  # 5,000 was set before gradcheck, the graph and derivatives: 850 of them
 READING_PATH_BUDGET = 1_500
 READING_PATH = [
     "minidl/autograd.py",

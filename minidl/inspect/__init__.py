@@ -1,6 +1,23 @@
-"""Looking inside: a network as a table, training and features as pictures."""
+"""Looking inside: gradients checked, networks as tables, graphs and pictures."""
 
 from minidl.inspect import plots as plots
+from minidl.inspect.gradcheck import GradcheckError, GradcheckReport, InputCheck, gradcheck
+from minidl.inspect.graph import Graph, GraphNode, graph
+from minidl.inspect.plots import gradient_flow
 from minidl.inspect.summary import Layer, Summary, multiply_adds, summary
 
-__all__ = ["Layer", "Summary", "multiply_adds", "plots", "summary"]
+__all__ = [
+    "GradcheckError",
+    "GradcheckReport",
+    "Graph",
+    "GraphNode",
+    "InputCheck",
+    "Layer",
+    "Summary",
+    "gradcheck",
+    "gradient_flow",
+    "graph",
+    "multiply_adds",
+    "plots",
+    "summary",
+]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+
+if TYPE_CHECKING:  # pictures are made of numbers: this module runs without any network
+    from minidl import nn
 
 Array = np.ndarray[Any, Any]
 
@@ -65,6 +68,47 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
+    return figure
+
+
+def gradient_flow(model: nn.Module) -> Figure:
+    """Draw the mean and the largest |gradient| of each parameter, in the model's order, log scale.
+
+    Means that shrink by orders of magnitude towards the first layers are vanishing gradients. A
+    gradient that is 0, not finite, or not there is written in words at the left.
+
+    Args:
+        model: after `backward`.
+
+    Raises:
+        ValueError: no parameter has a gradient.
+    """
+    gradients = dict(model.named_gradients())
+    if all(gradient is None for gradient in gradients.values()):
+        raise ValueError(
+            f"gradient_flow: got a {type(model).__name__} without any gradient; run backward first"
+        )
+    drawn, words = [], {}
+    for row, gradient in enumerate(gradients.values()):
+        sizes = np.zeros(1) if gradient is None else np.abs(gradient.numpy())
+        most = sizes.max(initial=0)
+        if 0 < most < np.inf:
+            drawn.append((row, sizes.mean(dtype=np.float64), most))
+        else:  # what a log scale has no place for
+            words[row] = "no gradient" if gradient is None else f"{most:g}"
+    rows, means, largest = np.array(drawn, np.float64).reshape(-1, 3).T
+    size = (7.5, 1.2 + 0.26 * len(gradients))
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    axes.hlines(rows, means, largest, color="#999999")
+    axes.plot(means, rows, "o", color=COLOURS[0], label="mean")
+    axes.plot(largest, rows, "D", color=COLOURS[1], label="largest")
+    place = axes.get_yaxis_transform()  # across in the axes' own units, down in rows
+    for row, word in words.items():
+        axes.text(0.01, row, word, transform=place, va="center", color=COLOURS[1], size=9)
+    axes.set(xscale="log", xlabel="|gradient|", ylim=(len(gradients) - 0.5, -0.5))
+    axes.set_yticks(range(len(gradients)), list(gradients))
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from minidl import nn
 from minidl.array_functions import zeros
 from minidl.autograd import no_grad
+from minidl.inspect.text import aligned
 from minidl.tensor import Tensor
 
 
@@ -55,14 +56,7 @@ class Summary:
             counts = (f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
             rows.append((layer.name, layer.kind, shape, *counts))
         rows.append(("total", "", "", f"{self.parameters:,}", f"{self.multiply_adds:,}"))
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i < 3 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
+        lines = aligned(rows, right=(3, 4))
         rule = "-" * max(map(len, lines))
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 

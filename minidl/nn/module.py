@@ -99,7 +99,7 @@ class Module:
         """Run `forward`; an error that leaves it says which layer it came from."""
         try:
             output = self.forward(*args, **kwargs)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, FloatingPointError) as error:
             self._note_layer(error)
             raise
         for callback in _observers:
@@ -147,6 +147,10 @@ class Module:
     def parameters(self) -> Iterator[Parameter]:
         """Yield parameters in definition order, each once."""
         return (parameter for _, parameter in self.named_parameters())
+
+    def named_gradients(self) -> Iterator[tuple[str, Tensor | None]]:
+        """Yield each parameter's dotted name and `.grad`, None where there is none."""
+        return ((name, parameter.grad) for name, parameter in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
         """Yield buffers with dotted names in definition order."""

@@ -1,0 +1,214 @@
+"""Derivatives as values: gradients, Jacobians, Hessians, and products with them.
+
+All of them go back through a graph that was recorded already, as `backward` does, but return what
+they find instead of adding it to `.grad`. Where one tensor is asked for, one is returned; where a
+list is, a list (`grad` always returns a list, as PyTorch's does a tuple).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+from minidl.array_functions import stack, zeros
+from minidl.autograd import propagate, set_recording, set_watcher
+from minidl.tensor import Tensor
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    gradients: Sequence[Tensor] | None = None,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+    materialize_grads: bool = False,
+) -> list[Tensor]:
+    """Return the gradients of `outputs` with respect to `inputs`, leaving every `.grad` alone.
+
+    Args:
+        outputs: a tensor or several; each a single number unless `gradients` are given.
+        inputs: a tensor or several that the outputs were computed from.
+        gradients: weights of the outputs, each of its output's shape; ones where not given.
+        create_graph: record the computation, so that the results can be differentiated again.
+        retain_graph: keep the graph for another backward; `create_graph` where not given.
+        materialize_grads: give zeros for an input that was not used, instead of raising.
+
+    Returns:
+        One tensor per input, of its shape and dtype.
+
+    Raises:
+        ValueError: an input was not used to compute the outputs.
+        RuntimeError: as for `backward`; every output must require a gradient.
+
+    Example:
+        >>> import minidl
+        >>> x = minidl.Tensor(3.0, requires_grad=True)
+        >>> (slope,) = minidl.grad(x**3, x, create_graph=True)
+        >>> slope.item(), minidl.grad(slope, x)[0].item()
+        (27.0, 18.0)
+    """
+    outputs, inputs = _listed("grad", outputs), _listed("grad", inputs)
+    starts = [None] * len(outputs) if gradients is None else _listed("grad", gradients)
+    if len(starts) != len(outputs):
+        raise ValueError(f"grad: got {len(starts)} gradients for {len(outputs)} outputs")
+    pairs = [
+        (output, output.seed_gradient(start))
+        for output, start in zip(outputs, starts, strict=True)
+        if output.requires_grad or not materialize_grads
+    ]
+    wanted, found = {id(x) for x in inputs}, {}
+    with set_recording(create_graph), set_watcher(None) as watcher:
+        ends, seeds = [output for output, _ in pairs], [seed for _, seed in pairs]
+        for tensor, gradient in propagate(ends, seeds, retain_graph, create_graph, watcher):
+            if id(tensor) in wanted:
+                found[id(tensor)] = gradient.copy()
+    for place, x in enumerate(inputs):
+        if id(x) not in found and not materialize_grads:
+            raise ValueError(
+                f"grad: input {place}, of shape {x.shape}, was not used to compute the outputs"
+                + ("" if x.requires_grad else "; it does not require a gradient")
+            )
+    return [
+        found[id(x)] if id(x) in found else zeros(x.shape, dtype=x.dtype, device=x.device)
+        for x in inputs
+    ]
+
+
+@overload
+def hvp(output: Tensor, inputs: Tensor, vectors: Tensor) -> Tensor: ...
+@overload
+def hvp(output: Tensor, inputs: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]: ...
+def hvp(
+    output: Tensor, inputs: Tensor | Sequence[Tensor], vectors: Tensor | Sequence[Tensor]
+) -> Tensor | list[Tensor]:
+    """Multiply the Hessian of a single number with a vector, without making the Hessian.
+
+    `H v = d(g . v)/dx` for the gradient `g = d(output)/dx`: two passes back through the graph,
+    however many inputs there are. The graph is kept.
+
+    Args:
+        output: a single number.
+        inputs: a tensor or several that it was computed from.
+        vectors: what to multiply with: for each input, a tensor of its shape.
+
+    Returns:
+        For each input, a tensor of its shape; zeros where the Hessian has none but zeros.
+
+    Raises:
+        ValueError: the output is no single number, or a vector has another shape.
+
+    Source: B. Pearlmutter, Fast Exact Multiplication by the Hessian (1994), by reverse mode twice.
+
+    Example:
+        >>> import minidl
+        >>> x = minidl.Tensor([1.0, 2.0], requires_grad=True)
+        >>> hvp((x**3).sum(), x, minidl.ones(2))
+        Tensor([ 6., 12.], dtype=float32)
+    """
+    slopes, vectors = _slopes("hvp", output, inputs), _listed("hvp", vectors)
+    products = grad(slopes, inputs, vectors, retain_graph=True, materialize_grads=True)
+    return products[0] if isinstance(inputs, Tensor) else products
+
+
+@overload
+def jacobian(output: Tensor, inputs: Tensor, *, create_graph: bool = False) -> Tensor: ...
+@overload
+def jacobian(
+    output: Tensor, inputs: Sequence[Tensor], *, create_graph: bool = False
+) -> list[Tensor]: ...
+def jacobian(
+    output: Tensor, inputs: Tensor | Sequence[Tensor], *, create_graph: bool = False
+) -> Tensor | list[Tensor]:
+    """Return the derivative of every element of `output` by every element of each input.
+
+    One pass back through the graph for each element of the output. The graph is kept.
+
+    Args:
+        output: of any shape.
+        inputs: a tensor or several that it was computed from.
+        create_graph: record the computation, so that the result can be differentiated again.
+
+    Returns:
+        For each input, a tensor of shape `(*output.shape, *input.shape)`.
+
+    Example:
+        >>> import minidl
+        >>> x = minidl.Tensor([1.0, 2.0], requires_grad=True)
+        >>> jacobian(x * x.sum(), x)
+        Tensor([[4., 1.],
+                [2., 5.]], dtype=float32)
+    """
+    outputs, listed = _listed("jacobian", output), _listed("jacobian", inputs)
+    if len(outputs) != 1:
+        raise TypeError(f"jacobian: got {len(outputs)} outputs, wants one")
+    output = outputs[0]
+    units = output.backend.xp.eye(output.size, dtype=output.dtype)
+    rows = [
+        grad(
+            output,
+            listed,
+            [Tensor.wrap(unit.reshape(output.shape).copy())],
+            create_graph=create_graph,
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        for unit in units
+    ]
+    found = []
+    with set_recording(create_graph):
+        for place, x in enumerate(listed):
+            column = [row[place] for row in rows]
+            joined = stack(column) if column else zeros(0, dtype=x.dtype, device=x.device)
+            found.append(joined.reshape(*output.shape, *x.shape))
+    return found[0] if isinstance(inputs, Tensor) else found
+
+
+@overload
+def hessian(output: Tensor, inputs: Tensor) -> Tensor: ...
+@overload
+def hessian(output: Tensor, inputs: Sequence[Tensor]) -> list[list[Tensor]]: ...
+def hessian(output: Tensor, inputs: Tensor | Sequence[Tensor]) -> Tensor | list[list[Tensor]]:
+    """Return the second derivatives of a single number by every two elements of the inputs.
+
+    One pass back through the graph of the gradient for each element of the inputs; for more than a
+    few hundred, use `hvp`. The graph is kept.
+
+    Args:
+        output: a single number.
+        inputs: a tensor or several that it was computed from.
+
+    Returns:
+        For one input, a tensor of shape `(*input.shape, *input.shape)`; for several, a list of
+        lists: `found[i][j]` has shape `(*inputs[i].shape, *inputs[j].shape)`.
+
+    Raises:
+        ValueError: the output is no single number.
+
+    Example:
+        >>> import minidl
+        >>> x = minidl.Tensor([1.0, 2.0], requires_grad=True)
+        >>> hessian((x[0] ** 3) * x[1], x)
+        Tensor([[12.,  3.],
+                [ 3.,  0.]], dtype=float32)
+    """
+    slopes = _slopes("hessian", output, inputs)
+    rows = [jacobian(slope, _listed("hessian", inputs)) for slope in slopes]
+    return rows[0][0] if isinstance(inputs, Tensor) else rows
+
+
+def _slopes(who: str, output: Tensor, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Return gradients that can be differentiated again."""
+    outputs, inputs = _listed(who, output), _listed(who, inputs)
+    return grad(outputs, inputs, create_graph=True, materialize_grads=True)
+
+
+def _listed(who: str, tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Return one tensor or several as a list."""
+    alone = isinstance(tensors, Tensor) or not isinstance(tensors, Iterable)
+    listed: list[Tensor] = [tensors] if alone else list(tensors)  # type: ignore[list-item]
+    for x in listed:
+        if not isinstance(x, Tensor):
+            hint = ", not the function that computes them" if callable(x) else ""
+            raise TypeError(f"{who}: got a {type(x).__name__}, wants tensors{hint}")
+    return listed

@@ -1,0 +1,108 @@
+"""What a wrong gradient's numbers say about the mistake behind it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+CLOSE = 1e-4  # of the largest number: how well an explanation must fit
+
+
+def diagnose(analytic: Array, numeric: Array, wrong: Array, sizes: Mapping[int, str]) -> str:
+    """Name the likely mistake, or return "" where the numbers allow none.
+
+    Args:
+        analytic: the gradient that rules gave.
+        numeric: the right one, of the same shape, NaN where it is not known.
+        wrong: bools of that shape: where the two differ.
+        sizes: numbers that a mean may have been divided by, with what they count.
+    """
+    known = np.isfinite(numeric)
+    a, n = analytic[known], numeric[known]
+    if not np.isfinite(a).all():
+        return "not finite: 0/0, inf - inf or log(0) in the rule?"
+    if not a.any():
+        return "all zero: detached?"
+    if np.abs(a - n).max() < CLOSE * np.abs(n).max():
+        return "nearly right: float32 inside, or a small constant misplaced?"
+    explanations = [_factor(a, n, sizes)]
+    if known.all():
+        explanations += [_moved(analytic, numeric), _border(wrong), _offset(analytic, numeric)]
+    explanations += [_partial_factor(analytic[wrong & known], numeric[wrong & known])]
+    return next((words for words in explanations if words), "")
+
+
+def _ratio(a: Array, n: Array) -> float | None:
+    """Return r where `a` is r times `n` everywhere; None where it is not."""
+    if not n.any():
+        return None
+    r = float((a * n).sum() / (n * n).sum())
+    return r if np.abs(a - r * n).max() <= CLOSE * np.abs(a).max() else None
+
+
+def _factor(a: Array, n: Array, sizes: Mapping[int, str]) -> str:
+    r = _ratio(a, n) if a.size > 1 or len(sizes) else None
+    if r is None:
+        return ""
+    if np.isclose(r, -1, rtol=CLOSE):
+        return "exactly -1x: sign?"
+    sign = "sign, and " if r < 0 else ""
+    for size, what in sizes.items():
+        if size > 2 and np.isclose(abs(r), size, rtol=CLOSE):
+            return f"{sign}exactly {size}x: 1/N missing, N = {size}, {what}?"
+        if size > 2 and np.isclose(abs(r), 1 / size, rtol=CLOSE):
+            return f"{sign}exactly 1/{size}x: divided twice by N = {size}, {what}?"
+    if np.isclose(abs(r), 2, rtol=CLOSE):
+        return f"{sign}exactly 2x: added twice?"
+    if np.isclose(abs(r), 0.5, rtol=CLOSE):
+        return f"{sign}exactly half: used twice, added once?"
+    return f"exactly {r:.6g}x everywhere: a constant factor?"
+
+
+def _partial_factor(a: Array, n: Array) -> str:
+    if not a.any():
+        return "zero where it is wrong: a part of the gradient lost?"
+    r = _ratio(a, n) if a.size > 1 else None
+    return f"exactly {r:.6g}x where it is wrong" if r is not None else ""
+
+
+def _moved(analytic: Array, numeric: Array) -> str:
+    """Try to find the right gradient elsewhere in the wrong one."""
+    for words, moved in _moves(numeric):
+        if moved.shape == analytic.shape and np.allclose(
+            moved, analytic, rtol=CLOSE, atol=CLOSE * np.abs(numeric).max()
+        ):
+            return words
+    return ""
+
+
+def _moves(n: Array) -> Iterator[tuple[str, Array]]:
+    axes = range(n.ndim)
+    for order in itertools.permutations(axes) if n.ndim <= 4 else ():
+        yield f"transposed? right with its axes in the order {order}", n.transpose(order)
+    for count in (1, 2):
+        for flipped in itertools.combinations(axes, count):
+            yield f"flipped along axes {flipped}?", np.flip(n, flipped)
+    for axis, step in itertools.product(axes, (1, -1)):
+        yield f"shifted by {step} along axis {axis}?", np.roll(n, step, axis)
+
+
+def _border(wrong: Array) -> str:
+    if wrong.ndim < 2 or min(wrong.shape[-2:]) < 3:
+        return ""
+    inside = wrong[..., 1:-1, 1:-1]
+    return "" if inside.any() else "right inside the border: gradient of the padded border lost?"
+
+
+def _offset(analytic: Array, numeric: Array) -> str:
+    difference = analytic - numeric
+    for axis in reversed(range(difference.ndim)):
+        spread = np.ptp(difference, axis=axis)
+        if difference.shape[axis] > 2 and spread.max() <= CLOSE * np.abs(difference).max():
+            return f"off by the same along axis {axis}: the gradient of a mean over it missing?"
+    return ""

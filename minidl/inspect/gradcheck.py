@@ -1,0 +1,243 @@
+"""Gradients against differences: the check that a wrong one cannot pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from minidl.inspect.diagnosis import diagnose
+from minidl.inspect.differences import Slack, WeightedFunction, random_stream_kept, weighted
+from minidl.inspect.text import aligned
+
+Array = np.ndarray[Any, Any]
+
+Place: TypeAlias = tuple[int, ...] | None
+"""Index of an element; None for a random direction."""
+
+DIRECTIONS = 3  # how many random ones a fast check tries
+SAMPLE = 256  # elements that a fast check looks at one by one to say what is wrong
+DIRECTION = "a direction"
+
+
+class GradcheckError(AssertionError):
+    """A gradient is wrong; `report` holds the numbers, the message the table of them."""
+
+    def __init__(self, message: str, report: GradcheckReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass(frozen=True)
+class InputCheck:
+    """What was found for one input, or one parameter.
+
+    Attributes:
+        name: of the argument, of the parameter, or `gradient of output` at order 2.
+        order: 1 for the gradient, 2 for the gradient of the gradients.
+        checked: how many elements, or random directions, were compared.
+        wrong: how many of them are off.
+        kinks: where the function is not differentiable: its slopes to the two sides differ, or one
+            side is outside its domain. None stands for a random direction.
+        worst: where the error is largest; None for a random direction, or if nothing was compared.
+        analytic: what the gradient rules say there.
+        numeric: what differences say there.
+        error: `abs(analytic - numeric)` over the larger of the two.
+        diagnosis: the likely mistake, or "".
+    """
+
+    name: str
+    order: int
+    checked: int
+    wrong: int
+    kinks: tuple[Place, ...]
+    worst: Place
+    analytic: float
+    numeric: float
+    error: float
+    diagnosis: str
+
+
+@dataclass(frozen=True)
+class GradcheckReport:
+    """All that was found; print it to see the table."""
+
+    checks: tuple[InputCheck, ...]
+
+    def __str__(self) -> str:
+        rows = [("order", "input", "off", "worst at", "analytic", "numeric", "error", "")]
+        for c in self.checks:
+            kinks = f"not differentiable at {c.kinks[0] or DIRECTION}" if c.kinks else ""
+            more = f" and {len(c.kinks) - 1} more" if len(c.kinks) > 1 else ""
+            remarks = "; ".join(words for words in (c.diagnosis, kinks + more) if words)
+            worst = str(DIRECTION if c.worst is None else c.worst)
+            numbers = (worst, f"{c.analytic:.6g}", f"{c.numeric:.6g}", f"{c.error:.1e}")
+            off = f"{c.wrong} of {c.checked}"
+            rows.append(
+                (str(c.order), c.name, off, *(numbers if c.checked else ("",) * 4), remarks)
+            )
+        return "\n".join(aligned(rows, right=(0, 2, 4, 5, 6)))
+
+
+def gradcheck(
+    fn: Callable[..., Any],
+    inputs: Any,
+    *,
+    order: Literal[1, 2] = 1,
+    fast: bool = False,
+    rtol: float = 1e-6,
+    seed: int = 0,
+) -> GradcheckReport:
+    """Compare the gradients of a function, or network, with central differences, in float64.
+
+    The function is reduced to one number, `sum(weight * output)`, with random weights: weights of
+    one would hide errors that cancel in a sum. Every element x of every input is moved, and
+    `(f(x + h) - f(x - h)) / 2h` compared with its gradient. Where they disagree, smaller steps
+    decide. Where the slopes to the two sides differ however small the step is (ReLU at 0, a tie
+    under a maximum), the function has no gradient: this is reported, and is no failure if the
+    gradient lies between the two slopes.
+
+    Args:
+        fn: takes the inputs, returns a tensor or several. May draw from minidl's seeded stream
+            (dropout): every call is given the same numbers. A module is checked with its
+            parameters.
+        inputs: what to call it with, one or a list. Tensors and arrays of floats are checked, and
+            the parameters of modules; all of them as copies in float64, so nothing of yours is
+            changed. Anything else, such as labels, is handed on as it is.
+        order: 2 checks the gradient of the gradients too, by the inputs and by the gradient of the
+            output.
+        fast: compare along a few random directions in place of every element: a few calls for each
+            input, whatever its size. One by one only to say what is wrong.
+        rtol: largest error, relative to the larger of the two numbers; where it is far smaller than
+            others, relative to a hundredth of the largest in the same input. What rounding can do
+            to a difference is added.
+        seed: of the random weights and directions.
+
+    Returns:
+        The table of what was compared.
+
+    Raises:
+        GradcheckError: a gradient is wrong; the message is the table, with the likely cause.
+        TypeError: nothing to differentiate among the inputs or outputs, or an output is no float64.
+        ValueError: an output is not finite, or two calls with the same inputs differ.
+
+    Source: for the errors of differences, W. Press et al., Numerical Recipes (2007), section 5.7.
+
+    Example:
+        >>> import minidl
+        >>> from minidl import functional as F
+        >>> report = gradcheck(F.relu, minidl.Tensor([-1.0, 0.0, 2.0]))
+        >>> report.checks[0].checked, report.checks[0].kinks
+        (2, ((1,),))
+    """
+    if order not in (1, 2):
+        raise ValueError(f"gradcheck: got order={order!r}, wants 1 or 2")
+    rng = np.random.default_rng(seed)
+    checks: list[InputCheck] = []
+    with random_stream_kept(), np.errstate(all="ignore"):  # NaN is for the table to tell
+        function = weighted(fn, inputs, rng)
+        for place in range(1, order + 1):
+            function = function if place == 1 else function.of_gradients(rng)
+            gradients = zip(function.leaves, function.gradients(), strict=True)
+            for name, gradient in gradients:
+                if fast:
+                    found = _check_directions(function, place, name, gradient, rtol, rng)
+                else:
+                    found = _check_elements(function, place, name, gradient, rtol)
+                checks.append(found)
+            report = GradcheckReport(tuple(checks))
+            wrong = [c.name for c in checks if c.wrong]
+            if wrong:
+                raise GradcheckError(
+                    f"gradcheck: wrong gradient of {' and of '.join(wrong)}\n{report}", report
+                )
+    return report
+
+
+def _check_elements(
+    function: WeightedFunction,
+    order: int,
+    name: str,
+    gradient: Array,
+    rtol: float,
+    places: Sequence[tuple[int, ...]] | None = None,
+) -> InputCheck:
+    """Compare one element after another: all of them, or those at some places."""
+    numeric = np.full(gradient.shape, np.nan)
+    off = np.zeros(gradient.shape, np.bool_)
+    kinks: list[Place] = []
+    slack = Slack(rtol, rtol * _floor(gradient))
+    for place in np.ndindex(gradient.shape) if places is None else places:
+        slope = function.compare(function.leaves[name], place, float(gradient[place]), slack)
+        if slope.kink:
+            kinks.append(place)
+        else:
+            numeric[place], off[place] = slope.value, not slope.agrees
+    known = ~np.isnan(numeric)
+    if not known.any():
+        return InputCheck(name, order, 0, 0, tuple(kinks), None, 0.0, 0.0, 0.0, "")
+    errors = np.where(off if off.any() else known, np.abs(gradient - numeric), -1)
+    errors[np.isnan(errors)] = np.inf
+    worst = np.unravel_index(int(np.argmax(errors)), errors.shape)
+    a, n = float(gradient[worst]), float(numeric[worst])
+    words = diagnose(gradient, numeric, off, _sizes(gradient, function)) if off.any() else ""
+    counts = (int(known.sum()), int(off.sum()), tuple(kinks), tuple(int(i) for i in worst))
+    return InputCheck(name, order, *counts, a, n, _error(a, n), words)
+
+
+def _check_directions(
+    function: WeightedFunction,
+    order: int,
+    name: str,
+    gradient: Array,
+    rtol: float,
+    rng: np.random.Generator,
+) -> InputCheck:
+    """Compare along random directions; where that fails, look at some elements to say why."""
+    off, kinks, worst = 0, 0, (0.0, 0.0)
+    for _ in range(DIRECTIONS if gradient.size else 0):
+        direction = rng.uniform(0.5, 1.5, gradient.shape) * rng.choice([-1, 1], gradient.shape)
+        wanted = float((gradient * direction).sum())
+        slack = Slack(rtol, rtol * float(np.linalg.norm(gradient)) / 100)
+        slope = function.compare(function.leaves[name], direction, wanted, slack)
+        kinks, off = kinks + slope.kink, off + (not slope.agrees and not slope.kink)
+        if not slope.kink and _error(wanted, slope.value) >= _error(*worst):
+            worst = (wanted, slope.value)
+    if off:
+        count = min(SAMPLE, gradient.size)
+        sample = rng.choice(gradient.size, count, replace=False)
+        places = [tuple(map(int, np.unravel_index(i, gradient.shape))) for i in np.sort(sample)]
+        found = _check_elements(function, order, name, gradient, rtol, places)
+        if found.wrong:
+            return found
+    checked = DIRECTIONS * bool(gradient.size) - kinks
+    return InputCheck(name, order, checked, off, (None,) * kinks, None, *worst, _error(*worst), "")
+
+
+def _floor(gradient: Array) -> float:
+    """Return what smaller numbers are compared relative to: a hundredth of the largest."""
+    finite = np.abs(gradient[np.isfinite(gradient)])
+    return float(finite.max(initial=0)) / 100
+
+
+def _error(a: float, b: float) -> float:
+    larger = max(abs(a), abs(b))
+    return abs(a - b) / larger if larger else 0.0
+
+
+def _sizes(gradient: Array, function: WeightedFunction) -> dict[int, str]:
+    """Return the numbers that a mean in this function may divide by, and what they count."""
+    sizes: dict[int, str] = {}
+    arrays = [("the input", gradient), *(("an output", y) for y in function.outputs)]
+    for what, array in arrays:
+        shape = array.shape
+        sizes.setdefault(math.prod(shape), f"the size of {what}")
+        for axis, size in enumerate(shape):
+            sizes.setdefault(size, f"the length of axis {axis} of {what}")
+        sizes.setdefault(math.prod(shape[2:]), f"the pixels of {what}")
+        sizes.setdefault(math.prod(shape[1:]), f"the size of one example of {what}")
+        sizes.setdefault(math.prod(shape[:1] + shape[2:]), f"the size of one channel of {what}")
+    return sizes

@@ -1,0 +1,311 @@
+"""The recorded graph of operations: as a table, as a drawing, and as text for Graphviz."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
+from matplotlib.path import Path
+
+from minidl import nn
+from minidl.derivatives import grad
+from minidl.inspect.plots import COLOURS, Array
+from minidl.inspect.text import aligned
+from minidl.tensor import Tensor
+
+KINDS = {  # what a box of a drawing can be, and its colour
+    "parameter": COLOURS[5],
+    "constant": "#999999",
+    "operation": COLOURS[4],
+    "output": COLOURS[1],
+}
+MOST_BOXES = 300  # a drawing of more would be too large to look at
+# Inches: a rank and the boxes in it, a letter (of 8 points, monospaced), between two boxes.
+ROW, HEIGHT, LETTER, GAP = 0.92, 0.54, 0.067, 0.25
+
+
+@dataclass(frozen=True)
+class GraphNode:
+    """One tensor of a graph.
+
+    Attributes:
+        number: its place in `Graph.nodes`.
+        op: the operation that made it; empty for a leaf.
+        name: of the parameter, or as given; empty if it has none.
+        inputs: numbers of the tensors it was computed from, in the operation's order.
+        shape: sizes of the axes.
+        dtype: kind of number.
+        requires_grad: whether gradients flow to it.
+        value: the number, if it is a single one; else None.
+        gradient: of the graph's output with respect to it: the number if it is a single one, else
+            the largest absolute value; None where there is none.
+    """
+
+    number: int
+    op: str
+    name: str
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: Any
+    requires_grad: bool
+    value: float | None
+    gradient: float | None
+
+    @property
+    def made_by(self) -> str:
+        """The operation with the numbers of its inputs, as in `mul(#0, #1)`; leaf or constant."""
+        if self.op:
+            return f"{self.op}({', '.join(f'#{i}' for i in self.inputs)})"
+        return "leaf" if self.requires_grad else "constant"
+
+    @property
+    def label(self) -> str:
+        """What a box says: name or operation, shape or value, gradient; a line each."""
+        title = " = ".join(filter(None, (self.name, self.op))) or self.made_by
+        shape = f"shape {self.shape} " if self.shape or self.value is None else ""
+        value = "" if self.value is None else f"value {self.value:.4g}"
+        lines = [f"#{self.number} {title}", (shape + value).rstrip()]
+        if self.gradient is not None:
+            lines.append(f"{'gradient' if value else 'max |g|'} {self.gradient:.4g}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The tensors that an output was computed from, each once; print it to see a table.
+
+    Attributes:
+        nodes: inputs first, the output last.
+    """
+
+    nodes: tuple[GraphNode, ...]
+
+    def colour(self, node: GraphNode) -> str:
+        """Return the colour of a node's box."""
+        leaf = "parameter" if node.requires_grad else "constant"
+        return KINDS["output" if node is self.nodes[-1] else "operation" if node.op else leaf]
+
+    def __str__(self) -> str:
+        rows = [("#", "name", "made by", "shape", "value", "gradient (larger ones: max |g|)")]
+        for node in self.nodes:
+            value, gradient = ("" if v is None else f"{v:.4g}" for v in (node.value, node.gradient))
+            gradient = f"max {gradient}" if gradient and not value else gradient
+            cells = (node.name, node.made_by, str(node.shape), value, gradient)
+            rows.append((f"#{node.number}", *cells))
+        columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+        head, *lines = aligned(list(zip(*columns, strict=True)))
+        return "\n".join([head, "-" * max(map(len, (head, *lines))), *lines])
+
+    def draw(self) -> Figure:
+        """Draw the graph from the top down, an arrow from each tensor to what is computed of it.
+
+        Raises:
+            ValueError: there are more than 300 nodes.
+        """
+        if len(self.nodes) > MOST_BOXES:
+            raise ValueError(
+                f"Graph.draw: got {len(self.nodes)} nodes, wants at most {MOST_BOXES}; "
+                "print str(graph), or give graph.dot() to Graphviz"
+            )
+        labels = [node.label for node in self.nodes]
+        box = LETTER * max(len(line) for label in labels for line in label.split("\n")) + 0.2
+        places, ranks, paths = _layout(self.nodes)
+        needed = (box + GAP) * (np.ptp(places) + 1)
+        width, height = max(needed, 4.2), ROW * (max(ranks) + 1)  # 4.2 for the legend
+        xs = (places - places.min() + 0.5) * (box + GAP) + (width - needed) / 2
+        ys = ROW * (np.array(ranks) + 0.5)
+        figure = plt.figure(figsize=(width, height + 0.3))
+        axes = figure.add_axes((0, 0, 1, height / (height + 0.3)))  # the legend's strip stays free
+        axes.set(xlim=(0, width), ylim=(height, 0))  # in inches; y grows downward, as ranks do
+        axes.set_axis_off()
+        for path, share in paths:
+            across = xs[path]
+            across[-1] += 0.6 * box * (share - 0.5)  # arrowheads stand side by side
+            curve = _curve(across, ys[path])
+            axes.add_patch(
+                FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=9, color="#555")
+            )
+        for node, label, x, y in zip(self.nodes, labels, xs, ys, strict=False):  # then the bends
+            corner, style = (x - box / 2, y - HEIGHT / 2), "round,pad=0,rounding_size=0.06"
+            colour = self.colour(node)
+            axes.add_patch(FancyBboxPatch(corner, box, HEIGHT, style, fc=colour + "40", ec=colour))
+            axes.text(x, y, label, ha="center", va="center", family="monospace", size=8)
+        handles = [Patch(fc=c + "40", ec=c, label=kind) for kind, c in KINDS.items()]
+        figure.legend(handles=handles, loc="upper center", ncols=4, frameon=False, fontsize=8)
+        return figure
+
+    def dot(self) -> str:
+        """Return the graph in Graphviz's language, DOT."""
+        lines = ["digraph {", '  node [shape=box, style="rounded,filled", fontname=monospace];']
+        for node in self.nodes:
+            label = node.label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+            colour = self.colour(node)
+            look = f'label="{label}", color="{colour}", fillcolor="{colour}40"'
+            lines.append(f"  n{node.number} [{look}];")
+        lines += [f"  n{i} -> n{node.number};" for node in self.nodes for i in node.inputs]
+        return "\n".join([*lines, "}"])
+
+
+def graph(
+    output: Tensor, model: nn.Module | None = None, names: Mapping[str, Tensor] | None = None
+) -> Graph:
+    """Look at the graph that was recorded below a tensor, with values and gradients.
+
+    The gradients of a single-number output are computed here. No `.grad` changes and nothing is
+    freed: `backward` can still follow. Hooks on the tensors are called, as by any gradient.
+
+    Args:
+        output: usually a loss.
+        model: names its parameters, as `named_parameters` does.
+        names: more tensors to name, such as inputs.
+
+    Returns:
+        A `Graph`: print it, or call its `draw()` or `dot()`.
+
+    Raises:
+        TypeError: the output or a named tensor is no Tensor, or the model no Module.
+        RuntimeError: `backward` has freed the graph, or an array was changed after its use.
+
+    Example:
+        >>> w, x = Tensor(3.0, requires_grad=True), Tensor([1.0, 2.0])
+        >>> print(graph((w * x).sum(), names={"w": w, "x": x}))
+        #   name  made by      shape  value  gradient (larger ones: max |g|)
+        --------------------------------------------------------------------
+        #0  w     leaf         ()     3      3
+        #1  x     constant     (2,)
+        #2        mul(#0, #1)  (2,)          max 1
+        #3        sum(#2)      ()     9      1
+    """
+    if not isinstance(output, Tensor):
+        raise TypeError(f"graph: got a {type(output).__name__}, wants a Tensor such as a loss")
+    name_of = _names(model, names or {})
+    tensors = _inputs_first(output)
+    gradients = _gradients(output, tensors)
+    numbers = {id(x): number for number, x in enumerate(tensors)}
+    nodes = []
+    for number, x in enumerate(tensors):
+        op, name = "" if x.node is None else x.node.op, name_of.get(id(x), "")
+        inputs = tuple(numbers[id(i)] for i in _inputs(x))
+        kind = (x.shape, x.dtype, x.requires_grad)
+        value = float(x.item()) if x.size == 1 else None
+        nodes.append(GraphNode(number, op, name, inputs, *kind, value, gradients.get(id(x))))
+    return Graph(tuple(nodes))
+
+
+def _names(model: nn.Module | None, names: Mapping[str, Tensor]) -> dict[int, str]:
+    """Return names by the tensors' ids; those that were given come before the model's own."""
+    if not isinstance(model, (nn.Module, type(None))):
+        hint = "; names go into names=..." if isinstance(model, Mapping) else ""
+        raise TypeError(f"graph: got a {type(model).__name__} for model, wants a Module{hint}")
+    for name, x in names.items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f"graph: got a {type(x).__name__} named {name!r}, wants a Tensor")
+    own = {} if model is None else {id(x): name for name, x in model.named_parameters()}
+    return own | {id(x): name for name, x in names.items()}
+
+
+def _inputs(x: Tensor) -> list[Tensor]:
+    if x.node is not None and x.node.rule is None:
+        raise RuntimeError(
+            f"graph: got a graph whose {x.node.op!r} was freed by backward; look at the graph "
+            "before backward, or pass retain_graph=True to backward"
+        )
+    return [] if x.node is None else [i for i in x.node.inputs if i is not None]
+
+
+def _inputs_first(output: Tensor) -> list[Tensor]:
+    """Return all tensors below the output, constants too, in the order of computation."""
+    order: list[Tensor] = []
+    seen: set[int] = set()
+    stack = [(output, False)]  # Python's own would overflow on a long graph
+    while stack:
+        x, inputs_are_done = stack.pop()
+        if inputs_are_done:
+            order.append(x)
+        elif id(x) not in seen:
+            seen.add(id(x))
+            stack.append((x, True))
+            stack.extend((i, False) for i in reversed(_inputs(x)))
+    return order
+
+
+def _gradients(output: Tensor, tensors: Sequence[Tensor]) -> dict[int, float]:
+    """Return by id the gradient of each tensor that has one, or its largest absolute value."""
+    if output.size != 1 or not output.requires_grad:
+        return {}
+    wanted = [x for x in tensors if x.requires_grad and x.size]
+    found = grad(output, wanted, retain_graph=True, materialize_grads=True)
+    numbers = (g if g.size == 1 else g.abs().max() for g in found)
+    return {id(x): float(g.item()) for x, g in zip(wanted, numbers, strict=True)}
+
+
+# Drawing ----------------------------------------------------------------------------------------
+
+
+def _layout(nodes: Sequence[GraphNode]) -> tuple[Array, list[int], list[tuple[list[int], float]]]:
+    """Find a place for each box: its x, in widths of a box, and its rank, counted from the top.
+
+    The rank is the longest path to the output. An edge over several ranks gets a bend in each
+    rank between, which takes the place of a box, so that no arrow runs through one.
+
+    Returns:
+        x and ranks of the nodes and then of the bends; for each edge, the numbers that it leads
+        through, and where along the side of the last box it ends, from 0 to 1.
+    """
+    heights: list[int] = []  # longest path from a leaf
+    for node in nodes:
+        heights.append(1 + max((heights[i] for i in node.inputs), default=-1))
+    ranks = [heights[-1]] * len(nodes)
+    for node in reversed(nodes):
+        for i in node.inputs:
+            ranks[i] = min(ranks[i], ranks[node.number] - 1)
+    paths, pulls = [], []
+    for node in nodes:
+        # The longest chain runs straight down; other inputs stand beside it, in their order.
+        straight = max(node.inputs, key=lambda i: heights[i], default=0)
+        for place, i in enumerate(node.inputs):
+            between = range(ranks[i] + 1, ranks[node.number])
+            path = [i, *range(len(ranks), len(ranks) + len(between)), node.number]
+            ranks.extend(between)
+            paths.append((path, (place + 0.5) / len(node.inputs)))
+            pulls += [(upper, lower, 0) for upper, lower in pairwise(path[:-1])]
+            aside = node.inputs.index(i) - node.inputs.index(straight)
+            pulls.append((path[-2], node.number, aside))
+    return _spread(ranks, pulls), ranks, paths
+
+
+def _spread(ranks: Sequence[int], pulls: Sequence[tuple[int, int, int]]) -> Array:
+    """Return the x of each place, at least 1 apart within a rank.
+
+    Each pull `(upper, lower, aside)` wants `x[upper] = x[lower] + aside`. Sweeps over the ranks,
+    up and down, order each by the mean of what its pulls want (the barycentre) and move it there.
+    """
+    wishes: list[list[tuple[int, int]]] = [[] for _ in ranks]
+    for upper, lower, aside in pulls:
+        wishes[upper].append((lower, aside))
+        wishes[lower].append((upper, -aside))
+    rows = [np.flatnonzero(np.equal(ranks, rank)) for rank in range(max(ranks) + 1)]
+    x = np.full(len(ranks), np.nan)  # not placed yet
+    for sweep in range(12):
+        for row in rows if sweep % 2 else reversed(rows):
+            told = [[x[j] + a for j, a in wishes[i] if x[j] == x[j]] or [0.0] for i in row]
+            wanted = np.array([np.mean(each) for each in told])
+            order = wanted.argsort(kind="stable")
+            free = wanted[order] - np.arange(len(row))  # in order, these may not decrease
+            moved = np.maximum.accumulate(free) + np.minimum.accumulate(free[::-1])[::-1]
+            x[row[order]] = moved / 2 + np.arange(len(row))
+    return x
+
+
+def _curve(xs: Array, ys: Array) -> Path:
+    """Return the line from box to box: curved between ranks, straight down where it passes one."""
+    down = np.add.outer(ys[:-1], (HEIGHT / 2, ROW / 2, ROW / 2, ROW - HEIGHT / 2))
+    codes = [Path.LINETO, *[Path.CURVE4] * 3] * (len(xs) - 1)
+    vertices = np.stack([np.repeat(xs, 4)[2:-2], down.ravel()], 1)
+    return Path(vertices, [Path.MOVETO, *codes[1:]])
