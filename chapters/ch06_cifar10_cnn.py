@@ -23,7 +23,7 @@ import minidl
 from minidl import nn, optim
 from minidl.data import DataLoader, Normalize, load_cifar10, load_toy10
 from minidl.functional import cross_entropy
-from minidl.inspect import plots, summary
+from minidl.inspect import gradient_flow, plots, summary
 from minidl.training import accuracy, confusion_matrix, load_weights, save_weights
 
 # %% What can be chosen
@@ -157,6 +157,7 @@ with minidl.no_grad():
 for name, figure in {
     "curves": plots.training_curves(history),
     "confusion": plots.confusion_matrix(matrix, test.classes),
+    "gradients": gradient_flow(model),  # of the last step: does every layer still learn?
     "kernels": plots.kernels(first_layer.weight.numpy()),
     "feature_maps": plots.feature_maps(
         maps, f"What 32 kernels see in a {test.classes[test.labels[0]]}"

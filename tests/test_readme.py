@@ -6,13 +6,17 @@ from pathlib import Path
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_python_of_the_readme_runs_and_prints_what_it_says(capsys):
-    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def test_the_python_of_the_readme_runs_and_prints_what_it_says(capsys, tmp_path, monkeypatch):
+    """What it says: in comments behind `print(...)`, or in a block of text right after."""
+    monkeypatch.chdir(tmp_path)
+    fence = r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?"
+    blocks = re.findall(fence, README, re.MULTILINE | re.DOTALL)
     assert blocks
-    for block in blocks:
-        promised = re.findall(r"print\(.*\)  # (.*)", block)
+    for block, text in blocks:
+        promised = text or "\n".join(re.findall(r"print\(.*\)  # (.*)", block))
         exec(compile(block, "README.md", "exec"), {})
-        assert capsys.readouterr().out.splitlines() == promised
+        printed = [line.rstrip() for line in capsys.readouterr().out.strip().splitlines()]
+        assert printed == promised.strip().splitlines()
 
 
 def test_files_that_the_readme_links_to_exist():

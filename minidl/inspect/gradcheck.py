@@ -20,7 +20,6 @@ Place: TypeAlias = tuple[int, ...] | None
 
 DIRECTIONS = 3  # how many random ones a fast check tries
 SAMPLE = 256  # elements that a fast check looks at one by one to say what is wrong
-DIRECTION = "a direction"
 
 
 class GradcheckError(AssertionError):
@@ -70,15 +69,12 @@ class GradcheckReport:
     def __str__(self) -> str:
         rows = [("order", "input", "off", "worst at", "analytic", "numeric", "error", "")]
         for c in self.checks:
-            kinks = f"not differentiable at {c.kinks[0] or DIRECTION}" if c.kinks else ""
             more = f" and {len(c.kinks) - 1} more" if len(c.kinks) > 1 else ""
-            remarks = "; ".join(words for words in (c.diagnosis, kinks + more) if words)
-            worst = str(DIRECTION if c.worst is None else c.worst)
-            numbers = (worst, f"{c.analytic:.6g}", f"{c.numeric:.6g}", f"{c.error:.1e}")
-            off = f"{c.wrong} of {c.checked}"
-            rows.append(
-                (str(c.order), c.name, off, *(numbers if c.checked else ("",) * 4), remarks)
-            )
+            kinks = f"not differentiable at {_words(c.kinks[0])}{more}" if c.kinks else ""
+            remarks = "; ".join(words for words in (c.diagnosis, kinks) if words)
+            numbers = (_words(c.worst), f"{c.analytic:.6g}", f"{c.numeric:.6g}", f"{c.error:.1e}")
+            numbers = numbers if c.checked else ("", "", "", "")
+            rows.append((str(c.order), c.name, f"{c.wrong} of {c.checked}", *numbers, remarks))
         return "\n".join(aligned(rows, right=(0, 2, 4, 5, 6)))
 
 
@@ -215,6 +211,10 @@ def _check_directions(
             return found
     checked = DIRECTIONS * bool(gradient.size) - kinks
     return InputCheck(name, order, checked, off, (None,) * kinks, None, *worst, _error(*worst), "")
+
+
+def _words(place: Place) -> str:
+    return "a direction" if place is None else str(place)
 
 
 def _floor(gradient: Array) -> float:
