@@ -1,139 +1,125 @@
-"""Checks that any differentiable function must pass: gradients by differences, and purity.
-
-`minidl.inspect` will have a `gradcheck` for people; this is the small one that tests stand on.
-"""
+"""Gradients to look at, drawn beside what they belong to, and to check against literal loops."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-import minidl
 from minidl import Tensor
 
-STEP = 1e-5
+# Gradients to look at -------------------------------------------------------------------------
+
+WIDTH, GAP = 108, 4  # of a line, and between two blocks side by side, in characters
+MOST_ROWS, MOST_COLUMNS, MOST_MATRICES = 6, 6, 3
 
 
-def check_gradients(
+def drawn_gradients(
+    title: str,
     fn: Callable[..., Tensor],
-    *arrays: Any,
-    device: str = "cpu",
-    order: int = 2,
-    tol: float = 1e-6,
-) -> None:
-    """Compare the gradients of `fn(*tensors)` with central differences, in float64.
+    inputs: Mapping[str, np.ndarray],
+    constants: Mapping[str, np.ndarray],
+) -> str:
+    """Run `fn` forward and backward; draw what went in and what came out side by side.
 
-    Every element of every input is moved. The output is weighted with random numbers, since a
-    gradient of ones hides errors that cancel in a sum. At order 2 the gradients themselves,
-    weighted at random again, are the function to check, as one of the inputs and of the weights.
-
-    Args:
-        fn: maps tensors, as many as there are arrays, to one tensor.
-        arrays: where to differentiate; converted to float64.
-        device: where to compute.
-        order: 1 for gradients only, 2 for gradients of gradients too.
-        tol: largest deviation, relative to 1 plus the larger of the two values.
+    The incoming gradient is 1, 2, 3, ...: one sees where each of its elements went.
     """
-    points = [np.array(a, dtype=np.float64) for a in arrays]
-    weights = np.random.default_rng(1).normal(size=_run(fn, points, device).shape)
-    _compare(lambda *xs: (fn(*xs) * _tensor(weights, device)).sum(), points, device, tol, "")
-    if order == 2:
-        seeds = [np.random.default_rng(2 + i).normal(size=p.shape) for i, p in enumerate(points)]
-
-        def slope(*xs: Tensor) -> Tensor:
-            *inputs, weight = xs
-            inputs = [x if x.requires_grad else x.copy().requires_grad_() for x in inputs]
-            with minidl.autograd.set_recording(True):
-                total = (fn(*inputs) * weight).sum()
-                found = minidl.grad(total, inputs, create_graph=True)
-                parts = [(g * _tensor(s, device)).sum() for g, s in zip(found, seeds, strict=True)]
-                # The gradient of a linear function does not depend on its inputs: add 0 that does.
-                return sum(parts, sum((x * 0).sum() for x in [*inputs, weight]))
-
-        _compare(slope, [*points, weights], device, tol * 10, "gradient of the gradient, ")
+    tensors = [Tensor(array, requires_grad=True) for array in inputs.values()]
+    output = fn(*tensors)
+    incoming = 1.0 + np.arange(output.size).reshape(output.shape)
+    output.backward(Tensor(incoming))
+    x, *others = (
+        [drawn(name, t.numpy()), drawn(f"gradient of {name}", t.grad.numpy(), hollow=True)]
+        for name, t in zip(inputs, tensors, strict=True)
+    )
+    blocks = [x[0], *(drawn(name, array) for name, array in constants.items())]
+    blocks += [drawn("output", output.numpy()), drawn("incoming gradient", incoming), x[1]]
+    rows = [*side_by_side(blocks), *side_by_side([block for pair in others for block in pair])]
+    return "\n\n".join([title, *rows])
 
 
-def check_pure(fn: Callable[..., Tensor], *arrays: Any, device: str = "cpu") -> None:
-    """Check that `fn` and its gradient write to nothing they were given, share nothing, and keep
-    float32 and float64.
+Block = list[list[str]]
+"""An array as text: for each of its matrices, lines."""
 
-    Inputs and the incoming gradient stay as they are; no two `.grad` share memory with each
-    other, an input, or the incoming gradient; outputs and gradients have the inputs' dtype.
+
+def drawn(name: str, array: np.ndarray, hollow: bool = False) -> Block:
+    """Draw an array in aligned columns under its name; `hollow` draws 0 as a dot.
+
+    Of more than two axes, the first few matrices are drawn, to stand below each other.
     """
-    for dtype in (np.float32, np.float64):
-        inputs = [Tensor(np.asarray(a, dtype), device=device, requires_grad=True) for a in arrays]
-        output = fn(*inputs)
-        assert output.dtype == dtype, f"{dtype.__name__} inputs gave a {output.dtype} output"
-        before = output.numpy()
-        seed = Tensor(np.random.default_rng(1).normal(size=output.shape), dtype, device)
-        seed_before = seed.numpy()
-        output.backward(seed)
-        for place, (x, array) in enumerate(zip(inputs, arrays, strict=True)):
-            _same(x.numpy(), np.asarray(array, dtype), f"input {place} was changed")
-            assert x.grad is not None, f"input {place} got no gradient"
-            assert x.grad.dtype == dtype, f"the gradient of input {place} is {x.grad.dtype}"
-            assert x.grad.shape == x.shape, f"the gradient of input {place} is {x.grad.shape}"
-        _same(seed.numpy(), seed_before, "the incoming gradient was changed")
-        _same(output.numpy(), before, "backward changed the output")
-        _check_apart(inputs, seed)
+    stack = np.atleast_2d(array).reshape(-1, *np.atleast_2d(array).shape[-2:])
+    shown = stack[:MOST_MATRICES, :MOST_ROWS, :MOST_COLUMNS]
+    places = list(np.ndindex(array.shape[:-2]))
+    names = [f"{name}{list(place)}" if place else name for place in places]
+    decimals = next((d for d in (0, 1, 2) if np.allclose(shown, np.round(shown, d))), 3)
+    cells = np.vectorize(lambda v: _cell(v, decimals, hollow), otypes=[object])(shown)
+    width = max(map(len, cells.flat), default=0)
+    block = []
+    for caption, rows in zip(names, cells, strict=False):
+        more = "  ..." if stack.shape[2] > MOST_COLUMNS else ""
+        lines = ["  ".join(cell.rjust(width) for cell in row) + more for row in rows]
+        block.append([caption, *lines, *["..."] * (stack.shape[1] > MOST_ROWS)])
+    return block + [["..."]] * (len(stack) > MOST_MATRICES)
 
 
-def _check_apart(inputs: list[Tensor], seed: Tensor) -> None:
-    owners = {f"input {i}": x for i, x in enumerate(inputs)}
-    owners |= {f"the gradient of input {i}": x.grad for i, x in enumerate(inputs)}
-    owners["the incoming gradient"] = seed
-    for i in range(len(inputs)):
-        mine = f"the gradient of input {i}"
-        for other, tensor in owners.items():
-            if other != mine and tensor is not inputs[i].grad:
-                assert not _share_memory(inputs[i].grad, tensor), f"{mine} and {other} share memory"
-            assert other == mine or tensor is not inputs[i].grad, f"{mine} is {other}"
+def _cell(value: Any, decimals: int, hollow: bool) -> str:
+    if hollow and value == 0:
+        return ".".ljust(1 + decimals)  # where the others have their point
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"  # -0.0 + 0.0 is 0.0
 
 
-def _share_memory(a: Tensor, b: Tensor) -> bool:
-    if a.device == "cuda":
-        return bool(a.backend.xp.shares_memory(a.data, b.data))
-    return bool(np.shares_memory(*(getattr(x.data, "_array", x.data) for x in (a, b))))
+def side_by_side(blocks: list[Block]) -> Iterator[str]:
+    """Yield rows of blocks, each no wider than a screen."""
+    row: list[Block] = []
+    for block in blocks:
+        if sum(map(_width, [*row, block])) > WIDTH:
+            yield _joined(row)
+            row = []
+        row.append(block)
+    if row:
+        yield _joined(row)
 
 
-def _same(got: np.ndarray, wanted: np.ndarray, message: str) -> None:
-    assert np.array_equal(got, wanted, equal_nan=True), message
+def _width(block: Block) -> int:
+    return GAP + max(len(line) for lines in block for line in lines)
 
 
-def _tensor(array: np.ndarray, device: str) -> Tensor:
-    return Tensor(array, np.float64, device)
+def _joined(row: list[Block]) -> str:
+    """Set blocks beside each other, their first matrices in line, their second ones, ..."""
+    text = []
+    for matrices in itertools.zip_longest(*row, fillvalue=[]):
+        for lines in itertools.zip_longest(*matrices, fillvalue=""):
+            parts = (line.ljust(_width(b)) for line, b in zip(lines, row, strict=True))
+            text.append("  " + "".join(parts).rstrip())
+        text.append("")
+    return "\n".join(text[:-1])
 
 
-def _run(fn: Callable[..., Tensor], points: list[np.ndarray], device: str) -> np.ndarray:
-    with minidl.no_grad():
-        return fn(*(_tensor(p, device) for p in points)).numpy()
+# Gradients to check ---------------------------------------------------------------------------
 
 
-def _compare(
-    fn: Callable[..., Tensor], points: list[np.ndarray], device: str, tol: float, what: str
+def check_affine(
+    fn: Callable[..., Tensor],
+    literal: Callable[..., np.ndarray],
+    inputs: Sequence[np.ndarray],
+    device: str,
 ) -> None:
-    """Compare the gradients of a function to one number with differences, element by element."""
-    inputs = [_tensor(p, device).requires_grad_() for p in points]
-    found = minidl.grad(fn(*inputs), inputs)
-    for place, (point, gradient) in enumerate(zip(points, found, strict=True)):
-        analytic = gradient.numpy()
-        numeric = np.empty_like(point)
-        for index in np.ndindex(point.shape):
-            ends = []
-            for step in (STEP, -STEP):
-                moved = [p.copy() if i == place else p for i, p in enumerate(points)]
-                moved[place][index] += step
-                ends.append(_run(fn, moved, device).item())
-            numeric[index] = (ends[0] - ends[1]) / (2 * STEP)
-        scale = 1 + np.maximum(np.abs(analytic), np.abs(numeric))
-        error = np.abs(analytic - numeric) / scale
-        if not np.all(error <= tol):  # written so that NaN fails
-            worst = np.unravel_index(
-                np.argmax(np.where(np.isnan(error), np.inf, error)), error.shape
-            )
-            raise AssertionError(
-                f"{what}input {place} of shape {point.shape}, at {tuple(map(int, worst))}: "
-                f"backward says {analytic[worst]:.9g}, differences say {numeric[worst]:.9g}"
-            )
+    """Check value and gradients of a function that is affine in each of its inputs, in float64.
+
+    It then changes by exactly `sum(gradient * v)`, weighted with the incoming gradient, when v is
+    added to one input; how much it changes is asked of `literal`, a loop that has no gradient.
+    """
+    tensors = [Tensor(array, device=device, requires_grad=True) for array in inputs]
+    output, value = fn(*tensors), literal(*inputs)
+    assert output.shape == value.shape
+    np.testing.assert_allclose(output.numpy(), value, atol=1e-12)
+    rng = np.random.default_rng(1)
+    incoming = rng.normal(size=output.shape)
+    output.backward(Tensor(incoming, device=device))
+    for place, (array, x) in enumerate(zip(inputs, tensors, strict=True)):
+        step = rng.normal(size=array.shape)
+        moved = literal(*inputs[:place], array + step, *inputs[place + 1 :])
+        change, said = (incoming * (moved - value)).sum(), (x.grad.numpy() * step).sum()
+        np.testing.assert_allclose(said, change, atol=1e-10, err_msg=f"gradient of input {place}")

@@ -1,0 +1,215 @@
+"""What operations mean, in NumPy: the references of the op table that NumPy itself does not have.
+
+Arguments are minidl's own, on plain float64 arrays; nothing here is shared with minidl.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from . import loops
+
+# Activations ----------------------------------------------------------------------------------
+
+erfc = np.vectorize(math.erfc, otypes=[float])
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, small) / (1 + small)
+
+
+def softplus(x: np.ndarray, beta: float = 1.0) -> np.ndarray:
+    return np.logaddexp(0, beta * x) / beta
+
+
+def elu(x: np.ndarray, alpha: float = 1.0) -> np.ndarray:
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def leaky_relu(x: np.ndarray, negative_slope: float = 0.01) -> np.ndarray:
+    return np.where(x > 0, x, negative_slope * x)
+
+
+def gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray:
+    if approximate == "tanh":
+        return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return x / 2 * erfc(-x / math.sqrt(2))
+
+
+def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    powers = np.exp(x)
+    return powers / powers.sum(axis, keepdims=True)
+
+
+def log_softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    return x - np.logaddexp.reduce(x, axis, keepdims=True)
+
+
+# Windows: the literal loops, in the words of minidl's arguments -------------------------------
+
+
+def as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> np.ndarray:
+    if padding == "same":  # the odd pixel at the bottom and right
+        totals = [d * (k - 1) for k, d in zip(weight.shape[2:], as_pair(dilation), strict=True)]
+        sides = [side for total in totals for side in (total // 2, total - total // 2)]
+    else:
+        pads = (0, 0) if padding == "valid" else as_pair(padding)
+        sides = [side for pad in pads for side in (pad, pad)]
+    return loops.conv2d(x, weight, bias, as_pair(stride), sides, as_pair(dilation), groups)
+
+
+def conv1d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    stride: int = 1,
+    padding: int | str = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> np.ndarray:
+    sides = padding if isinstance(padding, str) else (0, padding)
+    tall = conv2d(
+        x[:, :, None], weight[:, :, None], bias, (1, stride), sides, (1, dilation), groups
+    )
+    return tall[:, :, 0]
+
+
+def conv_transpose2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> np.ndarray:
+    pairs = (as_pair(v) for v in (stride, padding, output_padding))
+    return loops.conv_transpose2d(x, weight, bias, *pairs, groups, as_pair(dilation))
+
+
+def winners(
+    x: np.ndarray,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest pixel of each window, and its place `row * w + column`."""
+    pairs = (as_pair(v) for v in (kernel_size, stride or kernel_size, padding, dilation))
+    return loops.max_pool2d(x, *pairs, ceil_mode)
+
+
+def max_pool2d(x: np.ndarray, **geometry: Any) -> np.ndarray:
+    return winners(x, **geometry)[0]
+
+
+def avg_pool2d(
+    x: np.ndarray,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> np.ndarray:
+    pairs = (as_pair(v) for v in (kernel_size, stride or kernel_size, padding))
+    return loops.avg_pool2d(x, *pairs, ceil_mode, count_include_pad, divisor_override)
+
+
+# Losses: the definition, one example after the other ------------------------------------------
+
+
+def reduced(terms: np.ndarray, reduction: str, count: float | None = None) -> np.ndarray:
+    if reduction == "none":
+        return terms
+    return terms.sum() / (1 if reduction == "sum" else terms.size if count is None else count)
+
+
+def cross_entropy(
+    logits: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> np.ndarray:
+    if np.shape(target) != logits.shape:
+        return nll_loss(
+            log_softmax(logits, 1), target, weight, ignore_index, reduction, label_smoothing
+        )
+    classes = logits.shape[1]
+    terms = np.zeros(logits.shape[:1] + logits.shape[2:])
+    for n, *rest in np.ndindex(terms.shape):
+        place = (n, slice(None), *rest)
+        soft = (1 - label_smoothing) * target[place] + label_smoothing / classes
+        scores = log_softmax(logits[place])
+        terms[n, *rest] = -(soft * scores * (1 if weight is None else weight)).sum()
+    return reduced(terms, reduction)
+
+
+def nll_loss(
+    log_probabilities: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    smoothing: float = 0.0,
+) -> np.ndarray:
+    classes = log_probabilities.shape[1]
+    weight = np.ones(classes) if weight is None else weight
+    terms, total = np.zeros(np.shape(target)), 0.0
+    for n, *rest in np.ndindex(terms.shape):
+        label = int(target[n, *rest])
+        if label != ignore_index:
+            one_hot = np.arange(classes) == label
+            soft = (1 - smoothing) * one_hot + smoothing / classes
+            terms[n, *rest] = -(soft * log_probabilities[n, :, *rest] * weight).sum()
+            total += weight[label]
+    return reduced(terms, reduction, total)
+
+
+def mse_loss(x: np.ndarray, target: np.ndarray, reduction: str = "mean") -> np.ndarray:
+    return reduced((x - target) ** 2, reduction)
+
+
+def l1_loss(x: np.ndarray, target: np.ndarray, reduction: str = "mean") -> np.ndarray:
+    return reduced(np.abs(x - target), reduction)
+
+
+def binary_cross_entropy_with_logits(
+    logits: np.ndarray,
+    target: np.ndarray,
+    weight: Any = None,
+    pos_weight: Any = None,
+    reduction: str = "mean",
+) -> np.ndarray:
+    y = 1 / (1 + np.exp(-logits))
+    positive = 1 if pos_weight is None else pos_weight
+    terms = -(positive * target * np.log(y) + (1 - target) * np.log(1 - y))
+    return reduced(terms if weight is None else terms * weight, reduction)
+
+
+# Dropout --------------------------------------------------------------------------------------
+
+
+def dropout(x: np.ndarray, p: float, seed: int) -> np.ndarray:
+    kept = np.random.default_rng(seed).random(x.shape, np.float32) >= p
+    return x * kept / (1 - p)

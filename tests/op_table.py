@@ -1,0 +1,1038 @@
+"""Every operation of minidl, declared once: how it is called, on what, and what it means.
+
+`test_ops.py` takes each case below through value, gradient and gradient of the gradient, both float
+dtypes, other memory orders, purity, and changes in place, on every device. A new operation needs a
+row here, or a reason in `NOT_OPS`; without either a test fails.
+
+A reference is a function of plain float64 arrays: NumPy's own, one of `formulas.py`, or, for a
+layer, the function that the layer stands for.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import minidl
+from minidl import Tensor, nn
+from minidl import functional as F
+
+from . import formulas
+from .formulas import avg_pool2d, conv1d, conv2d, conv_transpose2d, dropout, max_pool2d
+
+# How a row is written -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Draw:
+    """An input to be drawn, in tenths, so that it looks well when printed."""
+
+    domain: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+    shape: tuple[int, ...]
+
+    def array(self, seed: int) -> np.ndarray:
+        return np.asarray(self.domain(np.random.default_rng(seed), self.shape), np.float64)
+
+
+def numbers(*shape: int) -> Draw:
+    """Any numbers but 0, where functions such as `abs` have a kink."""
+
+    def domain(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        drawn = np.round(rng.normal(size=shape), 1)
+        return np.where(drawn == 0, 0.1, drawn)
+
+    return Draw(domain, shape)
+
+
+def positive(*shape: int) -> Draw:
+    """From 0.5 to 2."""
+    return Draw(lambda rng, shape: np.round(rng.uniform(0.5, 2, shape), 1), shape)
+
+
+def distinct(*shape: int) -> Draw:
+    """A tenth apart: no small step changes which one is the largest."""
+    return Draw(lambda rng, shape: rng.permutation(math.prod(shape)).reshape(shape) / 10, shape)
+
+
+def between(*shape: int) -> Draw:
+    """Halfway between two tenths: never equal to one of `numbers`."""
+    return Draw(lambda rng, shape: np.round(rng.normal(size=shape), 1) + 0.05, shape)
+
+
+def probabilities(*shape: int) -> Draw:
+    """Positive numbers that add up to 1 along axis 1."""
+
+    def domain(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        drawn = rng.uniform(0.5, 2, shape)
+        return drawn / drawn.sum(1, keepdims=True)
+
+    return Draw(domain, shape)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Floats that no gradient is asked for, such as the weights of classes."""
+
+    values: Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to call an operation.
+
+    Attributes:
+        inputs: what gradients are asked for, by name: arrays, or what to draw them from.
+        options: everything else. Arrays among them are moved to the device under test.
+        call: how a person writes it, where the operation's own form does not say it.
+        view: whether the result looks into the memory of the input.
+        view_of_cupy: whether it does so with CuPy's arrays, though NumPy copies.
+    """
+
+    inputs: dict[str, Draw | np.ndarray]
+    options: dict[str, Any]
+    call: str = ""
+    view: bool = False
+    view_of_cupy: bool = False
+
+    def arrays(self) -> list[np.ndarray]:
+        return [
+            value.array(seed) if isinstance(value, Draw) else value
+            for seed, value in enumerate(self.inputs.values())
+        ]
+
+
+def case(
+    call: str = "", *, view: bool = False, view_of_cupy: bool = False, **arguments: Any
+) -> Case:
+    """Sort arguments into inputs and options: whatever is drawn, or an array of floats, is one."""
+    inputs = {
+        name: value
+        for name, value in arguments.items()
+        if isinstance(value, Draw) or getattr(value, "dtype", None) == np.float64
+    }
+    options = {
+        name: np.array(value.values, np.float64) if isinstance(value, Constant) else value
+        for name, value in arguments.items()
+        if name not in inputs
+    }
+    return Case(inputs, options, call, view, view_of_cupy)
+
+
+@dataclass(frozen=True, repr=False)
+class Op:
+    """A public operation.
+
+    Attributes:
+        name: where it is found: `Tensor.sum`, `functional.relu`, `nn.Conv2d`, `minidl.where`.
+        fn: called as `fn(*inputs, **options)`.
+        reference: the same for plain float64 arrays.
+        cases: the ways of calling it that are tested.
+        call: how a person writes it, with options or `inputs` in braces; `name(inputs, options)`
+            where not given.
+        broadcasts: whether its two inputs may have any two shapes that NumPy can broadcast.
+    """
+
+    name: str
+    fn: Callable[..., Tensor]
+    reference: Callable[..., Any]
+    cases: list[Case]
+    call: str = ""
+    broadcasts: bool = False
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"  # in pytest's tracebacks
+
+    def written(self, of: Case) -> str:
+        """Return the call of a case as a person writes it."""
+        pieces = {name: repr(value) for name, value in of.options.items()}
+        inputs = ", ".join(of.inputs)
+        if of.call or self.call:
+            return (of.call or self.call).format(inputs=inputs, **pieces)
+        arguments = list(of.inputs)
+        for name, piece in pieces.items():
+            if not isinstance(of.options[name], np.ndarray):
+                arguments.append(f"{name}={piece}")
+            else:
+                arguments.append(name if name == "target" else f"{name}={name}")
+        group, _, name = self.name.rpartition(".")
+        owner = f"{arguments.pop(0)}." if group == "Tensor" else ""
+        return f"{owner}{name}({', '.join(arguments)})"
+
+
+def method(name: str) -> Callable[..., Any]:
+    """Return what calls a method of its first argument: a tensor, or in a reference an array."""
+    return lambda x, **options: getattr(x, name)(**options)
+
+
+def layer(*cases: Case) -> Op:
+    """Return the row of a layer: each case's `module` does what `same_as` says, with its weights.
+
+    The layer's parameters are inputs, so their gradients are checked as well.
+    """
+
+    def run(*tensors: Tensor, module: nn.Module, same_as: Any, **constants: Any) -> Tensor:
+        twin = copy.deepcopy(module).to(tensors[0].device, tensors[0].dtype)
+        names = [name for name, _ in module.named_parameters()]
+        inputs = len(tensors) - len(names)
+        vars(twin).update(zip(names, tensors[inputs:], strict=True))
+        return twin(*tensors[:inputs], **constants)
+
+    def reference(*arrays: Any, module: nn.Module, same_as: Any, **constants: Any) -> np.ndarray:
+        return same_as(*map(Tensor, arrays), **constants).numpy()
+
+    rows = []
+    for given in cases:
+        module = given.options["module"]
+        parameters = {n: p.numpy().astype(float).round(1) for n, p in module.named_parameters()}
+        arguments = [*given.inputs, *(name for name in given.options if name == "target")]
+        call = f"{module}({', '.join(arguments)})".replace("{", "{{").replace("}", "}}")
+        rows.append(Case(given.inputs | parameters, given.options, call, given.view))
+    return Op(f"nn.{type(module).__name__}", run, reference, rows)
+
+
+# What rows have in common ---------------------------------------------------------------------
+
+ELEMENTS = [case(x=numbers(2, 3)), case(x=numbers()), case(x=numbers(0, 3))]
+POSITIVE_ELEMENTS = [case(x=positive(2, 3)), case(x=positive(0, 3))]
+
+
+def pairs(draw: Callable[..., Draw], second: Callable[..., Draw] | None = None) -> list[Case]:
+    shapes = [((2, 3), (2, 3)), ((2, 3), (3,)), ((2, 1), (3,)), ((), (2,)), ((0, 3), (1,))]
+    return [case(a=draw(*a), b=(second or draw)(*b)) for a, b in shapes]
+
+
+def with_number(draw: Callable[..., Draw]) -> list[Case]:
+    return [case(x=draw(2, 3), number=2.5), case(x=draw(0, 3), number=2)]
+
+
+IMAGE = np.array([[[[1.0, 3, 2, 0], [4, 8, 1, 5], [7, 0, 6, 2], [1, 2, 3, 9]]]])
+EDGE = np.array([[[[1.0, 0, -1], [2, 0, -2], [1, 0, -1]]]])  # Sobel's
+ROWS = np.array([[1.0, 2, 3], [4, 5, 6]])
+SCORES = np.array([[2.0, 1, 0], [0, 3, 0]])
+LABELS = np.array([0, 2])
+CLASS_WEIGHTS = Constant([1, 0.5, 2])
+SOFT = probabilities(2, 3)
+
+
+def spread(x: np.ndarray, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> np.ndarray:
+    return np.var(x, axis, keepdims=keepdims, ddof=ddof)
+
+
+# The table ------------------------------------------------------------------------------------
+
+ARITHMETIC = [
+    Op("Tensor.__neg__", operator.neg, np.negative, ELEMENTS, "-x"),
+    Op("Tensor.__add__", operator.add, np.add, pairs(numbers), "a + b", broadcasts=True),
+    Op("Tensor.__sub__", operator.sub, np.subtract, pairs(numbers), "a - b", broadcasts=True),
+    Op("Tensor.__mul__", operator.mul, np.multiply, pairs(numbers), "a * b", broadcasts=True),
+    Op(
+        "Tensor.__truediv__",
+        operator.truediv,
+        np.divide,
+        pairs(numbers, positive),
+        "a / b",
+        broadcasts=True,
+    ),
+    Op(
+        "Tensor.__pow__",
+        lambda a, b: a**b,
+        lambda a, b: a**b,
+        [
+            *pairs(positive, numbers),
+            case("a**2", a=numbers(2, 3), b=2),
+            case("a**3", a=numbers(2, 3), b=3),
+            case("a**-1.0", a=positive(2, 3), b=-1.0),
+            case("a**0.5", a=positive(2, 3), b=0.5),
+        ],
+        "a**b",
+        broadcasts=True,
+    ),
+    *(
+        Op(
+            f"Tensor.__r{name}__",
+            lambda x, number, fn=fn: fn(number, x),
+            lambda x, number, fn=fn: fn(number, x),
+            with_number(draw),
+            call,
+        )
+        for name, fn, draw, call in [
+            ("add", operator.add, numbers, "{number} + x"),
+            ("sub", operator.sub, numbers, "{number} - x"),
+            ("mul", operator.mul, numbers, "{number} * x"),
+            ("truediv", operator.truediv, positive, "{number} / x"),
+            ("pow", operator.pow, numbers, "{number}**x"),
+        ]
+    ),
+    Op(
+        "Tensor.__matmul__",
+        operator.matmul,
+        np.matmul,
+        [
+            case(a=ROWS, b=np.array([[1.0, 0], [0, 1], [2, -1]])),
+            case(a=numbers(3), b=numbers(3)),
+            case(a=numbers(3), b=numbers(3, 2)),
+            case(a=numbers(2, 3), b=numbers(3)),
+            case(a=numbers(2, 1, 2, 3), b=numbers(2, 3, 1)),
+            case(a=numbers(3, 2, 3), b=numbers(3)),
+            case(a=numbers(3), b=numbers(2, 3, 2)),
+            case(a=numbers(0, 3), b=numbers(3, 2)),
+            case(a=numbers(2, 0), b=numbers(0, 3)),
+        ],
+        "a @ b",
+    ),
+    Op(
+        "Tensor.__rmatmul__",
+        lambda x, array: array.astype(x.dtype) @ x,
+        lambda x, array: array @ x,
+        [case(x=numbers(3, 2), array=Constant(ROWS)), case(x=numbers(3, 0), array=Constant(ROWS))],
+        "array @ x",
+    ),
+]
+
+FUNCTIONS_OF_ONE_ELEMENT = [
+    Op("Tensor.exp", Tensor.exp, np.exp, ELEMENTS),
+    Op("Tensor.log", Tensor.log, np.log, POSITIVE_ELEMENTS),
+    Op("Tensor.sqrt", Tensor.sqrt, np.sqrt, POSITIVE_ELEMENTS),
+    Op("Tensor.tanh", Tensor.tanh, np.tanh, ELEMENTS),
+    Op("Tensor.abs", Tensor.abs, np.abs, ELEMENTS),
+    Op("Tensor.__abs__", abs, np.abs, ELEMENTS, "abs(x)"),
+    Op(
+        "Tensor.clip",
+        Tensor.clip,
+        lambda x, low=None, high=None: np.clip(x, low, high),
+        [
+            case(x=numbers(3, 4), low=-0.55, high=0.55),
+            case(x=numbers(3, 4), low=0.25),
+            case(x=numbers(3, 4), high=0.25),
+            case(x=numbers(0, 3), low=-1, high=1),
+        ],
+    ),
+]
+
+REDUCTIONS = [
+    Op(
+        "Tensor.sum",
+        Tensor.sum,
+        np.sum,
+        [
+            case(x=ROWS),
+            case(x=ROWS, axis=0),
+            case(x=numbers(2, 3, 2), axis=(0, -1), keepdims=True),
+            case(x=numbers()),
+            case(x=numbers(0, 3)),
+            case(x=numbers(0, 3), axis=0),
+        ],
+    ),
+    Op(
+        "Tensor.mean",
+        Tensor.mean,
+        np.mean,
+        [
+            case(x=ROWS),
+            case(x=ROWS, axis=1),
+            case(x=numbers(2, 3, 2), axis=(0, 2)),
+            case(x=numbers(2, 3), axis=-1, keepdims=True),
+            case(x=numbers(0, 3), axis=1),
+        ],
+    ),
+    Op(
+        "Tensor.var",
+        Tensor.var,
+        spread,
+        [
+            case(x=numbers(2, 3)),
+            case(x=numbers(2, 3), axis=1, keepdims=True),
+            case(x=numbers(2, 3), axis=(0, 1), ddof=1),
+            case(x=numbers(0, 3), axis=1),
+        ],
+    ),
+    *(
+        Op(
+            f"Tensor.{name}",
+            method(name),
+            method(name),
+            [
+                case(x=distinct(2, 3)),
+                case(x=distinct(2, 3), axis=-1),
+                case(x=distinct(2, 3, 2), axis=(0, 2)),
+                case(x=distinct(2, 3), axis=1, keepdims=True),
+                case(x=distinct(0, 3), axis=1),
+            ],
+        )
+        for name in ("max", "min")
+    ),
+]
+
+
+def selections() -> list[Case]:
+    """Every kind of index. Slices and numbers give views, except of a single element."""
+    basic = {
+        "x[1]": np.s_[1],
+        "x[-1, 2:3]": np.s_[-1, 2:3],
+        "x[1:, ::2]": np.s_[1:, ::2],
+        "x[::-1]": np.s_[::-1],
+        "x[None, :, None, 1]": np.s_[None, :, None, 1],
+        "x[..., 1]": np.s_[..., 1],
+        "x[()]": (),
+        "x[1:1]": np.s_[1:1],
+    }
+    advanced = {
+        "x[[0, 2, 0, 0]]": [0, 2, 0, 0],
+        "x[[0, 1, 0], [2, 2, 2]]": ([0, 1, 0], [2, 2, 2]),
+        "x[[[0], [2]], [1, 1, 3]]": ([[0], [2]], [1, 1, 3]),
+        "x[1, [0, 0, 2]]": (1, [0, 0, 2]),
+        "x[[True, False, True]]": [True, False, True],
+        "x[eye(3, 4)]": np.eye(3, 4) > 0,
+        "x[array([2, 2])]": np.array([2, 2]),
+        "x[[]]": [],
+    }
+    return [
+        *(case(call, view=True, x=numbers(3, 4), index=i) for call, i in basic.items()),
+        *(case(call, x=numbers(3, 4), index=i) for call, i in advanced.items()),
+        case("x[:, 1]", view=True, x=numbers(0, 3), index=np.s_[:, 1]),
+        case("x[:, [0, 2]]", x=numbers(0, 3), index=np.s_[:, [0, 2]]),
+        case("x[-1, 2]", view_of_cupy=True, x=numbers(3, 4), index=(-1, 2)),
+        case(
+            "x[[0, 1, 1], :, [1, 0, 0]]", x=numbers(2, 3, 2), index=np.s_[[0, 1, 1], :, [1, 0, 0]]
+        ),
+    ]
+
+
+SHAPE_AND_SELECTION = [
+    Op(
+        "Tensor.reshape",
+        lambda x, shape: x.reshape(*shape) if isinstance(shape, list) else x.reshape(shape),
+        np.reshape,
+        [
+            case("x.reshape(3, -1)", view=True, x=ROWS, shape=[3, -1]),
+            case(view=True, x=numbers(2, 3, 2), shape=(4, 3)),
+            case(view=True, x=numbers(0, 3), shape=(3, 0)),
+        ],
+        "x.reshape({shape})",
+    ),
+    Op(
+        "Tensor.flatten",
+        Tensor.flatten,
+        lambda x, start_axis=0: x.reshape(*x.shape[:start_axis], math.prod(x.shape[start_axis:])),
+        [
+            case(view=True, x=numbers(2, 3)),
+            case(view=True, x=numbers(2, 3, 2), start_axis=1),
+            case(view=True, x=numbers()),
+            case(view=True, x=numbers(0, 3, 2), start_axis=1),
+        ],
+    ),
+    Op(
+        "Tensor.transpose",
+        lambda x, axes=(): x.transpose(*axes) if isinstance(axes, list) else x.transpose(axes),
+        lambda x, axes=None: np.transpose(x, axes),
+        [
+            case("x.transpose()", view=True, x=ROWS),
+            case("x.transpose(1, -1, 0)", view=True, x=numbers(2, 3, 2), axes=[1, -1, 0]),
+            case(view=True, x=numbers(2, 3, 2), axes=(2, 0, 1)),
+            case(view=True, x=numbers(0, 3), axes=(1, 0)),
+        ],
+        "x.transpose({axes})",
+    ),
+    Op(
+        "Tensor.T",
+        lambda x: x.T,
+        np.transpose,
+        [case(view=True, x=numbers(2, 3)), case(view=True, x=numbers(0, 3))],
+        "x.T",
+    ),
+    Op(
+        "Tensor.swapped",
+        Tensor.swapped,
+        lambda x: x.swapaxes(-1, -2),
+        [case(view=True, x=numbers(2, 3, 2)), case(view=True, x=numbers(2, 0))],
+    ),
+    Op(
+        "Tensor.squeeze",
+        Tensor.squeeze,
+        np.squeeze,
+        [
+            case(view=True, x=numbers(1, 3, 1)),
+            case(view=True, x=numbers(1, 3, 1), axis=-1),
+            case(view=True, x=numbers(1, 3, 1), axis=(0, 2)),
+            case(view=True, x=numbers(1, 0)),
+        ],
+    ),
+    Op(
+        "Tensor.expand_dims",
+        Tensor.expand_dims,
+        np.expand_dims,
+        [
+            *(
+                case(view=True, x=numbers(2, 3), axis=axis)
+                for axis in (0, 1, -1, -3, (0, 1), [-1, 1])
+            ),
+            case(view=True, x=numbers(0, 3), axis=0),
+        ],
+    ),
+    Op(
+        "Tensor.broadcast_to",
+        Tensor.broadcast_to,
+        np.broadcast_to,
+        [
+            case(view=True, x=numbers(2, 1), shape=(2, 3)),
+            case(view=True, x=numbers(3), shape=(2, 2, 3)),
+            case(view=True, x=numbers(), shape=(2,)),
+            case(view=True, x=numbers(1, 3), shape=(0, 3)),
+            case(view=True, x=numbers(0, 1), shape=(0, 3)),
+        ],
+    ),
+    Op("Tensor.__getitem__", lambda x, index: x[index], lambda x, index: x[index], selections()),
+    Op(
+        "Tensor.__iter__",
+        lambda x: sum(row * (i + 1) for i, row in enumerate(x)),
+        lambda x: sum(row * (i + 1) for i, row in enumerate(x)),
+        [case(x=numbers(3, 2)), case(x=numbers(2, 0))],
+        "sum(row * (i + 1) for i, row in enumerate(x))",
+    ),
+    Op("Tensor.copy", Tensor.copy, np.copy, ELEMENTS),
+    Op(
+        "Tensor.to",
+        lambda x: x.to("guarded" if x.device == "cpu" else "cpu").to(x.device),
+        np.copy,
+        ELEMENTS,
+        "x.to(elsewhere).to(x.device)",
+    ),
+]
+
+CHOOSING_AND_JOINING = [
+    Op(
+        "minidl.where",
+        lambda a, b, condition: minidl.where(condition, a, b),
+        lambda a, b, condition: np.where(condition, a, b),
+        [
+            case(condition=np.eye(2, 3) > 0, a=numbers(2, 3), b=numbers(2, 3)),
+            case(condition=np.eye(2, 3) > 0, a=numbers(3), b=numbers(2, 1)),
+            case(condition=np.array(True), a=numbers(2), b=numbers()),
+            case(condition=np.zeros((0, 3), bool), a=numbers(3), b=numbers(0, 3)),
+        ],
+        "where(condition, a, b)",
+    ),
+    Op("minidl.maximum", minidl.maximum, np.maximum, pairs(numbers, between), broadcasts=True),
+    Op("minidl.minimum", minidl.minimum, np.minimum, pairs(numbers, between), broadcasts=True),
+    Op(
+        "minidl.concatenate",
+        lambda *tensors, axis=0: minidl.concatenate(tensors, axis),
+        lambda *arrays, axis=0: np.concatenate(arrays, axis),
+        [
+            case(a=numbers(1, 3), b=numbers(0, 3), c=numbers(2, 3), axis=0),
+            case(a=numbers(2, 1), b=numbers(2, 2), axis=1),
+            case(a=numbers(2, 1), b=numbers(2, 2), axis=-1),
+            case(a=numbers(0, 1), b=numbers(0, 2), axis=1),
+        ],
+        "concatenate([{inputs}], axis={axis})",
+    ),
+    Op(
+        "minidl.stack",
+        lambda *tensors, axis=0: minidl.stack(tensors, axis),
+        lambda *arrays, axis=0: np.stack(arrays, axis),
+        [
+            *(case(a=numbers(2, 3), b=numbers(2, 3), axis=axis) for axis in (0, 1, 2, -1, -3)),
+            case(a=numbers(0), b=numbers(0), axis=0),
+        ],
+        "stack([{inputs}], axis={axis})",
+    ),
+    Op(
+        "minidl.pad",
+        minidl.pad,
+        lambda x, widths, value=0.0: np.pad(x, widths or 0, constant_values=value),
+        [
+            case(x=ROWS, widths=[(1, 0), (0, 2)]),
+            case(x=ROWS, widths=[(0, 1), (1, 1)], value=-1.5),
+            case(x=numbers(), widths=[]),
+            case(x=numbers(2, 0), widths=[(0, 0), (1, 1)]),
+        ],
+    ),
+    Op(
+        "minidl.einsum",
+        lambda *tensors, subscripts: minidl.einsum(subscripts, *tensors),
+        lambda *arrays, subscripts: np.einsum(subscripts, *arrays),
+        [
+            case(
+                view=text in ("ij->ji", "i...->...i"),
+                **{name: numbers(*shape) for name, shape in zip("abc", shapes, strict=False)},
+                subscripts=text,
+            )
+            for text, *shapes in [
+                ("ij,jk->ik", (2, 3), (3, 2)),
+                ("ij,jk", (2, 3), (3, 2)),
+                ("ba,bc", (2, 3), (2, 2)),
+                ("ij->ji", (2, 3)),
+                ("ij->", (2, 3)),
+                ("ij->j", (2, 3)),
+                ("ii->i", (3, 3)),
+                ("ii", (3, 3)),
+                ("iij->j", (2, 2, 3)),
+                ("iji->ij", (2, 3, 2)),
+                ("iii->i", (2, 2, 2)),
+                ("i,i->", (3,), (3,)),
+                ("i,i->i", (3,), (3,)),
+                ("i,j->ij", (2,), (3,)),
+                ("ij,kl->", (2, 3), (1, 2)),
+                ("bij,bjk->bik", (2, 2, 3), (2, 3, 1)),
+                ("...ij,...jk->...ik", (2, 2, 3), (2, 3, 1)),
+                ("...ij,jk->...ik", (2, 1, 2, 3), (3, 2)),
+                ("...i,...i->...", (2, 1, 3), (2, 3)),
+                ("...,...", (2, 3), (3,)),
+                ("...i->...", (2, 3)),
+                ("i...->...i", (2, 3)),
+                ("ij,jk,kl->il", (2, 3), (3, 2), (2, 2)),
+                ("i,i,i->i", (3,), (3,), (3,)),
+                ("ij,ij,j->", (2, 3), (2, 3), (3,)),
+                (" i j , j k -> i k ", (2, 3), (3, 2)),
+                (",i->i", (), (3,)),
+                ("->", ()),
+                ("ij,jk->ik", (0, 3), (3, 2)),
+                ("ij,jk->ik", (2, 0), (0, 2)),
+                ("nchw,dc->ndhw", (2, 2, 1, 3), (3, 2)),
+            ]
+        ],
+        "einsum({subscripts}, {inputs})",
+    ),
+]
+
+ACTIVATIONS = [
+    Op("functional.relu", F.relu, lambda x: np.maximum(x, 0), ELEMENTS),
+    Op(
+        "functional.leaky_relu",
+        F.leaky_relu,
+        formulas.leaky_relu,
+        [*ELEMENTS, case(x=numbers(2, 3), negative_slope=0.3)],
+    ),
+    Op("functional.elu", F.elu, formulas.elu, [*ELEMENTS, case(x=numbers(2, 3), alpha=0.5)]),
+    Op("functional.sigmoid", F.sigmoid, formulas.sigmoid, ELEMENTS),
+    Op(
+        "functional.softplus",
+        F.softplus,
+        formulas.softplus,
+        [*ELEMENTS, case(x=numbers(2, 3), beta=2.0)],
+    ),
+    Op("functional.silu", F.silu, lambda x: x * formulas.sigmoid(x), ELEMENTS),
+    Op(
+        "functional.gelu",
+        F.gelu,
+        formulas.gelu,
+        [*ELEMENTS, case(x=numbers(2, 3), approximate="tanh")],
+    ),
+    *(
+        Op(
+            f"functional.{fn.__name__}",
+            fn,
+            reference,
+            [
+                case(x=SCORES),
+                case(x=numbers(2, 3), axis=0),
+                case(x=numbers(2, 3, 2), axis=1),
+                case(x=numbers(0, 3)),
+                case(x=numbers(3, 0), axis=0),
+                case(x=numbers(3, 0), axis=1),
+            ],
+        )
+        for fn, reference in [(F.softmax, formulas.softmax), (F.log_softmax, formulas.log_softmax)]
+    ),
+]
+
+LINEAR_AND_DROPOUT = [
+    Op(
+        "functional.linear",
+        F.linear,
+        lambda x, weight, bias=0.0: np.einsum("...i,oi->...o", x, weight) + bias,
+        [
+            case(x=ROWS, weight=np.array([[1.0, 0, 2], [0, 1, -1]]), bias=np.array([10.0, 20])),
+            case(x=numbers(3), weight=numbers(2, 3), bias=numbers(2)),
+            case(x=numbers(2, 2, 3), weight=numbers(2, 3), bias=numbers(2)),
+            case(x=numbers(4, 3), weight=numbers(2, 3)),
+            case(x=numbers(4, 3), weight=numbers(1, 3), bias=numbers(1)),
+            case(x=numbers(0, 3), weight=numbers(2, 3), bias=numbers(2)),
+            case(x=numbers(0, 2, 3), weight=numbers(2, 3), bias=numbers(2)),
+        ],
+    ),
+    Op(
+        "functional.dropout",
+        lambda x, p, seed: F.dropout(x, p, rng=np.random.default_rng(seed)),
+        dropout,
+        [case(x=numbers(3, 4), p=0.5, seed=0), case(x=numbers(0, 4), p=0.2, seed=0)],
+        "dropout(x, p={p})",
+    ),
+]
+
+CONVOLUTIONS = [
+    Op(
+        "functional.conv2d",
+        F.conv2d,
+        conv2d,
+        [
+            case(x=IMAGE, weight=EDGE, bias=np.array([100.0])),
+            case(x=numbers(2, 2, 3, 4), weight=numbers(3, 2, 2, 2)),
+            case(x=numbers(1, 1, 4, 5), weight=numbers(2, 1, 3, 2), stride=2, padding=1),
+            case(
+                x=numbers(1, 1, 4, 3),
+                weight=numbers(1, 1, 2, 2),
+                stride=(1, 2),
+                padding=(0, 1),
+                dilation=(2, 1),
+            ),
+            case(
+                x=numbers(1, 2, 3, 3), weight=numbers(1, 2, 2, 3), bias=numbers(1), padding="same"
+            ),
+            case(x=numbers(1, 4, 2, 3), weight=numbers(2, 2, 2, 2), bias=numbers(2), groups=2),
+            case(x=numbers(0, 2, 3, 3), weight=numbers(3, 2, 2, 2), bias=numbers(3)),
+        ],
+    ),
+    Op(
+        "functional.conv1d",
+        F.conv1d,
+        conv1d,
+        [
+            case(x=numbers(1, 1, 6), weight=numbers(1, 1, 3), bias=numbers(1)),
+            case(x=numbers(2, 2, 5), weight=numbers(2, 2, 2), bias=numbers(2), stride=2, padding=1),
+            case(x=numbers(1, 2, 5), weight=numbers(2, 1, 2), groups=2, dilation=2, padding="same"),
+            case(x=numbers(0, 2, 5), weight=numbers(3, 2, 3)),
+        ],
+    ),
+    Op(
+        "functional.conv_transpose2d",
+        F.conv_transpose2d,
+        conv_transpose2d,
+        [
+            case(x=np.array([[[[1.0, 2], [3, 4]]]]), weight=EDGE, stride=2, padding=1),
+            case(x=numbers(1, 2, 2, 3), weight=numbers(2, 1, 2, 2), bias=numbers(1)),
+            case(
+                x=numbers(1, 2, 2, 2),
+                weight=numbers(2, 1, 3, 2),
+                stride=(2, 1),
+                padding=(1, 0),
+                output_padding=(1, 0),
+            ),
+            case(
+                x=numbers(1, 2, 2, 2),
+                weight=numbers(2, 1, 2, 2),
+                bias=numbers(2),
+                groups=2,
+                dilation=2,
+            ),
+            case(x=numbers(0, 3, 3, 3), weight=numbers(3, 2, 3, 2), bias=numbers(2)),
+        ],
+    ),
+]
+
+POOLING = [
+    Op(
+        "functional.max_pool2d",
+        F.max_pool2d,
+        max_pool2d,
+        [
+            case(x=IMAGE, kernel_size=2, stride=2),
+            case(x=IMAGE, kernel_size=3, stride=1),
+            case(x=distinct(1, 2, 3, 4), kernel_size=3, stride=2, padding=1),
+            case(x=distinct(1, 1, 4, 5), kernel_size=2, stride=(1, 2), dilation=2, ceil_mode=True),
+            case(x=distinct(0, 2, 4, 4), kernel_size=2),
+        ],
+    ),
+    Op(
+        "functional.avg_pool2d",
+        F.avg_pool2d,
+        avg_pool2d,
+        [
+            case(x=IMAGE, kernel_size=2, stride=2),
+            case(x=numbers(1, 2, 4, 3), kernel_size=(2, 3)),
+            case(x=IMAGE, kernel_size=3, stride=2, padding=1, count_include_pad=False),
+            case(x=numbers(1, 1, 2, 5), kernel_size=(1, 2), stride=3, ceil_mode=True),
+            case(x=numbers(1, 1, 4, 4), kernel_size=2, divisor_override=3),
+            case(x=numbers(0, 2, 4, 4), kernel_size=2),
+        ],
+    ),
+    Op(
+        "functional.global_avg_pool2d",
+        F.global_avg_pool2d,
+        lambda x, keepdims=False: x.mean((2, 3), keepdims=keepdims),
+        [case(x=IMAGE), case(x=numbers(2, 2, 2, 3), keepdims=True), case(x=numbers(0, 2, 3, 3))],
+    ),
+]
+
+LOSSES = [
+    Op(
+        "functional.cross_entropy",
+        F.cross_entropy,
+        formulas.cross_entropy,
+        [
+            case(logits=SCORES, target=LABELS),
+            case(logits=SCORES, target=LABELS, weight=CLASS_WEIGHTS, label_smoothing=0.1),
+            case(logits=numbers(3, 3), target=np.array([0, -100, 2]), weight=CLASS_WEIGHTS),
+            case(
+                logits=numbers(2, 3, 2),
+                target=np.array([[0, 2], [1, -100]]),
+                reduction="none",
+                label_smoothing=0.1,
+            ),
+            case(logits=numbers(2, 3), target=SOFT),
+            case(logits=numbers(2, 3), target=Constant([[0.5, 0.5, 0], [0.1, 0.2, 0.7]])),
+            case(
+                logits=numbers(2, 3),
+                target=SOFT,
+                weight=CLASS_WEIGHTS,
+                reduction="sum",
+                label_smoothing=0.1,
+            ),
+            case(logits=numbers(0, 3), target=np.zeros(0, int), reduction="sum"),
+        ],
+    ),
+    Op(
+        "functional.nll_loss",
+        F.nll_loss,
+        formulas.nll_loss,
+        [
+            case(log_probabilities=SCORES, target=LABELS),
+            case(
+                log_probabilities=numbers(2, 3, 2),
+                target=np.array([[0, 2], [1, -1]]),
+                weight=CLASS_WEIGHTS,
+                ignore_index=-1,
+            ),
+            case(log_probabilities=numbers(2, 3), target=LABELS, reduction="none"),
+            case(log_probabilities=numbers(0, 3), target=np.zeros(0, int), reduction="sum"),
+        ],
+    ),
+    *(
+        Op(
+            f"functional.{fn.__name__}",
+            fn,
+            reference,
+            [
+                case(x=SCORES, target=probabilities(2, 3)),
+                case(x=numbers(2, 3), target=probabilities(2, 3), reduction="sum"),
+                case(x=numbers(2, 3), target=Constant(ROWS), reduction="none"),
+                case(x=numbers(0, 3), target=numbers(0, 3), reduction="sum"),
+            ],
+        )
+        for fn, reference in [(F.mse_loss, formulas.mse_loss), (F.l1_loss, formulas.l1_loss)]
+    ),
+    Op(
+        "functional.binary_cross_entropy_with_logits",
+        F.binary_cross_entropy_with_logits,
+        formulas.binary_cross_entropy_with_logits,
+        [
+            case(logits=SCORES, target=Constant([[1, 0, 0], [0, 1, 1]])),
+            case(logits=numbers(2, 3), target=probabilities(2, 3), reduction="sum"),
+            case(
+                logits=numbers(2, 3),
+                target=probabilities(2, 3),
+                weight=CLASS_WEIGHTS,
+                pos_weight=Constant([[2.0], [0.5]]),
+                reduction="none",
+            ),
+            case(logits=numbers(0, 3), target=numbers(0, 3), reduction="sum"),
+        ],
+    ),
+]
+
+
+def of_rows(module: nn.Module, same_as: Callable[..., Tensor]) -> Case:
+    return case(module=module, same_as=same_as, x=numbers(2, 3))
+
+
+LAYERS = [
+    layer(
+        case(
+            module=nn.Linear(3, 2, rng=np.random.default_rng(0)),
+            same_as=lambda x, weight, bias: F.linear(x, weight, bias),
+            x=numbers(2, 3),
+        ),
+        case(
+            module=nn.Linear(3, 2, bias=False, rng=np.random.default_rng(0)),
+            same_as=lambda x, weight: F.linear(x, weight),
+            x=numbers(2, 3),
+        ),
+        case(
+            module=nn.Linear(3, 2, rng=np.random.default_rng(0)),
+            same_as=lambda x, weight, bias: F.linear(x, weight, bias),
+            x=numbers(0, 3),
+        ),
+    ),
+    layer(
+        case(
+            module=nn.Conv1d(4, 2, 3, 2, 1, 2, 2, rng=np.random.default_rng(0)),
+            same_as=lambda x, weight, bias: F.conv1d(
+                x, weight, bias, stride=2, padding=1, dilation=2, groups=2
+            ),
+            x=numbers(1, 4, 5),
+        )
+    ),
+    layer(
+        case(
+            module=nn.Conv2d(2, 4, (3, 2), (2, 1), 1, (1, 2), 2, rng=np.random.default_rng(0)),
+            same_as=lambda x, weight, bias: F.conv2d(
+                x, weight, bias, stride=(2, 1), padding=1, dilation=(1, 2), groups=2
+            ),
+            x=numbers(1, 2, 3, 3),
+        ),
+        case(
+            module=nn.Conv2d(1, 1, 3, padding="same", bias=False, rng=np.random.default_rng(0)),
+            same_as=lambda x, weight: F.conv2d(x, weight, padding="same"),
+            x=IMAGE,
+        ),
+    ),
+    layer(
+        case(
+            module=nn.ConvTranspose2d(
+                2, 4, 2, 2, 1, 1, 2, dilation=2, rng=np.random.default_rng(0)
+            ),
+            same_as=lambda x, weight, bias: F.conv_transpose2d(
+                x, weight, bias, stride=2, padding=1, output_padding=1, groups=2, dilation=2
+            ),
+            x=numbers(1, 2, 2, 2),
+        )
+    ),
+    layer(
+        case(
+            module=nn.MaxPool2d(2, 1, 1, 2, ceil_mode=True),
+            same_as=lambda x: F.max_pool2d(x, 2, stride=1, padding=1, dilation=2, ceil_mode=True),
+            x=distinct(1, 1, 4, 4),
+        )
+    ),
+    layer(
+        case(
+            module=nn.AvgPool2d(3, 2, 1, True, False),
+            same_as=lambda x: F.avg_pool2d(
+                x, 3, stride=2, padding=1, ceil_mode=True, count_include_pad=False
+            ),
+            x=numbers(1, 1, 4, 4),
+        ),
+        case(
+            module=nn.AvgPool2d(2, divisor_override=3),
+            same_as=lambda x: F.avg_pool2d(x, 2, divisor_override=3),
+            x=numbers(1, 1, 4, 4),
+        ),
+    ),
+    layer(
+        case(module=nn.GlobalAvgPool(), same_as=F.global_avg_pool2d, x=IMAGE),
+        case(
+            module=nn.GlobalAvgPool(keepdims=True),
+            same_as=lambda x: F.global_avg_pool2d(x, keepdims=True),
+            x=IMAGE,
+        ),
+    ),
+    layer(
+        case(view=True, module=nn.Flatten(), same_as=lambda x: x.flatten(1), x=IMAGE),
+        case(
+            view=True, module=nn.Flatten(2), same_as=lambda x: x.flatten(2), x=numbers(1, 2, 2, 3)
+        ),
+    ),
+    layer(
+        of_rows(
+            nn.Dropout(0.4, rng=np.random.default_rng(5)),
+            lambda x: F.dropout(x, 0.4, rng=np.random.default_rng(5)),
+        )
+    ),
+    layer(of_rows(nn.ReLU(), F.relu)),
+    layer(of_rows(nn.LeakyReLU(0.2), lambda x: F.leaky_relu(x, 0.2))),
+    layer(of_rows(nn.GELU(), F.gelu), of_rows(nn.GELU("tanh"), lambda x: F.gelu(x, "tanh"))),
+    layer(of_rows(nn.SiLU(), F.silu)),
+    layer(of_rows(nn.ELU(0.5), lambda x: F.elu(x, 0.5))),
+    layer(of_rows(nn.Softplus(2), lambda x: F.softplus(x, 2))),
+    layer(of_rows(nn.Sigmoid(), F.sigmoid)),
+    layer(of_rows(nn.Softmax(0), lambda x: F.softmax(x, 0))),
+    layer(of_rows(nn.LogSoftmax(0), lambda x: F.log_softmax(x, 0))),
+    layer(of_rows(nn.Tanh(), Tensor.tanh)),
+    layer(
+        case(
+            module=nn.CrossEntropyLoss([1.0, 0.5, 2.0], -1, "sum", 0.1),
+            same_as=lambda x, target: F.cross_entropy(
+                x, target, [1.0, 0.5, 2.0], -1, "sum", label_smoothing=0.1
+            ),
+            x=numbers(3, 3),
+            target=np.array([0, 2, -1]),
+        )
+    ),
+    layer(
+        case(
+            module=nn.NLLLoss([1.0, 0.5, 2.0], -1, "none"),
+            same_as=lambda x, target: F.nll_loss(
+                x, target, [1.0, 0.5, 2.0], ignore_index=-1, reduction="none"
+            ),
+            x=numbers(3, 3),
+            target=np.array([0, 2, -1]),
+        )
+    ),
+    layer(
+        case(
+            module=nn.MSELoss("sum"),
+            same_as=lambda x, target: F.mse_loss(x, target, reduction="sum"),
+            x=numbers(2, 3),
+            target=Constant(ROWS),
+        )
+    ),
+    layer(
+        case(
+            module=nn.L1Loss("none"),
+            same_as=lambda x, target: F.l1_loss(x, target, reduction="none"),
+            x=numbers(2, 3),
+            target=Constant(ROWS),
+        )
+    ),
+    layer(
+        case(
+            module=nn.BCEWithLogitsLoss([1.0, 0.5, 2.0], [2.0, 1.0, 0.5], "sum"),
+            same_as=lambda x, target: F.binary_cross_entropy_with_logits(
+                x, target, weight=[1.0, 0.5, 2.0], pos_weight=[2.0, 1.0, 0.5], reduction="sum"
+            ),
+            x=numbers(2, 3),
+            target=Constant([[1, 0, 0], [0, 1, 1]]),
+        )
+    ),
+]
+
+OPS = [
+    *ARITHMETIC,
+    *FUNCTIONS_OF_ONE_ELEMENT,
+    *REDUCTIONS,
+    *SHAPE_AND_SELECTION,
+    *CHOOSING_AND_JOINING,
+    *ACTIVATIONS,
+    *LINEAR_AND_DROPOUT,
+    *CONVOLUTIONS,
+    *POOLING,
+    *LOSSES,
+    *LAYERS,
+]
+
+# Public names that are no operations, by reason -----------------------------------------------
+
+_REASONS = {
+    "makes a tensor of data that has no gradient": """
+        Tensor.__init__ Tensor.wrap Tensor.__reduce__ minidl.arange minidl.full minidl.ones
+        minidl.rand minidl.randn minidl.zeros
+    """,
+    "leaves the graph": """
+        Tensor.detach Tensor.item Tensor.numpy Tensor.__array__ Tensor.__bool__ Tensor.__float__
+        Tensor.__format__ Tensor.__index__ Tensor.__int__ Tensor.__len__ Tensor.__repr__
+    """,
+    "compares, which has no gradient": """
+        Tensor.__eq__ Tensor.__ge__ Tensor.__gt__ Tensor.__le__ Tensor.__lt__ Tensor.__ne__
+    """,
+    "says what a tensor is": """
+        Tensor.backend Tensor.data Tensor.device Tensor.dtype Tensor.is_leaf Tensor.ndim Tensor.node
+        Tensor.shape Tensor.size Tensor.version
+    """,
+    "belongs to the engine": """
+        Tensor.backward Tensor.grad Tensor.hooked Tensor.hooks Tensor.register_hook
+        Tensor.requires_grad Tensor.requires_grad_ Tensor.retain_grad Tensor.retains_grad
+        Tensor.seed_gradient
+    """,
+    "changes a leaf, or refuses to": """
+        Tensor.mutable Tensor.to_ Tensor.__setitem__ Tensor.__iadd__ Tensor.__imatmul__
+        Tensor.__imul__ Tensor.__ipow__ Tensor.__isub__ Tensor.__itruediv__
+    """,
+    "holds modules and computes nothing itself": "nn.Module nn.ModuleList nn.Sequential",
+}
+NOT_OPS = {name: reason for reason, names in _REASONS.items() for name in names.split()}
