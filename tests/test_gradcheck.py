@@ -258,7 +258,7 @@ def test_the_message_is_a_table_with_the_worst_element():
         (lambda x, g: x * g, "exactly half: used twice, added once?"),
         (lambda x, g: -2 * x * g, "exactly -1x: sign?"),
         (lambda x, g: -4 * x * g, "sign, and exactly 2x: added twice?"),
-        (lambda x, g: 2 * x * g * 48, "exactly 48x: 1/N missing, N = 48, the size of the input?"),
+        (lambda x, g: 2 * x * g * 48, "exactly 48x: 1/N missing, N = 48, the size of an output?"),
         (lambda x, g: 2 * x * g / 3, "exactly 1/3x: divided twice by N = 3, the length of axis 0"),
         (lambda x, g: 2.5 * x * g, "exactly 1.25x everywhere: a constant factor?"),
         (lambda x, g: g * 0, "all zero: detached?"),

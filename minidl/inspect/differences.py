@@ -24,6 +24,7 @@ Direction: TypeAlias = Array | tuple[int, ...]
 
 STEP = 1e-5  # of smaller ones, rounding takes more than it gives
 FINER = tuple(0.25**i for i in range(7))  # parts of it, for where one step does not decide
+EPS = float(np.finfo(np.float64).eps)
 KINK = 1e-2  # the two sides of a smooth function are closer, relative to their size
 
 
@@ -78,6 +79,9 @@ class WeightedFunction:
         self.weights = [
             rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1, 1], y.shape) for y in self.outputs
         ]
+        top = max(float(np.abs(x.numpy()).max(initial=0)) for x in leaves.values())
+        pairs = zip(self.weights, self.outputs, strict=True)
+        self._size = sum(float(np.linalg.norm(w * np.maximum(np.abs(y), top))) for w, y in pairs)
 
     def _values(self) -> list[Array]:
         with no_grad():
@@ -89,7 +93,10 @@ class WeightedFunction:
             outputs = self._call()
         seeds = [Tensor(w, device=y.device) for w, y in zip(self.weights, outputs, strict=True)]
         leaves = list(self.leaves.values())
-        return [g.numpy() for g in grad(outputs, leaves, seeds, materialize_grads=True)]
+        found = [g.numpy() for g in grad(outputs, leaves, seeds, materialize_grads=True)]
+        if not all(np.array_equal(s.numpy(), w) for s, w in zip(seeds, self.weights, strict=True)):
+            raise ValueError("gradcheck: a gradient rule changed the gradient that it was given")
+        return found
 
     def of_gradients(self, rng: np.random.Generator) -> WeightedFunction:
         """Return the function whose outputs are the gradients of this one.
@@ -153,7 +160,9 @@ class WeightedFunction:
             right += float((w * (above - y)).sum()) / step
             left += float((w * (y - below)).sum()) / step
             size += float(np.abs(w * y)[above != below].sum())
-        return [right, left, float(np.finfo(np.float64).eps) * size / step]
+        # Of what changed, the last digits; of what cancels inside, which no output shows, those of
+        # the inputs and outputs as they are.
+        return [right, left, max(EPS * size / step, 8 * EPS * self._size * part / step)]
 
 
 # Copies of what was given ---------------------------------------------------------------------

@@ -84,7 +84,7 @@ def gradcheck(
     *,
     order: Literal[1, 2] = 1,
     fast: bool = False,
-    rtol: float = 1e-6,
+    rtol: float = 1e-7,
     seed: int = 0,
 ) -> GradcheckReport:
     """Compare the gradients of a function, or network, with central differences, in float64.
@@ -231,13 +231,13 @@ def _error(a: float, b: float) -> float:
 def _sizes(gradient: Array, function: WeightedFunction) -> dict[int, str]:
     """Return the numbers that a mean in this function may divide by, and what they count."""
     sizes: dict[int, str] = {}
-    arrays = [("the input", gradient), *(("an output", y) for y in function.outputs)]
+    arrays = [*(("an output", y) for y in function.outputs), ("the input", gradient)]
     for what, array in arrays:
         shape = array.shape
         sizes.setdefault(math.prod(shape), f"the size of {what}")
         for axis, size in enumerate(shape):
             sizes.setdefault(size, f"the length of axis {axis} of {what}")
         sizes.setdefault(math.prod(shape[2:]), f"the pixels of {what}")
-        sizes.setdefault(math.prod(shape[1:]), f"the size of one example of {what}")
         sizes.setdefault(math.prod(shape[:1] + shape[2:]), f"the size of one channel of {what}")
+        sizes.setdefault(math.prod(shape[1:]), f"the size of one example of {what}")
     return sizes

@@ -1,0 +1,1541 @@
+"""Proof that gradcheck catches bugs: each mutation plants one in the gradient of a real operation.
+
+A mutation replaces a piece of a function's source text, and puts the result where the function is
+used. Its forward result stays the same, to the last bit. Gradcheck must then name exactly the
+inputs whose gradient is wrong, and must have passed the same call before; the last tests show that
+right gradients pass at 200 random points each.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Tensor, autograd, gradcheck, nn
+from minidl import functional as F
+from minidl.backends.base import Backend
+from minidl.backends.numpy_backend import NumpyBackend
+from minidl.backends.windows import Windows
+from minidl.inspect import GradcheckError, InputCheck
+from minidl.tensor import record
+
+# `minidl.tensor` and the others by name: the package also exports functions of some of these names.
+array_functions, tensor, activation, convolution, loss, pooling = (
+    sys.modules[f"minidl.{name}"]
+    for name in (
+        "array_functions",
+        "tensor",
+        "functional.activation",
+        "functional.convolution",
+        "functional.loss",
+        "functional.pooling",
+    )
+)
+HERE = sys.modules[__name__]
+DRAWS = 200
+
+
+# Two operations as a user would write them ----------------------------------------------------
+
+
+def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Tensor:
+    """Normalise each channel over batch and pixels: one operation, gradient in closed form."""
+    axes, shape = (0, 2, 3), (1, -1, 1, 1)
+    centred = x.data - x.data.mean(axes, keepdims=True)
+    out = centred / np.sqrt((centred**2).mean(axes, keepdims=True) + eps)
+
+    def backward(gradient: Tensor) -> autograd.Gradients:
+        # Computed again, of tensors: so it can itself be differentiated.
+        inverse = 1 / (x.var(axes, keepdims=True) + eps).sqrt()
+        normal = (x - x.mean(axes, keepdims=True)) * inverse
+        scaled = gradient * gamma.reshape(shape)
+        through_mean = scaled.mean(axes, keepdims=True)
+        through_var = normal * (scaled * normal).mean(axes, keepdims=True)
+        return (
+            (scaled - through_mean - through_var) * inverse,
+            (gradient * normal).sum(axes),
+            gradient.sum(axes),
+        )
+
+    out = out * gamma.data.reshape(shape) + beta.data.reshape(shape)
+    return record("batch_norm", out, (x, gamma, beta), backward)
+
+
+LABELS = np.array([2, 0, -1, 2])  # -1 is ignored
+CLASS_WEIGHTS = np.array([0.5, 1.0, 2.0])
+
+
+def fused_cross_entropy(logits: Tensor, smoothing: float = 0.1) -> Tensor:
+    """Do log-softmax, weights, smoothing and mean in one operation, gradient in closed form."""
+    classes = logits.shape[1]
+    counted = LABELS != -1
+    target = (1 - smoothing) * np.eye(classes)[LABELS] + smoothing / classes
+    terms = target * CLASS_WEIGHTS * counted[:, None]
+    total = (CLASS_WEIGHTS[LABELS] * counted).sum()
+    shifted = logits.data - logits.data.max(1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+    def backward(gradient: Tensor) -> autograd.Gradients:
+        p = F.softmax(logits, 1)
+        return (gradient * (p * terms.sum(1, keepdims=True) - terms) / total,)
+
+    return record("fused_cross_entropy", -(terms * log_p).sum() / total, (logits,), backward)
+
+
+# Calls to check -------------------------------------------------------------------------------
+
+
+class Call:
+    """A function and the shapes of its inputs; their values are drawn, `positive` ones from 0.5."""
+
+    def __init__(
+        self, fn: Callable[..., Tensor], *shapes: tuple[int, ...], positive: bool = False
+    ) -> None:
+        self.fn, self.shapes, self.positive = fn, shapes, positive
+
+    def draw(self, seed: int) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        arrays = [rng.standard_normal(shape) for shape in self.shapes]
+        return [np.abs(a) + 0.5 for a in arrays] if self.positive else arrays
+
+
+# Functions are looked up when they are called: what a mutation replaced is what runs.
+CALLS = {
+    "conv2d": Call(
+        lambda x, weight, bias: F.conv2d(x, weight, bias, stride=(2, 1), padding=1),
+        (3, 1, 3, 3),
+        (2, 1, 2, 3),
+        (2,),
+    ),
+    "conv2d square": Call(lambda x, weight: F.conv2d(x, weight), (1, 2, 3, 3), (2, 2, 2, 2)),
+    "conv2d dilated": Call(
+        lambda x, weight: F.conv2d(x, weight, dilation=(2, 1)), (1, 1, 4, 3), (1, 1, 2, 2)
+    ),
+    "conv2d same": Call(
+        lambda x, weight: F.conv2d(x, weight, padding="same"), (1, 1, 3, 4), (1, 1, 2, 2)
+    ),
+    "conv2d padded": Call(
+        lambda x, weight: F.conv2d(x, weight, padding=1), (1, 1, 4, 4), (1, 1, 3, 3)
+    ),
+    "conv2d groups": Call(
+        lambda x, weight: F.conv2d(x, weight, groups=2), (1, 4, 2, 2), (4, 2, 1, 2)
+    ),
+    "conv_transpose2d": Call(
+        lambda x, weight, bias: F.conv_transpose2d(x, weight, bias, stride=(2, 1), padding=(1, 0)),
+        (1, 2, 2, 2),
+        (2, 1, 3, 2),
+        (1,),
+    ),
+    "max_pool2d": Call(lambda x: pooling.max_pool2d(x, (2, 3), stride=1), (2, 1, 3, 4)),
+    "max_pool2d ceil": Call(
+        lambda x: pooling.max_pool2d(x, 2, padding=(1, 0), ceil_mode=True), (1, 1, 3, 3)
+    ),
+    "avg_pool2d": Call(lambda x: pooling.avg_pool2d(x, (2, 3), stride=(2, 1)), (1, 1, 4, 4)),
+    "avg_pool2d border": Call(
+        lambda x: pooling.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False),
+        (1, 1, 5, 5),
+    ),
+    "avg_pool2d ceil": Call(lambda x: pooling.avg_pool2d(x, 2, ceil_mode=True), (1, 1, 3, 5)),
+    "global_avg_pool2d": Call(lambda x: F.global_avg_pool2d(x), (2, 1, 2, 3)),
+    "batch_norm": Call(lambda x, gamma, beta: batch_norm(x, gamma, beta), (2, 2, 2, 2), (2,), (2,)),
+    "fused_cross_entropy": Call(lambda logits: fused_cross_entropy(logits), (4, 3)),
+    "cross_entropy": Call(
+        lambda logits: F.cross_entropy(
+            logits, LABELS, CLASS_WEIGHTS, ignore_index=-1, label_smoothing=0.1
+        ),
+        (4, 3),
+    ),
+    "mse_loss": Call(lambda x, target: F.mse_loss(x, target), (3, 4), (3, 4)),
+    "l1_loss": Call(lambda x, target: F.l1_loss(x, target), (3, 4), (3, 4)),
+    "binary_cross_entropy": Call(
+        lambda logits: F.binary_cross_entropy_with_logits(logits, np.eye(3)), (3, 3)
+    ),
+    "add, broadcast": Call(lambda a, b: a + b, (3, 4), (3, 1)),
+    "add, new axis": Call(lambda a, b: a + b, (3, 4), (4,)),
+    "sub": Call(lambda a, b: a - b, (3, 2), (3, 2)),
+    "mul": Call(lambda a, b: a * b, (3, 2), (3, 2)),
+    "div": Call(lambda a, b: a / b, (3, 2), (3, 2), positive=True),
+    "pow": Call(lambda a, b: a**b, (3, 2), (3, 2), positive=True),
+    "sqrt": Call(lambda x: x.sqrt(), (3, 2), positive=True),
+    "matmul": Call(lambda a, b: a @ b, (3, 3), (3, 3)),
+    "matmul of stacks": Call(lambda a, b: a @ b, (2, 2, 3), (3, 2)),
+    "linear": Call(lambda x, weight, bias: F.linear(x, weight, bias), (3, 2), (4, 2), (4,)),
+    "einsum": Call(lambda a, b: minidl.einsum("ij,jk->ik", a, b), (3, 3), (3, 3)),
+    "index, repeated": Call(lambda x: x[[0, 2, 0, 1]], (3, 2)),
+    "index, reversed": Call(lambda x: x[::-1], (4, 2)),
+    "index, columns": Call(lambda x: x[:, 1:], (3, 4)),
+    "transpose": Call(lambda x: x.transpose(1, 2, 0), (3, 3, 3)),
+    "concatenate": Call(lambda a, b: array_functions.concatenate([a, b], 1), (2, 3), (2, 3)),
+    "pad": Call(lambda x: array_functions.pad(x, [(1, 0), (0, 2)]), (3, 3)),
+    "where": Call(
+        lambda a, b: array_functions.where(np.array([True, False, True]), a, b), (2, 3), (2, 3)
+    ),
+    "maximum": Call(lambda a, b: minidl.maximum(a, b), (3, 2), (3, 2)),
+    "maximum, all ties": Call(lambda x: minidl.maximum(x, x), (3, 2)),
+    "max": Call(lambda x: x.max(1), (3, 4)),
+    "max, all ties": Call(lambda x: minidl.stack([x, x]).max(0), (3, 2)),
+    "clip": Call(lambda x: x.clip(-0.5, 0.5), (3, 4)),
+    "var": Call(lambda x: x.var(1), (2, 4)),
+    "mean": Call(lambda x: x.mean(1), (2, 5)),
+    "sum": Call(lambda x: x.sum(0), (3, 2)),
+    "tanh": Call(lambda x: x.tanh(), (3, 2)),
+    "sigmoid": Call(lambda x: activation.sigmoid(x), (3, 2)),
+    "softmax": Call(lambda x: activation.softmax(x, 1), (2, 4)),
+    "log_softmax": Call(lambda x: activation.log_softmax(x, 1), (2, 4)),
+    "relu": Call(lambda x: F.relu(x), (3, 4)),
+    "leaky_relu": Call(lambda x: activation.leaky_relu(x, 0.2), (3, 4)),
+    "elu": Call(lambda x: activation.elu(x, 0.7), (3, 4)),
+    "gelu": Call(lambda x: activation.gelu(x), (3, 2)),
+    "used twice": Call(lambda x: x.tanh() * x, (3, 2)),
+    "shared gradient": Call(lambda a, b: ((a + b) + a.tanh()) + b.exp(), (3, 2), (3, 2)),
+}
+
+# Where what is left of the gradient is rounding alone.
+ZERO_BY_CANCELLATION = {
+    "sum of softmax": Call(lambda x: F.softmax(x, 1).sum(1), (3, 4)),
+    "bias before batch norm": Call(
+        lambda x, bias: batch_norm(
+            x + bias.reshape(1, 2, 1, 1), Tensor(np.ones(2)), Tensor(np.zeros(2))
+        ),
+        (2, 2, 2, 2),
+        (2,),
+    ),
+    "sum of deviations": Call(lambda x: (x - x.mean()).sum(), (3, 4)),
+    "exp undone": Call(lambda x: x.exp() * (-x).exp(), (3, 2)),
+}
+
+
+# Mutations ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A bug: `old` becomes `new` in the source of `owner.name`; what gradcheck must find in `call`.
+
+    Attributes:
+        bug: what it is, in words.
+        owner: the module or class from which the function is used.
+        name: of the function.
+        old: its piece of text, found exactly once.
+        new: what replaces it.
+        call: which of CALLS.
+        wrong: the inputs to be named, separated by commas.
+        says: part of the diagnosis of each; "" where the numbers allow none.
+        order: at which order of derivatives it is caught.
+        rtol: largest error to allow.
+        raises: where the engine refuses such a gradient itself: part of its message, which names
+            operation and input. Nothing is named by gradcheck then.
+    """
+
+    bug: str
+    owner: Any
+    name: str
+    old: str
+    new: str
+    call: str
+    wrong: str = ""
+    says: str = ""
+    order: int = 1
+    rtol: float = 1e-6
+    raises: str = ""
+
+
+SEED = "gradient of output"  # what gradcheck calls the output's gradient, an input at order 2
+
+MUTATIONS = [
+    # Convolution
+    Mutation(
+        "input gradient lacks the sign",
+        convolution,
+        "_convolve",
+        "_transpose_convolve(gradient, weight, windows, groups)",
+        "-_transpose_convolve(gradient, weight, windows, groups)",
+        "conv2d",
+        "x",
+        "sign?",
+    ),
+    Mutation(
+        "input gradient: overlapping windows overwrite each other",
+        Backend,
+        "scatter_windows",
+        "padded[:, :, rows, columns] += taps",
+        "padded[:, :, rows, columns] = taps",
+        "conv2d",
+        "x",
+    ),
+    Mutation(
+        "input gradient: k_h and k_w exchanged",
+        Backend,
+        "scatter_windows",
+        "taps_last[..., tap]",
+        "taps_last[..., tap % windows.k_w * windows.k_h + tap // windows.k_w]",
+        "conv2d",
+        "x",
+    ),
+    Mutation(
+        "input gradient: kernel flipped",
+        Backend,
+        "scatter_windows",
+        "taps_last[..., tap]",
+        "taps_last[..., windows.k_h * windows.k_w - 1 - tap]",
+        "conv2d square",
+        "x",
+    ),
+    Mutation(
+        "input gradient: stride ignored",
+        Windows,
+        "taps",
+        "slice(first, first + (self.out_h - 1) * self.stride_h + 1, self.stride_h)",
+        "slice(first, first + self.out_h)",
+        "conv2d",
+        "x",
+    ),
+    Mutation(
+        "input gradient: dilation of rows ignored",
+        Windows,
+        "taps",
+        "first = i * self.dilation_h",
+        "first = i",
+        "conv2d dilated",
+        "x",
+    ),
+    Mutation(
+        "input gradient: dilations exchanged",
+        Windows,
+        "taps",
+        "first = i * self.dilation_h",
+        "first = i * self.dilation_w",
+        "conv2d dilated",
+        "x",
+    ),
+    Mutation(
+        "input gradient: padding of top and bottom, left and right exchanged",
+        Backend,
+        "zero_images",
+        "rows, columns = windows.inside",
+        "rows = slice(windows.bottom, windows.bottom + windows.in_h)\n"
+        "    columns = slice(windows.right, windows.right + windows.in_w)",
+        "conv2d same",
+        "x",
+    ),
+    Mutation(
+        "input gradient: border lost",
+        Backend,
+        "scatter_windows",
+        "return images",
+        "images[:, :, ::images.shape[2] - 1] = 0\n"
+        "    images[:, :, :, ::images.shape[3] - 1] = 0\n"
+        "    return images",
+        "conv2d padded",
+        "x",
+        "border",
+    ),
+    Mutation(
+        "input gradient: groups exchanged",
+        convolution,
+        "_transpose_convolve",
+        "split.transpose(1, 2, 0, 3)",
+        "split.transpose(1, 2, 0, 3)[:, :, ::-1]",
+        "conv2d groups",
+        "x",
+    ),
+    Mutation(
+        "input gradient: channels of a group exchanged",
+        convolution,
+        "_transpose_convolve",
+        "split.transpose(1, 2, 0, 3)",
+        "split.transpose(1, 2, 0, 3)[..., ::-1]",
+        "conv2d groups",
+        "x",
+    ),
+    Mutation(
+        "weight gradient: kernel transposed",
+        convolution,
+        "_weight_gradient",
+        "split.transpose(0, 3, 1, 2)",
+        "split.transpose(0, 3, 2, 1)",
+        "conv2d square",
+        "weight",
+        "transposed? right with its axes in the order (0, 1, 3, 2)",
+    ),
+    Mutation(
+        "weight gradient: kernel that is not square transposed",
+        convolution,
+        "_weight_gradient",
+        "split.transpose(0, 3, 1, 2)",
+        "split.transpose(0, 3, 2, 1)",
+        "conv2d",
+        raises="the gradient rule of 'conv2d' returned shape (2, 1, 3, 2) for input 1",
+    ),
+    Mutation(
+        "weight gradient: taps taken for channels",
+        convolution,
+        "_weight_gradient",
+        "windows.k_h, windows.k_w, channels // groups)\n    weight = split.transpose(0, 3, 1, 2)",
+        "channels // groups, windows.k_h, windows.k_w)\n    weight = split",
+        "conv2d square",
+        "weight",
+    ),
+    Mutation(
+        "weight gradient: mean over the batch in place of the sum",
+        convolution,
+        "_weight_gradient",
+        ".copy()",
+        ".copy() / n",
+        "conv2d",
+        "weight",
+        "exactly 1/3x: divided twice by N = 3",
+    ),
+    Mutation(
+        "weight gradient: of the first image only",
+        convolution,
+        "_weight_gradient",
+        "pixels = _pixels(",
+        "part = slice(0, 1); pixels = _pixels(",
+        "conv2d",
+        "weight",
+    ),
+    Mutation(
+        "bias gradient: batch axis averaged in place of summed",
+        convolution,
+        "_convolve",
+        "gradient.sum(2).sum(2).sum(0)",
+        "gradient.sum(2).sum(2).mean(0)",
+        "conv2d",
+        "bias",
+        "exactly 1/3x: divided twice by N = 3",
+    ),
+    Mutation(
+        "bias gradient: batch axis not summed",
+        convolution,
+        "_convolve",
+        "gradient.sum(2).sum(2).sum(0)",
+        "gradient.sum(2).sum(2)[0]",
+        "conv2d",
+        "bias",
+    ),
+    Mutation(
+        "bias gradient: columns not summed",
+        convolution,
+        "_convolve",
+        "gradient.sum(2).sum(2).sum(0)",
+        "gradient.sum(2).sum(0)",
+        "conv2d",
+        raises="the gradient rule of 'conv2d' returned shape (2, 3) for input 2",
+    ),
+    Mutation(
+        "weight gradient's own input gradient lost",
+        convolution,
+        "_weight_gradient",
+        "_convolve(x, outer, None, windows, groups)",
+        "_convolve(x, outer, None, windows, groups) * 0",
+        "conv2d",
+        SEED,
+        order=2,
+    ),
+    Mutation(
+        "input gradient cut off from the weight",
+        convolution,
+        "_convolve",
+        "_transpose_convolve(gradient, weight, windows, groups)",
+        "_transpose_convolve(gradient, weight.detach(), windows, groups)",
+        "conv2d",
+        "weight",
+        "all zero: detached?",
+        order=2,
+    ),
+    Mutation(
+        "transposed: input gradient twice",
+        convolution,
+        "_transpose_convolve",
+        "_convolve(outer, weight, None, windows, groups)",
+        "_convolve(outer, weight + weight, None, windows, groups)",
+        "conv_transpose2d",
+        "x",
+        "exactly 2x: added twice?",
+    ),
+    Mutation(
+        "transposed: weight gradient of the flipped input",
+        convolution,
+        "_transpose_convolve",
+        "_weight_gradient(outer, gradient, windows, groups)",
+        "_weight_gradient(outer, gradient[..., ::-1], windows, groups)",
+        "conv_transpose2d",
+        "weight",
+    ),
+    Mutation(
+        "transposed: weight gradient cut off from the output's gradient",
+        convolution,
+        "_transpose_convolve",
+        "_weight_gradient(outer, gradient, windows, groups)",
+        "_weight_gradient(outer.detach(), gradient, windows, groups)",
+        "conv_transpose2d",
+        SEED,
+        order=2,
+    ),
+    # Pooling
+    Mutation(
+        "gradient to the winner's neighbour",
+        pooling,
+        "max_pool2d",
+        "_scatter_winners(gradient, winners, windows)",
+        "_scatter_winners(gradient, (winners + 1) % (windows.k_h * windows.k_w), windows)",
+        "max_pool2d",
+        "x",
+    ),
+    Mutation(
+        "winners of another image",
+        pooling,
+        "max_pool2d",
+        "_scatter_winners(gradient, winners, windows)",
+        "_scatter_winners(gradient, winners[::-1], windows)",
+        "max_pool2d",
+        "x",
+    ),
+    Mutation(
+        "max pool: overlapping windows overwrite each other",
+        Backend,
+        "scatter_winners",
+        "padded[:, :, rows, columns] += self",
+        "padded[:, :, rows, columns] = self",
+        "max_pool2d",
+        "x",
+    ),
+    Mutation(
+        "max pool: k_h and k_w exchanged",
+        Backend,
+        "scatter_winners",
+        "winners[part] == tap",
+        "winners[part] == tap % windows.k_w * windows.k_h + tap // windows.k_w",
+        "max_pool2d",
+        "x",
+    ),
+    Mutation(
+        "max pool: sides of the padding exchanged",
+        Backend,
+        "zero_images",
+        "rows, columns = windows.inside",
+        "rows = slice(windows.bottom, windows.bottom + windows.in_h)\n"
+        "    columns = slice(windows.right, windows.right + windows.in_w)",
+        "max_pool2d ceil",
+        "x",
+    ),
+    Mutation(
+        "max pool: gradient's own gradient from the wrong pixel",
+        Backend,
+        "gather_winners",
+        "winners[part] == tap",
+        "winners[part] == windows.k_h * windows.k_w - 1 - tap",
+        "max_pool2d",
+        SEED,
+        order=2,
+    ),
+    Mutation(
+        "average pool: divisor forgotten",
+        pooling,
+        "avg_pool2d",
+        "_spread(gradient / divisors, windows)",
+        "_spread(gradient, windows)",
+        "avg_pool2d",
+        "x",
+        "exactly 6x",
+    ),
+    Mutation(
+        "average pool: only one side of the window counted",
+        pooling,
+        "avg_pool2d",
+        "_spread(gradient / divisors, windows)",
+        "_spread(gradient / windows.k_h, windows)",
+        "avg_pool2d",
+        "x",
+        "exactly 3x",
+    ),
+    Mutation(
+        "average pool: padding counted where it is not to be",
+        pooling,
+        "avg_pool2d",
+        "_spread(gradient / divisors, windows)",
+        "_spread(gradient / (windows.k_h * windows.k_w), windows)",
+        "avg_pool2d border",
+        "x",
+    ),
+    Mutation(
+        "average pool: what hangs over the edge counted",
+        pooling,
+        "avg_pool2d",
+        "_spread(gradient / divisors, windows)",
+        "_spread(gradient / (windows.k_h * windows.k_w), windows)",
+        "avg_pool2d ceil",
+        "x",
+        "",
+    ),
+    Mutation(
+        "average pool: overlapping windows overwrite each other",
+        Backend,
+        "spread_windows",
+        "padded[:, :, rows, columns] += values",
+        "padded[:, :, rows, columns] = values",
+        "avg_pool2d",
+        "x",
+    ),
+    Mutation(
+        "average pool: gradient's own gradient twice",
+        pooling,
+        "_spread",
+        "_sum(outer, windows)",
+        "_sum(outer, windows) * 2",
+        "avg_pool2d",
+        SEED,
+        "exactly 2x",
+        order=2,
+    ),
+    Mutation(
+        "global average: not divided by the pixels",
+        Tensor,
+        "mean",
+        "(gradient / count)",
+        "gradient",
+        "global_avg_pool2d",
+        "x",
+        "exactly 6x: 1/N missing, N = 6",
+    ),
+    # Normalisation
+    Mutation(
+        "batch norm: way through the mean forgotten",
+        HERE,
+        "batch_norm",
+        "scaled - through_mean - through_var",
+        "scaled - through_var",
+        "batch_norm",
+        "x",
+    ),
+    Mutation(
+        "batch norm: way through the variance forgotten",
+        HERE,
+        "batch_norm",
+        "scaled - through_mean - through_var",
+        "scaled - through_mean",
+        "batch_norm",
+        "x",
+    ),
+    Mutation(
+        "batch norm: mean and variance taken for constants",
+        HERE,
+        "batch_norm",
+        "scaled - through_mean - through_var",
+        "scaled",
+        "batch_norm",
+        "x",
+    ),
+    Mutation(
+        "batch norm: variance of ddof=1 in the gradient",
+        HERE,
+        "batch_norm",
+        "x.var(axes, keepdims=True)",
+        "x.var(axes, keepdims=True, ddof=1)",
+        "batch_norm",
+        "x, gamma",
+    ),
+    Mutation(
+        "batch norm: eps forgotten in the gradient",
+        HERE,
+        "batch_norm",
+        "x.var(axes, keepdims=True) + eps",
+        "x.var(axes, keepdims=True)",
+        "batch_norm",
+        "x, gamma",
+        "nearly right",
+    ),
+    Mutation(
+        "batch norm: gamma's gradient summed over the wrong axes",
+        HERE,
+        "batch_norm",
+        "(gradient * normal).sum(axes)",
+        "(gradient * normal).sum((1, 2, 3))",
+        "batch_norm",
+        "gamma",
+    ),
+    Mutation(
+        "batch norm: gamma's gradient averaged",
+        HERE,
+        "batch_norm",
+        "(gradient * normal).sum(axes)",
+        "(gradient * normal).mean(axes)",
+        "batch_norm",
+        "gamma",
+        "exactly 1/8x",
+    ),
+    Mutation(
+        "batch norm: gamma forgotten in the input gradient",
+        HERE,
+        "batch_norm",
+        "gradient * gamma.reshape(shape)",
+        "gradient",
+        "batch_norm",
+        "x",
+    ),
+    Mutation(
+        "batch norm: standard deviation a constant at order 2",
+        HERE,
+        "batch_norm",
+        "(x.var(axes, keepdims=True) + eps).sqrt()",
+        "(x.detach().var(axes, keepdims=True) + eps).sqrt()",
+        "batch_norm",
+        "x",
+        order=2,
+    ),
+    # Losses
+    Mutation(
+        "loss: 1/N missing",
+        Tensor,
+        "mean",
+        "(gradient / count)",
+        "gradient",
+        "mse_loss",
+        "x, target",
+        "exactly 12x: 1/N missing, N = 12",
+    ),
+    Mutation(
+        "loss: 1/N twice",
+        Tensor,
+        "mean",
+        "(gradient / count)",
+        "(gradient / count / count)",
+        "binary_cross_entropy",
+        "logits",
+        "exactly 1/9x: divided twice by N = 9",
+    ),
+    Mutation(
+        "cross-entropy: not divided",
+        HERE,
+        "fused_cross_entropy",
+        " - terms) / total",
+        " - terms)",
+        "fused_cross_entropy",
+        "logits",
+        "exactly 4.5x everywhere: a constant factor?",
+    ),
+    Mutation(
+        "cross-entropy: divided by the examples in place of their weights",
+        HERE,
+        "fused_cross_entropy",
+        " - terms) / total",
+        " - terms) / len(LABELS)",
+        "fused_cross_entropy",
+        "logits",
+        "everywhere: a constant factor?",
+    ),
+    Mutation(
+        "cross-entropy: label smoothing forgotten",
+        HERE,
+        "fused_cross_entropy",
+        "(p * terms.sum(1, keepdims=True) - terms)",
+        "((p - np.eye(classes)[LABELS]) * (CLASS_WEIGHTS[LABELS] * counted)[:, None])",
+        "fused_cross_entropy",
+        "logits",
+    ),
+    Mutation(
+        "cross-entropy: class weights forgotten",
+        HERE,
+        "fused_cross_entropy",
+        "(p * terms.sum(1, keepdims=True) - terms)",
+        "((p - target) * counted[:, None])",
+        "fused_cross_entropy",
+        "logits",
+    ),
+    Mutation(
+        "cross-entropy: ignored label not ignored",
+        HERE,
+        "fused_cross_entropy",
+        "(p * terms.sum(1, keepdims=True) - terms)",
+        "(p * (target * CLASS_WEIGHTS).sum(1, keepdims=True) - target * CLASS_WEIGHTS)",
+        "fused_cross_entropy",
+        "logits",
+    ),
+    Mutation(
+        "cross-entropy: wrong sign",
+        HERE,
+        "fused_cross_entropy",
+        "(p * terms.sum(1, keepdims=True) - terms)",
+        "(terms - p * terms.sum(1, keepdims=True))",
+        "fused_cross_entropy",
+        "logits",
+        "exactly -1x: sign?",
+    ),
+    Mutation(
+        "cross-entropy: softmax over the batch",
+        HERE,
+        "fused_cross_entropy",
+        "F.softmax(logits, 1)",
+        "F.softmax(logits, 0)",
+        "fused_cross_entropy",
+        "logits",
+    ),
+    Mutation(
+        "cross-entropy: sum over the classes forgotten in log_softmax",
+        loss,
+        "log_softmax",
+        "gradient - output.exp() * gradient.sum(axis, keepdims=True)",
+        "gradient",
+        "cross_entropy",
+        "logits",
+    ),
+    Mutation(
+        "cross-entropy: smoothing's part detached",
+        loss,
+        "_likelihood",
+        "(log_p * class_weights)",
+        "(log_p.detach() * class_weights)",
+        "cross_entropy",
+        "logits",
+    ),
+    Mutation(
+        "cross-entropy: gradient of the labels that do not count in place of those that do",
+        loss,
+        "where",
+        "where(chosen, gradient, 0)",
+        "where(~chosen, gradient, 0)",
+        "cross_entropy",
+        "logits",
+    ),
+    Mutation(
+        "absolute error: negative side lost",
+        Tensor,
+        "abs",
+        "self.backend.xp.sign(self.data)",
+        "(self.data > 0)",
+        "l1_loss",
+        "x, target",
+        "zero where it is wrong",
+    ),
+    Mutation(
+        "softplus: slope mirrored",
+        loss,
+        "softplus",
+        "sigmoid(x * beta)",
+        "sigmoid(-x * beta)",
+        "binary_cross_entropy",
+        "logits",
+    ),
+    # Broadcasting
+    Mutation(
+        "broadcasting undone by a mean",
+        autograd,
+        "sum_to",
+        "gradient.sum(",
+        "gradient.mean(",
+        "add, broadcast",
+        "b",
+        "exactly 1/4x: divided twice by N = 4",
+    ),
+    Mutation(
+        "broadcasting undone by taking the first",
+        autograd,
+        "sum_to",
+        "gradient.sum(tuple(range(extra)) + tuple(repeated), keepdims=True)",
+        "gradient[:, :1]",
+        "add, broadcast",
+        "b",
+    ),
+    Mutation(
+        "new leading axis averaged in place of summed",
+        autograd,
+        "sum_to",
+        "gradient.sum(",
+        "gradient.mean(",
+        "linear",
+        "bias",
+        "exactly 1/3x: divided twice by N = 3",
+    ),
+    Mutation(
+        "axis of length 1 not summed",
+        autograd,
+        "sum_to",
+        "+ tuple(repeated)",
+        "",
+        "add, broadcast",
+        raises="the gradient rule of 'add' returned shape (3, 4) for input 1",
+    ),
+    Mutation(
+        "summed axis not kept",
+        autograd,
+        "sum_to",
+        "keepdims=True",
+        "keepdims=False",
+        "add, broadcast",
+        raises="the gradient rule of 'add' returned shape (3, 4) for input 1",
+    ),
+    Mutation(
+        "new leading axis: the first in place of the sum",
+        autograd,
+        "sum_to",
+        "gradient.sum(tuple(range(extra)) + tuple(repeated), keepdims=True)",
+        "gradient[:1]",
+        "add, new axis",
+        "b",
+    ),
+    # Arithmetic
+    Mutation("sub: sign", Tensor, "__sub__", "-gradient", "gradient", "sub", "b", "sign?"),
+    Mutation(
+        "mul: times the wrong factor",
+        Tensor,
+        "__mul__",
+        "gradient * b",
+        "gradient * a",
+        "mul",
+        "a",
+    ),
+    Mutation(
+        "mul: one factor detached",
+        Tensor,
+        "__mul__",
+        "gradient * b",
+        "gradient * b.detach()",
+        "mul",
+        "b",
+        "all zero: detached?",
+        order=2,
+    ),
+    Mutation(
+        "div: divisor not squared",
+        Tensor,
+        "__truediv__",
+        "(b * b)",
+        "b",
+        "div",
+        "b",
+    ),
+    Mutation(
+        "div: sign of the divisor",
+        Tensor,
+        "__truediv__",
+        "-gradient * a",
+        "gradient * a",
+        "div",
+        "b",
+        "sign?",
+    ),
+    Mutation(
+        "pow: exponent not lowered",
+        Tensor,
+        "__pow__",
+        "base ** (b - 1)",
+        "base ** b",
+        "pow",
+        "a",
+    ),
+    Mutation(
+        "pow: logarithm of the exponent in place of the base",
+        Tensor,
+        "__pow__",
+        "base.log()",
+        "b.log()",
+        "pow",
+        "b",
+    ),
+    Mutation(
+        "sqrt: factor 2 forgotten",
+        Tensor,
+        "sqrt",
+        "(output * 2)",
+        "output",
+        "sqrt",
+        "x",
+        "exactly 2x",
+    ),
+    Mutation(
+        "matmul: gradient of a transposed",
+        Tensor,
+        "__matmul__",
+        "gradient @ b.swapped()",
+        "b @ gradient.swapped()",
+        "matmul",
+        "a",
+        "transposed?",
+    ),
+    Mutation(
+        "matmul: b not transposed",
+        Tensor,
+        "__matmul__",
+        "gradient @ b.swapped()",
+        "gradient @ b",
+        "matmul",
+        "a",
+    ),
+    Mutation(
+        "matmul: factors swapped",
+        Tensor,
+        "__matmul__",
+        "a.swapped() @ gradient",
+        "gradient @ a.swapped()",
+        "matmul",
+        "b",
+    ),
+    Mutation(
+        "matmul: gradient of a matrix shared by a stack from its first only",
+        Tensor,
+        "__matmul__",
+        "a.swapped() @ gradient",
+        "(a.swapped() @ gradient)[0]",
+        "matmul of stacks",
+        "b",
+    ),
+    Mutation(
+        "einsum: letters of the gradient reversed",
+        array_functions,
+        "_contract",
+        "            terms[place],",
+        "            terms[place][::-1],",
+        "einsum",
+        "a, b",
+        "transposed?",
+    ),
+    Mutation(
+        "einsum: other operands detached",
+        array_functions,
+        "_contract",
+        "(operands[i] for i in others)",
+        "(operands[i].detach() for i in others)",
+        "einsum",
+        "a, b",
+        "all zero: detached?",
+        order=2,
+    ),
+    # Indexing and shapes
+    Mutation(
+        "repeated index overwrites in the gradient",
+        NumpyBackend,
+        "index_add",
+        "np.add.at(target, index, values)",
+        "target[index] = values",
+        "index, repeated",
+        "x",
+    ),
+    Mutation(
+        "repeated index added once, as NumPy's += does",
+        NumpyBackend,
+        "index_add",
+        "np.add.at(target, index, values)",
+        "target[index] += values",
+        "index, repeated",
+        "x",
+    ),
+    Mutation(
+        "reversed slice not reversed back",
+        tensor,
+        "_put",
+        "array[index] = gradient.data",
+        "array[...] = gradient.data",
+        "index, reversed",
+        "x",
+        "flipped along axes (0,)",
+    ),
+    Mutation(
+        "slice put at the beginning",
+        tensor,
+        "_put",
+        "array[index] = gradient.data",
+        "array[:, :gradient.shape[1]] = gradient.data",
+        "index, columns",
+        "x",
+        "shifted by -1 along axis 1",
+    ),
+    Mutation(
+        "gradient of an index, differentiated, is half",
+        tensor,
+        "_put",
+        "(outer[index],)",
+        "(outer[index] * 0.5,)",
+        "index, repeated",
+        SEED,
+        "exactly half",
+        order=2,
+    ),
+    Mutation(
+        "transpose: order not inverted",
+        Tensor,
+        "transpose",
+        "gradient.transpose(inverse)",
+        "gradient.transpose(order)",
+        "transpose",
+        "x",
+        "transposed?",
+    ),
+    Mutation(
+        "concatenate: pieces exchanged",
+        array_functions,
+        "concatenate",
+        "zip(tensors, shapes, ends, strict=True)",
+        "zip(tensors, shapes, ends[::-1], strict=True)",
+        "concatenate",
+        "a, b",
+    ),
+    Mutation(
+        "pad: gradient taken from the corner",
+        array_functions,
+        "pad",
+        "gradient[inside]",
+        "gradient[tuple(slice(size) for size in x.shape)]",
+        "pad",
+        "x",
+    ),
+    Mutation(
+        "where: branches exchanged",
+        array_functions,
+        "where",
+        "where(chosen, gradient, 0) if a.requires_grad else None,\n"
+        "            where(chosen, 0, gradient)",
+        "where(chosen, 0, gradient) if a.requires_grad else None,\n"
+        "            where(chosen, gradient, 0)",
+        "where",
+        "a, b",
+    ),
+    Mutation(
+        "where: condition forgotten for one branch",
+        array_functions,
+        "where",
+        "where(chosen, gradient, 0)",
+        "gradient",
+        "where",
+        "a",
+    ),
+    # Maxima and reductions
+    Mutation(
+        "maximum: gradient to the smaller",
+        array_functions,
+        "_larger",
+        '(a < b, a > b) if op == "maximum"',
+        '(a > b, a < b) if op == "maximum"',
+        "maximum",
+        "a, b",
+    ),
+    Mutation(
+        "maximum: both get all where they are equal",
+        array_functions,
+        "_larger",
+        "gradient.dtype.type(0.5) * (a == b)",
+        "gradient.dtype.type(0) * (a == b)",
+        "maximum, all ties",
+        "x",
+        "exactly 2x: added twice?",
+    ),
+    Mutation(
+        "max: equal ones do not share",
+        tensor,
+        "_extreme",
+        "winners / winners.sum(axes, keepdims=True)",
+        "winners * 1.0",
+        "max, all ties",
+        "x",
+        "exactly 2x: added twice?",
+    ),
+    Mutation(
+        "max: shared over the wrong axes",
+        tensor,
+        "_extreme",
+        "winners.sum(axes, keepdims=True)",
+        "winners.sum(keepdims=True)",
+        "max",
+        "x",
+        "exactly 1/3x: divided twice by N = 3",
+    ),
+    Mutation(
+        "clip: gradient passes where it is cut off",
+        Tensor,
+        "clip",
+        "x.data == xp.clip(x.data, low, high)",
+        "x.data != xp.clip(x.data, low, high)",
+        "clip",
+        "x",
+    ),
+    Mutation(
+        "sum: gradient of the first element only",
+        Tensor,
+        "sum",
+        "gradient.reshape(kept).broadcast_to(self.shape)",
+        "gradient.reshape(kept).broadcast_to(self.shape) * (np.arange(len(self)) == 0)[:, None]",
+        "sum",
+        "x",
+        "zero where it is wrong: a part of the gradient lost?",
+    ),
+    Mutation(
+        "mean: along the wrong axis",
+        Tensor,
+        "mean",
+        "gradient / count",
+        "gradient / len(x)",
+        "mean",
+        "x",
+        "everywhere: a constant factor?",
+    ),
+    Mutation(
+        "var: its mean a constant, which only the second derivative shows",
+        Tensor,
+        "var",
+        "self - self.mean(axis, keepdims=True)",
+        "self - self.mean(axis, keepdims=True).detach()",
+        "var",
+        "x",
+        order=2,
+    ),
+    # Activations
+    Mutation(
+        "tanh: output not squared",
+        Tensor,
+        "tanh",
+        "output * output",
+        "output",
+        "tanh",
+        "x",
+    ),
+    Mutation(
+        "tanh: gradient made of plain arrays",
+        Tensor,
+        "tanh",
+        "gradient * (1 - output * output)",
+        "Tensor.wrap(gradient.data * (1 - output.data**2))",
+        "tanh",
+        f"x, {SEED}",
+        "all zero: detached?",
+        order=2,
+    ),
+    Mutation(
+        "tanh: float32 inside",
+        Tensor,
+        "tanh",
+        "1 - output * output",
+        "1 - (output * output).to(dtype=np.float32)",
+        "tanh",
+        "x",
+        "nearly right: float32 inside",
+        rtol=1e-8,  # one rounding to float32 is smaller than what is allowed by default
+    ),
+    Mutation(
+        "sigmoid: factor forgotten",
+        activation,
+        "sigmoid",
+        "(output * (1 - output))",
+        "(1 - output)",
+        "sigmoid",
+        "x",
+    ),
+    Mutation(
+        "sigmoid: output detached",
+        activation,
+        "sigmoid",
+        "(output * (1 - output))",
+        "(output.detach() * (1 - output.detach()))",
+        "sigmoid",
+        "x",
+        "all zero: detached?",
+        order=2,
+    ),
+    Mutation(
+        "sigmoid: gradient detached",
+        activation,
+        "sigmoid",
+        "(gradient * (output * (1 - output)),)",
+        "((gradient * (output * (1 - output))).detach(),)",
+        "sigmoid",
+        f"x, {SEED}",
+        "all zero: detached?",
+        order=2,
+    ),
+    Mutation(
+        "softmax: only the diagonal",
+        activation,
+        "softmax",
+        "weighted - output * weighted.sum(axis, keepdims=True)",
+        "weighted - output * weighted",
+        "softmax",
+        "x",
+    ),
+    Mutation(
+        "softmax: summed over everything",
+        activation,
+        "softmax",
+        "weighted.sum(axis, keepdims=True)",
+        "weighted.sum(None, keepdims=True)",
+        "softmax",
+        "x",
+    ),
+    Mutation(
+        "log_softmax: sum over the batch",
+        activation,
+        "log_softmax",
+        "gradient.sum(axis, keepdims=True)",
+        "gradient.sum(0, keepdims=True)",
+        "log_softmax",
+        "x",
+    ),
+    Mutation(
+        "relu: mask forgotten",
+        F,
+        "relu",
+        "_masked(gradient, x > 0)",
+        "gradient",
+        "relu",
+        "x",
+    ),
+    Mutation(
+        "relu: mask forgotten in the gradient's gradient",
+        activation,
+        "_masked",
+        "(_masked(outer, mask),)",
+        "(outer,)",
+        "relu",
+        SEED,
+        order=2,
+    ),
+    Mutation(
+        "leaky_relu: saved slopes changed in forward",
+        activation,
+        "leaky_relu",
+        'return record("leaky_relu", x.data * factor, (x,), backward)',
+        "out = x.data * factor\n    factor[...] = 1\n"
+        '    return record("leaky_relu", out, (x,), backward)',
+        "leaky_relu",
+        "x",
+        "exactly 5x where it is wrong",
+    ),
+    Mutation(
+        "elu: alpha forgotten",
+        activation,
+        "elu",
+        "alpha * below.exp()",
+        "below.exp()",
+        "elu",
+        "x",
+        "where it is wrong",
+    ),
+    Mutation(
+        "gelu: pi too short",
+        activation,
+        "_erf",
+        "math.sqrt(math.pi)",
+        "math.sqrt(3.1415)",
+        "gelu",
+        "x",
+        "nearly right",
+    ),
+    # The engine
+    Mutation(
+        "accumulation overwrites",
+        autograd,
+        "_accumulate",
+        "gradient if before is None else before + gradient",
+        "gradient",
+        "used twice",
+        "x",
+    ),
+    Mutation(
+        "accumulation in place, into a gradient that another tensor shares",
+        autograd,
+        "_accumulate",
+        "before + gradient",
+        "added_in_place(before, gradient)",
+        "shared gradient",
+        "b",
+        raises="changed the gradient that it was given",
+    ),
+]
+
+
+def added_in_place(before: Tensor, gradient: Tensor) -> Tensor:
+    before.data.setflags(write=True)
+    return Tensor.wrap(np.add(before.data, gradient.data, out=before.data))
+
+
+def mutant(mutation: Mutation) -> Callable[..., Any]:
+    """Return the function with the bug in it."""
+    function = getattr(mutation.owner, mutation.name)
+    source = textwrap.dedent(inspect.getsource(function))
+    count = source.count(mutation.old)
+    assert count == 1, (
+        f"the mutation {mutation.bug!r} is stale: {mutation.old!r} comes {count} times in "
+        f"{function.__qualname__}"
+    )
+    namespace = {**function.__globals__, "added_in_place": added_in_place}
+    code = compile(source.replace(mutation.old, mutation.new), f"<{mutation.bug}>", "exec")
+    exec(code, namespace)
+    return namespace[function.__name__]
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> None:
+    monkeypatch.setattr(mutation.owner, mutation.name, mutant(mutation))
+
+
+def wrong_inputs(fn: Callable[..., Any], inputs: Any, **options: Any) -> dict[str, InputCheck]:
+    """Return what was found for each input whose gradient is wrong, by name."""
+    with pytest.raises(GradcheckError) as error:
+        gradcheck(fn, inputs, **options)
+    return {c.name: c for c in error.value.report.checks if c.wrong}
+
+
+@functools.cache  # several mutations have the same call
+def check_clean(name: str, fast: bool) -> None:
+    gradcheck(CALLS[name].fn, CALLS[name].draw(3), order=2, fast=fast)
+
+
+def mutation_of(bug: str) -> Mutation:
+    return next(m for m in MUTATIONS if m.bug == bug)
+
+
+def check_draws(call: Call) -> None:
+    """Check at points that are not chosen to be far from kinks; at some, the second derivative."""
+    for seed in range(DRAWS):
+        gradcheck(call.fn, call.draw(seed), order=2 if seed % 20 == 0 else 1, seed=1000 + seed)
+
+
+def check_found(mutation: Mutation, found: dict[str, InputCheck]) -> None:
+    assert sorted(found) == sorted(mutation.wrong.split(", "))
+    for check in found.values():
+        assert check.order == mutation.order
+        assert mutation.says in check.diagnosis
+
+
+# Tests ----------------------------------------------------------------------------------------
+
+
+def test_every_call_has_a_mutation_and_no_mutation_comes_twice():
+    assert len({(m.owner, m.name, m.old, m.new, m.call) for m in MUTATIONS}) == len(MUTATIONS) > 100
+    assert {m.call for m in MUTATIONS} == set(CALLS)
+
+
+def test_a_mutation_whose_source_text_has_changed_says_so():
+    with pytest.raises(
+        AssertionError, match=r"'old' is stale: 'gone' comes 0 times in Tensor.tanh"
+    ):
+        mutant(Mutation("old", Tensor, "tanh", "gone", "", "tanh"))
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.bug)
+def test_a_bug_is_caught_and_the_right_input_named(mutation, monkeypatch):
+    call = CALLS[mutation.call]
+    inputs = call.draw(3)
+    check_clean(mutation.call, fast=False)
+    gradcheck(call.fn, inputs, rtol=mutation.rtol)
+    output = call.fn(*map(Tensor, inputs)).numpy()
+
+    plant(monkeypatch, mutation)
+    same = np.array_equal(call.fn(*map(Tensor, inputs)).numpy(), output)
+    assert same, "the bug is to be in the gradient alone"
+    if mutation.raises:
+        with pytest.raises((RuntimeError, ValueError), match=re.escape(mutation.raises)):
+            gradcheck(call.fn, inputs)
+        return
+    check_found(mutation, wrong_inputs(call.fn, inputs, order=2, rtol=mutation.rtol))
+
+
+ALONG_DIRECTIONS = [m for m in MUTATIONS if not m.raises and "float32" not in m.bug]
+
+
+@pytest.mark.parametrize("mutation", ALONG_DIRECTIONS, ids=lambda m: m.bug)
+def test_a_bug_is_caught_along_random_directions_too(mutation, monkeypatch):
+    call = CALLS[mutation.call]
+    check_clean(mutation.call, fast=True)
+    plant(monkeypatch, mutation)
+    check_found(mutation, wrong_inputs(call.fn, call.draw(3), order=2, fast=True))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_right_gradients_pass_at_200_random_points(name):
+    check_draws(CALLS[name])
+
+
+@pytest.mark.parametrize("name", ZERO_BY_CANCELLATION)
+def test_gradients_that_are_zero_but_for_rounding_pass_at_200_random_points(name):
+    check_draws(ZERO_BY_CANCELLATION[name])
+
+
+def test_the_fused_cross_entropy_is_the_package_s_own():
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    mine, other = CALLS["fused_cross_entropy"].fn, CALLS["cross_entropy"].fn
+    assert mine(Tensor(x)).item() == pytest.approx(other(Tensor(x)).item(), rel=1e-14)
+
+
+def test_output_gradients_of_one_would_hide_a_bug_in_batch_norm(monkeypatch):
+    # The outputs of a channel add up to the same, whatever the inputs: the gradient of their sum is
+    # 0, and with this bug it still is. Gradcheck catches it since it draws output gradients.
+    def gradient_of_sum() -> np.ndarray:
+        inputs = [Tensor(a, requires_grad=True) for a in CALLS["batch_norm"].draw(3)]
+        batch_norm(*inputs).sum().backward()
+        return inputs[0].grad.numpy()
+
+    np.testing.assert_allclose(gradient_of_sum(), 0, atol=1e-14)
+    mutation = mutation_of("batch norm: way through the variance forgotten")
+    plant(monkeypatch, mutation)
+    np.testing.assert_allclose(gradient_of_sum(), 0, atol=1e-14)
+    check_found(mutation, wrong_inputs(batch_norm, CALLS["batch_norm"].draw(3)))
+
+
+def test_who_wins_a_tie_is_no_error_but_reported(monkeypatch):
+    # The first or the last of the equal pixels gets the gradient: differences cannot tell which.
+    def check(winner: list[int]) -> None:
+        x = Tensor(np.zeros((1, 1, 1, 2)), requires_grad=True)
+        F.max_pool2d(x, (1, 2)).sum().backward()
+        assert x.grad.numpy().ravel().tolist() == winner
+        (found,) = gradcheck(lambda x: F.max_pool2d(x, (1, 2)), x).checks
+        assert found.kinks == ((0, 0, 0, 0), (0, 0, 0, 1))
+
+    check([1, 0])
+    last = Mutation("the last wins", Backend, "_find_winners", "value > best", "value >= best", "")
+    monkeypatch.setattr(NumpyBackend, "_find_winners", mutant(last))
+    check([0, 1])
+
+
+def test_a_forward_in_float32_is_caught_as_well(monkeypatch):
+    x = np.linspace(-1, 1, 5)
+    gradcheck(Tensor.exp, x)
+    narrow = "xp.exp(x.data.astype(np.float32)).astype(np.float64)"
+    plant(monkeypatch, Mutation("float32", Tensor, "exp", "xp.exp(x.data)", narrow, ""))
+    assert len(wrong_inputs(lambda x: x.exp(), x)) == 1
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        "weight gradient: taps taken for channels",
+        "softmax: only the diagonal",
+        "div: sign of the divisor",
+    ],
+)
+def test_a_bug_is_caught_with_float32_inputs(bug, monkeypatch):
+    mutation = mutation_of(bug)
+    call = CALLS[mutation.call]
+    inputs = [Tensor(a, dtype=np.float32) for a in call.draw(4)]
+    gradcheck(call.fn, inputs)
+    plant(monkeypatch, mutation)
+    check_found(mutation, wrong_inputs(call.fn, inputs))
+    assert all(x.dtype == np.float32 for x in inputs)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(
+    ("bug", "wrong"),
+    [
+        ("weight gradient: taps taken for channels", {"0.weight"}),
+        ("bias gradient: batch axis not summed", {"0.bias"}),
+        ("new leading axis averaged in place of summed", {"3.bias"}),
+        ("relu: mask forgotten", {"x", "0.weight", "0.bias"}),
+    ],
+)
+def test_a_bug_in_a_network_names_the_parameter(bug, wrong, fast, monkeypatch):
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 2, 2, rng=rng), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3, rng=rng)
+    )
+    x = Tensor(rng.normal(size=(3, 2, 3, 3)))
+    gradcheck(model, x, fast=fast)
+    plant(monkeypatch, mutation_of(bug))
+    assert set(wrong_inputs(model, x, fast=fast)) == wrong
