@@ -644,6 +644,19 @@ ACTIVATIONS = [
 
 LINEAR_AND_DROPOUT = [
     Op(
+        "functional.embedding",
+        lambda weight, indices, **options: F.embedding(indices, weight, **options),
+        lambda weight, indices, padding_idx=None: weight[indices],
+        [
+            case(weight=numbers(4, 2), indices=np.array([2, 0, 2])),
+            case(weight=numbers(3, 2), indices=np.array([[1, 1], [1, 0]])),
+            case(weight=numbers(3, 2), indices=np.array(1)),
+            case(weight=numbers(3, 2), indices=np.zeros((2, 0), np.int32)),
+            case(weight=numbers(3, 0), indices=np.array([2, 1])),
+        ],
+        call="embedding(indices, {inputs})",
+    ),
+    Op(
         "functional.linear",
         F.linear,
         lambda x, weight, bias=0.0: np.einsum("...i,oi->...o", x, weight) + bias,
@@ -842,6 +855,13 @@ def of_rows(module: nn.Module, same_as: Callable[..., Tensor]) -> Case:
 
 
 LAYERS = [
+    layer(
+        case(
+            module=nn.Embedding(3, 2, rng=np.random.default_rng(0)),
+            same_as=lambda weight, indices: F.embedding(indices, weight),
+            indices=np.array([[2, 0], [2, 1]]),
+        ),
+    ),
     layer(
         case(
             module=nn.Linear(3, 2, rng=np.random.default_rng(0)),

@@ -28,6 +28,7 @@ for _family in FAMILIES:
 SPECIAL: dict[str, Callable[..., Tensor]] = {
     "concatenate": lambda *xs, **options: minidl.concatenate(xs, **options),
     "einsum": lambda *xs, subscripts: minidl.einsum(subscripts, *xs),
+    "embedding": lambda weight, **options: F.embedding(weight=weight, **options),
     "stack": lambda *xs, **options: minidl.stack(xs, **options),
     "where": lambda *xs, condition: minidl.where(condition, *xs),
 }

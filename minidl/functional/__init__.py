@@ -12,6 +12,7 @@ from minidl.functional.activation import (
     softplus,
 )
 from minidl.functional.convolution import conv1d, conv2d, conv_transpose2d
+from minidl.functional.embedding import embedding
 from minidl.functional.linear import dropout, linear
 from minidl.functional.loss import (
     binary_cross_entropy_with_logits,
@@ -31,6 +32,7 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "elu",
+    "embedding",
     "gelu",
     "global_avg_pool2d",
     "l1_loss",

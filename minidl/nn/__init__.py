@@ -15,6 +15,7 @@ from minidl.nn.activation import (
 )
 from minidl.nn.containers import ModuleList, Sequential
 from minidl.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
+from minidl.nn.embedding import Embedding
 from minidl.nn.linear import Dropout, Flatten, Linear
 from minidl.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
 from minidl.nn.module import Buffer, Module, Parameter, observe
@@ -31,6 +32,7 @@ __all__ = [
     "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
+    "Embedding",
     "Flatten",
     "GlobalAvgPool",
     "L1Loss",

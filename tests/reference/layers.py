@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .case import Case
 
 
@@ -52,6 +54,13 @@ def _along_an_axis() -> list[Case]:
     return cases
 
 
+def _embedding() -> list[Case]:
+    words = {"indices": np.array([[3, 0, 3], [1, 3, 0]])}
+    cases = [Case("embedding", [(4, 3)], {}, words, second=True)]
+    cases += [Case("embedding", [(4, 3)], {"padding_idx": i}, words) for i in (0, 3, -1)]
+    return [*cases, Case("embedding", [(4, 3)], {}, {"indices": np.array(2)})]
+
+
 def _linear() -> list[Case]:
     grid = [
         [(4, 3), (2, 3), (2,)],
@@ -67,4 +76,4 @@ def _linear() -> list[Case]:
 
 
 ACTIVATION = _element_by_element() + _along_an_axis()
-LINEAR = _linear()
+LINEAR = _linear() + _embedding()

@@ -52,6 +52,7 @@ SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "concatenate": lambda *xs, dim=0: torch.cat(xs, dim),
     "copy": torch.clone,
     "einsum": lambda *xs, subscripts: torch.einsum(subscripts, *xs),
+    "embedding": lambda weight, indices, **options: F.embedding(indices, weight, **options),
     "expand_dims": _insert,
     "global_avg_pool2d": lambda x, keepdim=False: (
         F.adaptive_avg_pool2d(x, 1) if keepdim else F.adaptive_avg_pool2d(x, 1).flatten(1)
