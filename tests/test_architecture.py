@@ -49,7 +49,7 @@ READING_PATH = [
     "minidl/functional/pooling.py",
     "minidl/backends/windows.py",
     "minidl/backends/base.py",
-    "minidl/backends/numpy_backend.py",
+    "minidl/backends/convolution.py",
     "minidl/nn/module.py",
     "minidl/nn/convolution.py",
     "chapters/ch06_cifar10_cnn.py",

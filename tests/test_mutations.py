@@ -23,6 +23,7 @@ import pytest
 import minidl
 from minidl import Tensor, autograd, gradcheck, nn
 from minidl import functional as F
+from minidl.backends import convolution as kernels
 from minidl.backends.base import Backend
 from minidl.backends.numpy_backend import NumpyBackend
 from minidl.backends.windows import Windows
@@ -342,8 +343,8 @@ MUTATIONS = [
     ),
     Mutation(
         "input gradient: groups exchanged",
-        convolution,
-        "_transpose_convolve",
+        kernels,
+        "transpose_convolve",
         "split.transpose(1, 2, 0, 3)",
         "split.transpose(1, 2, 0, 3)[:, :, ::-1]",
         "conv2d groups",
@@ -351,8 +352,8 @@ MUTATIONS = [
     ),
     Mutation(
         "input gradient: channels of a group exchanged",
-        convolution,
-        "_transpose_convolve",
+        kernels,
+        "transpose_convolve",
         "split.transpose(1, 2, 0, 3)",
         "split.transpose(1, 2, 0, 3)[..., ::-1]",
         "conv2d groups",
@@ -360,8 +361,8 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: kernel transposed",
-        convolution,
-        "_weight_gradient",
+        kernels,
+        "weight_gradient",
         "split.transpose(0, 3, 1, 2)",
         "split.transpose(0, 3, 2, 1)",
         "conv2d square",
@@ -370,8 +371,8 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: kernel that is not square transposed",
-        convolution,
-        "_weight_gradient",
+        kernels,
+        "weight_gradient",
         "split.transpose(0, 3, 1, 2)",
         "split.transpose(0, 3, 2, 1)",
         "conv2d",
@@ -379,17 +380,17 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: taps taken for channels",
-        convolution,
-        "_weight_gradient",
-        "windows.k_h, windows.k_w, channels // groups)\n    weight = split.transpose(0, 3, 1, 2)",
-        "channels // groups, windows.k_h, windows.k_w)\n    weight = split",
+        kernels,
+        "weight_gradient",
+        "windows.k_h, windows.k_w, channels // groups)\n    return split.transpose(0, 3, 1, 2)",
+        "channels // groups, windows.k_h, windows.k_w)\n    return split",
         "conv2d square",
         "weight",
     ),
     Mutation(
         "weight gradient: mean over the batch in place of the sum",
-        convolution,
-        "_weight_gradient",
+        kernels,
+        "weight_gradient",
         ".copy()",
         ".copy() / n",
         "conv2d",
@@ -398,8 +399,8 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: of the first image only",
-        convolution,
-        "_weight_gradient",
+        kernels,
+        "weight_gradient",
         "pixels = _pixels(",
         "part = slice(0, 1); pixels = _pixels(",
         "conv2d",

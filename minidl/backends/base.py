@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from minidl.backends import convolution
 from minidl.backends.windows import Windows
 
 Array: TypeAlias = Any
@@ -76,6 +77,26 @@ class Backend:
     def matmul(self, a: Array, b: Array) -> Array:
         """Multiply matrices, in stacks over leading axes, of two or more axes each."""
         return self.xp.matmul(a, b)
+
+    # Convolution ------------------------------------------------------------------------------
+
+    def convolve(
+        self, images: Array, weight: Array, bias: Array | None, windows: Windows, groups: int
+    ) -> Array:
+        """Convolve `(n, c, h, w)` with `(d, c/g, k_h, k_w)`, add `(d,)`: `(n, d, out_h, out_w)`."""
+        return convolution.convolve(self, images, weight, bias, windows, groups)
+
+    def transpose_convolve(
+        self, gradient: Array, weight: Array, windows: Windows, groups: int
+    ) -> Array:
+        """Return the gradient of `convolve` by its images, given that of its output."""
+        return convolution.transpose_convolve(self, gradient, weight, windows, groups)
+
+    def weight_gradient(
+        self, images: Array, gradient: Array, windows: Windows, groups: int
+    ) -> Array:
+        """Return the gradient of `convolve` by its weight, given that of its output."""
+        return convolution.weight_gradient(self, images, gradient, windows, groups)
 
     # Images -----------------------------------------------------------------------------------
 

@@ -17,18 +17,16 @@ Each of these three is linear in each of its inputs, and the gradients of each a
 That is why `_convolve`, `_transpose_convolve` and `_weight_gradient`, defined in terms of each
 other, can be differentiated any number of times.
 
-The batch is worked through in slices chosen by the backend, so that `columns`, k_h * k_w times
-as large as the images, need never exist as a whole.
+How the backend computes them is its own matter: `backends/convolution.py` has the form above.
 
 Source: for the geometry, V. Dumoulin and F. Visin, A guide to convolution arithmetic for deep
-learning (2016); for columns, K. Chellapilla et al., High Performance Convolutional Neural Networks
-for Document Processing (2006).
+learning (2016).
 """
 
 from __future__ import annotations
 
 from minidl.autograd import Gradients
-from minidl.backends import Array, Windows
+from minidl.backends import Windows
 from minidl.functional.geometry import (
     Pair,
     check_channels,
@@ -185,18 +183,8 @@ def _convolve(
             gradient.sum(2).sum(2).sum(0) if bias is not None and bias.requires_grad else None,
         )
 
-    backend, n, d = x.backend, x.shape[0], weight.shape[0]
-    matrix = _as_matrix(weight.data, groups)
-    out = backend.empty_images((n, d, windows.out_h, windows.out_w), x.dtype)
-
-    def work(part: slice) -> None:
-        columns = _columns(x, part, windows, groups)
-        product = _pixels(out[part], groups)  # a view of out, which is channels-last
-        backend.xp.matmul(columns, matrix, out=product)
-        if bias is not None:
-            product += bias.data.reshape(groups, 1, d // groups)
-
-    backend.over_batch(n, _column_bytes(x.shape[1], windows, x), work)
+    offset = None if bias is None else bias.data
+    out = x.backend.convolve(x.data, weight.data, offset, windows, groups)
     return record("conv2d", out, (x, weight, bias), backward)
 
 
@@ -207,20 +195,8 @@ def _transpose_convolve(gradient: Tensor, weight: Tensor, windows: Windows, grou
             _weight_gradient(outer, gradient, windows, groups) if weight.requires_grad else None,
         )
 
-    backend, n, channels = gradient.backend, gradient.shape[0], weight.shape[1] * groups
-    matrix = _as_matrix(weight.data, groups).swapaxes(1, 2)  # (groups, d/g, taps·c/g)
-    out = backend.empty_images((n, channels, windows.in_h, windows.in_w), gradient.dtype)
-    taps = windows.k_h * windows.k_w
-
-    def work(part: slice) -> None:
-        columns = _pixels(gradient.data[part], groups) @ matrix  # (groups, m, taps·c/g)
-        split = columns.reshape(groups, columns.shape[1], taps, channels // groups)
-        rows = split.transpose(1, 2, 0, 3)  # (m, taps, groups, c/g)
-        shape = (part.stop - part.start, windows.out_h, windows.out_w, taps, channels)
-        out[part] = backend.scatter_windows(rows.reshape(shape), windows)
-
-    backend.over_batch(n, _column_bytes(channels, windows, gradient), work)
-    return record("conv_transpose2d", out, (gradient, weight), backward)
+    images = gradient.backend.transpose_convolve(gradient.data, weight.data, windows, groups)
+    return record("conv_transpose2d", images, (gradient, weight), backward)
 
 
 def _weight_gradient(x: Tensor, gradient: Tensor, windows: Windows, groups: int) -> Tensor:
@@ -230,47 +206,5 @@ def _weight_gradient(x: Tensor, gradient: Tensor, windows: Windows, groups: int)
             _convolve(x, outer, None, windows, groups) if gradient.requires_grad else None,
         )
 
-    def work(part: slice) -> Array:
-        # Not columns.T @ pixels: CuPy copies what is transposed in a stack, and pixels are fewer.
-        pixels = _pixels(gradient.data[part], groups).swapaxes(1, 2)
-        return pixels @ _columns(x, part, windows, groups)  # (groups, d/g, taps·c/g)
-
-    n, channels = x.shape[:2]
-    total = x.backend.sum_over_batch(n, _column_bytes(channels, windows, x), work)
-    split = total.reshape(gradient.shape[1], windows.k_h, windows.k_w, channels // groups)
-    weight = split.transpose(0, 3, 1, 2).copy()
+    weight = x.backend.weight_gradient(x.data, gradient.data, windows, groups)
     return record("conv2d_weight_gradient", weight, (x, gradient), backward)
-
-
-# Images and weights as matrices, one for each group -------------------------------------------
-
-
-def _columns(x: Tensor, part: slice, windows: Windows, groups: int) -> Array:
-    """Return the windows of a slice of the batch: `(groups, windows, taps * c/g)`."""
-    return _by_group(x.backend.gather_windows(x.data[part], windows), groups)
-
-
-def _pixels(images: Array, groups: int) -> Array:
-    """Return pixels as windows of one tap, `(groups, pixels, c/g)`: a view if channels-last."""
-    return _by_group(images.transpose(0, 2, 3, 1)[:, :, :, None], groups)
-
-
-def _by_group(windows: Array, groups: int) -> Array:
-    """Turn `(n, out_h, out_w, taps, c)` into a matrix per group: `(groups, m, taps * c/g)`."""
-    n, out_h, out_w, taps, c = windows.shape
-    m, channels = n * out_h * out_w, c // groups
-    split = windows.reshape(m, taps, groups, channels)
-    return split.transpose(2, 0, 1, 3).reshape(groups, m, taps * channels)
-
-
-def _as_matrix(weight: Array, groups: int) -> Array:
-    """Return weights `(d, c/g, k_h, k_w)` as a matrix per group: `(groups, taps * c/g, d/g)`."""
-    d, channels, k_h, k_w = weight.shape
-    split = weight.reshape(groups, d // groups, channels, k_h * k_w)
-    return split.transpose(0, 3, 2, 1).reshape(groups, k_h * k_w * channels, d // groups)
-
-
-def _column_bytes(channels: int, windows: Windows, x: Tensor) -> int:
-    """Return the size of one image's columns."""
-    taps = windows.k_h * windows.k_w
-    return windows.out_h * windows.out_w * taps * channels * int(x.dtype.itemsize)

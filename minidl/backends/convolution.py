@@ -1,0 +1,115 @@
+"""Convolution and its two gradients as matrix products of columns: what they mean, on any backend.
+
+`columns` (its usual name) holds a window's pixels in each row; with the weights as a matrix too,
+convolution is `columns @ matrix`. The batch is worked through in slices chosen by the backend, so
+that columns, `k_h * k_w` times as large as the images, need never exist as a whole.
+
+Source: K. Chellapilla et al., High Performance Convolutional Neural Networks for Document
+Processing (2006).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from minidl.backends.windows import Windows
+
+if TYPE_CHECKING:
+    from minidl.backends.base import Backend
+
+Array: TypeAlias = Any
+
+
+def convolve(
+    backend: Backend,
+    images: Array,
+    weight: Array,
+    bias: Array | None,
+    windows: Windows,
+    groups: int,
+) -> Array:
+    """Multiply every window of `(n, c, h, w)` images with weights `(d, c/g, k_h, k_w)`."""
+    n, d = images.shape[0], weight.shape[0]
+    matrix = _as_matrix(weight, groups)
+    out = backend.empty_images((n, d, windows.out_h, windows.out_w), images.dtype)
+
+    def work(part: slice) -> None:
+        columns = _columns(backend, images[part], windows, groups)
+        product = _pixels(out[part], groups)  # a view of out, which is channels-last
+        backend.xp.matmul(columns, matrix, out=product)
+        if bias is not None:
+            product += bias.reshape(groups, 1, d // groups)
+
+    backend.over_batch(n, _column_bytes(images.shape[1], windows, images), work)
+    return out
+
+
+def transpose_convolve(
+    backend: Backend, gradient: Array, weight: Array, windows: Windows, groups: int
+) -> Array:
+    """Add every output pixel's gradient, times the weights, back to its window."""
+    n, channels = gradient.shape[0], weight.shape[1] * groups
+    matrix = _as_matrix(weight, groups).swapaxes(1, 2)  # (groups, d/g, taps·c/g)
+    images = backend.empty_images((n, channels, windows.in_h, windows.in_w), gradient.dtype)
+    taps = windows.k_h * windows.k_w
+
+    def work(part: slice) -> None:
+        columns = _pixels(gradient[part], groups) @ matrix  # (groups, m, taps·c/g)
+        split = columns.reshape(groups, columns.shape[1], taps, channels // groups)
+        rows = split.transpose(1, 2, 0, 3)  # (m, taps, groups, c/g)
+        shape = (part.stop - part.start, windows.out_h, windows.out_w, taps, channels)
+        images[part] = backend.scatter_windows(rows.reshape(shape), windows)
+
+    backend.over_batch(n, _column_bytes(channels, windows, gradient), work)
+    return images
+
+
+def weight_gradient(
+    backend: Backend, images: Array, gradient: Array, windows: Windows, groups: int
+) -> Array:
+    """Sum, over all windows, their pixels times the gradient of the output they gave."""
+
+    def work(part: slice) -> Array:
+        # Not columns.T @ pixels: CuPy copies what is transposed in a stack, and pixels are fewer.
+        pixels = _pixels(gradient[part], groups).swapaxes(1, 2)
+        columns = _columns(backend, images[part], windows, groups)
+        return pixels @ columns  # (groups, d/g, taps·c/g)
+
+    n, channels = images.shape[:2]
+    total = backend.sum_over_batch(n, _column_bytes(channels, windows, images), work)
+    split = total.reshape(gradient.shape[1], windows.k_h, windows.k_w, channels // groups)
+    return split.transpose(0, 3, 1, 2).copy()
+
+
+# Images and weights as matrices, one for each group -------------------------------------------
+
+
+def _columns(backend: Backend, images: Array, windows: Windows, groups: int) -> Array:
+    """Return the windows of images: `(groups, windows, taps * c/g)`."""
+    return _by_group(backend.gather_windows(images, windows), groups)
+
+
+def _pixels(images: Array, groups: int) -> Array:
+    """Return pixels as windows of one tap, `(groups, pixels, c/g)`: a view if channels-last."""
+    return _by_group(images.transpose(0, 2, 3, 1)[:, :, :, None], groups)
+
+
+def _by_group(windows: Array, groups: int) -> Array:
+    """Turn `(n, out_h, out_w, taps, c)` into a matrix per group: `(groups, m, taps * c/g)`."""
+    n, out_h, out_w, taps, c = windows.shape
+    m, channels = n * out_h * out_w, c // groups
+    split = windows.reshape(m, taps, groups, channels)
+    return split.transpose(2, 0, 1, 3).reshape(groups, m, taps * channels)
+
+
+def _as_matrix(weight: Array, groups: int) -> Array:
+    """Return weights `(d, c/g, k_h, k_w)` as a matrix per group: `(groups, taps * c/g, d/g)`."""
+    d, channels, k_h, k_w = weight.shape
+    split = weight.reshape(groups, d // groups, channels, k_h * k_w)
+    return split.transpose(0, 3, 2, 1).reshape(groups, k_h * k_w * channels, d // groups)
+
+
+def _column_bytes(channels: int, windows: Windows, images: Array) -> int:
+    """Return the size of one image's columns."""
+    taps = windows.k_h * windows.k_w
+    return windows.out_h * windows.out_w * taps * channels * int(images.dtype.itemsize)
