@@ -14,6 +14,7 @@ from minidl.autograd import Found, Node, set_watcher
 from minidl.backends import Array
 from minidl.tensor import Tensor
 
+_NO_LINE = "  (run forward under detect_anomaly too, to learn the line)"
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -23,8 +24,8 @@ def detect_anomaly(allow_inf: bool = False) -> Iterator[None]:
 
     The error names the operation, the line of your code that asked for it, where in the result the
     bad number stands, and what the inputs held there. Run the forward pass inside the `with` block
-    too: a gradient is traced to the line where its operation ran. Every result is looked at, so
-    this is for finding faults, not for training.
+    too: a gradient is traced to the line where its operation ran. Every result that this thread
+    computes is looked at, so this is for finding faults, not for training.
 
     Args:
         allow_inf: let infinities pass, such as those of a mask before a softmax; stop at NaN only.
@@ -72,19 +73,29 @@ class _NumberCheck:
             f"{_values_at(bad, result, inputs)}\n{line}"
         )
 
-    def differentiated(self, node: Node, gradient: Tensor, found: Found) -> None:
-        """Look at the gradients that a rule returned."""
-        for x, dx in found:
-            bad = self._find(dx)
-            if bad is None:
-                continue
-            place = next(i for i, other in enumerate(node.inputs) if other is x)
-            given = "" if self._find(gradient) is None else ", as had the one that arrived there"
-            line = node.line or "  (run forward under detect_anomaly too, to learn the line)"
+    def arrived(self, tensor: Tensor, gradient: Tensor) -> None:
+        """Look at a tensor's gradient, added up from those that rules returned."""
+        bad = self._find(gradient)
+        if bad is not None:
+            node = tensor.node
+            whose = "of a leaf" if node is None else f"of the result of {node.op!r}"
+            line = "" if node is None else f"\n{node.line or _NO_LINE}"
             raise FloatingPointError(
-                f"the gradient of {node.op!r} for input {place} has {self._words(dx, bad)}{given}"
-                f"{_values_at(bad, dx, node.inputs)}\n{line}"
+                f"the gradient {whose} has {self._words(gradient, bad)}, though no rule made it: "
+                f"backward was given it, a hook made it, or it is too large a sum{line}"
             )
+
+    def differentiated(self, node: Node, found: Found) -> None:
+        """Look at the gradients that a rule returned."""
+        places = iter(enumerate(node.inputs))
+        for x, dx in found:
+            place = next(i for i, other in places if other is x)
+            bad = self._find(dx)
+            if bad is not None:
+                raise FloatingPointError(
+                    f"the gradient of {node.op!r} for input {place} has {self._words(dx, bad)}"
+                    f"{_values_at(bad, dx, node.inputs)}\n{node.line or _NO_LINE}"
+                )
 
     def _find(self, x: Tensor) -> Array | None:
         """Return where the bad numbers of a tensor are, as NumPy bools; None if there are none."""

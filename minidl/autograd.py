@@ -38,13 +38,17 @@ class Watcher(Protocol):
     def made(self, op: str, result: Tensor, inputs: Sequence[Tensor | None]) -> None:
         """Look at the result of an operation."""
 
-    def differentiated(self, node: Node, gradient: Tensor, found: Found) -> None:
+    def arrived(self, tensor: Tensor, gradient: Tensor) -> None:
+        """Look at a tensor's complete gradient, added up."""
+
+    def differentiated(self, node: Node, found: Found) -> None:
         """Look at what a rule made of the gradient of its output."""
 
 
 class _State(threading.local):
     recording = True
     watcher: Watcher | None = None
+    line = ""  # of the user's code whose gradient is being computed
 
 
 _state = _State()
@@ -114,7 +118,7 @@ class Node:
         output_version: int,
     ) -> None:
         self.op = op
-        self.line = ""
+        self.line = _state.line
         self.inputs = tuple(inputs)
         self.rule: Rule | None = rule
         self.takes_output = takes_output
@@ -223,6 +227,8 @@ def backward(
         for tensor, gradient in propagate(outputs, gradients, retain_graph, create_graph, watcher):
             if tensor.is_leaf or tensor.retains_grad:
                 tensor.grad = gradient.copy() if tensor.grad is None else tensor.grad + gradient
+                if watcher is not None:
+                    watcher.arrived(tensor, tensor.grad)
 
 
 def propagate(
@@ -231,32 +237,55 @@ def propagate(
     retain_graph: bool | None,
     create_graph: bool,
     watcher: Watcher | None,
+    wanted: Sequence[Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield every tensor that needs a gradient with its complete gradient, outputs first.
 
-    The caller decides, around it, whether to record, and that nothing watches but `watcher`: what
-    rules compute are not the user's operations.
+    With `wanted`, go only where it leads to one of these. The caller decides, around it, whether to
+    record, and that nothing watches but `watcher`: what rules compute are not the user's
+    operations.
     """
     retain = create_graph if retain_graph is None else retain_graph
+    order = _inputs_first(outputs)
+    needed = _leading_to(wanted, order)
     arrived: dict[int, Tensor] = {}
     for output, gradient in zip(outputs, gradients, strict=True):
         _accumulate(arrived, output, gradient)
-    order = _inputs_first(outputs)
     while order:
         tensor = order.pop()  # popped, not iterated over: what was used is freed on the way
-        if id(tensor) not in arrived:
+        if id(tensor) not in needed or id(tensor) not in arrived:
             continue
         gradient = tensor.hooked(arrived.pop(id(tensor)))
+        if watcher is not None:
+            watcher.arrived(tensor, gradient)
         yield tensor, gradient
         node = tensor.node
-        if node is not None:
+        if node is None or not (node.rule is None or any(id(x) in needed for x in node.inputs)):
+            continue
+        _state.line = node.line
+        try:
             found = node.gradients(gradient, tensor)
-            if watcher is not None:
-                watcher.differentiated(node, gradient, found)
-            for x, dx in found:
+        finally:
+            _state.line = ""
+        if watcher is not None:
+            watcher.differentiated(node, found)
+        for x, dx in found:
+            if id(x) in needed:
                 _accumulate(arrived, x, dx)
-            if not retain:
-                node.release()
+        if not retain:
+            node.release()
+
+
+def _leading_to(wanted: Sequence[Tensor] | None, order: Sequence[Tensor]) -> set[int]:
+    """Return the ids of the tensors, of those in order, that were computed from a wanted one."""
+    if wanted is None:
+        return {id(tensor) for tensor in order}
+    needed = {id(tensor) for tensor in wanted}
+    for tensor in order:
+        node = tensor.node
+        if node is not None and (node.rule is None or any(id(x) in needed for x in node.inputs)):
+            needed.add(id(tensor))
+    return needed
 
 
 def _accumulate(arrived: dict[int, Tensor], tensor: Tensor, gradient: Tensor) -> None:

@@ -32,13 +32,14 @@ def grad(
         gradients: weights of the outputs, each of its output's shape; ones where not given.
         create_graph: record the computation, so that the results can be differentiated again.
         retain_graph: keep the graph for another backward; `create_graph` where not given.
-        materialize_grads: give zeros for an input that was not used, instead of raising.
+        materialize_grads: give zeros for an input that requires a gradient but was not used,
+            instead of raising.
 
     Returns:
         One tensor per input, of its shape and dtype.
 
     Raises:
-        ValueError: an input was not used to compute the outputs.
+        ValueError: an input was not used to compute the outputs, or requires no gradient.
         RuntimeError: as for `backward`; every output must require a gradient.
 
     Example:
@@ -52,19 +53,16 @@ def grad(
     starts = [None] * len(outputs) if gradients is None else _listed("grad", gradients)
     if len(starts) != len(outputs):
         raise ValueError(f"grad: got {len(starts)} gradients for {len(outputs)} outputs")
-    pairs = [
-        (output, output.seed_gradient(start))
-        for output, start in zip(outputs, starts, strict=True)
-        if output.requires_grad or not materialize_grads
-    ]
+    seeds = [output.seed_gradient(start) for output, start in zip(outputs, starts, strict=True)]
     wanted, found = {id(x) for x in inputs}, {}
     with set_recording(create_graph), set_watcher(None) as watcher:
-        ends, seeds = [output for output, _ in pairs], [seed for _, seed in pairs]
-        for tensor, gradient in propagate(ends, seeds, retain_graph, create_graph, watcher):
+        for tensor, gradient in propagate(
+            outputs, seeds, retain_graph, create_graph, watcher, inputs
+        ):
             if id(tensor) in wanted:
                 found[id(tensor)] = gradient.copy()
     for place, x in enumerate(inputs):
-        if id(x) not in found and not materialize_grads:
+        if id(x) not in found and not (materialize_grads and x.requires_grad):
             raise ValueError(
                 f"grad: input {place}, of shape {x.shape}, was not used to compute the outputs"
                 + ("" if x.requires_grad else "; it does not require a gradient")
@@ -106,8 +104,14 @@ def hvp(
         >>> hvp((x**3).sum(), x, minidl.ones(2))
         Tensor([ 6., 12.], dtype=float32)
     """
-    slopes, vectors = _slopes("hvp", output, inputs), _listed("hvp", vectors)
-    products = grad(slopes, inputs, vectors, retain_graph=True, materialize_grads=True)
+    listed, factors = _listed("hvp", inputs), _listed("hvp", vectors)
+    if [v.shape for v in factors] != [x.shape for x in listed]:
+        shapes = [v.shape for v in factors], [x.shape for x in listed]
+        raise ValueError(
+            f"hvp: got vectors of shapes {shapes[0]}, wants those of inputs {shapes[1]}"
+        )
+    slopes = _slopes("hvp", output, listed)
+    products = grad(slopes, listed, factors, retain_graph=True, materialize_grads=True)
     return products[0] if isinstance(inputs, Tensor) else products
 
 
@@ -192,15 +196,21 @@ def hessian(output: Tensor, inputs: Tensor | Sequence[Tensor]) -> Tensor | list[
         Tensor([[12.,  3.],
                 [ 3.,  0.]], dtype=float32)
     """
-    slopes = _slopes("hessian", output, inputs)
-    rows = [jacobian(slope, _listed("hessian", inputs)) for slope in slopes]
+    listed = _listed("hessian", inputs)
+    rows = [jacobian(slope, listed) for slope in _slopes("hessian", output, listed)]
     return rows[0][0] if isinstance(inputs, Tensor) else rows
 
 
-def _slopes(who: str, output: Tensor, inputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """Return gradients that can be differentiated again."""
-    outputs, inputs = _listed(who, output), _listed(who, inputs)
-    return grad(outputs, inputs, create_graph=True, materialize_grads=True)
+def _slopes(who: str, output: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """Return gradients that can be differentiated again; of a linear function, constants."""
+    outputs = _listed(who, output)
+    if len(outputs) != 1 or outputs[0].size != 1:
+        shapes = [x.shape for x in outputs]
+        raise ValueError(
+            f"{who}: got outputs of shapes {shapes}, wants one that is a single number"
+        )
+    slopes = grad(outputs, inputs, create_graph=True, materialize_grads=True)
+    return [g if g.requires_grad else g.requires_grad_() for g in slopes]
 
 
 def _listed(who: str, tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -210,5 +220,6 @@ def _listed(who: str, tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
     for x in listed:
         if not isinstance(x, Tensor):
             hint = ", not the function that computes them" if callable(x) else ""
-            raise TypeError(f"{who}: got a {type(x).__name__}, wants tensors{hint}")
+            kind = type(tensors if hasattr(tensors, "dtype") else x).__name__
+            raise TypeError(f"{who}: got a {kind}, wants tensors{hint}")
     return listed

@@ -243,8 +243,9 @@ class TensorBase:
         """Have `backward` call `function(gradient)` with this tensor's complete gradient.
 
         It is called before the gradient is kept in `.grad` or goes on to what this tensor was
-        computed from. It may return another gradient to put in its place. Hooks run in the order
-        they were registered, each on what the one before it left.
+        computed from. It may return another gradient to put in its place, but not write to this
+        one. Hooks run in the order they were registered, each on what the one before it left; a
+        copy of the tensor has none.
 
         Args:
             function: takes the gradient, of this tensor's shape and dtype; returns one, or None.
@@ -282,7 +283,13 @@ class TensorBase:
     def hooked(self, gradient: Tensor) -> Tensor:
         """Return what this tensor's hooks make of its gradient."""
         for hook in self.hooks:
-            changed = hook.function(gradient)
+            given = gradient.copy()  # other tensors may be given the same gradient
+            changed = hook.function(given)
+            if given.version.count:
+                raise RuntimeError(
+                    "Tensor.register_hook: the function changed the gradient in place, which would "
+                    "change it for nobody; return a new one"
+                )
             if changed is not None:
                 self._check_gradient("Tensor.register_hook: the function's result", changed)
                 gradient = changed

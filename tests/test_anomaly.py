@@ -83,15 +83,48 @@ def test_numbers_that_came_with_the_data_are_told_from_those_that_were_made():
         leaf(1.0, 2.0).to(dtype=np.float32) * pictures
 
 
-def test_an_infinite_gradient_to_start_from_is_told_apart():
+def test_a_gradient_that_no_rule_made_is_told_apart():
     x = leaf(1.0)
+    message = (
+        "the gradient of the result of 'mul' has 1 inf .*, though no rule made it: backward was"
+    )
+    with minidl.detect_anomaly(), pytest.raises(FloatingPointError, match=message):
+        (x * 2).backward(x.data * np.inf)
     with (
         minidl.detect_anomaly(),
-        pytest.raises(
-            FloatingPointError, match=r"'mul' for input 0 .*, as had the one that arrived"
-        ),
+        x.register_hook(lambda gradient: gradient * np.nan),
+        pytest.raises(FloatingPointError, match=r"the gradient of a leaf has 1 NaN .*a hook"),
     ):
-        (x * 2).backward(Tensor([np.inf], np.float64))
+        (x * 2).backward()
+    with minidl.detect_anomaly():
+        for size in (1e308, 0.9e308):
+            y = (x * size).sum()
+            if size == 1e308:
+                y.backward()
+        with pytest.raises(FloatingPointError, match=r"the gradient of a leaf has 1 inf .*sum"):
+            y.backward()
+
+
+def test_gradients_of_gradients_are_traced_to_the_line_of_the_operation():
+    x = leaf(0.0, 1.0)
+    with minidl.detect_anomaly():
+        y = x**1.5  # a bend at zero
+        (slope,) = minidl.grad(y.sum(), x, create_graph=True)
+        with pytest.raises(FloatingPointError) as caught:
+            minidl.grad(slope.sum(), x)
+    assert f"line {line_of('a bend at zero')}, in" in str(caught.value)
+
+
+def test_an_input_used_twice_is_told_by_its_place():
+    def first_times(x, y):
+        return record("twice", x.data * y.data, (x, y), lambda g: (g * y, g / 0))
+
+    x = leaf(2.0)
+    with (
+        minidl.detect_anomaly(),
+        pytest.raises(FloatingPointError, match="'twice' for input 1 has"),
+    ):
+        first_times(x, x).backward()
 
 
 def test_infinities_may_be_allowed_but_not_nan():

@@ -579,6 +579,25 @@ def test_a_hook_that_would_never_be_called_is_refused():
         leaf(1.0).register_hook(3)
 
 
+def test_a_hook_cannot_write_to_a_gradient_that_others_are_given():
+    a, b = leaf(1.0, 2.0), leaf(1.0, 2.0)
+
+    def cleared(gradient):
+        with gradient.mutable() as array:
+            array *= 0
+
+    with a.register_hook(cleared), pytest.raises(RuntimeError, match="changed the gradient in pla"):
+        ((a + b) * 2).backward(Tensor([1.0, 1.0], np.float64))
+    kept = []
+    a.register_hook(kept.append)
+    seed = Tensor([1.0, 1.0], np.float64)
+    (a + b).backward(seed)
+    with kept[0].mutable() as array:
+        array[...] = 100
+    assert seed.numpy().tolist() == [1, 1]
+    assert a.grad.numpy().tolist() == [1, 1]
+
+
 @pytest.mark.usefixtures("no_collector")
 def test_a_handle_keeps_no_tensor_alive():
     y = leaf(1.0) * 2

@@ -10,6 +10,7 @@ import pytest
 import minidl
 from minidl import Tensor, models, nn
 from minidl import functional as F
+from minidl.tensor import record
 
 
 def leaf(*values, dtype=np.float64, device="cpu"):
@@ -94,8 +95,32 @@ def test_grad_gives_zeros_for_what_was_not_used_if_asked_to():
     x, unused = leaf(1.0), leaf([1.0, 2.0], [3.0, 4.0])
     found = minidl.grad((x * 2).sum(), [x, unused], materialize_grads=True)
     assert [g.numpy().tolist() for g in found] == [[2], [[0, 0], [0, 0]]]
-    (zero,) = minidl.grad(Tensor(1.0), unused, materialize_grads=True)
-    assert zero.numpy().tolist() == [[0, 0], [0, 0]]
+
+
+def test_what_requires_no_gradient_is_refused_though_zeros_were_asked_for():
+    x, fixed = leaf(1.0), Tensor([1.0], np.float64)
+    with pytest.raises(ValueError, match=r"input 0, .* does not require a gradient"):
+        minidl.grad((x * fixed).sum(), fixed, materialize_grads=True)
+    with pytest.raises(RuntimeError, match="not computed from any tensor that requires a gradient"):
+        minidl.grad(fixed.sum(), x, materialize_grads=True)
+    for derive in (minidl.hessian, minidl.jacobian, lambda y, z: minidl.hvp(y, z, z)):
+        with pytest.raises(ValueError, match=r"input 0, .* does not require a gradient"):
+            derive((x * fixed**3).sum(), fixed)
+
+
+def test_grad_goes_only_where_it_leads_to_what_was_asked_for():
+    x, w = leaf(2.0), leaf(3.0)
+    seen = []
+    w.register_hook(lambda gradient: seen.append("w"))
+
+    def watched(t):
+        return record("watched", t.data * 1, (t,), lambda g: (seen.append("rule"), (g,))[1])
+
+    y = (watched(w) * x).sum()
+    assert minidl.grad(y, x, retain_graph=True)[0].item() == 3
+    assert seen == []
+    assert minidl.grad(y, w)[0].item() == 2
+    assert seen == ["rule", "w"]
 
 
 def test_grad_refuses_what_is_no_tensor():
@@ -218,10 +243,16 @@ def test_they_leave_no_cycle():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x: minidl.hvp(x * 2, x, x), ValueError, r"output of shape \(2,\), wants a single"),
-        (lambda x: minidl.hessian(x * 2, x), ValueError, r"output of shape \(2,\), wants a single"),
-        (lambda x: minidl.hvp((x * x).sum(), x, x[0]), ValueError, r"gradient of shape \(\)"),
-        (lambda x: minidl.hvp((x * x).sum(), [x], [x, x]), ValueError, "2 gradients for 1"),
+        (lambda x: minidl.hvp(x * 2, x, x), ValueError, r"hvp: got outputs of shapes \[\(2,\)\]"),
+        (lambda x: minidl.hvp((x * 3).sum(), x, x[0]), ValueError, r"hvp: got vectors of shapes"),
+        (lambda x: minidl.hvp((x * x).sum(), x, np.ones(2)), TypeError, "hvp: got a ndarray, want"),
+        (lambda x: minidl.hessian(x * 2, x), ValueError, r"hessian: got outputs of shapes"),
+        (lambda x: minidl.hvp((x * x).sum(), x, x[0]), ValueError, r"hvp: got vectors of shapes"),
+        (
+            lambda x: minidl.hvp((x * x).sum(), [x], [x, x]),
+            ValueError,
+            "hvp: got vectors of shapes",
+        ),
         (lambda x: minidl.hvp(F.relu, x, x), TypeError, "hvp: got a function, wants tensors, not"),
         (lambda x: minidl.hessian(F.relu, x), TypeError, "hessian: got a function, wants tensors"),
         (lambda x: minidl.jacobian(F.relu, x), TypeError, "jacobian: got a function, wants tens"),

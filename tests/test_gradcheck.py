@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -201,13 +202,33 @@ def test_a_step_is_no_gradient_either():
     assert minidl.gradcheck(step, np.array([1.0, 1.5])).checks[0].kinks == ((0,),)
 
 
-def test_a_gradient_that_lies_beside_both_slopes_of_a_kink_is_wrong():
+def test_a_gradient_far_beside_both_slopes_of_a_kink_is_wrong():
     def relu(x):
-        return record("relu", np.maximum(x.data, 0), (x,), lambda g: (g * (1 + (x >= 0)),))
+        return record("relu", np.maximum(x.data, 0), (x,), lambda g: (g * (9.0 * (x >= 0)),))
 
     row, _ = failure(relu, np.array([-1.0, 0.0]))
-    assert row.wrong == 2
-    assert not row.kinks
+    assert (row.wrong, row.worst, row.kinks) == (1, (1,), ())
+
+
+def test_many_kinks_at_once_are_no_failure():
+    """One move switches several ReLUs, whose outputs weigh in with either sign."""
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    x[1] = 0
+    for seed in range(20):
+        w = np.random.default_rng(seed).normal(size=(4, 5))
+        for fast in (False, True):
+            minidl.gradcheck(
+                lambda x, w, b: F.relu(x @ w + b), [x, w, np.zeros(5)], seed=seed, fast=fast
+            )
+            minidl.gradcheck(F.relu, np.zeros(10), seed=seed, fast=fast, order=2)
+            ties = np.random.default_rng(seed).integers(0, 3, (1, 1, 6, 6)).astype(float)
+            minidl.gradcheck(lambda x: F.max_pool2d(x, 2), ties, seed=seed, fast=fast, order=2)
+    black = np.zeros((1, 1, 6, 6))
+    report = minidl.gradcheck(
+        nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        black,
+    )
+    assert report.checks[1].checked == 0
 
 
 def test_a_random_direction_over_a_kink_is_counted():
@@ -350,6 +371,72 @@ def test_another_seed_draws_other_weights(seed):
     assert report.checks[0].analytic in values
 
 
+# What must not hide a mistake
+
+
+def double(x):
+    """Return x; its gradient is twice what it should be."""
+    return record("double", x.data * 1.0, (x,), lambda g: (g * 2,))
+
+
+MASK = np.array([0, -1e9, 0, 0])
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(
+    ("fn", "inputs"),
+    [
+        (lambda x, mask: F.softmax(double(x) + mask), [np.arange(4.0), MASK]),
+        (
+            lambda x, mask: F.softmax(double(x) + mask),
+            [np.arange(4.0), np.where(MASK < 0, -np.inf, 0.0)],
+        ),
+        (lambda x, other: double(x) + 0 * other, [np.ones(3), np.full(3, 1e10)]),
+        (lambda x: double(x) * 1e-12, [np.ones(3)]),
+        (lambda x: double(x) + 1e6, [np.ones(3)]),
+        (lambda x: (x * x, (x, {"state": double(x)})), [np.ones(3)]),
+        (lambda x, others: x + double(others[1]["a"]), [np.ones(3), [0, {"a": np.ones(3)}]]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_gradient_of_twice_the_size_is_found_beside_anything(fn, inputs, fast):
+    row, _ = failure(fn, inputs, fast=fast)
+    assert row.wrong
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e-6, 1.0, 1e6])
+@pytest.mark.parametrize(("offset", "error"), [(0, 1e-6), (1, 1e-6), (1e4, 1e-5), (1e6, 1e-3)])
+def test_small_errors_are_found_in_functions_of_any_size(factor, offset, error):
+    def slope(x, g):
+        return g * (x * 2 * (1 + error))
+
+    row, _ = failure(lambda x: (squares(slope)(x) + offset) * factor, numbers(3, 4))
+    assert row.wrong > 6
+
+
+def test_nested_inputs_are_named_by_their_place():
+    report = minidl.gradcheck(
+        lambda xs, state: minidl.concatenate(xs) * state["scale"],
+        [[np.ones(2), np.ones(3)], {"scale": np.ones(5), "name": "any"}],
+    )
+    assert [c.name for c in report.checks] == ["xs[0]", "xs[1]", "state['scale']"]
+
+
+def test_weights_tied_across_modules_stay_tied():
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    second.weight = first.weight
+    report = minidl.gradcheck(lambda a, b, x: b(a(x)), [first, second, numbers(2, 3)])
+    assert [c.name for c in report.checks] == ["a.weight", "a.bias", "b.bias", "x"]
+
+
+def test_the_error_can_be_pickled():
+    with pytest.raises(GradcheckError) as caught:
+        minidl.gradcheck(double, np.ones(2))
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    assert again.report == caught.value.report
+
+
 # What it refuses
 
 
@@ -363,6 +450,9 @@ def test_another_seed_draws_other_weights(seed):
         (lambda x: x.to(dtype=int), [np.ones(2)], {}, TypeError, "returned Tensor of int64; wants"),
         (lambda x: x.to(dtype="float32"), [np.ones(2)], {}, TypeError, "made float32 of float64"),
         (lambda x: x.log(), [np.zeros(2)], {}, ValueError, "gives NaN or infinity at these inputs"),
+        (3, [np.ones(2)], {}, TypeError, "got a int, wants a function or a module"),
+        (F.relu, [np.ones(2)], {"rtol": -1.0}, ValueError, "got rtol=-1.0, wants a number from"),
+        (F.relu, [np.ones(2)], {"order": True}, ValueError, "got order=True, wants 1 or 2"),
         (F.relu, [np.ones(2)], {"order": 3}, ValueError, "got order=3, wants 1 or 2"),
     ],
 )

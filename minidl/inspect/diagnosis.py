@@ -48,7 +48,7 @@ def _ratio(a: Array, n: Array) -> float | None:
 
 
 def _factor(a: Array, n: Array, sizes: Mapping[int, str]) -> str:
-    r = _ratio(a, n) if a.size > 1 or len(sizes) else None
+    r = _ratio(a, n)
     if r is None:
         return ""
     if np.isclose(r, -1, rtol=CLOSE):
@@ -60,7 +60,8 @@ def _factor(a: Array, n: Array, sizes: Mapping[int, str]) -> str:
         if size > 2 and np.isclose(abs(r), 1 / size, rtol=CLOSE):
             return f"{sign}exactly 1/{size}x: divided twice by N = {size}, {what}?"
     if np.isclose(abs(r), 2, rtol=CLOSE):
-        return f"{sign}exactly 2x: added twice?"
+        mean = f" Or 1/N missing, N = 2, {sizes[2]}?" if 2 in sizes else ""
+        return f"{sign}exactly 2x: added twice?{mean}"
     if np.isclose(abs(r), 0.5, rtol=CLOSE):
         return f"{sign}exactly half: used twice, added once?"
     return f"exactly {r:.6g}x everywhere: a constant factor?"

@@ -23,9 +23,10 @@ Direction: TypeAlias = Array | tuple[int, ...]
 """The index of the one element to move, or how far to move each."""
 
 STEP = 1e-5  # of smaller ones, rounding takes more than it gives
-FINER = tuple(0.25**i for i in range(7))  # parts of it, for where one step does not decide
+FINER = tuple(0.25**i for i in range(10))  # parts of it, for where one step does not decide
 EPS = float(np.finfo(np.float64).eps)
 KINK = 1e-2  # the two sides of a smooth function are closer, relative to their size
+CLEAR = 1e-6  # of a slope: the most that rounding may take of a finer step's for it to count
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Slope:
     Attributes:
         value: the slope.
         agrees: whether the gradient's slope is the same, but for rounding.
-        kink: whether there is none: the two sides differ, and the gradient lies between them.
+        kink: whether there is none: the two sides differ however small the step.
     """
 
     value: float
@@ -44,11 +45,30 @@ class Slope:
 
 
 @dataclass(frozen=True)
+class Sides:
+    """Slopes to the right and to the left, weighted and summed over all outputs.
+
+    Attributes:
+        right: in the direction.
+        left: against it.
+        size: the same without signs: of what the two sums are made.
+        gap: how far the two are apart, output by output, without signs.
+        noise: what rounding may have done to them, by the last digits of what changed.
+    """
+
+    right: float
+    left: float
+    size: float
+    gap: float
+    noise: float
+
+
+@dataclass(frozen=True)
 class Slack:
-    """How far two slopes may differ: a part of the larger one, plus a number."""
+    """How far two slopes may differ: a part of the larger one, or of `floor` if both are less."""
 
     relative: float
-    absolute: float
+    floor: float
 
 
 class WeightedFunction:
@@ -76,12 +96,12 @@ class WeightedFunction:
                 "gradcheck: two calls with the same inputs differ; does the function draw random "
                 "numbers of its own, or keep something from call to call?"
             )
+        # Relative to the outputs' size: a function of tiny numbers is checked as any other.
+        scale = max((float(np.abs(y).max(initial=0)) for y in self.outputs), default=0) or 1.0
         self.weights = [
-            rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1, 1], y.shape) for y in self.outputs
+            rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1, 1], y.shape) / scale
+            for y in self.outputs
         ]
-        top = max(float(np.abs(x.numpy()).max(initial=0)) for x in leaves.values())
-        pairs = zip(self.weights, self.outputs, strict=True)
-        self._size = sum(float(np.linalg.norm(w * np.maximum(np.abs(y), top))) for w, y in pairs)
 
     def _values(self) -> list[Array]:
         with no_grad():
@@ -93,7 +113,7 @@ class WeightedFunction:
             outputs = self._call()
         seeds = [Tensor(w, device=y.device) for w, y in zip(self.weights, outputs, strict=True)]
         leaves = list(self.leaves.values())
-        found = [g.numpy() for g in grad(outputs, leaves, seeds, materialize_grads=True)]
+        found = [g.numpy() for g in _gradients(outputs, leaves, seeds)]
         if not all(np.array_equal(s.numpy(), w) for s, w in zip(seeds, self.weights, strict=True)):
             raise ValueError("gradcheck: a gradient rule changed the gradient that it was given")
         return found
@@ -111,8 +131,7 @@ class WeightedFunction:
 
         def call() -> list[Tensor]:
             with set_recording(True):
-                outputs = self._call()
-                return grad(outputs, leaves, seeds, create_graph=True, materialize_grads=True)
+                return _gradients(self._call(), leaves, seeds, create_graph=True)
 
         return WeightedFunction(call, self.leaves | dict(zip(names, seeds, strict=True)), rng)
 
@@ -120,31 +139,40 @@ class WeightedFunction:
         """Compare the gradient's slope in a direction with differences, finer where they disagree.
 
         The two sides of a smooth function come together as the step gets smaller; at a kink they
-        do not.
+        do not. A slope that is 0 because large numbers cancel is 0 but for rounding, on either
+        side: it shows by differences that agree with nothing, not with each other either.
         """
-        gaps: list[float] = []  # how far the two sides are apart
         values: list[float] = []
+        gaps: list[float] = []
         for part in FINER:
-            right, left, noise = self._slopes(leaf, direction, part)
-            values.append((right + left) / 2)
-            gaps.append(abs(right - left) if math.isfinite(right - left) else math.inf)
+            sides = self._sides(leaf, direction, part)
+            values.append((sides.right + sides.left) / 2)
+            gaps.append(sides.gap)
+            larger = max(abs(wanted), abs(values[-1]))
             # Richardson's extrapolation: the error that grows with the step's square cancels.
             better = values[-1] + (values[-1] - values[-2]) / 15 if len(values) > 1 else values[0]
-            smooth = gaps[-1] <= KINK * (abs(right) + abs(left)) + 10 * noise
-            for value in (values[-1], better) if smooth else ():
-                allowed = slack.relative * max(abs(wanted), abs(value)) + slack.absolute + noise
+            smooth = sides.gap <= KINK * max(sides.size, slack.floor) + 10 * sides.noise
+            clear = part == 1 or sides.noise <= CLEAR * max(larger, slack.floor)
+            for value in (values[-1], better) if smooth and clear else ():
+                allowed = slack.relative * (larger + slack.floor) + sides.noise
                 if abs(value - wanted) <= allowed:
                     return Slope(value, agrees=True, kink=False)
-        if math.isinf(gaps[-1]):  # one side lies outside of the function's domain
+            last, clear = values[-3:], sides.noise < 1e-3 * abs(values[-1])
+            settled = max(last) - min(last) <= slack.relative * abs(values[-1]) + sides.noise
+            if smooth and clear and settled and len(last) == 3:
+                return Slope(values[-1], agrees=False, kink=False)  # they agree, elsewhere
+        if not math.isfinite(sides.size):  # one side lies outside of the function's domain
             return Slope(math.nan, agrees=False, kink=True)
-        sides_differ = min(gaps[-3:]) > max(gaps[0] / 4, 10 * noise)
-        slack_here = slack.relative * max(abs(right), abs(left)) + slack.absolute + noise
-        between = min(left, right) - slack_here <= wanted <= max(left, right) + slack_here
-        best = values[gaps.index(min(gaps))]
-        return Slope(best, agrees=False, kink=sides_differ and between)
+        first = values[:3]
+        coherent = max(first) - min(first) <= 0.05 * abs(first[0]) > 0
+        if not coherent and max(abs(values[0] - wanted), gaps[0]) <= self._rounding(leaf):
+            return Slope(values[0], agrees=True, kink=False)
+        kink = min(gaps[-3:]) > max(gaps[0] / 4, 10 * sides.noise)
+        possible = abs(wanted) <= 2 * sides.size + slack.relative * slack.floor
+        return Slope(values[gaps.index(min(gaps))], agrees=False, kink=kink and possible)
 
-    def _slopes(self, leaf: Tensor, direction: Direction, part: float) -> list[float]:
-        """Return the slopes to the right and left, and what rounding may have done to them."""
+    def _sides(self, leaf: Tensor, direction: Direction, part: float) -> Sides:
+        """Move a leaf by a part of the step, to either side, and back."""
         point, ends = leaf.numpy(), []
         place = direction if isinstance(direction, tuple) else ...
         # In proportion to large numbers, whose own last digits are coarse.
@@ -155,14 +183,35 @@ class WeightedFunction:
             leaf.data = moved
             ends.append(self._values())
         leaf.data = point
-        right = left = size = 0.0
+        right = left = size = gap = noise = 0.0
         for w, y, above, below in zip(self.weights, self.outputs, *ends, strict=True):
-            right += float((w * (above - y)).sum()) / step
-            left += float((w * (y - below)).sum()) / step
-            size += float(np.abs(w * y)[above != below].sum())
-        # Of what changed, the last digits; of what cancels inside, which no output shows, those of
-        # the inputs and outputs as they are.
-        return [right, left, max(EPS * size / step, 8 * EPS * self._size * part / step)]
+            up, down = w * (above - y) / step, w * (y - below) / step
+            right, left = right + float(up.sum()), left + float(down.sum())
+            size += float((np.abs(up) + np.abs(down)).sum())
+            gap += float(np.abs(up - down).sum())
+            noise += 8 * EPS / step * float(np.abs(w * y)[above != below].sum())
+        return Sides(right, left, size, gap, noise)
+
+    def _rounding(self, leaf: Tensor) -> float:
+        """Return what rounding may make of a slope that is 0 by cancellation.
+
+        What cancels inside is seen nowhere; the numbers that went in and came out stand for it.
+        """
+        finite = np.abs(leaf.numpy())
+        top = float(finite[np.isfinite(finite)].max(initial=0))
+        pairs = zip(self.weights, self.outputs, strict=True)
+        sizes = (float(np.linalg.norm(w * np.maximum(np.abs(y), top))) for w, y in pairs)
+        return 64 * EPS * sum(sizes) / (STEP * max(1.0, top))
+
+
+def _gradients(
+    outputs: list[Tensor], leaves: list[Tensor], seeds: list[Tensor], create_graph: bool = False
+) -> list[Tensor]:
+    """Return gradients, zeros where nothing leads from an output to a leaf."""
+    pairs = zip(outputs, seeds, strict=True)
+    used = [(output, seed) for output, seed in pairs if output.requires_grad]
+    ends, starts = [output for output, _ in used], [seed for _, seed in used]
+    return grad(ends, leaves, starts, create_graph=create_graph, materialize_grads=True)
 
 
 # Copies of what was given ---------------------------------------------------------------------
@@ -170,32 +219,52 @@ class WeightedFunction:
 
 def weighted(fn: Callable[..., Any], inputs: Any, rng: np.random.Generator) -> WeightedFunction:
     """Return `fn` of float64 copies of its inputs, every call with the same random numbers."""
-    arguments = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-    leaves: dict[str, Tensor] = {}
-    if isinstance(fn, nn.Module):
-        fn = _copied(fn, "", leaves)
-    for place, (name, value) in enumerate(zip(_names(fn, len(arguments)), arguments, strict=True)):
-        if isinstance(value, nn.Module):
-            arguments[place] = _copied(value, f"{name}.", leaves)
-        elif getattr(getattr(value, "dtype", None), "kind", "") == "f":
-            name = f"input {place}" if name in leaves else name
-            arguments[place] = leaves[name] = Tensor(value, np.float64, requires_grad=True)
-    if not leaves:
+    if not callable(fn):
+        raise TypeError(f"gradcheck: got a {type(fn).__name__}, wants a function or a module")
+    given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    copies, state = _Copies(), generator().bit_generator.state
+    function = copies.of_module("", fn) if isinstance(fn, nn.Module) else fn
+    names = _names(fn, len(given))
+    arguments = [copies.of(name, value) for name, value in zip(names, given, strict=True)]
+    if not copies.leaves:
         raise TypeError("gradcheck: got no tensors or arrays of floats, and no modules, to check")
-    state = generator().bit_generator.state
 
     def call() -> list[Tensor]:
         generator().bit_generator.state = state
-        return _outputs(fn(*arguments))
+        return _outputs(function(*arguments))
 
-    return WeightedFunction(call, leaves, rng)
+    return WeightedFunction(call, copies.leaves, rng)
 
 
-def _copied(module: nn.Module, prefix: str, leaves: dict[str, Tensor]) -> nn.Module:
-    """Copy a module in float64; add its parameters to `leaves`, frozen ones too."""
-    module = copy.deepcopy(module).to(dtype=np.float64).requires_grad_()
-    leaves.update((prefix + name, p) for name, p in module.named_parameters())
-    return module
+class _Copies:
+    """Copies in float64 of what can be checked, with names for messages, shared as it was."""
+
+    def __init__(self) -> None:
+        self.leaves: dict[str, Tensor] = {}
+        self._memo: dict[int, Any] = {}
+
+    def of(self, name: str, value: Any) -> Any:
+        """Copy an argument: a tensor, an array, a module, or a list or dict of them."""
+        if isinstance(value, nn.Module):
+            return self.of_module(f"{name}.", value)
+        if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+            return type(value)(self.of(f"{name}[{i}]", item) for i, item in enumerate(value))
+        if isinstance(value, dict):
+            return {key: self.of(f"{name}[{key!r}]", item) for key, item in value.items()}
+        if getattr(getattr(value, "dtype", None), "kind", "") != "f":
+            return value
+        name = f"input {name}" if name in self.leaves else name  # a parameter is called so too
+        self.leaves[name] = Tensor(value, np.float64, requires_grad=True)
+        return self.leaves[name]
+
+    def of_module(self, prefix: str, module: nn.Module) -> nn.Module:
+        """Copy a module; its parameters are leaves, frozen ones too, tied ones once."""
+        module = copy.deepcopy(module, self._memo).to(dtype=np.float64).requires_grad_()
+        known = {id(leaf) for leaf in self.leaves.values()}
+        for name, p in module.named_parameters():
+            if id(p) not in known:
+                self.leaves[prefix + name] = p
+        return module
 
 
 def _names(fn: Callable[..., Any], count: int) -> list[str]:
@@ -211,7 +280,7 @@ def _names(fn: Callable[..., Any], count: int) -> list[str]:
 
 def _outputs(result: Any) -> list[Tensor]:
     """Return what can be differentiated of what the function returned."""
-    listed = result if isinstance(result, (list, tuple)) else [result]
+    listed = _flat(result)
     outputs = [y for y in listed if isinstance(y, Tensor) and y.dtype.kind == "f"]
     if not outputs:
         kinds = [
@@ -228,6 +297,15 @@ def _outputs(result: Any) -> list[Tensor]:
                 "not keep the dtype"
             )
     return outputs
+
+
+def _flat(result: Any) -> list[Any]:
+    """Return what stands in nested lists, tuples and dicts, in order."""
+    if isinstance(result, dict):
+        result = list(result.values())
+    if not isinstance(result, (list, tuple)):
+        return [result]
+    return [y for item in result for y in _flat(item)]
 
 
 @contextlib.contextmanager

@@ -26,8 +26,11 @@ class GradcheckError(AssertionError):
     """A gradient is wrong; `report` holds the numbers, the message the table of them."""
 
     def __init__(self, message: str, report: GradcheckReport) -> None:
-        super().__init__(message)
+        super().__init__(message, report)
         self.report = report
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,14 @@ class InputCheck:
     diagnosis: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradcheckReport:
-    """All that was found; print it to see the table."""
+    """All that was found, shown as a table."""
 
     checks: tuple[InputCheck, ...]
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         rows = [("order", "input", "off", "worst at", "analytic", "numeric", "error", "")]
@@ -93,23 +99,25 @@ def gradcheck(
     one would hide errors that cancel in a sum. Every element x of every input is moved, and
     `(f(x + h) - f(x - h)) / 2h` compared with its gradient. Where they disagree, smaller steps
     decide. Where the slopes to the two sides differ however small the step is (ReLU at 0, a tie
-    under a maximum), the function has no gradient: this is reported, and is no failure if the
-    gradient lies between the two slopes.
+    under a maximum), the function has no gradient there: this is reported, and is no failure.
 
     Args:
         fn: takes the inputs, returns a tensor or several. May draw from minidl's seeded stream
             (dropout): every call is given the same numbers. A module is checked with its
-            parameters.
-        inputs: what to call it with, one or a list. Tensors and arrays of floats are checked, and
-            the parameters of modules; all of them as copies in float64, so nothing of yours is
-            changed. Anything else, such as labels, is handed on as it is.
+            parameters; what a function finds elsewhere, as a lambda's `model`, is not checked:
+            pass it among the inputs.
+        inputs: what to call it with, one or a list. Tensors and arrays of floats are checked, in
+            lists and dicts too, and the parameters of modules; all of them as copies in float64, so
+            nothing of yours is changed. Anything else, such as labels, is handed on as it is.
         order: 2 checks the gradient of the gradients too, by the inputs and by the gradient of the
             output.
         fast: compare along a few random directions in place of every element: a few calls for each
-            input, whatever its size. One by one only to say what is wrong.
-        rtol: largest error, relative to the larger of the two numbers; where it is far smaller than
-            others, relative to a hundredth of the largest in the same input. What rounding can do
-            to a difference is added.
+            input, whatever its size. One by one only to say what is wrong. A small error of a
+            single element among many can hide in a direction.
+        rtol: largest error, from 0, relative to the larger of the two numbers; where it is far
+            smaller than others, relative to a hundredth of the largest in the same input. What
+            rounding can do to a difference is added: outputs of 1e6 that change by 1 are known to
+            1e-5 of it, not better.
         seed: of the random weights and directions.
 
     Returns:
@@ -129,8 +137,10 @@ def gradcheck(
         >>> report.checks[0].checked, report.checks[0].kinks
         (2, ((1,),))
     """
-    if order not in (1, 2):
+    if isinstance(order, bool) or order not in (1, 2):
         raise ValueError(f"gradcheck: got order={order!r}, wants 1 or 2")
+    if not rtol >= 0:
+        raise ValueError(f"gradcheck: got rtol={rtol!r}, wants a number from 0")
     rng = np.random.default_rng(seed)
     checks: list[InputCheck] = []
     with random_stream_kept(), np.errstate(all="ignore"):  # NaN is for the table to tell
@@ -165,7 +175,7 @@ def _check_elements(
     numeric = np.full(gradient.shape, np.nan)
     off = np.zeros(gradient.shape, np.bool_)
     kinks: list[Place] = []
-    slack = Slack(rtol, rtol * _floor(gradient))
+    slack = Slack(rtol, _floor(gradient))
     for place in np.ndindex(gradient.shape) if places is None else places:
         slope = function.compare(function.leaves[name], place, float(gradient[place]), slack)
         if slope.kink:
@@ -197,7 +207,7 @@ def _check_directions(
     for _ in range(DIRECTIONS if gradient.size else 0):
         direction = rng.uniform(0.5, 1.5, gradient.shape) * rng.choice([-1, 1], gradient.shape)
         wanted = float((gradient * direction).sum())
-        slack = Slack(rtol, rtol * float(np.linalg.norm(gradient)) / 100)
+        slack = Slack(rtol, float(np.linalg.norm(gradient)) / 100)
         slope = function.compare(function.leaves[name], direction, wanted, slack)
         kinks, off = kinks + slope.kink, off + (not slope.agrees and not slope.kink)
         if not slope.kink and _error(wanted, slope.value) >= _error(*worst):
