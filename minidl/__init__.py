@@ -24,6 +24,7 @@ from minidl.array_functions import (
     zeros,
 )
 from minidl.autograd import no_grad
+from minidl.backends.numpy_backend import get_num_threads, set_num_threads
 from minidl.derivatives import grad, hessian, hvp, jacobian
 from minidl.inspect import gradcheck
 from minidl.random import manual_seed
@@ -40,6 +41,7 @@ __all__ = [
     "einsum",
     "full",
     "functional",
+    "get_num_threads",
     "grad",
     "gradcheck",
     "hessian",
@@ -57,6 +59,7 @@ __all__ = [
     "pad",
     "rand",
     "randn",
+    "set_num_threads",
     "stack",
     "training",
     "where",

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import threadpoolctl
 
+import minidl
 from minidl import Tensor
+from minidl import functional as F
 from minidl.backends import Backend, Windows, backend_for, backend_of, cupy_backend, numpy_backend
 from minidl.backends.numpy_backend import NumpyBackend
 
@@ -308,10 +310,65 @@ def test_windows_do_not_fit_half():
 
 
 @hypothesis.given(geometries())
-def test_overlap_is_said_when_a_pixel_is_seen_twice(w):
-    seen = [pixel for _, _, taps in oracles.windows_of(w) for _, *pixel in taps]
-    twice = len(seen) != len({tuple(pixel) for pixel in seen})
-    assert w.overlap or not twice
+def test_a_partition_is_said_where_every_pixel_is_seen_once(w):
+    seen = [tuple(pixel) for _, _, taps in oracles.windows_of(w) for _, *pixel in taps]
+    once = sorted(seen) == [(y, x) for y in range(w.in_h) for x in range(w.in_w)]
+    steps = (w.stride_h, w.stride_w, w.dilation_h, w.dilation_w)
+    plain = not w.is_padded and steps == (w.k_h, w.k_w, 1, 1)
+    assert w.is_partition == (once and plain)
+
+
+# Threads
+
+
+@pytest.fixture
+def threads():
+    """Leave the number of threads as it was."""
+    before = minidl.get_num_threads()
+    yield minidl.set_num_threads
+    minidl.set_num_threads(before)
+
+
+def test_results_are_the_same_for_any_number_of_threads(threads):
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(s).astype("f") for s in ((32, 16, 20, 20), (64, 16, 3, 3), (64,))]
+
+    def results() -> list[np.ndarray]:
+        x, weight, bias = (minidl.Tensor(a, requires_grad=True) for a in arrays)
+        hidden = F.max_pool2d(F.relu(F.conv2d(x, weight, bias, padding=1)), 2)
+        F.avg_pool2d(F.conv2d(hidden, minidl.ones((64, 64, 3, 3))), 3).sum().backward()
+        return [hidden.numpy(), *(t.grad.numpy() for t in (x, weight, bias))]
+
+    found = []
+    for count in (1, 2, 5):
+        threads(count)
+        assert minidl.get_num_threads() == count
+        found.append(results())
+    for other in found[1:]:
+        for mine, wanted in zip(other, found[0], strict=True):
+            assert np.array_equal(mine, wanted)
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.0, True, "2", None])
+def test_a_number_of_threads_is_a_whole_number_from_1(number):
+    with pytest.raises(ValueError, match=r"set_num_threads: got .*, wants a whole number from 1"):
+        minidl.set_num_threads(number)
+
+
+def test_an_error_in_any_slice_is_raised_when_all_have_ended(threads):
+    threads(3)
+    seen = []
+
+    def work(part: slice) -> None:
+        if part.start == 2:
+            raise ZeroDivisionError
+        seen.append(part.start)
+
+    with pytest.raises(ZeroDivisionError):
+        backend_for("cpu").over_batch(8, 2**30, work)
+    assert set(seen) <= {0, 1, 3, 4, 5, 6, 7}
+    backend_for("cpu").over_batch(8, 2**30, lambda part: seen.append("again"))
+    assert seen.count("again") == 8
 
 
 # Devices

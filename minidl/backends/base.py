@@ -184,6 +184,10 @@ class Backend:
         images = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype)
 
         def work(part: slice) -> None:
+            if windows.is_partition:
+                for _, rows, columns in windows.taps():
+                    images[part][:, :, rows, columns] = values[part]
+                return
             padded, inside = self.zero_images(values[part], windows)
             for _, rows, columns in windows.taps():
                 padded[:, :, rows, columns] += values[part]
@@ -234,6 +238,11 @@ class Backend:
         images = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype)
 
         def work(part: slice) -> None:
+            if windows.is_partition:  # every pixel is written once
+                for tap, rows, columns in windows.taps():
+                    place = images[part][:, :, rows, columns]
+                    self.masked(values[part], winners[part] == tap, place)
+                return
             padded, inside = self.zero_images(values[part], windows)
             for tap, rows, columns in windows.taps():
                 padded[:, :, rows, columns] += self.masked(values[part], winners[part] == tap)
@@ -257,9 +266,17 @@ class Backend:
 
     # Elements and rows ------------------------------------------------------------------------
 
-    def masked(self, values: Array, mask: Array) -> Array:
+    def masked(self, values: Array, mask: Array, out: Array | None = None) -> Array:
         """Return `values` where `mask` holds and 0 elsewhere, whatever stands there (inf, NaN)."""
-        return self.xp.where(mask, values, values.dtype.type(0))
+        kept = self.xp.where(mask, values, values.dtype.type(0))
+        if out is None:
+            return kept
+        out[...] = kept
+        return out
+
+    def gated(self, values: Array, x: Array) -> Array:
+        """Return `values` where `x > 0` and 0 elsewhere, of arrays of one shape."""
+        return self.masked(values, x > 0)
 
     def index_add(self, target: Array, index: Any, values: Array) -> None:
         """Do `target[index] += values` in place; repeated indices count each time."""

@@ -62,11 +62,12 @@ class Windows:
         return bool(self.top or self.bottom or self.left or self.right)
 
     @property
-    def overlap(self) -> bool:
-        """Whether two windows can share a pixel."""
-        return self.stride_h <= self.dilation_h * (self.k_h - 1) or self.stride_w <= (
-            self.dilation_w * (self.k_w - 1)
-        )
+    def is_partition(self) -> bool:
+        """Whether every pixel of the image lies in one window: no padding, overlap or rest."""
+        sizes = (self.out_h * self.k_h, self.out_w * self.k_w)
+        steps = (self.stride_h, self.stride_w, self.dilation_h, self.dilation_w)
+        whole = not self.is_padded and sizes == (self.in_h, self.in_w)
+        return whole and steps == (self.k_h, self.k_w, 1, 1)
 
     @property
     def inside(self) -> tuple[slice, slice]:

@@ -33,7 +33,7 @@ def relu(x: Tensor) -> Tensor:
     check_floats("relu", x)
 
     def backward(gradient: Tensor) -> Gradients:
-        return (_masked(gradient, x > 0),)
+        return (_gated(gradient, x.data),)
 
     return record("relu", x.backend.xp.maximum(x.data, 0), (x,), backward)
 
@@ -178,13 +178,13 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     return record("log_softmax", out, (x,), backward, takes_output=True)
 
 
-def _masked(values: Tensor, mask: Array) -> Tensor:
-    """Return `values` where `mask` holds, else 0: its own transpose."""
+def _gated(values: Tensor, x: Array) -> Tensor:
+    """Return `values` where `x > 0`, else 0: its own transpose."""
 
     def backward(outer: Tensor) -> Gradients:
-        return (_masked(outer, mask),)
+        return (_gated(outer, x),)
 
-    return record("masked", values.backend.masked(values.data, mask), (values,), backward)
+    return record("gated", values.backend.gated(values.data, x), (values,), backward)
 
 
 def _erf(x: Tensor) -> Tensor:

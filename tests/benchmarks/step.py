@@ -1,66 +1,25 @@
-"""Time whole training steps, minidl against its peers.
+"""Time whole training steps (forward, backward, update), minidl against a peer.
 
     python -m tests.benchmarks.step --peers torch
 
-Every round runs each contestant in a fresh process of its own, one after the other, so that a
-machine whose speed drifts slows all of them alike. Ratios are taken round by round. The losses of
-the first steps are compared, so that a fast but wrong kernel shows.
+W1 is the CIFAR-10 CNN of chapter 6, W2 a wider one with padding and global pooling, W3 a TextCNN.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import resource
-import statistics
-import subprocess
-import sys
-import time
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-THREADS = 2
-BATCH, WARM_UP, STEPS = 64, 10, 40
+from .contest import Contest, Run, main
+
+BATCH = 64
 
 
-def batch() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return rng.standard_normal((BATCH, 3, 32, 32), np.float32), rng.integers(0, 10, BATCH)
-
-
-def initial_weights() -> dict[str, np.ndarray]:
-    from minidl import models
-
-    return models.cifar10_cnn(rng=np.random.default_rng(1)).state_dict()
-
-
-def minidl_step() -> Callable[[], float]:
-    from minidl import Tensor, models, optim
-    from minidl.functional import cross_entropy
-
-    model = models.cifar10_cnn()
-    model.load_state_dict(initial_weights())
-    adam = optim.Adam(model.parameters(), lr=1e-3)
-    images, labels = batch()
-
-    def step() -> float:
-        loss = cross_entropy(model(Tensor(images)), labels)
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        return float(loss.item())
-
-    return step
-
-
-def torch_net() -> Any:
-    """Build the network of chapter 6 with PyTorch, layer for layer."""
-    from torch import nn
-
+def cifar10_cnn(nn: Any) -> Any:
+    """Build the network of chapter 6 of the layers of `nn`: minidl's, or PyTorch's."""
     return nn.Sequential(
         nn.Conv2d(3, 32, 3),
         nn.ReLU(),
@@ -77,77 +36,166 @@ def torch_net() -> Any:
     )
 
 
-def torch_step() -> Callable[[], float]:
-    import torch
+def torch_net() -> Any:
+    from torch import nn
 
-    torch.set_num_threads(THREADS)
-    model = torch_net()
-    model.load_state_dict({k: torch.from_numpy(v) for k, v in initial_weights().items()})
-    adam = torch.optim.Adam(model.parameters(), lr=1e-3)
-    images, labels = (torch.from_numpy(array) for array in batch())
+    return cifar10_cnn(nn)
+
+
+def wide_cnn(nn: Any) -> Any:
+    """Build W2; what minidl calls GlobalAvgPool takes two layers of PyTorch's."""
+    if hasattr(nn, "GlobalAvgPool"):
+        pooled = [nn.GlobalAvgPool()]
+    else:
+        pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(64, 128, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(128, 128, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        *pooled,
+        nn.Linear(128, 10),
+    )
+
+
+WORDS, LENGTH, WIDTH, FILTERS, SENTENCES = 20_000, 56, 128, 100, 50
+
+
+def text_cnn(nn: Any, functional: Any, concatenate: Callable[..., Any]) -> Any:
+    """Build W3: filters over 3, 4 and 5 words, each one's strongest response, and one layer."""
+
+    class TextCNN(nn.Module):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(WORDS, WIDTH)
+            self.conv3 = nn.Conv2d(1, FILTERS, (3, WIDTH))
+            self.conv4 = nn.Conv2d(1, FILTERS, (4, WIDTH))
+            self.conv5 = nn.Conv2d(1, FILTERS, (5, WIDTH))
+            self.linear = nn.Linear(3 * FILTERS, 2)
+
+        def forward(self, words: Any) -> Any:
+            images = self.embedding(words).reshape(SENTENCES, 1, LENGTH, WIDTH)
+            found = []
+            for conv in (self.conv3, self.conv4, self.conv5):
+                responses = functional.relu(conv(images))  # (n, filters, positions, 1)
+                strongest = functional.max_pool2d(responses, (responses.shape[2], 1))
+                found.append(strongest.reshape(SENTENCES, FILTERS))
+            return self.linear(concatenate(found, 1))
+
+    return TextCNN()
+
+
+def weights(model: Any) -> dict[str, np.ndarray]:
+    """Draw weights, the same for both libraries: their names and shapes are equal."""
+    rng = np.random.default_rng(1)
+    found = {}
+    for name, p in model.named_parameters():
+        shape = tuple(p.shape)
+        spread = 1.0 if "embedding" in name else 1 / math.sqrt(math.prod(shape[1:]))
+        found[name] = rng.uniform(-spread, spread, shape).astype(np.float32)
+    return found
+
+
+def pictures() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((BATCH, 3, 32, 32), np.float32), rng.integers(0, 10, BATCH)
+
+
+def sentences() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, WORDS, (SENTENCES, LENGTH)), rng.integers(0, 2, SENTENCES)
+
+
+Build = Callable[..., Any]
+Batch = Callable[[], tuple[np.ndarray, np.ndarray]]
+
+
+def minidl_step(build: Build, batch: Batch, rule: str, options: dict[str, float]) -> Run:
+    import minidl
+    from minidl import functional as F
+    from minidl import nn, optim
+
+    model = build(nn, F, minidl.concatenate) if build is text_cnn else build(nn)
+    model.load_state_dict(weights(model))
+    optimiser = getattr(optim, rule)(model.parameters(), **options)
+    inputs, labels = batch()
 
     def step() -> float:
-        loss = torch.nn.functional.cross_entropy(model(images), labels)
-        adam.zero_grad()
+        loss = F.cross_entropy(model(minidl.Tensor(inputs)), labels)
+        optimiser.zero_grad()
         loss.backward()
-        adam.step()
+        optimiser.step()
         return float(loss.item())
 
     return step
 
 
-CONTESTANTS = {"minidl": minidl_step, "torch": torch_step}
+def torch_step(build: Build, batch: Batch, rule: str, options: dict[str, float]) -> Run:
+    import torch
+    from torch.nn import functional as F
+
+    model = build(torch.nn, F, torch.cat) if build is text_cnn else build(torch.nn)
+    model.load_state_dict({name: torch.from_numpy(w) for name, w in weights(model).items()})
+    optimiser = getattr(torch.optim, rule)(model.parameters(), **options)
+    inputs, labels = (torch.from_numpy(array) for array in batch())
+
+    def step() -> float:
+        loss = F.cross_entropy(model(inputs), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return float(loss.item())
+
+    return step
 
 
-def measure(name: str) -> None:
-    """Time one contestant in this process and print what was found as JSON."""
-    step = CONTESTANTS[name]()
-    losses = [step() for _ in range(WARM_UP)]
-    times = []
-    for _ in range(STEPS):
-        start = time.perf_counter()
-        step()
-        times.append(1000 * (time.perf_counter() - start))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"ms": statistics.median(times), "peak_mb": peak, "losses": losses}))
-
-
-def run(name: str) -> dict:
-    """Measure one contestant in a fresh process."""
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(THREADS),
-        "OPENBLAS_NUM_THREADS": str(THREADS),
+def contest(title: str, *arguments: Any, multiply_adds: int, repeats: int) -> Contest:
+    contestants = {
+        "minidl": lambda: minidl_step(*arguments),
+        "torch": lambda: torch_step(*arguments),
     }
-    command = [sys.executable, "-m", "tests.benchmarks.step", "--measure", name]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+    return Contest(title, contestants, multiply_adds, repeats)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--peers", nargs="*", choices=["torch"], default=[])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--measure", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.measure:
-        measure(args.measure)
-        return
-    names = ["minidl", *args.peers]
-    rounds = [{name: run(name) for name in names} for _ in range(args.rounds)]
-    print(f"{platform.machine()}, {THREADS} threads, NumPy {np.__version__}, {args.rounds} rounds")
-    print("W1: the CIFAR-10 CNN of chapter 6, batch 64, Adam; one training step\n")
-    print(f"{'':8}{'ms':>8}{'least':>8}{'most':>8}{'peak MB':>10}{'ratio':>8}")
-    for name in names:
-        found = [r[name]["ms"] for r in rounds]
-        peak = max(r[name]["peak_mb"] for r in rounds)
-        ratio = statistics.median(r["minidl"]["ms"] / r[name]["ms"] for r in rounds)
-        middle = statistics.median(found)
-        print(f"{name:8}{middle:8.1f}{min(found):8.1f}{max(found):8.1f}{peak:10.0f}{ratio:8.2f}")
-    for name in args.peers:
-        pairs = zip(rounds[0]["minidl"]["losses"], rounds[0][name]["losses"], strict=True)
-        apart = max(abs(a - b) for a, b in pairs)
-        print(f"\nlosses of the first {WARM_UP} steps: within {apart:.1e} of {name}'s")
-
+# Multiply-adds: three products for each weight used (forward, and either gradient), but two in the
+# first convolution, whose images need no gradient.
+CONTESTS = {
+    "W1": contest(
+        "W1 CIFAR-10 CNN, Adam",
+        cifar10_cnn,
+        pictures,
+        "Adam",
+        {"lr": 1e-3},
+        multiply_adds=BATCH
+        * (2 * 900 * 864 + 3 * 169 * 18_432 + 3 * 16 * 36_864 + 3 * (65_536 + 640)),
+        repeats=40,
+    ),
+    "W2": contest(
+        "W2 wide CNN, SGD with momentum",
+        wide_cnn,
+        pictures,
+        "SGD",
+        {"lr": 0.01, "momentum": 0.9},
+        multiply_adds=BATCH
+        * (2 * 1024 * 1728 + 3 * 1024 * 36_864 + 3 * 256 * (73_728 + 147_456) + 3 * 1280),
+        repeats=10,
+    ),
+    "W3": contest(
+        "W3 TextCNN, Adam",
+        text_cnn,
+        sentences,
+        "Adam",
+        {"lr": 1e-3},
+        multiply_adds=SENTENCES * 3 * FILTERS * WIDTH * (54 * 3 + 53 * 4 + 52 * 5),
+        repeats=25,
+    ),
+}
 
 if __name__ == "__main__":
-    main()
+    main("tests.benchmarks.step", __doc__.split("\n")[0], CONTESTS)

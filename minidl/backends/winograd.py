@@ -1,0 +1,189 @@
+"""Winograd's convolution, F(4 x 4, 3 x 3): a quarter of the multiplications.
+
+Two polynomials can be multiplied by evaluating both at as many points as the product has
+coefficients, multiplying value by value, and going back from values to coefficients. A 3 x 3
+convolution of a 6 x 6 tile, which gives 4 x 4 outputs, is the transpose of such a product in each
+direction: 36 multiplications for each pair of channels, where the sums themselves take 144. Each of
+the 36 is a matrix product over channels:
+
+    V = B x        tiles of the image, 36 pixels to 36 values
+    U = G w        the weights, 9 to 36
+    Y = A (U V)    36 values back to 16 outputs, or to the 9 weights of a gradient
+
+All three transforms are matrix products too, so any points cost the same. Those here, 0, 2/3,
+-2/3, 3/2, -3/2 and infinity, keep the error of float32 below 4e-6 of the largest output (64
+channels); the usual 0, 1, -1, 2, -2 are four times worse, columns about five times better.
+
+Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks (2015); the points
+by trial, after B. Barabasz et al., Error Analysis and Improving the Accuracy of Winograd
+Convolution (2018).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from minidl.backends.windows import Windows
+
+if TYPE_CHECKING:
+    from minidl.backends.base import Backend
+
+Array: TypeAlias = Any
+
+TILE, OUT = 6, 4  # pixels in, and out, in each direction
+POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
+
+
+def suits(windows: Windows, groups: int, channels: int, kernels: int, dtype: Any) -> bool:
+    """Tell whether a convolution can be done this way, and is the faster for it.
+
+    The transforms' products have 36 rows: too few for BLAS to do more than half of what it can.
+    """
+    w = windows
+    plain = (w.k_h, w.k_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w) == (3, 3, 1, 1, 1, 1)
+    if not plain or groups != 1 or dtype != np.float32 or max(w.top, w.bottom, w.left, w.right) > 2:
+        return False
+    tiles = math.prod(_grid(w))
+    if tiles < 4:
+        return False
+    transforms = 2 * (TILE**2 * channels + OUT**2 * kernels)
+    here = tiles * TILE**2 * (channels * kernels + transforms)
+    return here < 0.8 * w.out_h * w.out_w * 9 * channels * kernels
+
+
+@functools.cache
+def transforms(outputs: int, taps: int) -> tuple[Array, Array, Array]:
+    """Return A, G and B of F(outputs, taps), each for both directions at once.
+
+    In one direction: B goes from pixels to values at the points (its rows are the polynomials that
+    are zero at all points but one), G from taps to values, A from values to outputs.
+    """
+    points, count = np.array(POINTS), len(POINTS)
+    a, g, b = np.zeros((outputs, TILE)), np.zeros((TILE, taps)), np.zeros((TILE, TILE))
+    for j, point in enumerate(points):
+        others = np.delete(points, j)
+        a[:, j] = point ** np.arange(outputs)
+        g[j] = point ** np.arange(taps) / np.prod(point - others)
+        b[j, :count] = np.poly(others)[::-1]
+    a[-1, -1] = g[-1, -1] = 1  # infinity: the highest coefficient
+    b[-1] = np.poly(points)[::-1]
+    both = (np.kron(matrix, matrix).astype(np.float32) for matrix in (a, g, b))
+    return tuple(both)  # type: ignore[return-value]
+
+
+def convolve(
+    backend: Backend, images: Array, weight: Array, bias: Array | None, windows: Windows
+) -> Array:
+    """Do `convolution.convolve` in tiles."""
+    back, from_taps, _ = transforms(OUT, 3)
+    n, (d, c) = len(images), weight.shape[:2]
+    taps = weight.transpose(2, 3, 1, 0).reshape(9, c * d)
+    values = backend.matmul(from_taps, taps).reshape(TILE**2, c, d)
+    out = backend.empty_images((n, d, windows.out_h, windows.out_w), images.dtype)
+
+    def work(part: slice) -> None:
+        tiles = _tile_values(backend, images[part], windows)
+        products = np.matmul(tiles, values)  # (36, tiles, d)
+        outputs = back @ products.reshape(TILE**2, -1)  # (16, tiles·d)
+        if bias is not None:
+            outputs.reshape(-1, d)[...] += bias
+        _untile(outputs, out[part])
+
+    backend.over_batch(n, _tile_bytes(windows, c, d), work)
+    return out
+
+
+def transpose_convolve(backend: Backend, gradient: Array, weight: Array, windows: Windows) -> Array:
+    """Do `convolution.transpose_convolve`: convolve with turned weights, channels exchanged."""
+    flipped = weight[:, :, ::-1, ::-1].swapaxes(0, 1)
+    return convolve(backend, gradient, flipped, None, turned(windows))
+
+
+def turned(w: Windows) -> Windows:
+    """Return the windows through which an input pixel sees the output pixels that it took part in.
+
+    For windows of 3 x 3 pixels, one apart.
+    """
+    around = {"top": 2 - w.top, "bottom": 2 - w.bottom, "left": 2 - w.left, "right": 2 - w.right}
+    return Windows(w.out_h, w.out_w, 3, 3, **around)
+
+
+def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: Windows) -> Array:
+    """Do `convolution.weight_gradient`: F(3 x 3, 4 x 4), the gradient's tiles being the weights."""
+    back, from_taps, _ = transforms(3, OUT)
+    n, c, d = len(images), images.shape[1], gradient.shape[1]
+    alone = Windows(windows.out_h, windows.out_w, 1, 1)  # without padding
+
+    def work(part: slice) -> Array:
+        tiles = _tile_values(backend, images[part], windows)
+        pixels = _tiles(backend, gradient[part], alone, OUT, _grid(windows))
+        slopes = (from_taps @ pixels).reshape(TILE**2, -1, d)
+        return np.matmul(slopes.swapaxes(1, 2), tiles)  # (36, d, c)
+
+    total = backend.sum_over_batch(n, _tile_bytes(windows, c, d), work)
+    found = backend.matmul(back, total.reshape(TILE**2, d * c)).reshape(3, 3, d, c)
+    return found.transpose(2, 3, 0, 1).copy()
+
+
+# Tiles ----------------------------------------------------------------------------------------
+
+
+def _tile_values(backend: Backend, images: Array, windows: Windows) -> Array:
+    """Return the values of 6 x 6 tiles, which overlap by 2: `(36, tiles, c)`."""
+    _, _, to_values = transforms(OUT, 3)
+    tiles = _tiles(backend, images, windows, TILE, _grid(windows))
+    return (to_values @ tiles).reshape(TILE**2, -1, images.shape[1])
+
+
+def _grid(windows: Windows) -> tuple[int, int]:
+    """Return how many tiles cover the output, down and across."""
+    return -(-windows.out_h // OUT), -(-windows.out_w // OUT)
+
+
+def _tiles(
+    backend: Backend, images: Array, windows: Windows, size: int, grid: tuple[int, int]
+) -> Array:
+    """Return tiles of some size, 4 pixels apart, zeros beyond the image: `(size**2, tiles·c)`."""
+    down, across = grid
+    whole = replace(
+        windows,
+        bottom=windows.bottom + (down - 1) * OUT + size - windows.padded_h,
+        right=windows.right + (across - 1) * OUT + size - windows.padded_w,
+    )
+    n, c = images.shape[:2]
+    padded = backend.pad_images(images, whole, 0).transpose(0, 2, 3, 1)
+    padded = np.ascontiguousarray(padded)
+    step_n, step_h, step_w, step_c = padded.strides
+    view = np.lib.stride_tricks.as_strided(
+        padded,
+        (size, size, n, down, across, c),
+        (step_h, step_w, step_n, step_h * OUT, step_w * OUT, step_c),
+        writeable=False,
+    )
+    return view.reshape(size**2, n * down * across * c)
+
+
+def _untile(outputs: Array, images: Array) -> None:
+    """Write `(16, tiles·d)` outputs into images `(n, d, h, w)`, leaving out what is beyond."""
+    n, d, h, w = images.shape
+    down, across = -(-h // OUT), -(-w // OUT)
+    tiles = outputs.reshape(OUT, OUT, n, down, across, d).transpose(2, 3, 0, 4, 1, 5)
+    last = images.transpose(0, 2, 3, 1)
+    if (h, w) == (down * OUT, across * OUT):
+        last.reshape(n, down, OUT, across, OUT, d)[...] = tiles
+    else:
+        last[...] = tiles.reshape(n, down * OUT, across * OUT, d)[:, :h, :w]
+
+
+def _tile_bytes(windows: Windows, c: int, d: int) -> int:
+    """Return half the size of one image's tiles, their values and their products.
+
+    Half, because tiles are no longer used when products are; by trial, slices of twice this size
+    are slower by a tenth, and so are those of half.
+    """
+    return 2 * math.prod(_grid(windows)) * TILE**2 * (2 * c + d)

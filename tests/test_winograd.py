@@ -1,0 +1,107 @@
+"""Winograd's tiles against columns: over drawn geometries, within a stated bound, where chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from minidl import Tensor
+from minidl import functional as F
+from minidl.backends import Windows, backend_for, convolution, winograd
+
+BACKEND = backend_for("cpu")
+BOUND = 8e-6
+"""Largest error of float32, relative to the largest number of the result. Measured: up to 4e-6."""
+
+
+def drawn(*shape: int, seed: int) -> np.ndarray:
+    """Random float32 numbers with channels last in memory, as most images have them."""
+    last = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return np.ascontiguousarray(np.moveaxis(last, 1, -1)).transpose(0, 3, 1, 2)
+
+
+@st.composite
+def geometries(draw):
+    sides = {side: draw(st.integers(0, 2)) for side in ("top", "bottom", "left", "right")}
+    windows = Windows(draw(st.integers(1, 14)), draw(st.integers(1, 14)), 3, 3, **sides)
+    assume(windows.padded_h >= 3)
+    assume(windows.padded_w >= 3)
+    return windows
+
+
+def largest_error(found: np.ndarray, exact: np.ndarray) -> float:
+    assert found.shape == exact.shape
+    assert found.dtype == np.float32
+    return float(np.abs(found - exact).max() / np.abs(exact).max())
+
+
+def exactly(function, *arrays, **options):
+    return function(BACKEND, *(np.asarray(a, np.float64) for a in arrays), **options)
+
+
+@given(geometries(), st.integers(1, 3), st.integers(1, 20), st.integers(1, 20))
+def test_all_three_maps_equal_columns(windows, n, c, d):
+    images, weight = drawn(n, c, windows.in_h, windows.in_w, seed=0), drawn(d, c, 3, 3, seed=1)
+    gradient = drawn(n, d, windows.out_h, windows.out_w, seed=2)
+    bias = drawn(d, 1, 1, 1, seed=3).reshape(d)
+    geometry = {"windows": windows, "groups": 1}
+    out = winograd.convolve(BACKEND, images, weight, bias, windows)
+    wanted = exactly(convolution.convolve, images, weight, bias, **geometry)
+    assert largest_error(out, wanted) < BOUND
+    slopes = winograd.transpose_convolve(BACKEND, gradient, weight, windows)
+    wanted = exactly(convolution.transpose_convolve, gradient, weight, **geometry)
+    assert largest_error(slopes, wanted) < BOUND
+    slopes = winograd.weight_gradient(BACKEND, images, gradient, windows)
+    wanted = exactly(convolution.weight_gradient, images, gradient, **geometry)
+    assert largest_error(slopes, wanted) < BOUND
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_many_channels_stay_within_the_bound_through_the_public_function(channels_last):
+    x, weight, bias = drawn(2, 128, 16, 16, seed=0), drawn(96, 128, 3, 3, seed=1), np.ones(96)
+    if not channels_last:
+        x = np.ascontiguousarray(x)
+    windows = Windows(16, 16, 3, 3, top=1, bottom=1, left=1, right=1)
+    assert winograd.suits(windows, 1, 128, 96, np.dtype(np.float32))
+    found, exact = ([Tensor(a, t, requires_grad=True) for a in (x, weight, bias)] for t in "fd")
+    g = drawn(2, 96, 16, 16, seed=2)
+    for tensors, dtype in ((found, "f"), (exact, "d")):
+        out = F.conv2d(*tensors, padding=1)
+        out.backward(Tensor(g, dtype))
+        tensors.append(out)
+    for mine, wanted in zip(found[:3], exact[:3], strict=True):
+        assert largest_error(mine.grad.numpy(), wanted.grad.numpy()) < BOUND
+    assert largest_error(found[3].numpy(), exact[3].numpy()) < BOUND
+
+
+def test_the_transforms_are_exact_for_polynomials():
+    """F(4, 3) of sequences: four outputs of a kernel of three, from six numbers."""
+    for outputs, taps in ((4, 3), (3, 4)):
+        a, g, b = (m.astype(np.float64) for m in winograd.transforms(outputs, taps))
+        rng = np.random.default_rng(0)
+        tile, kernel = rng.normal(size=(6, 6)), rng.normal(size=(taps, taps))
+        found = a @ ((g @ kernel.ravel()) * (b @ tile.ravel()))
+        for i, j in np.ndindex(outputs, outputs):
+            wanted = (tile[i : i + taps, j : j + taps] * kernel).sum()
+            assert found[i * outputs + j] == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "groups", "channels", "dtype"),
+    [
+        ({}, 1, 3, "f"),
+        ({}, 2, 64, "f"),
+        ({}, 1, 64, "d"),
+        ({"stride_h": 2}, 1, 64, "f"),
+        ({"dilation_w": 2}, 1, 64, "f"),
+        ({"k_w": 5}, 1, 64, "f"),
+        ({"top": 3}, 1, 64, "f"),
+        ({"in_h": 3, "in_w": 3}, 1, 64, "f"),
+    ],
+)
+def test_other_convolutions_are_left_to_columns(change, groups, channels, dtype):
+    plain = {"in_h": 18, "in_w": 18, "k_h": 3, "k_w": 3}
+    assert winograd.suits(Windows(**plain), 1, 64, 64, np.dtype("f"))
+    assert not winograd.suits(Windows(**plain | change), groups, channels, 64, np.dtype(dtype))
