@@ -114,7 +114,7 @@ def _names(text: str) -> frozenset[str]:
 
 _VALUES = _names(
     """
-    shape ndim size dtype itemsize nbytes strides
+    shape ndim size dtype itemsize nbytes strides flags
     """
 )
 

@@ -202,3 +202,32 @@ def test_groups_may_be_a_numpy_number():
     x, weight = Tensor(numbers(1, 4, 5, 5)), Tensor(numbers(2, 2, 3, 3))
     found = F.conv2d(x, weight, groups=np.int64(2)).numpy()
     assert np.array_equal(found, F.conv2d(x, weight, groups=2).numpy())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [((5, 5), {"padding": 2}), ((3, 1), {}), ((1, 1), {}), ((2, 2), {}), ((3, 3), {"stride": 2})],
+)
+def test_wide_convolutions_in_float32_have_the_gradients_of_float64(kernel, options):
+    """Many channels may be computed in another way than few, which gradcheck sees."""
+    shapes = (2, 64, 20, 20), (48, 64, *kernel), (48,)
+    arrays = [numbers(*shape, seed=i).astype(np.float32) for i, shape in enumerate(shapes)]
+    found = []
+    for dtype in (np.float32, np.float64):
+        tensors = [Tensor(a, dtype, requires_grad=True) for a in arrays]
+        out = F.conv2d(*tensors, **options)
+        out.backward(Tensor(numbers(*out.shape, seed=9), dtype))
+        found.append([out.numpy(), *(t.grad.numpy() for t in tensors)])
+    for mine, wanted in zip(*found, strict=True):
+        assert np.abs(mine - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_kernel_as_wide_as_the_image_is_one_like_any_other(channels, device):
+    x, weight = numbers(2, channels, 6, 4), numbers(5, channels, 3, 4, seed=1)
+    for stride in (1, 2):
+        wanted = loops.conv2d(x, weight, numbers(5), (stride, 1))
+        given = [Tensor(a, device=device) for a in (x, weight, numbers(5))]
+        found = F.conv2d(*given, stride=(stride, 1))
+        np.testing.assert_allclose(found.numpy(), wanted, atol=1e-12)
+    minidl.gradcheck(lambda x, w: F.conv2d(x, w, dilation=(2, 1)), given[:2], order=2)

@@ -21,11 +21,9 @@ from minidl.backends.windows import Windows
 CACHE_BYTES = 2**21
 """Scratch memory of one slice of a batch. 2 MiB was best of 1/4 to 16 MiB on 2 cores (Zen 4, 1 MiB
 of second-level cache each): a max pool of 64x32x30x30 takes 1.0 ms; 3.4 with 1/4 MiB, where calls
-are too small to share the interpreter; 1.3 with 16 MiB, where the data leave the cache."""
-
-
-WORTH_SHARING = 2**18
-"""Scratch memory in bytes from which work is shared between the cores."""
+are too small to share the interpreter; 1.3 with 16 MiB, where the data leave the cache. Work that
+fits in one slice stays on one thread: shared between two, a pool over 54 taps of 1 MiB takes 2.2 ms
+for 0.55."""
 
 
 class NumpyBackend(Backend):
@@ -60,7 +58,7 @@ class NumpyBackend(Backend):
         either.
         """
         size = max(1, CACHE_BYTES // max(1, bytes_each))
-        if n * bytes_each > WORTH_SHARING:
+        if n * bytes_each > CACHE_BYTES:
             size = min(size, -(-n // 4))
         parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
         if len(parts) < 2:
@@ -105,7 +103,8 @@ class NumpyBackend(Backend):
     ) -> Array:
         """Use Winograd's tiles for 3 x 3 windows over many channels."""
         d, c = weight.shape[:2]
-        if winograd.suits(winograd.turned(windows), groups, d, c, gradient.dtype):
+        plain = winograd.is_plain(windows)
+        if plain and winograd.suits(winograd.turned(windows), groups, d, c, gradient.dtype):
             return winograd.transpose_convolve(self, gradient, weight, windows)
         return super().transpose_convolve(gradient, weight, windows, groups)
 
@@ -182,7 +181,7 @@ class NumpyBackend(Backend):
 
     def gated(self, values: Array, x: Array) -> Array:
         """Compare and mask slice by slice, in cache: 0.74 ms for 1.9 (64x32x30x30, 2 cores)."""
-        if not x.ndim or x.nbytes < WORTH_SHARING:
+        if not x.ndim or x.nbytes <= CACHE_BYTES:
             return self.masked(values, x > 0)
         gated: Array = np.empty_like(values)
 
@@ -193,7 +192,19 @@ class NumpyBackend(Backend):
         return gated
 
     def index_add(self, target: Array, index: Any, values: Array) -> None:
-        """Do `target[index] += values`, counting repeated indices as often as they come."""
+        """Do `target[index] += values`, counting repeated indices as often as they come.
+
+        Rows, of which few come twice, are added at once, those that come again after that: 0.5 ms
+        for the 5 of `add.at` (2,800 rows of 128 into 20,000). The order of sums is the same.
+        """
+        if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and target.ndim > 1:
+            rows, left = index.ravel(), np.arange(index.size)
+            flat = values.reshape(index.size, *target.shape[1:])
+            for _ in range(4):
+                once, first = np.unique(rows[left], return_index=True)
+                target[once] += flat[left[first]]
+                left = np.delete(left, first)
+            index, values = rows[left], flat[left]
         np.add.at(target, index, values)
 
 

@@ -39,21 +39,25 @@ TILE, OUT = 6, 4  # pixels in, and out, in each direction
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
 
 
+def is_plain(w: Windows) -> bool:
+    """Tell whether windows are of 3 x 3 pixels, one apart, within 2 pixels of the image."""
+    geometry = (w.k_h, w.k_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w)
+    return geometry == (3, 3, 1, 1, 1, 1) and max(w.top, w.bottom, w.left, w.right) <= 2
+
+
 def suits(windows: Windows, groups: int, channels: int, kernels: int, dtype: Any) -> bool:
     """Tell whether a convolution can be done this way, and is the faster for it.
 
     The transforms' products have 36 rows: too few for BLAS to do more than half of what it can.
     """
-    w = windows
-    plain = (w.k_h, w.k_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w) == (3, 3, 1, 1, 1, 1)
-    if not plain or groups != 1 or dtype != np.float32 or max(w.top, w.bottom, w.left, w.right) > 2:
+    if not is_plain(windows) or groups != 1 or dtype != np.float32:
         return False
-    tiles = math.prod(_grid(w))
+    tiles = math.prod(_grid(windows))
     if tiles < 4:
         return False
     transforms = 2 * (TILE**2 * channels + OUT**2 * kernels)
     here = tiles * TILE**2 * (channels * kernels + transforms)
-    return here < 0.8 * w.out_h * w.out_w * 9 * channels * kernels
+    return here < 0.8 * windows.out_h * windows.out_w * 9 * channels * kernels
 
 
 @functools.cache
@@ -107,7 +111,7 @@ def transpose_convolve(backend: Backend, gradient: Array, weight: Array, windows
 def turned(w: Windows) -> Windows:
     """Return the windows through which an input pixel sees the output pixels that it took part in.
 
-    For windows of 3 x 3 pixels, one apart.
+    For plain windows.
     """
     around = {"top": 2 - w.top, "bottom": 2 - w.bottom, "left": 2 - w.left, "right": 2 - w.right}
     return Windows(w.out_h, w.out_w, 3, 3, **around)
