@@ -100,12 +100,20 @@ class Backend:
 
     # Images -----------------------------------------------------------------------------------
 
-    def empty_images(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Allocate `(n, c, h, w)` images, channels-last in memory, with undefined contents."""
+    def empty_images(self, shape: tuple[int, ...], dtype: Any, like: Array | None = None) -> Array:
+        """Allocate `(n, c, h, w)` images with undefined contents, channels-last in memory.
+
+        With `like`, whole channels one after the other where these images are so: pooling images
+        as they are takes half the time of pooling into another order.
+        """
         n, c, h, w = shape
+        if like is not None and like.strides[1] > like.strides[3]:
+            return self.xp.empty(shape, dtype)
         return self.xp.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
 
-    def pad_images(self, images: Array, windows: Windows, fill: float) -> Array:
+    def pad_images(
+        self, images: Array, windows: Windows, fill: float, like: Array | None = None
+    ) -> Array:
         """Return images with the windows' padding around them, filled with `fill`.
 
         Without padding it returns the images themselves: treat the result as read-only.
@@ -113,7 +121,8 @@ class Backend:
         if not windows.is_padded:
             return images
         n, c = images.shape[:2]
-        padded = self.empty_images((n, c, windows.padded_h, windows.padded_w), images.dtype)
+        shape = (n, c, windows.padded_h, windows.padded_w)
+        padded = self.empty_images(shape, images.dtype, like)
         rows, columns = windows.inside
         padded[:, :, : windows.top] = fill
         padded[:, :, rows.stop :] = fill
@@ -122,10 +131,13 @@ class Backend:
         padded[:, :, rows, columns] = images
         return padded
 
-    def zero_images(self, images: Array, windows: Windows) -> tuple[Array, Array]:
+    def zero_images(
+        self, images: Array, windows: Windows, like: Array | None = None
+    ) -> tuple[Array, Array]:
         """Allocate padded zeros for window results `images`: the whole, and the part inside."""
         n, c = images.shape[:2]
-        padded = self.empty_images((n, c, windows.padded_h, windows.padded_w), images.dtype)
+        shape = (n, c, windows.padded_h, windows.padded_w)
+        padded = self.empty_images(shape, images.dtype, like)
         padded[...] = 0
         rows, columns = windows.inside
         return padded, padded[:, :, rows, columns]
@@ -167,10 +179,11 @@ class Backend:
     def sum_windows(self, images: Array, windows: Windows) -> Array:
         """Add up each window: `(n, c, in_h, in_w)` to `(n, c, out_h, out_w)`; padding is 0."""
         n, c = images.shape[:2]
-        total = self.empty_images((n, c, windows.out_h, windows.out_w), images.dtype)
+        shape = (n, c, windows.out_h, windows.out_w)
+        total = self.empty_images(shape, images.dtype, images)
 
         def work(part: slice) -> None:
-            padded, out = self.pad_images(images[part], windows, 0), total[part]
+            padded, out = self.pad_images(images[part], windows, 0, images), total[part]
             out[...] = 0
             for _, rows, columns in windows.taps():
                 out += padded[:, :, rows, columns]
@@ -181,14 +194,14 @@ class Backend:
     def spread_windows(self, values: Array, windows: Windows) -> Array:
         """Add each window's value to all its pixels: the transpose of `sum_windows`."""
         n, c = values.shape[:2]
-        images = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype)
+        images = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype, values)
 
         def work(part: slice) -> None:
             if windows.is_partition:
                 for _, rows, columns in windows.taps():
                     images[part][:, :, rows, columns] = values[part]
                 return
-            padded, inside = self.zero_images(values[part], windows)
+            padded, inside = self.zero_images(values[part], windows, values)
             for _, rows, columns in windows.taps():
                 padded[:, :, rows, columns] += values[part]
             images[part] = inside
@@ -209,13 +222,13 @@ class Backend:
         """
         n, c = images.shape[:2]
         shape = (n, c, windows.out_h, windows.out_w)
-        best = self.empty_images(shape, images.dtype)
+        best = self.empty_images(shape, images.dtype, images)
         winners = self.empty_images(
-            shape, np.uint8 if windows.k_h * windows.k_w < 255 else np.int32
+            shape, np.uint8 if windows.k_h * windows.k_w < 255 else np.int32, images
         )
 
         def work(part: slice) -> None:
-            padded = self.pad_images(images[part], windows, -np.inf)
+            padded = self.pad_images(images[part], windows, -np.inf, images)
             self._find_winners(padded, windows, best[part], winners[part])
 
         self.over_batch(n, _image_bytes(images, windows), work)
@@ -235,7 +248,7 @@ class Backend:
     def scatter_winners(self, values: Array, winners: Array, windows: Windows) -> Array:
         """Add each window's value to the pixel that won it: `(n, c, in_h, in_w)`."""
         n, c = values.shape[:2]
-        images = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype)
+        images = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype, values)
 
         def work(part: slice) -> None:
             if windows.is_partition:  # every pixel is written once
@@ -243,7 +256,7 @@ class Backend:
                     place = images[part][:, :, rows, columns]
                     self.masked(values[part], winners[part] == tap, place)
                 return
-            padded, inside = self.zero_images(values[part], windows)
+            padded, inside = self.zero_images(values[part], windows, values)
             for tap, rows, columns in windows.taps():
                 padded[:, :, rows, columns] += self.masked(values[part], winners[part] == tap)
             images[part] = inside
@@ -253,10 +266,10 @@ class Backend:
 
     def gather_winners(self, images: Array, winners: Array, windows: Windows) -> Array:
         """Look up the pixel that won each window: the transpose of `scatter_winners`."""
-        values = self.empty_images(winners.shape, images.dtype)
+        values = self.empty_images(winners.shape, images.dtype, images)
 
         def work(part: slice) -> None:
-            padded, out = self.pad_images(images[part], windows, 0), values[part]
+            padded, out = self.pad_images(images[part], windows, 0, images), values[part]
             out[...] = 0
             for tap, rows, columns in windows.taps():
                 out += self.masked(padded[:, :, rows, columns], winners[part] == tap)
