@@ -194,7 +194,7 @@ def test_frozen_parameters_get_no_gradient():
 
 def kernel_calls(monkeypatch: pytest.MonkeyPatch, net: nn.Module, x: Tensor) -> dict[str, int]:
     """Count the kernels that run in a backward."""
-    loss, calls = net(x).sum(), {"gather_windows": 0, "scatter_windows": 0}
+    loss, calls = net(x).sum(), {"weight_gradient": 0, "transpose_convolve": 0}
     for name in calls:
         kernel = getattr(x.backend, name)
 
@@ -213,14 +213,14 @@ def test_backward_does_no_work_for_what_needs_no_gradient(monkeypatch):
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))
     x = image(1, 1, 7, 7)
     both = kernel_calls(monkeypatch, net, x)
-    assert both == {"gather_windows": 2, "scatter_windows": 1}  # none for the images
+    assert both == {"weight_gradient": 2, "transpose_convolve": 1}  # none for the images
     net[0].requires_grad_(False)
     head_alone = kernel_calls(monkeypatch, net, x)
-    assert head_alone == {"gather_windows": 1, "scatter_windows": 0}
+    assert head_alone == {"weight_gradient": 1, "transpose_convolve": 0}
     net.requires_grad_(False)
     net[0].requires_grad_()
     first_alone = kernel_calls(monkeypatch, net, x)
-    assert first_alone == {"gather_windows": 1, "scatter_windows": 1}
+    assert first_alone == {"weight_gradient": 1, "transpose_convolve": 1}
 
 
 def test_to_dtype_changes_floats_alone():
@@ -534,5 +534,5 @@ def test_init_on_a_device_draws_the_same_numbers(device):
 
 def test_backend_has_no_kernel_that_counting_misses():
     """`kernel_calls` counts by these names; should they change, it would count nothing."""
-    assert hasattr(Backend, "gather_windows")
-    assert hasattr(Backend, "scatter_windows")
+    assert hasattr(Backend, "weight_gradient")
+    assert hasattr(Backend, "transpose_convolve")

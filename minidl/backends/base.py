@@ -169,7 +169,7 @@ class Backend:
         `(n, c, in_h, in_w)` out.
         """
         taps_last = gathered.transpose(0, 4, 1, 2, 3)  # (n, c, out_h, out_w, k_h·k_w)
-        padded, images = self.zero_images(taps_last, windows)
+        padded, images = self.zero_images(taps_last, windows, taps_last)
         for tap, rows, columns in windows.taps():
             padded[:, :, rows, columns] += taps_last[..., tap]
         return images

@@ -49,16 +49,17 @@ def transpose_convolve(
 ) -> Array:
     """Add every output pixel's gradient, times the weights, back to its window."""
     n, channels = gradient.shape[0], weight.shape[1] * groups
-    matrix = _as_matrix(weight, groups).swapaxes(1, 2)  # (groups, d/g, taps·c/g)
+    matrices = _as_matrices(weight, groups)  # (groups, taps, d/g, c/g)
     images = backend.empty_images((n, channels, windows.in_h, windows.in_w), gradient.dtype)
     taps = windows.k_h * windows.k_w
 
     def work(part: slice) -> None:
-        columns = _pixels(gradient[part], groups) @ matrix  # (groups, m, taps·c/g)
-        split = columns.reshape(groups, columns.shape[1], taps, channels // groups)
-        rows = split.transpose(1, 2, 0, 3)  # (m, taps, groups, c/g)
+        # Tap by tap, so that what is added to the images lies side by side: one product for all
+        # taps takes 4.0 ms for 3.5, but the sums after it 2.9 for 1.1 (15x15, 32 to 64 channels).
+        rows = _pixels(gradient[part], groups)[:, None] @ matrices  # (groups, taps, m, c/g)
         shape = (part.stop - part.start, windows.out_h, windows.out_w, taps, channels)
-        images[part] = backend.scatter_windows(rows.reshape(shape), windows)
+        columns = rows.transpose(2, 1, 0, 3).reshape(shape)
+        images[part] = backend.scatter_windows(columns, windows)
 
     backend.over_batch(n, _column_bytes(channels, windows, gradient), work)
     return images
@@ -107,6 +108,13 @@ def _as_matrix(weight: Array, groups: int) -> Array:
     d, channels, k_h, k_w = weight.shape
     split = weight.reshape(groups, d // groups, channels, k_h * k_w)
     return split.transpose(0, 3, 2, 1).reshape(groups, k_h * k_w * channels, d // groups)
+
+
+def _as_matrices(weight: Array, groups: int) -> Array:
+    """Return weights `(d, c/g, k_h, k_w)` as a matrix for each tap: `(groups, taps, d/g, c/g)`."""
+    d, channels, k_h, k_w = weight.shape
+    split = weight.reshape(groups, d // groups, channels, k_h * k_w)
+    return split.transpose(0, 3, 1, 2)
 
 
 def _column_bytes(channels: int, windows: Windows, images: Array) -> int:

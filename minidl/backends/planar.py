@@ -1,0 +1,111 @@
+"""Convolution of images with few channels, such as photographs: columns of whole rows of pixels.
+
+The form in `convolution.py` copies, for each window, the channels of each tap, which lie side by
+side; of three floats at a time a processor copies few in a second. Here the columns lie the other
+way: for each channel and tap a row of all pixels that it visits, so that every copy is as long as a
+row of the image. Image by image, with the weights a matrix `(d, c * taps)`:
+
+    output    columns.T @ weights.T      (pixels, d), which is channels-last
+    images    weights.T @ gradient       (c * taps, pixels), each row added to where its tap was
+    weights   columns @ gradient.T       summed over the images
+
+One more row, of ones, adds the bias in the same product.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from minidl.backends.windows import Windows
+
+if TYPE_CHECKING:
+    from minidl.backends.base import Backend
+
+Array: TypeAlias = Any
+
+CHANNELS = 4
+"""At most so many channels are few."""
+
+
+def suits(windows: Windows, groups: int, channels: int) -> bool:
+    """Tell whether a convolution is the faster this way."""
+    return groups == 1 and channels <= CHANNELS and windows.k_h * windows.k_w > 1
+
+
+def convolve(
+    backend: Backend, images: Array, weight: Array, bias: Array | None, windows: Windows
+) -> Array:
+    """Multiply every window of `(n, c, h, w)` images with weights `(d, c, k_h, k_w)`."""
+    n, d = images.shape[0], weight.shape[0]
+    out = backend.empty_images((n, d, windows.out_h, windows.out_w), images.dtype)
+    matrix = weight.reshape(d, -1)
+    if bias is not None:
+        matrix = np.concatenate((matrix, bias[:, None]), 1)
+
+    def work(part: slice) -> None:
+        columns = _columns(backend, images[part], windows, bias is not None)
+        np.matmul(columns.transpose(0, 2, 1), matrix.T, out=_pixels(out[part]).transpose(0, 2, 1))
+
+    backend.over_batch(n, _column_bytes(weight, windows), work)
+    return out
+
+
+def transpose_convolve(backend: Backend, gradient: Array, weight: Array, windows: Windows) -> Array:
+    """Add every output pixel's gradient, times the weights, back to its window."""
+    n, (d, c, k_h, k_w) = gradient.shape[0], weight.shape
+    images = np.empty((n, c, windows.in_h, windows.in_w), gradient.dtype)
+    matrix = weight.reshape(d, -1).T
+
+    def work(part: slice) -> None:
+        columns = matrix @ _pixels(gradient[part])  # (n, c·taps, pixels)
+        split = columns.reshape(len(columns), c, k_h * k_w, windows.out_h, windows.out_w)
+        images[part] = backend.scatter_windows(split.transpose(0, 3, 4, 2, 1), windows)
+
+    backend.over_batch(n, _column_bytes(weight, windows), work)
+    return images
+
+
+def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: Windows) -> Array:
+    """Sum, over all windows, their pixels times the gradient of the output they gave."""
+    c, d = images.shape[1], gradient.shape[1]
+    shape = (d, c, windows.k_h, windows.k_w)
+
+    def work(part: slice) -> Array:
+        columns = _columns(backend, images[part], windows, False)
+        return (columns @ _pixels(gradient[part]).transpose(0, 2, 1)).sum(0)  # (c·taps, d)
+
+    weight = np.empty(shape, images.dtype)
+    total = backend.sum_over_batch(len(images), _column_bytes(weight, windows), work)
+    return total.T.copy().reshape(shape)
+
+
+def _columns(backend: Backend, images: Array, windows: Windows, ones: bool) -> Array:
+    """Return, image by image, a row for each channel and tap: `(n, c * taps, pixels)`."""
+    n, c = images.shape[:2]
+    padded = backend.pad_images(images, windows, 0, like=np.empty((1, c, 2, 2)))
+    step_n, step_c, step_h, step_w = padded.strides
+    shape = (n, c, windows.k_h, windows.k_w, windows.out_h, windows.out_w)
+    taps = (step_h * windows.dilation_h, step_w * windows.dilation_w)
+    steps = (step_h * windows.stride_h, step_w * windows.stride_w)
+    view = np.lib.stride_tricks.as_strided(
+        padded, shape, (step_n, step_c, *taps, *steps), writeable=False
+    )
+    rows, pixels = c * windows.k_h * windows.k_w, windows.out_h * windows.out_w
+    columns = np.empty((n, rows + ones, pixels), images.dtype)
+    columns[:, :rows].reshape(shape)[...] = view
+    columns[:, rows:] = 1
+    return columns
+
+
+def _pixels(images: Array) -> Array:
+    """Return images as `(n, c, pixels)`: a view if rows, or pixels, lie side by side."""
+    n, c, h, w = images.shape
+    return images.reshape(n, c, h * w)
+
+
+def _column_bytes(weight: Array, windows: Windows) -> int:
+    """Return the size of one image's columns."""
+    rows: int = weight.size // len(weight)
+    return rows * windows.out_h * windows.out_w * int(weight.dtype.itemsize)
