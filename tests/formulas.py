@@ -121,6 +121,21 @@ def max_pool2d(x: np.ndarray, **geometry: Any) -> np.ndarray:
     return winners(x, **geometry)[0]
 
 
+def conv2d_relu_max_pool2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    pool_size: Any = 2,
+    pool_stride: Any = None,
+    pool_padding: Any = 0,
+    pool_dilation: Any = 1,
+    ceil_mode: bool = False,
+    **geometry: Any,
+) -> np.ndarray:
+    passed = np.maximum(conv2d(x, weight, bias, **geometry), 0)
+    return winners(passed, pool_size, pool_stride, pool_padding, pool_dilation, ceil_mode)[0]
+
+
 def avg_pool2d(
     x: np.ndarray,
     kernel_size: Any,

@@ -24,7 +24,15 @@ from minidl import Tensor, nn
 from minidl import functional as F
 
 from . import formulas
-from .formulas import avg_pool2d, conv1d, conv2d, conv_transpose2d, dropout, max_pool2d
+from .formulas import (
+    avg_pool2d,
+    conv1d,
+    conv2d,
+    conv2d_relu_max_pool2d,
+    conv_transpose2d,
+    dropout,
+    max_pool2d,
+)
 
 # How a row is written -------------------------------------------------------------------------
 
@@ -750,6 +758,37 @@ POOLING = [
             case(x=distinct(1, 2, 3, 4), kernel_size=3, stride=2, padding=1),
             case(x=distinct(1, 1, 4, 5), kernel_size=2, stride=(1, 2), dilation=2, ceil_mode=True),
             case(x=distinct(0, 2, 4, 4), kernel_size=2),
+        ],
+    ),
+    Op(
+        "functional.conv2d_relu_max_pool2d",
+        F.conv2d_relu_max_pool2d,
+        conv2d_relu_max_pool2d,
+        [
+            case(x=numbers(2, 2, 5, 6), weight=numbers(3, 2, 2, 3), bias=numbers(3)),
+            case(x=numbers(1, 1, 7, 7), weight=numbers(2, 1, 2, 2), pool_size=3, pool_stride=2),
+            case(
+                x=numbers(1, 4, 5, 5),
+                weight=numbers(4, 2, 3, 3),
+                bias=numbers(4),
+                stride=2,
+                padding=2,
+                groups=2,
+                pool_size=(2, 3),
+                pool_stride=1,
+                pool_padding=1,
+                ceil_mode=True,
+            ),
+            case(
+                x=numbers(1, 2, 7, 6),
+                weight=numbers(2, 2, 2, 2),
+                padding="same",
+                dilation=2,
+                pool_size=2,
+                pool_stride=2,
+                pool_dilation=2,
+            ),
+            case(x=numbers(0, 2, 4, 4), weight=numbers(3, 2, 2, 2)),
         ],
     ),
     Op(

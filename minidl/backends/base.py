@@ -98,6 +98,38 @@ class Backend:
         """Return the gradient of `convolve` by its weight, given that of its output."""
         return convolution.weight_gradient(self, images, gradient, windows, groups)
 
+    # Convolution and max pool -----------------------------------------------------------------
+
+    def convolve_pool(
+        self,
+        images: Array,
+        weight: Array,
+        bias: Array | None,
+        windows: Windows,
+        groups: int,
+        pool: Windows,
+    ) -> tuple[Array, Array]:
+        """Convolve, then find each window's largest value, and winner, in the output."""
+        return self.max_windows(self.convolve(images, weight, bias, windows, groups), pool)
+
+    def convolve_pool_gradients(
+        self,
+        images: Array,
+        weight: Array,
+        gradient: Array,
+        winners: Array,
+        windows: Windows,
+        groups: int,
+        pool: Windows,
+        wanted: tuple[bool, bool],
+    ) -> tuple[Array | None, Array | None]:
+        """Return the gradients by images and weight, each where it is wanted."""
+        spread = self.scatter_winners(gradient, winners, pool)
+        return (
+            self.transpose_convolve(spread, weight, windows, groups) if wanted[0] else None,
+            self.weight_gradient(images, spread, windows, groups) if wanted[1] else None,
+        )
+
     # Images -----------------------------------------------------------------------------------
 
     def empty_images(self, shape: tuple[int, ...], dtype: Any, like: Array | None = None) -> Array:
@@ -223,9 +255,7 @@ class Backend:
         n, c = images.shape[:2]
         shape = (n, c, windows.out_h, windows.out_w)
         best = self.empty_images(shape, images.dtype, images)
-        winners = self.empty_images(
-            shape, np.uint8 if windows.k_h * windows.k_w < 255 else np.int32, images
-        )
+        winners = self.empty_images(shape, winner_type(windows), images)
 
         def work(part: slice) -> None:
             padded = self.pad_images(images[part], windows, -np.inf, images)
@@ -294,6 +324,11 @@ class Backend:
     def index_add(self, target: Array, index: Any, values: Array) -> None:
         """Do `target[index] += values` in place; repeated indices count each time."""
         raise NotImplementedError
+
+
+def winner_type(windows: Windows) -> type:
+    """Return the smallest type that holds the numbers of a window's taps, and one more."""
+    return np.uint8 if windows.k_h * windows.k_w < 255 else np.int32
 
 
 def first_tap_inside(windows: Windows) -> np.ndarray[Any, Any]:

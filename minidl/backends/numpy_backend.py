@@ -15,7 +15,7 @@ import numpy as np
 import threadpoolctl
 
 from minidl.backends import planar, winograd
-from minidl.backends.base import Array, Backend
+from minidl.backends.base import Array, Backend, winner_type
 from minidl.backends.windows import Windows
 
 CACHE_BYTES = 2**21
@@ -61,15 +61,15 @@ class NumpyBackend(Backend):
         count = -(-count // 4) * 4 if count > 1 else 1  # alike, for 2 or 4 threads to end together
         size = max(1, -(-n // count))
         parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
-        if len(parts) < 2:
-            with _blas().single_threaded():
-                work(slice(0, n))
-        elif _thread.is_worker:  # waiting here for other workers could be for ever
+        if _thread.is_worker:  # within a slice of other work: all threads have some already
             for part in parts:
                 work(part)
-        else:
-            with _blas().single_threaded():
+            return
+        with _blas().single_threaded():
+            if len(parts) > 1:
                 _share(parts, work)
+            else:
+                work(slice(0, n))
 
     def matmul(self, a: Array, b: Array) -> Array:
         """Multiply matrices on minidl's threads, large ones in four blocks of rows.
@@ -122,6 +122,70 @@ class NumpyBackend(Backend):
         if planar.suits(windows, groups, c):
             return planar.weight_gradient(self, images, gradient, windows)
         return super().weight_gradient(images, gradient, windows, groups)
+
+    def convolve_pool(
+        self,
+        images: Array,
+        weight: Array,
+        bias: Array | None,
+        windows: Windows,
+        groups: int,
+        pool: Windows,
+    ) -> tuple[Array, Array]:
+        """Pool a slice of the batch while its convolution is in cache.
+
+        Against two steps with ReLU between them (ms, 2 cores): 2.3 for 4.6 (first layer of the
+        CIFAR-10 CNN), 4.0 for 4.8 (second). Winograd's tiles transform the weights once for all
+        images, so there it is two steps.
+        """
+        d, c = weight.shape[:2]
+        if winograd.suits(windows, groups, c, d, images.dtype):
+            return super().convolve_pool(images, weight, bias, windows, groups, pool)
+        shape = (len(images), len(weight), pool.out_h, pool.out_w)
+        best = self.empty_images(shape, images.dtype)
+        winners = self.empty_images(shape, winner_type(pool))
+        step = super().convolve_pool
+
+        def work(part: slice) -> None:
+            best[part], winners[part] = step(images[part], weight, bias, windows, groups, pool)
+
+        self.over_batch(len(images), _largest(weight, windows), work)
+        return best, winners
+
+    def convolve_pool_gradients(
+        self,
+        images: Array,
+        weight: Array,
+        gradient: Array,
+        winners: Array,
+        windows: Windows,
+        groups: int,
+        pool: Windows,
+        wanted: tuple[bool, bool],
+    ) -> tuple[Array | None, Array | None]:
+        """Spread the winners' gradient over a slice of the batch, and use it, in cache.
+
+        Against three steps (ms, 2 cores): 3.0 for 5.1 (first layer of the CIFAR-10 CNN), 9.8 for
+        10.2 (second).
+        """
+        step = super().convolve_pool_gradients
+        d, c = weight.shape[:2]
+        if winograd.suits(windows, groups, c, d, images.dtype):
+            return step(images, weight, gradient, winners, windows, groups, pool, wanted)
+        slopes = self.empty_images(images.shape, images.dtype) if wanted[0] else None
+
+        def work(part: slice) -> Array:
+            local = (images[part], weight, gradient[part], winners[part])
+            by_images, by_weight = step(*local, windows, groups, pool, wanted)
+            if slopes is not None:
+                slopes[part] = by_images
+            return by_weight
+
+        bytes_each = _largest(weight, windows)
+        if wanted[1]:
+            return slopes, self.sum_over_batch(len(images), bytes_each, work)
+        self.over_batch(len(images), bytes_each, lambda part: work(part) and None)
+        return slopes, None
 
     def gather_windows(self, images: Array, windows: Windows) -> Array:
         """Copy every window into a row of its own, in one copy of an overlapping view.
@@ -212,6 +276,13 @@ class NumpyBackend(Backend):
                 left = np.delete(left, first)
             index, values = rows[left], flat[left]
         np.add.at(target, index, values)
+
+
+def _largest(weight: Array, windows: Windows) -> int:
+    """Return the bytes of one image's columns, or of its output if that is larger."""
+    d, channels, k_h, k_w = weight.shape
+    widest: int = max(d, channels * k_h * k_w)
+    return windows.out_h * windows.out_w * widest * int(weight.dtype.itemsize)
 
 
 class _Thread(threading.local):

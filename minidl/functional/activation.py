@@ -33,7 +33,7 @@ def relu(x: Tensor) -> Tensor:
     check_floats("relu", x)
 
     def backward(gradient: Tensor) -> Gradients:
-        return (_gated(gradient, x.data),)
+        return (gated(gradient, x.data),)
 
     return record("relu", x.backend.xp.maximum(x.data, 0), (x,), backward)
 
@@ -178,11 +178,11 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     return record("log_softmax", out, (x,), backward, takes_output=True)
 
 
-def _gated(values: Tensor, x: Array) -> Tensor:
+def gated(values: Tensor, x: Array) -> Tensor:
     """Return `values` where `x > 0`, else 0: its own transpose."""
 
     def backward(outer: Tensor) -> Gradients:
-        return (_gated(outer, x),)
+        return (gated(outer, x),)
 
     return record("gated", values.backend.gated(values.data, x), (values,), backward)
 

@@ -131,32 +131,35 @@ def pool_windows(
     padding: Pair,
     dilation: Pair,
     ceil_mode: bool,
+    shape: tuple[int, ...] | None = None,
 ) -> Windows:
     """Lay pooling windows over a batch of images, as PyTorch does.
 
     `out = (in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1`, rounded down; rounded up
     with `ceil_mode`, unless the last window would then start beyond the image and its left padding.
+    `shape` is that of the images, where they are yet to be computed from `x`.
     """
     check_images(op, x)
+    shape = x.shape if shape is None else shape
     kernel, strides, pads, dilations = pool_geometry(op, kernel_size, stride, padding, dilation)
     ends = []
-    for size, k, s, p, d in zip(x.shape[2:], kernel, strides, pads, dilations, strict=True):
+    for size, k, s, p, d in zip(shape[2:], kernel, strides, pads, dilations, strict=True):
         span = d * (k - 1) + 1
         # A window that begins in the padding enters the image at its first tap that is at 0 or
         # beyond, at pixel `start % d`: on an image smaller than that, the tap is beyond it already.
         if any(start % d >= size for start in range(-p, 0, s)):
             raise ValueError(
                 f"{op}: got dilation={dilation!r} with padding={padding!r} and input shape "
-                f"{x.shape}; wants a dilation no larger than the image, or a window could see "
+                f"{shape}; wants a dilation no larger than the image, or a window could see "
                 "nothing but padding"
             )
         out = (size + 2 * p - span + (s - 1 if ceil_mode else 0)) // s + 1
         if out < 1:
-            _check_fits(op, x, span, size + 2 * p)
+            _check_fits(op, shape, span, size + 2 * p)
         if ceil_mode and (out - 1) * s >= size + p:
             out -= 1
         ends.append(max(p, (out - 1) * s + span - size - p))
-    in_h, in_w = x.shape[2:]
+    in_h, in_w = shape[2:]
     sides = (pads[0], ends[0], pads[1], ends[1])  # ceil_mode pads the far ends only
     return Windows(in_h, in_w, *kernel, *strides, *dilations, *sides)
 
@@ -206,8 +209,8 @@ def conv_windows(
     in_h, in_w = (1, *x.shape[2:])[-2:]
     geometry = conv_geometry(op, kernel, stride, padding, dilation)
     windows = replace(geometry, in_h=in_h, in_w=in_w)
-    _check_fits(op, x, windows.dilation_h * (windows.k_h - 1) + 1, windows.padded_h)
-    _check_fits(op, x, windows.dilation_w * (windows.k_w - 1) + 1, windows.padded_w)
+    _check_fits(op, x.shape, windows.dilation_h * (windows.k_h - 1) + 1, windows.padded_h)
+    _check_fits(op, x.shape, windows.dilation_w * (windows.k_w - 1) + 1, windows.padded_w)
     return windows
 
 
@@ -246,9 +249,9 @@ def transpose_windows(
     return Windows(out_h, out_w, *kernel, *strides, *dilations, *sides)
 
 
-def _check_fits(op: str, x: Tensor, span: int, padded: int) -> None:
+def _check_fits(op: str, shape: tuple[int, ...], span: int, padded: int) -> None:
     if span > padded:
         raise ValueError(
             f"{op}: the window spans {span} but the padded input has only {padded}; "
-            f"got input shape {x.shape}: is it too small for this many layers?"
+            f"got input shape {shape}: is it too small for this many layers?"
         )

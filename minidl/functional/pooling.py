@@ -84,7 +84,7 @@ def max_pool2d(
     best, winners = x.backend.max_windows(x.data, windows)
 
     def backward(gradient: Tensor) -> Gradients:
-        return (_scatter_winners(gradient, winners, windows),)
+        return (scatter_winners(gradient, winners, windows),)
 
     out = record("max_pool2d", best, (x,), backward)
     return (out, Tensor.wrap(_places(x, winners, windows))) if return_indices else out
@@ -164,7 +164,7 @@ def global_avg_pool2d(x: Tensor, keepdims: bool = False) -> Tensor:
 # The linear maps inside, each other's gradients -----------------------------------------------
 
 
-def _scatter_winners(values: Tensor, winners: Array, windows: Windows) -> Tensor:
+def scatter_winners(values: Tensor, winners: Array, windows: Windows) -> Tensor:
     """Send each window's value to the pixel that won it."""
 
     def backward(outer: Tensor) -> Gradients:
@@ -178,7 +178,7 @@ def _gather_winners(images: Tensor, winners: Array, windows: Windows) -> Tensor:
     """Look up, for each window, the pixel that won it."""
 
     def backward(outer: Tensor) -> Gradients:
-        return (_scatter_winners(outer, winners, windows),)
+        return (scatter_winners(outer, winners, windows),)
 
     values = images.backend.gather_winners(images.data, winners, windows)
     return record("gather_winners", values, (images,), backward)

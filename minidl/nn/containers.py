@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, overload
 
-from minidl.nn.module import Module
+from minidl import functional as F
+from minidl.autograd import watcher
+from minidl.nn.activation import ReLU
+from minidl.nn.convolution import Conv2d
+from minidl.nn.module import Module, is_observed
+from minidl.nn.pooling import MaxPool2d
 
 
 class ModuleList(Module):
@@ -71,7 +76,41 @@ class Sequential(ModuleList):
         return cls(*modules)
 
     def forward(self, x: Any) -> Any:
-        """Run all modules in turn."""
-        for module in self:
-            x = module(x)
+        """Run all modules in turn; a convolution, ReLU and max pool in a row at one go.
+
+        `functional.conv2d_relu_max_pool2d` says what that saves. Where somebody looks at single
+        layers (`observe`, `detect_anomaly`), they run one by one.
+        """
+        layers = list(self)
+        while layers:
+            pooled = _at_one_go(x, *layers[:3]) if len(layers) > 2 else None
+            if pooled is not None:
+                x, layers = pooled, layers[3:]
+            else:
+                x, layers = layers[0](x), layers[1:]
         return x
+
+
+def _at_one_go(x: Any, conv: Module, relu: Module, pool: Module) -> Any:
+    """Return what the three make of `x`; None where they are to run, or to fail, one by one."""
+    if not (type(conv) is Conv2d and type(relu) is ReLU and type(pool) is MaxPool2d):
+        return None
+    if pool.return_indices or is_observed() or watcher() is not None:
+        return None
+    try:
+        return F.conv2d_relu_max_pool2d(
+            x,
+            conv.weight,
+            conv.bias,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            pool.kernel_size,
+            pool.stride,
+            pool.padding,
+            pool.dilation,
+            pool.ceil_mode,
+        )
+    except (TypeError, ValueError):  # the layer that raises it says its name
+        return None

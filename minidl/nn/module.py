@@ -59,6 +59,11 @@ def observe(callback: Observer) -> Iterator[None]:
         _observers.remove(callback)
 
 
+def is_observed() -> bool:
+    """Return whether modules are being observed."""
+    return bool(_observers)
+
+
 class Module:
     """A layer or network. Subclasses set parameters and modules as attributes, and write `forward`.
 

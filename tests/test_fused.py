@@ -1,0 +1,192 @@
+"""A convolution, ReLU and max pool at one go, against the three steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minidl
+from minidl import Tensor, nn
+from minidl import functional as F
+from minidl.anomaly import detect_anomaly
+
+
+def by_steps(x, weight, bias, conv, pool):
+    return F.max_pool2d(F.relu(F.conv2d(x, weight, bias, *conv)), *pool)
+
+
+def at_one_go(x, weight, bias, conv, pool):
+    names = ("pool_size", "pool_stride", "pool_padding", "pool_dilation", "ceil_mode")
+    pooling = dict(zip(names, pool, strict=False))
+    return F.conv2d_relu_max_pool2d(x, weight, bias, *conv, **pooling)
+
+
+def gradients(function, arrays, conv, pool):
+    """Return the output and the gradient of each input, for one drawn gradient of the output."""
+    tensors = [None if a is None else Tensor(a, requires_grad=True) for a in arrays]
+    out = function(*tensors, conv, pool)
+    out.backward(Tensor(np.random.default_rng(9).normal(size=out.shape), dtype=out.dtype))
+    return [out.numpy(), *(None if t is None else t.grad.numpy() for t in tensors)]
+
+
+def drawn(c, d, groups, h, w, k, channels_last=False, n=3):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, c * groups, h, w))
+    if channels_last:
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    return [x, rng.normal(size=(d * groups, c, k, k)), rng.normal(size=d * groups)]
+
+
+@given(st.data())
+def test_values_and_gradients_are_those_of_the_three_steps(data):
+    number = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    k, size, groups = number(1, 3), number(1, 3), number(1, 2)
+    conv = (number(1, 2), number(0, 2), number(1, 2), groups)
+    pool = (size, number(1, 3), number(0, size // 2), 1, data.draw(st.booleans()))
+    arrays = drawn(
+        number(1, 6), number(1, 3), groups, number(10, 12), number(10, 12), k, number(0, 1) == 1
+    )
+    if data.draw(st.booleans()):
+        arrays[2] = None
+    wanted = gradients(by_steps, arrays, conv, pool)
+    found = gradients(at_one_go, arrays, conv, pool)
+    for mine, theirs in zip(found, wanted, strict=True):
+        if theirs is not None:
+            np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_batch_of_several_slices_gives_the_same():
+    arrays = [a.astype(np.float32) for a in drawn(3, 32, 1, 32, 32, 3, n=64)]
+    wanted = gradients(by_steps, arrays, (), (2,))
+    found = gradients(at_one_go, arrays, (), (2,))
+    assert np.array_equal(found[0], wanted[0])
+    for mine, theirs in zip(found[1:], wanted[1:], strict=True):
+        assert mine.dtype == np.float32
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_many_channels_go_through_winograds_tiles_here_too():
+    arrays = [a.astype(np.float32) for a in drawn(64, 64, 1, 16, 16, 3, n=2)]
+    wanted = gradients(by_steps, arrays, (1, 1), (2,))
+    found = gradients(at_one_go, arrays, (1, 1), (2,))
+    assert np.array_equal(found[0], wanted[0])
+    np.testing.assert_allclose(found[1], wanted[1], atol=1e-5 * np.abs(wanted[1]).max())
+
+
+def test_windows_without_a_positive_number_pass_no_gradient():
+    x = -np.ones((1, 1, 4, 4))
+    x[0, 0, 0, 0] = 2
+    out, dx, dw = gradients(at_one_go, [x, np.ones((1, 1, 1, 1)), None], (), (2,))[:3]
+    assert out.ravel().tolist() == [2, 0, 0, 0]
+    assert np.count_nonzero(dx) == 1
+    assert dx[0, 0, 0, 0] * 2 == pytest.approx(dw.item())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_passed_on_as_by_the_three_steps(value):
+    arrays = drawn(1, 2, 1, 6, 6, 1)
+    arrays[0][1, 0, 2, 3] = value
+    with np.errstate(invalid="ignore"):
+        wanted = gradients(by_steps, arrays, (), (2,))
+        found = gradients(at_one_go, arrays, (), (2,))
+    for mine, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-12)
+
+
+def test_no_work_is_done_for_what_needs_no_gradient(monkeypatch):
+    asked = []
+    backend = minidl.zeros(1).backend
+    kernel = backend.convolve_pool_gradients
+
+    def spy(*arguments):
+        asked.append(arguments[-1])
+        return kernel(*arguments)
+
+    monkeypatch.setattr(backend, "convolve_pool_gradients", spy)
+    x, weight, _ = drawn(1, 2, 1, 6, 6, 3)
+    for x_needs, weight_needs in ((False, True), (True, False)):
+        tensors = [Tensor(x, requires_grad=x_needs), Tensor(weight, requires_grad=weight_needs)]
+        F.conv2d_relu_max_pool2d(*tensors).sum().backward()
+        assert [t.grad is not None for t in tensors] == [x_needs, weight_needs]
+    assert asked == [(False, True), (True, False)]
+
+
+# Sequential -----------------------------------------------------------------------------------
+
+
+def block(**options) -> nn.Sequential:
+    rng = np.random.default_rng(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, rng=rng), nn.ReLU(), nn.MaxPool2d(2, **options))
+
+
+def operations(model: nn.Sequential) -> list[str]:
+    node = model(Tensor(np.ones((1, 3, 8, 8), np.float32))).node
+    found = []
+    while node is not None:
+        found.append(node.op)
+        node = node.inputs[0].node
+    return found
+
+
+def test_sequential_runs_the_three_at_one_go():
+    assert operations(block()) == ["conv2d_relu_max_pool2d"]
+    twice = nn.Sequential(nn.Conv2d(3, 3, 1), *block(), nn.ReLU())
+    assert operations(twice) == ["relu", "conv2d_relu_max_pool2d", "conv2d"]
+    assert operations(block()[:2]) == ["relu", "conv2d"]
+
+
+def test_sequential_equals_its_layers():
+    model = block(stride=1, padding=1)
+    x = Tensor(np.random.default_rng(1).normal(size=(2, 3, 9, 9)).astype(np.float32))
+    wanted = x
+    for layer in model:
+        wanted = layer(wanted)
+    assert np.array_equal(model(x).numpy(), wanted.numpy())
+
+
+def test_layers_run_one_by_one_where_somebody_looks():
+    model, seen = block(), []
+    x = Tensor(np.ones((1, 3, 8, 8), np.float32))
+    with nn.observe(lambda module, inputs, output: seen.append(type(module).__name__)):
+        model(x)
+    assert seen == ["Conv2d", "ReLU", "MaxPool2d", "Sequential"]
+    with detect_anomaly():
+        assert operations(model) == ["max_pool2d", "relu", "conv2d"]
+
+
+def test_layers_of_other_kinds_run_one_by_one():
+    class Doubled(nn.ReLU):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * 2
+
+    conv, _, pool = block()
+    assert operations(nn.Sequential(conv, Doubled(), pool)) == [
+        "max_pool2d", "mul", "relu", "conv2d",
+    ]  # fmt: skip
+    values, places = block(return_indices=True)(Tensor(np.ones((1, 3, 8, 8), np.float32)))
+    assert values.shape == places.shape
+
+
+def test_an_error_names_the_layer_it_comes_from():
+    with pytest.raises(ValueError, match="conv2d: got an input of 2 channels") as error:
+        block()(minidl.ones((1, 2, 8, 8)))
+    assert any("in layer '0', Conv2d" in note for note in error.value.__notes__)
+    with pytest.raises(ValueError, match="max_pool2d: the window spans 2") as error:
+        block()(minidl.ones((1, 3, 3, 3)))
+    assert any("in layer '2', MaxPool2d" in note for note in error.value.__notes__)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"pool_size": 0}, "conv2d_relu_max_pool2d: got kernel_size=0"),
+        ({"pool_padding": 2}, "conv2d_relu_max_pool2d: got padding=2"),
+        ({"pool_size": 9}, "the window spans 9 but the padded input has only 6"),
+        ({"stride": 0}, "conv2d_relu_max_pool2d: got stride=0"),
+    ],
+)
+def test_bad_arguments_are_refused(options, says):
+    with pytest.raises(ValueError, match=says):
+        F.conv2d_relu_max_pool2d(minidl.ones((1, 1, 8, 8)), minidl.ones((1, 1, 3, 3)), **options)
