@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from minidl.backends import convolution
+from minidl.backends import convolution, normalization
 from minidl.backends.windows import Windows
 
 Array: TypeAlias = Any
@@ -276,6 +276,29 @@ class Backend:
 
         self.over_batch(len(winners), _image_bytes(images, windows), work)
         return values
+
+    # Channels ---------------------------------------------------------------------------------
+
+    def channel_sums(
+        self, images: Array, centre: Array | None, gradient: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Add up each channel of the gradient, and of it times `images - centre`: float64 `(c,)`.
+
+        Without a gradient, of `images - centre` and its square.
+        """
+        return normalization.channel_sums(self, images, centre, gradient)
+
+    def channel_lines(
+        self,
+        images: Array,
+        centre: Array | None,
+        slope: Array,
+        offset: Array,
+        gradient: Array | None = None,
+        scale: Array | None = None,
+    ) -> Array:
+        """Return `(images - centre) * slope + offset`, or `scale * (that + gradient)`."""
+        return normalization.channel_lines(self, images, centre, slope, offset, gradient, scale)
 
     # Elements and rows ------------------------------------------------------------------------
 
