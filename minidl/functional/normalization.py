@@ -130,7 +130,7 @@ def batch_norm(
             f"{op}: got no running statistics in evaluation, wants running_mean and running_var, "
             "or training=True to normalise by the batch's own"
         )
-    return _normalize(x, weight, bias, statistics)
+    return _normalize(op, x, weight, bias, statistics)
 
 
 def layer_norm(
@@ -171,7 +171,7 @@ def layer_norm(
         )
     _check_channels(op, x, shape, weight=weight, bias=bias)
     size = math.prod(shape)
-    out = _normalize_rows(x, x.size // size, size, eps)
+    out = _normalize_rows(op, x, x.size // size, size, eps)
     out = out if weight is None else out * weight
     return out if bias is None else out + bias
 
@@ -219,7 +219,7 @@ def group_norm(
     _check_channels(op, x, (c,), weight=weight, bias=bias)
     _check_count(op, x, n * (c // num_groups))
     size = c // num_groups * math.prod(x.shape[2:])
-    out = _normalize_rows(x, n * num_groups, size, eps)
+    out = _normalize_rows(op, x, n * num_groups, size, eps)
     out = out if weight is None else out * _along_channels(weight, x)
     return out if bias is None else out + _along_channels(bias, x)
 
@@ -289,7 +289,7 @@ def _count(x: Tensor) -> int:
 
 
 def _normalize(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: Statistics
+    op: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: Statistics
 ) -> Tensor:
     """Return `normal * weight + bias` of each channel."""
 
@@ -307,7 +307,11 @@ def _normalize(
     offset = -statistics.mean * slope
     offset = offset if bias is None else offset + bias.data
     out = x.backend.channel_lines(x.data, statistics.centre, slope, offset)
-    return record("batch_norm", out, (x, weight, bias), backward)
+    return record(op, out, (x, weight, bias), backward)
+
+
+def _normal(x: Tensor, statistics: Statistics) -> Tensor:
+    return _normalize("normalize", x, None, None, statistics)
 
 
 def _input_gradient(
@@ -330,7 +334,7 @@ def _input_gradient(
     def backward(outer: Tensor) -> Gradients:
         ours = _input_gradient(gradient, x, None, statistics)
         theirs = _input_gradient(outer, x, None, statistics)
-        normal = _normalize(x, None, None, statistics)
+        normal = _normal(x, statistics)
         change = (
             normal * (outer * ours).mean(axes, keepdims=True)
             + theirs * (gradient * normal).mean(axes, keepdims=True)
@@ -350,7 +354,7 @@ def _input_gradient(
     offset = -statistics.mean * slope - total / count
     scale = statistics.inverse if weight is None else statistics.inverse * weight.data
     out = x.backend.channel_lines(x.data, statistics.centre, slope, offset, gradient.data, scale)
-    return record("batch_norm_input_gradient", out, (gradient, x, weight), backward)
+    return record("normalize_input_gradient", out, (gradient, x, weight), backward)
 
 
 def _weight_gradient(
@@ -360,12 +364,12 @@ def _weight_gradient(
 
     def backward(outer: Tensor) -> Gradients:
         return (
-            _normalize(x, None, None, statistics) * _along_channels(outer, x),
+            _normal(x, statistics) * _along_channels(outer, x),
             _input_gradient(gradient, x, outer, statistics),
         )
 
     out = sums[1].astype(x.dtype)
-    return record("batch_norm_weight_gradient", out, (gradient, x), backward)
+    return record("normalize_weight_gradient", out, (gradient, x), backward)
 
 
 def _bias_gradient(gradient: Tensor, total: Array) -> Tensor:
@@ -374,14 +378,14 @@ def _bias_gradient(gradient: Tensor, total: Array) -> Tensor:
     def backward(outer: Tensor) -> Gradients:
         return (_along_channels(outer, gradient).broadcast_to(gradient.shape),)
 
-    return record("batch_norm_bias_gradient", total.astype(gradient.dtype), (gradient,), backward)
+    return record("normalize_bias_gradient", total.astype(gradient.dtype), (gradient,), backward)
 
 
-def _normalize_rows(x: Tensor, rows: int, size: int, eps: float) -> Tensor:
+def _normalize_rows(op: str, x: Tensor, rows: int, size: int, eps: float) -> Tensor:
     """Normalise numbers in rows of a size: a batch of one, of as many channels as rows."""
     lines = x.reshape(1, rows, size)
     statistics, _ = _measured(lines, eps)
-    return _normalize(lines, None, None, statistics).reshape(x.shape)
+    return _normalize(op, lines, None, None, statistics).reshape(x.shape)
 
 
 def _along_channels(values: Tensor, x: Tensor) -> Tensor:
