@@ -9,6 +9,7 @@ parametrised test compares all forms with each other and with literal loops.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -73,6 +74,10 @@ class Backend:
         for part in rest:
             first += part
         return first
+
+    def rows(self, length: int) -> AbstractContextManager[None]:
+        """Prepare for element-wise functions of rows this long and numbers repeated along them."""
+        return nullcontext()
 
     def matmul(self, a: Array, b: Array) -> Array:
         """Multiply matrices, in stacks over leading axes, of two or more axes each."""
