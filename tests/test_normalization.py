@@ -246,6 +246,15 @@ def test_no_gradient_is_computed_that_nobody_wants(monkeypatch):
     assert bias.grad.numpy().tolist() == [3, 3]
 
 
+def test_a_frozen_layer_in_evaluation_adds_nothing_up(monkeypatch):
+    layer = nn.BatchNorm1d(2).requires_grad_(False).eval()
+    x = Tensor(numbers(3, 2), np.float32, requires_grad=True)
+    out = layer(x)
+    monkeypatch.setattr(F.normalization, "_sums", None)
+    out.backward(Tensor(np.ones((3, 2), np.float32)))
+    np.testing.assert_allclose(x.grad.numpy(), 1 / np.sqrt(1 + 1e-5), rtol=1e-6)
+
+
 # Running statistics ---------------------------------------------------------------------------
 
 

@@ -294,13 +294,14 @@ def _normalize(
     """Return `normal * weight + bias` of each channel."""
 
     def backward(gradient: Tensor) -> Gradients:
+        learns, shifts = (p is not None and p.requires_grad for p in (weight, bias))
+        if statistics.fixed and not learns and not shifts:
+            return (_input_gradient(gradient, x, weight, statistics), None, None)
         sums = _sums(gradient, x, statistics)
         return (
             _input_gradient(gradient, x, weight, statistics, sums) if x.requires_grad else None,
-            _weight_gradient(gradient, x, statistics, sums)
-            if weight is not None and weight.requires_grad
-            else None,
-            _bias_gradient(gradient, sums[0]) if bias is not None and bias.requires_grad else None,
+            _weight_gradient(gradient, x, statistics, sums) if learns else None,
+            _bias_gradient(gradient, sums[0]) if shifts else None,
         )
 
     slope = statistics.inverse if weight is None else statistics.inverse * weight.data
@@ -343,7 +344,7 @@ def _input_gradient(
         scale = 1 / (x.var(axes, keepdims=True) + statistics.eps).sqrt()
         scale = scale if weight is None else scale * _along_channels(weight, x)
         return (
-            _input_gradient(outer, x, weight, statistics),
+            _input_gradient(outer, x, weight, statistics) if gradient.requires_grad else None,
             -scale * change,
             None if weight is None else (outer * ours).sum(axes),
         )
@@ -364,8 +365,8 @@ def _weight_gradient(
 
     def backward(outer: Tensor) -> Gradients:
         return (
-            _normal(x, statistics) * _along_channels(outer, x),
-            _input_gradient(gradient, x, outer, statistics),
+            _normal(x, statistics) * _along_channels(outer, x) if gradient.requires_grad else None,
+            _input_gradient(gradient, x, outer, statistics) if x.requires_grad else None,
         )
 
     out = sums[1].astype(x.dtype)
