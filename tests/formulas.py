@@ -49,6 +49,72 @@ def log_softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
     return x - np.logaddexp.reduce(x, axis, keepdims=True)
 
 
+# Normalisation: the definition, one mean and variance after the other -------------------------
+
+
+def normalized(x: np.ndarray, mean: float, var: float, eps: float) -> np.ndarray:
+    return (x - mean) / math.sqrt(var + eps)
+
+
+def spread_of(x: np.ndarray) -> tuple[float, float]:
+    """Return mean and biased variance, in the words of their definition."""
+    mean = math.fsum(x.ravel()) / x.size
+    return mean, math.fsum((x.ravel() - mean) ** 2) / x.size
+
+
+def batch_norm(
+    x: np.ndarray,
+    weight: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    running_mean: np.ndarray | None = None,
+    running_var: np.ndarray | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> np.ndarray:
+    out = np.empty_like(x)
+    for c in range(x.shape[1] if x.size else 0):
+        mean, var = spread_of(x[:, c]) if training else (running_mean[c], running_var[c])
+        out[:, c] = normalized(x[:, c], mean, var, eps)
+        out[:, c] *= 1 if weight is None else weight[c]
+        out[:, c] += 0 if bias is None else bias[c]
+    return out
+
+
+def layer_norm(
+    x: np.ndarray,
+    weight: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    *,
+    normalized_shape: int | tuple[int, ...],
+    eps: float = 1e-5,
+) -> np.ndarray:
+    rows = x.reshape(-1, np.prod(normalized_shape, dtype=int))
+    out = [normalized(row, *spread_of(row), eps) for row in rows]
+    scale = 1 if weight is None else weight
+    return np.reshape(out, x.shape) * scale + (0 if bias is None else bias)
+
+
+def group_norm(
+    x: np.ndarray,
+    weight: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    *,
+    num_groups: int,
+    eps: float = 1e-5,
+) -> np.ndarray:
+    out = np.empty_like(x)
+    size = x.shape[1] // num_groups
+    for i in range(len(x)):
+        for first in range(0, x.shape[1], size):
+            group = x[i, first : first + size]
+            out[i, first : first + size] = normalized(group, *spread_of(group), eps)
+    for c in range(x.shape[1]):
+        out[:, c] *= 1 if weight is None else weight[c]
+        out[:, c] += 0 if bias is None else bias[c]
+    return out
+
+
 # Windows: the literal loops, in the words of minidl's arguments -------------------------------
 
 

@@ -812,6 +812,62 @@ POOLING = [
     ),
 ]
 
+
+def batch_norm(x: Tensor, weight: Any = None, bias: Any = None, **options: Any) -> Tensor:
+    """Call `functional.batch_norm` with running statistics as arrays, of any dtype."""
+    running = [options.pop(name, None) for name in ("running_mean", "running_var")]
+    tensors = [None if array is None else Tensor(array, x.dtype) for array in running]
+    return F.batch_norm(x, *tensors, weight, bias, **options)
+
+
+RUNNING = {"running_mean": Constant([0.5, -1]), "running_var": Constant([2, 0.5])}
+
+NORMALIZATION = [
+    Op(
+        "functional.batch_norm",
+        batch_norm,
+        formulas.batch_norm,
+        [
+            case(x=numbers(4, 2), weight=numbers(2), bias=numbers(2), training=True),
+            case(x=numbers(2, 2, 3), weight=numbers(2), training=True, **RUNNING),
+            case(x=numbers(2, 2, 2, 2), weight=numbers(2), training=True, eps=0.1),
+            case(x=numbers(1, 1, 2, 3), training=True),
+            case(x=numbers(0, 2, 3), weight=numbers(2), bias=numbers(2), training=True),
+            case(x=numbers(2, 2, 1, 2), weight=numbers(2), bias=numbers(2), **RUNNING),
+            case(x=numbers(1, 2), eps=0.1, **RUNNING),
+            case(x=numbers(0, 2), weight=numbers(2), bias=numbers(2), **RUNNING),
+        ],
+    ),
+    Op(
+        "functional.layer_norm",
+        lambda x, weight=None, bias=None, **options: F.layer_norm(
+            x, weight=weight, bias=bias, **options
+        ),
+        formulas.layer_norm,
+        [
+            case(x=numbers(2, 3), normalized_shape=3, weight=numbers(3), bias=numbers(3)),
+            case(x=numbers(2, 2, 3), normalized_shape=(2, 3), weight=numbers(2, 3), eps=0.1),
+            case(x=numbers(2, 1, 3), normalized_shape=[3], weight=numbers(3)),
+            case(x=numbers(3), normalized_shape=(3,)),
+            case(x=numbers(0, 3), normalized_shape=3, weight=numbers(3), bias=numbers(3)),
+        ],
+    ),
+    Op(
+        "functional.group_norm",
+        lambda x, weight=None, bias=None, **options: F.group_norm(
+            x, weight=weight, bias=bias, **options
+        ),
+        formulas.group_norm,
+        [
+            case(x=numbers(2, 6), num_groups=2, weight=numbers(6), bias=numbers(6)),
+            case(x=numbers(1, 4, 3), num_groups=2, weight=numbers(4)),
+            case(x=numbers(2, 2, 2, 2), num_groups=1, weight=numbers(2), eps=0.1),
+            case(x=numbers(2, 2, 1, 3), num_groups=2),
+            case(x=numbers(0, 4, 2), num_groups=2, weight=numbers(4), bias=numbers(4)),
+        ],
+    ),
+]
+
 LOSSES = [
     Op(
         "functional.cross_entropy",
@@ -889,6 +945,13 @@ LOSSES = [
 ]
 
 
+def evaluated(module: nn.Module) -> nn.Module:
+    """Return a layer in evaluation, with running statistics that are not those it starts with."""
+    state = {n: np.array(c.values, np.float32) for n, c in RUNNING.items()}
+    module.load_state_dict(state, strict=False)
+    return module.eval()
+
+
 def of_rows(module: nn.Module, same_as: Callable[..., Tensor]) -> Case:
     return case(module=module, same_as=same_as, x=numbers(2, 3))
 
@@ -951,6 +1014,65 @@ LAYERS = [
             ),
             x=numbers(1, 2, 2, 2),
         )
+    ),
+    layer(
+        case(
+            module=nn.BatchNorm1d(2, 0.1),
+            same_as=lambda x, weight, bias: F.batch_norm(
+                x, None, None, weight, bias, training=True, eps=0.1
+            ),
+            x=numbers(3, 2),
+        ),
+        case(
+            module=nn.BatchNorm1d(2, affine=False),
+            same_as=lambda x: F.batch_norm(x, None, None, training=True),
+            x=numbers(2, 2, 3),
+        ),
+    ),
+    layer(
+        case(
+            module=nn.BatchNorm2d(2, bias=False),
+            same_as=lambda x, weight: F.batch_norm(x, None, None, weight, training=True),
+            x=numbers(2, 2, 1, 2),
+        ),
+        case(
+            module=evaluated(nn.BatchNorm2d(2)),
+            same_as=lambda x, weight, bias: batch_norm(
+                x, weight, bias, running_mean=[0.5, -1], running_var=[2, 0.5]
+            ),
+            x=numbers(1, 2, 2, 2),
+        ),
+        case(
+            module=nn.BatchNorm2d(2, track_running_stats=False).eval(),
+            same_as=lambda x, weight, bias: F.batch_norm(
+                x, None, None, weight, bias, training=True
+            ),
+            x=numbers(1, 2, 2, 2),
+        ),
+    ),
+    layer(
+        case(
+            module=nn.LayerNorm((2, 3), 0.1),
+            same_as=lambda x, weight, bias: F.layer_norm(x, (2, 3), weight, bias, 0.1),
+            x=numbers(2, 2, 3),
+        ),
+        case(
+            module=nn.LayerNorm(3, elementwise_affine=False),
+            same_as=lambda x: F.layer_norm(x, 3),
+            x=numbers(2, 3),
+        ),
+    ),
+    layer(
+        case(
+            module=nn.GroupNorm(2, 4, 0.1),
+            same_as=lambda x, weight, bias: F.group_norm(x, 2, weight, bias, 0.1),
+            x=numbers(1, 4, 2),
+        ),
+        case(
+            module=nn.GroupNorm(1, 2, affine=False),
+            same_as=lambda x: F.group_norm(x, 1),
+            x=numbers(2, 2, 1, 2),
+        ),
     ),
     layer(
         case(
@@ -1061,6 +1183,7 @@ OPS = [
     *LINEAR_AND_DROPOUT,
     *CONVOLUTIONS,
     *POOLING,
+    *NORMALIZATION,
     *LOSSES,
     *LAYERS,
 ]

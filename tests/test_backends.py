@@ -128,6 +128,65 @@ def test_spread_windows_gives_every_pixel_its_windows_values(backend, w, n, c, c
     same(backend, images, oracles.spread_windows(values, w))
 
 
+@st.composite
+def channels(draw):
+    """Draw images of any number of axes and a gradient, each in an order of its own."""
+    shape = (
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 4)),
+        *draw(st.lists(st.integers(1, 4), max_size=3)),
+    )
+    arrays = []
+    for seed in (0, 1):
+        order = draw(st.permutations(range(len(shape))))
+        moved = np.array(numbers(*shape, seed=seed).transpose(order), order="C")
+        arrays.append(moved.transpose(np.argsort(order)))
+    return *arrays, draw(st.booleans())
+
+
+def moved(backend, array):
+    """Move an array to a device as it lies in memory."""
+    order = np.argsort([-stride for stride in array.strides], kind="stable")
+    return backend.from_numpy(array.transpose(order)).transpose(*np.argsort(order).tolist())
+
+
+@hypothesis.given(channels(), st.booleans())
+def test_channel_sums_adds_up_each_channel(backend, drawn, with_gradient):
+    images, gradient, centred = drawn
+    c = images.shape[1]
+    centre = numbers(c, seed=2) if centred else np.zeros(c)
+    found = backend.channel_sums(
+        moved(backend, images),
+        backend.from_numpy(centre) if centred else None,
+        moved(backend, gradient) if with_gradient else None,
+    )
+    for i in range(c):
+        x = images[:, i] - centre[i]
+        y = gradient[:, i] if with_gradient else x
+        for total, wanted in zip(found, (y.sum(), (y * x).sum()), strict=True):
+            assert backend.to_numpy(total)[i] == wanted
+    assert all(total.dtype == np.float64 and total.shape == (c,) for total in found)
+
+
+@hypothesis.given(channels(), st.booleans())
+def test_channel_lines_draws_a_line_through_each_channel(backend, drawn, with_gradient):
+    images, gradient, centred = drawn
+    c, column = images.shape[1], (-1, *[1] * (images.ndim - 2))
+    values = [numbers(c, seed=seed) for seed in range(2, 6)]
+    centre, slope, offset, scale = (v.reshape(column) for v in values)
+    wanted = (images - centre if centred else images) * slope + offset
+    there = [backend.from_numpy(v) for v in values]
+    there[0] = there[0] if centred else None
+    if with_gradient:
+        wanted = scale * (wanted + gradient)
+        found = backend.channel_lines(
+            moved(backend, images), *there[:3], moved(backend, gradient), there[3]
+        )
+    else:
+        found = backend.channel_lines(moved(backend, images), *there[:3])
+    same(backend, found, wanted)
+
+
 SPECIAL = st.sampled_from([-np.inf, -1.0, 0.0, 1.0, 2.0, np.inf, np.nan])
 
 

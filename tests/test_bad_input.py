@@ -209,6 +209,103 @@ WRONG_CALLS = {
         ValueError,
         r"global_avg_pool2d: got shape \(4, 10\), wants \(n, c, h, w\)",
     ),
+    # Normalisation
+    "one value for each channel": (
+        lambda: F.batch_norm(ones(1, 3), None, None, training=True),
+        ValueError,
+        r"batch_norm: got an input of shape \(1, 3\)\. Expected more than 1 value per channel when "
+        r"training: .* a last batch of one\? DataLoader\(drop_last=True\)",
+    ),
+    "one value for each group": (
+        lambda: F.group_norm(ones(1, 3, 1), 3),
+        ValueError,
+        r"group_norm: got an input of shape \(1, 3, 1\)\. Expected more than 1 value per channel",
+    ),
+    "numbers without channels": (
+        lambda: F.batch_norm(ones(3), None, None, training=True),
+        ValueError,
+        r"batch_norm: got an input of shape \(3,\), wants \(n, c\) or \(n, c, \.\.\.\)",
+    ),
+    "evaluation without statistics": (
+        lambda: F.batch_norm(ones(2, 3), None, ones(3)),
+        ValueError,
+        "batch_norm: got no running statistics in evaluation, wants .* or training=True",
+    ),
+    "statistics of other channels": (
+        lambda: F.batch_norm(ones(2, 3), ones(2), ones(3)),
+        ValueError,
+        r"batch_norm: got running_mean of shape \(2,\) for .* \(2, 3\), wants \(3,\)",
+    ),
+    "a bias of other channels": (
+        lambda: F.batch_norm(IMAGES, ones(3), ones(3), bias=ones(8)),
+        ValueError,
+        r"batch_norm: got bias of shape \(8,\) for an input of shape \(2, 3, 8, 8\), wants \(3,\)",
+    ),
+    "statistics as an array": (
+        lambda: F.batch_norm(ones(2, 3), np.zeros(3, np.float32), ones(3)),
+        TypeError,
+        "batch_norm: got a ndarray as running_mean, wants a Tensor",
+    ),
+    "statistics of another dtype": (
+        lambda: F.batch_norm(ones(2, 3), ones(3), ones(3, dtype="float64")),
+        TypeError,
+        r"batch_norm: got input with dtype float32 and running_var with dtype float64; .* \.to\(\)",
+    ),
+    "statistics on another device": (
+        lambda: nn.BatchNorm1d(3)(ones(2, 3, device="guarded")),
+        TypeError,
+        "batch_norm: got input with device guarded and running_mean with device cpu",
+    ),
+    "a momentum of 2": (
+        lambda: F.batch_norm(ones(2, 3), None, None, training=True, momentum=2),
+        ValueError,
+        "batch_norm: got momentum=2, wants a number from 0 to 1",
+    ),
+    "a negative eps": (
+        lambda: F.layer_norm(ones(2, 3), 3, eps=-1),
+        ValueError,
+        "layer_norm: got eps=-1, wants a number from 0",
+    ),
+    "integers to normalise": (
+        lambda: F.batch_norm(Tensor([[1, 2], [3, 4]]), None, None, training=True),
+        TypeError,
+        "batch_norm: got dtype int64, wants float32 or float64",
+    ),
+    "another last axis": (
+        lambda: F.layer_norm(ones(2, 3), 4),
+        ValueError,
+        r"layer_norm: got an input of shape \(2, 3\), wants its last axes to be \(4,\)",
+    ),
+    "fewer axes than normalised": (
+        lambda: F.layer_norm(ones(3), (2, 3)),
+        ValueError,
+        r"layer_norm: got an input of shape \(3,\), wants \(\.\.\., 2, 3\)",
+    ),
+    "no axis to normalise": (
+        lambda: F.layer_norm(ones(3), ()),
+        ValueError,
+        r"layer_norm: got normalized_shape=\(\), wants at least one size",
+    ),
+    "a weight of the channels for layer norm": (
+        lambda: F.layer_norm(IMAGES, (8, 8), ones(3)),
+        ValueError,
+        r"layer_norm: got weight of shape \(3,\) for .*, wants \(8, 8\)",
+    ),
+    "groups of unequal size": (
+        lambda: F.group_norm(IMAGES, 2),
+        ValueError,
+        r"group_norm: got 3 channels, shape .*, wants a number that num_groups=2 divides",
+    ),
+    "no groups of channels": (
+        lambda: F.group_norm(IMAGES, 0),
+        ValueError,
+        "group_norm: got num_groups=0, wants a whole number from 1",
+    ),
+    "a weight of other channels for group norm": (
+        lambda: F.group_norm(IMAGES, 3, ones(8)),
+        ValueError,
+        r"group_norm: got weight of shape \(8,\) for an input of .*, wants \(3,\)",
+    ),
     # Linear, activations, dropout
     "images that were not flattened": (
         lambda: F.linear(IMAGES, ones(10, 192)),
@@ -461,6 +558,56 @@ WRONG_CALLS = {
         lambda: init.xavier_uniform_(ones(3)),
         ValueError,
         r"init: got shape \(3,\), wants a weight \(out, in, \.\.\.\)",
+    ),
+    "images for BatchNorm1d": (
+        lambda: nn.BatchNorm1d(3)(IMAGES),
+        ValueError,
+        r"BatchNorm1d: got an input of shape \(2, 3, 8, 8\), wants \(n, 3\) or \(n, 3, length\)",
+    ),
+    "rows for BatchNorm2d": (
+        lambda: nn.BatchNorm2d(3)(ones(2, 3)),
+        ValueError,
+        r"BatchNorm2d: got an input of shape \(2, 3\), wants \(n, 3, h, w\)",
+    ),
+    "other channels for BatchNorm2d": (
+        lambda: nn.BatchNorm2d(8)(IMAGES),
+        ValueError,
+        r"BatchNorm2d: got an input of shape \(2, 3, 8, 8\), wants \(n, 8, h, w\)",
+    ),
+    "an array for BatchNorm2d": (
+        lambda: nn.BatchNorm2d(3)(np.ones((2, 3, 8, 8))),
+        TypeError,
+        "BatchNorm2d: got a ndarray, wants a Tensor",
+    ),
+    "BatchNorm2d of no features": (
+        lambda: nn.BatchNorm2d(0),
+        ValueError,
+        "BatchNorm2d: got num_features=0, wants a whole number from 1",
+    ),
+    "BatchNorm1d with a momentum of -1": (
+        lambda: nn.BatchNorm1d(3, momentum=-1),
+        ValueError,
+        "BatchNorm1d: got momentum=-1, wants a number from 0 to 1",
+    ),
+    "BatchNorm1d with a negative eps": (
+        lambda: nn.BatchNorm1d(3, eps=-1e-5),
+        ValueError,
+        "BatchNorm1d: got eps=-1e-05, wants a number from 0",
+    ),
+    "LayerNorm of a fraction": (
+        lambda: nn.LayerNorm((3, 2.5)),
+        ValueError,
+        r"LayerNorm: got normalized_shape=2\.5, wants a whole number from 1",
+    ),
+    "GroupNorm of unequal groups": (
+        lambda: nn.GroupNorm(4, 6),
+        ValueError,
+        "GroupNorm: got num_channels=6 in num_groups=4, wants a number that the groups divide",
+    ),
+    "other channels for GroupNorm": (
+        lambda: nn.GroupNorm(2, 4)(IMAGES),
+        ValueError,
+        r"GroupNorm: got an input of shape \(2, 3, 8, 8\), wants \(n, 4, \.\.\.\)",
     ),
     # Optimisers
     "no parameters": (

@@ -24,6 +24,7 @@ import minidl
 from minidl import Tensor, autograd, gradcheck, nn
 from minidl import functional as F
 from minidl.backends import convolution as kernels
+from minidl.backends import normalization as channel_kernels
 from minidl.backends import planar
 from minidl.backends.base import Backend
 from minidl.backends.numpy_backend import NumpyBackend
@@ -32,7 +33,7 @@ from minidl.inspect import GradcheckError, InputCheck
 from minidl.tensor import record
 
 # `minidl.tensor` and the others by name: the package also exports functions of some of these names.
-array_functions, tensor, activation, convolution, loss, pooling = (
+array_functions, tensor, activation, convolution, loss, normalization, pooling = (
     sys.modules[f"minidl.{name}"]
     for name in (
         "array_functions",
@@ -40,6 +41,7 @@ array_functions, tensor, activation, convolution, loss, pooling = (
         "functional.activation",
         "functional.convolution",
         "functional.loss",
+        "functional.normalization",
         "functional.pooling",
     )
 )
@@ -150,6 +152,25 @@ CALLS = {
     "avg_pool2d ceil": Call(lambda x: pooling.avg_pool2d(x, 2, ceil_mode=True), (1, 1, 3, 5)),
     "global_avg_pool2d": Call(lambda x: F.global_avg_pool2d(x), (2, 1, 2, 3)),
     "batch_norm": Call(lambda x, gamma, beta: batch_norm(x, gamma, beta), (2, 2, 2, 2), (2,), (2,)),
+    "F.batch_norm": Call(
+        lambda x, weight, bias: F.batch_norm(x, None, None, weight, bias, training=True, eps=0.1),
+        (2, 2, 2, 2),
+        (2,),
+        (2,),
+    ),
+    "F.batch_norm far from 0": Call(
+        lambda x, weight: F.batch_norm(x + 20, None, None, weight, training=True, eps=0.1),
+        (4, 2, 2),
+        (2,),
+    ),
+    "F.batch_norm in evaluation": Call(
+        lambda x, weight: F.batch_norm(
+            x, Tensor(np.array([0.5, -1])), Tensor(np.array([2, 0.5])), weight
+        ),
+        (3, 2, 2),
+        (2,),
+    ),
+    "F.layer_norm": Call(lambda x: F.layer_norm(x, 3, eps=0.1), (2, 3)),
     "fused_cross_entropy": Call(lambda logits: fused_cross_entropy(logits), (4, 3)),
     "cross_entropy": Call(
         lambda logits: F.cross_entropy(
@@ -1330,6 +1351,184 @@ MUTATIONS = [
         "gelu",
         "x",
         "nearly right",
+    ),
+    # Normalisation, as the package has it: sums in one kernel, a line in another
+    Mutation(
+        "normalisation: way through the mean forgotten",
+        normalization,
+        "_input_gradient",
+        "offset = -statistics.mean * slope - total / count",
+        "offset = -statistics.mean * slope",
+        "F.batch_norm",
+        "x",
+    ),
+    Mutation(
+        "normalisation: way through the variance forgotten",
+        normalization,
+        "_input_gradient",
+        "slope = -statistics.inverse * along / count",
+        "slope = 0 * along",
+        "F.layer_norm",
+        "x",
+    ),
+    Mutation(
+        "normalisation: way through the variance with the wrong sign",
+        normalization,
+        "_input_gradient",
+        "slope = -statistics.inverse * along / count",
+        "slope = statistics.inverse * along / count",
+        "F.batch_norm",
+        "x",
+    ),
+    Mutation(
+        "normalisation: divided by n - 1 in the gradient",
+        normalization,
+        "_input_gradient",
+        "count = _count(x)",
+        "count = _count(x) - 1",
+        "F.batch_norm",
+        "x",
+    ),
+    Mutation(
+        "normalisation: numbers taken for images only, not pixels",
+        normalization,
+        "_input_gradient",
+        "count = _count(x)",
+        "count = len(x)",
+        "F.batch_norm",
+        "x",
+    ),
+    Mutation(
+        "normalisation: weight forgotten in the input gradient",
+        normalization,
+        "_input_gradient",
+        "statistics.inverse * weight.data",
+        "statistics.inverse",
+        "F.batch_norm",
+        "x",
+    ),
+    Mutation(
+        "normalisation: products with x in place of deviations from the mean",
+        normalization,
+        "_sums",
+        "(products - statistics.mean * total)",
+        "products",
+        "F.batch_norm",
+        "x, weight",
+    ),
+    Mutation(
+        "normalisation: what is left of a far mean forgotten",
+        normalization,
+        "_input_gradient",
+        "offset = -statistics.mean * slope - total / count",
+        "offset = -20 * slope - total / count",
+        "F.batch_norm far from 0",
+        "x",
+    ),
+    Mutation(
+        "normalisation: centre forgotten by the gradient's sums",
+        normalization,
+        "_sums",
+        "x.data, statistics.centre, gradient.data",
+        "x.data, None, gradient.data",
+        "F.batch_norm far from 0",
+        "x, weight",
+    ),
+    Mutation(
+        "normalisation: deviation not divided by in the weight's gradient",
+        normalization,
+        "_weight_gradient",
+        "out = sums[1]",
+        "out = (sums[1] / statistics.inverse)",
+        "F.batch_norm",
+        "weight",
+    ),
+    Mutation(
+        "normalisation: bias gradient twice",
+        normalization,
+        "_bias_gradient",
+        "total.astype",
+        "(2 * total).astype",
+        "F.batch_norm",
+        "bias",
+        "exactly 2x",
+    ),
+    Mutation(
+        "normalisation kernel: gradient with the wrong sign",
+        channel_kernels,
+        "channel_lines",
+        "line += other[part]",
+        "line -= other[part]",
+        "F.batch_norm",
+        "x",
+    ),
+    Mutation(
+        "normalisation of order 2: deviation a constant",
+        normalization,
+        "_input_gradient",
+        "normal * (outer * ours).mean(axes, keepdims=True)",
+        "0 * normal",
+        "F.batch_norm",
+        "x",
+        order=2,
+    ),
+    Mutation(
+        "normalisation of order 2: one of two symmetric terms",
+        normalization,
+        "_input_gradient",
+        "+ theirs * (gradient * normal).mean(axes, keepdims=True)",
+        "",
+        "F.layer_norm",
+        "x",
+        order=2,
+    ),
+    Mutation(
+        "normalisation of order 2: sign of the change of x",
+        normalization,
+        "_input_gradient",
+        "-scale * change",
+        "scale * change",
+        "F.batch_norm",
+        "x",
+        order=2,
+    ),
+    Mutation(
+        "normalisation of order 2: weight of the outer map",
+        normalization,
+        "_weight_gradient",
+        "_input_gradient(gradient, x, outer, statistics)",
+        "_input_gradient(gradient, x, None, statistics)",
+        "F.batch_norm",
+        "x",
+        order=2,
+    ),
+    Mutation(
+        "normalisation of order 2: gradient of the weight averaged",
+        normalization,
+        "_input_gradient",
+        "(outer * ours).sum(axes)",
+        "(outer * ours).mean(axes)",
+        "F.batch_norm",
+        "weight",
+        order=2,
+    ),
+    Mutation(
+        "normalisation in evaluation: weight forgotten",
+        normalization,
+        "_input_gradient",
+        "scale = inverse if weight is None else inverse * weight",
+        "scale = inverse",
+        "F.batch_norm in evaluation",
+        "x",
+    ),
+    Mutation(
+        "normalisation in evaluation: gradient as in training",
+        normalization,
+        "_input_gradient",
+        "if statistics.fixed:",
+        "if False:",
+        "F.batch_norm in evaluation",
+        "x",
     ),
     # The engine
     Mutation(

@@ -26,12 +26,27 @@ for _family in FAMILIES:
 
 # Functions that do not take the inputs one by one, and first.
 SPECIAL: dict[str, Callable[..., Tensor]] = {
+    "batch_norm": lambda x, weight=None, bias=None, **options: F.batch_norm(
+        x, **running(x, options), weight=weight, bias=bias, **options
+    ),
     "concatenate": lambda *xs, **options: minidl.concatenate(xs, **options),
     "einsum": lambda *xs, subscripts: minidl.einsum(subscripts, *xs),
     "embedding": lambda weight, **options: F.embedding(weight=weight, **options),
+    "group_norm": lambda x, weight=None, bias=None, **options: F.group_norm(
+        x, weight=weight, bias=bias, **options
+    ),
+    "layer_norm": lambda x, weight=None, bias=None, **options: F.layer_norm(
+        x, weight=weight, bias=bias, **options
+    ),
     "stack": lambda *xs, **options: minidl.stack(xs, **options),
     "where": lambda *xs, condition: minidl.where(condition, *xs),
 }
+
+
+def running(x: Tensor, options: dict[str, Any]) -> dict[str, Tensor | None]:
+    """Take running statistics out of the options, in the dtype of the images."""
+    found = {name: options.pop(name, None) for name in ("running_mean", "running_var")}
+    return {name: None if r is None else r.to(dtype=x.dtype) for name, r in found.items()}
 
 
 def function(op: str) -> Callable[..., Any]:

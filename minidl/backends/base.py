@@ -9,11 +9,12 @@ parametrised test compares all forms with each other and with literal loops.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from minidl.backends import convolution
+from minidl.backends import convolution, normalization
 from minidl.backends.windows import Windows
 
 Array: TypeAlias = Any
@@ -73,6 +74,10 @@ class Backend:
         for part in rest:
             first += part
         return first
+
+    def rows(self, length: int) -> AbstractContextManager[None]:
+        """Prepare for element-wise functions of rows this long and numbers repeated along them."""
+        return nullcontext()
 
     def matmul(self, a: Array, b: Array) -> Array:
         """Multiply matrices, in stacks over leading axes, of two or more axes each."""
@@ -306,6 +311,29 @@ class Backend:
 
         self.over_batch(len(winners), _image_bytes(images, windows), work)
         return values
+
+    # Channels ---------------------------------------------------------------------------------
+
+    def channel_sums(
+        self, images: Array, centre: Array | None, gradient: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Add up each channel of the gradient, and of it times `images - centre`: float64 `(c,)`.
+
+        Without a gradient, of `images - centre` and its square.
+        """
+        return normalization.channel_sums(self, images, centre, gradient)
+
+    def channel_lines(
+        self,
+        images: Array,
+        centre: Array | None,
+        slope: Array,
+        offset: Array,
+        gradient: Array | None = None,
+        scale: Array | None = None,
+    ) -> Array:
+        """Return `(images - centre) * slope + offset`, or `scale * (that + gradient)`."""
+        return normalization.channel_lines(self, images, centre, slope, offset, gradient, scale)
 
     # Elements and rows ------------------------------------------------------------------------
 

@@ -22,10 +22,12 @@ from minidl.functional.loss import (
     mse_loss,
     nll_loss,
 )
+from minidl.functional.normalization import batch_norm, group_norm, layer_norm
 from minidl.functional.pooling import avg_pool2d, global_avg_pool2d, max_pool2d
 
 __all__ = [
     "avg_pool2d",
+    "batch_norm",
     "binary_cross_entropy_with_logits",
     "conv1d",
     "conv2d",
@@ -37,7 +39,9 @@ __all__ = [
     "embedding",
     "gelu",
     "global_avg_pool2d",
+    "group_norm",
     "l1_loss",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "log_softmax",

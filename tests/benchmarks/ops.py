@@ -107,6 +107,13 @@ CONTESTS = {
         "max pool 3x3, stride 2, pad 1", lambda f, x: f.max_pool2d(x, 3, 2, 1), IMAGES
     ),
     "avg-2": contest("average pool 2x2", lambda f, x: f.avg_pool2d(x, 2), IMAGES),
+    "batch-norm": contest(
+        "batch norm, training, 64x64x32x32",
+        lambda f, x, w, b: f.batch_norm(x, None, None, w, b, training=True),
+        IMAGES,
+        (64,),
+        (64,),
+    ),
     "relu": contest("ReLU", lambda f, x: f.relu(x), IMAGES),
     "linear": contest(
         "linear 1024->1024, batch 256",

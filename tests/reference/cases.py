@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .case import Case
-from .layers import ACTIVATION, LINEAR
+from .layers import ACTIVATION, LINEAR, NORMALIZATION
 from .losses import LOSS
 from .tensors import TENSOR
 from .windows import CONVOLUTION, POOLING
@@ -24,6 +24,7 @@ FAMILIES: dict[str, list[Case]] = {
     "pooling": POOLING,
     "activation": ACTIVATION,
     "linear": LINEAR,
+    "normalization": NORMALIZATION,
     "loss": LOSS,
     "tensor": TENSOR,
 }

@@ -1,4 +1,4 @@
-"""Cases of activations and of the linear map."""
+"""Cases of activations, of the linear map, and of normalisations."""
 
 from __future__ import annotations
 
@@ -75,5 +75,56 @@ def _linear() -> list[Case]:
     return [Case("linear", shapes, second=len(shapes[0]) == 3) for shapes in grid]
 
 
+def _batch_norm() -> list[Case]:
+    def running() -> dict[str, np.ndarray]:
+        return {"running_mean": np.array([0.5, -1, 2]), "running_var": np.array([2, 0.25, 1])}
+
+    batch = [(4, 3), (3,), (3,)]
+    images = [(2, 3, 2, 3), (3,), (3,)]
+    grid: list[tuple[list[tuple[int, ...]], dict[str, Any]]] = [
+        (batch, {}),
+        (batch[:1], {}),
+        (images, {}),
+        (images[:2], {"eps": 0.1}),
+        ([(2, 3, 4), (3,), (3,)], {}),
+        ([(2, 3, 2, 1, 2)], {"eps": 0.01}),  # of any number of axes
+    ]
+    cases = [Case("batch_norm", shapes, {"training": True} | o, second=True) for shapes, o in grid]
+    cases += [Case("batch_norm", shapes, o, running(), second=True) for shapes, o in grid]
+    for momentum in (0.1, 0.0, 1.0, 0.3):
+        options = {"training": True, "momentum": momentum}
+        cases.append(Case("batch_norm", images, options, running()))
+    # Far from 0, where the mean of squares less the square of the mean would be nothing but error.
+    options = {"training": True, "momentum": 0.5}
+    cases += [Case("batch_norm", x, options, running(), domain="far") for x in (batch[:1], images)]
+    return [*cases, Case("batch_norm", [(2, 3)], {"training": True}, domain="whole")]
+
+
+def _layer_norm() -> list[Case]:
+    grid: list[tuple[list[tuple[int, ...]], dict[str, Any]]] = [
+        ([(4, 3), (3,), (3,)], {"normalized_shape": (3,)}),
+        ([(4, 3), (3,)], {"normalized_shape": (3,), "eps": 0.1}),
+        ([(4, 3)], {"normalized_shape": (4, 3)}),
+        ([(2, 2, 3), (2, 3), (2, 3)], {"normalized_shape": (2, 3)}),
+        ([(2, 2, 3), (3,), (3,)], {"normalized_shape": (3,)}),
+        ([(5,), (5,), (5,)], {"normalized_shape": (5,)}),
+    ]
+    cases = [Case("layer_norm", shapes, o, second=len(shapes) != 2) for shapes, o in grid]
+    return [*cases, Case("layer_norm", [(2, 4)], {"normalized_shape": (4,)}, domain="far")]
+
+
+def _group_norm() -> list[Case]:
+    grid: list[tuple[list[tuple[int, ...]], dict[str, Any]]] = [
+        ([(2, 4, 2, 3), (4,), (4,)], {"num_groups": 2}),
+        ([(2, 4, 2, 3), (4,)], {"num_groups": 1, "eps": 0.1}),
+        ([(2, 4, 2, 3), (4,), (4,)], {"num_groups": 4}),
+        ([(3, 6, 2)], {"num_groups": 3}),
+        ([(3, 6), (6,), (6,)], {"num_groups": 2}),
+    ]
+    cases = [Case("group_norm", shapes, o, second=len(shapes) == 3) for shapes, o in grid]
+    return [*cases, Case("group_norm", [(2, 4, 3)], {"num_groups": 2}, domain="far")]
+
+
 ACTIVATION = _element_by_element() + _along_an_axis()
 LINEAR = _linear() + _embedding()
+NORMALIZATION = _batch_norm() + _layer_norm() + _group_norm()

@@ -44,9 +44,14 @@ def _insert(x: torch.Tensor, axis: int | tuple[int, ...]) -> torch.Tensor:
     return x
 
 
+RUNNING = ("running_mean", "running_var")
+
 # Operations whose names or arguments differ by more than the names of arguments below.
 SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "__getitem__": _pick,
+    "batch_norm": lambda x, weight=None, bias=None, **options: F.batch_norm(
+        x, **dict.fromkeys(RUNNING) | options, weight=weight, bias=bias
+    ),
     "broadcast_to": torch.broadcast_to,
     "clip": torch.clamp,
     "concatenate": lambda *xs, dim=0: torch.cat(xs, dim),
@@ -56,6 +61,12 @@ SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "expand_dims": _insert,
     "global_avg_pool2d": lambda x, keepdim=False: (
         F.adaptive_avg_pool2d(x, 1) if keepdim else F.adaptive_avg_pool2d(x, 1).flatten(1)
+    ),
+    "group_norm": lambda x, weight=None, bias=None, **options: F.group_norm(
+        x, weight=weight, bias=bias, **options
+    ),
+    "layer_norm": lambda x, weight=None, bias=None, **options: F.layer_norm(
+        x, weight=weight, bias=bias, **options
     ),
     "log_softmax": functools.partial(F.log_softmax, dim=-1),
     "max": lambda x, dim=(), keepdim=False: x.amax(dim, keepdim),
@@ -74,6 +85,16 @@ SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "var": lambda x, dim=None, keepdim=False, ddof=0: x.var(dim, correction=ddof, keepdim=keepdim),
     "where": lambda *xs, condition: torch.where(condition, *xs),
 }
+
+
+def conv2d_relu_max_pool2d(*inputs: torch.Tensor, **options: Any) -> torch.Tensor:
+    names = {"pool_size": "kernel_size", "ceil_mode": "ceil_mode"}
+    names |= {f"pool_{name}": name for name in ("stride", "padding", "dilation")}
+    pool = {new: options.pop(old) for old, new in names.items() if old in options}
+    return F.max_pool2d(F.relu(F.conv2d(*inputs, **options)), **{"kernel_size": 2} | pool)
+
+
+SPECIAL["conv2d_relu_max_pool2d"] = conv2d_relu_max_pool2d
 NAMES = {"axis": "dim", "keepdims": "keepdim", "low": "min", "high": "max"}
 
 
@@ -98,6 +119,10 @@ def operation(case: Case) -> Arrays:
     if case.op == "max_pool2d":
         _, places = F.max_pool2d(*inputs, **case.options, return_indices=True)
         arrays["places"] = places.numpy()
+    if case.op == "batch_norm" and case.constants:
+        running = {name: torch.tensor(value) for name, value in case.constants.items()}
+        F.batch_norm(inputs[0], **running, **case.options)
+        arrays |= {f"new {name}": value.numpy() for name, value in running.items()}
     arrays["output"] = output.detach().numpy()
     arrays["upstream"] = draw("normal", tuple(output.shape), rng)
     upstream = torch.tensor(arrays["upstream"], requires_grad=True)

@@ -174,5 +174,21 @@ def _global_avg_pool2d() -> list[Case]:
     return [Case("global_avg_pool2d", [shape], options) for shape, options in grid]
 
 
-CONVOLUTION = _conv2d() + _conv1d() + _conv_transpose2d()
+def _conv2d_relu_max_pool2d() -> list[Case]:
+    images, kernels, bias = (2, 2, 6, 7), (3, 2, 2, 3), (3,)
+    grid: list[tuple[list[tuple[int, ...]], dict[str, Any]]] = [
+        ([images, kernels, bias], {}),
+        ([images, kernels], {"pool_size": (2, 1), "pool_stride": 1}),
+        ([images, kernels, bias], {"padding": 1, "pool_size": 3, "pool_stride": 2}),
+        ([images, (4, 1, 3, 3), (4,)], {"groups": 2, "pool_padding": 1, "ceil_mode": True}),
+        ([images, kernels], {"stride": 2, "padding": "valid", "pool_size": 1}),
+        ([images, kernels, bias], {"dilation": 2, "pool_stride": 1, "pool_dilation": 2}),
+    ]
+    return [
+        Case("conv2d_relu_max_pool2d", shapes, o, second=i < 3)
+        for i, (shapes, o) in enumerate(grid)
+    ]
+
+
+CONVOLUTION = _conv2d() + _conv1d() + _conv_transpose2d() + _conv2d_relu_max_pool2d()
 POOLING = _max_pool2d() + _avg_pool2d() + _global_avg_pool2d()

@@ -1,0 +1,423 @@
+"""Normalisation: numbers less their mean, divided by their standard deviation.
+
+With mean and biased variance taken over m numbers x, and `y` what stands in their place,
+
+    y = (x - mean) / sqrt(var + eps) * weight + bias
+
+| kind | which numbers share a mean and a variance |
+| --- | --- |
+| batch norm | a channel, of all images of the batch |
+| layer norm | the last axes: an example, or a word |
+| group norm | some channels of one image |
+
+Mean and variance depend on x too, so its gradient is more than a multiple of g, that of y. With
+`normal = (x - mean) / sqrt(var + eps)` and `inverse = 1 / sqrt(var + eps)`,
+
+    gradient of x       weight * inverse * (g - mean(g) - normal * mean(g * normal))
+    gradient of weight  sum(g * normal)
+    gradient of bias    sum(g)
+
+What stands in brackets is g without its part along the ones and, but for eps, along `normal`: a
+linear map of g that is its own transpose. So the first is used again where it is differentiated by
+g, and where the second is by x.
+
+Source: S. Ioffe and C. Szegedy, Batch Normalization (2015); J. L. Ba et al., Layer Normalization
+(2016); Y. Wu and K. He, Group Normalization (2018); second derivatives: own derivation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from minidl.autograd import Gradients
+from minidl.backends import Array
+from minidl.functional.geometry import check_floats, check_fraction, check_together, check_whole
+from minidl.tensor import Tensor, record
+
+FAR = 4.0
+"""Standard deviations from 0 at which a mean counts as far. `mean(x**2) - mean(x)**2` then has lost
+a factor of 17 of its precision, which is little; beyond, sums are taken about the mean instead."""
+
+
+class Statistics(NamedTuple):
+    """Mean and deviation of each channel, `(c,)`, in float64 but for `centre`.
+
+    Attributes:
+        centre: a number of the images' dtype near the mean; None for 0, where that is near enough.
+        mean: the mean less `centre`.
+        inverse: `1 / sqrt(var + eps)`.
+        eps: see there.
+        fixed: whether they do not depend on the images: were given, or there are no images.
+    """
+
+    centre: Array | None
+    mean: Array
+    inverse: Array
+    eps: float
+    fixed: bool
+
+
+# What users call ------------------------------------------------------------------------------
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise each channel, in training by its own mean and variance over the batch.
+
+    In training, running statistics, if there are any, move towards those of the batch:
+    `running = (1 - momentum) * running + momentum * batch`, where the variance is the unbiased one,
+    divided by m - 1. In evaluation they are what is normalised by.
+
+    Args:
+        x: `(n, c)` or `(n, c, ...)`, float32 or float64.
+        running_mean: `(c,)`, written to in training; None to keep none, in training only.
+        running_var: likewise.
+        weight: `(c,)`, or None for 1.
+        bias: `(c,)`, or None for 0.
+        training: see above.
+        momentum: from 0 to 1.
+        eps: added to the variance, from 0.
+
+    Returns:
+        A tensor of the shape of `x`.
+
+    Raises:
+        ValueError: shapes do not fit each other, or there is one value for each channel in
+            training, or there are no running statistics in evaluation.
+        TypeError: dtypes or devices differ.
+
+    Example:
+        >>> x = Tensor([[1.0, 5.0], [3.0, 5.0]])
+        >>> batch_norm(x, None, None, training=True, eps=0.01).numpy().round(2)
+        array([[-1.,  0.],
+               [ 1.,  0.]], dtype=float32)
+    """
+    op = "batch_norm"
+    _check(op, x, eps, 2, "(n, c) or (n, c, ...)")
+    check_fraction(op, "momentum", momentum)
+    check_together(
+        op, input=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+    )
+    _check_channels(
+        op,
+        x,
+        x.shape[1:2],
+        running_mean=running_mean,
+        running_var=running_var,
+        weight=weight,
+        bias=bias,
+    )
+    if training:
+        _check_count(op, x, len(x))
+        statistics = _batch_statistics(x, running_mean, running_var, momentum, eps)
+    elif running_mean is not None and running_var is not None:
+        mean, variance = (r.data.astype(np.float64) for r in (running_mean, running_var))
+        statistics = Statistics(None, mean, (variance + eps) ** -0.5, eps, fixed=True)
+    else:
+        raise ValueError(
+            f"{op}: got no running statistics in evaluation, wants running_mean and running_var, "
+            "or training=True to normalise by the batch's own"
+        )
+    return _normalize(op, x, weight, bias, statistics)
+
+
+def layer_norm(
+    x: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise over the last axes, each example by its own mean and variance.
+
+    Args:
+        x: `(..., *normalized_shape)`, float32 or float64.
+        normalized_shape: the sizes of the last axes, or of the last one.
+        weight: of shape `normalized_shape`, or None for 1.
+        bias: likewise, or None for 0.
+        eps: added to the variance, from 0.
+
+    Returns:
+        A tensor of the shape of `x`.
+
+    Raises:
+        ValueError: shapes do not fit each other.
+        TypeError: dtypes or devices differ.
+
+    Example:
+        >>> layer_norm(Tensor([[1.0, 3.0], [5.0, 5.0]]), 2, eps=0.01).numpy().round(2)
+        array([[-1.,  1.],
+               [ 0.,  0.]], dtype=float32)
+    """
+    op = "layer_norm"
+    shape = normal_shape(op, normalized_shape)
+    _check(op, x, eps, len(shape), f"(..., {', '.join(map(str, shape))})")
+    check_together(op, input=x, weight=weight, bias=bias)
+    if x.shape[x.ndim - len(shape) :] != shape:
+        raise ValueError(
+            f"{op}: got an input of shape {x.shape}, wants its last axes to be {shape}"
+        )
+    _check_channels(op, x, shape, weight=weight, bias=bias)
+    size = math.prod(shape)
+    out = _normalize_rows(op, x, x.size // size, size, eps)
+    out = out if weight is None else out * weight
+    return out if bias is None else out + bias
+
+
+def group_norm(
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise each image's channels in groups, each group by its own mean and variance.
+
+    One group is layer norm over an image; as many as channels is "instance norm".
+
+    Args:
+        x: `(n, c)` or `(n, c, ...)`, float32 or float64.
+        num_groups: of `c // num_groups` channels each.
+        weight: `(c,)`, or None for 1.
+        bias: `(c,)`, or None for 0.
+        eps: added to the variance, from 0.
+
+    Returns:
+        A tensor of the shape of `x`.
+
+    Raises:
+        ValueError: shapes do not fit each other, groups do not divide the channels, or there is
+            one value for each group and one image.
+        TypeError: dtypes or devices differ.
+
+    Example:
+        >>> group_norm(Tensor([[1.0, 3.0, 5.0, 5.0]]), 2, eps=0.01).numpy().round(2)
+        array([[-1.,  1.,  0.,  0.]], dtype=float32)
+    """
+    op = "group_norm"
+    _check(op, x, eps, 2, "(n, c) or (n, c, ...)")
+    check_whole(op, 1, num_groups=num_groups)
+    check_together(op, input=x, weight=weight, bias=bias)
+    n, c = x.shape[:2]
+    if c % num_groups:
+        raise ValueError(
+            f"{op}: got {c} channels, shape {x.shape}, wants a number that num_groups="
+            f"{num_groups} divides"
+        )
+    _check_channels(op, x, (c,), weight=weight, bias=bias)
+    _check_count(op, x, n * (c // num_groups))
+    size = c // num_groups * math.prod(x.shape[2:])
+    out = _normalize_rows(op, x, n * num_groups, size, eps)
+    out = out if weight is None else out * _along_channels(weight, x)
+    return out if bias is None else out + _along_channels(bias, x)
+
+
+def normal_shape(op: str, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the sizes of the axes that layer norm is over; ValueError if they are none."""
+    sizes = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
+    if not sizes:
+        raise ValueError(f"{op}: got normalized_shape=(), wants at least one size")
+    for size in sizes:
+        check_whole(op, 1, normalized_shape=size)
+    return tuple(int(size) for size in sizes)
+
+
+# Statistics -----------------------------------------------------------------------------------
+
+
+def _measured(x: Tensor, eps: float) -> tuple[Statistics, Array]:
+    """Return each channel's statistics, and its biased variance."""
+    count = max(1, _count(x))
+
+    def about(centre: Array | None) -> tuple[Array, Array]:
+        total, squares = x.backend.channel_sums(x.data, centre)
+        mean = total / count
+        return mean, x.backend.xp.maximum(squares / count - mean**2, 0)
+
+    centre = None
+    mean, variance = about(centre)
+    if (mean**2 > FAR**2 * variance).any():
+        centre = mean.astype(x.dtype)
+        mean, variance = about(centre)
+    inverse = (variance + eps) ** -0.5
+    return Statistics(centre, mean, inverse, eps, fixed=not x.size), variance
+
+
+def _batch_statistics(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> Statistics:
+    """Return the statistics of a batch, and let the running ones follow them."""
+    statistics, variance = _measured(x, eps)
+    if x.size:
+        centre, count = statistics.centre, _count(x)
+        mean = statistics.mean if centre is None else statistics.mean + centre
+        unbiased = variance * (count / (count - 1))
+        for running, batch in ((running_mean, mean), (running_var, unbiased)):
+            if running is not None:
+                running.data = (1 - momentum) * running.data + momentum * batch
+    return statistics
+
+
+def _sums(gradient: Tensor, x: Tensor, statistics: Statistics) -> tuple[Array, Array]:
+    """Return, of each channel, `sum(g)` and `sum(g * normal)`."""
+    total, products = x.backend.channel_sums(x.data, statistics.centre, gradient.data)
+    return total, (products - statistics.mean * total) * statistics.inverse
+
+
+def _count(x: Tensor) -> int:
+    """Return how many numbers a channel has."""
+    return len(x) * math.prod(x.shape[2:])
+
+
+# Maps and their gradients ---------------------------------------------------------------------
+
+
+def _normalize(
+    op: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: Statistics
+) -> Tensor:
+    """Return `normal * weight + bias` of each channel."""
+
+    def backward(gradient: Tensor) -> Gradients:
+        learns, shifts = (p is not None and p.requires_grad for p in (weight, bias))
+        if statistics.fixed and not learns and not shifts:
+            return (_input_gradient(gradient, x, weight, statistics), None, None)
+        sums = _sums(gradient, x, statistics)
+        return (
+            _input_gradient(gradient, x, weight, statistics, sums) if x.requires_grad else None,
+            _weight_gradient(gradient, x, statistics, sums) if learns else None,
+            _bias_gradient(gradient, sums[0]) if shifts else None,
+        )
+
+    slope = statistics.inverse if weight is None else statistics.inverse * weight.data
+    offset = -statistics.mean * slope
+    offset = offset if bias is None else offset + bias.data
+    out = x.backend.channel_lines(x.data, statistics.centre, slope, offset)
+    return record(op, out, (x, weight, bias), backward)
+
+
+def _normal(x: Tensor, statistics: Statistics) -> Tensor:
+    return _normalize("normalize", x, None, None, statistics)
+
+
+def _input_gradient(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    statistics: Statistics,
+    sums: tuple[Array, Array] | None = None,
+) -> Tensor:
+    """Return `weight * inverse * (g - mean(g) - normal * mean(g * normal))`.
+
+    Of fixed statistics, `weight * inverse * g`.
+    """
+    inverse = Tensor.wrap(statistics.inverse.astype(x.dtype))
+    if statistics.fixed:
+        scale = inverse if weight is None else inverse * weight
+        return gradient * _along_channels(scale, x)
+    axes = (0, *range(2, x.ndim))
+
+    def backward(outer: Tensor) -> Gradients:
+        ours = _input_gradient(gradient, x, None, statistics)
+        theirs = _input_gradient(outer, x, None, statistics)
+        normal = _normal(x, statistics)
+        change = (
+            normal * (outer * ours).mean(axes, keepdims=True)
+            + theirs * (gradient * normal).mean(axes, keepdims=True)
+            + ours * (outer * normal).mean(axes, keepdims=True)
+        )
+        scale = 1 / (x.var(axes, keepdims=True) + statistics.eps).sqrt()
+        scale = scale if weight is None else scale * _along_channels(weight, x)
+        return (
+            _input_gradient(outer, x, weight, statistics) if gradient.requires_grad else None,
+            -scale * change,
+            None if weight is None else (outer * ours).sum(axes),
+        )
+
+    count = _count(x)
+    total, along = _sums(gradient, x, statistics) if sums is None else sums
+    slope = -statistics.inverse * along / count
+    offset = -statistics.mean * slope - total / count
+    scale = statistics.inverse if weight is None else statistics.inverse * weight.data
+    out = x.backend.channel_lines(x.data, statistics.centre, slope, offset, gradient.data, scale)
+    return record("normalize_input_gradient", out, (gradient, x, weight), backward)
+
+
+def _weight_gradient(
+    gradient: Tensor, x: Tensor, statistics: Statistics, sums: tuple[Array, Array]
+) -> Tensor:
+    """Return `sum(g * normal)` of each channel."""
+
+    def backward(outer: Tensor) -> Gradients:
+        return (
+            _normal(x, statistics) * _along_channels(outer, x) if gradient.requires_grad else None,
+            _input_gradient(gradient, x, outer, statistics) if x.requires_grad else None,
+        )
+
+    out = sums[1].astype(x.dtype)
+    return record("normalize_weight_gradient", out, (gradient, x), backward)
+
+
+def _bias_gradient(gradient: Tensor, total: Array) -> Tensor:
+    """Return `sum(g)` of each channel, which is known."""
+
+    def backward(outer: Tensor) -> Gradients:
+        return (_along_channels(outer, gradient).broadcast_to(gradient.shape),)
+
+    return record("normalize_bias_gradient", total.astype(gradient.dtype), (gradient,), backward)
+
+
+def _normalize_rows(op: str, x: Tensor, rows: int, size: int, eps: float) -> Tensor:
+    """Normalise numbers in rows of a size: a batch of one, of as many channels as rows."""
+    lines = x.reshape(1, rows, size)
+    statistics, _ = _measured(lines, eps)
+    return _normalize(op, lines, None, None, statistics).reshape(x.shape)
+
+
+def _along_channels(values: Tensor, x: Tensor) -> Tensor:
+    """Return `(c,)` values in a shape that combines with `x`: `(c, 1, ...)`."""
+    return values.reshape(len(values), *(1,) * (x.ndim - 2))
+
+
+# Checks ---------------------------------------------------------------------------------------
+
+
+def _check(op: str, x: Tensor, eps: float, least: int, axes: str) -> None:
+    check_floats(op, x)
+    if x.ndim < least:
+        raise ValueError(f"{op}: got an input of shape {x.shape}, wants {axes}")
+    if not eps >= 0:
+        raise ValueError(f"{op}: got eps={eps!r}, wants a number from 0")
+
+
+def _check_channels(op: str, x: Tensor, shape: tuple[int, ...], **given: Tensor | None) -> None:
+    for name, values in given.items():
+        if values is not None and values.shape != shape:
+            raise ValueError(
+                f"{op}: got {name} of shape {values.shape} for an input of shape {x.shape}, "
+                f"wants {shape}"
+            )
+
+
+def _check_count(op: str, x: Tensor, first: int) -> None:
+    """Raise ValueError for one value, whose deviation is 0, where there are to be several."""
+    if first * math.prod(x.shape[2:]) == 1:
+        raise ValueError(
+            f"{op}: got an input of shape {x.shape}. Expected more than 1 value per channel when "
+            "training: one has no spread; is it a last batch of one? DataLoader(drop_last=True)"
+        )

@@ -1,0 +1,211 @@
+"""Normalisation layers: they hold weights and running statistics, `functional` does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from minidl import functional as F
+from minidl.array_functions import ones, zeros
+from minidl.functional.geometry import check_floats, check_fraction, check_whole
+from minidl.functional.normalization import normal_shape
+from minidl.nn.module import Buffer, Module, Parameter
+from minidl.tensor import Tensor
+
+
+class _BatchNorm(Module):
+    """What batch normalisation is, whatever the axes beside the channels."""
+
+    axes: tuple[tuple[str, ...], ...]  # of each kind of input, those after the channels
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        bias: bool = True,
+    ) -> None:
+        who = type(self).__name__
+        check_whole(who, 1, num_features=num_features)
+        if momentum is not None:
+            check_fraction(who, "momentum", momentum)
+        _check_eps(who, eps)
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.weight = Parameter(ones(num_features)) if affine else None
+        self.bias = Parameter(zeros(num_features)) if affine and bias else None
+        self.running_mean = self.running_var = self.num_batches_tracked = None
+        if track_running_stats:
+            self.running_mean = Buffer(zeros(num_features))
+            self.running_var = Buffer(ones(num_features))
+            self.num_batches_tracked = Buffer(np.zeros((), np.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.batch_norm`; in training, count the batch."""
+        who = type(self).__name__
+        check_floats(who, x)
+        wanted = [f"({', '.join(('n', str(self.num_features), *rest))})" for rest in self.axes]
+        if x.ndim - 2 not in map(len, self.axes) or x.shape[1] != self.num_features:
+            raise ValueError(f"{who}: got an input of shape {x.shape}, wants {' or '.join(wanted)}")
+        momentum = self.momentum
+        if momentum is None:
+            seen = self.num_batches_tracked
+            momentum = 0.0 if seen is None else 1 / (seen.item() + 1)
+        own = self.training or self.running_mean is None
+        statistics = (self.running_mean, self.running_var)
+        out = F.batch_norm(x, *statistics, self.weight, self.bias, own, momentum, self.eps)
+        if self.training and self.num_batches_tracked is not None:
+            with self.num_batches_tracked.mutable() as count:
+                count += 1
+        return out
+
+
+class BatchNorm2d(_BatchNorm):
+    """Normalise each channel of images `(n, num_features, h, w)`: see `functional.batch_norm`.
+
+    In training by the batch's own mean and variance, which running ones follow; in evaluation by
+    the running ones.
+
+    Args:
+        num_features: channels.
+        eps: added to the variance, from 0.
+        momentum: how far running statistics move towards those of a batch, from 0 to 1; None for
+            the mean of all batches so far.
+        affine: whether there is a weight.
+        track_running_stats: whether there are running statistics; without them the batch's own
+            are used in evaluation too.
+        bias: whether there is a bias, if there is a weight.
+
+    Attributes:
+        weight: `(num_features,)`, from 1; or None.
+        bias: `(num_features,)`, from 0; or None.
+        running_mean: a buffer `(num_features,)`, from 0; or None.
+        running_var: a buffer `(num_features,)`, from 1, of unbiased variances; or None.
+        num_batches_tracked: a buffer, int64, without axes; or None.
+
+    Raises:
+        ValueError: a number out of its range; when called, an input of another shape, or one with
+            a single value for each channel in training.
+
+    Example:
+        >>> layer = BatchNorm2d(8)
+        >>> [name for name, _ in layer.named_buffers()]
+        ['running_mean', 'running_var', 'num_batches_tracked']
+    """
+
+    axes = (("h", "w"),)
+
+
+class BatchNorm1d(_BatchNorm):
+    """Normalise each feature of `(n, num_features)`, or channel of `(n, num_features, length)`.
+
+    Arguments and attributes as `BatchNorm2d`.
+
+    Example:
+        >>> BatchNorm1d(4, momentum=None)
+        BatchNorm1d(4, momentum=None)
+    """
+
+    axes = ((), ("length",))
+
+
+class LayerNorm(Module):
+    """Normalise over the last axes, each example alone: see `functional.layer_norm`.
+
+    Args:
+        normalized_shape: the sizes of the last axes, or of the last one.
+        eps: added to the variance, from 0.
+        elementwise_affine: whether there is a weight.
+        bias: whether there is a bias, if there is a weight.
+
+    Attributes:
+        weight: of shape `normalized_shape`, from 1; or None.
+        bias: likewise, from 0; or None.
+
+    Raises:
+        ValueError: a number out of its range.
+
+    Example:
+        >>> LayerNorm(4).weight.shape
+        (4,)
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+    ) -> None:
+        _check_eps("LayerNorm", eps)
+        self.normalized_shape = normal_shape("LayerNorm", normalized_shape)
+        self.eps, self.elementwise_affine = eps, elementwise_affine
+        shape = self.normalized_shape
+        self.weight = Parameter(ones(shape)) if elementwise_affine else None
+        self.bias = Parameter(zeros(shape)) if elementwise_affine and bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.layer_norm`."""
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class GroupNorm(Module):
+    """Normalise each image's channels in groups: see `functional.group_norm`.
+
+    Args:
+        num_groups: a divisor of `num_channels`.
+        num_channels: of the input.
+        eps: added to the variance, from 0.
+        affine: whether there is a weight.
+        bias: whether there is a bias, if there is a weight.
+
+    Attributes:
+        weight: `(num_channels,)`, from 1; or None.
+        bias: `(num_channels,)`, from 0; or None.
+
+    Raises:
+        ValueError: a number out of its range, or groups that do not divide the channels.
+
+    Example:
+        >>> GroupNorm(2, 6)
+        GroupNorm(2, 6)
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        bias: bool = True,
+    ) -> None:
+        check_whole("GroupNorm", 1, num_groups=num_groups, num_channels=num_channels)
+        _check_eps("GroupNorm", eps)
+        if num_channels % num_groups:
+            raise ValueError(
+                f"GroupNorm: got num_channels={num_channels} in num_groups={num_groups}, wants a "
+                "number that the groups divide"
+            )
+        self.num_groups, self.num_channels = num_groups, num_channels
+        self.eps, self.affine = eps, affine
+        self.weight = Parameter(ones(num_channels)) if affine else None
+        self.bias = Parameter(zeros(num_channels)) if affine and bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.group_norm`."""
+        check_floats("GroupNorm", x)
+        if x.ndim < 2 or x.shape[1] != self.num_channels:
+            raise ValueError(
+                f"GroupNorm: got an input of shape {x.shape}, wants (n, {self.num_channels}, ...)"
+            )
+        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def _check_eps(who: str, eps: float) -> None:
+    if not eps >= 0:
+        raise ValueError(f"{who}: got eps={eps!r}, wants a number from 0")
