@@ -40,8 +40,8 @@ WITHIN_A_LINE = {
 
 FILE_BUDGET = 400
 FUNCTION_BUDGET = 40
-# 5,000 was set before gradcheck, derivatives and the graph (1,000), the forms of convolution that make
-# it fast (400), and normalisation (450).
+# 5,000 was set before gradcheck, derivatives and the graph (1,000), the forms of convolution that
+# make it fast (400), and normalisation (450).
 PACKAGE_BUDGET = 6_500
 READING_PATH_BUDGET = 1_500
 READING_PATH = [

@@ -187,6 +187,54 @@ def test_a_second_backward_says_what_to_do():
         y.backward()
 
 
+def test_a_leaf_takes_a_gradient_that_nobody_else_holds():
+    """Its copy would take as long as many an operation."""
+    made = []
+
+    def rule(gradient: Tensor) -> list[Tensor]:
+        array = np.full(3, 2.0)
+        made.append(array.ctypes.data)
+        return [Tensor.wrap(array)]
+
+    x = Tensor([1.0, 2.0, 3.0], dtype=np.float64, requires_grad=True)
+    record("mine", x.data * 2, (x,), rule).sum().backward()
+    assert x.grad.data.ctypes.data == made[0]
+
+
+@pytest.mark.parametrize("view", [False, True], ids=["whole", "view"])
+@pytest.mark.parametrize(
+    "hold",
+    [lambda array: array, lambda array: array[1:], memoryview, Tensor.wrap],
+    ids=["array", "view", "buffer", "tensor"],
+)
+def test_a_gradient_that_somebody_holds_is_copied(hold, view):
+    kept = []
+
+    def rule(gradient: Tensor) -> list[Tensor]:
+        array = np.full(3, 2.0)
+        kept.append(hold(array))
+        return [Tensor.wrap(array[:] if view else array)]
+
+    x = Tensor([1.0, 2.0, 3.0], dtype=np.float64, requires_grad=True)
+    record("mine", x.data * 2, (x,), rule).sum().backward()
+    held = kept[0].data if isinstance(kept[0], Tensor) else np.asarray(kept[0])
+    assert not np.shares_memory(held, x.grad.data)
+
+
+def test_a_tensor_that_a_rule_keeps_is_copied():
+    kept = Tensor(np.full(3, 2.0))
+    x = Tensor([1.0, 2.0, 3.0], dtype=np.float64, requires_grad=True)
+    record("mine", x.data * 2, (x,), lambda gradient: [kept]).sum().backward()
+    assert not np.shares_memory(kept.data, x.grad.data)
+
+
+def test_a_gradient_does_not_keep_a_larger_array_alive():
+    x = Tensor([1.0, 2.0, 3.0], dtype=np.float64, requires_grad=True)
+    large = lambda gradient: [Tensor.wrap(np.ones(1000)[:3])]  # noqa: E731
+    record("mine", x.data * 2, (x,), large).sum().backward()
+    assert x.grad.data.base is None or x.grad.data.base.size == 3
+
+
 def test_a_second_backward_through_a_shared_part_is_refused_too():
     x = leaf(1.0)
     shared = x.exp()

@@ -17,7 +17,15 @@ import threadpoolctl
 import minidl
 from minidl import Tensor
 from minidl import functional as F
-from minidl.backends import Backend, Windows, backend_for, backend_of, cupy_backend, numpy_backend
+from minidl.backends import (
+    Backend,
+    Windows,
+    backend_for,
+    backend_of,
+    cupy_backend,
+    normalization,
+    numpy_backend,
+)
 from minidl.backends.numpy_backend import NumpyBackend
 
 from . import oracles
@@ -155,7 +163,8 @@ def test_channel_sums_adds_up_each_channel(backend, drawn, with_gradient):
     images, gradient, centred = drawn
     c = images.shape[1]
     centre = numbers(c, seed=2) if centred else np.zeros(c)
-    found = backend.channel_sums(
+    found = normalization.channel_sums(
+        backend,
         moved(backend, images),
         backend.from_numpy(centre) if centred else None,
         moved(backend, gradient) if with_gradient else None,
@@ -179,11 +188,11 @@ def test_channel_lines_draws_a_line_through_each_channel(backend, drawn, with_gr
     there[0] = there[0] if centred else None
     if with_gradient:
         wanted = scale * (wanted + gradient)
-        found = backend.channel_lines(
-            moved(backend, images), *there[:3], moved(backend, gradient), there[3]
+        found = normalization.channel_lines(
+            backend, moved(backend, images), *there[:3], moved(backend, gradient), there[3]
         )
     else:
-        found = backend.channel_lines(moved(backend, images), *there[:3])
+        found = normalization.channel_lines(backend, moved(backend, images), *there[:3])
     same(backend, found, wanted)
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from minidl.backends import convolution, normalization
+from minidl.backends import convolution
 from minidl.backends.windows import Windows
 
 Array: TypeAlias = Any
@@ -103,37 +103,9 @@ class Backend:
         """Return the gradient of `convolve` by its weight, given that of its output."""
         return convolution.weight_gradient(self, images, gradient, windows, groups)
 
-    # Convolution and max pool -----------------------------------------------------------------
-
-    def convolve_pool(
-        self,
-        images: Array,
-        weight: Array,
-        bias: Array | None,
-        windows: Windows,
-        groups: int,
-        pool: Windows,
-    ) -> tuple[Array, Array]:
-        """Convolve, then find each window's largest value, and winner, in the output."""
-        return self.max_windows(self.convolve(images, weight, bias, windows, groups), pool)
-
-    def convolve_pool_gradients(
-        self,
-        images: Array,
-        weight: Array,
-        gradient: Array,
-        winners: Array,
-        windows: Windows,
-        groups: int,
-        pool: Windows,
-        wanted: tuple[bool, bool],
-    ) -> tuple[Array | None, Array | None]:
-        """Return the gradients by images and weight, each where it is wanted."""
-        spread = self.scatter_winners(gradient, winners, pool)
-        return (
-            self.transpose_convolve(spread, weight, windows, groups) if wanted[0] else None,
-            self.weight_gradient(images, spread, windows, groups) if wanted[1] else None,
-        )
+    def bytes_to_fuse(self, weight: Array, windows: Windows, groups: int) -> int:
+        """Return the scratch memory of one image's convolution; 0 if it is not to be split."""
+        return 0
 
     # Images -----------------------------------------------------------------------------------
 
@@ -311,29 +283,6 @@ class Backend:
 
         self.over_batch(len(winners), _image_bytes(images, windows), work)
         return values
-
-    # Channels ---------------------------------------------------------------------------------
-
-    def channel_sums(
-        self, images: Array, centre: Array | None, gradient: Array | None = None
-    ) -> tuple[Array, Array]:
-        """Add up each channel of the gradient, and of it times `images - centre`: float64 `(c,)`.
-
-        Without a gradient, of `images - centre` and its square.
-        """
-        return normalization.channel_sums(self, images, centre, gradient)
-
-    def channel_lines(
-        self,
-        images: Array,
-        centre: Array | None,
-        slope: Array,
-        offset: Array,
-        gradient: Array | None = None,
-        scale: Array | None = None,
-    ) -> Array:
-        """Return `(images - centre) * slope + offset`, or `scale * (that + gradient)`."""
-        return normalization.channel_lines(self, images, centre, slope, offset, gradient, scale)
 
     # Elements and rows ------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ class Channels:
 
 
 def channel_sums(
-    backend: Backend, images: Array, centre: Array | None, gradient: Array | None
+    backend: Backend, images: Array, centre: Array | None, gradient: Array | None = None
 ) -> tuple[Array, Array]:
     """Add up, over each channel, y and y * (images - centre), for y the gradient.
 

@@ -15,7 +15,7 @@ import numpy as np
 import threadpoolctl
 
 from minidl.backends import planar, winograd
-from minidl.backends.base import Array, Backend, winner_type
+from minidl.backends.base import Array, Backend
 from minidl.backends.windows import Windows
 
 CACHE_BYTES = 2**21
@@ -136,69 +136,16 @@ class NumpyBackend(Backend):
             return planar.weight_gradient(self, images, gradient, windows)
         return super().weight_gradient(images, gradient, windows, groups)
 
-    def convolve_pool(
-        self,
-        images: Array,
-        weight: Array,
-        bias: Array | None,
-        windows: Windows,
-        groups: int,
-        pool: Windows,
-    ) -> tuple[Array, Array]:
-        """Pool a slice of the batch while its convolution is in cache.
+    def bytes_to_fuse(self, weight: Array, windows: Windows, groups: int) -> int:
+        """Return the bytes of one image's columns, or of its output if that is larger.
 
-        Against two steps with ReLU between them (ms, 2 cores): 2.3 for 4.6 (first layer of the
-        CIFAR-10 CNN), 4.0 for 4.8 (second). Winograd's tiles transform the weights once for all
-        images, so there it is two steps.
+        Winograd's tiles transform the weights once for all images: they are not to be split.
         """
-        d, c = weight.shape[:2]
-        if winograd.suits(windows, groups, c, d, images.dtype):
-            return super().convolve_pool(images, weight, bias, windows, groups, pool)
-        shape = (len(images), len(weight), pool.out_h, pool.out_w)
-        best = self.empty_images(shape, images.dtype)
-        winners = self.empty_images(shape, winner_type(pool))
-        step = super().convolve_pool
-
-        def work(part: slice) -> None:
-            best[part], winners[part] = step(images[part], weight, bias, windows, groups, pool)
-
-        self.over_batch(len(images), _largest(weight, windows), work)
-        return best, winners
-
-    def convolve_pool_gradients(
-        self,
-        images: Array,
-        weight: Array,
-        gradient: Array,
-        winners: Array,
-        windows: Windows,
-        groups: int,
-        pool: Windows,
-        wanted: tuple[bool, bool],
-    ) -> tuple[Array | None, Array | None]:
-        """Spread the winners' gradient over a slice of the batch, and use it, in cache.
-
-        Against three steps (ms, 2 cores): 3.0 for 5.1 (first layer of the CIFAR-10 CNN), 9.8 for
-        10.2 (second).
-        """
-        step = super().convolve_pool_gradients
-        d, c = weight.shape[:2]
-        if winograd.suits(windows, groups, c, d, images.dtype):
-            return step(images, weight, gradient, winners, windows, groups, pool, wanted)
-        slopes = self.empty_images(images.shape, images.dtype) if wanted[0] else None
-
-        def work(part: slice) -> Array:
-            local = (images[part], weight, gradient[part], winners[part])
-            by_images, by_weight = step(*local, windows, groups, pool, wanted)
-            if slopes is not None:
-                slopes[part] = by_images
-            return by_weight
-
-        bytes_each = _largest(weight, windows)
-        if wanted[1]:
-            return slopes, self.sum_over_batch(len(images), bytes_each, work)
-        self.over_batch(len(images), bytes_each, lambda part: work(part) and None)
-        return slopes, None
+        d, c, k_h, k_w = weight.shape
+        if winograd.suits(windows, groups, c, d, weight.dtype):
+            return 0
+        widest: int = max(d, c * k_h * k_w)
+        return windows.out_h * windows.out_w * widest * int(weight.dtype.itemsize)
 
     def gather_windows(self, images: Array, windows: Windows) -> Array:
         """Copy every window into a row of its own, in one copy of an overlapping view.
@@ -291,13 +238,6 @@ class NumpyBackend(Backend):
         np.add.at(target, index, values)
 
 
-def _largest(weight: Array, windows: Windows) -> int:
-    """Return the bytes of one image's columns, or of its output if that is larger."""
-    d, channels, k_h, k_w = weight.shape
-    widest: int = max(d, channels * k_h * k_w)
-    return windows.out_h * windows.out_w * widest * int(weight.dtype.itemsize)
-
-
 class _Thread(threading.local):
     is_worker = False
 
@@ -361,13 +301,13 @@ class _Offer:
     """
 
     def __init__(self, work: Callable[[], None]) -> None:
-        self.work = work
+        self.work: Callable[[], None] | None = work
         self.error: BaseException | None = None
         self.taken, self.done = threading.Lock(), threading.Lock()
         self.done.acquire()
 
     def take(self) -> None:
-        if self.taken.acquire(blocking=False):
+        if self.taken.acquire(blocking=False) and self.work is not None:
             try:
                 self.work()
             except BaseException as error:  # to be raised where the work was asked for
@@ -378,6 +318,7 @@ class _Offer:
     def close(self) -> None:
         if not self.taken.acquire(blocking=False):
             self.done.acquire()
+        self.work = None  # it holds arrays, and this may lie in the queue for long
 
 
 @functools.cache

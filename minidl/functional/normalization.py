@@ -35,6 +35,7 @@ import numpy as np
 
 from minidl.autograd import Gradients
 from minidl.backends import Array
+from minidl.backends import normalization as kernels
 from minidl.functional.geometry import check_floats, check_fraction, check_together, check_whole
 from minidl.tensor import Tensor, record
 
@@ -242,7 +243,7 @@ def _measured(x: Tensor, eps: float) -> tuple[Statistics, Array]:
     count = max(1, _count(x))
 
     def about(centre: Array | None) -> tuple[Array, Array]:
-        total, squares = x.backend.channel_sums(x.data, centre)
+        total, squares = kernels.channel_sums(x.backend, x.data, centre)
         mean = total / count
         return mean, x.backend.xp.maximum(squares / count - mean**2, 0)
 
@@ -276,7 +277,7 @@ def _batch_statistics(
 
 def _sums(gradient: Tensor, x: Tensor, statistics: Statistics) -> tuple[Array, Array]:
     """Return, of each channel, `sum(g)` and `sum(g * normal)`."""
-    total, products = x.backend.channel_sums(x.data, statistics.centre, gradient.data)
+    total, products = kernels.channel_sums(x.backend, x.data, statistics.centre, gradient.data)
     return total, (products - statistics.mean * total) * statistics.inverse
 
 
@@ -307,7 +308,7 @@ def _normalize(
     slope = statistics.inverse if weight is None else statistics.inverse * weight.data
     offset = -statistics.mean * slope
     offset = offset if bias is None else offset + bias.data
-    out = x.backend.channel_lines(x.data, statistics.centre, slope, offset)
+    out = kernels.channel_lines(x.backend, x.data, statistics.centre, slope, offset)
     return record(op, out, (x, weight, bias), backward)
 
 
@@ -354,7 +355,9 @@ def _input_gradient(
     slope = -statistics.inverse * along / count
     offset = -statistics.mean * slope - total / count
     scale = statistics.inverse if weight is None else statistics.inverse * weight.data
-    out = x.backend.channel_lines(x.data, statistics.centre, slope, offset, gradient.data, scale)
+    out = kernels.channel_lines(
+        x.backend, x.data, statistics.centre, slope, offset, gradient.data, scale
+    )
     return record("normalize_input_gradient", out, (gradient, x, weight), backward)
 
 
