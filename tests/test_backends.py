@@ -378,12 +378,13 @@ def test_windows_do_not_fit_half():
 
 
 @hypothesis.given(geometries())
-def test_a_partition_is_said_where_every_pixel_is_seen_once(w):
+def test_windows_side_by_side_see_no_pixel_twice_and_leave_a_rest_at_the_far_edges(w):
     seen = [tuple(pixel) for _, _, taps in oracles.windows_of(w) for _, *pixel in taps]
-    once = sorted(seen) == [(y, x) for y in range(w.in_h) for x in range(w.in_w)]
+    rows, columns = w.out_h * w.k_h, w.out_w * w.k_w
+    once = sorted(seen) == [(y, x) for y in range(rows) for x in range(columns)]
     steps = (w.stride_h, w.stride_w, w.dilation_h, w.dilation_w)
     plain = not w.is_padded and steps == (w.k_h, w.k_w, 1, 1)
-    assert w.is_partition == (once and plain)
+    assert w.is_tiling == (once and plain)
 
 
 # Threads

@@ -206,7 +206,8 @@ class Backend:
         images = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype, values)
 
         def work(part: slice) -> None:
-            if windows.is_partition:
+            if windows.is_tiling:
+                self._clear_rest(images[part], windows)
                 for _, rows, columns in windows.taps():
                     images[part][:, :, rows, columns] = values[part]
                 return
@@ -217,6 +218,11 @@ class Backend:
 
         self.over_batch(n, _image_bytes(values, windows), work)
         return images
+
+    def _clear_rest(self, images: Array, windows: Windows) -> None:
+        """Write 0 to the pixels at the far edges that windows side by side leave over."""
+        images[:, :, windows.out_h * windows.k_h :] = 0
+        images[:, :, :, windows.out_w * windows.k_w :] = 0
 
     # Pooling by winners -----------------------------------------------------------------------
 
@@ -258,7 +264,8 @@ class Backend:
         images = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype, values)
 
         def work(part: slice) -> None:
-            if windows.is_partition:  # every pixel is written once
+            if windows.is_tiling:  # no pixel is written twice
+                self._clear_rest(images[part], windows)
                 for tap, rows, columns in windows.taps():
                     place = images[part][:, :, rows, columns]
                     self.masked(values[part], winners[part] == tap, place)

@@ -62,12 +62,10 @@ class Windows:
         return bool(self.top or self.bottom or self.left or self.right)
 
     @property
-    def is_partition(self) -> bool:
-        """Whether every pixel of the image lies in one window: no padding, overlap or rest."""
-        sizes = (self.out_h * self.k_h, self.out_w * self.k_w)
+    def is_tiling(self) -> bool:
+        """Whether windows lie side by side: no padding, overlap or gap; a rest may be left over."""
         steps = (self.stride_h, self.stride_w, self.dilation_h, self.dilation_w)
-        whole = not self.is_padded and sizes == (self.in_h, self.in_w)
-        return whole and steps == (self.k_h, self.k_w, 1, 1)
+        return not self.is_padded and steps == (self.k_h, self.k_w, 1, 1)
 
     @property
     def inside(self) -> tuple[slice, slice]:
