@@ -86,6 +86,8 @@ def max_regions(backend: Backend, images: Array, regions: Regions) -> tuple[Arra
     n, c = images.shape[:2]
     xp, shape = backend.xp, (n, c, regions.rows.out, regions.columns.out)
     best, places = xp.empty(shape, images.dtype), xp.empty(shape, np.int64)
+    if not best.size:  # tables of no planes have no windows
+        return best, places
     rows, columns = (_on_device(backend, spans) for spans in (regions.rows, regions.columns))
 
     def work(part: slice) -> None:
@@ -120,19 +122,19 @@ def _winners(
     lines = rows[0] * in_w
     if len(lines) > 1:  # each plane has its own: their places are counted from the first plane on
         lines = lines + xp.arange(len(planes))[:, None, None] * planes.shape[1]
-    number = np.uint8 if tall * wide <= 256 else np.int32
-    best = winner = None
-    for tap in range(tall * wide):
+
+    def pixels(tap: int) -> Array:
         place = lines[:, :, tap // wide, None] + columns[0][:, None, :, tap % wide]
-        flat = len(lines) > 1
-        value = xp.take(planes.reshape(-1), place) if flat else xp.take(planes, place[0], 1)
-        if best is None:
-            best, winner = value, xp.zeros(value.shape, number)
-            continue
+        return xp.take(planes, place) if len(lines) > 1 else xp.take(planes, place[0], 1)
+
+    best = pixels(0)
+    number = np.uint8 if tall * wide <= 256 else np.int32
+    winner = xp.zeros(best.shape, number)
+    for tap in range(1, tall * wide):
+        value = pixels(tap)
         better = (value > best) | xp.isnan(value)
         xp.maximum(best, value, out=best)
         xp.maximum(winner, better * number(tap), out=winner)
-    assert winner is not None
     (_, top, bottom), (_, left, right) = rows, columns
     row = xp.minimum(top[:, :, None] + winner // wide, bottom[:, :, None])
     column = xp.minimum(left[:, None] + winner % wide, right[:, None])

@@ -57,6 +57,13 @@ SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "global_avg_pool2d": lambda x, keepdim=False: (
         F.adaptive_avg_pool2d(x, 1) if keepdim else F.adaptive_avg_pool2d(x, 1).flatten(1)
     ),
+    "global_avg_pool1d": lambda x, keepdim=False: x.mean(2, keepdim),
+    "global_max_pool1d": lambda x, keepdim=False: (
+        F.adaptive_max_pool1d(x, 1) if keepdim else F.adaptive_max_pool1d(x, 1).flatten(1)
+    ),
+    "global_max_pool2d": lambda x, keepdim=False: (
+        F.adaptive_max_pool2d(x, 1) if keepdim else F.adaptive_max_pool2d(x, 1).flatten(1)
+    ),
     "log_softmax": functools.partial(F.log_softmax, dim=-1),
     "max": lambda x, dim=(), keepdim=False: x.amax(dim, keepdim),
     "maximum": lambda a, b: torch.maximum(a, torch.as_tensor(b, dtype=a.dtype)),
@@ -73,6 +80,13 @@ SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "transpose": lambda x, *axes: x.permute(axes or tuple(range(x.ndim))[::-1]),
     "var": lambda x, dim=None, keepdim=False, ddof=0: x.var(dim, correction=ddof, keepdim=keepdim),
     "where": lambda *xs, condition: torch.where(condition, *xs),
+}
+WITH_PLACES = {
+    "max_pool1d",
+    "max_pool2d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "fractional_max_pool2d",
 }
 NAMES = {"axis": "dim", "keepdims": "keepdim", "low": "min", "high": "max"}
 
@@ -95,8 +109,9 @@ def operation(case: Case) -> Arrays:
     arrays = {f"input {i}": draw(case.domain, shape, rng) for i, shape in enumerate(case.inputs)}
     inputs = [torch.tensor(array, requires_grad=True) for array in arrays.values()]
     output = call(case, inputs)
-    if case.op == "max_pool2d":
-        _, places = F.max_pool2d(*inputs, **case.options, return_indices=True)
+    if case.op in WITH_PLACES:
+        samples = {name: torch.tensor(value) for name, value in case.constants.items()}
+        _, places = getattr(F, case.op)(*inputs, **case.options, **samples, return_indices=True)
         arrays["places"] = places.numpy()
     arrays["output"] = output.detach().numpy()
     arrays["upstream"] = draw("normal", tuple(output.shape), rng)
