@@ -40,7 +40,9 @@ WITHIN_A_LINE = {
 
 FILE_BUDGET = 400
 FUNCTION_BUDGET = 40
-PACKAGE_BUDGET = 6_000  # 5,000 was set before gradcheck, the graph and derivatives: 850 of them
+# 5,000 was set before gradcheck, the graph and derivatives, 850 of them, and before every kind of
+# pooling with its layer, 1,400.
+PACKAGE_BUDGET = 7_000
 READING_PATH_BUDGET = 1_500
 READING_PATH = [
     "minidl/autograd.py",

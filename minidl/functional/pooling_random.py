@@ -183,10 +183,7 @@ def fractional_max_pool2d(
     op = "fractional_max_pool2d"
     check_fractional(op, kernel_size, output_size, output_ratio, mode)
     check_images(op, x)
-    if output_ratio is not None:
-        ratios = output_ratio if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * 2
-        output_size = (int(x.shape[2] * ratios[0]), int(x.shape[3] * ratios[1]))
-    sizes, outs = output_size_of(op, x, output_size)
+    sizes, outs = output_size_of(op, x, _asked_size(op, x, output_size, output_ratio))
     kernel = None if kernel_size is None else pair(op, "kernel_size", kernel_size, 1)
     planes, source = x.shape[0] * x.shape[1], generator(rng)
     u = None if mode == "random" else _samples(op, x, _random_samples, source)
@@ -204,6 +201,20 @@ def fractional_max_pool2d(
         spans.append(_spans(size, out, k, overlapping, own, planes))
     best, places = max_of_regions(op, x, Regions(*sizes, *spans))
     return (best, Tensor.wrap(places)) if return_indices else best
+
+
+def _asked_size(op: str, x: Tensor, output_size: Any, output_ratio: Any) -> Any:
+    """Return the output size, as given or as a part of the input's."""
+    if output_ratio is None:
+        return output_size
+    ratios = output_ratio if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * 2
+    asked = tuple(int(size * ratio) for size, ratio in zip(x.shape[2:], ratios, strict=True))
+    if min(asked) < 1:
+        raise ValueError(
+            f"{op}: got output_ratio={output_ratio!r} for input shape {x.shape}, which leaves no "
+            "pixel"
+        )
+    return asked
 
 
 def check_fractional(

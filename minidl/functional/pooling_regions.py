@@ -173,7 +173,8 @@ def spatial_pyramid_pool2d(
     Source: K. He et al., Spatial Pyramid Pooling in Deep Convolutional Networks (2014).
     """
     check_levels("spatial_pyramid_pool2d", levels, mode)
-    check_images("spatial_pyramid_pool2d", x)
+    for level in levels:
+        output_size_of("spatial_pyramid_pool2d", x, level)  # errors shall name this
     pool = adaptive_max_pool2d if mode == "max" else adaptive_avg_pool2d
     return concatenate([pool(x, level).flatten(1) for level in levels], axis=1)
 

@@ -289,6 +289,7 @@ def max_blur_pool2d(
     x: Tensor, kernel_size: Pair = 2, stride: Pair = 2, filter_size: int = 4
 ) -> Tensor:
     """Do an anti-aliased max pool: the largest of every window, at stride 1; then `blur_pool2d`."""
+    pool_windows("max_blur_pool2d", x, kernel_size, 1)  # errors shall name this
     return blur_pool2d(max_pool2d(x, kernel_size, 1), stride, filter_size)
 
 
@@ -343,7 +344,7 @@ def max_unpool2d(
     kernel_size: Pair,
     stride: Pair | None = None,
     padding: Pair = 0,
-    output_size: tuple[int, ...] | None = None,
+    output_size: int | tuple[int, ...] | None = None,
 ) -> Tensor:
     """Put the numbers that max pooling kept back where they stood; all other pixels are 0.
 
@@ -387,7 +388,7 @@ def max_unpool1d(
     kernel_size: int,
     stride: int | None = None,
     padding: int = 0,
-    output_size: tuple[int, ...] | None = None,
+    output_size: int | tuple[int, ...] | None = None,
 ) -> Tensor:
     """Do `max_unpool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
     op = "max_unpool1d"
@@ -402,12 +403,14 @@ def _unpooled_size(
     op: str,
     sizes: tuple[int, ...],
     geometry: tuple[tuple[int, int], ...],
-    output_size: tuple[int, ...] | None,
+    output_size: int | tuple[int, ...] | None,
 ) -> tuple[int, int]:
     """Return the size of an image that pools to one of these sizes: as given, or the smallest."""
     kernel, strides, pads, _ = geometry
     axes = list(zip((1, *sizes)[-2:], kernel, strides, pads, strict=True))[-len(sizes) :]
     least = [(size - 1) * s - 2 * p + k for size, k, s, p in axes]
+    if isinstance(output_size, (int, np.integer)):
+        output_size = (int(output_size),) * len(least)
     wanted = least if output_size is None else list(output_size)
     wanted = wanted[2:] if len(wanted) == len(sizes) + 2 else wanted
     whole = all(isinstance(size, (int, np.integer)) for size in wanted)

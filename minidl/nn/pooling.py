@@ -280,7 +280,7 @@ class MaxUnpool2d(Module):
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(
-        self, x: Tensor, indices: Tensor | Array, output_size: tuple[int, ...] | None = None
+        self, x: Tensor, indices: Tensor | Array, output_size: int | tuple[int, ...] | None = None
     ) -> Tensor:
         """Apply `functional.max_unpool2d`."""
         geometry = (self.kernel_size, self.stride, self.padding)
@@ -296,7 +296,7 @@ class MaxUnpool1d(MaxUnpool2d):
     _axes = 1
 
     def forward(
-        self, x: Tensor, indices: Tensor | Array, output_size: tuple[int, ...] | None = None
+        self, x: Tensor, indices: Tensor | Array, output_size: int | tuple[int, ...] | None = None
     ) -> Tensor:
         """Apply `functional.max_unpool1d`."""
         geometry = (self.kernel_size, self.stride, self.padding)
@@ -336,7 +336,9 @@ class ConvPool2d(Conv2d):
         bias: bool = True,
         rng: np.random.Generator | None = None,
     ) -> None:
-        pool_geometry("ConvPool2d", pool_size, pool_stride)
+        pair("ConvPool2d", "pool_size", pool_size, 1)
+        if pool_stride is not None:
+            pair("ConvPool2d", "pool_stride", pool_stride, 1)
         check_mode("ConvPool2d", mode)
         convolution = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         super().__init__(*convolution, bias, rng)
