@@ -222,15 +222,14 @@ def stochastic_pool2d(
     x = np.maximum(x, 0)
     windows = sliding(x.shape[2:], **geometry)
     n, c, out_h, out_w = (*x.shape[:2], len(windows), len(windows[0]))
-    drawn = np.random.default_rng(seed).random((n, out_h, out_w, c), np.float32).astype(float)
+    drawn = np.random.default_rng(seed).random((n, c, out_h, out_w), np.float32).astype(float)
 
     def of(w: np.ndarray, place: tuple) -> float:
         if w.sum() == 0:
             return 0.0
         if not training:
             return float((w / w.sum() * w).sum())
-        n, c, y, z = place
-        part, passed = drawn[n, y, z, c] * w.sum(), 0.0
+        part, passed = drawn[place] * w.sum(), 0.0
         for pixel in w:
             passed += pixel
             if passed > part:

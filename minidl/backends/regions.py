@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from minidl.backends.windows import Windows
+
 if TYPE_CHECKING:
     from minidl.backends.base import Backend
 
@@ -66,10 +68,17 @@ class Regions:
     columns: Spans
 
     @property
-    def is_whole(self) -> bool:
-        """Whether there is one window, the image."""
-        spans = ((self.rows, self.in_h), (self.columns, self.in_w))
-        return all(s.out == 1 and (s.stops - s.starts == size).all() for s, size in spans)
+    def sliding(self) -> Windows | None:
+        """The same windows as sliding ones, where they lie side by side and are of one size."""
+        sizes = []
+        for spans, length in ((self.rows, self.in_h), (self.columns, self.in_w)):
+            size = length // spans.out
+            if (spans.starts != np.arange(spans.out) * size).any():
+                return None
+            if (spans.stops != spans.starts + size).any():
+                return None
+            sizes.append(size)
+        return Windows(self.in_h, self.in_w, *sizes, *sizes)
 
 
 # Maximum --------------------------------------------------------------------------------------
@@ -89,11 +98,12 @@ def max_regions(backend: Backend, images: Array, regions: Regions) -> tuple[Arra
     if not best.size:  # tables of no planes have no windows
         return best, places
     rows, columns = (_on_device(backend, spans) for spans in (regions.rows, regions.columns))
+    shared = len(rows[0]) == 1
 
     def work(part: slice) -> None:
         planes = images[part].reshape(-1, regions.in_h * regions.in_w)
-        if regions.is_whole:
-            value, place = _winners_of_planes(xp, planes)
+        if shared and shape[2] * shape[3] < rows[0].shape[2] * columns[0].shape[2]:
+            value, place = _winners_of_each(xp, planes, regions)
         else:
             own = slice(part.start * c, part.stop * c)  # tables of one row are for all planes
             tables = [[t if len(t) == 1 else t[own] for t in spans] for spans in (rows, columns)]
@@ -141,13 +151,25 @@ def _winners(
     return best, row * in_w + column
 
 
-def _winners_of_planes(xp: Any, planes: Array) -> tuple[Array, Array]:
-    """Find the largest pixel of each row; `argmax` takes the first NaN instead of the last."""
-    numbers = xp.arange(len(planes))
-    place = planes.argmax(1)
-    value = planes[numbers, place]
-    last_nan = planes.shape[1] - 1 - xp.isnan(planes[:, ::-1]).argmax(1)
-    return value, xp.where(xp.isnan(value), last_nan, place)
+def _winners_of_each(xp: Any, planes: Array, regions: Regions) -> tuple[Array, Array]:
+    """Find the winners of one window after the other; `argmax` takes the first NaN, not the last.
+
+    For large windows, of which there are few: 7 ms for 27 of 16 by 16 (64x64x32x32, one core).
+    """
+    images, numbers = planes.reshape(-1, regions.in_h, regions.in_w), xp.arange(len(planes))
+    shape = (len(planes), regions.rows.out, regions.columns.out)
+    best, places = xp.empty(shape, planes.dtype), xp.empty(shape, np.int64)
+    for y, rows in enumerate(regions.rows.ranges()):
+        for x, columns in enumerate(regions.columns.ranges()):
+            window = images[:, rows.start : rows.stop, columns.start : columns.stop]
+            pixels = window.reshape(len(planes), -1)
+            tap = pixels.argmax(1)
+            value = pixels[numbers, tap]
+            last_nan = pixels.shape[1] - 1 - xp.isnan(pixels[:, ::-1]).argmax(1)
+            tap = xp.where(xp.isnan(value), last_nan, tap)
+            row, column = rows.start + tap // len(columns), columns.start + tap % len(columns)
+            best[:, y, x], places[:, y, x] = value, row * regions.in_w + column
+    return best, places
 
 
 def scatter_places(

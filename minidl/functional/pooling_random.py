@@ -96,15 +96,18 @@ def _drawn_taps(x: Tensor, windows: Windows, rng: np.random.Generator | None) ->
     Where there is nothing to draw from, zeros or an infinite sum, the largest pixel is taken.
     """
     xp = x.backend.xp
-    columns = x.backend.gather_windows(x.data, windows)  # (n, out_h, out_w, k_h·k_w, c)
-    n, out_h, out_w, taps, c = columns.shape
-    drawn = generator(rng).random((n, out_h, out_w, c), np.float32).astype(x.dtype)
-    running = xp.cumsum(columns, 3)
-    total = running[:, :, :, -1]
-    part = x.backend.from_numpy(drawn) * total
-    tap = (running <= part[:, :, :, None]).sum(3)
-    tap = xp.where((total > 0) & (total < np.inf), tap, columns.argmax(3))
-    return tap.astype(np.uint8 if taps < 255 else np.int32).transpose(0, 3, 1, 2)
+    padded = x.backend.pad_images(x.data, windows, 0)
+    largest, winners = x.backend.max_windows(x.data, windows)
+    total = xp.zeros_like(largest)
+    for _, rows, columns in windows.taps():
+        total += padded[:, :, rows, columns]
+    drawn = generator(rng).random(total.shape, np.float32).astype(x.dtype)
+    part, running = x.backend.from_numpy(drawn) * total, xp.zeros_like(total)
+    passed = xp.zeros_like(winners)
+    for _, rows, columns in windows.taps():
+        running += padded[:, :, rows, columns]
+        passed += running <= part
+    return xp.where((total > 0) & (total < np.inf), passed, winners)
 
 
 # Where the windows lie ------------------------------------------------------------------------
@@ -199,8 +202,8 @@ def fractional_max_pool2d(
             )
         own = source if u is None else u[:, 1 - axis, None]
         spans.append(_spans(size, out, k, overlapping, own, planes))
-    best, places = max_of_regions(op, x, Regions(*sizes, *spans))
-    return (best, Tensor.wrap(places)) if return_indices else best
+    best, places = max_of_regions(op, x, Regions(*sizes, *spans), return_indices)
+    return best if places is None else (best, places)
 
 
 def _asked_size(op: str, x: Tensor, output_size: Any, output_ratio: Any) -> Any:

@@ -8,15 +8,16 @@ height by at most one, and may share a row. Columns likewise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeGuard, overload
 
 import numpy as np
 
 from minidl.array_functions import concatenate
 from minidl.autograd import Gradients
-from minidl.backends import Array, regions
+from minidl.backends import Array, Windows, regions
 from minidl.backends.regions import Regions, Spans
 from minidl.functional.geometry import check_images, check_mode, check_whole, pair
+from minidl.functional.pooling import max_over, mean_over
 from minidl.tensor import Tensor, record
 
 Size = int | None | tuple[int | None, int | None]
@@ -59,8 +60,9 @@ def adaptive_max_pool2d(
         >>> adaptive_max_pool2d(x, (1, 2)).reshape(2)
         Tensor([3., 5.], dtype=float32)
     """
-    out, places = max_of_regions("adaptive_max_pool2d", x, _adaptive("max", x, output_size))
-    return (out, Tensor.wrap(places)) if return_indices else out
+    windows = _adaptive("max", x, output_size)
+    out, places = max_of_regions("adaptive_max_pool2d", x, windows, return_indices)
+    return out if places is None else (out, places)
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size: Size) -> Tensor:
@@ -84,6 +86,11 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Size) -> Tensor:
         Tensor([2., 4.], dtype=float32)
     """
     windows = _adaptive("avg", x, output_size)
+    if windows.rows.out == windows.columns.out == 1:
+        return x.mean((2, 3), keepdims=True)
+    sliding = windows.sliding
+    if _is_small(sliding):
+        return mean_over("adaptive_avg_pool2d", x, sliding)
     heights, widths = (s.stops[0] - s.starts[0] for s in (windows.rows, windows.columns))
     counts = np.outer(heights, widths).astype(x.dtype)
     return _sum(x, windows) / Tensor.wrap(x.backend.from_numpy(counts))
@@ -102,8 +109,9 @@ def adaptive_max_pool1d(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Do `adaptive_max_pool2d` for sequences: `(n, c, length)` to `(n, c, output_size)`."""
     windows = _adaptive("max", x, output_size, axes=1)
-    out, places = max_of_regions("adaptive_max_pool1d", x.expand_dims(2), windows)
-    return (out.squeeze(2), Tensor.wrap(places[:, :, 0])) if return_indices else out.squeeze(2)
+    op = "adaptive_max_pool1d"
+    out, places = max_of_regions(op, x.expand_dims(2), windows, return_indices)
+    return out.squeeze(2) if places is None else (out.squeeze(2), places.squeeze(2))
 
 
 def adaptive_avg_pool1d(x: Tensor, output_size: int) -> Tensor:
@@ -191,15 +199,30 @@ def check_levels(op: str, levels: Sequence[int], mode: str) -> None:
 # Over windows that a table lists --------------------------------------------------------------
 
 
-def max_of_regions(op: str, x: Tensor, windows: Regions) -> tuple[Tensor, Array]:
-    """Return the largest pixel of each window, and its place."""
+def max_of_regions(
+    op: str, x: Tensor, windows: Regions, return_places: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Return the largest pixel of each window, and where it stands if that is asked for."""
+    sliding = windows.sliding
+    if _is_small(sliding):
+        return max_over(op, x, sliding, return_places)
     best, places = regions.max_regions(x.backend, x.data, windows)
     size, apart = (windows.in_h, windows.in_w), (windows.rows.apart, windows.columns.apart)
 
     def backward(gradient: Tensor) -> Gradients:
         return (_scatter(gradient, places, size, apart),)
 
-    return record(op, best, (x,), backward), places
+    out = record(op, best, (x,), backward)
+    return out, Tensor.wrap(places) if return_places else None
+
+
+def _is_small(windows: Windows | None) -> TypeGuard[Windows]:
+    """Whether windows slide and have so few taps that this is the fastest way.
+
+    Of 2 by 2 pixels the mean and its gradient take 10 ms for 24, of 4 by 4 the same time as by
+    tables, and of 8 by 8 20 for 13 (64x64x32x32, one core).
+    """
+    return windows is not None and windows.k_h * windows.k_w <= 16
 
 
 def output_size_of(
