@@ -24,6 +24,7 @@ import minidl
 from minidl import Tensor, autograd, gradcheck, nn
 from minidl import functional as F
 from minidl.backends import convolution as kernels
+from minidl.backends import regions
 from minidl.backends.base import Backend
 from minidl.backends.numpy_backend import NumpyBackend
 from minidl.backends.windows import Windows
@@ -31,7 +32,7 @@ from minidl.inspect import GradcheckError, InputCheck
 from minidl.tensor import record
 
 # `minidl.tensor` and the others by name: the package also exports functions of some of these names.
-array_functions, tensor, activation, convolution, loss, pooling = (
+array_functions, tensor, activation, convolution, loss, pooling, pooling_windows = (
     sys.modules[f"minidl.{name}"]
     for name in (
         "array_functions",
@@ -40,6 +41,7 @@ array_functions, tensor, activation, convolution, loss, pooling = (
         "functional.convolution",
         "functional.loss",
         "functional.pooling",
+        "functional.pooling_windows",
     )
 )
 HERE = sys.modules[__name__]
@@ -148,6 +150,11 @@ CALLS = {
     ),
     "avg_pool2d ceil": Call(lambda x: pooling.avg_pool2d(x, 2, ceil_mode=True), (1, 1, 3, 5)),
     "global_avg_pool2d": Call(lambda x: F.global_avg_pool2d(x), (2, 1, 2, 3)),
+    "adaptive_max_pool2d": Call(lambda x: F.adaptive_max_pool2d(x, 4), (2, 1, 5, 5)),
+    "adaptive_avg_pool2d": Call(lambda x: F.adaptive_avg_pool2d(x, (2, 3)), (1, 1, 3, 4)),
+    "max_unpool2d": Call(
+        lambda x: F.max_unpool2d(x, np.array([[[[5, 2], [8, 15]]]]), 2), (1, 1, 2, 2)
+    ),
     "batch_norm": Call(lambda x, gamma, beta: batch_norm(x, gamma, beta), (2, 2, 2, 2), (2,), (2,)),
     "fused_cross_entropy": Call(lambda logits: fused_cross_entropy(logits), (4, 3)),
     "cross_entropy": Call(
@@ -541,6 +548,42 @@ MUTATIONS = [
         "max_pool2d",
         SEED,
         order=2,
+    ),
+    Mutation(
+        "adaptive max pool: windows that share a pixel overwrite each other",
+        regions,
+        "scatter_places",
+        "pixels[flat[these]] += values",
+        "pixels[flat[these]] = values",
+        "adaptive_max_pool2d",
+        "x",
+    ),
+    Mutation(
+        "adaptive max pool: windows taken to be further apart than they are",
+        regions,
+        "scatter_places",
+        "if apart == (1, 1):",
+        "if True:",
+        "adaptive_max_pool2d",
+        "x",
+    ),
+    Mutation(
+        "adaptive average pool: rows counted as often as columns",
+        regions,
+        "spread_regions",
+        "for y, r in enumerate(rows) if row in r",
+        "for y, r in enumerate(rows) if row + 1 in r",
+        "adaptive_avg_pool2d",
+        "x",
+    ),
+    Mutation(
+        "unpooling: gradient from the neighbour's place",
+        pooling_windows,
+        "_unpool",
+        "gradient.reshape(-1)[places + first]",
+        "gradient.reshape(-1)[(places + 1) % (size[0] * size[1]) + first]",
+        "max_unpool2d",
+        "x",
     ),
     Mutation(
         "average pool: divisor forgotten",

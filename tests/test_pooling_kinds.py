@@ -314,6 +314,20 @@ def test_more_than_256_taps_find_their_winner(device):
     np.testing.assert_array_equal(indices.numpy(), places)
 
 
+@pytest.mark.parametrize("taps", [255, 256, 257])
+def test_windows_of_many_taps_that_differ_by_plane_find_their_winners(taps, device):
+    """The number of a tap, and of taps, fits in a byte or does not."""
+    x = distinct(1, 2, 1, taps + 3)
+    samples = np.array([[[0.1, 0], [0.7, 0]]])
+    windows = pools.fractional_windows(x, (1, taps), (1, 3), samples=samples)
+    found, places = F.fractional_max_pool2d(
+        Tensor(x, device=device), (1, taps), (1, 3), return_indices=True, _random_samples=samples
+    )
+    values, wanted = pools.winners(x, windows)
+    np.testing.assert_array_equal(found.numpy(), values)
+    np.testing.assert_array_equal(places.numpy(), wanted)
+
+
 def test_a_batch_in_many_slices_equals_its_images_alone():
     """Large enough for the CPU backend to split it among threads."""
     x = numbers(9, 32, 40, 40)

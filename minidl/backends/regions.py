@@ -138,7 +138,7 @@ def _winners(
         return xp.take(planes, place) if len(lines) > 1 else xp.take(planes, place[0], 1)
 
     best = pixels(0)
-    number = np.uint8 if tall * wide <= 256 else np.int32
+    number = np.uint8 if tall * wide < 256 else np.int32
     winner = xp.zeros(best.shape, number)
     for tap in range(1, tall * wide):
         value = pixels(tap)
