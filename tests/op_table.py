@@ -1034,9 +1034,9 @@ MORE_POOLING = [
             ),
             case(x=distinct(1, 2, 5, 6), kernel_size=(2, 3), output_size=(1, 3), samples=SAMPLES),
             case(
-                x=distinct(0, 2, 4, 4),
+                x=distinct(0, 2, 7, 4),
                 kernel_size=2,
-                output_size=2,
+                output_size=(5, 2),
                 samples=Constant(np.zeros((0, 2, 2))),
             ),
         ],

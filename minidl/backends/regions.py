@@ -73,9 +73,9 @@ class Regions:
         sizes = []
         for spans, length in ((self.rows, self.in_h), (self.columns, self.in_w)):
             size = length // spans.out
-            if (spans.starts != np.arange(spans.out) * size).any():
-                return None
-            if (spans.stops != spans.starts + size).any():
+            side_by_side = (spans.starts == np.arange(spans.out) * size).all()
+            one_size = (spans.stops == spans.starts + size).all()
+            if not (len(spans.starts) and side_by_side and one_size):
                 return None
             sizes.append(size)
         return Windows(self.in_h, self.in_w, *sizes, *sizes)
