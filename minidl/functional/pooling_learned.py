@@ -13,7 +13,6 @@ from minidl.array_functions import where
 from minidl.autograd import Gradients
 from minidl.backends import Windows
 from minidl.functional.activation import sigmoid, softmax
-from minidl.functional.convolution import conv2d
 from minidl.functional.geometry import (
     Pair,
     check_fraction,
@@ -100,20 +99,16 @@ def gated_pool2d(
     op = "gated_pool2d"
     check_images(op, x)
     check_together(op, input=x, weight=weight)
-    n, c, h, w = x.shape
+    c = x.shape[1]
     if weight.ndim != 4 or weight.shape[1] != 1 or weight.shape[0] not in (1, c):
         raise ValueError(
             f"{op}: got a weight of shape {weight.shape} for input shape {x.shape}, wants "
             f"(1, 1, k_h, k_w) or ({c}, 1, k_h, k_w)"
         )
     windows = pool_windows(op, x, (weight.shape[2], weight.shape[3]), stride, padding)
-    steps = (windows.stride_h, windows.stride_w)
-    if len(weight) == 1:
-        scores = conv2d(x.reshape(n * c, 1, h, w), weight, None, steps, padding)
-        scores = scores.reshape(n, c, windows.out_h, windows.out_w)
-    else:
-        scores = conv2d(x, weight, None, steps, padding, groups=c)
-    return _mixed(op, x, windows, sigmoid(scores))
+    columns = _gather(x, windows)  # (n, out_h, out_w, k_h·k_w, c)
+    scores = (columns * weight.reshape(len(weight), -1).T).sum(3)
+    return _mixed(op, x, windows, sigmoid(scores.transpose(0, 3, 1, 2)))
 
 
 def _mixed(op: str, x: Tensor, windows: Windows, alpha: float | Tensor) -> Tensor:
