@@ -165,6 +165,35 @@ def test_weighted_means_equal_literal_loops(kind, case, device):
 
 
 @settings(max_examples=60)
+@given(case=geometry(dilated=False), seed=st.integers(0, 99))
+def test_stochastic_pool2d_keeps_what_a_walk_along_the_window_keeps(case, seed, device):
+    shape, options = case
+    same_value_and_gradient(
+        lambda x: F.stochastic_pool2d(x, **options, rng=stream(seed)),
+        lambda x: pools.stochastic_pool2d(x, seed, **options),
+        0.2 + distinct(*shape),
+        device,
+    )
+
+
+@settings(max_examples=60)
+@given(case=geometry(dilated=False), one=st.booleans())
+def test_gated_pool2d_equals_literal_loops(case, one, device):
+    shape, options = case
+    spans, padding = as_pair(options["kernel_size"]), options["padding"]
+    if any(k > size + 2 * p for k, size, p in zip(spans, shape[2:], padding, strict=True)):
+        return  # only ceil_mode, which gates have not, takes such windows
+    weight = numbers(1 if one else shape[1], 1, *spans, seed=2) / 5
+    geometry = {"stride": options["stride"], "padding": padding}
+    same_value_and_gradient(
+        lambda x: F.gated_pool2d(x, Tensor(weight, device=device), **geometry),
+        lambda x: pools.gated_pool2d(x, weight, **geometry),
+        distinct(*shape),
+        device,
+    )
+
+
+@settings(max_examples=60)
 @given(case=geometry(dilated=False), p=st.sampled_from([1.0, 2.5, 4]))
 def test_gem_pool2d_equals_literal_loops(case, p, device):
     shape, options = case
