@@ -484,6 +484,16 @@ def test_of_equal_places_the_last_number_stays_and_both_get_the_gradient():
     assert x.grad.numpy().tolist() == [[[[2, 2]]]]
 
 
+def test_gradients_of_equal_places_add_up_at_order_two():
+    """The gradient `g[place]` is linear in g; what arrives at a place from both is added."""
+    x = Tensor([[[[3.0, 5.0]]]], requires_grad=True)
+    g = Tensor([[[[1.0, 2.0, 3.0, 4.0]]]], requires_grad=True)
+    out = F.max_unpool2d(x, np.array([[[[1, 1]]]]), (1, 2))
+    (looked,) = minidl.grad(out, [x], [g], create_graph=True)
+    (found,) = minidl.grad((looked * Tensor([[[[10.0, 20.0]]]])).sum(), [g])
+    assert found.numpy().tolist() == [[[[0, 30, 0, 0]]]]
+
+
 def test_unpooling_does_not_look_at_indices_again():
     places = np.array([[[[0, 3]]]])
     x = Tensor([[[[1.0, 2.0]]]], requires_grad=True)
