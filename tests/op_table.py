@@ -23,7 +23,7 @@ import minidl
 from minidl import Tensor, nn
 from minidl import functional as F
 
-from . import formulas
+from . import formulas, pools
 from .formulas import (
     avg_pool2d,
     conv1d,
@@ -223,6 +223,7 @@ IMAGE = np.array([[[[1.0, 3, 2, 0], [4, 8, 1, 5], [7, 0, 6, 2], [1, 2, 3, 9]]]])
 EDGE = np.array([[[[1.0, 0, -1], [2, 0, -2], [1, 0, -1]]]])  # Sobel's
 ROWS = np.array([[1.0, 2, 3], [4, 5, 6]])
 SCORES = np.array([[2.0, 1, 0], [0, 3, 0]])
+SAMPLES = Constant([[[0.31, 0.83], [0.12, 0.64]]])
 LABELS = np.array([0, 2])
 CLASS_WEIGHTS = Constant([1, 0.5, 2])
 SOFT = probabilities(2, 3)
@@ -868,6 +869,358 @@ NORMALIZATION = [
     ),
 ]
 
+MORE_POOLING = [
+    Op(
+        "functional.max_pool1d",
+        F.max_pool1d,
+        pools.of_sequences(max_pool2d),
+        [
+            case(x=distinct(1, 2, 7), kernel_size=2),
+            case(x=distinct(1, 1, 6), kernel_size=3, stride=2, padding=1, ceil_mode=True),
+            case(x=distinct(2, 1, 5), kernel_size=2, stride=1, dilation=2),
+            case(x=distinct(0, 2, 4), kernel_size=2),
+        ],
+    ),
+    Op(
+        "functional.avg_pool1d",
+        F.avg_pool1d,
+        pools.of_sequences(avg_pool2d),
+        [
+            case(x=numbers(1, 2, 7), kernel_size=2),
+            case(x=numbers(1, 1, 6), kernel_size=3, stride=2, padding=1, ceil_mode=True),
+            case(x=numbers(1, 1, 5), kernel_size=2, padding=1, count_include_pad=False),
+            case(x=numbers(0, 2, 4), kernel_size=2),
+        ],
+    ),
+    Op(
+        "functional.min_pool2d",
+        F.min_pool2d,
+        pools.min_pool2d,
+        [
+            case(x=IMAGE, kernel_size=2),
+            case(x=distinct(1, 2, 3, 4), kernel_size=3, stride=2, padding=1),
+            case(x=distinct(1, 1, 4, 5), kernel_size=2, stride=(1, 2), dilation=2, ceil_mode=True),
+            case(x=distinct(0, 2, 4, 4), kernel_size=2),
+        ],
+    ),
+    Op(
+        "functional.min_pool1d",
+        F.min_pool1d,
+        pools.of_sequences(pools.min_pool2d),
+        [
+            case(x=distinct(1, 2, 7), kernel_size=3, stride=2, padding=1, ceil_mode=True),
+            case(x=distinct(0, 2, 4), kernel_size=2),
+        ],
+    ),
+    Op(
+        "functional.lp_pool2d",
+        F.lp_pool2d,
+        pools.lp_pool2d,
+        [
+            case(x=numbers(1, 2, 4, 4), norm_type=2, kernel_size=2),
+            case(x=positive(1, 1, 3, 5), norm_type=3, kernel_size=(2, 3), stride=(1, 2)),
+            case(x=positive(1, 1, 3, 3), norm_type=1.5, kernel_size=2, ceil_mode=True),
+            case(x=distinct(1, 1, 4, 4), norm_type=math.inf, kernel_size=2),
+            case(x=numbers(0, 2, 4, 4), norm_type=2, kernel_size=2),
+        ],
+    ),
+    Op(
+        "functional.lp_pool1d",
+        F.lp_pool1d,
+        pools.of_sequences(pools.lp_pool2d),
+        [
+            case(x=positive(1, 2, 5), norm_type=3.0, kernel_size=2, stride=1),
+            case(x=numbers(1, 1, 5), norm_type=2, kernel_size=2, ceil_mode=True),
+            case(x=numbers(0, 2, 4), norm_type=2, kernel_size=2),
+        ],
+    ),
+    Op(
+        "functional.adaptive_max_pool2d",
+        F.adaptive_max_pool2d,
+        pools.adaptive_max_pool2d,
+        [
+            case(x=IMAGE, output_size=3),
+            case(x=distinct(2, 1, 4, 5), output_size=(2, 3)),
+            case(x=distinct(1, 2, 3, 4), output_size=(None, 1)),
+            case(x=distinct(1, 1, 3, 3), output_size=1),
+            case(x=distinct(0, 2, 4, 4), output_size=3),
+        ],
+    ),
+    Op(
+        "functional.adaptive_avg_pool2d",
+        F.adaptive_avg_pool2d,
+        pools.adaptive_avg_pool2d,
+        [
+            case(x=IMAGE, output_size=3),
+            case(x=numbers(2, 1, 4, 5), output_size=(2, 3)),
+            case(x=numbers(1, 2, 3, 4), output_size=(None, 1)),
+            case(x=numbers(0, 2, 4, 4), output_size=3),
+        ],
+    ),
+    Op(
+        "functional.adaptive_max_pool1d",
+        F.adaptive_max_pool1d,
+        pools.of_sequences(pools.adaptive_max_pool2d),
+        [case(x=distinct(1, 2, 5), output_size=3), case(x=distinct(0, 2, 5), output_size=2)],
+    ),
+    Op(
+        "functional.adaptive_avg_pool1d",
+        F.adaptive_avg_pool1d,
+        pools.of_sequences(pools.adaptive_avg_pool2d),
+        [case(x=numbers(1, 2, 5), output_size=3), case(x=numbers(0, 2, 5), output_size=2)],
+    ),
+    Op(
+        "functional.global_max_pool2d",
+        F.global_max_pool2d,
+        lambda x, keepdims=False: x.max((2, 3), keepdims=keepdims),
+        [case(x=IMAGE), case(x=distinct(2, 2, 2, 3), keepdims=True), case(x=distinct(0, 2, 3, 3))],
+    ),
+    Op(
+        "functional.global_max_pool1d",
+        F.global_max_pool1d,
+        lambda x, keepdims=False: x.max(2, keepdims=keepdims),
+        [
+            case(x=distinct(2, 2, 3)),
+            case(x=distinct(1, 2, 3), keepdims=True),
+            case(x=distinct(0, 2, 3)),
+        ],
+    ),
+    Op(
+        "functional.global_avg_pool1d",
+        F.global_avg_pool1d,
+        lambda x, keepdims=False: x.mean(2, keepdims=keepdims),
+        [
+            case(x=numbers(2, 2, 3)),
+            case(x=numbers(1, 2, 3), keepdims=True),
+            case(x=numbers(0, 2, 3)),
+        ],
+    ),
+    Op(
+        "functional.spatial_pyramid_pool2d",
+        F.spatial_pyramid_pool2d,
+        pools.spatial_pyramid_pool2d,
+        [
+            case(x=IMAGE),
+            case(x=numbers(1, 2, 3, 5), levels=(1, 3), mode="avg"),
+            case(x=distinct(0, 2, 4, 4), levels=[2]),
+        ],
+    ),
+    Op(
+        "functional.channel_max_pool",
+        F.channel_max_pool,
+        lambda x, size: pools.channel_pool(x, size, np.max),
+        [
+            case(x=distinct(1, 4, 2, 3), size=2),
+            case(x=distinct(2, 6), size=3),
+            case(x=distinct(1, 4, 3), size=4),
+            case(x=distinct(0, 4, 2, 2), size=2),
+        ],
+    ),
+    Op(
+        "functional.channel_avg_pool",
+        F.channel_avg_pool,
+        lambda x, size: pools.channel_pool(x, size, np.mean),
+        [
+            case(x=numbers(1, 4, 2, 3), size=2),
+            case(x=numbers(2, 6), size=3),
+            case(x=numbers(0, 4, 2, 2), size=2),
+        ],
+    ),
+    Op(
+        "functional.blur_pool2d",
+        F.blur_pool2d,
+        pools.blur_pool2d,
+        [
+            case(x=numbers(1, 2, 4, 5)),
+            case(x=numbers(1, 1, 3, 4), stride=(1, 2), filter_size=3),
+            case(x=numbers(1, 1, 4, 4), filter_size=2, stride=3),
+            case(x=numbers(1, 1, 3, 3), filter_size=1),
+            case(x=numbers(0, 2, 4, 4)),
+        ],
+    ),
+    Op(
+        "functional.max_blur_pool2d",
+        F.max_blur_pool2d,
+        pools.max_blur_pool2d,
+        [
+            case(x=distinct(1, 2, 4, 5)),
+            case(x=distinct(1, 1, 5, 4), kernel_size=3, stride=1, filter_size=3),
+            case(x=distinct(0, 2, 5, 5)),
+        ],
+    ),
+    Op(
+        "functional.conv_pool2d",
+        F.conv_pool2d,
+        pools.conv_pool2d,
+        [
+            case(x=numbers(1, 2, 4, 5), weight=numbers(2, 2, 2, 2), bias=numbers(2)),
+            case(x=IMAGE, weight=EDGE, pool_size=3, pool_stride=2, mode="avg", padding=1),
+            case(
+                x=numbers(1, 2, 4, 4),
+                weight=numbers(4, 1, 2, 1),
+                pool_size=(1, 2),
+                mode="avg",
+                stride=(1, 2),
+                dilation=2,
+                groups=2,
+            ),
+            case(x=numbers(0, 2, 4, 4), weight=numbers(3, 2, 2, 2)),
+        ],
+    ),
+    Op(
+        "functional.max_unpool2d",
+        F.max_unpool2d,
+        pools.max_unpool2d,
+        [
+            case(x=numbers(1, 1, 2, 2), indices=np.array([[[[5, 2], [8, 15]]]]), kernel_size=2),
+            case(
+                x=numbers(2, 1, 1, 2),
+                indices=np.array([[[[7, 3]]], [[[1, 14]]]], np.int32),
+                kernel_size=2,
+                stride=(2, 3),
+                padding=(0, 1),
+                output_size=(3, 5),
+            ),
+            case(x=numbers(0, 2, 2, 2), indices=np.zeros((0, 2, 2, 2), int), kernel_size=2),
+        ],
+    ),
+    Op(
+        "functional.max_unpool1d",
+        F.max_unpool1d,
+        lambda x, indices, kernel_size, **o: pools.of_sequences(pools.max_unpool2d)(
+            x, indices=indices[:, :, None], kernel_size=kernel_size
+        ),
+        [
+            case(x=numbers(1, 2, 2), indices=np.array([[[0, 3], [1, 2]]]), kernel_size=2),
+            case(x=numbers(0, 2, 2), indices=np.zeros((0, 2, 2), int), kernel_size=2),
+        ],
+    ),
+    *(
+        Op(
+            f"functional.{fn.__name__}",
+            lambda x, seed=0, fn=fn, **options: fn(x, rng=np.random.default_rng(seed), **options),
+            reference,
+            [
+                case(x=positive(*shape, 4), kernel_size=2, seed=1),
+                case(x=positive(*shape, 5), kernel_size=3, stride=2, padding=1, ceil_mode=True),
+                case(x=numbers(*shape, 4), kernel_size=2, seed=2),
+                case(x=positive(*shape, 4), kernel_size=2, training=False),
+                case(x=numbers(*shape, 4), kernel_size=3, stride=1, padding=1, training=False),
+                case(x=positive(0, *shape[1:], 4), kernel_size=2),
+                case(x=positive(0, *shape[1:], 4), kernel_size=2, training=False),
+            ],
+        )
+        for fn, reference, shape in [
+            (F.stochastic_pool2d, pools.stochastic_pool2d, (1, 2, 4)),
+            (F.stochastic_pool1d, pools.of_sequences(pools.stochastic_pool2d), (1, 2)),
+        ]
+    ),
+    Op(
+        "functional.fractional_max_pool2d",
+        lambda x, samples, **options: F.fractional_max_pool2d(
+            x, _random_samples=Tensor.wrap(samples), **options
+        ),
+        pools.fractional_max_pool2d,
+        [
+            case(x=distinct(1, 2, 5, 6), kernel_size=2, output_size=(3, 4), samples=SAMPLES),
+            case(x=distinct(1, 2, 5, 6), output_ratio=0.7, samples=SAMPLES),
+            case(
+                x=distinct(1, 2, 5, 6), output_ratio=(0.7, 0.5), overlapping=False, samples=SAMPLES
+            ),
+            case(x=distinct(1, 2, 5, 6), kernel_size=(2, 3), output_size=(1, 3), samples=SAMPLES),
+            case(
+                x=distinct(0, 2, 7, 4),
+                kernel_size=2,
+                output_size=(5, 2),
+                samples=Constant(np.zeros((0, 2, 2))),
+            ),
+        ],
+        "fractional_max_pool2d(x, ...)",
+    ),
+    *(
+        Op(
+            f"functional.{fn.__name__}",
+            lambda x, alpha=0.5, fn=fn, **options: fn(x, alpha=alpha, **options),
+            reference,
+            [
+                case(x=distinct(*shape, 4), kernel_size=2),
+                case(x=distinct(*shape, 5), kernel_size=3, stride=2, padding=1, alpha=0.25),
+                case(x=distinct(*shape, 5), kernel_size=2, alpha=np.array(0.75), ceil_mode=True),
+                case(x=distinct(0, *shape[1:], 4), kernel_size=2),
+            ],
+        )
+        for fn, reference, shape in [
+            (F.mixed_pool2d, pools.mixed_pool2d, (1, 2, 4)),
+            (F.mixed_pool1d, pools.of_sequences(pools.mixed_pool2d), (1, 2)),
+        ]
+    ),
+    Op(
+        "functional.gated_pool2d",
+        F.gated_pool2d,
+        pools.gated_pool2d,
+        [
+            case(x=distinct(1, 2, 4, 4), weight=numbers(1, 1, 2, 2)),
+            case(x=distinct(1, 2, 4, 5), weight=numbers(2, 1, 3, 2), stride=(1, 2), padding=1),
+            case(x=distinct(0, 2, 4, 4), weight=numbers(1, 1, 2, 2)),
+        ],
+    ),
+    *(
+        Op(
+            f"functional.{fn.__name__}",
+            fn,
+            reference,
+            [
+                case(x=positive(*shape, 3)),
+                case(x=positive(*shape, 3), p=np.array([2.5])),
+                case(x=positive(*shape, 5), p=np.array([2.5, 1.0]), kernel_size=2, stride=1),
+                case(x=positive(*shape, 5), p=1.5, kernel_size=3, stride=2, padding=1),
+                case(x=numbers(*shape, 3), p=2, eps=0.05),
+                case(x=positive(0, *shape[1:], 3)),
+            ],
+        )
+        for fn, reference, shape in [
+            (F.gem_pool2d, pools.gem_pool2d, (1, 2, 3)),
+            (F.gem_pool1d, pools.of_sequences(pools.gem_pool2d), (1, 2)),
+        ]
+    ),
+    *(
+        Op(
+            f"functional.{fn.__name__}",
+            lambda x, beta=1.0, fn=fn, **options: fn(x, beta=beta, **options),
+            reference,
+            [
+                case(x=numbers(*shape, 4), kernel_size=2),
+                case(x=numbers(*shape, 5), kernel_size=3, stride=2, padding=1, beta=-2.0),
+                case(x=numbers(*shape, 5), kernel_size=2, beta=np.array([1.5]), ceil_mode=True),
+                case(x=numbers(*shape, 4), kernel_size=2, stride=1, beta=np.array([0.5, 2.0])),
+                case(x=numbers(0, *shape[1:], 4), kernel_size=2),
+            ],
+        )
+        for fn, reference, shape in [
+            (F.softmax_pool2d, pools.softmax_pool2d, (1, 2, 4)),
+            (F.softmax_pool1d, pools.of_sequences(pools.softmax_pool2d), (1, 2)),
+        ]
+    ),
+    Op(
+        "functional.attention_pool2d",
+        F.attention_pool2d,
+        pools.attention_pool2d,
+        [
+            case(x=numbers(2, 3, 2, 2), weight=numbers(3)),
+            case(x=numbers(0, 3, 2, 2), weight=numbers(3)),
+        ],
+    ),
+    Op(
+        "functional.attention_pool1d",
+        F.attention_pool1d,
+        pools.attention_pool2d,
+        [
+            case(x=numbers(2, 3, 4), weight=numbers(3)),
+            case(x=numbers(0, 3, 2), weight=numbers(3)),
+        ],
+    ),
+]
+
 LOSSES = [
     Op(
         "functional.cross_entropy",
@@ -950,6 +1303,150 @@ def evaluated(module: nn.Module) -> nn.Module:
     state = {n: np.array(c.values, np.float32) for n, c in RUNNING.items()}
     module.load_state_dict(state, strict=False)
     return module.eval()
+
+
+POOLING_LAYERS = [
+    layer(case(module=module, same_as=same_as, **inputs))
+    for module, same_as, inputs in [
+        (
+            nn.MaxPool1d(2, 1, 1, 2, ceil_mode=True),
+            lambda x: F.max_pool1d(x, 2, 1, 1, 2, True),
+            {"x": distinct(1, 2, 5)},
+        ),
+        (
+            nn.AvgPool1d(3, 2, 1, True, False),
+            lambda x: F.avg_pool1d(x, 3, 2, 1, True, False),
+            {"x": numbers(1, 2, 6)},
+        ),
+        (
+            nn.MinPool2d(2, 1, 1, 2, True),
+            lambda x: F.min_pool2d(x, 2, 1, 1, 2, True),
+            {"x": distinct(1, 1, 4, 4)},
+        ),
+        (
+            nn.MinPool1d(2, 1, 1, 2, True),
+            lambda x: F.min_pool1d(x, 2, 1, 1, 2, True),
+            {"x": distinct(1, 2, 5)},
+        ),
+        (
+            nn.LPPool2d(2, 3, 2, True),
+            lambda x: F.lp_pool2d(x, 2, 3, 2, True),
+            {"x": numbers(1, 1, 4, 4)},
+        ),
+        (
+            nn.LPPool1d(3, 2, 1),
+            lambda x: F.lp_pool1d(x, 3, 2, 1),
+            {"x": positive(1, 1, 4)},
+        ),
+        (
+            nn.AdaptiveMaxPool2d((2, 3)),
+            lambda x: F.adaptive_max_pool2d(x, (2, 3)),
+            {"x": distinct(1, 1, 3, 4)},
+        ),
+        (
+            nn.AdaptiveMaxPool1d(2),
+            lambda x: F.adaptive_max_pool1d(x, 2),
+            {"x": distinct(1, 1, 3)},
+        ),
+        (
+            nn.AdaptiveAvgPool2d((2, None)),
+            lambda x: F.adaptive_avg_pool2d(x, (2, None)),
+            {"x": numbers(1, 1, 3, 4)},
+        ),
+        (
+            nn.AdaptiveAvgPool1d(2),
+            lambda x: F.adaptive_avg_pool1d(x, 2),
+            {"x": numbers(1, 1, 3)},
+        ),
+        (
+            nn.SpatialPyramidPool2d((1, 3), "avg"),
+            lambda x: F.spatial_pyramid_pool2d(x, (1, 3), "avg"),
+            {"x": numbers(1, 1, 3, 4)},
+        ),
+        (nn.ChannelMaxPool(2), lambda x: F.channel_max_pool(x, 2), {"x": distinct(1, 4, 2)}),
+        (nn.ChannelAvgPool(2), lambda x: F.channel_avg_pool(x, 2), {"x": numbers(1, 4, 2)}),
+        (
+            nn.BlurPool2d((1, 2), 3),
+            lambda x: F.blur_pool2d(x, (1, 2), 3),
+            {"x": numbers(1, 1, 3, 4)},
+        ),
+        (
+            nn.MaxBlurPool2d(3, 1, 3),
+            lambda x: F.max_blur_pool2d(x, 3, 1, 3),
+            {"x": distinct(1, 1, 4, 5)},
+        ),
+        (
+            nn.MaxUnpool2d(3, 2, 1),
+            lambda x, indices: F.max_unpool2d(x, indices, 3, 2, 1),
+            {"x": numbers(1, 1, 2, 2), "indices": np.array([[[[0, 2], [4, 8]]]])},
+        ),
+        (
+            nn.MaxUnpool1d(3, 2, 1),
+            lambda x, indices: F.max_unpool1d(x, indices, 3, 2, 1),
+            {"x": numbers(1, 1, 2), "indices": np.array([[[0, 2]]])},
+        ),
+        (
+            nn.ConvPool2d(2, 4, 2, (1, 2), 1, "avg", 1, 1, 2, 2, rng=np.random.default_rng(0)),
+            lambda x, weight, bias: F.conv_pool2d(x, weight, bias, (1, 2), 1, "avg", 1, 1, 2, 2),
+            {"x": numbers(1, 2, 3, 4)},
+        ),
+        (
+            nn.StochasticPool2d(3, 1, 1, True, rng=np.random.default_rng(5)),
+            lambda x: F.stochastic_pool2d(x, 3, 1, 1, True, rng=np.random.default_rng(5)),
+            {"x": positive(1, 1, 3, 4)},
+        ),
+        (
+            nn.StochasticPool1d(3, 1, 1, True, rng=np.random.default_rng(5)),
+            lambda x: F.stochastic_pool1d(x, 3, 1, 1, True, rng=np.random.default_rng(5)),
+            {"x": positive(1, 2, 5)},
+        ),
+        (
+            nn.FractionalMaxPool2d(
+                2, output_ratio=0.6, mode="random", rng=np.random.default_rng(5)
+            ),
+            lambda x: F.fractional_max_pool2d(
+                x, 2, output_ratio=0.6, mode="random", rng=np.random.default_rng(5)
+            ),
+            {"x": distinct(1, 2, 5, 6)},
+        ),
+        (
+            nn.MixedPool2d(2, 1, 1, True, 0.25),
+            lambda x: F.mixed_pool2d(x, 2, 1, 1, True, 0.25),
+            {"x": distinct(1, 1, 3, 3)},
+        ),
+        (
+            nn.MixedPool1d(2, 1, 1, True, 0.25),
+            lambda x: F.mixed_pool1d(x, 2, 1, 1, True, 0.25),
+            {"x": distinct(1, 1, 4)},
+        ),
+        (
+            nn.GatedPool2d(2, 1, 1, 2, rng=np.random.default_rng(0)),
+            lambda x, weight: F.gated_pool2d(x, weight, 1, 1),
+            {"x": distinct(1, 2, 3, 3)},
+        ),
+        (
+            nn.GeMPool2d(2.0, 2, 1, 1, 0.1, 2),
+            lambda x, p: F.gem_pool2d(x, p, 2, 1, 1, 0.1),
+            {"x": positive(1, 2, 3, 3)},
+        ),
+        (nn.GeMPool1d(), lambda x, p: F.gem_pool1d(x, p), {"x": positive(1, 2, 3)}),
+        (
+            nn.SoftmaxPool2d(2, 1, 1, True, 0.5, 2),
+            lambda x, beta: F.softmax_pool2d(x, 2, 1, 1, True, beta),
+            {"x": numbers(1, 2, 3, 3)},
+        ),
+        (
+            nn.SoftmaxPool1d(2),
+            lambda x, beta: F.softmax_pool1d(x, 2, beta=beta),
+            {"x": numbers(1, 2, 4)},
+        ),
+        (
+            nn.AttentionPool(3, rng=np.random.default_rng(0)),
+            F.attention_pool2d,
+            {"x": numbers(2, 3, 2, 2)},
+        ),
+    ]
+]
 
 
 def of_rows(module: nn.Module, same_as: Callable[..., Tensor]) -> Case:
@@ -1102,7 +1599,17 @@ LAYERS = [
             same_as=lambda x: F.global_avg_pool2d(x, keepdims=True),
             x=IMAGE,
         ),
+        case(module=nn.GlobalAvgPool(), same_as=F.global_avg_pool1d, x=numbers(1, 2, 3)),
     ),
+    layer(
+        case(module=nn.GlobalMaxPool(), same_as=F.global_max_pool2d, x=IMAGE),
+        case(
+            module=nn.GlobalMaxPool(keepdims=True),
+            same_as=lambda x: F.global_max_pool1d(x, keepdims=True),
+            x=distinct(1, 2, 3),
+        ),
+    ),
+    *POOLING_LAYERS,
     layer(
         case(view=True, module=nn.Flatten(), same_as=lambda x: x.flatten(1), x=IMAGE),
         case(
@@ -1184,6 +1691,7 @@ OPS = [
     *CONVOLUTIONS,
     *POOLING,
     *NORMALIZATION,
+    *MORE_POOLING,
     *LOSSES,
     *LAYERS,
 ]

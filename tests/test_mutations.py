@@ -25,7 +25,7 @@ from minidl import Tensor, autograd, gradcheck, nn
 from minidl import functional as F
 from minidl.backends import convolution as kernels
 from minidl.backends import normalization as channel_kernels
-from minidl.backends import planar
+from minidl.backends import planar, regions
 from minidl.backends.base import Backend
 from minidl.backends.numpy_backend import NumpyBackend
 from minidl.backends.windows import Windows
@@ -33,7 +33,7 @@ from minidl.inspect import GradcheckError, InputCheck
 from minidl.tensor import record
 
 # `minidl.tensor` and the others by name: the package also exports functions of some of these names.
-array_functions, tensor, activation, convolution, loss, normalization, pooling = (
+array_functions, tensor, activation, convolution, loss, normalization, pooling, pooling_windows = (
     sys.modules[f"minidl.{name}"]
     for name in (
         "array_functions",
@@ -43,6 +43,7 @@ array_functions, tensor, activation, convolution, loss, normalization, pooling =
         "functional.loss",
         "functional.normalization",
         "functional.pooling",
+        "functional.pooling_windows",
     )
 )
 HERE = sys.modules[__name__]
@@ -151,6 +152,11 @@ CALLS = {
     ),
     "avg_pool2d ceil": Call(lambda x: pooling.avg_pool2d(x, 2, ceil_mode=True), (1, 1, 3, 5)),
     "global_avg_pool2d": Call(lambda x: F.global_avg_pool2d(x), (2, 1, 2, 3)),
+    "adaptive_max_pool2d": Call(lambda x: F.adaptive_max_pool2d(x, 4), (2, 1, 5, 5)),
+    "adaptive_avg_pool2d": Call(lambda x: F.adaptive_avg_pool2d(x, (2, 3)), (1, 1, 3, 4)),
+    "max_unpool2d": Call(
+        lambda x: F.max_unpool2d(x, np.array([[[[5, 2], [8, 15]]]]), 2), (1, 1, 2, 2)
+    ),
     "batch_norm": Call(lambda x, gamma, beta: batch_norm(x, gamma, beta), (2, 2, 2, 2), (2,), (2,)),
     "F.batch_norm": Call(
         lambda x, weight, bias: F.batch_norm(x, None, None, weight, bias, training=True, eps=0.1),
@@ -511,6 +517,7 @@ MUTATIONS = [
         "gradient to the winner's neighbour",
         pooling,
         "max_pool2d",
+        "max_over",
         "scatter_winners(gradient, winners, windows)",
         "scatter_winners(gradient, (winners + 1) % (windows.k_h * windows.k_w), windows)",
         "max_pool2d",
@@ -520,6 +527,7 @@ MUTATIONS = [
         "winners of another image",
         pooling,
         "max_pool2d",
+        "max_over",
         "scatter_winners(gradient, winners, windows)",
         "scatter_winners(gradient, winners[::-1], windows)",
         "max_pool2d",
@@ -565,9 +573,45 @@ MUTATIONS = [
         order=2,
     ),
     Mutation(
+        "adaptive max pool: windows that share a pixel overwrite each other",
+        regions,
+        "scatter_places",
+        "pixels[flat[these]] += values",
+        "pixels[flat[these]] = values",
+        "adaptive_max_pool2d",
+        "x",
+    ),
+    Mutation(
+        "adaptive max pool: windows taken to be further apart than they are",
+        regions,
+        "scatter_places",
+        "if apart == (1, 1):",
+        "if True:",
+        "adaptive_max_pool2d",
+        "x",
+    ),
+    Mutation(
+        "adaptive average pool: rows counted as often as columns",
+        regions,
+        "spread_regions",
+        "for y, r in enumerate(rows) if row in r",
+        "for y, r in enumerate(rows) if row + 1 in r",
+        "adaptive_avg_pool2d",
+        "x",
+    ),
+    Mutation(
+        "unpooling: gradient from the neighbour's place",
+        pooling_windows,
+        "_unpool",
+        "_look_up(gradient, places)",
+        "_look_up(gradient, (places + 1) % (size[0] * size[1]))",
+        "max_unpool2d",
+        "x",
+    ),
+    Mutation(
         "average pool: divisor forgotten",
         pooling,
-        "avg_pool2d",
+        "mean_over",
         "_spread(gradient / divisors, windows)",
         "_spread(gradient, windows)",
         "avg_pool2d",
@@ -577,7 +621,7 @@ MUTATIONS = [
     Mutation(
         "average pool: only one side of the window counted",
         pooling,
-        "avg_pool2d",
+        "mean_over",
         "_spread(gradient / divisors, windows)",
         "_spread(gradient / windows.k_h, windows)",
         "avg_pool2d",
@@ -587,7 +631,7 @@ MUTATIONS = [
     Mutation(
         "average pool: padding counted where it is not to be",
         pooling,
-        "avg_pool2d",
+        "mean_over",
         "_spread(gradient / divisors, windows)",
         "_spread(gradient / (windows.k_h * windows.k_w), windows)",
         "avg_pool2d border",
@@ -596,7 +640,7 @@ MUTATIONS = [
     Mutation(
         "average pool: what hangs over the edge counted",
         pooling,
-        "avg_pool2d",
+        "mean_over",
         "_spread(gradient / divisors, windows)",
         "_spread(gradient / (windows.k_h * windows.k_w), windows)",
         "avg_pool2d ceil",

@@ -99,13 +99,18 @@ def test_operation_equals_pytorch(family, case, dtype, tol, device):
         np.testing.assert_allclose(tensor.numpy(), wanted, rtol=tol, atol=tol, err_msg=what)
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in FAMILIES["pooling"] if c.op == "max_pool2d"], ids=lambda c: c.name
-)
-def test_max_pool2d_finds_pytorch_s_places(case, device):
-    stored = STORED["pooling", case.name]
+WITH_PLACES = [
+    pytest.param(family, case, id=case.name)
+    for family, case in CASES
+    if "places" in STORED[family, case.name]
+]
+
+
+@pytest.mark.parametrize(("family", "case"), WITH_PLACES)
+def test_winners_stand_at_pytorch_s_places(family, case, device):
+    stored = STORED[family, case.name]
     x = Tensor(stored["input 0"], device=device)
-    _, places = F.max_pool2d(x, **case.options, return_indices=True)
+    _, places = getattr(F, case.op)(x, **case.options, **case.constants, return_indices=True)
     assert np.array_equal(places.numpy(), stored["places"])
 
 
@@ -125,9 +130,33 @@ def test_there_are_many_comparisons_in_small_files():
     assert sum(path.stat().st_size for path in HERE.glob("*.npz")) < 3e6
 
 
+# Kinds of pooling, which are compared with literal loops.
+NOT_IN_PYTORCH = {
+    "attention_pool1d",
+    "attention_pool2d",
+    "blur_pool2d",
+    "channel_avg_pool",
+    "channel_max_pool",
+    "conv_pool2d",
+    "gated_pool2d",
+    "gem_pool1d",
+    "gem_pool2d",
+    "max_blur_pool2d",
+    "min_pool1d",
+    "min_pool2d",
+    "mixed_pool1d",
+    "mixed_pool2d",
+    "softmax_pool1d",
+    "softmax_pool2d",
+    "spatial_pyramid_pool2d",
+    "stochastic_pool1d",
+    "stochastic_pool2d",
+}
+
+
 def test_every_deterministic_function_has_a_case():
     ops = {case.op for family, case in CASES if family != "tensor"}
-    assert ops == set(F.__all__) - {"dropout"}
+    assert ops == set(F.__all__) - {"dropout"} - NOT_IN_PYTORCH
 
 
 # Of Tensor's methods and the functions of arrays, those that have no gradient to compare: they keep

@@ -81,7 +81,7 @@ def conv2d_relu_max_pool2d(
     windows = conv_windows(op, x, weight.shape[2:], stride, padding, dilation)
     between = (len(x), len(weight), windows.out_h, windows.out_w)
     pool_geometry = (pool_size, pool_stride, pool_padding, pool_dilation, ceil_mode)
-    pool = pool_windows(op, x, *pool_geometry, between)
+    pool = pool_windows(op, x, *pool_geometry, shape=between)
     best, winners = _responses(x, weight, bias, windows, groups, pool)
 
     def backward(gradient: Tensor, out: Tensor) -> Gradients:

@@ -55,6 +55,12 @@ def check_fraction(op: str, name: str, value: float) -> None:
         raise ValueError(f"{op}: got {name}={value!r}, wants a number from 0 to 1")
 
 
+def check_mode(op: str, mode: str) -> None:
+    """Raise ValueError unless a pooling's mode is one of two."""
+    if mode not in ("max", "avg"):
+        raise ValueError(f"{op}: got mode={mode!r}, wants 'max' or 'avg'")
+
+
 def check_images(op: str, x: Tensor, axes: str = "(n, c, h, w)") -> None:
     """Raise unless `x` is a batch of float images, or of what else has these axes."""
     check_floats(op, x)
@@ -108,13 +114,30 @@ def check_channels(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, grou
 
 
 def pool_geometry(
-    op: str, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair
+    op: str,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    axes: int = 2,
 ) -> tuple[tuple[int, int], ...]:
-    """Return kernel, stride, padding and dilation as pairs; ValueError where they do not fit."""
-    kernel = pair(op, "kernel_size", kernel_size, 1)
-    strides = kernel if stride is None else pair(op, "stride", stride, 1)
-    pads = pair(op, "padding", padding, 0)
-    dilations = pair(op, "dilation", dilation, 1)
+    """Return kernel, stride, padding and dilation as pairs; ValueError where they do not fit.
+
+    With one axis they are for sequences, images one pixel tall, and have to be single numbers.
+    """
+    step = kernel_size if stride is None else stride
+    if axes == 1:
+        check_whole(op, 1, kernel_size=kernel_size, stride=step, dilation=dilation)
+        check_whole(op, 0, padding=padding)
+        kernel, strides, pads, dilations = (
+            (least, int(value))  # type: ignore[arg-type]
+            for least, value in ((1, kernel_size), (1, step), (0, padding), (1, dilation))
+        )
+    else:
+        kernel = pair(op, "kernel_size", kernel_size, 1)
+        strides = pair(op, "stride", step, 1)
+        pads = pair(op, "padding", padding, 0)
+        dilations = pair(op, "dilation", dilation, 1)
     if any(2 * p > d * (k - 1) + 1 for p, d, k in zip(pads, dilations, kernel, strict=True)):
         raise ValueError(
             f"{op}: got padding={padding!r} with kernel_size={kernel_size!r}, wants at most half "
@@ -127,23 +150,25 @@ def pool_windows(
     op: str,
     x: Tensor,
     kernel_size: Pair,
-    stride: Pair | None,
-    padding: Pair,
-    dilation: Pair,
-    ceil_mode: bool,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    axes: int = 2,
     shape: tuple[int, ...] | None = None,
 ) -> Windows:
-    """Lay pooling windows over a batch of images, as PyTorch does.
+    """Lay pooling windows over a batch of images, or with one axis of sequences, as PyTorch does.
 
     `out = (in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1`, rounded down; rounded up
     with `ceil_mode`, unless the last window would then start beyond the image and its left padding.
     `shape` is that of the images, where they are yet to be computed from `x`.
     """
-    check_images(op, x)
+    check_images(op, x, "(n, c, length)" if axes == 1 else "(n, c, h, w)")
     shape = x.shape if shape is None else shape
-    kernel, strides, pads, dilations = pool_geometry(op, kernel_size, stride, padding, dilation)
+    geometry = pool_geometry(op, kernel_size, stride, padding, dilation, axes)
+    in_h, in_w = (1, *shape[2:])[-2:]
     ends = []
-    for size, k, s, p, d in zip(shape[2:], kernel, strides, pads, dilations, strict=True):
+    for size, k, s, p, d in zip((in_h, in_w), *geometry, strict=True):
         span = d * (k - 1) + 1
         # A window that begins in the padding enters the image at its first tap that is at 0 or
         # beyond, at pixel `start % d`: on an image smaller than that, the tap is beyond it already.
@@ -159,7 +184,7 @@ def pool_windows(
         if ceil_mode and (out - 1) * s >= size + p:
             out -= 1
         ends.append(max(p, (out - 1) * s + span - size - p))
-    in_h, in_w = shape[2:]
+    kernel, strides, pads, dilations = geometry
     sides = (pads[0], ends[0], pads[1], ends[1])  # ceil_mode pads the far ends only
     return Windows(in_h, in_w, *kernel, *strides, *dilations, *sides)
 

@@ -1,12 +1,63 @@
 """Pooling: one number for each window of an image, channel by channel.
 
-| kind | formula | gradient of the input |
-| --- | --- | --- |
-| max | `out = max of x over the window` | all of it to the pixel that won |
-| average | `out = sum of x over the window / m` | the m-th part to each of m pixels |
-| global average | `out = sum of x over the image / (h * w)` | an equal part to every pixel |
+With w the m pixels of a window, `best = max(w)`, `hit = w == best`, `mean = sum(w) / m`,
+`mix = a * hit + (1 - a) / m`, out what comes of them, and g the gradient of out:
+
+| kind | formula | gradient of w | layer | source |
+| --- | --- | --- | --- | --- |
+| max_pool2d | `best` | `g * hit` | MaxPool2d | 1 |
+| avg_pool2d | `mean` | `g / m` | AvgPool2d | 2 |
+| min_pool2d | `-max(-w)` | `g * (w == out)` | MinPool2d | own |
+| lp_pool2d | `sum(w**p) ** (1 / p)` | `g * (w / out) ** (p - 1)` | LPPool2d | 3 |
+| global_max_pool2d | `best` | `g * hit` | GlobalMaxPool | 4 |
+| global_avg_pool2d | `mean` | `g / m` | GlobalAvgPool | 5 |
+| adaptive_max_pool2d | `best` | `g * hit` | AdaptiveMaxPool2d | 6 |
+| adaptive_avg_pool2d | `mean` | `g / m` | AdaptiveAvgPool2d | 6 |
+| spatial_pyramid_pool2d | `[pool(x, k) for k in levels]` | steps | SpatialPyramidPool2d | 7 |
+| fractional_max_pool2d | `best` | `g * hit` | FractionalMaxPool2d | 8 |
+| stochastic_pool2d, training | `w[i]` | `g * (place == i)` | StochasticPool2d | 9 |
+| stochastic_pool2d, evaluation | `sum(w * w) / sum(w)` | `g * (2 * w - out) / sum(w)` |  | 9 |
+| channel_max_pool | `best` | `g * hit` | ChannelMaxPool | 10 |
+| channel_avg_pool | `mean` | `g / m` | ChannelAvgPool | own |
+| mixed_pool2d | `a * best + (1 - a) * mean` | `g * mix` | MixedPool2d | 11 |
+| gated_pool2d | `a * best + (1 - a) * mean` | `g * (mix + q * v)` | GatedPool2d | 11 |
+| gem_pool2d | `(sum(w**p) / m) ** (1 / p)` | `g / m * (w / out) ** (p - 1)` | GeMPool2d | 12 |
+| softmax_pool2d | `sum(s * w)` | `g * s * (1 + b * (w - out))` | SoftmaxPool2d | 13 |
+| attention_pool2d | `sum(t * w)` | `g * t * (1 + v * (w - out))` | AttentionPool | 14 |
+| blur_pool2d | `sum(f * w)` | `g * f` | BlurPool2d | 15 |
+| max_blur_pool2d | `blur_pool2d(max_pool2d(x, k, 1), 1)` | steps | MaxBlurPool2d | 15 |
+| conv_pool2d | `max_pool2d(conv2d(x, v), k)` | steps | ConvPool2d | own |
+| max_unpool2d | `image[place] = w` | `g[place]` | MaxUnpool2d | 16 |
+
+Other letters: p, a, b and v are arguments; i is drawn with probability `w / sum(w)`; a gate has
+`a = sigmoid(sum(v * w))` and `q = a * (1 - a) * (best - mean)`; `s = softmax(b * w)`, and with
+attention, of one channel, `t = softmax(v * w)`; f is the product of two rows of Pascal's triangle,
+divided by their sums; pool is adaptive max or average pooling. "steps": as the functions in the
+formula say, one after the other.
+
+All but the pyramid, fractional, gated, channel and blurred kinds have a 1d form for sequences. Of
+the files beside this one, `pooling_windows` slides windows, `pooling_regions` pools to a size that
+is asked for, `pooling_random` draws, and `pooling_learned` learns.
 
 A window of k pixels moved by `stride` over `size` pixels gives `(size - k) // stride + 1` outputs.
+
+Sources:
+    1   M. Ranzato et al., Unsupervised Learning of Invariant Feature Hierarchies (2007)
+    2   Y. LeCun et al., Handwritten Digit Recognition with a Back-Propagation Network (1990)
+    3   P. Sermanet et al., Convolutional Neural Networks Applied to House Numbers (2012)
+    4   M. Oquab et al., Is object localization for free? (2015)
+    5   M. Lin et al., Network In Network (2013)
+    6   PyTorch, for the windows
+    7   K. He et al., Spatial Pyramid Pooling in Deep Convolutional Networks (2014)
+    8   B. Graham, Fractional Max-Pooling (2014)
+    9   M. Zeiler and R. Fergus, Stochastic Pooling for Regularization (2013)
+    10  I. Goodfellow et al., Maxout Networks (2013)
+    11  C.-Y. Lee et al., Generalizing Pooling Functions: Mixed, Gated, and Tree (2016)
+    12  F. Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018)
+    13  Y.-L. Boureau et al., A Theoretical Analysis of Feature Pooling (2010)
+    14  D. Bahdanau et al., Neural Machine Translation by Jointly Learning to Align (2015)
+    15  R. Zhang, Making Convolutional Networks Shift-Invariant Again (2019)
+    16  M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks (2014)
 """
 
 from __future__ import annotations
@@ -81,13 +132,8 @@ def max_pool2d(
                 [14., 16.]], dtype=float32)
     """
     windows = pool_windows("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)
-    best, winners = x.backend.max_windows(x.data, windows)
-
-    def backward(gradient: Tensor) -> Gradients:
-        return (scatter_winners(gradient, winners, windows),)
-
-    out = record("max_pool2d", best, (x,), backward)
-    return (out, Tensor.wrap(_places(x, winners, windows))) if return_indices else out
+    out, places = max_over("max_pool2d", x, windows, return_indices)
+    return out if places is None else (out, places)
 
 
 def avg_pool2d(
@@ -126,19 +172,7 @@ def avg_pool2d(
                 [11.5, 13.5]], dtype=float32)
     """
     windows = pool_windows("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
-    if divisor_override is not None:
-        check_whole("avg_pool2d", 1, divisor_override=divisor_override)
-        counts = np.full((1, 1), divisor_override)
-    else:
-        counts = _pixel_counts(windows, count_include_pad)
-    divisors = x.backend.from_numpy(counts.astype(x.dtype))  # (out_h, out_w), or (1, 1)
-
-    def backward(gradient: Tensor) -> Gradients:
-        return (_spread(gradient / divisors, windows),)
-
-    means = x.backend.sum_windows(x.data, windows)
-    means /= divisors
-    return record("avg_pool2d", means, (x,), backward)
+    return mean_over("avg_pool2d", x, windows, count_include_pad, divisor_override)
 
 
 def global_avg_pool2d(x: Tensor, keepdims: bool = False) -> Tensor:
@@ -161,6 +195,45 @@ def global_avg_pool2d(x: Tensor, keepdims: bool = False) -> Tensor:
     return x.mean((2, 3), keepdims)
 
 
+# Over windows of any op -----------------------------------------------------------------------
+
+
+def max_over(
+    op: str, x: Tensor, windows: Windows, return_places: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Return the largest pixel of each window, and where it stands if that is asked for."""
+    best, winners = x.backend.max_windows(x.data, windows)
+
+    def backward(gradient: Tensor) -> Gradients:
+        return (scatter_winners(gradient, winners, windows),)
+
+    out = record(op, best, (x,), backward)
+    return out, Tensor.wrap(_places(x, winners, windows)) if return_places else None
+
+
+def mean_over(
+    op: str,
+    x: Tensor,
+    windows: Windows,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """Return the sum of each window, divided by its number of pixels or another number."""
+    if divisor_override is not None:
+        check_whole(op, 1, divisor_override=divisor_override)
+        counts = np.full((1, 1), divisor_override)
+    else:
+        counts = _pixel_counts(windows, count_include_pad)
+    divisors = x.backend.from_numpy(counts.astype(x.dtype))  # (out_h, out_w), or (1, 1)
+
+    def backward(gradient: Tensor) -> Gradients:
+        return (_spread(gradient / divisors, windows),)
+
+    means = x.backend.sum_windows(x.data, windows)
+    means /= divisors
+    return record(op, means, (x,), backward)
+
+
 # The linear maps inside, each other's gradients -----------------------------------------------
 
 
@@ -168,13 +241,13 @@ def scatter_winners(values: Tensor, winners: Array, windows: Windows) -> Tensor:
     """Send each window's value to the pixel that won it."""
 
     def backward(outer: Tensor) -> Gradients:
-        return (_gather_winners(outer, winners, windows),)
+        return (gather_winners(outer, winners, windows),)
 
     images = values.backend.scatter_winners(values.data, winners, windows)
     return record("scatter_winners", images, (values,), backward)
 
 
-def _gather_winners(images: Tensor, winners: Array, windows: Windows) -> Tensor:
+def gather_winners(images: Tensor, winners: Array, windows: Windows) -> Tensor:
     """Look up, for each window, the pixel that won it."""
 
     def backward(outer: Tensor) -> Gradients:

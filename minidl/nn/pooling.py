@@ -1,10 +1,18 @@
-"""Pooling layers: they hold arguments, `functional` does the work."""
+"""Layers that pool sliding windows or groups of channels: `functional` does the work."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
+
 from minidl import functional as F
-from minidl.functional.geometry import Pair, check_whole, pool_geometry
+from minidl.backends import Array
+from minidl.functional.geometry import Pair, check_mode, check_whole, pair, pool_geometry
+from minidl.functional.pooling_windows import check_p
+from minidl.nn.convolution import Conv2d
 from minidl.nn.module import Module
+from minidl.random import generator
 from minidl.tensor import Tensor
 
 
@@ -13,6 +21,8 @@ class MaxPool2d(Module):
 
     With `return_indices` the output is a pair: values, and places of the winners.
     """
+
+    _axes = 2
 
     def __init__(
         self,
@@ -23,7 +33,7 @@ class MaxPool2d(Module):
         return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
-        pool_geometry("MaxPool2d", kernel_size, stride, padding, dilation)
+        pool_geometry(type(self).__name__, kernel_size, stride, padding, dilation, self._axes)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.dilation, self.return_indices, self.ceil_mode = dilation, return_indices, ceil_mode
 
@@ -33,6 +43,61 @@ class MaxPool2d(Module):
         if self.return_indices:
             return F.max_pool2d(x, *geometry, return_indices=True)
         return F.max_pool2d(x, *geometry)
+
+
+class MaxPool1d(MaxPool2d):
+    """The largest number of each window of sequences: see `functional.max_pool1d`."""
+
+    kernel_size: int
+    stride: int | None
+    padding: int
+    dilation: int
+    _axes = 1
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Apply `functional.max_pool1d`."""
+        geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        if self.return_indices:
+            return F.max_pool1d(x, *geometry, return_indices=True)
+        return F.max_pool1d(x, *geometry)
+
+
+class MinPool2d(Module):
+    """The smallest pixel of each window: see `functional.min_pool2d` for the arguments."""
+
+    _axes = 2
+
+    def __init__(
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        pool_geometry(type(self).__name__, kernel_size, stride, padding, dilation, self._axes)
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.dilation, self.ceil_mode = dilation, ceil_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.min_pool2d`."""
+        geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        return F.min_pool2d(x, *geometry)
+
+
+class MinPool1d(MinPool2d):
+    """The smallest number of each window of sequences: see `functional.min_pool1d`."""
+
+    kernel_size: int
+    stride: int | None
+    padding: int
+    dilation: int
+    _axes = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.min_pool1d`."""
+        geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        return F.min_pool1d(x, *geometry)
 
 
 class AvgPool2d(Module):
@@ -47,7 +112,7 @@ class AvgPool2d(Module):
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> None:
-        pool_geometry("AvgPool2d", kernel_size, stride, padding, 1)
+        pool_geometry("AvgPool2d", kernel_size, stride, padding)
         if divisor_override is not None:
             check_whole("AvgPool2d", 1, divisor_override=divisor_override)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
@@ -60,12 +125,236 @@ class AvgPool2d(Module):
         return F.avg_pool2d(x, *geometry, self.count_include_pad, self.divisor_override)
 
 
-class GlobalAvgPool(Module):
-    """The mean of each channel: `(n, c, h, w)` to `(n, c)`, or `(n, c, 1, 1)` with `keepdims`."""
+class AvgPool1d(Module):
+    """The mean of each window of sequences: see `functional.avg_pool1d` for the arguments."""
 
-    def __init__(self, keepdims: bool = False) -> None:
-        self.keepdims = keepdims
+    def __init__(
+        self,
+        kernel_size: int,
+        stride: int | None = None,
+        padding: int = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        pool_geometry("AvgPool1d", kernel_size, stride, padding, axes=1)
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.global_avg_pool2d`."""
-        return F.global_avg_pool2d(x, self.keepdims)
+        """Apply `functional.avg_pool1d`."""
+        geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        return F.avg_pool1d(x, *geometry, self.count_include_pad)
+
+
+class LPPool2d(Module):
+    """The p-norm of each window: see `functional.lp_pool2d` for the arguments."""
+
+    _axes = 2
+
+    def __init__(
+        self,
+        norm_type: float,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        ceil_mode: bool = False,
+    ) -> None:
+        check_p(type(self).__name__, norm_type)
+        pool_geometry(type(self).__name__, kernel_size, stride, axes=self._axes)
+        self.norm_type, self.kernel_size = norm_type, kernel_size
+        self.stride, self.ceil_mode = stride, ceil_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.lp_pool2d`."""
+        return F.lp_pool2d(x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+
+
+class LPPool1d(LPPool2d):
+    """The p-norm of each window of sequences: see `functional.lp_pool1d`."""
+
+    kernel_size: int
+    stride: int | None
+    _axes = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.lp_pool1d`."""
+        return F.lp_pool1d(x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+
+
+class StochasticPool2d(Module):
+    """In training a pixel drawn from each window, else the mean that this has.
+
+    See `functional.stochastic_pool2d` for the arguments.
+    """
+
+    _axes = 2
+
+    def __init__(
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        ceil_mode: bool = False,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        pool_geometry(type(self).__name__, kernel_size, stride, padding, axes=self._axes)
+        generator(rng)  # raises here already
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.ceil_mode, self._rng = ceil_mode, rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.stochastic_pool2d`."""
+        geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        return F.stochastic_pool2d(x, *geometry, self.training, self._rng)
+
+
+class StochasticPool1d(StochasticPool2d):
+    """In training a number drawn from each window of sequences, else the mean that this has."""
+
+    kernel_size: int
+    stride: int | None
+    padding: int
+    _axes = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.stochastic_pool1d`."""
+        geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        return F.stochastic_pool1d(x, *geometry, self.training, self._rng)
+
+
+class ChannelMaxPool(Module):
+    """The largest of every `size` neighbouring channels: see `functional.channel_max_pool`."""
+
+    def __init__(self, size: int) -> None:
+        check_whole(type(self).__name__, 1, size=size)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.channel_max_pool`."""
+        return F.channel_max_pool(x, self.size)
+
+
+class ChannelAvgPool(ChannelMaxPool):
+    """The mean of every `size` neighbouring channels: see `functional.channel_avg_pool`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.channel_avg_pool`."""
+        return F.channel_avg_pool(x, self.size)
+
+
+class BlurPool2d(Module):
+    """Blur, and keep every `stride`-th pixel: see `functional.blur_pool2d` for the arguments."""
+
+    def __init__(self, stride: Pair = 2, filter_size: int = 4) -> None:
+        pair("BlurPool2d", "stride", stride, 1)
+        check_whole("BlurPool2d", 1, filter_size=filter_size)
+        self.stride, self.filter_size = stride, filter_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.blur_pool2d`."""
+        return F.blur_pool2d(x, self.stride, self.filter_size)
+
+
+class MaxBlurPool2d(Module):
+    """An anti-aliased max pool: see `functional.max_blur_pool2d` for the arguments."""
+
+    def __init__(self, kernel_size: Pair = 2, stride: Pair = 2, filter_size: int = 4) -> None:
+        pool_geometry("MaxBlurPool2d", kernel_size, stride)
+        check_whole("MaxBlurPool2d", 1, filter_size=filter_size)
+        self.kernel_size, self.stride, self.filter_size = kernel_size, stride, filter_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.max_blur_pool2d`."""
+        return F.max_blur_pool2d(x, self.kernel_size, self.stride, self.filter_size)
+
+
+class MaxUnpool2d(Module):
+    """Winners put back where they stood: see `functional.max_unpool2d` for the arguments.
+
+    It is called with values, indices and, where it is not the smallest, an `output_size`.
+    """
+
+    _axes = 2
+
+    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
+        pool_geometry(type(self).__name__, kernel_size, stride, padding, axes=self._axes)
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+
+    def forward(
+        self, x: Tensor, indices: Tensor | Array, output_size: int | tuple[int, ...] | None = None
+    ) -> Tensor:
+        """Apply `functional.max_unpool2d`."""
+        geometry = (self.kernel_size, self.stride, self.padding)
+        return F.max_unpool2d(x, indices, *geometry, output_size)
+
+
+class MaxUnpool1d(MaxUnpool2d):
+    """Winners of sequences put back where they stood: see `functional.max_unpool1d`."""
+
+    kernel_size: int
+    stride: int | None
+    padding: int
+    _axes = 1
+
+    def forward(
+        self, x: Tensor, indices: Tensor | Array, output_size: int | tuple[int, ...] | None = None
+    ) -> Tensor:
+        """Apply `functional.max_unpool1d`."""
+        geometry = (self.kernel_size, self.stride, self.padding)
+        return F.max_unpool1d(x, indices, *geometry, output_size)
+
+
+class ConvPool2d(Conv2d):
+    """Convolution, then pooling, in one layer: see `Conv2d` and `functional.conv_pool2d`.
+
+    Args:
+        in_channels: of the input.
+        out_channels: number of kernels.
+        kernel_size: of the convolution, as are `stride` to `bias`.
+        pool_size: of the pooling window.
+        pool_stride: from one window to the next; `pool_size` where not given.
+        mode: `"max"` or `"avg"`.
+        stride: see `functional.conv2d`.
+        padding: a number, a pair, `"same"` or `"valid"`.
+        dilation: see `functional.conv2d`.
+        groups: see `functional.conv2d`.
+        bias: whether to add one number per output channel.
+        rng: where to draw initial weights from; the seeded stream where None.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        pool_size: Pair = 2,
+        pool_stride: Pair | None = None,
+        mode: Literal["max", "avg"] = "max",
+        stride: Pair = 1,
+        padding: Pair | str = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        pair("ConvPool2d", "pool_size", pool_size, 1)
+        if pool_stride is not None:
+            pair("ConvPool2d", "pool_stride", pool_stride, 1)
+        check_mode("ConvPool2d", mode)
+        convolution = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        super().__init__(*convolution, bias, rng)
+        self.pool_size, self.pool_stride, self.mode = pool_size, pool_stride, mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.conv_pool2d`."""
+        return F.conv_pool2d(
+            x,
+            self.weight,
+            self.bias,
+            self.pool_size,
+            self.pool_stride,
+            self.mode,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+        )

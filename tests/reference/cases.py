@@ -15,13 +15,14 @@ from .case import Case
 from .layers import ACTIVATION, LINEAR, NORMALIZATION
 from .losses import LOSS
 from .tensors import TENSOR
-from .windows import CONVOLUTION, POOLING
+from .windows import CONVOLUTION, MORE_POOLING, POOLING
 
 HERE = Path(__file__).parent
 
 FAMILIES: dict[str, list[Case]] = {
     "convolution": CONVOLUTION,
     "pooling": POOLING,
+    "more_pooling": MORE_POOLING,
     "activation": ACTIVATION,
     "linear": LINEAR,
     "normalization": NORMALIZATION,

@@ -68,6 +68,13 @@ SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "layer_norm": lambda x, weight=None, bias=None, **options: F.layer_norm(
         x, weight=weight, bias=bias, **options
     ),
+    "global_avg_pool1d": lambda x, keepdim=False: x.mean(2, keepdim),
+    "global_max_pool1d": lambda x, keepdim=False: (
+        F.adaptive_max_pool1d(x, 1) if keepdim else F.adaptive_max_pool1d(x, 1).flatten(1)
+    ),
+    "global_max_pool2d": lambda x, keepdim=False: (
+        F.adaptive_max_pool2d(x, 1) if keepdim else F.adaptive_max_pool2d(x, 1).flatten(1)
+    ),
     "log_softmax": functools.partial(F.log_softmax, dim=-1),
     "max": lambda x, dim=(), keepdim=False: x.amax(dim, keepdim),
     "maximum": lambda a, b: torch.maximum(a, torch.as_tensor(b, dtype=a.dtype)),
@@ -95,6 +102,13 @@ def conv2d_relu_max_pool2d(*inputs: torch.Tensor, **options: Any) -> torch.Tenso
 
 
 SPECIAL["conv2d_relu_max_pool2d"] = conv2d_relu_max_pool2d
+WITH_PLACES = {
+    "max_pool1d",
+    "max_pool2d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "fractional_max_pool2d",
+}
 NAMES = {"axis": "dim", "keepdims": "keepdim", "low": "min", "high": "max"}
 
 
@@ -116,8 +130,9 @@ def operation(case: Case) -> Arrays:
     arrays = {f"input {i}": draw(case.domain, shape, rng) for i, shape in enumerate(case.inputs)}
     inputs = [torch.tensor(array, requires_grad=True) for array in arrays.values()]
     output = call(case, inputs)
-    if case.op == "max_pool2d":
-        _, places = F.max_pool2d(*inputs, **case.options, return_indices=True)
+    if case.op in WITH_PLACES:
+        samples = {name: torch.tensor(value) for name, value in case.constants.items()}
+        _, places = getattr(F, case.op)(*inputs, **case.options, **samples, return_indices=True)
         arrays["places"] = places.numpy()
     if case.op == "batch_norm" and case.constants:
         running = {name: torch.tensor(value) for name, value in case.constants.items()}

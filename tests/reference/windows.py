@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 from .case import Case
 
@@ -190,5 +193,110 @@ def _conv2d_relu_max_pool2d() -> list[Case]:
     ]
 
 
+def _adaptive() -> list[Case]:
+    grid: list[tuple[tuple[int, ...], Any]] = [
+        ((2, 2, 7, 5), (3, 4)),
+        ((2, 2, 7, 5), 1),
+        ((1, 2, 7, 5), (7, 5)),
+        ((1, 2, 8, 6), (4, 3)),
+        ((1, 2, 5, 6), (None, 4)),
+        ((3, 1, 1, 7), (1, 3)),
+        ((1, 1, 11, 3), (10, 2)),
+    ]
+    cases = []
+    for shape, size in grid:
+        options, second = {"output_size": size}, size == (3, 4)
+        cases.append(Case("adaptive_avg_pool2d", [shape], options, second=second))
+        cases.append(
+            Case("adaptive_max_pool2d", [shape], options, domain="distinct", second=second)
+        )
+    cases.append(
+        Case("adaptive_max_pool2d", [(2, 2, 7, 5)], {"output_size": (3, 4)}, domain="whole")
+    )
+    for size in (1, 3, 4, 8):
+        cases.append(Case("adaptive_avg_pool1d", [(2, 2, 8)], {"output_size": size}))
+        cases.append(
+            Case("adaptive_max_pool1d", [(2, 2, 8)], {"output_size": size}, domain="distinct")
+        )
+    return cases
+
+
+def _lp_pool() -> list[Case]:
+    cases = []
+    for p in (1, 2, 2.5, 3, math.inf):
+        domain = "distinct" if p == math.inf else "positive"
+        for options in (
+            {"kernel_size": 2},
+            {"kernel_size": (3, 2), "stride": 1, "ceil_mode": True},
+        ):
+            options = {"norm_type": p, **options}
+            second = p == 3
+            cases.append(Case("lp_pool2d", [(2, 2, 5, 4)], options, domain=domain, second=second))
+        one = {"norm_type": p, "kernel_size": 3, "stride": 2}
+        cases.append(Case("lp_pool1d", [(2, 2, 8)], one, domain=domain))
+    ceil = {"norm_type": 2, "kernel_size": 3, "stride": 2, "ceil_mode": True}
+    cases.append(Case("lp_pool2d", [(1, 2, 4, 6)], ceil))
+    cases.append(Case("lp_pool1d", [(1, 2, 6)], ceil))
+    # Windows whose norm is 0 get no gradient.
+    cases.append(
+        Case("lp_pool2d", [(2, 3, 4, 4)], {"norm_type": 2, "kernel_size": 1}, domain="whole")
+    )
+    return cases
+
+
+def _sequences() -> list[Case]:
+    grid: list[dict[str, Any]] = [
+        {"kernel_size": 2},
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+        {"kernel_size": 4, "stride": 1, "ceil_mode": True},
+    ]
+    cases = [Case("max_pool1d", [(2, 2, 9)], o, domain="distinct") for o in grid]
+    cases += [Case("avg_pool1d", [(2, 2, 9)], o) for o in grid]
+    dilated = {"kernel_size": 3, "padding": 1, "dilation": 2}
+    cases.append(Case("max_pool1d", [(2, 2, 9)], dilated, domain="negative", second=True))
+    cases.append(Case("avg_pool1d", [(2, 2, 9)], {**grid[1], "count_include_pad": False}))
+    return cases
+
+
+def _global() -> list[Case]:
+    return [
+        Case("global_max_pool2d", [(2, 3, 4, 5)], domain="distinct", second=True),
+        Case("global_max_pool2d", [(2, 3, 4, 5)], {"keepdims": True}, domain="whole"),
+        Case("global_max_pool1d", [(2, 3, 5)], domain="distinct"),
+        Case("global_avg_pool1d", [(2, 3, 5)], {"keepdims": True}),
+    ]
+
+
+def _max_unpool() -> list[Case]:
+    two = {"indices": np.array([[[[5, 2], [8, 15]], [[0, 3], [13, 10]]]])}
+    three = {"indices": np.array([[[[7, 3, 19]]], [[[1, 14, 0]]]])}
+    wide = {"kernel_size": 2, "stride": (2, 3), "padding": (0, 1), "output_size": (3, 7)}
+    one = {"indices": np.array([[[0, 3, 6], [1, 2, 5]]])}
+    return [
+        Case("max_unpool2d", [(1, 2, 2, 2)], {"kernel_size": 2}, two, second=True),
+        Case("max_unpool2d", [(2, 1, 1, 3)], wide, three),
+        Case("max_unpool1d", [(1, 2, 3)], {"kernel_size": 2, "output_size": (7,)}, one),
+    ]
+
+
+def _fractional() -> list[Case]:
+    rng = np.random.default_rng(0)
+    grid: list[tuple[tuple[int, ...], dict[str, Any]]] = [
+        ((2, 2, 7, 9), {"kernel_size": 2, "output_size": (4, 6)}),
+        ((2, 2, 7, 9), {"kernel_size": (3, 1), "output_size": (5, 1)}),
+        ((1, 3, 8, 6), {"kernel_size": 2, "output_ratio": (0.5, 0.7)}),
+        ((1, 2, 5, 5), {"kernel_size": 3, "output_size": 3}),
+    ]
+    cases = []
+    for shape, options in grid:
+        samples = {"_random_samples": np.round(rng.random((*shape[:2], 2)) * 64) / 64 * 0.98}
+        cases.append(
+            Case("fractional_max_pool2d", [shape], options, samples, domain="distinct", second=True)
+        )
+    return cases
+
+
 CONVOLUTION = _conv2d() + _conv1d() + _conv_transpose2d() + _conv2d_relu_max_pool2d()
 POOLING = _max_pool2d() + _avg_pool2d() + _global_avg_pool2d()
+MORE_POOLING = _adaptive() + _lp_pool() + _sequences() + _global() + _max_unpool() + _fractional()

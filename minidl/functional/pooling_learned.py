@@ -1,0 +1,326 @@
+"""Pooling with numbers to learn: how much of maximum and mean, which power, which weights.
+
+What can be learned is an argument, a number or a tensor; as a tensor it gets its own gradient.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minidl.array_functions import where
+from minidl.autograd import Gradients
+from minidl.backends import Windows
+from minidl.functional.activation import sigmoid, softmax
+from minidl.functional.geometry import (
+    Pair,
+    check_fraction,
+    check_images,
+    check_together,
+    pool_windows,
+)
+from minidl.functional.pooling import max_over, mean_over
+from minidl.functional.pooling_windows import check_p
+from minidl.tensor import Tensor, record
+
+# Maximum and mean -----------------------------------------------------------------------------
+
+
+def mixed_pool2d(
+    x: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    alpha: float | Tensor = 0.5,
+) -> Tensor:
+    """Mix maximum and mean of each window: `alpha * max(w) + (1 - alpha) * mean(w)`.
+
+    Args:
+        x: `(n, c, h, w)`, float32 or float64.
+        kernel_size: of the window, in pixels.
+        stride: pixels from one window to the next; `kernel_size` where not given.
+        padding: pixels on each side, at most half the window, that neither win nor count.
+        ceil_mode: see `max_pool2d`.
+        alpha: part of the maximum, from 0 to 1; or a tensor that broadcasts to the output, such as
+            `(c, 1, 1)`, which is not checked.
+
+    Returns:
+        `(n, c, out_h, out_w)`.
+
+    Raises:
+        ValueError: alpha is not from 0 to 1, or the geometry does not fit.
+        TypeError: no floats.
+
+    Source: C.-Y. Lee et al., Generalizing Pooling Functions in Convolutional Neural Networks
+    (2016), section 3.1, "mixed".
+    """
+    windows = pool_windows("mixed_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
+    return _mixed("mixed_pool2d", x, windows, alpha)
+
+
+def mixed_pool1d(
+    x: Tensor,
+    kernel_size: int,
+    stride: int | None = None,
+    padding: int = 0,
+    ceil_mode: bool = False,
+    alpha: float | Tensor = 0.5,
+) -> Tensor:
+    """Do `mixed_pool2d` for sequences, with one alpha: `(n, c, length)` to `(n, c, out_length)`."""
+    op = "mixed_pool1d"
+    windows = pool_windows(op, x, kernel_size, stride, padding, 1, ceil_mode, axes=1)
+    return _mixed(op, x.expand_dims(2), windows, alpha).squeeze(2)
+
+
+def gated_pool2d(
+    x: Tensor, weight: Tensor, stride: Pair | None = None, padding: Pair = 0
+) -> Tensor:
+    """Mix maximum and mean as each window asks for: `alpha = sigmoid(sum(weight * w))`.
+
+    Args:
+        x: `(n, c, h, w)`, float32 or float64.
+        weight: `(1, 1, k_h, k_w)`, one gate for all channels, or `(c, 1, k_h, k_w)`, one each. The
+            window has its size.
+        stride: pixels from one window to the next; the window's size where not given.
+        padding: pixels on each side, at most half the window, that neither win nor count.
+
+    Returns:
+        `(n, c, out_h, out_w)`.
+
+    Raises:
+        ValueError: a weight of another shape, or a geometry that does not fit.
+        TypeError: no floats, or dtypes or devices differ.
+
+    Source: C.-Y. Lee et al., Generalizing Pooling Functions in Convolutional Neural Networks
+    (2016), section 3.1, "gated".
+    """
+    op = "gated_pool2d"
+    check_images(op, x)
+    check_together(op, input=x, weight=weight)
+    c = x.shape[1]
+    if weight.ndim != 4 or weight.shape[1] != 1 or weight.shape[0] not in (1, c):
+        raise ValueError(
+            f"{op}: got a weight of shape {weight.shape} for input shape {x.shape}, wants "
+            f"(1, 1, k_h, k_w) or ({c}, 1, k_h, k_w)"
+        )
+    windows = pool_windows(op, x, (weight.shape[2], weight.shape[3]), stride, padding)
+    columns = _gather(x, windows)  # (n, out_h, out_w, k_h·k_w, c)
+    scores = (columns * weight.reshape(len(weight), -1).T).sum(3)
+    return _mixed(op, x, windows, sigmoid(scores.transpose(0, 3, 1, 2)))
+
+
+def _mixed(op: str, x: Tensor, windows: Windows, alpha: float | Tensor) -> Tensor:
+    if not isinstance(alpha, Tensor):
+        check_fraction(op, "alpha", alpha)
+    mean = mean_over(op, x, windows, count_include_pad=False)
+    return mean + (max_over(op, x, windows)[0] - mean) * alpha
+
+
+# Powers ---------------------------------------------------------------------------------------
+
+
+def gem_pool2d(
+    x: Tensor,
+    p: float | Tensor = 3.0,
+    kernel_size: Pair | None = None,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    eps: float = 1e-6,
+) -> Tensor:
+    """Return the generalised mean: `mean(x**p) ** (1 / p)`, of each window or the whole image.
+
+    p = 1 is the mean, and the larger p, the nearer to the maximum.
+
+    Args:
+        x: `(n, c, h, w)`, float32 or float64: what comes out of a ReLU.
+        p: more than 0: a number, or a tensor `()`, `(1,)`, or `(c,)`, one for each channel.
+        kernel_size: of the window, in pixels; the whole image where not given.
+        stride: pixels from one window to the next; `kernel_size` where not given.
+        padding: pixels on each side, at most half the window, that do not count.
+        eps: smaller numbers count as this, more than 0: the gradient of p needs their logarithm.
+
+    Returns:
+        `(n, c)` of whole images, or `(n, c, out_h, out_w)`.
+
+    Raises:
+        ValueError: p or eps is not more than 0, p has another shape, or the geometry does not fit.
+        TypeError: no floats.
+
+    Source: F. Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018),
+    section 3.2.
+    """
+    op = "gem_pool2d"
+    if kernel_size is None:
+        check_images(op, x)
+        return _generalised(op, x, p, None, eps)
+    return _generalised(op, x, p, pool_windows(op, x, kernel_size, stride, padding), eps)
+
+
+def gem_pool1d(
+    x: Tensor,
+    p: float | Tensor = 3.0,
+    kernel_size: int | None = None,
+    stride: int | None = None,
+    padding: int = 0,
+    eps: float = 1e-6,
+) -> Tensor:
+    """Do `gem_pool2d` for sequences: `(n, c, length)` to `(n, c)` or `(n, c, out_length)`."""
+    op = "gem_pool1d"
+    check_images(op, x, "(n, c, length)")
+    if kernel_size is None:
+        return _generalised(op, x.expand_dims(2), p, None, eps)
+    windows = pool_windows(op, x, kernel_size, stride, padding, axes=1)
+    return _generalised(op, x.expand_dims(2), p, windows, eps).squeeze(2)
+
+
+def _generalised(
+    op: str, x: Tensor, p: float | Tensor, windows: Windows | None, eps: float
+) -> Tensor:
+    if not eps > 0:
+        raise ValueError(f"{op}: got eps={eps!r}, wants more than 0")
+    if isinstance(p, Tensor):
+        check_together(op, input=x, p=p)
+        if p.shape not in ((), (1,), (x.shape[1],)):
+            raise ValueError(f"{op}: got p of shape {p.shape}, wants (1,) or ({x.shape[1]},)")
+        if not bool((p > 0).all()):
+            raise ValueError(f"{op}: got p={p.numpy().tolist()!r}, wants more than 0")
+        p = p.reshape(-1, 1, 1)
+    else:
+        check_p(op, p)
+    powers = x.clip(float(eps)) ** p
+    if windows is None:
+        return (powers.mean((2, 3), keepdims=True) ** (1 / p)).squeeze((2, 3))
+    return mean_over(op, powers, windows, count_include_pad=False) ** (1 / p)
+
+
+# Weights --------------------------------------------------------------------------------------
+
+
+def softmax_pool2d(
+    x: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    beta: float | Tensor = 1.0,
+) -> Tensor:
+    """Average each window with weights that are larger for larger pixels: `softmax(beta * w)`.
+
+    beta = 0 is the mean, and the larger beta, the nearer to the maximum.
+
+    Args:
+        x: `(n, c, h, w)`, float32 or float64.
+        kernel_size: of the window, in pixels.
+        stride: pixels from one window to the next; `kernel_size` where not given.
+        padding: pixels on each side, at most half the window, that do not count.
+        ceil_mode: see `max_pool2d`.
+        beta: a number, or a tensor `()`, `(1,)`, or `(c,)`, one for each channel.
+
+    Returns:
+        `(n, c, out_h, out_w)`.
+
+    Raises:
+        ValueError: the geometry does not fit, or beta has another shape.
+        TypeError: no floats.
+
+    Source: Y.-L. Boureau et al., A Theoretical Analysis of Feature Pooling in Visual Recognition
+    (2010), section 3.2; A. Stergiou et al., Refining activation downsampling with SoftPool (2021).
+    """
+    windows = pool_windows("softmax_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
+    return _soft("softmax_pool2d", x, windows, beta)
+
+
+def softmax_pool1d(
+    x: Tensor,
+    kernel_size: int,
+    stride: int | None = None,
+    padding: int = 0,
+    ceil_mode: bool = False,
+    beta: float | Tensor = 1.0,
+) -> Tensor:
+    """Do `softmax_pool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
+    op = "softmax_pool1d"
+    windows = pool_windows(op, x, kernel_size, stride, padding, 1, ceil_mode, axes=1)
+    return _soft(op, x.expand_dims(2), windows, beta).squeeze(2)
+
+
+def _soft(op: str, x: Tensor, windows: Windows, beta: float | Tensor) -> Tensor:
+    if isinstance(beta, Tensor):
+        check_together(op, input=x, beta=beta)
+        if beta.shape not in ((), (1,), (x.shape[1],)):
+            raise ValueError(f"{op}: got beta of shape {beta.shape}, wants (1,) or ({x.shape[1]},)")
+    columns = _gather(x, windows)  # (n, out_h, out_w, k_h·k_w, c)
+    scores = columns * beta
+    if windows.is_padded:
+        scores = where(x.backend.from_numpy(_inside(windows)), scores, -math.inf)
+    return (columns * softmax(scores, axis=3)).sum(3).transpose(0, 3, 1, 2)
+
+
+def _inside(windows: Windows) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Return which taps look at the image, not at padding: `(out_h, out_w, k_h * k_w, 1)`."""
+    on_image = np.zeros((windows.padded_h, windows.padded_w), bool)
+    on_image[windows.inside] = True
+    taps = [on_image[rows, columns] for _, rows, columns in windows.taps()]
+    return np.stack(taps, axis=2)[..., None]
+
+
+def _gather(images: Tensor, windows: Windows) -> Tensor:
+    """Copy each window into a row of its own."""
+
+    def backward(outer: Tensor) -> Gradients:
+        return (_scatter(outer, windows),)
+
+    rows = images.backend.gather_windows(images.data, windows)
+    return record("gather_windows", rows, (images,), backward)
+
+
+def _scatter(rows: Tensor, windows: Windows) -> Tensor:
+    """Add each row back to its window."""
+
+    def backward(outer: Tensor) -> Gradients:
+        return (_gather(outer, windows),)
+
+    images = rows.backend.scatter_windows(rows.data, windows)
+    return record("scatter_windows", images, (rows,), backward)
+
+
+def attention_pool2d(x: Tensor, weight: Tensor) -> Tensor:
+    """Average an image's pixels with weights that their channels decide: `softmax(weight . pixel)`.
+
+    Args:
+        x: `(n, c, h, w)`, float32 or float64.
+        weight: `(c,)`: a pixel's score is its product with this.
+
+    Returns:
+        `(n, c)`.
+
+    Raises:
+        ValueError: shapes do not fit each other.
+        TypeError: no floats, or dtypes or devices differ.
+
+    Source: D. Bahdanau et al., Neural Machine Translation by Jointly Learning to Align and
+    Translate (2015), section 3.1, with a linear score; M. Ilse et al., Attention-based Deep
+    Multiple Instance Learning (2018), section 2.4.
+    """
+    check_images("attention_pool2d", x)
+    n, c, h, w = x.shape
+    return _attention("attention_pool2d", x.reshape(n, c, h * w), weight)
+
+
+def attention_pool1d(x: Tensor, weight: Tensor) -> Tensor:
+    """Do `attention_pool2d` for sequences: `(n, c, length)` to `(n, c)`."""
+    check_images("attention_pool1d", x, "(n, c, length)")
+    return _attention("attention_pool1d", x, weight)
+
+
+def _attention(op: str, pixels: Tensor, weight: Tensor) -> Tensor:
+    check_together(op, input=pixels, weight=weight)
+    if weight.shape != pixels.shape[1:2]:
+        raise ValueError(
+            f"{op}: got a weight of shape {weight.shape} for {pixels.shape[1]} channels, wants "
+            f"({pixels.shape[1]},)"
+        )
+    shares = softmax(weight @ pixels)  # (n, pixels)
+    return (pixels * shares.expand_dims(1)).sum(2)

@@ -1,0 +1,283 @@
+"""Pooling that draws: which pixel of a window to keep, or where the windows lie.
+
+Everything is drawn on the host, from `rng` or the seeded stream: a seed means the same windows and
+pixels on every device.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from minidl.backends import Array, Windows
+from minidl.backends.regions import Regions, Spans
+from minidl.functional.activation import relu
+from minidl.functional.geometry import Pair, check_images, pair, pool_windows
+from minidl.functional.pooling import gather_winners, mean_over
+from minidl.functional.pooling_regions import check_output_size, max_of_regions, output_size_of
+from minidl.random import generator
+from minidl.tensor import Tensor
+
+Ratio = float | tuple[float, float]
+"""Output size divided by input size: one number, or (height, width), of more than 0 and below 1."""
+
+# Which pixel ----------------------------------------------------------------------------------
+
+
+def stochastic_pool2d(
+    x: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    training: bool = True,
+    rng: np.random.Generator | None = None,
+) -> Tensor:
+    """Keep one pixel of each window, drawn with a probability in proportion to its value.
+
+    In training, pixel i of a window is kept with probability `p[i] = x[i] / sum(x)`, and gets all
+    of the gradient; in evaluation the output is the mean that this has, `sum(p * x)`.
+
+    Args:
+        x: `(n, c, h, w)`, float32 or float64: what comes out of a ReLU. Negative numbers count as
+            0, and a window of zeros gives 0.
+        kernel_size: of the window, in pixels.
+        stride: pixels from one window to the next; `kernel_size` where not given.
+        padding: zeros on each side, at most half the window; they are never drawn.
+        ceil_mode: see `max_pool2d`.
+        training: draw where True, average where False.
+        rng: where to draw from, on the host; the seeded stream where None.
+
+    Returns:
+        `(n, c, out_h, out_w)`.
+
+    Raises:
+        ValueError: a size that is no whole number in its range, or a window larger than the image.
+        TypeError: no float images.
+
+    Source: M. Zeiler and R. Fergus, Stochastic Pooling for Regularization of Deep Convolutional
+    Neural Networks (2013), section 3.
+    """
+    windows = pool_windows("stochastic_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
+    return _stochastic("stochastic_pool2d", x, windows, training, rng)
+
+
+def stochastic_pool1d(
+    x: Tensor,
+    kernel_size: int,
+    stride: int | None = None,
+    padding: int = 0,
+    ceil_mode: bool = False,
+    training: bool = True,
+    rng: np.random.Generator | None = None,
+) -> Tensor:
+    """Do `stochastic_pool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
+    op = "stochastic_pool1d"
+    windows = pool_windows(op, x, kernel_size, stride, padding, 1, ceil_mode, axes=1)
+    return _stochastic(op, x.expand_dims(2), windows, training, rng).squeeze(2)
+
+
+def _stochastic(
+    op: str, x: Tensor, windows: Windows, training: bool, rng: np.random.Generator | None
+) -> Tensor:
+    x = relu(x)
+    if training:
+        return gather_winners(x, _drawn_taps(x, windows, rng), windows)
+    total = mean_over(op, x, windows, divisor_override=1)
+    squares = mean_over(op, x * x, windows, divisor_override=1)
+    mean: Tensor = squares / (total + (total == 0))
+    return mean
+
+
+def _drawn_taps(x: Tensor, windows: Windows, rng: np.random.Generator | None) -> Array:
+    """Draw one tap of each window: the first at which the running sum exceeds a part of the whole.
+
+    Where there is nothing to draw from, zeros or an infinite sum, the largest pixel is taken.
+    """
+    xp = x.backend.xp
+    padded = x.backend.pad_images(x.data, windows, 0)
+    largest, winners = x.backend.max_windows(x.data, windows)
+    total = xp.zeros_like(largest)
+    for _, rows, columns in windows.taps():
+        total += padded[:, :, rows, columns]
+    drawn = generator(rng).random(total.shape, np.float32).astype(x.dtype)
+    part, running = x.backend.from_numpy(drawn) * total, xp.zeros_like(total)
+    passed = xp.zeros_like(winners)
+    for _, rows, columns in windows.taps():
+        running += padded[:, :, rows, columns]
+        passed += running <= part
+    return xp.where((total > 0) & (total < np.inf), passed, winners)
+
+
+# Where the windows lie ------------------------------------------------------------------------
+
+
+@overload
+def fractional_max_pool2d(
+    x: Tensor,
+    kernel_size: Pair | None = None,
+    output_size: Pair | None = None,
+    output_ratio: Ratio | None = None,
+    return_indices: Literal[False] = False,
+    _random_samples: Tensor | Array | None = None,
+    *,
+    mode: Literal["pseudorandom", "random"] = "pseudorandom",
+    overlapping: bool = True,
+    rng: np.random.Generator | None = None,
+) -> Tensor: ...
+@overload
+def fractional_max_pool2d(
+    x: Tensor,
+    kernel_size: Pair | None = None,
+    output_size: Pair | None = None,
+    output_ratio: Ratio | None = None,
+    *,
+    return_indices: Literal[True],
+    _random_samples: Tensor | Array | None = None,
+    mode: Literal["pseudorandom", "random"] = "pseudorandom",
+    overlapping: bool = True,
+    rng: np.random.Generator | None = None,
+) -> tuple[Tensor, Tensor]: ...
+def fractional_max_pool2d(
+    x: Tensor,
+    kernel_size: Pair | None = None,
+    output_size: Pair | None = None,
+    output_ratio: Ratio | None = None,
+    return_indices: bool = False,
+    _random_samples: Tensor | Array | None = None,
+    *,
+    mode: Literal["pseudorandom", "random"] = "pseudorandom",
+    overlapping: bool = True,
+    rng: np.random.Generator | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Keep the largest pixel of windows whose distances are drawn: sizes shrink by any ratio.
+
+    Windows start at `a[0] = 0`, `a[1]`, ..., whose increments have two neighbouring sizes, such as
+    1 and 2, which add up to the image. Their order is drawn for each channel of each image:
+
+        pseudorandom    a[i] = floor(alpha * (i + u)) - floor(alpha * u), u drawn from 0 to 1
+        random          the increments are shuffled
+
+    Window i reaches from `a[i]` to `a[i + 1]`, which belongs to it if windows overlap, and does not
+    if they are disjoint. With `kernel_size` all windows have that size instead, as in PyTorch.
+
+    Args:
+        x: `(n, c, h, w)`, float32 or float64.
+        kernel_size: of all windows, in pixels; None for windows that reach to the next.
+        output_size: out_h and out_w; or else
+        output_ratio: what part of h and w they are, rounded down.
+        return_indices: also return each winner's place `row * w + column`, int64.
+        _random_samples: `(n, c, 2)`, u for columns and for rows, instead of drawing it (as PyTorch
+            has it).
+        mode: `"pseudorandom"` or `"random"`.
+        overlapping: whether windows without `kernel_size` share a row and column with the next.
+        rng: where to draw from, on the host; the seeded stream where None.
+
+    Returns:
+        `(n, c, out_h, out_w)`; with `return_indices` also the places, of the same shape.
+
+    Raises:
+        ValueError: not one of output_size and output_ratio, or windows that do not fit.
+        TypeError: no float images.
+
+    Source: B. Graham, Fractional Max-Pooling (2014), section 2; windows of one size are PyTorch's.
+    """
+    op = "fractional_max_pool2d"
+    check_fractional(op, kernel_size, output_size, output_ratio, mode)
+    check_images(op, x)
+    sizes, outs = output_size_of(op, x, _asked_size(op, x, output_size, output_ratio))
+    kernel = None if kernel_size is None else pair(op, "kernel_size", kernel_size, 1)
+    planes, source = x.shape[0] * x.shape[1], generator(rng)
+    u = None if mode == "random" else _samples(op, x, _random_samples, source)
+    spans = []
+    for axis, (size, out) in enumerate(zip(sizes, outs, strict=True)):
+        k = None if kernel is None else kernel[axis]
+        reach = (out + int(overlapping)) if k is None else out + k - 1
+        if reach > size:
+            raise ValueError(
+                f"{op}: got input shape {x.shape}, kernel_size={kernel_size!r} and output size "
+                f"{outs}, wants out + kernel_size - 1 at most the input's size (without "
+                "kernel_size, out + 1 if windows overlap)"
+            )
+        own = source if u is None else u[:, 1 - axis, None]
+        spans.append(_spans(size, out, k, overlapping, own, planes))
+    best, places = max_of_regions(op, x, Regions(*sizes, *spans), return_indices)
+    return best if places is None else (best, places)
+
+
+def _asked_size(op: str, x: Tensor, output_size: Any, output_ratio: Any) -> Any:
+    """Return the output size, as given or as a part of the input's."""
+    if output_ratio is None:
+        return output_size
+    ratios = output_ratio if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * 2
+    asked = tuple(int(size * ratio) for size, ratio in zip(x.shape[2:], ratios, strict=True))
+    if min(asked) < 1:
+        raise ValueError(
+            f"{op}: got output_ratio={output_ratio!r} for input shape {x.shape}, which leaves no "
+            "pixel"
+        )
+    return asked
+
+
+def check_fractional(
+    op: str, kernel_size: Any, output_size: Any, output_ratio: Any, mode: str
+) -> None:
+    """Raise ValueError unless these can be arguments of fractional pooling."""
+    if kernel_size is not None:
+        pair(op, "kernel_size", kernel_size, 1)
+    if (output_size is None) == (output_ratio is None):
+        raise ValueError(
+            f"{op}: got output_size={output_size!r} and output_ratio={output_ratio!r}, wants one "
+            "of them"
+        )
+    if output_size is not None:
+        check_output_size(op, output_size)
+    ratios = output_ratio if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * 2
+    if output_ratio is not None and (len(ratios) != 2 or not all(0 < r < 1 for r in ratios)):
+        raise ValueError(
+            f"{op}: got output_ratio={output_ratio!r}, wants a number between 0 and 1, or a pair"
+        )
+    if mode not in ("pseudorandom", "random"):
+        raise ValueError(f"{op}: got mode={mode!r}, wants 'pseudorandom' or 'random'")
+
+
+def _samples(op: str, x: Tensor, given: Any, rng: np.random.Generator) -> Any:
+    """Return u, as given or drawn, `(planes, 2)`, on the host."""
+    n, c = x.shape[:2]
+    if given is None:
+        return rng.random((n * c, 2)).astype(x.dtype)
+    host = given.numpy() if isinstance(given, Tensor) else np.asarray(given)
+    if host.shape != (n, c, 2) or not ((host >= 0) & (host < 1)).all():
+        raise ValueError(
+            f"{op}: got _random_samples of shape {host.shape}, wants {(n, c, 2)}, from 0 to below 1"
+        )
+    return host.reshape(n * c, 2).astype(x.dtype)
+
+
+def _spans(size: int, out: int, k: int | None, overlapping: bool, u: Any, planes: int) -> Spans:
+    """Lay `out` windows along an axis of `size` pixels, for each plane."""
+    if k is not None:
+        starts = _cuts(size - k, out - 1, u, planes)
+        return Spans(starts, starts + k)
+    shared = int(overlapping)
+    cuts = _cuts(size - shared, out, u, planes)
+    return Spans(cuts[:, :-1], cuts[:, 1:] + shared)
+
+
+def _cuts(total: int, steps: int, u: Any, planes: int) -> np.ndarray[Any, Any]:
+    """Cut `total` into `steps` nearly equal increments; return where they begin, and the end.
+
+    `u` are numbers `(planes, 1)` for a pseudorandom order, or where to draw a random one from.
+    """
+    if isinstance(u, np.random.Generator):
+        small, more = divmod(total, max(steps, 1))
+        increments = np.tile(small + (np.arange(steps) < more), (planes, 1))
+        inner = np.cumsum(u.permuted(increments, axis=1), axis=1)
+        cuts = np.concatenate([np.zeros((planes, 1), np.int64), inner], axis=1)
+    else:
+        alpha = u.dtype.type(total) / u.dtype.type(max(steps, 1))  # in PyTorch's precision
+        i = np.arange(steps + 1, dtype=u.dtype)
+        cuts = np.floor((i + u) * alpha).astype(np.int64) - np.floor(u * alpha).astype(np.int64)
+    cuts[:, -1] = total
+    return cuts

@@ -1,0 +1,481 @@
+"""More ways to pool sliding windows: sequences, minima, norms, channels, blur; and the way back.
+
+Each is a composition of `pooling`'s maxima and means, with their gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from minidl.array_functions import concatenate
+from minidl.autograd import Gradients
+from minidl.backends import Array, asarray, backend_of, regions
+from minidl.functional.convolution import conv2d
+from minidl.functional.geometry import (
+    Pair,
+    check_floats,
+    check_images,
+    check_mode,
+    check_whole,
+    pair,
+    pool_geometry,
+    pool_windows,
+)
+from minidl.functional.pooling import avg_pool2d, max_over, max_pool2d, mean_over
+from minidl.operands import check_device
+from minidl.tensor import Tensor, record
+
+# Sequences ------------------------------------------------------------------------------------
+
+
+@overload
+def max_pool1d(
+    x: Tensor,
+    kernel_size: int,
+    stride: int | None = None,
+    padding: int = 0,
+    dilation: int = 1,
+    ceil_mode: bool = False,
+    return_indices: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def max_pool1d(
+    x: Tensor,
+    kernel_size: int,
+    stride: int | None = None,
+    padding: int = 0,
+    dilation: int = 1,
+    ceil_mode: bool = False,
+    *,
+    return_indices: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+def max_pool1d(
+    x: Tensor,
+    kernel_size: int,
+    stride: int | None = None,
+    padding: int = 0,
+    dilation: int = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Do `max_pool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`.
+
+    Arguments are single numbers; `return_indices` gives places in the sequence.
+
+    Example:
+        >>> import minidl
+        >>> max_pool1d(minidl.arange(6, dtype="float32").reshape(1, 1, 6), 2).reshape(3)
+        Tensor([1., 3., 5.], dtype=float32)
+    """
+    op = "max_pool1d"
+    windows = pool_windows(op, x, kernel_size, stride, padding, dilation, ceil_mode, axes=1)
+    out, places = max_over(op, x.expand_dims(2), windows, return_indices)
+    return out.squeeze(2) if places is None else (out.squeeze(2), places.squeeze(2))
+
+
+def avg_pool1d(
+    x: Tensor,
+    kernel_size: int,
+    stride: int | None = None,
+    padding: int = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """Do `avg_pool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
+    windows = pool_windows("avg_pool1d", x, kernel_size, stride, padding, 1, ceil_mode, axes=1)
+    return mean_over("avg_pool1d", x.expand_dims(2), windows, count_include_pad).squeeze(2)
+
+
+# Minimum and p-norm ---------------------------------------------------------------------------
+
+
+def min_pool2d(
+    x: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """Keep the smallest pixel of each window: `-max_pool2d(-x)`, with its arguments.
+
+    Source: own derivation; in image processing, the erosion of a grey image.
+    """
+    windows = pool_windows("min_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)
+    return -max_over("min_pool2d", -x, windows)[0]
+
+
+def min_pool1d(
+    x: Tensor,
+    kernel_size: int,
+    stride: int | None = None,
+    padding: int = 0,
+    dilation: int = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """Do `min_pool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
+    op = "min_pool1d"
+    windows = pool_windows(op, x, kernel_size, stride, padding, dilation, ceil_mode, axes=1)
+    return -max_over(op, -x.expand_dims(2), windows)[0].squeeze(2)
+
+
+def lp_pool2d(
+    x: Tensor,
+    norm_type: float,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """Return the p-norm of each window: `sum(x**p) ** (1 / p)`.
+
+    p = 1 adds up, p = 2 is the length of the window as a vector, infinity the largest `abs(x)`. As
+    in PyTorch, there is no `abs` for other p: an odd p wants numbers that are not negative, a
+    broken one too, or NaN may come out; the gradient of windows of norm 0 is 0; and a window that
+    hangs over the edge counts as if what is missing were as large as what is there.
+
+    Args:
+        x: `(n, c, h, w)`, float32 or float64.
+        norm_type: p, more than 0.
+        kernel_size: of the window, in pixels.
+        stride: pixels from one window to the next; `kernel_size` where not given.
+        ceil_mode: see `max_pool2d`.
+
+    Returns:
+        `(n, c, out_h, out_w)`.
+
+    Raises:
+        ValueError: p is not more than 0, or the geometry does not fit.
+        TypeError: no floats.
+
+    Source: P. Sermanet et al., Convolutional Neural Networks Applied to House Numbers Digit
+    Classification (2012), section 2.2.
+
+    Example:
+        >>> lp_pool2d(Tensor([[[[3.0, 4.0]]]]), 2, (1, 2)).item()
+        5.0
+    """
+    check_p("lp_pool2d", norm_type)
+    windows = pool_windows("lp_pool2d", x, kernel_size, stride, ceil_mode=ceil_mode)
+    return _norm("lp_pool2d", x, norm_type, windows)
+
+
+def lp_pool1d(
+    x: Tensor,
+    norm_type: float,
+    kernel_size: int,
+    stride: int | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """Do `lp_pool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
+    check_p("lp_pool1d", norm_type)
+    windows = pool_windows("lp_pool1d", x, kernel_size, stride, ceil_mode=ceil_mode, axes=1)
+    return _norm("lp_pool1d", x.expand_dims(2), norm_type, windows).squeeze(2)
+
+
+def check_p(op: str, p: Any) -> None:
+    """Raise ValueError unless p is a number more than 0."""
+    number = isinstance(p, (int, float, np.integer, np.floating)) and not isinstance(p, bool)
+    if not number or not p > 0:
+        raise ValueError(f"{op}: got p={p!r}, wants a number of more than 0")
+
+
+def _norm(op: str, x: Tensor, p: float, windows: Any) -> Tensor:
+    if math.isinf(p):
+        return max_over(op, x.abs(), windows)[0]
+    p = int(p) if p == int(p) else float(p)
+    total = mean_over(op, x**p, windows) * (windows.k_h * windows.k_w)
+    zero = total == 0  # where the root's slope is infinite
+    root: Tensor = (total + zero) ** (1 / p) * ~zero
+    return root
+
+
+# Channels -------------------------------------------------------------------------------------
+
+
+def channel_max_pool(x: Tensor, size: int) -> Tensor:
+    """Keep the largest of every `size` neighbouring channels, pixel by pixel ("maxout").
+
+    Args:
+        x: `(n, c, ...)`: vectors, sequences or images, float32 or float64.
+        size: channels in a group, a divisor of c.
+
+    Returns:
+        `(n, c // size, ...)`.
+
+    Raises:
+        ValueError: `size` does not divide c, or is no whole number from 1.
+        TypeError: no floats.
+
+    Source: I. Goodfellow et al., Maxout Networks (2013), section 2.
+
+    Example:
+        >>> channel_max_pool(Tensor([[1.0, 5.0, 2.0, 0.0]]), 2)
+        Tensor([[5., 2.]], dtype=float32)
+    """
+    return _from_rows(max_pool2d(_channels_as_columns("channel_max_pool", x, size), (1, size)), x)
+
+
+def channel_avg_pool(x: Tensor, size: int) -> Tensor:
+    """Average every `size` neighbouring channels, pixel by pixel; see `channel_max_pool`."""
+    return _from_rows(avg_pool2d(_channels_as_columns("channel_avg_pool", x, size), (1, size)), x)
+
+
+def _channels_as_columns(op: str, x: Tensor, size: int) -> Tensor:
+    """Turn `(n, c, ...)` into images `(n, 1, pixels, c)`, without a copy."""
+    check_floats(op, x)
+    check_whole(op, 1, size=size)
+    if x.ndim < 2 or x.shape[1] % size:
+        raise ValueError(
+            f"{op}: got shape {x.shape} and size={size}, wants (n, c, ...) with c divisible by size"
+        )
+    n, c, *rest = x.shape
+    return x.transpose(0, *range(2, x.ndim), 1).reshape(n, 1, math.prod(rest), c)
+
+
+def _from_rows(pooled: Tensor, x: Tensor) -> Tensor:
+    """Turn pooled columns back into channels in front of the axes that x has."""
+    groups = pooled.shape[3]
+    back = pooled.reshape(len(x), *x.shape[2:], groups)
+    return back.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
+
+
+# Blur -----------------------------------------------------------------------------------------
+
+
+def blur_pool2d(x: Tensor, stride: Pair = 2, filter_size: int = 4) -> Tensor:
+    """Blur images, then keep every `stride`-th pixel: what is too fine to keep does not come back.
+
+    The filter is the row `filter_size - 1` of Pascal's triangle, along rows and columns, divided by
+    its sum: that is, averages of 2 by 2 pixels, repeated. Images are mirrored at their edges.
+
+    Args:
+        x: `(n, c, h, w)`, float32 or float64.
+        stride: pixels from one that is kept to the next.
+        filter_size: of the filter, in pixels; 1 does not blur.
+
+    Returns:
+        `(n, c, ceil(h / stride), ceil(w / stride))`.
+
+    Raises:
+        ValueError: a size that is no whole number from 1, or images too small to be mirrored.
+        TypeError: no floats.
+
+    Source: R. Zhang, Making Convolutional Networks Shift-Invariant Again (2019), section 3.2.
+    """
+    op = "blur_pool2d"
+    check_images(op, x)
+    check_whole(op, 1, filter_size=filter_size)
+    strides = pair(op, "stride", stride, 1)
+    before, after = (filter_size - 1) // 2, filter_size // 2
+    if min(x.shape[2:]) <= after:
+        raise ValueError(
+            f"{op}: got input shape {x.shape}, wants height and width of more than {after}, half "
+            f"of filter_size={filter_size}, to mirror them"
+        )
+    for axis in (2, 3):
+        inner = (slice(None),) * axis
+        left = x[(*inner, slice(before, 0, -1))]
+        right = x[(*inner, slice(-2, -2 - after, -1))]
+        x = concatenate([left, x, right], axis) if filter_size > 1 else x
+    for _ in range(filter_size - 2):
+        x = avg_pool2d(x, 2, 1)
+    return avg_pool2d(x, min(filter_size, 2), strides)
+
+
+def max_blur_pool2d(
+    x: Tensor, kernel_size: Pair = 2, stride: Pair = 2, filter_size: int = 4
+) -> Tensor:
+    """Do an anti-aliased max pool: the largest of every window, at stride 1; then `blur_pool2d`."""
+    pool_windows("max_blur_pool2d", x, kernel_size, 1)  # errors shall name this
+    return blur_pool2d(max_pool2d(x, kernel_size, 1), stride, filter_size)
+
+
+# With a convolution before --------------------------------------------------------------------
+
+
+def conv_pool2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    pool_size: Pair = 2,
+    pool_stride: Pair | None = None,
+    mode: Literal["max", "avg"] = "max",
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve images with weights, then pool: `conv2d`, then `max_pool2d` or `avg_pool2d`.
+
+    Args:
+        x: images `(n, c, h, w)`; `weight`, `bias`, `stride`, `padding`, `dilation` and `groups` as
+            in `conv2d`.
+        weight: `(d, c // groups, k_h, k_w)`.
+        bias: `(d,)`, or None.
+        pool_size: of the pooling window.
+        pool_stride: from one window to the next; `pool_size` where not given.
+        mode: `"max"` or `"avg"`.
+        stride: of the convolution.
+        padding: of the convolution.
+        dilation: of the convolution.
+        groups: of the convolution.
+
+    Returns:
+        `(n, d, out_h, out_w)`.
+
+    Raises:
+        ValueError: shapes or geometry do not fit each other, or another mode.
+        TypeError: dtypes or devices differ.
+    """
+    check_mode("conv_pool2d", mode)
+    pool = max_pool2d if mode == "max" else avg_pool2d
+    return pool(conv2d(x, weight, bias, stride, padding, dilation, groups), pool_size, pool_stride)
+
+
+# The way back ---------------------------------------------------------------------------------
+
+
+def max_unpool2d(
+    x: Tensor,
+    indices: Tensor | Array,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    output_size: int | tuple[int, ...] | None = None,
+) -> Tensor:
+    """Put the numbers that max pooling kept back where they stood; all other pixels are 0.
+
+    Where windows overlapped, one pixel may have won several: its number is then put there several
+    times. Should two indices that are equal come with different numbers, the last one stays (on a
+    GPU, any), while the gradient goes to both, as in PyTorch.
+
+    Args:
+        x: what was kept, `(n, c, h, w)`, float32 or float64.
+        indices: where each stood, `row * w + column` of the output, as `return_indices` gives them.
+        kernel_size: of the pooling.
+        stride: of the pooling; `kernel_size` where not given.
+        padding: of the pooling.
+        output_size: height and width of the image that was pooled, or its whole shape; where not
+            given, the smallest: `(h - 1) * stride - 2 * padding + kernel_size`.
+
+    Returns:
+        `(n, c, out_h, out_w)`.
+
+    Raises:
+        ValueError: an index out of range, another shape than x, or a size that does not pool to x.
+        TypeError: no floats, or no integers as indices.
+
+    Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks (2014),
+    section 2.1.
+
+    Example:
+        >>> max_unpool2d(Tensor([[[[7.0]]]]), [[[[2]]]], 2).reshape(2, 2)
+        Tensor([[0., 0.],
+                [7., 0.]], dtype=float32)
+    """
+    check_images("max_unpool2d", x)
+    geometry = pool_geometry("max_unpool2d", kernel_size, stride, padding)
+    size = _unpooled_size("max_unpool2d", x.shape[2:], geometry, output_size)
+    return _unpool("max_unpool2d", x, _checked_places("max_unpool2d", x, indices, size), size)
+
+
+def max_unpool1d(
+    x: Tensor,
+    indices: Tensor | Array,
+    kernel_size: int,
+    stride: int | None = None,
+    padding: int = 0,
+    output_size: int | tuple[int, ...] | None = None,
+) -> Tensor:
+    """Do `max_unpool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
+    op = "max_unpool1d"
+    check_images(op, x, "(n, c, length)")
+    geometry = pool_geometry(op, kernel_size, stride, padding, axes=1)
+    size = _unpooled_size(op, x.shape[2:], geometry, output_size)
+    places = _checked_places(op, x, indices, size)[:, :, None]
+    return _unpool(op, x.expand_dims(2), places, size).squeeze(2)
+
+
+def _unpooled_size(
+    op: str,
+    sizes: tuple[int, ...],
+    geometry: tuple[tuple[int, int], ...],
+    output_size: int | tuple[int, ...] | None,
+) -> tuple[int, int]:
+    """Return the size of an image that pools to one of these sizes: as given, or the smallest."""
+    kernel, strides, pads, _ = geometry
+    axes = list(zip((1, *sizes)[-2:], kernel, strides, pads, strict=True))[-len(sizes) :]
+    least = [(size - 1) * s - 2 * p + k for size, k, s, p in axes]
+    if isinstance(output_size, (int, np.integer)):
+        output_size = (int(output_size),) * len(least)
+    wanted = least if output_size is None else list(output_size)
+    wanted = wanted[2:] if len(wanted) == len(sizes) + 2 else wanted
+    whole = all(isinstance(size, (int, np.integer)) for size in wanted)
+    if (
+        len(wanted) != len(least)
+        or not whole
+        or any(abs(w - m) >= s for w, m, (_, _, s, _) in zip(wanted, least, axes, strict=True))
+        or min(wanted) < 1
+    ):
+        raise ValueError(
+            f"{op}: got output_size={output_size!r} for an input of {sizes}, wants a size from 1 "
+            f"that pools to it, less than a stride from {tuple(least)}"
+        )
+    out_h, out_w = (1, *(int(size) for size in wanted))[-2:]
+    return out_h, out_w
+
+
+def _checked_places(op: str, x: Tensor, indices: Tensor | Array, size: tuple[int, int]) -> Array:
+    """Return the indices as an array beside x that nobody else changes."""
+    array = indices.data if isinstance(indices, Tensor) else indices
+    if not hasattr(array, "dtype"):  # lists are on no device yet
+        array = x.backend.from_numpy(np.asarray(array))
+    array = asarray(array)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{op}: got indices of dtype {array.dtype}, wants integers")
+    check_device(op, backend_of(array), x.backend)
+    if array.shape != x.shape:
+        raise ValueError(f"{op}: got indices of shape {array.shape} for an input of {x.shape}")
+    places, pixels = array.astype(np.int64), size[0] * size[1]
+    if places.size and not 0 <= int(places.min()) <= int(places.max()) < pixels:
+        raise ValueError(
+            f"{op}: got indices from {int(places.min())} to {int(places.max())} for an output of "
+            f"{size[0]} by {size[1]}, wants 0 to {pixels - 1}; give output_size where the pooled "
+            "image was larger than the smallest"
+        )
+    return places
+
+
+def _unpool(op: str, x: Tensor, places: Array, size: tuple[int, int]) -> Tensor:
+    def backward(gradient: Tensor) -> Gradients:
+        return (_look_up(gradient, places),)
+
+    images = regions.scatter_places(x.backend, x.data, places, size, (1, 1))
+    return record(op, images, (x,), backward)
+
+
+def _look_up(images: Tensor, places: Array) -> Tensor:
+    """Look up the pixel at each place."""
+
+    def backward(outer: Tensor) -> Gradients:
+        return (_add_up(outer, places, images.shape),)
+
+    values = regions.gather_places(images.backend, images.data, places)
+    return record("look_up", values, (images,), backward)
+
+
+def _add_up(values: Tensor, places: Array, shape: tuple[int, ...]) -> Tensor:
+    """Add each value to the pixel at its place, which may come several times."""
+    n, c, h, w = shape
+    xp = values.backend.xp
+    pixels = xp.zeros(n * c * h * w, values.dtype)
+    flat = places + xp.arange(n * c).reshape(n, c, 1, 1) * (h * w)
+    values.backend.index_add(pixels, flat, values.data)
+
+    def backward(outer: Tensor) -> Gradients:
+        return (_look_up(outer, places),)
+
+    return record("add_up", pixels.reshape(shape), (values,), backward)

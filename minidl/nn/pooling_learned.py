@@ -1,0 +1,218 @@
+"""Pooling layers that have parameters, or take what others learn: `functional` does the work."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl import functional as F
+from minidl.array_functions import full, zeros
+from minidl.functional.geometry import Pair, check_fraction, check_whole, pair, pool_geometry
+from minidl.functional.pooling_windows import check_p
+from minidl.nn import init
+from minidl.nn.linear import weight_and_bias
+from minidl.nn.module import Module, Parameter
+from minidl.tensor import Tensor
+
+
+class MixedPool2d(Module):
+    """A fixed mix of maximum and mean: see `functional.mixed_pool2d` for the arguments."""
+
+    _axes = 2
+
+    def __init__(
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        ceil_mode: bool = False,
+        alpha: float = 0.5,
+    ) -> None:
+        pool_geometry(type(self).__name__, kernel_size, stride, padding, axes=self._axes)
+        check_fraction(type(self).__name__, "alpha", alpha)
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.ceil_mode, self.alpha = ceil_mode, alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.mixed_pool2d`."""
+        geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        return F.mixed_pool2d(x, *geometry, self.alpha)
+
+
+class MixedPool1d(MixedPool2d):
+    """A fixed mix of maximum and mean for sequences: see `functional.mixed_pool1d`."""
+
+    kernel_size: int
+    stride: int | None
+    padding: int
+    _axes = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.mixed_pool1d`."""
+        geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        return F.mixed_pool1d(x, *geometry, self.alpha)
+
+
+class GatedPool2d(Module):
+    """A mix of maximum and mean that a learned gate chooses for each window.
+
+    Args:
+        kernel_size: of the window, and of the gate's weight.
+        stride: see `functional.gated_pool2d`.
+        padding: see `functional.gated_pool2d`.
+        channels: 1 for one gate, or the input's number for a gate each.
+        rng: where to draw the initial weight from; the seeded stream where None.
+
+    Attributes:
+        weight: `(channels, 1, k_h, k_w)`.
+    """
+
+    def __init__(
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        channels: int = 1,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        pool_geometry("GatedPool2d", kernel_size, stride, padding)
+        check_whole("GatedPool2d", 1, channels=channels)
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.channels = channels
+        shape = (channels, 1, *pair("GatedPool2d", "kernel_size", kernel_size, 1))
+        self.weight, _ = weight_and_bias(shape, channels, False, rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.gated_pool2d`."""
+        return F.gated_pool2d(x, self.weight, self.stride, self.padding)
+
+
+class GeMPool2d(Module):
+    """The generalised mean with a learned power: see `functional.gem_pool2d` for the arguments.
+
+    Args:
+        p: the power to start with.
+        kernel_size: of the window; the whole image where not given.
+        stride: see `functional.gem_pool2d`.
+        padding: see `functional.gem_pool2d`.
+        eps: see `functional.gem_pool2d`.
+        channels: 1 for one power, or the input's number for a power each.
+
+    Attributes:
+        p: `(channels,)`.
+    """
+
+    _axes = 2
+
+    def __init__(
+        self,
+        p: float = 3.0,
+        kernel_size: Pair | None = None,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        eps: float = 1e-6,
+        channels: int = 1,
+    ) -> None:
+        name = type(self).__name__
+        check_p(name, p)
+        check_whole(name, 1, channels=channels)
+        if kernel_size is not None:
+            pool_geometry(name, kernel_size, stride, padding, axes=self._axes)
+        if not eps > 0:
+            raise ValueError(f"{name}: got eps={eps!r}, wants more than 0")
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.eps, self.channels = eps, channels
+        self.p = Parameter(full(channels, float(p)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.gem_pool2d`."""
+        return F.gem_pool2d(x, self.p, self.kernel_size, self.stride, self.padding, self.eps)
+
+
+class GeMPool1d(GeMPool2d):
+    """The generalised mean of sequences with a learned power: see `functional.gem_pool1d`."""
+
+    kernel_size: int | None
+    stride: int | None
+    padding: int
+    _axes = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.gem_pool1d`."""
+        return F.gem_pool1d(x, self.p, self.kernel_size, self.stride, self.padding, self.eps)
+
+
+class SoftmaxPool2d(Module):
+    """A mean whose weights are a softmax of the pixels, times a learned number.
+
+    Args:
+        kernel_size: of the window.
+        stride: see `functional.softmax_pool2d`.
+        padding: see `functional.softmax_pool2d`.
+        ceil_mode: see `functional.softmax_pool2d`.
+        beta: the number to start with: 0 is the mean.
+        channels: 1 for one number, or the input's number for one each.
+
+    Attributes:
+        beta: `(channels,)`.
+    """
+
+    _axes = 2
+
+    def __init__(
+        self,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        ceil_mode: bool = False,
+        beta: float = 1.0,
+        channels: int = 1,
+    ) -> None:
+        pool_geometry(type(self).__name__, kernel_size, stride, padding, axes=self._axes)
+        check_whole(type(self).__name__, 1, channels=channels)
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.ceil_mode, self.channels = ceil_mode, channels
+        self.beta = Parameter(full(channels, float(beta)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.softmax_pool2d`."""
+        geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        return F.softmax_pool2d(x, *geometry, self.beta)
+
+
+class SoftmaxPool1d(SoftmaxPool2d):
+    """A mean of sequences' windows with softmax weights: see `functional.softmax_pool1d`."""
+
+    kernel_size: int
+    stride: int | None
+    padding: int
+    _axes = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.softmax_pool1d`."""
+        geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        return F.softmax_pool1d(x, *geometry, self.beta)
+
+
+class AttentionPool(Module):
+    """A mean of all pixels with learned weights: `(n, c, h, w)` or `(n, c, length)` to `(n, c)`.
+
+    See `functional.attention_pool2d`.
+
+    Args:
+        channels: c.
+        rng: where to draw the initial weight from; the seeded stream where None.
+
+    Attributes:
+        weight: `(channels,)`.
+    """
+
+    def __init__(self, channels: int, rng: np.random.Generator | None = None) -> None:
+        check_whole("AttentionPool", 1, channels=channels)
+        self.channels = channels
+        bound = channels**-0.5
+        self.weight = Parameter(init.uniform_(zeros(channels), -bound, bound, rng))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.attention_pool2d`, or `1d` to sequences."""
+        pool = F.attention_pool1d if x.ndim == 3 else F.attention_pool2d
+        return pool(x, self.weight)
