@@ -40,7 +40,8 @@ WITHIN_A_LINE = {
 
 FILE_BUDGET = 400
 FUNCTION_BUDGET = 40
-PACKAGE_BUDGET = 6_000  # 5,000 was set before gradcheck, the graph and derivatives: 850 of them
+# 5,000 was set before gradcheck, the graph and derivatives (850 lines), and the GPU (750).
+PACKAGE_BUDGET = 6_600
 READING_PATH_BUDGET = 1_500
 READING_PATH = [
     "minidl/autograd.py",
@@ -119,7 +120,9 @@ def _upward_imports(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in MODULES if p != PACKAGE / "__init__.py"], ids=lambda p: _name(p)
+    "path",
+    [p for p in MODULES if p not in (PACKAGE / "__init__.py", PACKAGE / "__main__.py")],
+    ids=lambda p: _name(p),
 )
 def test_imports_point_downward(path):
     assert not _upward_imports(path)

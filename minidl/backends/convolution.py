@@ -36,7 +36,7 @@ def convolve(
     def work(part: slice) -> None:
         columns = _columns(backend, images[part], windows, groups)
         product = _pixels(out[part], groups)  # a view of out, which is channels-last
-        backend.xp.matmul(columns, matrix, out=product)
+        backend.product(columns, matrix, out=product)
         if bias is not None:
             product += bias.reshape(groups, 1, d // groups)
 
@@ -54,7 +54,7 @@ def transpose_convolve(
     taps = windows.k_h * windows.k_w
 
     def work(part: slice) -> None:
-        columns = _pixels(gradient[part], groups) @ matrix  # (groups, m, taps·c/g)
+        columns = backend.product(_pixels(gradient[part], groups), matrix)  # (groups, m, taps·c/g)
         split = columns.reshape(groups, columns.shape[1], taps, channels // groups)
         rows = split.transpose(1, 2, 0, 3)  # (m, taps, groups, c/g)
         shape = (part.stop - part.start, windows.out_h, windows.out_w, taps, channels)
@@ -73,7 +73,7 @@ def weight_gradient(
         # Not columns.T @ pixels: CuPy copies what is transposed in a stack, and pixels are fewer.
         pixels = _pixels(gradient[part], groups).swapaxes(1, 2)
         columns = _columns(backend, images[part], windows, groups)
-        return pixels @ columns  # (groups, d/g, taps·c/g)
+        return backend.product(pixels, columns)  # (groups, d/g, taps·c/g)
 
     n, channels = images.shape[:2]
     total = backend.sum_over_batch(n, _column_bytes(channels, windows, images), work)

@@ -11,12 +11,13 @@ A window of k pixels moved by `stride` over `size` pixels gives `(size - k) // s
 
 from __future__ import annotations
 
-from typing import Literal, overload
+import functools
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from minidl.autograd import Gradients
-from minidl.backends import Array, Windows
+from minidl.backends import Array, Backend, Windows
 from minidl.functional.geometry import Pair, check_images, check_whole, pool_windows
 from minidl.tensor import Tensor, record
 
@@ -128,10 +129,9 @@ def avg_pool2d(
     windows = pool_windows("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
     if divisor_override is not None:
         check_whole("avg_pool2d", 1, divisor_override=divisor_override)
-        counts = np.full((1, 1), divisor_override)
+        divisors: Any = divisor_override
     else:
-        counts = _pixel_counts(windows, count_include_pad)
-    divisors = x.backend.from_numpy(counts.astype(x.dtype))  # (out_h, out_w), or (1, 1)
+        divisors = _divisors(x.backend, windows, count_include_pad, x.dtype)
 
     def backward(gradient: Tensor) -> Gradients:
         return (_spread(gradient / divisors, windows),)
@@ -206,6 +206,17 @@ def _sum(images: Tensor, windows: Windows) -> Tensor:
 
 
 # Counting and places --------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def _divisors(backend: Backend, windows: Windows, count_include_pad: bool, dtype: Any) -> Any:
+    """Return `_pixel_counts` on a device, where they stay for the next batch; a number if equal."""
+    counts = _pixel_counts(windows, count_include_pad)
+    if counts.size == 1:
+        return int(counts.item())
+    array = backend.from_numpy(counts.astype(dtype))
+    backend.set_writeable(array, False)
+    return array
 
 
 def _pixel_counts(windows: Windows, count_include_pad: bool) -> Array:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from minidl.backends import Array, backend_of
+from minidl.backends import Array, Update, backend_of
 from minidl.tensor import Tensor
 
 Group = dict[str, Any]
@@ -113,18 +114,48 @@ class Optimizer:
         Raises:
             RuntimeError: none has one: `backward` was not called, or everything is frozen.
         """
-        updated = False
-        for parameter, state, group in self._places():
-            if parameter.grad is not None and parameter.requires_grad:
-                state["step"] = state.get("step", 0) + 1
-                with parameter.mutable() as array:
-                    self._update(array, parameter.grad.data, state, group)
-                updated = True
-        if not updated:
+        alike: dict[tuple[int, Any], list[Update]] = {}
+        with contextlib.ExitStack() as open_arrays:
+            for parameter, state, group in self._places():
+                if parameter.grad is not None and parameter.requires_grad:
+                    array = open_arrays.enter_context(parameter.mutable())
+                    update = self._prepared(array, parameter.grad.data, state, group)
+                    alike.setdefault((id(parameter.backend), parameter.dtype), []).append(update)
+            for updates in alike.values():
+                backend_of(updates[0].p).update_all(self._kernel, updates)
+        if not alike:
             raise RuntimeError(
                 f"{self._name}.step: no parameter has a gradient; call loss.backward() first, and "
                 "see that these tensors are not all frozen and that the loss was computed from them"
             )
+
+    @property
+    def _kernel(self) -> str | None:
+        """The kernel that does what `update` does: named by the class that defines `update`."""
+        owner = next(kind for kind in type(self).__mro__ if "update" in vars(kind))
+        name: str | None = vars(owner).get("kernel")
+        return name
+
+    def _prepared(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> Update:
+        def count(steps: int) -> None:
+            state["step"] = state.get("step", 0) + steps
+
+        return Update(
+            p,
+            g,
+            count,
+            for_kernel=lambda: self.for_kernel(p, state, group),
+            plain=lambda: self._update(p, g, state, group),
+        )
+
+    def for_kernel(
+        self, p: Array, state: dict[str, Any], group: Group
+    ) -> tuple[Sequence[Array], Callable[[], Sequence[float]]]:
+        """Return the arrays that the rule's kernel keeps, and what gives its numbers for a step.
+
+        See `kernels.cu` for their order. A rule that names a `kernel` beside its `update` has this.
+        """
+        raise NotImplementedError
 
     def _update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:
         """Update a parameter: from its second step on, in slices that stay in cache.
