@@ -34,6 +34,7 @@ from minidl.backends.numpy_backend import get_num_threads, set_num_threads
 from minidl.derivatives import grad, hessian, hvp, jacobian
 from minidl.inspect import gradcheck
 from minidl.random import manual_seed
+from minidl.replay import capture
 from minidl.tensor import Tensor
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Tensor",
     "arange",
+    "capture",
     "concatenate",
     "data",
     "detect_anomaly",

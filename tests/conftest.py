@@ -75,6 +75,14 @@ def _why_no_cuda() -> str | None:
     return None
 
 
+@pytest.fixture
+def cuda() -> str:
+    """The device `"cuda"`; skipped, saying why, where CuPy is absent or broken."""
+    if reason := _why_no_cuda():
+        pytest.skip(reason)
+    return "cuda"
+
+
 @pytest.fixture(params=["cpu", "guarded", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> str:
     """Each device in turn; `"cuda"` is skipped, saying why, where CuPy is absent or broken."""

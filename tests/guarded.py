@@ -135,16 +135,20 @@ class GuardedArray:
         return operator.index(self._array)
 
     def __getitem__(self, index: Any) -> GuardedArray:
-        plain = _index(index, self.shape)
-        if isinstance(self._array[plain], np.generic) and Ellipsis not in plain:
-            plain = (*plain, ...)  # a view of one element, as in CuPy
-        return _do(lambda: self._array[plain], [self])
+        def select() -> np.ndarray:
+            plain = _index(index, self.shape)
+            result = self._array[plain]
+            if isinstance(result, np.generic) and Ellipsis not in plain:
+                result = self._array[(*plain, ...)]  # a view of one element, as in CuPy
+            return result
+
+        return _do(select, [self])
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(value, (list, tuple)):
             raise TypeError(f"guarded: got a {type(value).__name__} to assign, wants an array")
-        plain, new = _index(index, self.shape), _unwrap("assignment", value)
-        _do(lambda: self._array.__setitem__(plain, new), [])
+        new = _unwrap("assignment", value)
+        _do(lambda: self._array.__setitem__(_index(index, self.shape), new), [])
 
 
 def _names(text: str) -> frozenset[str]:
@@ -196,6 +200,8 @@ _CONSTANTS = _names(
 
 _TAKE_NUMPY_ARRAYS = frozenset(("array", "asarray"))  # transfers that CuPy makes when asked to
 
+_ALLOCATE = frozenset(("empty", "empty_like"))
+
 _WAIT = _names("argwhere flatnonzero nonzero unique array_equal allclose ndarray.nonzero")
 
 _NOT_IN_CUPY = frozenset(("initial", "like", "subok", "where"))
@@ -229,6 +235,8 @@ def _guarded_call(
         plain = [_unwrap(name, arg, takes_numpy) for arg in args]
         plain_options = {key: _unwrap(name, arg, takes_numpy) for key, arg in options.items()}
         sources = [*owners, *_guarded_among(args), *_guarded_among(tuple(options.values()))]
+        if name in _ALLOCATE:  # a matter of the host, not to be repeated
+            return _wrap(function(*plain, **plain_options), sources)
         return _do(lambda: function(*plain, **plain_options), sources)
 
     return call
@@ -376,8 +384,8 @@ class GuardedBackend(DeferringBackend):
         return repeat
 
     def index_add(self, target: GuardedArray, index: Any, values: GuardedArray) -> None:
-        plain, new = _index(index, target.shape), _unwrap("index_add", values)
-        _do(lambda: np.add.at(target._array, plain, new), [])
+        new = _unwrap("index_add", values)
+        _do(lambda: np.add.at(target._array, _index(index, target.shape), new), [])
 
 
 backends.register(GuardedArray, GuardedBackend())

@@ -22,7 +22,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 LAYERS = [
     {"backends", "random"},
     {"autograd"},
-    {"operands", "tensor_base", "tensor", "array_functions", "derivatives", "anomaly"},
+    {"operands", "tensor_base", "tensor", "array_functions", "derivatives", "anomaly", "replay"},
     {"functional"},
     {"nn", "optim", "data"},
     {"training", "models", "inspect"},
@@ -36,6 +36,7 @@ WITHIN_A_LINE = {
     ("derivatives", "array_functions"),
     ("derivatives", "tensor"),
     ("anomaly", "tensor"),
+    ("replay", "tensor"),
 }
 
 FILE_BUDGET = 400

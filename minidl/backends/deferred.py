@@ -11,12 +11,12 @@ Numbers that come from the host are the one thing to be renewed: see `Backend.fr
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from minidl.backends.base import Array, Backend
+from minidl.backends.base import Array, Backend, Update
 
 MOST = 1000  # flags that may wait; then they are looked at, so that they do not fill the memory
 CHECKS = 64  # flags of one recording
@@ -139,6 +139,12 @@ class DeferringBackend(Backend):
             flags[...] = False
             raise errors[int(found.argmax())]()
 
+    def update_all(self, rule: str | None, updates: Sequence[Update]) -> None:
+        """Do a step without a kernel. Its rates and counts are the host's: it is not recorded."""
+        if updates:
+            self._refuse_in_recording("updates parameters by a rule that has no kernel")
+        super().update_all(rule, updates)
+
     # Recording --------------------------------------------------------------------------------
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -154,7 +160,7 @@ class DeferringBackend(Backend):
         try:
             captured = self._captured(work)
         except Exception:
-            for undo in recording.undo:
+            for undo in reversed(recording.undo):
                 undo()
             raise
         finally:

@@ -76,9 +76,13 @@ def dropout(
         return x
     shape, scale = x.shape, x.dtype.type(0 if p == 1 else 1 / (1 - p))
     stream = generator(rng)
+    before = stream.bit_generator.state
 
     def mask() -> np.ndarray[Any, Any]:
         kept = stream.random(shape, np.float32) >= p
         return np.asarray(kept * scale)
 
-    return x * Tensor.wrap(x.backend.fresh(mask))
+    def undo() -> None:
+        stream.bit_generator.state = before
+
+    return x * Tensor.wrap(x.backend.fresh(mask, undo))
