@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends import Array, Update, backend_of
+from minidl.operands import check_device
 from minidl.tensor import Tensor
 
 Group = dict[str, Any]
@@ -278,7 +279,9 @@ def kept(state: dict[str, Any], name: str, p: Array) -> Array:
     return state[name]
 
 
-def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> float:
+def clip_grad_norm_(
+    parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0
+) -> Tensor:
     """Scale all gradients by one factor so that their common norm is at most `max_norm`.
 
     Args:
@@ -287,11 +290,12 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: fl
         norm_type: p of the p-norm; `math.inf` for the largest absolute value.
 
     Returns:
-        The norm before clipping, over all gradients as if they were one vector.
+        The norm before clipping, over all gradients as if they were one vector: float64, without
+        axes, on the gradients' device, so that a GPU need not be waited for.
 
     Raises:
         ValueError: `max_norm` or `norm_type` is not positive.
-        TypeError: not tensors.
+        TypeError: not tensors, or gradients on several devices.
 
     Source: R. Pascanu et al., On the difficulty of training recurrent neural networks (2012).
     """
@@ -304,15 +308,20 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: fl
     for parameter in given:
         if not isinstance(parameter, Tensor):
             raise TypeError(f"{who}: got a {type(parameter).__name__}, wants tensors")
-    gradients = [p.grad for p in given if p.grad is not None]
+    gradients = [p.grad for p in given if p.grad is not None and p.grad.size]
+    if not gradients:
+        return Tensor(0.0, np.float64)
+    backend = gradients[0].backend
+    for gradient in gradients:
+        check_device(who, gradient.backend, backend)
+    sizes = [abs(gradient.data) for gradient in gradients]
     if norm_type == math.inf:
-        total = max((float(abs(g.data).max()) for g in gradients), default=0.0)
+        total = backend.xp.stack([size.max().astype(np.float64) for size in sizes]).max()
     else:
-        powers = (float((abs(g.data) ** norm_type).sum()) for g in gradients)
-        total = sum(powers) ** (1 / norm_type)
-    scale = max_norm / (total + 1e-6)
-    if scale < 1:
-        for gradient in gradients:
-            with gradient.mutable() as array:
-                array *= scale
-    return total
+        powers = [(size**norm_type).sum().astype(np.float64) for size in sizes]
+        total = backend.xp.stack(powers).sum() ** (1 / norm_type)
+    scale = backend.xp.minimum(max_norm / (total + 1e-6), 1)
+    for gradient in gradients:
+        with gradient.mutable() as array:
+            array *= scale.astype(array.dtype)
+    return Tensor.wrap(total)
