@@ -107,6 +107,11 @@ class DeferringBackend(Backend):
             recording.undo.append(undo)
         return memory
 
+    def send(self, array: np.ndarray[Any, Any]) -> Callable[[], Array]:
+        """Begin to copy an array here; return what returns it when it is here."""
+        moved = self._moved_here(array)
+        return lambda: moved
+
     def _refuse_in_recording(self, what: str) -> None:
         if self._recording is not None:
             raise RuntimeError(f"the recorded work {what}: a repetition would not do so again")
