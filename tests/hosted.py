@@ -24,6 +24,7 @@ import numpy as np
 from minidl import backends
 from minidl.backends import cublas, cupy_backend
 from minidl.backends.cupy_backend import EXPRESSIONS, THREADS, CupyBackend
+from minidl.backends.deferred import DeferringBackend
 
 from . import guarded
 from .guarded import GuardedArray, GuardedBackend
@@ -102,6 +103,7 @@ class HostedBackend(CupyBackend, GuardedBackend):
     _moved_here = GuardedBackend._moved_here
     _moved_to_host = GuardedBackend._moved_to_host
     _captured = GuardedBackend._captured
+    send = DeferringBackend.send  # which the CuPy backend does by streams
 
     def __init__(self) -> None:
         def address(array: GuardedArray) -> int:
