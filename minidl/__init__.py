@@ -24,10 +24,17 @@ from minidl.array_functions import (
     zeros,
 )
 from minidl.autograd import no_grad
+from minidl.backends.cupy_backend import (
+    get_deterministic,
+    get_tf32,
+    set_deterministic,
+    set_tf32,
+)
 from minidl.backends.numpy_backend import get_num_threads, set_num_threads
 from minidl.derivatives import grad, hessian, hvp, jacobian
 from minidl.inspect import gradcheck
 from minidl.random import manual_seed
+from minidl.replay import capture
 from minidl.tensor import Tensor
 
 __version__ = "0.1.0"
@@ -35,13 +42,16 @@ __version__ = "0.1.0"
 __all__ = [
     "Tensor",
     "arange",
+    "capture",
     "concatenate",
     "data",
     "detect_anomaly",
     "einsum",
     "full",
     "functional",
+    "get_deterministic",
     "get_num_threads",
+    "get_tf32",
     "grad",
     "gradcheck",
     "hessian",
@@ -59,7 +69,9 @@ __all__ = [
     "pad",
     "rand",
     "randn",
+    "set_deterministic",
     "set_num_threads",
+    "set_tf32",
     "stack",
     "training",
     "where",

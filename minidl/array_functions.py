@@ -111,7 +111,7 @@ def where(condition: Array, a: Operand, b: Operand) -> Tensor:
         raise TypeError(f"where: got a condition {condition!r:.80}, wants an array of bools")
     a, b = as_operands("where", a, b)
     if isinstance(condition, np.generic):  # what a comparison of single numbers gives
-        condition = a.backend.xp.asarray(bool(condition))
+        condition = a.backend.scalar(bool(condition), np.bool_)
     check_device("where", backend_of(condition), a.backend)
     chosen = condition.copy() if is_recording() else condition  # its owner may change it
 

@@ -85,7 +85,7 @@ def operand_array(op: str, value: Any, like: TensorBase, copy: bool = False) -> 
             kind = np.dtype(np.float32)
         elif kind.kind == "b":
             kind = np.dtype(type(number))
-        return like.backend.xp.asarray(number, kind)
+        return like.backend.scalar(number, kind)
     if getattr(getattr(value, "dtype", None), "kind", "") not in ("f", "i", "u", "b"):
         kind = getattr(value, "dtype", type(value).__name__)
         raise TypeError(f"{op}: got a {kind}, wants a tensor, an array or number, of real numbers")

@@ -341,7 +341,9 @@ class TensorBase:
         return self.shape[0]
 
     def __bool__(self) -> bool:
-        return bool(self._data)
+        if self.size != 1:
+            return bool(self._data)  # which says why not
+        return bool(self.backend.number(self._data))
 
     def __float__(self) -> float:
         return float(self.item())
@@ -356,7 +358,7 @@ class TensorBase:
         """Return the only element as a Python number; ValueError if there are more or none."""
         if self.size != 1:
             raise ValueError(f"Tensor.item: got shape {self.shape}, wants a single element")
-        return self._data.item()
+        return self.backend.number(self._data)
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """Return the values in a new NumPy array, which may be changed freely."""

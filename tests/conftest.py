@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import autograd
+from minidl import autograd, zeros
 from minidl.backends import backend_for
 
 from . import guarded as guarded  # registers the device "guarded"
@@ -75,6 +75,14 @@ def _why_no_cuda() -> str | None:
     return None
 
 
+@pytest.fixture
+def cuda() -> str:
+    """The device `"cuda"`; skipped, saying why, where CuPy is absent or broken."""
+    if reason := _why_no_cuda():
+        pytest.skip(reason)
+    return "cuda"
+
+
 @pytest.fixture(params=["cpu", "guarded", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> str:
     """Each device in turn; `"cuda"` is skipped, saying why, where CuPy is absent or broken."""
@@ -92,6 +100,7 @@ def global_state():
     yield
     assert autograd.is_recording(), "recording was left off"
     assert np.geterr() == float_errors, "NumPy's floating-point error handling was changed"
+    zeros((), device="guarded").item()  # raises what was found wrong on that device, unread
     after = np.random.get_state()  # noqa: NPY002
     assert all(np.array_equal(a, b) for a, b in zip(numpy_stream, after, strict=True)), (
         "numpy.random's global stream was used; draw from minidl.random.generator(rng)"

@@ -17,6 +17,10 @@ What CuPy does was read from its source (cupy/_core/core.pyx, _kernel.pyx, _rout
   with numbers alone gives a view.
 - Numbers out of range in an index array wrap around, silently.
 - There is no write flag.
+- The host goes ahead of the device. Whatever turns an array into a Python number, or needs to know
+  how many elements hold, waits for it; such waits are counted in `hidden`, unless the backend was
+  asked for them. Errors that it did not wait for come later, as on a GPU.
+- What the device is asked to do can be recorded and repeated: same memory, same numbers, no Python.
 """
 
 from __future__ import annotations
@@ -28,7 +32,35 @@ from typing import Any
 import numpy as np
 
 from minidl import backends
-from minidl.backends import Backend
+from minidl.backends.deferred import DeferringBackend
+
+hidden: list[str] = []
+"""What made the host wait without asking the backend for it."""
+
+_tape: list[Callable[[], None]] | None = None
+"""What a recording has the device do."""
+
+
+def _waits(what: str) -> None:
+    if _tape is not None:
+        raise RuntimeError(f"guarded: {what} waits for the device, which is recording")
+    hidden.append(what)
+
+
+def _do(work: Callable[[], Any], sources: list[Any]) -> Any:
+    """Do what the device was asked for; let a recording do it again into the same memory."""
+    made = _wrap(work(), sources)
+    if _tape is not None:
+        _tape.append(lambda: _put_again(made, work()))
+    return made
+
+
+def _put_again(made: Any, again: Any) -> None:
+    if isinstance(made, (list, tuple)):
+        for one, other in zip(made, again, strict=True):
+            _put_again(one, other)
+    elif isinstance(made, GuardedArray) and not np.may_share_memory(made._array, again):
+        made._array[...] = again
 
 
 class GuardedArray:
@@ -55,6 +87,7 @@ class GuardedArray:
 
     def get(self) -> np.ndarray:
         """Copy to NumPy, explicitly."""
+        _waits("get")
         return self._array.copy()
 
     def __getattr__(self, name: str) -> Any:
@@ -69,9 +102,11 @@ class GuardedArray:
         return _wrap(self._array.T, [self])
 
     def item(self, *index: int) -> Any:
+        _waits("item")
         return self._array.item(*index)
 
     def tolist(self) -> Any:
+        _waits("tolist")
         return self._array.tolist()
 
     def __repr__(self) -> str:
@@ -84,28 +119,36 @@ class GuardedArray:
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
+        _waits("bool")
         return bool(self._array)
 
     def __int__(self) -> int:
+        _waits("int")
         return int(self._array)
 
     def __float__(self) -> float:
+        _waits("float")
         return float(self._array)
 
     def __index__(self) -> int:
+        _waits("index")
         return operator.index(self._array)
 
     def __getitem__(self, index: Any) -> GuardedArray:
-        plain = _index(index, self.shape)
-        result = self._array[plain]
-        if isinstance(result, np.generic) and Ellipsis not in plain:
-            result = self._array[(*plain, ...)]  # a view of one element, as in CuPy
-        return _wrap(result, [self])
+        def select() -> np.ndarray:
+            plain = _index(index, self.shape)
+            result = self._array[plain]
+            if isinstance(result, np.generic) and Ellipsis not in plain:
+                result = self._array[(*plain, ...)]  # a view of one element, as in CuPy
+            return result
+
+        return _do(select, [self])
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(value, (list, tuple)):
             raise TypeError(f"guarded: got a {type(value).__name__} to assign, wants an array")
-        self._array[_index(index, self.shape)] = _unwrap("assignment", value)
+        new = _unwrap("assignment", value)
+        _do(lambda: self._array.__setitem__(_index(index, self.shape), new), [])
 
 
 def _names(text: str) -> frozenset[str]:
@@ -157,6 +200,10 @@ _CONSTANTS = _names(
 
 _TAKE_NUMPY_ARRAYS = frozenset(("array", "asarray"))  # transfers that CuPy makes when asked to
 
+_ALLOCATE = frozenset(("empty", "empty_like"))
+
+_WAIT = _names("argwhere flatnonzero nonzero unique array_equal allclose ndarray.nonzero")
+
 _NOT_IN_CUPY = frozenset(("initial", "like", "subok", "where"))
 
 
@@ -182,12 +229,15 @@ def _guarded_call(
         refused = _NOT_IN_CUPY.intersection(options)
         if refused:
             raise TypeError(f"guarded: CuPy's {name} has no argument {min(refused)!r}")
+        if name in _WAIT:
+            _waits(name)
         takes_numpy = name in _TAKE_NUMPY_ARRAYS
         plain = [_unwrap(name, arg, takes_numpy) for arg in args]
         plain_options = {key: _unwrap(name, arg, takes_numpy) for key, arg in options.items()}
-        result = function(*plain, **plain_options)
         sources = [*owners, *_guarded_among(args), *_guarded_among(tuple(options.values()))]
-        return _wrap(result, sources)
+        if name in _ALLOCATE:  # a matter of the host, not to be repeated
+            return _wrap(function(*plain, **plain_options), sources)
+        return _do(lambda: function(*plain, **plain_options), sources)
 
     return call
 
@@ -236,6 +286,8 @@ def _index(index: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
     axes = [_axes_used(part) for part in plain]
     axis, wrapped = 0, []
     for part, used in zip(plain, axes, strict=True):
+        if getattr(part, "dtype", None) == np.bool_ and part.ndim:
+            _waits("an index of bools")  # how many hold?
         whole = isinstance(part, np.ndarray) and part.dtype.kind in "iu"
         if whole and axis < len(shape) and shape[axis]:
             part = np.asarray(part % shape[axis])
@@ -263,10 +315,12 @@ def _install_operators() -> None:
         def forward(self: GuardedArray, other: Any) -> Any:
             if _wants_to_decide(other):
                 return NotImplemented
-            return _wrap(apply(self._array, _unwrap(name, other)), [])
+            plain = _unwrap(name, other)
+            return _do(lambda: apply(self._array, plain), [])
 
         def reflected(self: GuardedArray, other: Any) -> Any:
-            return _wrap(apply(_unwrap(name, other), self._array), [])
+            plain = _unwrap(name, other)
+            return _do(lambda: apply(plain, self._array), [])
 
         setattr(GuardedArray, f"__{name}__", forward)
         setattr(GuardedArray, f"__r{name}__", reflected)
@@ -275,7 +329,8 @@ def _install_operators() -> None:
         def forward(self: GuardedArray, *other: Any) -> Any:
             if any(_wants_to_decide(o) for o in other):
                 return NotImplemented
-            return _wrap(apply(self._array, *(_unwrap(name, o) for o in other)), [self])
+            plain = [_unwrap(name, o) for o in other]
+            return _do(lambda: apply(self._array, *plain), [self])
 
         setattr(GuardedArray, f"__{name}__", forward)
 
@@ -292,20 +347,45 @@ def _install_operators() -> None:
 _install_operators()
 
 
-class GuardedBackend(Backend):
+class GuardedBackend(DeferringBackend):
     """The generic kernels on guarded arrays."""
 
     device = "guarded"
     xp = _Namespace()
 
-    def from_numpy(self, array: np.ndarray) -> GuardedArray:
+    def _moved_here(self, array: np.ndarray) -> GuardedArray:
         return GuardedArray(np.array(array))
 
-    def to_numpy(self, array: GuardedArray) -> np.ndarray:
-        return array.get()
+    def _moved_to_host(self, array: GuardedArray) -> np.ndarray:
+        return array._array.copy()
+
+    def fresh(self, make: Any, undo: Any = None) -> GuardedArray:
+        memory = super().fresh(make, undo)
+        if self._recording is not None:  # the work is done while it is recorded, see below
+            memory._array[...] = self._recording.values[-1]
+        return memory
+
+    def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
+        global _tape
+        _tape = tape = []
+        try:
+            work()
+        finally:
+            _tape = None
+        done = [True]  # a GPU only notes it, and is then asked to do it for the first time
+
+        def repeat() -> None:
+            if done:
+                done.clear()
+                return
+            for step in tape:
+                step()
+
+        return repeat
 
     def index_add(self, target: GuardedArray, index: Any, values: GuardedArray) -> None:
-        np.add.at(target._array, _index(index, target.shape), _unwrap("index_add", values))
+        new = _unwrap("index_add", values)
+        _do(lambda: np.add.at(target._array, _index(index, target.shape), new), [])
 
 
 backends.register(GuardedArray, GuardedBackend())

@@ -1,3 +1,6 @@
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -129,3 +132,66 @@ def test_a_loader_refuses_seeds_and_unknown_devices_at_once():
 def test_normalise_cannot_be_fitted_to_floats():
     with pytest.raises(ValueError, match=r"Normalize\.fit: got float64 of shape"):
         Normalize.fit(np.ones((2, 3, 4, 4)))
+
+
+# Batches made ahead
+
+
+@pytest.mark.parametrize("prefetch", [1, 2, 50])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_batches_made_ahead_are_the_same(prefetch, drop_last, device):
+    images, labels = np.random.default_rng(0).random((23, 3), np.float32), np.arange(23)
+
+    def passes(**options):
+        loader = DataLoader(
+            *(images, labels),
+            **{"batch_size": 4, "shuffle": True, "drop_last": drop_last, "device": device},
+            **{"rng": np.random.default_rng(1), "transform": lambda x: x * 2},
+            **options,
+        )
+        return [list(batch) for _ in range(2) for batch in loader]
+
+    ahead, plain = passes(prefetch=prefetch), passes()
+    assert len(ahead) == len(plain) == (10 if drop_last else 12)
+    for batch, wanted in zip(ahead, plain, strict=True):
+        for mine, other in zip(batch, wanted, strict=True):
+            assert (mine.device, mine.dtype) == (device, other.dtype)
+            np.testing.assert_array_equal(mine.numpy(), other.numpy())
+
+
+def test_the_next_batch_is_made_while_the_last_is_worked_on():
+    made = []
+
+    def transform(x):
+        made.append(len(made))
+        return x
+
+    batches = iter(DataLoader(np.zeros((6, 1), "f"), batch_size=1, transform=transform, prefetch=2))
+    next(batches)
+    deadline = time.monotonic() + 20
+    while len(made) < 3 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert made == [0, 1, 2]
+    batches.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("minidl-loader")]
+
+
+def test_an_error_in_a_batch_made_ahead_is_raised():
+    def transform(x):
+        raise ZeroDivisionError("in a transform")
+
+    loader = DataLoader(np.zeros((6, 1), "f"), transform=transform, prefetch=1)
+    with pytest.raises(ZeroDivisionError, match="in a transform"):
+        list(loader)
+
+
+def test_a_batch_made_ahead_is_of_a_dtype_that_tensors_have():
+    loader = DataLoader(np.zeros((6, 1), np.float16), prefetch=1)
+    with pytest.raises(TypeError, match="DataLoader: got dtype float16, wants float32 or float64"):
+        list(loader)
+
+
+@pytest.mark.parametrize("prefetch", [-1, 1.0, True, None])
+def test_prefetch_is_a_whole_number(prefetch):
+    with pytest.raises(ValueError, match=r"DataLoader: got prefetch=.*, wants a number from 0"):
+        DataLoader(np.zeros(3), prefetch=prefetch)

@@ -292,8 +292,8 @@ def test_clipping_equals_pytorch(name, device):
     for p in parameters:
         p.grad = slope(p.detach(), 0)
     total = optim.clip_grad_norm_(parameters, MAX_NORM, CLIPPING[name])
-    assert isinstance(total, float)
-    assert total == pytest.approx(float(STORED[f"clip {name}/total"]), rel=1e-12)
+    assert (total.device, total.shape) == (device, ())
+    assert total.item() == pytest.approx(float(STORED[f"clip {name}/total"]), rel=1e-12)
     for i, p in enumerate(parameters):
         np.testing.assert_allclose(p.grad.numpy(), STORED[f"clip {name}/{i}"], rtol=1e-12)
 

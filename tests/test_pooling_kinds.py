@@ -738,7 +738,7 @@ def test_kinds_with_a_form_for_sequences_are_the_ones_named():
     one = {name.removesuffix("1d") for name in functions if name.endswith("1d")}
     without = {n.partition(",")[0].removesuffix("2d") for n, *_ in ROWS} - one
     named = {"spatial_pyramid_pool", "fractional_max_pool", "gated_pool", "channel_max_pool"}
-    named |= {"channel_avg_pool", "blur_pool", "max_blur_pool", "conv_pool"}
+    named |= {"channel_avg_pool", "blur_pool", "max_blur_pool", "conv_pool", "conv2d_relu_max_pool"}
     assert without == named
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.base import Array, Backend
+from minidl.backends.base import Array, Backend, Update
 from minidl.backends.numpy_backend import NumpyBackend
 from minidl.backends.windows import Windows
 
-__all__ = ["Array", "Backend", "Windows", "backend_for", "backend_of", "register"]
+__all__ = ["Array", "Backend", "Update", "Windows", "backend_for", "backend_of", "register"]
 
 _by_type: dict[type, Backend] = {}
 _by_device: dict[str, Backend] = {}

@@ -8,8 +8,9 @@ parametrised test compares all forms with each other and with literal loops.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,12 +22,33 @@ Array: TypeAlias = Any
 """An array of any backend. NumPy's and CuPy's arrays behave alike but share no common type."""
 
 
+@dataclass(frozen=True)
+class Update:
+    """One parameter's part in a step of an optimiser.
+
+    Attributes:
+        p: the parameter, which is written to.
+        g: its gradient.
+        count: adds to the number of steps done.
+        for_kernel: returns the arrays that the rule's kernel keeps for the parameter, and what
+            gives the kernel's numbers for the step that `count` says.
+        plain: does the step without a kernel, after it was counted.
+    """
+
+    p: Array
+    g: Array
+    count: Callable[[int], None]
+    for_kernel: Callable[[], tuple[Sequence[Array], Callable[[], Sequence[float]]]]
+    plain: Callable[[], None]
+
+
 class Backend:
     """An array library on one device.
 
     Attributes:
         device: what users call the device: `"cpu"` or `"cuda"`.
         xp: the array module, `numpy` or `cupy`.
+        records: whether `record` can repeat a piece of work.
 
     Images are `(n, c, h, w)` by shape. In memory a kernel's results are *channels-last*: an
     `(n, c, h, w)` view of an `(n, h, w, c)` array, so that the channels of a pixel lie side by
@@ -35,6 +57,7 @@ class Backend:
 
     device: str
     xp: Any
+    records = False
 
     # Transfer ---------------------------------------------------------------------------------
 
@@ -44,6 +67,41 @@ class Backend:
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """Copy an array of this device into a new NumPy array."""
+        raise NotImplementedError
+
+    def number(self, array: Array) -> Any:
+        """Return the only element as a Python number, waiting for the work that makes it."""
+        return array.item()
+
+    def scalar(self, value: float, dtype: Any) -> Array:
+        """Return a number as an array without axes."""
+        return self.xp.asarray(value, dtype)
+
+    def fresh(
+        self, make: Callable[[], np.ndarray[Any, Any]], undo: Callable[[], None] | None = None
+    ) -> Array:
+        """Move what `make()` draws or counts on the host to this device.
+
+        When a recorded piece of work is repeated, `make` is called again, and the new values take
+        the place of the old; `undo` takes one call back, where a recording failed.
+        """
+        return self.from_numpy(make())
+
+    def send(self, array: np.ndarray[Any, Any]) -> Callable[[], Array]:
+        """Begin to copy an array here, from any thread; return what returns it when it is here."""
+        moved = self.from_numpy(array)
+        return lambda: moved
+
+    def raise_if(self, wrong: Array, error: Callable[[], Exception]) -> None:
+        """Raise `error()` if an element of `wrong` holds.
+
+        A device that the host would have to wait for raises it later: when a result is next read.
+        """
+        if wrong.any():
+            raise error()
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Do work once, noting what the device does; return what has it done again, at once."""
         raise NotImplementedError
 
     def set_writeable(self, array: Array, writeable: bool) -> None:
@@ -81,7 +139,15 @@ class Backend:
 
     def matmul(self, a: Array, b: Array) -> Array:
         """Multiply matrices, in stacks over leading axes, of two or more axes each."""
-        return self.xp.matmul(a, b)
+        return self.product(a, b)
+
+    def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """Do `matmul` as part of the work on one slice."""
+        return self.xp.matmul(a, b, out=out)
+
+    def tap_products(self, pixels: Array, matrices: Array) -> Array:
+        """Multiply `(groups, m, d)` with `(groups, taps, d, c)`: `(groups, taps, m, c)`."""
+        return self.product(pixels[:, None], matrices)
 
     # Convolution ------------------------------------------------------------------------------
 
@@ -251,7 +317,7 @@ class Backend:
         """Write the largest values and the taps that hold them into `best` and `winners`."""
         xp = self.xp
         best[...] = -np.inf
-        winners[...] = self.from_numpy(first_tap_inside(windows)).astype(winners.dtype)
+        winners[...] = first_tap_inside(xp, windows).astype(winners.dtype)
         for tap, rows, columns in windows.taps():
             value = padded[:, :, rows, columns]
             better = (value > best) | xp.isnan(value)
@@ -309,22 +375,33 @@ class Backend:
         """Do `target[index] += values` in place; repeated indices count each time."""
         raise NotImplementedError
 
+    def update_all(self, rule: str | None, updates: Sequence[Update]) -> None:
+        """Do one step of an optimiser for all parameters of one dtype.
+
+        Args:
+            rule: the rule's name in `kernels.cu`; None if it has no kernel there.
+            updates: the parameters, as the rule sees them.
+        """
+        for update in updates:
+            update.count(1)
+            update.plain()
+
 
 def winner_type(windows: Windows) -> type:
     """Return the smallest type that holds the numbers of a window's taps, and one more."""
     return np.uint8 if windows.k_h * windows.k_w < 255 else np.int32
 
 
-def first_tap_inside(windows: Windows) -> np.ndarray[Any, Any]:
-    """Return, per window, the first tap that does not look at padding: int32 `(out_h, out_w)`.
+def first_tap_inside(xp: Any, windows: Windows) -> Array:
+    """Return, per window, the first tap that does not look at padding: `(out_h, out_w)`.
 
     It wins where no value is larger than -inf, so that no gradient is lost in the padding.
     """
-    first_row = np.arange(windows.out_h) * windows.stride_h - windows.top
-    first_column = np.arange(windows.out_w) * windows.stride_w - windows.left
-    i = np.maximum(0, -(first_row // windows.dilation_h))  # ceil(-first / dilation)
-    j = np.maximum(0, -(first_column // windows.dilation_w))
-    return (i[:, None] * windows.k_w + j).astype(np.int32)
+    first_row = xp.arange(windows.out_h) * windows.stride_h - windows.top
+    first_column = xp.arange(windows.out_w) * windows.stride_w - windows.left
+    i = xp.maximum(0, -(first_row // windows.dilation_h))  # ceil(-first / dilation)
+    j = xp.maximum(0, -(first_column // windows.dilation_w))
+    return i[:, None] * windows.k_w + j
 
 
 def _image_bytes(images: Array, windows: Windows) -> int:

@@ -1,37 +1,202 @@
-"""CuPy on an NVIDIA GPU. The only file that imports cupy."""
+"""CuPy on an NVIDIA GPU. The only file that imports cupy.
+
+Formulas run as they are, on CuPy's arrays; `kernels.cu` has what CuPy's own functions do badly, and
+cuBLAS multiplies matrices. Work is put into CuPy's current stream, in the order of the program, and
+the host goes on at once: see `deferred.py`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib.metadata
+import math
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidl.backends.base import Array, Backend
+from minidl.backends import cublas
+from minidl.backends.base import Array, Update
+from minidl.backends.deferred import DeferringBackend
+from minidl.backends.windows import Windows
 
-_INSTALL = (
+THREADS = 256  # in each block
+MOST_BLOCKS = 2**20  # of a launch: threads go on to further elements
+SCRATCH_BYTES = 2**30  # of one slice of a batch: without a limit, a large batch fills the GPU
+
+ROW, NUMBERS = 16, 6  # words in a row of an optimiser's table; where its numbers begin
+
+C_NAMES = {"float32": "float", "float64": "double", "uint8": "unsigned char", "int32": "int"}
+_FLOATS = ("float", "double")
+_PLAIN = (
+    *("gather_windows", "scatter_windows", "sum_windows", "spread_windows", "gated"),
+    *("index_add", "index_add_in_order", "sgd", "adam", "rmsprop"),
+)
+_OF_WINNERS = ("max_windows", "scatter_winners", "gather_winners")
+EXPRESSIONS = tuple(
+    [f"{name}<{real}>" for name in _PLAIN for real in _FLOATS]
+    + [
+        f"{n}<{real}, {w}>"
+        for n in _OF_WINNERS
+        for real in _FLOATS
+        for w in ("unsigned char", "int")
+    ]
+)
+"""Every kernel in every form that it is used in."""
+
+
+class _Choices:
+    tf32 = False
+    deterministic = False
+
+
+_choices = _Choices()
+
+
+def set_tf32(on: bool) -> None:
+    """Let a GPU round float32 numbers to TF32 before multiplying matrices, or forbid it.
+
+    TF32 keeps float32's range and 10 of its 23 binary digits: products are several times as fast on
+    GPUs since the A100, and have errors of about 1e-3. Off at first, whatever `CUPY_TF32` says, so
+    that results are those of the CPU. It concerns all products of matrices, and with them all
+    convolutions; nothing on the CPU. Compare with PyTorch under equal settings:
+    `torch.backends.cuda.matmul.allow_tf32`, and `torch.backends.cudnn.allow_tf32`, which is on
+    there at first.
+    """
+    _choices.tf32 = bool(on)
+    if _started():
+        _tell_cupy(_cupy())
+
+
+def get_tf32() -> bool:
+    """Return what `set_tf32` was last told."""
+    return _choices.tf32
+
+
+def set_deterministic(on: bool) -> None:
+    """Add gradients of repeated indices in a fixed order on a GPU, or in any order.
+
+    Everything else minidl does on a GPU gives the same bits in every run. Where several gradients
+    meet in one row of an embedding, or one element of what was indexed, the order of their sum is
+    left to chance at first, and the last bits with it. A fixed order takes a sort in each backward
+    pass, which makes the host wait, and which `capture` cannot record.
+    """
+    _choices.deterministic = bool(on)
+
+
+def get_deterministic() -> bool:
+    """Return what `set_deterministic` was last told."""
+    return _choices.deterministic
+
+
+# Starting CuPy --------------------------------------------------------------------------------
+
+_FITS = (
     "install the CuPy that fits the driver's CUDA version (`nvidia-smi` shows it): "
     "pip install cupy-cuda13x for CUDA 13, cupy-cuda12x for CUDA 12"
 )
 
 
+def _packages() -> list[str]:
+    """Return the installed packages that bring a `cupy` module."""
+    names = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}
+    return sorted(name for name in names if re.fullmatch(r"cupy(-cuda\w+|-rocm[\w-]+)?", name))
+
+
 @functools.cache
 def _cupy() -> Any:
     """Import CuPy and run one kernel: it can import well and still fail at its first kernel."""
+    packages = _packages()
+    if len(packages) > 1:
+        raise RuntimeError(
+            f"device 'cuda': {' and '.join(packages)} are installed, which overwrite each other's "
+            f"files; remove them all with: pip uninstall -y {' '.join(packages)}; then {_FITS}"
+        )
     try:
         import cupy
     except ImportError as error:
+        found = f"; {packages[0]} is installed but damaged" if packages else ""
         raise RuntimeError(
-            f"device 'cuda' needs CuPy, which does not import: {error}; {_INSTALL}"
+            f"device 'cuda' needs CuPy, which does not import: {error}{found}; {_FITS}"
         ) from error
+    _check_driver(cupy, packages)
     try:
         (cupy.arange(3, dtype=np.float32) + 1).sum().item()
     except Exception as error:
+        remove = " ".join(packages) or "cupy"
         raise RuntimeError(
-            f"CuPy {cupy.__version__} is installed but cannot run a kernel: {error}; if `pip list` "
-            f"shows more than one cupy package, remove all of them first; then {_INSTALL}"
+            f"CuPy {cupy.__version__} is installed but cannot run a kernel: {error}; remove it "
+            f"with: pip uninstall -y {remove}; then {_FITS}"
         ) from error
     return cupy
+
+
+def _started() -> bool:
+    return _cupy.cache_info().currsize > 0
+
+
+def _check_driver(cupy: Any, packages: Sequence[str]) -> None:
+    """Raise RuntimeError if there is no driver, one too old for this CuPy, or no GPU."""
+    runtime = cupy.cuda.runtime
+    driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    name = packages[0] if packages else f"CuPy {cupy.__version__}"
+    if driver == 0:
+        raise RuntimeError(
+            f"device 'cuda': {name} finds no NVIDIA driver; install the driver of the GPU, or, in "
+            "a container, pass the GPU on (docker run --gpus all); `nvidia-smi` must show it"
+        )
+    if driver // 1000 < built // 1000:
+        fitting = f"cupy-cuda{driver // 1000}x"
+        raise RuntimeError(
+            f"device 'cuda': {name} is made for CUDA {_version(built)}, but the driver knows CUDA "
+            f"up to {_version(driver)}; run: pip uninstall -y {name} && pip install {fitting}; or "
+            "install a newer driver"
+        )
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        raise RuntimeError(f"device 'cuda': {name} finds no GPU: {error}") from error
+    if count == 0:
+        raise RuntimeError(
+            f"device 'cuda': {name} and the driver work, but there is no GPU; does "
+            "CUDA_VISIBLE_DEVICES hide it? `nvidia-smi` must show it"
+        )
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _tell_cupy(cupy: Any) -> None:
+    """Have CuPy's own products, such as einsum's, follow `set_tf32`."""
+    linalg = cupy._core._routines_linalg
+    kind = linalg.COMPUTE_TYPE_TF32 if _choices.tf32 else linalg.COMPUTE_TYPE_DEFAULT
+    linalg.set_compute_type(np.float32, kind)
+
+
+def describe() -> list[tuple[str, str]]:
+    """Return what there is of CuPy, driver and GPU, in words, or what is wrong."""
+    rows = [("CuPy packages", ", ".join(_packages()) or "none")]
+    try:
+        cupy = _cupy()
+    except RuntimeError as error:
+        return [*rows, ("device 'cuda'", f"not usable: {error}")]
+    runtime = cupy.cuda.runtime
+    gpu = runtime.getDeviceProperties(cupy.cuda.Device().id)
+    free, total = runtime.memGetInfo()
+    return [
+        *rows,
+        ("CuPy", f"{cupy.__version__}, CUDA {_version(runtime.runtimeGetVersion())}"),
+        ("driver", f"up to CUDA {_version(runtime.driverGetVersion())}"),
+        ("GPU", f"{gpu['name'].decode()}, compute capability {gpu['major']}.{gpu['minor']}"),
+        ("GPU memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"),
+        ("products", "cuBLAS, called directly" if _blas(cupy) else "cuBLAS, through CuPy"),
+        ("TF32", "on" if _choices.tf32 else "off"),
+    ]
 
 
 def ndarray_type() -> type:
@@ -40,23 +205,350 @@ def ndarray_type() -> type:
     return kind
 
 
-class CupyBackend(Backend):
-    """Kernels run in their generic form, on the whole batch at once."""
+# What the backend is made of ------------------------------------------------------------------
+
+
+def _blas(cupy: Any) -> cublas.Blas | None:
+    """Return cuBLAS itself, or None where it is not found and products are left to CuPy."""
+    handle = cupy.cuda.get_cublas_handle  # making a handle loads the library
+    handle()
+    library = cublas.load(cupy.cuda.runtime.runtimeGetVersion() // 1000)
+    if library is None:
+        return None
+    return cublas.Blas(
+        library, handle, lambda: cupy.cuda.get_current_stream().ptr, lambda array: array.data.ptr
+    )
+
+
+def _kernels(cupy: Any) -> Callable[..., None]:
+    """Return what launches a kernel of `kernels.cu`: `launch(expression, blocks, arguments)`."""
+    text = Path(__file__).with_name("kernels.cu").read_text(encoding="utf-8")
+    module = cupy.RawModule(code=text, options=("-std=c++14",), name_expressions=EXPRESSIONS)
+    functions: dict[str, Any] = {}
+
+    def launch(expression: str, blocks: tuple[int, int], arguments: Sequence[Any]) -> None:
+        if expression not in functions:
+            functions[expression] = module.get_function(expression)
+        functions[expression](blocks, (THREADS,), tuple(arguments))
+
+    return launch
+
+
+def _explain_lack_of_memory(cupy: Any) -> None:
+    """Have CuPy say, when the GPU is full, how full it is and what can be done."""
+    allocate, full = cupy.cuda.get_allocator(), cupy.cuda.memory.OutOfMemoryError
+
+    def explained(size: int) -> Any:
+        try:
+            return allocate(size)
+        except full as error:
+            free, total = cupy.cuda.runtime.memGetInfo()
+            used = cupy.get_default_memory_pool().used_bytes()
+            raise MemoryError(
+                f"the GPU is out of memory: {size / 2**20:,.0f} MiB more are wanted, "
+                f"{free / 2**20:,.0f} of {total / 2**20:,.0f} MiB are free, and this program's "
+                f"arrays hold {used / 2**20:,.0f}; take a smaller batch, evaluate under "
+                "minidl.no_grad(), or stop other programs that `nvidia-smi` shows"
+            ) from error
+
+    cupy.cuda.set_allocator(explained)
+
+
+@functools.lru_cache(maxsize=256)
+def _geometry(w: Windows) -> tuple[np.int32, ...]:
+    """Return windows as the kernels' parameters."""
+    fields = (
+        *(w.in_h, w.in_w, w.k_h, w.k_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w),
+        *(w.top, w.left, w.out_h, w.out_w),
+    )
+    return tuple(np.int32(field) for field in fields)
+
+
+def _strided(x: Array) -> tuple[Any, ...]:
+    """Return an array of four axes and its strides, in elements."""
+    return (x, *(np.int64(stride // x.itemsize) for stride in x.strides))
+
+
+def _written(x: Array) -> tuple[Any, ...]:
+    """Return images to be written to: their memory, number of elements, and order."""
+    return x, np.int64(x.size), np.int32(x.strides[1] == x.itemsize)
+
+
+class CupyBackend(DeferringBackend):
+    """Kernels run on the whole batch at once, up to 1 GiB of scratch memory.
+
+    Args:
+        xp: CuPy; imported and tried where not given.
+        launch: launches kernels; those of `kernels.cu` where not given.
+        blas: multiplies matrices; cuBLAS where not given.
+    """
 
     device = "cuda"
 
-    def __init__(self) -> None:
-        self.xp = _cupy()
+    def __init__(
+        self,
+        xp: Any = None,
+        launch: Callable[..., None] | None = None,
+        blas: cublas.Blas | None = None,
+    ) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._copies: Any = None  # the stream that `send` copies in
+        self._taken: Any = None  # an event: all work on what was sent before has been asked for
+        self._workspace: Array | None = None
+        self.xp, self._launch, self._blas = xp, launch, blas
+        if xp is None:
+            self.xp = _cupy()
+            self._launch, self._blas = _kernels(self.xp), _blas(self.xp)
+            _tell_cupy(self.xp)
+            _explain_lack_of_memory(self.xp)
 
-    def from_numpy(self, array: np.ndarray[Any, Any]) -> Array:
-        """Copy a NumPy array to the GPU."""
+    def _run(self, name: str, count: int, *arguments: Any, also: Any = None) -> None:
+        """Run a kernel on `count` elements of its first argument's dtype, and of `also`'s."""
+        if not count:
+            return
+        dtypes = [arguments[0].dtype] if also is None else [arguments[0].dtype, also.dtype]
+        form = ", ".join(C_NAMES[dtype.name] for dtype in dtypes)
+        blocks = min(-(-count // THREADS), MOST_BLOCKS)
+        assert self._launch is not None
+        self._launch(f"{name}<{form}>", (blocks, 1), arguments)
+
+    # Transfer ---------------------------------------------------------------------------------
+
+    def _moved_here(self, array: np.ndarray[Any, Any]) -> Array:
         return self.xp.asarray(array)
 
-    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
-        """Copy an array from the GPU, waiting for the work that makes it."""
+    def _moved_to_host(self, array: Array) -> np.ndarray[Any, Any]:
         copy: np.ndarray[Any, Any] = self.xp.asnumpy(array)
         return copy
 
+    def send(self, array: np.ndarray[Any, Any]) -> Callable[[], Array]:
+        """Begin to copy an array to the GPU, beside what it computes, from pinned memory.
+
+        The copy goes through memory that belongs to the stream of copies. It is freed when `take`
+        has copied it on, and written to again after that: hence the lock and the two events.
+        """
+        cuda = self.xp.cuda
+        with self._lock:
+            if self._copies is None:
+                self._copies = cuda.Stream(non_blocking=True)
+            if self._taken is not None:
+                self._copies.wait_event(self._taken)
+            with self._copies:
+                staged = [self.xp.asarray(array)]  # through pinned memory, without waiting
+                arrived = self._copies.record()
+
+        def take() -> Array:
+            with self._lock:
+                stream = cuda.get_current_stream()
+                stream.wait_event(arrived)
+                moved = staged.pop().copy()
+                self._taken = stream.record()
+            return moved
+
+        return take
+
+    # Products and slices ----------------------------------------------------------------------
+
+    def over_batch(self, n: int, bytes_each: int, work: Callable[[slice], None]) -> None:
+        """Call `work` on the whole batch, or on as few slices as its scratch memory allows."""
+        size = max(1, SCRATCH_BYTES // max(1, bytes_each))
+        for start in range(0, n, size):
+            work(slice(start, min(start + size, n)))
+        if not n:
+            work(slice(0, 0))
+
+    def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """Multiply matrices by cuBLAS itself where it can be; see `cublas.py`."""
+        if self._blas is None or not self._blas.takes(a, b):
+            return super().product(a, b, out)
+        copy = self.xp.ascontiguousarray
+        a, b = (copy(x) if cublas.layout(x)[0] == cublas.COPY else x for x in (a, b))
+        target = out
+        if out is None or cublas.layout(out)[0] != cublas.AS_IT_IS:
+            target = self.xp.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+        self._blas.multiply(a, b, target, _choices.tf32, self._workspace)
+        if out is None or target is out:
+            return target
+        out[...] = target
+        return out
+
+    def tap_products(self, pixels: Array, matrices: Array) -> Array:
+        """Multiply with all taps at once: `scatter_windows` reads them side by side here."""
+        groups, taps, d, c = matrices.shape
+        beside = matrices.transpose(0, 2, 1, 3).reshape(groups, d, taps * c)
+        products = self.product(pixels, beside).reshape(groups, -1, taps, c)
+        return products.transpose(0, 2, 1, 3)
+
+    # Windows and poolings ---------------------------------------------------------------------
+
+    def gather_windows(self, images: Array, windows: Windows) -> Array:
+        """Copy every window into a row of its own, in one kernel."""
+        n, c = images.shape[:2]
+        w = windows
+        gathered = self.xp.empty((n, w.out_h, w.out_w, w.k_h * w.k_w, c), images.dtype)
+        arguments = (gathered, np.int64(gathered.size), *_strided(images), np.int32(c))
+        self._run("gather_windows", gathered.size, *arguments, *_geometry(w))
+        return gathered
+
+    def scatter_windows(self, gathered: Array, windows: Windows) -> Array:
+        """Add every window's row back, each pixel looking up what goes into it."""
+        n, c = len(gathered), gathered.shape[4]
+        images = self.empty_images((n, c, windows.in_h, windows.in_w), gathered.dtype)
+        rows = self.xp.ascontiguousarray(gathered)
+        arguments = (images, np.int64(images.size), rows, np.int32(c))
+        self._run("scatter_windows", images.size, *arguments, *_geometry(windows))
+        return images
+
+    def sum_windows(self, images: Array, windows: Windows) -> Array:
+        """Add up each window in one kernel."""
+        n, c = images.shape[:2]
+        out = self.empty_images((n, c, windows.out_h, windows.out_w), images.dtype, images)
+        arguments = (*_written(out), *_strided(images), np.int32(c))
+        self._run("sum_windows", out.size, *arguments, *_geometry(windows))
+        return out
+
+    def spread_windows(self, values: Array, windows: Windows) -> Array:
+        """Add each window's value to its pixels, each pixel looking up its windows."""
+        n, c = values.shape[:2]
+        out = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype, values)
+        arguments = (*_written(out), *_strided(values), np.int32(c))
+        self._run("spread_windows", out.size, *arguments, *_geometry(windows))
+        return out
+
+    def max_windows(self, images: Array, windows: Windows) -> tuple[Array, Array]:
+        """Find winners in one kernel."""
+        n, c = images.shape[:2]
+        shape = (n, c, windows.out_h, windows.out_w)
+        best = self.empty_images(shape, images.dtype, images)
+        kind = np.uint8 if windows.k_h * windows.k_w < 255 else np.int32
+        winners = self.empty_images(shape, kind, images)
+        size, order = np.int64(best.size), _written(best)[2]
+        arguments = (best, winners, size, order, *_strided(images), np.int32(c))
+        self._run("max_windows", best.size, *arguments, *_geometry(windows), also=winners)
+        return best, winners
+
+    def scatter_winners(self, values: Array, winners: Array, windows: Windows) -> Array:
+        """Add values to the pixels that won, each pixel looking up its windows."""
+        n, c = values.shape[:2]
+        out = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype, values)
+        arguments = (*_written(out), *_strided(values), *_strided(winners), np.int32(c))
+        self._run("scatter_winners", out.size, *arguments, *_geometry(windows), also=winners)
+        return out
+
+    def gather_winners(self, images: Array, winners: Array, windows: Windows) -> Array:
+        """Look up the pixels that won, in one kernel."""
+        out = self.empty_images(winners.shape, images.dtype, images)
+        channels = np.int32(images.shape[1])
+        arguments = (*_written(out), *_strided(images), *_strided(winners), channels)
+        self._run("gather_winners", out.size, *arguments, *_geometry(windows), also=winners)
+        return out
+
+    # Elements and rows ------------------------------------------------------------------------
+
+    def gated(self, values: Array, x: Array) -> Array:
+        """Compare and choose in one kernel where both lie in the same order, without gaps."""
+        out = self.xp.empty_like(values)
+        alike = values.dtype == x.dtype and _steps(values) == _steps(x) == _steps(out)
+        if not alike or not _is_dense(x):
+            return super().gated(values, x)
+        self._run("gated", out.size, out, np.int64(out.size), values, x)
+        return out
+
     def index_add(self, target: Array, index: Any, values: Array) -> None:
-        """Do `target[index] += values` with atomic additions, whose order is not fixed."""
-        self.xp.add.at(target, index, values)
+        """Do `target[index] += values`, in any order or in a fixed one: see `set_deterministic`."""
+        xp, parts = self.xp, index if isinstance(index, tuple) else (index,)
+        plain = target.flags.c_contiguous and target.dtype.name in ("float32", "float64")
+        kinds = {getattr(getattr(part, "dtype", None), "kind", None) for part in parts}
+        if not plain or not kinds <= {"i", "u"} or values.dtype != target.dtype:
+            xp.add.at(target, index, values)
+            return
+        rows: Any = 0  # the leading indices as one: a number for each row of what follows them
+        for part, length in zip(parts, target.shape, strict=False):
+            rows = rows * length + part.astype(np.int64) % length
+        rows = rows.reshape(-1)
+        width, length = math.prod(target.shape[len(parts) :]), math.prod(target.shape[: len(parts)])
+        values, size = xp.ascontiguousarray(values), rows.size * width
+        if not _choices.deterministic:
+            sizes = (np.int64(length), np.int64(width))
+            self._run("index_add", size, target, *sizes, rows, values, np.int64(size))
+            return
+        order = xp.argsort(rows * rows.size + xp.arange(rows.size))  # all differ: no ties
+        sizes = (np.int64(rows.size), np.int64(size))
+        arguments = (target, np.int64(width), rows[order], order, values, *sizes)
+        self._run("index_add_in_order", size, *arguments)
+
+    def update_all(self, rule: str | None, updates: Sequence[Update]) -> None:
+        """Do one step of an optimiser in one kernel, over all parameters that it can take."""
+        fused = [u for u in updates if rule is not None and u.p.flags.c_contiguous and u.p.size]
+        super().update_all(rule, [u for u in updates if not any(u is other for other in fused)])
+        if not fused:
+            return
+        gradients = [self.xp.ascontiguousarray(u.g) for u in fused]
+        prepared = [u.for_kernel() for u in fused]
+        table = np.zeros((len(fused), ROW), np.uint64)
+        for row, u, g, (kept, _) in zip(table, fused, gradients, prepared, strict=True):
+            row[: 2 + len(kept)] = [self._address(array) for array in (u.p, g, *kept)]
+            row[NUMBERS - 1] = u.p.size
+
+        def count(steps: int) -> None:
+            for u in fused:
+                u.count(steps)
+
+        def advanced() -> np.ndarray[Any, Any]:
+            count(1)
+            for row, (_, numbers) in zip(table, prepared, strict=True):
+                found = np.array(numbers(), np.float64)
+                row[NUMBERS : NUMBERS + len(found)] = found.view(np.uint64)
+            return table.copy()
+
+        where = self.fresh(advanced, undo=lambda: count(-1))
+        blocks = min(-(-max(u.p.size for u in fused) // THREADS), MOST_BLOCKS)
+        name = f"{rule}<{C_NAMES[fused[0].p.dtype.name]}>"
+        assert self._launch is not None
+        self._launch(name, (blocks, len(fused)), (where,))
+
+    def _address(self, array: Array) -> int:
+        return int(array.data.ptr)
+
+    # Recording --------------------------------------------------------------------------------
+
+    def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Capture what `work` puts into a stream of its own as a CUDA graph.
+
+        Its memory comes from a pool of its own too, which lives as long as the graph: what `work`
+        frees must not be given to anybody else, because the graph will write to it again.
+        """
+        cuda = self.xp.cuda
+        stream, pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
+        self._workspace = self.xp.empty(cublas.WORKSPACE, np.uint8)
+        kept = (pool, self._workspace)
+        stream.wait_event(cuda.get_current_stream().record())
+        try:
+            with cuda.using_allocator(pool.malloc), stream:
+                stream.begin_capture()
+                try:
+                    work()
+                except BaseException:
+                    with contextlib.suppress(Exception):  # the first error says more
+                        stream.end_capture()
+                    raise
+                graph = stream.end_capture()
+        finally:
+            self._workspace = None
+
+        def repeat(_: Any = kept) -> None:
+            graph.launch()  # into the current stream
+
+        return repeat
+
+
+def _steps(x: Array) -> tuple[int, ...]:
+    """Return the strides of the axes that have more than one element."""
+    return tuple(step for step, size in zip(x.strides, x.shape, strict=True) if size > 1)
+
+
+def _is_dense(x: Array) -> bool:
+    """Tell whether an array's elements fill the memory from its first to its last."""
+    span = sum((size - 1) * step for step, size in zip(x.strides, x.shape, strict=True))
+    return all(step > 0 for step in _steps(x)) and bool(span + x.itemsize == x.nbytes)

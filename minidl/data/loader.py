@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from minidl.backends import backend_for
+from minidl.operands import tensor_dtype
 from minidl.random import generator
 from minidl.tensor import Tensor
 
@@ -26,6 +29,10 @@ class DataLoader:
             uint8 this is where they become floats, see `Normalize`.
         rng: where orders are drawn from; the seeded stream where None.
         device: where the tensors go.
+        prefetch: how many batches are made and moved ahead, by a thread, while the network works
+            on the one before. On a GPU they are copied from pinned memory, beside its work. A
+            transform that draws random numbers then needs a generator that nothing else draws from,
+            or the order of draws is left to chance.
 
     Iterating yields tuples of tensors, one for each array. `len` is the number of batches.
 
@@ -49,6 +56,7 @@ class DataLoader:
         transform: Callable[[Array], Array] | None = None,
         rng: np.random.Generator | None = None,
         device: str = "cpu",
+        prefetch: int = 0,
     ) -> None:
         if not all(isinstance(array, np.ndarray) and array.ndim for array in arrays):
             raise TypeError(
@@ -63,10 +71,13 @@ class DataLoader:
             )
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"DataLoader: got batch_size={batch_size!r}, wants a number from 1")
+        if isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0:
+            raise ValueError(f"DataLoader: got prefetch={prefetch!r}, wants a number from 0")
         backend_for(device)  # an unknown device, or a seed for an rng, is better known now
         generator(rng)
         self.arrays, self.batch_size, self.shuffle = arrays, batch_size, shuffle
         self.drop_last, self.transform, self.device = drop_last, transform, device
+        self.prefetch = prefetch
         self._rng = rng
 
     def __len__(self) -> int:
@@ -76,12 +87,34 @@ class DataLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         examples = len(self.arrays[0])
         order = generator(self._rng).permutation(examples) if self.shuffle else np.arange(examples)
-        for batch in range(len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            first, *rest = (array[chosen] for array in self.arrays)
-            if self.transform is not None:
-                first = self.transform(first)
-            yield tuple(Tensor(array, device=self.device) for array in (first, *rest))
+        batches = (self._batch(order, number) for number in range(len(self)))
+        if self.prefetch:
+            return self._ahead(batches)
+        return (tuple(Tensor(array, device=self.device) for array in batch) for batch in batches)
+
+    def _batch(self, order: Array, number: int) -> list[Array]:
+        """Return the arrays of one batch, on the host."""
+        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        first, *rest = (array[chosen] for array in self.arrays)
+        return [first if self.transform is None else self.transform(first), *rest]
+
+    def _ahead(self, batches: Iterator[list[Array]]) -> Iterator[tuple[Tensor, ...]]:
+        """Yield batches that a thread has made, and begun to move, before they are asked for."""
+        backend = backend_for(self.device)
+
+        def make() -> list[Callable[[], Array]] | None:
+            batch = next(batches, None)
+            if batch is None:
+                return None
+            for array in batch:
+                tensor_dtype("DataLoader", array.dtype)
+            return [backend.send(array) for array in batch]
+
+        with ThreadPoolExecutor(1, "minidl-loader") as thread:
+            made = deque(thread.submit(make) for _ in range(self.prefetch))
+            while (taking := made.popleft().result()) is not None:
+                made.append(thread.submit(make))
+                yield tuple(Tensor.wrap(take()) for take in taking)
 
 
 class Normalize:

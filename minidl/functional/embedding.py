@@ -65,11 +65,16 @@ def _rows(indices: Tensor | Array, weight: Tensor) -> Array:
     if array.dtype.kind not in "iu":
         raise TypeError(f"embedding: got indices of dtype {array.dtype}, wants integers")
     check_device("embedding", backend_of(array), weight.backend)
-    if array.size and not 0 <= int(array.min()) <= int(array.max()) < len(weight):
-        raise ValueError(
-            f"embedding: got indices from {int(array.min())} to {int(array.max())} for a weight of "
-            f"shape {weight.shape}, wants 0 to {len(weight) - 1}; is the vocabulary another one?"
+    backend, shape = weight.backend, weight.shape
+
+    def error() -> ValueError:
+        found = backend.to_numpy(array)
+        return ValueError(
+            f"embedding: got indices from {found.min()} to {found.max()} for a weight of "
+            f"shape {shape}, wants 0 to {shape[0] - 1}; is the vocabulary another one?"
         )
+
+    backend.raise_if((array < 0) | (array >= shape[0]), error)
     return array
 
 

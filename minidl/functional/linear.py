@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minidl.functional.geometry import check_floats, check_fraction, check_together
@@ -72,6 +74,15 @@ def dropout(
     check_fraction("dropout", "p", p)
     if not training or p == 0:
         return x
-    kept = generator(rng).random(x.shape, np.float32) >= p
-    scale = 0.0 if p == 1 else 1 / (1 - p)
-    return x * Tensor.wrap(x.backend.from_numpy(kept * x.dtype.type(scale)))
+    shape, scale = x.shape, x.dtype.type(0 if p == 1 else 1 / (1 - p))
+    stream = generator(rng)
+    before = stream.bit_generator.state
+
+    def mask() -> np.ndarray[Any, Any]:
+        kept = stream.random(shape, np.float32) >= p
+        return np.asarray(kept * scale)
+
+    def undo() -> None:
+        stream.bit_generator.state = before
+
+    return x * Tensor.wrap(x.backend.fresh(mask, undo))

@@ -127,8 +127,12 @@ def _likelihood(
         terms = terms * (1 - smoothing) + spread * (smoothing / classes)
     if reduction != "mean":
         return _reduce(op, terms, reduction)
-    if not bool(counted.any()):
-        raise ValueError(f"{op}: got an empty batch, or only labels to ignore: nothing to average")
+    log_p.backend.raise_if(
+        ~counted.any(),
+        lambda: ValueError(
+            f"{op}: got an empty batch, or only labels to ignore: nothing to average"
+        ),
+    )
     return terms.sum() / Tensor.wrap(weights.sum())
 
 
@@ -246,13 +250,18 @@ def _check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array
             f"wants labels of shape {expected}: a class index for each, not one-hot rows"
         )
     counted = labels != ignore_index
-    wrong = counted & ((labels < 0) | (labels >= x.shape[1]))
-    if bool(wrong.any()):
-        place = np.unravel_index(int(wrong.argmax()), labels.shape)
-        raise ValueError(
-            f"{op}: got label {int(labels[place])} at {tuple(int(i) for i in place)}, wants "
-            f"0 to {x.shape[1] - 1} for {x.shape[1]} classes (are labels counted from 1?)"
+    classes, backend = x.shape[1], x.backend
+    wrong = counted & ((labels < 0) | (labels >= classes))
+
+    def error() -> ValueError:
+        bad = backend.to_numpy(wrong)
+        place = tuple(int(i) for i in np.unravel_index(bad.argmax(), bad.shape))
+        return ValueError(
+            f"{op}: got label {int(backend.to_numpy(labels)[place])} at {place}, wants "
+            f"0 to {classes - 1} for {classes} classes (are labels counted from 1?)"
         )
+
+    backend.raise_if(wrong, error)
     return counted
 
 

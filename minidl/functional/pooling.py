@@ -27,6 +27,7 @@ With w the m pixels of a window, `best = max(w)`, `hit = w == best`, `mean = sum
 | blur_pool2d | `sum(f * w)` | `g * f` | BlurPool2d | 15 |
 | max_blur_pool2d | `blur_pool2d(max_pool2d(x, k, 1), 1)` | steps | MaxBlurPool2d | 15 |
 | conv_pool2d | `max_pool2d(conv2d(x, v), k)` | steps | ConvPool2d | own |
+| conv2d_relu_max_pool2d | `max_pool2d(relu(conv2d(x, v)), k)` | steps |  | own |
 | max_unpool2d | `image[place] = w` | `g[place]` | MaxUnpool2d | 16 |
 
 Other letters: p, a, b and v are arguments; i is drawn with probability `w / sum(w)`; a gate has
@@ -35,8 +36,8 @@ attention, of one channel, `t = softmax(v * w)`; f is the product of two rows of
 divided by their sums; pool is adaptive max or average pooling. "steps": as the functions in the
 formula say, one after the other.
 
-All but the pyramid, fractional, gated, channel and blurred kinds have a 1d form for sequences. Of
-the files beside this one, `pooling_windows` slides windows, `pooling_regions` pools to a size that
+All but the pyramid, fractional, gated, channel, blurred and convolving kinds have a 1d form for
+sequences. Of the files beside this one, `pooling_windows` slides windows, `pooling_regions` pools to a size that
 is asked for, `pooling_random` draws, and `pooling_learned` learns.
 
 A window of k pixels moved by `stride` over `size` pixels gives `(size - k) // stride + 1` outputs.
@@ -62,12 +63,13 @@ Sources:
 
 from __future__ import annotations
 
-from typing import Literal, overload
+import functools
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from minidl.autograd import Gradients
-from minidl.backends import Array, Windows
+from minidl.backends import Array, Backend, Windows
 from minidl.functional.geometry import Pair, check_images, check_whole, pool_windows
 from minidl.tensor import Tensor, record
 
@@ -221,10 +223,9 @@ def mean_over(
     """Return the sum of each window, divided by its number of pixels or another number."""
     if divisor_override is not None:
         check_whole(op, 1, divisor_override=divisor_override)
-        counts = np.full((1, 1), divisor_override)
+        divisors: Any = divisor_override
     else:
-        counts = _pixel_counts(windows, count_include_pad)
-    divisors = x.backend.from_numpy(counts.astype(x.dtype))  # (out_h, out_w), or (1, 1)
+        divisors = _divisors(x.backend, windows, count_include_pad, x.dtype)
 
     def backward(gradient: Tensor) -> Gradients:
         return (_spread(gradient / divisors, windows),)
@@ -279,6 +280,17 @@ def _sum(images: Tensor, windows: Windows) -> Tensor:
 
 
 # Counting and places --------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def _divisors(backend: Backend, windows: Windows, count_include_pad: bool, dtype: Any) -> Any:
+    """Return `_pixel_counts` on a device, where they stay for the next batch; a number if equal."""
+    counts = _pixel_counts(windows, count_include_pad)
+    if counts.size == 1:
+        return int(counts.item())
+    array = backend.from_numpy(counts.astype(dtype))
+    backend.set_writeable(array, False)
+    return array
 
 
 def _pixel_counts(windows: Windows, count_include_pad: bool) -> Array:

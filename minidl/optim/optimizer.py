@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from minidl.backends import Array, backend_of
+from minidl.backends import Array, Update, backend_of
+from minidl.operands import check_device
 from minidl.tensor import Tensor
 
 Group = dict[str, Any]
@@ -113,18 +115,48 @@ class Optimizer:
         Raises:
             RuntimeError: none has one: `backward` was not called, or everything is frozen.
         """
-        updated = False
-        for parameter, state, group in self._places():
-            if parameter.grad is not None and parameter.requires_grad:
-                state["step"] = state.get("step", 0) + 1
-                with parameter.mutable() as array:
-                    self._update(array, parameter.grad.data, state, group)
-                updated = True
-        if not updated:
+        alike: dict[tuple[int, Any], list[Update]] = {}
+        with contextlib.ExitStack() as open_arrays:
+            for parameter, state, group in self._places():
+                if parameter.grad is not None and parameter.requires_grad:
+                    array = open_arrays.enter_context(parameter.mutable())
+                    update = self._prepared(array, parameter.grad.data, state, group)
+                    alike.setdefault((id(parameter.backend), parameter.dtype), []).append(update)
+            for updates in alike.values():
+                backend_of(updates[0].p).update_all(self._kernel, updates)
+        if not alike:
             raise RuntimeError(
                 f"{self._name}.step: no parameter has a gradient; call loss.backward() first, and "
                 "see that these tensors are not all frozen and that the loss was computed from them"
             )
+
+    @property
+    def _kernel(self) -> str | None:
+        """The kernel that does what `update` does: named by the class that defines `update`."""
+        owner = next(kind for kind in type(self).__mro__ if "update" in vars(kind))
+        name: str | None = vars(owner).get("kernel")
+        return name
+
+    def _prepared(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> Update:
+        def count(steps: int) -> None:
+            state["step"] = state.get("step", 0) + steps
+
+        return Update(
+            p,
+            g,
+            count,
+            for_kernel=lambda: self.for_kernel(p, state, group),
+            plain=lambda: self._update(p, g, state, group),
+        )
+
+    def for_kernel(
+        self, p: Array, state: dict[str, Any], group: Group
+    ) -> tuple[Sequence[Array], Callable[[], Sequence[float]]]:
+        """Return the arrays that the rule's kernel keeps, and what gives its numbers for a step.
+
+        See `kernels.cu` for their order. A rule that names a `kernel` beside its `update` has this.
+        """
+        raise NotImplementedError
 
     def _update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:
         """Update a parameter: from its second step on, in slices that stay in cache.
@@ -247,7 +279,9 @@ def kept(state: dict[str, Any], name: str, p: Array) -> Array:
     return state[name]
 
 
-def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0) -> float:
+def clip_grad_norm_(
+    parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0
+) -> Tensor:
     """Scale all gradients by one factor so that their common norm is at most `max_norm`.
 
     Args:
@@ -256,11 +290,12 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: fl
         norm_type: p of the p-norm; `math.inf` for the largest absolute value.
 
     Returns:
-        The norm before clipping, over all gradients as if they were one vector.
+        The norm before clipping, over all gradients as if they were one vector: float64, without
+        axes, on the gradients' device, so that a GPU need not be waited for.
 
     Raises:
         ValueError: `max_norm` or `norm_type` is not positive.
-        TypeError: not tensors.
+        TypeError: not tensors, or gradients on several devices.
 
     Source: R. Pascanu et al., On the difficulty of training recurrent neural networks (2012).
     """
@@ -273,15 +308,20 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: fl
     for parameter in given:
         if not isinstance(parameter, Tensor):
             raise TypeError(f"{who}: got a {type(parameter).__name__}, wants tensors")
-    gradients = [p.grad for p in given if p.grad is not None]
+    gradients = [p.grad for p in given if p.grad is not None and p.grad.size]
+    if not gradients:
+        return Tensor(0.0, np.float64)
+    backend = gradients[0].backend
+    for gradient in gradients:
+        check_device(who, gradient.backend, backend)
+    sizes = [abs(gradient.data) for gradient in gradients]
     if norm_type == math.inf:
-        total = max((float(abs(g.data).max()) for g in gradients), default=0.0)
+        total = backend.xp.stack([size.max().astype(np.float64) for size in sizes]).max()
     else:
-        powers = (float((abs(g.data) ** norm_type).sum()) for g in gradients)
-        total = sum(powers) ** (1 / norm_type)
-    scale = max_norm / (total + 1e-6)
-    if scale < 1:
-        for gradient in gradients:
-            with gradient.mutable() as array:
-                array *= scale
-    return total
+        powers = [(size**norm_type).sum().astype(np.float64) for size in sizes]
+        total = backend.xp.stack(powers).sum() ** (1 / norm_type)
+    scale = backend.xp.minimum(max_norm / (total + 1e-6), 1)
+    for gradient in gradients:
+        with gradient.mutable() as array:
+            array *= scale.astype(array.dtype)
+    return Tensor.wrap(total)

@@ -7,7 +7,7 @@ step, so that after the first step nothing is allocated.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from minidl.backends import Array, backend_of
@@ -15,6 +15,7 @@ from minidl.optim.optimizer import Group, Optimizer, kept
 from minidl.tensor import Tensor
 
 Parameters = Iterable[Tensor] | Iterable[Mapping[str, Any]]
+ForKernel = tuple[Sequence[Array], Callable[[], Sequence[float]]]
 
 
 class SGD(Optimizer):
@@ -60,6 +61,8 @@ class SGD(Optimizer):
             nesterov=nesterov,
         )
 
+    kernel = "sgd"
+
     def checked_options(self, options: Mapping[str, Any]) -> Group:
         """Return a group's options; ValueError for impossible ones."""
         checked = super().checked_options(options)
@@ -85,6 +88,19 @@ class SGD(Optimizer):
         else:
             p -= xp.multiply(velocity, lr, out=scratch)
 
+    def for_kernel(self, p: Array, state: dict[str, Any], group: Group) -> ForKernel:
+        """Return what `kernels.cu` takes: the velocity, if there is momentum; the numbers."""
+        is_first = "velocity" not in state
+
+        def numbers() -> list[float]:
+            nonlocal is_first
+            share = 1.0 if is_first else 1 - group["dampening"]
+            is_first = False
+            options = (group["momentum"], share, group["weight_decay"], group["nesterov"])
+            return [group["lr"], *options]
+
+        return [kept(state, "velocity", p)] if group["momentum"] else [], numbers
+
 
 class Adam(Optimizer):
     """Adam: steps of about `lr`, whatever the scale of the gradient.
@@ -103,6 +119,7 @@ class Adam(Optimizer):
     Source: D. Kingma and J. Ba, Adam: A Method for Stochastic Optimization (2014), algorithm 1.
     """
 
+    kernel = "adam"
     decoupled = False
 
     def __init__(
@@ -136,6 +153,18 @@ class Adam(Optimizer):
         xp.divide(mean, scratch, out=scratch)
         scratch *= lr / (1 - b1**t)
         p -= scratch
+
+    def for_kernel(self, p: Array, state: dict[str, Any], group: Group) -> ForKernel:
+        """Return what `kernels.cu` takes: both running means; the numbers."""
+
+        def numbers() -> list[float]:
+            t, lr, (b1, b2) = state["step"], group["lr"], group["betas"]
+            decay = group["weight_decay"]
+            added, shrink = (0.0, 1 - lr * decay) if self.decoupled else (decay, 1.0)
+            step, root = lr / (1 - b1**t), math.sqrt(1 - b2**t)
+            return [step, b1, 1 - b1, b2, 1 - b2, root, group["eps"], added, shrink]
+
+        return [kept(state, "mean", p), kept(state, "square", p)], numbers
 
 
 class AdamW(Adam):
@@ -203,6 +232,8 @@ class RMSprop(Optimizer):
             centered=centered,
         )
 
+    kernel = "rmsprop"
+
     def update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:
         """Do one step."""
         xp, scratch, alpha = backend_of(p).xp, kept(state, "_scratch", p), group["alpha"]
@@ -232,6 +263,19 @@ class RMSprop(Optimizer):
         else:
             scratch *= group["lr"]
         p -= scratch
+
+    def for_kernel(self, p: Array, state: dict[str, Any], group: Group) -> ForKernel:
+        """Return what `kernels.cu` takes: up to three running means; the numbers."""
+        square = kept(state, "square", p)
+        mean = kept(state, "mean", p) if group["centered"] else square
+        velocity = kept(state, "velocity", p) if group["momentum"] else square
+
+        def numbers() -> list[float]:
+            alpha = group["alpha"]
+            options = (group["eps"], group["weight_decay"], group["momentum"], group["centered"])
+            return [group["lr"], alpha, 1 - alpha, *options]
+
+        return [square, mean, velocity], numbers
 
 
 def _decayed(p: Array, g: Array, state: dict[str, Any], group: Group) -> Array:

@@ -1,0 +1,333 @@
+// What CuPy's own functions do badly, as CUDA kernels: windows, poolings, repeated indices, updates.
+//
+// The backend compiles this text with NVRTC; tests build the same text with a host C++ compiler and
+// run it against literal loops (tests/host_cuda.h says what a launch is there). It therefore
+// includes nothing and uses no feature of the GPU but threads and one atomic addition.
+//
+// Every kernel but `index_add` *gathers*: one thread computes one element of the result, looking up
+// whatever goes into it, always in the same order. Nothing is added from several threads, so results
+// are the same from run to run.
+//
+// Names: images are (n, c, h, w) by shape and given by their four strides, in elements, so that any
+// order in memory is taken as it is. Results lie channels-last (c fastest) or rows first (w
+// fastest). Window geometry is that of windows.py: tap (i, j) of output pixel (y, x) sits at row
+// y * stride_h + i * dilation_h - top of the image, and likewise across.
+
+typedef long long size;  // numbers of elements: more than 2^31 are possible
+
+#define WINDOWS                                                                             \
+    int in_h, int in_w, int k_h, int k_w, int stride_h, int stride_w, int dilation_h,       \
+        int dilation_w, int top, int left, int out_h, int out_w
+
+#define STRIDES(name) size name##_n, size name##_c, size name##_h, size name##_w
+
+#define AT(name, n, c, y, x) \
+    name[(n) * name##_n + (c) * name##_c + (y) * name##_h + (x) * name##_w]
+
+// Each thread takes every so many-th element, so that any number of threads covers any number.
+#define EACH(i, count)                                                      \
+    for (size i = blockIdx.x * (size)blockDim.x + threadIdx.x; i < (count); \
+         i += (size)gridDim.x * blockDim.x)
+
+struct Pixel {
+    size n;
+    int c, y, x;
+};
+
+// Which pixel element i in memory is.
+__device__ inline Pixel pixel_of(size i, int c, int h, int w, int channels_last) {
+    Pixel p;
+    if (channels_last) {
+        p.c = i % c, i /= c;
+        p.x = i % w, i /= w;
+        p.y = i % h, p.n = i / h;
+    } else {
+        p.x = i % w, i /= w;
+        p.y = i % h, i /= h;
+        p.c = i % c, p.n = i / c;
+    }
+    return p;
+}
+
+// Which output row (or column) sees pixel `place` through tap i; -1 if none does: the y with
+// y * stride + i * dilation - before = place.
+__device__ inline int seen_by(int place, int i, int stride, int dilation, int before, int out) {
+    int distance = place + before - i * dilation;
+    if (distance < 0 || distance % stride) return -1;
+    int y = distance / stride;
+    return y < out ? y : -1;
+}
+
+__device__ inline bool inside(int y, int x, int h, int w) {
+    return 0 <= y && y < h && 0 <= x && x < w;
+}
+
+// Windows --------------------------------------------------------------------------------------
+
+// out[n, y, x, tap, c] = images[n, c, y * stride_h + i * dilation_h - top, ...], 0 in the padding,
+// with tap = i * k_w + j.
+template <typename T>
+__global__ void gather_windows(T* out, size count, const T* images, STRIDES(images), int c,
+                               WINDOWS) {
+    EACH(element, count) {
+        size rest = element;
+        int channel = rest % c;
+        rest /= c;
+        int tap = rest % (k_h * k_w);
+        rest /= k_h * k_w;
+        int x = rest % out_w;
+        rest /= out_w;
+        int row = rest % out_h * stride_h + tap / k_w * dilation_h - top;
+        int column = x * stride_w + tap % k_w * dilation_w - left;
+        size n = rest / out_h;
+        out[element] = inside(row, column, in_h, in_w) ? AT(images, n, channel, row, column) : T(0);
+    }
+}
+
+// The transpose of the above: images[n, c, row, column] = sum over the taps (i, j) through which
+// some window sees the pixel of gathered[n, y, x, tap, c], in the order of the taps.
+template <typename T>
+__global__ void scatter_windows(T* images, size count, const T* gathered, int c, WINDOWS) {
+    EACH(element, count) {
+        Pixel p = pixel_of(element, c, in_h, in_w, 1);
+        T total = 0;
+        for (int i = 0; i < k_h; i++) {
+            int y = seen_by(p.y, i, stride_h, dilation_h, top, out_h);
+            if (y < 0) continue;
+            for (int j = 0; j < k_w; j++) {
+                int x = seen_by(p.x, j, stride_w, dilation_w, left, out_w);
+                if (x < 0) continue;
+                size window = (p.n * out_h + y) * out_w + x;
+                total += gathered[(window * (k_h * k_w) + i * k_w + j) * c + p.c];
+            }
+        }
+        images[element] = total;
+    }
+}
+
+// Pooling by sums ------------------------------------------------------------------------------
+
+// out[n, c, y, x] = sum over the taps inside the image of images[n, c, row, column].
+template <typename T>
+__global__ void sum_windows(T* out, size count, int channels_last, const T* images,
+                            STRIDES(images), int c, WINDOWS) {
+    EACH(element, count) {
+        Pixel p = pixel_of(element, c, out_h, out_w, channels_last);
+        T total = 0;
+        for (int i = 0; i < k_h; i++)
+            for (int j = 0; j < k_w; j++) {
+                int row = p.y * stride_h + i * dilation_h - top;
+                int column = p.x * stride_w + j * dilation_w - left;
+                if (inside(row, column, in_h, in_w)) total += AT(images, p.n, p.c, row, column);
+            }
+        out[element] = total;
+    }
+}
+
+// The transpose: images[n, c, row, column] = sum of values[n, c, y, x] over the taps through which
+// window (y, x) sees the pixel.
+template <typename T>
+__global__ void spread_windows(T* images, size count, int channels_last, const T* values,
+                               STRIDES(values), int c, WINDOWS) {
+    EACH(element, count) {
+        Pixel p = pixel_of(element, c, in_h, in_w, channels_last);
+        T total = 0;
+        for (int i = 0; i < k_h; i++) {
+            int y = seen_by(p.y, i, stride_h, dilation_h, top, out_h);
+            if (y < 0) continue;
+            for (int j = 0; j < k_w; j++) {
+                int x = seen_by(p.x, j, stride_w, dilation_w, left, out_w);
+                if (x >= 0) total += AT(values, p.n, p.c, y, x);
+            }
+        }
+        images[element] = total;
+    }
+}
+
+// Pooling by winners ---------------------------------------------------------------------------
+
+// The first tap whose place, `first + i * dilation`, is not before the image: ceil(-first/dilation).
+__device__ inline int first_tap(int first, int dilation) {
+    return first < 0 ? (-first + dilation - 1) / dilation : 0;
+}
+
+// best[n, c, y, x] = max over the taps of the window, padding being -inf; winners is the tap that
+// holds it. The first of equal values wins, NaN beats every number, the last NaN wins; where
+// nothing is larger than -inf, the first tap inside the image does.
+template <typename T, typename W>
+__global__ void max_windows(T* best, W* winners, size count, int channels_last, const T* images,
+                            STRIDES(images), int c, WINDOWS) {
+    EACH(element, count) {
+        Pixel p = pixel_of(element, c, out_h, out_w, channels_last);
+        int first_row = p.y * stride_h - top, first_column = p.x * stride_w - left;
+        T largest = -T(1) / T(0);  // -inf
+        int winner = first_tap(first_row, dilation_h) * k_w + first_tap(first_column, dilation_w);
+        for (int i = 0; i < k_h; i++)
+            for (int j = 0; j < k_w; j++) {
+                int row = first_row + i * dilation_h, column = first_column + j * dilation_w;
+                if (!inside(row, column, in_h, in_w)) continue;
+                T value = AT(images, p.n, p.c, row, column);
+                if (value > largest || value != value) largest = value, winner = i * k_w + j;
+            }
+        best[element] = largest;
+        winners[element] = winner;
+    }
+}
+
+// images[n, c, row, column] = sum of values[n, c, y, x] over the windows that the pixel won: those
+// that see it through the tap winners[n, c, y, x].
+template <typename T, typename W>
+__global__ void scatter_winners(T* images, size count, int channels_last, const T* values,
+                                STRIDES(values), const W* winners, STRIDES(winners), int c,
+                                WINDOWS) {
+    EACH(element, count) {
+        Pixel p = pixel_of(element, c, in_h, in_w, channels_last);
+        T total = 0;
+        for (int i = 0; i < k_h; i++) {
+            int y = seen_by(p.y, i, stride_h, dilation_h, top, out_h);
+            if (y < 0) continue;
+            for (int j = 0; j < k_w; j++) {
+                int x = seen_by(p.x, j, stride_w, dilation_w, left, out_w);
+                if (x >= 0 && AT(winners, p.n, p.c, y, x) == W(i * k_w + j))
+                    total += AT(values, p.n, p.c, y, x);
+            }
+        }
+        images[element] = total;
+    }
+}
+
+// The transpose: values[n, c, y, x] = images at the tap winners[n, c, y, x], 0 in the padding.
+template <typename T, typename W>
+__global__ void gather_winners(T* values, size count, int channels_last, const T* images,
+                               STRIDES(images), const W* winners, STRIDES(winners), int c,
+                               WINDOWS) {
+    EACH(element, count) {
+        Pixel p = pixel_of(element, c, out_h, out_w, channels_last);
+        int tap = AT(winners, p.n, p.c, p.y, p.x);
+        int row = p.y * stride_h + tap / k_w * dilation_h - top;
+        int column = p.x * stride_w + tap % k_w * dilation_w - left;
+        bool is_pixel = tap < k_h * k_w && inside(row, column, in_h, in_w);
+        values[element] = is_pixel ? AT(images, p.n, p.c, row, column) : T(0);
+    }
+}
+
+// Elements and rows ----------------------------------------------------------------------------
+
+// out[i] = values[i] where x[i] > 0, else 0 (also where x is NaN, whatever values holds).
+template <typename T>
+__global__ void gated(T* out, size count, const T* values, const T* x) {
+    EACH(i, count) out[i] = x[i] > T(0) ? values[i] : T(0);
+}
+
+// Row numbers that are out of range wrap around, as CuPy's indices do.
+__device__ inline size wrapped(size row, size length) {
+    row %= length;
+    return row < 0 ? row + length : row;
+}
+
+// target[rows[k], i] += values[k, i], for a target of `length` rows of `width` elements. The order
+// in which equal rows are added is not fixed: float sums differ in their last bits from run to run.
+template <typename T>
+__global__ void index_add(T* target, size length, size width, const size* rows, const T* values,
+                          size count) {
+    EACH(i, count) atomicAdd(target + wrapped(rows[i / width], length) * width + i % width,
+                             values[i]);
+}
+
+// The same, the order being fixed: `order` lists the places k by ascending row, and by k among
+// equal rows; `rows` is in that order too. The thread of a row's first place adds them all.
+template <typename T>
+__global__ void index_add_in_order(T* target, size width, const size* rows, const size* order,
+                                   const T* values, size places, size count) {
+    EACH(i, count) {
+        size first = i / width, column = i % width;
+        if (first > 0 && rows[first] == rows[first - 1]) continue;
+        T total = target[rows[first] * width + column];
+        for (size k = first; k < places && rows[k] == rows[first]; k++)
+            total += values[order[k] * width + column];
+        target[rows[first] * width + column] = total;
+    }
+}
+
+// One step of an optimiser over all parameters -------------------------------------------------
+
+// blockIdx.y counts parameters. Row blockIdx.y of the table: addresses of the parameter, of its
+// gradient and of three arrays that the rule keeps; how many elements each has; and up to ten
+// numbers (doubles, bit by bit), those of `Optimizer.numbers`. Formulas: see optim/rules.py.
+typedef unsigned long long word;
+#define ROW 16
+
+#define UPDATE(name) \
+    template <typename T> \
+    __global__ void name(const word* table) { \
+        const word* row = table + (size)blockIdx.y * ROW; \
+        T* params = (T*)row[0]; \
+        const T* gradients = (const T*)row[1]; \
+        T *first = (T*)row[2], *second = (T*)row[3], *third = (T*)row[4]; \
+        size count = row[5]; \
+        const double* number = (const double*)(row + 6); \
+        EACH(i, count) name##_element(params[i], gradients[i], first + i, second + i, third + i, \
+                                      number); \
+    }
+
+// g = g + weight_decay * p; v = momentum * v + (1 - dampening) * g; p -= lr * v, or, looking ahead,
+// p -= lr * (g + momentum * v). Numbers: lr, momentum, 1 - dampening, weight_decay, nesterov.
+template <typename T>
+__device__ inline void sgd_element(T& p, T g, T* velocity, T*, T*, const double* number) {
+    T lr = number[0], momentum = number[1], weight_decay = number[3];
+    if (weight_decay != T(0)) g += weight_decay * p;
+    if (momentum == T(0)) {
+        p -= lr * g;
+        return;
+    }
+    T v = momentum * *velocity + T(number[2]) * g;
+    *velocity = v;
+    if (number[4] != 0) {
+        p -= lr * g;
+        p -= T(number[0] * number[1]) * v;
+    } else {
+        p -= lr * v;
+    }
+}
+UPDATE(sgd)
+
+// m = b1 * m + (1 - b1) * g; v = b2 * v + (1 - b2) * g^2; p -= step * m / (sqrt(v) / root + eps)
+// with step = lr / (1 - b1^t) and root = sqrt(1 - b2^t). Decay: g += weight_decay * p before, or
+// p *= shrink. Numbers: step, b1, 1 - b1, b2, 1 - b2, root, eps, weight_decay, shrink.
+template <typename T>
+__device__ inline void adam_element(T& p, T g, T* mean, T* square, T*, const double* number) {
+    T weight_decay = number[7];
+    p *= T(number[8]);
+    if (weight_decay != T(0)) g += weight_decay * p;
+    T m = T(number[1]) * *mean + T(number[2]) * g;
+    T v = T(number[3]) * *square + T(number[4]) * (g * g);
+    *mean = m;
+    *square = v;
+    p -= T(number[0]) * (m / (sqrt(v) / T(number[5]) + T(number[6])));
+}
+UPDATE(adam)
+
+// g += weight_decay * p; v = alpha * v + (1 - alpha) * g^2; m = alpha * m + (1 - alpha) * g;
+// d = g / (sqrt(v) + eps), centred: g / (sqrt(max(v - m^2, 0)) + eps); b = momentum * b + d;
+// p -= lr * b. Numbers: lr, alpha, 1 - alpha, eps, weight_decay, momentum, centered.
+template <typename T>
+__device__ inline void rmsprop_element(T& p, T g, T* square, T* mean, T* velocity,
+                                       const double* number) {
+    T alpha = number[1], weight_decay = number[4], momentum = number[5];
+    if (weight_decay != T(0)) g += weight_decay * p;
+    T v = alpha * *square + T(number[2]) * (g * g);
+    *square = v;
+    if (number[6] != 0) {
+        T m = alpha * *mean + T(number[2]) * g;
+        *mean = m;
+        v -= m * m;
+        v = v > T(0) ? v : T(0);
+    }
+    T direction = g / (sqrt(v) + T(number[3]));
+    if (momentum != T(0)) {
+        direction += momentum * *velocity;
+        *velocity = direction;
+    }
+    p -= T(number[0]) * direction;
+}
+UPDATE(rmsprop)
