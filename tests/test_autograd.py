@@ -228,6 +228,14 @@ def test_a_tensor_that_a_rule_keeps_is_copied():
     assert not np.shares_memory(kept.data, x.grad.data)
 
 
+def test_a_gradient_that_is_a_view_of_a_tensor_can_be_made_mutable():
+    weight = Tensor(np.ones((2, 3)), requires_grad=True)
+    (minidl.ones((4, 3), dtype=np.float64) @ weight.T).sum().backward()
+    with weight.grad.mutable() as array:
+        array *= 2
+    assert weight.grad.numpy().tolist() == [[8] * 3] * 2
+
+
 def test_a_gradient_does_not_keep_a_larger_array_alive():
     x = Tensor([1.0, 2.0, 3.0], dtype=np.float64, requires_grad=True)
     large = lambda gradient: [Tensor.wrap(np.ones(1000)[:3])]  # noqa: E731

@@ -516,7 +516,6 @@ MUTATIONS = [
     Mutation(
         "gradient to the winner's neighbour",
         pooling,
-        "max_pool2d",
         "max_over",
         "scatter_winners(gradient, winners, windows)",
         "scatter_winners(gradient, (winners + 1) % (windows.k_h * windows.k_w), windows)",
@@ -526,7 +525,6 @@ MUTATIONS = [
     Mutation(
         "winners of another image",
         pooling,
-        "max_pool2d",
         "max_over",
         "scatter_winners(gradient, winners, windows)",
         "scatter_winners(gradient, winners[::-1], windows)",

@@ -848,6 +848,10 @@ STEPS = {
         lambda x: F.conv_pool2d(x, Tensor(V.reshape(1, 1, 2, 3)), pool_size=2),
         {"v": Tensor(V.reshape(1, 1, 2, 3)), "k": 2},
     ),
+    "conv2d_relu_max_pool2d": (
+        lambda x: F.conv2d_relu_max_pool2d(x, Tensor(V.reshape(1, 1, 2, 3)), pool_size=2),
+        {"v": Tensor(V.reshape(1, 1, 2, 3)), "k": 2},
+    ),
 }
 
 

@@ -37,8 +37,8 @@ divided by their sums; pool is adaptive max or average pooling. "steps": as the 
 formula say, one after the other.
 
 All but the pyramid, fractional, gated, channel, blurred and convolving kinds have a 1d form for
-sequences. Of the files beside this one, `pooling_windows` slides windows, `pooling_regions` pools to a size that
-is asked for, `pooling_random` draws, and `pooling_learned` learns.
+sequences. Of the files beside this one, `pooling_windows` slides windows, `pooling_regions` pools
+to a size that is asked for, `pooling_random` draws, and `pooling_learned` learns.
 
 A window of k pixels moved by `stride` over `size` pixels gives `(size - k) // stride + 1` outputs.
 
