@@ -278,7 +278,8 @@ gallery("window_and_stride", tiles, (12, 3.5), label=label, cmap="viridis", vmin
 # %% 7. Shifted by a pixel: how far do the features move?
 # Each picture is looked at through a frame of 24 x 24 pixels that moves by 0 to 3. The change is
 # given in standard deviations of the features, so that 0 is "did not notice", and about 1.4 is what
-# two pictures without anything in common would have.
+# two pictures without anything in common would have. (The blurred kind looks at 5 x 5 pixels for
+# each output: that is what makes it steadier.)
 def change(pool, shift):
     before = pool(tensor(greys[:, :, 4:28, 4:28])).numpy()
     after = pool(tensor(greys[:, :, 4:28, 4 - shift : 28 - shift])).numpy()
@@ -304,7 +305,9 @@ for pool in (F.max_pool2d, F.avg_pool2d):
 
 # %% 8. Noise
 # Gaussian noise is a little everywhere; salt is all of a few pixels. 1 is the noise of the
-# unpooled picture, both measured against how much the picture itself varies.
+# unpooled picture, both measured against how much the picture itself varies. A mean of four halves
+# what is independent. Half of the squared error of the largest is a lift: the brightest pixel
+# of a window is likely to be one that noise made brighter.
 gaussian = greys + rng.normal(0, 0.1, greys.shape)
 salt = np.where(rng.random(greys.shape) < 0.02, 1, greys)
 
@@ -325,8 +328,8 @@ for place, label in enumerate(noises):
     spots = np.arange(len(kinds)) + 0.4 * place - 0.2
     bars = axes.bar(spots, [v[place] for v in left_over.values()], 0.38, color=plots.COLOURS[place])
     bars.set_label(label)
-    axes.bar_label(bars, fmt="%.2f", size=8)
-axes.axhline(1, color="black", linestyle=":", label="unpooled")
+    axes.bar_label(bars, fmt="%.2f", size=8, bbox={"color": "white", "pad": 0.5}, padding=2)
+axes.axhline(1, color="black", linestyle=":", label="unpooled", zorder=0)
 axes.set_xticks(range(len(kinds)), list(kinds), rotation=30, ha="right")
 axes.set(ylabel="noise left (unpooled = 1)", title="Noise against picture, after pooling 2 x 2")
 axes.legend()
