@@ -16,6 +16,7 @@ from minidl.training import load_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("ch*.py"))
+POOLING = ROOT / "chapters" / "ch05_pooling.py"
 CIFAR10_CNN = ROOT / "chapters" / "ch06_cifar10_cnn.py"
 
 
@@ -45,6 +46,45 @@ def test_a_chapter_runs_quickly_from_another_folder(chapter, run):
     assert re.search(r"^result: ", done.stdout, re.MULTILINE)
     for path in re.findall(r"^picture: (.+)$", done.stdout, re.MULTILINE):
         assert Path(path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_chapter_5_measures_what_its_first_lines_say(run):
+    done = run(POOLING, "--quick", "--seed", "1")
+    result = re.search(
+        r"^result: average leaves ([\d.]+) of the noise and ([\d.]+) of a lone pixel, "
+        r"max ([\d.]+) and ([\d.]+);",
+        done.stdout,
+        re.MULTILINE,
+    )
+    assert result is not None
+    noise, pixel, max_noise, max_pixel = map(float, result.groups())
+    assert 0.45 < noise < 0.6  # a mean of four leaves half, and the picture varies a little less
+    assert 0.9 < max_noise < 1.1
+    assert (pixel, max_pixel) == (0.25, 1)
+
+
+def test_chapter_5_prints_a_row_and_advice_for_each_kind(run):
+    done = run(POOLING, "--quick")
+    rows = re.findall(r"^(\S.*?) +[\d.]+(?: +[\d.]+){7}$", done.stdout, re.MULTILINE)
+    advised = re.findall(r"^choose (.+?) +for: \S", done.stdout, re.MULTILINE)
+    assert len(rows) == 9
+    assert advised == rows
+    assert len(re.findall(r"; last: ", done.stdout)) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seed", "-1"], "wants --seed from 0"),
+        (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+        (["--out", "/dev/null/here"], "/dev/null"),
+    ],
+)
+def test_chapter_5_says_which_flag_is_wrong(arguments, message, run):
+    done = run(POOLING, "--quick", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_chapter_6_gives_the_same_result_for_the_same_seed(run):
