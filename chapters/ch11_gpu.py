@@ -96,8 +96,8 @@ def trainer(device, wrapped=lambda step: step):
 def batches(device, prefetch=0):
     """Return batches of 64 pictures, in an order that the seed decides."""
     options = {"shuffle": True, "rng": np.random.default_rng(args.seed), "transform": normalize}
-    data = pictures.images, pictures.labels
-    return DataLoader(*data, device=device, prefetch=prefetch, **options)
+    options |= {"device": device, "prefetch": prefetch}
+    return DataLoader(pictures.images, pictures.labels, **options)
 
 
 # %% The same seed, the same losses
@@ -119,9 +119,8 @@ if "cuda" in devices:
 # asked for. So read the loss now and then rather than in each step, and stop no clock before a
 # result is read. While Python waits it makes no batch, unless a thread does: `prefetch=2`. On the
 # CPU, asked for is done, and with all cores busy a thread helps little.
-print(
-    "\nWhat waits, batches of 64, ms per step:\n  device  loader      loss read   asked for    done"
-)
+print("\nWhat waits, batches of 64, ms per step:")
+print("  device  loader      loss read   asked for    done")
 for device, prefetch, read in itertools.product(devices, (0, 2), ("each step", "at the end")):
     step, fastest = trainer(device), (np.inf, np.inf)
     for _ in range(rounds):  # the first also compiles kernels and finds memory
@@ -142,8 +141,8 @@ for device, prefetch, read in itertools.product(devices, (0, 2), ("each step", "
 # small network's step. `minidl.capture` records a step's launches at its third call, and from then
 # on asks for them as one CUDA graph, without Python. No public name counts launches; the table has
 # the operations recorded for backward. Counted with the kernels built for the CPU, a step asks for
-# 17 launches of minidl's own, 14 matrix products and some 90 functions of CuPy, most of which launch
-# a kernel: about 100 launches, for 16 pictures as for 64.
+# 17 launches of minidl's own, 14 matrix products and some 90 functions of CuPy, of which most
+# launch a kernel: about 100 launches, for 16 pictures as for 64.
 def milliseconds(step, batch):
     """Return the median time of a step; each round ends by reading a loss, which waits for all."""
     times = []
@@ -174,19 +173,18 @@ for size in sizes:
     cells = [f"{ms:.2f}" for ms in now] + ([f"{now[0] / now[2]:.1f}"] if now[1:] else ["-"] * 3)
     print("  {:5}  {:10}  {:>8}  {:>8}  {:>12}  {:>18}".format(size, count, *cells), flush=True)
 
-# When not to bother: where the GPU's time stays the same for half the batch, you pay for launches,
-# and a CPU may be as fast. Take larger batches, capture the step, or stay on the CPU.
+# When not to bother: where half the batch takes the GPU as long, you pay for launches. Then take
+# larger batches, capture the step, or stay on the CPU, which may be as fast.
 
 # %% The picture, and the result
 figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
 for (name, times), colour in zip(measured.items(), plots.COLOURS, strict=False):
     axes.plot(sizes, np.array(times) / sizes * 1e3, marker="o", color=colour, label=name)
 axes.set(xscale="log", xlabel="batch size (pictures per step)", ylabel="time per picture (µs)")
-axes.set(title="Training chapter 6's network", yscale="log" if len(ways) > 1 else "linear")
-axes.set(xticks=sizes, xticklabels=sizes, ylim=(None if len(ways) > 1 else 0, None))
+axes.set(title="Training chapter 6's network", xticks=sizes, xticklabels=sizes)
+axes.set(yscale="log") if len(ways) > 1 else axes.set_ylim(0, axes.get_ylim()[1] * 1.2)
 axes.set_xticks([], minor=True)
-axes.grid(alpha=0.3)
-axes.legend()
+axes.grid(alpha=0.3), axes.legend()
 print("\npicture:", plots.save(figure, args.out / "time_per_picture.png").resolve())
 best = {name: 1e3 * min(np.array(times) / sizes) for name, times in measured.items()}
 print("result: " + ", ".join(f"{name} {us:.0f} µs per picture" for name, us in best.items()))
