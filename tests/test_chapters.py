@@ -11,13 +11,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import minidl
 from minidl import models
 from minidl.training import load_weights
+
+from . import hosted
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("ch*.py"))
 POOLING = ROOT / "chapters" / "ch05_pooling.py"
 CIFAR10_CNN = ROOT / "chapters" / "ch06_cifar10_cnn.py"
+GPU = ROOT / "chapters" / "ch11_gpu.py"
+
+HOSTED_RUN = """
+import runpy, sys
+from minidl import backends, models, nn
+from tests import guarded, hosted
+backend = hosted.HostedBackend()
+backend.device = "cuda"
+backends.register(guarded.GuardedArray, backend)
+models.cifar10_cnn = lambda classes=10, rng=None: nn.Sequential(
+    *(nn.Conv2d(3, 2, 3, rng=rng), nn.ReLU(), nn.MaxPool2d(6), nn.Flatten()),
+    nn.Linear(50, classes, rng=rng),
+)
+sys.argv = [sys.argv[1], "--quick"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+assert not guarded.hidden, f"the host waited for {guarded.hidden}"
+"""
 
 
 @pytest.fixture(scope="session")
@@ -168,3 +188,43 @@ def test_chapter_6_keeps_its_promise_on_the_toy_pictures(run):
     accuracy = re.search(r"^result: test accuracy ([\d.]+)%", done.stdout, re.MULTILINE)
     assert accuracy is not None
     assert float(accuracy[1]) > 90
+
+
+def test_chapter_11_asked_for_a_gpu_it_cannot_use_says_why_and_shows_the_cpu_half(run):
+    done = run(GPU, "--quick", "--device", "cuda")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^ +64 +\d+ +[\d.]+ ", done.stdout, re.MULTILINE)  # the CPU's column
+    try:
+        minidl.zeros(1, device="cuda")
+        missing = ""
+    except RuntimeError as error:
+        missing = str(error)
+    assert (f"CPU half: {missing}" in done.stdout) == bool(missing)
+    assert ("GPU captured " in done.stdout.partition("result: ")[2]) == (not missing)
+
+
+def test_chapter_11_says_which_flag_is_wrong(run):
+    for arguments, message in [
+        (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+        (["--seed", "-1"], "wants --seed from 0"),
+        (["--out", "/dev/null/here"], "/dev/null"),
+    ]:
+        done = run(GPU, *arguments)
+        assert (done.returncode, message in done.stderr) == (2, True)
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(hosted.compiler() is None, reason="no C++ compiler to build kernels.cu")
+def test_chapter_11_runs_its_gpu_half_on_kernels_built_for_the_cpu(environment, tmp_path):
+    """With a tiny network: the host's products are loops. The times that it prints mean nothing."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", HOSTED_RUN, str(GPU)],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"on the GPU: at most \d\.\de[-+]\d+ apart", done.stdout)
+    assert re.search(r"^ +64 +\d+( +[\d.]+){4}$", done.stdout, re.MULTILINE)  # no column is empty
+    assert "GPU captured " in done.stdout.partition("result: ")[2]
