@@ -11,7 +11,11 @@ alone make of it.
 
 Stop it whenever you like: the same command goes on where it was stopped.
 
-What to expect: EXPECT
+What to expect, on 2 cores: toy pictures, 51 runs in three and a half minutes. Max and LP pooling
+(both 71 % of the test pictures) beat no pooling (61 %) in half the time with a fourteenth of the
+parameters; average pooling (56 %) and strided convolution (50 %) lose; stochastic, mixed and GeM
+are not told apart from no pooling. Windows of 3 and strides of 1 have higher means, but not beyond
+the spread; a stride of 3 loses. CIFAR10
 """
 
 import argparse
@@ -122,7 +126,8 @@ def network(variant: Variant, seed: int) -> nn.Sequential:
 
 
 # From "max 2x2 / 2, flatten" one thing is changed at a time: the kind, the window with its stride,
-# the head. "strided" has no pool: its convolutions, of 3 x 3, take the step themselves.
+# the head. "strided" has no pool: its convolutions, of 3 x 3, take the step themselves. What cannot
+# be kept is said in the table: where more pixels are left, a flatten head has more parameters.
 def variant(kind: str, window: int = 2, stride: int = 2, head: str = "flatten") -> Variant:
     """Name a variant; nets without a pool have the window and stride of their convolutions."""
     if kind == "none":
@@ -297,7 +302,7 @@ print(f"runs: {file.resolve()}\ntable: {(args.out / 'table.md').resolve()}")
 # are many comparisons, or much depends on one, take more seeds.
 def compare(title: str, nets: list[Variant], reference: Variant) -> None:
     """Say of each net whether it is better than the reference, or that the seeds do not tell."""
-    print(f"{title} Against {reference} ({mean(reference):.1f} ± {spread(reference):.1f} %):")
+    print(f"{title} Against {reference} ({mean(reference):.1f} ± {spread(reference):.1f}%):")
     for v in nets:
         points = mean(v) - mean(reference)
         told = f"{'better' if points > 0 else 'worse'} by {abs(points):.1f} points"
@@ -346,21 +351,23 @@ for axis, cost in zip(axes[1:], COSTS, strict=False):
     drawn = axis.barh(rows, [mean(v, cost) / 1000 for v in nets], 0.6, color=plots.COLOURS[1])
     axis.bar_label(drawn, fmt="{:,.1f}", padding=3)
     axis.set_xlabel(f"thousand {cost.replace('_', '-')}")
-    axis.margins(x=0.2)
+    axis.set_xlim(0, 1.25 * max(mean(v, cost) / 1000 for v in nets))  # room for the numbers
 for axis in axes:
     axis.grid(alpha=0.3)
+    axis.set_axisbelow(True)
 print("picture:", plots.save(figure, args.out / "cost.png").resolve())
 
 # %% The result
 best = max(variants, key=mean)
-print(f"result: {best} has the highest mean accuracy, {mean(best):.1f} %, of {len(variants)} nets")
+print(f"result: {best} has the highest mean accuracy, {mean(best):.1f}%, of {len(variants)} nets")
 plots.show()
 
 # %% What comes next
 # Chapter 8 pools over sentences instead of pictures.
 #
-# 1. Is it pooling that helps, or only fewer pixels? Add a kind "subsample", `nn.MaxPool2d(1, 2)`.
-# 2. All nets learn with --lr 1e-3. Try 3e-3: which nets still learn, and is that still a fair
-#    comparison of pools? What would be?
-# 3. Move every test picture by one pixel (`np.roll`) and count how many predictions change. Which
-#    pool changes least? Compare with `nn.MaxBlurPool2d`.
+# 1. Is it the pool that helps, or only the fewer pixels? Add a kind "subsample", which keeps every
+#    second pixel as it is: `nn.MaxPool2d(1, stride)`.
+# 2. All nets learn with the same --lr. Try 3e-3: some no longer learn at all. Is the same learning
+#    rate for all a fair comparison? What would be a fairer one, and what would it cost?
+# 3. The nets share their seeds, so they can be compared seed by seed: take mean and spread of the
+#    differences instead of differences of means. Which conclusions change?
