@@ -181,9 +181,12 @@ def run(variant: Variant, seed: int, bar: tqdm) -> dict[str, float]:
     with minidl.no_grad():
         scores = [model(x).numpy() for x, _ in DataLoader(test.images, test.labels, **options)]
     predicted = np.concatenate(scores).argmax(1)
+    precision, recall, f1 = macro_scores(predicted, test.labels, 10)
     return {
         "accuracy": accuracy(predicted, test.labels),
-        **macro_scores(predicted, test.labels, 10)._asdict(),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
         "parameters": size.parameters,
         "multiply_adds": size.multiply_adds,
         "seconds": seconds,
@@ -208,7 +211,8 @@ settings = {
 SHARES = ("accuracy", "precision", "recall", "f1")
 COSTS = ("parameters", "multiply_adds", "seconds")
 MEASURED = (*SHARES, *COSTS)
-COLUMNS = (*settings, *Variant._fields, "seed", *MEASURED)
+VARIED = ("kind", "window", "stride", "head", "seed")
+COLUMNS = (*settings, *VARIED, *MEASURED)
 
 
 def write(path: Path, text: str) -> None:
@@ -237,7 +241,7 @@ done = {identity(row): row for row in kept}
 planned = {}
 for seed in range(args.seed, args.seed + args.seeds):  # outside: whole comparisons come first
     for v in variants:
-        row = {**settings, **v._asdict(), "seed": seed}
+        row = settings | dict(zip(VARIED, (*v, seed), strict=True))
         planned[identity(row)] = (v, seed, row)
 to_do = {key: value for key, value in planned.items() if key not in done}
 print(
