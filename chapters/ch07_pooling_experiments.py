@@ -11,7 +11,7 @@ alone make of it.
 
 Stop it whenever you like: the same command goes on where it was stopped.
 
-What to expect, on 2 cores: toy pictures, 51 runs in three and a half minutes. Max and LP pooling
+What to expect, on 2 cores: toy pictures, 51 runs in less than four minutes. Max and LP pooling
 (both 71 % of the test pictures) beat no pooling (61 %) with a fourteenth of the parameters and a
 third of the multiply-adds; average pooling (56 %) and strided convolution (50 %) lose; stochastic,
 mixed and GeM are not told apart from no pooling. Windows of 3 and strides of 1 have higher means,
