@@ -1,5 +1,6 @@
 """Every chapter runs as a learner would run it: as a script, from another folder."""
 
+import csv
 import os
 import re
 import signal
@@ -38,6 +39,7 @@ sys.argv = [sys.argv[1], "--quick"]
 runpy.run_path(sys.argv[0], run_name="__main__")
 assert not guarded.hidden, f"the host waited for {guarded.hidden}"
 """
+EXPERIMENTS = ROOT / "chapters" / "ch07_pooling_experiments.py"
 
 
 @pytest.fixture(scope="session")
@@ -228,3 +230,77 @@ def test_chapter_11_runs_its_gpu_half_on_kernels_built_for_the_cpu(environment, 
     assert re.search(r"on the GPU: at most \d\.\de[-+]\d+ apart", done.stdout)
     assert re.search(r"^ +64 +\d+( +[\d.]+){4}$", done.stdout, re.MULTILINE)  # no column is empty
     assert "GPU captured " in done.stdout.partition("result: ")[2]
+
+
+def measured(folder):
+    """The runs that chapter 7 kept there, without the time, which differs from run to run."""
+    with (folder / "runs.csv").open(encoding="utf-8", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+def test_chapter_7_goes_on_where_it_was_stopped(environment, run, tmp_path):
+    command = [sys.executable, str(EXPERIMENTS), "--quick", "--out", "broken"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("5/34:"):
+                break
+        process.send_signal(signal.SIGINT)
+        output = process.stdout.read()
+    assert process.returncode == 130
+    assert "the same command goes on from there" in output
+    before = measured(tmp_path / "broken")
+    assert 5 <= len(before) < 34
+
+    done = run(EXPERIMENTS, "--quick", "--out", "broken")
+    assert f"34 runs, of which {len(before)} are in" in done.stdout
+    after = measured(tmp_path / "broken")
+    assert after[: len(before)] == before
+    run(EXPERIMENTS, "--quick", "--out", "unbroken")
+    assert after == measured(tmp_path / "unbroken")
+    assert len({tuple(row.values()) for row in after}) == 34
+
+
+def test_chapter_7_keeps_runs_of_other_settings_apart(run, tmp_path):
+    def result(*arguments):
+        done = run(EXPERIMENTS, "--quick", "--batch-size", "96", "--out", "here", *arguments)
+        return re.search(r"of which (\d+) are", done.stdout)[1], done.stdout.partition("| net")[2]
+
+    first = result()
+    assert (first[0], len(measured(tmp_path / "here"))) == ("0", 34)
+    other = result("--lr", "0.1")
+    assert (other[0], len(measured(tmp_path / "here"))) == ("0", 68)
+    assert result("--seeds", "3")[0] == "34"
+    assert len(measured(tmp_path / "here")) == 68 + 17
+    assert result() == ("34", first[1])  # as if the others were not there
+    assert other[1] != first[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "0"], "wants --images, --epochs and --batch-size from 1"),
+        (["--epochs", "0"], "wants --images, --epochs and --batch-size from 1"),
+        (["--lr", "inf"], "--lr above 0"),
+        (["--seed", "-1"], "--seed from 0"),
+        (["--seeds", "1"], "--seeds from 2: one run has no spread"),
+        (["--data-dir", "somewhere"], "--data-dir goes with --data cifar10"),
+        (["--out", "/dev/null/here"], "/dev/null"),
+        (["--out", "."], "runs.csv holds no runs of this chapter"),
+    ],
+)
+def test_chapter_7_says_which_flag_is_wrong(arguments, message, run, tmp_path):
+    (tmp_path / "runs.csv").write_text("net,accuracy\nmax,0.9\n")
+    done = run(EXPERIMENTS, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_chapter_7_stops_when_the_loss_is_no_number(run):
+    done = run(EXPERIMENTS, "--quick", "--lr", "1e30")
+    assert done.returncode == 1
+    assert re.search(r"the loss of none, flatten is (nan|inf): try a smaller --lr", done.stderr)

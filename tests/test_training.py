@@ -7,7 +7,13 @@ import pytest
 
 from minidl import Tensor, models, optim
 from minidl.functional import cross_entropy
-from minidl.training import accuracy, confusion_matrix, load_weights, save_weights
+from minidl.training import (
+    accuracy,
+    confusion_matrix,
+    load_weights,
+    macro_scores,
+    save_weights,
+)
 
 
 def test_accuracy_is_the_share_of_right_answers():
@@ -27,6 +33,39 @@ def test_confusion_matrix_agrees_with_a_loop():
     for p, y in zip(predicted, labels, strict=True):
         expected[y, p] += 1
     np.testing.assert_array_equal(confusion_matrix(predicted, labels, 5), expected)
+
+
+def test_macro_scores_agree_with_a_loop():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 200)
+    predicted = np.where(rng.random(200) < 0.6, labels, rng.integers(0, 4, 200))
+    precisions, recalls, f1s = [], [], []
+    for c in range(5):
+        right = sum(p == y == c for p, y in zip(predicted, labels, strict=True))
+        precisions.append(right / sum(p == c for p in predicted))
+        recalls.append(right / sum(y == c for y in labels))
+        f1s.append(2 * precisions[c] * recalls[c] / (precisions[c] + recalls[c]))
+    expected = np.mean([precisions, recalls, f1s], axis=1)
+    np.testing.assert_allclose(macro_scores(predicted, labels, 5), expected, rtol=1e-12)
+
+
+def test_macro_scores_count_a_rare_class_like_a_frequent_one():
+    labels, predicted = np.array([0] * 98 + [1] * 2), np.zeros(100, np.uint8)
+    scores = macro_scores(predicted, labels, 2)
+    assert accuracy(predicted, labels) == 0.98
+    assert scores == (0.98 / 2, 1 / 2, 2 * 98 / (98 + 100) / 2)
+
+
+def test_macro_scores_leave_out_only_classes_that_nobody_met():
+    labels, predicted = np.array([0, 0, 3]), np.array([0, 0, 2])
+    assert macro_scores(predicted, labels, 9) == (1 / 3, 1 / 3, 1 / 3)  # of classes 0, 2 and 3
+    assert macro_scores(labels, labels, 9) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_macro_scores_refuse_classes_out_of_range(wrong):
+    with pytest.raises(ValueError, match=r"macro_scores: got predicted from .* wants 0 to 2"):
+        macro_scores(np.array([0, wrong]), np.array([0, 1]), 3)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+
+
+class Scores(NamedTuple):
+    """Three views of one prediction, each from 0 to 1.
+
+    Attributes:
+        precision: which part of the examples that were given a class belong to it.
+        recall: which part of the examples of a class were given it.
+        f1: the harmonic mean of the two.
+    """
+
+    precision: float
+    recall: float
+    f1: float
 
 
 def accuracy(predicted: Array, labels: Array) -> float:
@@ -44,10 +58,46 @@ def confusion_matrix(predicted: Array, labels: Array, classes: int) -> Array:
         ValueError: shapes differ, or an index is out of range.
     """
     _check("confusion_matrix", predicted, labels)
-    for name, indices in (("predicted", predicted), ("labels", labels)):
+    return _count_pairs("confusion_matrix", predicted, labels, classes)
+
+
+def macro_scores(predicted: Array, labels: Array, classes: int) -> Scores:
+    """Return precision, recall and F1, each the mean over classes, so that rare ones count alike.
+
+    For one class, with `right` of its examples found: `precision = right / predicted as it`,
+    `recall = right / examples of it`, `f1 = 2 * right / (predicted as it + examples of it)`; where
+    that is 0 / 0, it is 0. A class that is neither in `labels` nor in `predicted` is left out.
+    The mean of the classes' F1 is not the F1 of the means.
+
+    Args:
+        predicted: class indices `(n,)`, from 0 to below `classes`.
+        labels: class indices `(n,)`, likewise.
+        classes: how many there are.
+
+    Raises:
+        ValueError: shapes differ, or an index is out of range.
+        TypeError: not NumPy arrays.
+
+    Example:
+        >>> import numpy as np
+        >>> scores = macro_scores(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), classes=2)
+        >>> print(f"{scores.precision:.3f} {scores.recall:.3f} {scores.f1:.3f}")
+        0.833 0.750 0.733
+    """
+    _check("macro_scores", predicted, labels)
+    matrix = _count_pairs("macro_scores", predicted, labels, classes)
+    right, given, there = np.diag(matrix), matrix.sum(0), matrix.sum(1)
+    met = given + there > 0
+    parts = ((right, given), (right, there), (2 * right, given + there))
+    means = ((above / np.maximum(below, 1))[met].mean() for above, below in parts)
+    return Scores(*map(float, means))
+
+
+def _count_pairs(name: str, predicted: Array, labels: Array, classes: int) -> Array:
+    for what, indices in (("predicted", predicted), ("labels", labels)):
         if indices.min() < 0 or indices.max() >= classes:
             raise ValueError(
-                f"confusion_matrix: got {name} from {indices.min()} to {indices.max()}, "
+                f"{name}: got {what} from {indices.min()} to {indices.max()}, "
                 f"wants 0 to {classes - 1}"
             )
     pairs = labels.astype(np.int64) * classes + predicted
