@@ -94,6 +94,7 @@ def test_chapter_5_prints_a_row_and_advice_for_each_kind(run):
     assert len(re.findall(r"; last: ", done.stdout)) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -109,6 +110,7 @@ def test_chapter_5_says_which_flag_is_wrong(arguments, message, run):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_chapter_6_gives_the_same_result_for_the_same_seed(run):
     def losses(*arguments):
         done = run(CIFAR10_CNN, "--quick", *arguments)
@@ -135,6 +137,7 @@ def test_chapter_6_builds_the_reference_network():
     assert repr(eval(built, names)) == repr(models.cifar10_cnn())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -205,6 +208,7 @@ def test_chapter_11_asked_for_a_gpu_it_cannot_use_says_why_and_shows_the_cpu_hal
     assert ("GPU captured " in done.stdout.partition("result: ")[2]) == (not missing)
 
 
+@pytest.mark.slow
 def test_chapter_11_says_which_flag_is_wrong(run):
     for arguments, message in [
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
@@ -217,6 +221,7 @@ def test_chapter_11_says_which_flag_is_wrong(run):
 
 
 @pytest.mark.skipif(hosted.compiler() is None, reason="no C++ compiler to build kernels.cu")
+@pytest.mark.slow
 def test_chapter_11_runs_its_gpu_half_on_kernels_built_for_the_cpu(environment, tmp_path):
     """With a tiny network: the host's products are loops. The times that it prints mean nothing."""
     done = subprocess.run(
@@ -239,6 +244,7 @@ def measured(folder):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+@pytest.mark.slow
 def test_chapter_7_goes_on_where_it_was_stopped(environment, run, tmp_path):
     command = [sys.executable, str(EXPERIMENTS), "--quick", "--out", "broken"]
     with subprocess.Popen(
@@ -264,6 +270,7 @@ def test_chapter_7_goes_on_where_it_was_stopped(environment, run, tmp_path):
     assert len({tuple(row.values()) for row in after}) == 34
 
 
+@pytest.mark.slow
 def test_chapter_7_keeps_runs_of_other_settings_apart(run, tmp_path):
     def result(*arguments):
         done = run(EXPERIMENTS, "--quick", "--batch-size", "96", "--out", "here", *arguments)
@@ -279,6 +286,7 @@ def test_chapter_7_keeps_runs_of_other_settings_apart(run, tmp_path):
     assert other[1] != first[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

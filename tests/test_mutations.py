@@ -47,7 +47,7 @@ array_functions, tensor, activation, convolution, loss, normalization, pooling, 
     )
 )
 HERE = sys.modules[__name__]
-DRAWS = 200
+DRAWS = [20, pytest.param(200, marks=pytest.mark.slow)]
 
 
 # Two operations as a user would write them ----------------------------------------------------
@@ -1635,9 +1635,9 @@ def mutation_of(bug: str) -> Mutation:
     return next(m for m in MUTATIONS if m.bug == bug)
 
 
-def check_draws(call: Call) -> None:
+def check_draws(call: Call, draws: int) -> None:
     """Check at points that are not chosen to be far from kinks; at some, the second derivative."""
-    for seed in range(DRAWS):
+    for seed in range(draws):
         gradcheck(call.fn, call.draw(seed), order=2 if seed % 20 == 0 else 1, seed=1000 + seed)
 
 
@@ -1698,14 +1698,16 @@ def test_a_bug_is_caught_along_random_directions_too(mutation, monkeypatch):
     check_found(mutation, wrong_inputs(call.fn, call.draw(3), order=2, fast=True))
 
 
+@pytest.mark.parametrize("draws", DRAWS)
 @pytest.mark.parametrize("name", CALLS)
-def test_right_gradients_pass_at_200_random_points(name):
-    check_draws(CALLS[name])
+def test_right_gradients_pass_at_random_points(name, draws):
+    check_draws(CALLS[name], draws)
 
 
+@pytest.mark.parametrize("draws", DRAWS)
 @pytest.mark.parametrize("name", ZERO_BY_CANCELLATION)
-def test_gradients_that_are_zero_but_for_rounding_pass_at_200_random_points(name):
-    check_draws(ZERO_BY_CANCELLATION[name])
+def test_gradients_that_are_zero_but_for_rounding_pass_at_random_points(name, draws):
+    check_draws(ZERO_BY_CANCELLATION[name], draws)
 
 
 def test_the_fused_cross_entropy_is_the_package_s_own():
