@@ -232,7 +232,7 @@ def backward(
                     tensor.grad = tensor.grad + gradient
                 elif (
                     tensor.node is None
-                    and not create_graph
+                    and not (create_graph or gradient.requires_grad)
                     and sys.getrefcount(gradient) == _ONE + 1  # here, and in `propagate`
                     and _is_held_once(gradient.data)
                 ):
@@ -258,7 +258,7 @@ def _is_held_once(array: Any) -> bool:
     """Tell whether one tensor holds an array and, if it is a view, nothing else its memory."""
     base = array.base
     if base is not None:
-        whole = base.base is None and base.size == array.size
+        whole = type(base) is type(array) and base.base is None and base.size == array.size
         if not whole or sys.getrefcount(base) != _ONE + 1:
             return False
     return sys.getrefcount(array) == _ONE + 1  # the tensor, and here

@@ -236,6 +236,20 @@ def test_a_gradient_that_is_a_view_of_a_tensor_can_be_made_mutable():
     assert weight.grad.numpy().tolist() == [[8] * 3] * 2
 
 
+def test_a_gradient_that_a_hook_made_with_a_graph_is_taken_without_it():
+    x = leaf(1.0, 2.0)
+    x.register_hook(lambda gradient: Tensor(np.ones(2), requires_grad=True))
+    (x * 2).sum().backward()
+    assert not x.grad.requires_grad
+
+
+def test_memory_that_is_no_array_s_is_copied():
+    x = Tensor([1.0, 2.0, 3.0], dtype=np.float64, requires_grad=True)
+    foreign = lambda gradient: [Tensor.wrap(np.ndarray(3, buffer=bytearray(24)))]  # noqa: E731
+    record("mine", x.data * 2, (x,), foreign).sum().backward()
+    assert x.grad.numpy().tolist() == [0, 0, 0]
+
+
 def test_a_gradient_does_not_keep_a_larger_array_alive():
     x = Tensor([1.0, 2.0, 3.0], dtype=np.float64, requires_grad=True)
     large = lambda gradient: [Tensor.wrap(np.ones(1000)[:3])]  # noqa: E731

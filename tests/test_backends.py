@@ -359,6 +359,29 @@ def test_a_forked_child_makes_threads_of_its_own():
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_while_another_thread_multiplies_is_not_stuck():
+    blas, held, done = numpy_backend._blas(), threading.Event(), threading.Event()
+
+    def multiply():
+        with blas.single_threaded(), blas.lock:
+            held.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=multiply)
+    thread.start()
+    held.wait(20)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        NumpyBackend().matmul(np.ones((2, 2)), np.ones((2, 2)))
+        os._exit(0 if numpy_backend._blas().users == 0 else 1)
+    done.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+
+
 # Windows
 
 

@@ -170,6 +170,12 @@ def test_layers_of_other_kinds_run_one_by_one():
     assert values.shape == places.shape
 
 
+def test_a_layer_whose_forward_was_replaced_runs():
+    model = block()
+    model[1].forward = lambda x: x * 100
+    assert operations(model) == ["max_pool2d", "mul", "conv2d"]
+
+
 def test_an_error_names_the_layer_it_comes_from():
     with pytest.raises(ValueError, match="conv2d: got an input of 2 channels") as error:
         block()(minidl.ones((1, 2, 8, 8)))

@@ -314,3 +314,58 @@ def test_clipping_writes_to_no_other_gradient():
     optim.clip_grad_norm_([a, b], 0.1)
     norm = math.hypot(a.grad.item(), b.grad.item())
     assert norm == pytest.approx(0.1, rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [10, 400_000])
+@pytest.mark.parametrize("dampening", [0.0, 0.5])
+def test_momentum_that_is_switched_on_later_counts(size, dampening):
+    """PyTorch's figure, for gradients of 1: the first velocity is the gradient, undamped."""
+    p = Tensor(np.zeros(size), requires_grad=True)
+    rule = optim.SGD([p], lr=1.0, dampening=dampening)
+    wanted, velocity = 0.0, None
+    for step in range(6):
+        if step == 2:
+            rule.param_groups[0]["momentum"] = 0.9
+        p.grad = Tensor(np.ones(size))
+        rule.step()
+        if step >= 2:
+            velocity = 1.0 if velocity is None else 0.9 * velocity + 1 - dampening
+        wanted -= 1.0 if velocity is None else velocity
+    np.testing.assert_allclose(p.numpy(), wanted)
+
+
+def test_a_state_in_another_memory_order_is_loaded_as_well():
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(6, 30, 20))
+
+    def trained(order):
+        p = Tensor(np.zeros((30, 20)), requires_grad=True)
+        rule = optim.Adam([p], lr=0.1)
+        for step, gradient in enumerate(gradients):
+            if step == 3:
+                saved = rule.state_dict()
+                for entries in saved["state"].values():
+                    entries |= {
+                        n: np.array(v, order=order) for n, v in entries.items() if n != "step"
+                    }
+                rule = optim.Adam([p], lr=0.1)
+                rule.load_state_dict(saved)
+            p.grad = Tensor(gradient)
+            rule.step()
+        return p.numpy()
+
+    assert np.array_equal(trained("C"), trained("F"))
+
+
+def test_a_rule_of_ones_own_sees_whole_arrays_at_every_step():
+    class Normalised(optim.Optimizer):
+        def update(self, p, g, state, group):
+            p -= group["lr"] * g / np.sqrt((g * g).sum())
+
+    p = Tensor(np.zeros((1000, 1000)), requires_grad=True)
+    rule = Normalised([p], lr=1.0)
+    for _ in range(3):
+        before = p.numpy()
+        p.grad = Tensor(np.ones((1000, 1000)))
+        rule.step()
+        assert np.linalg.norm(p.numpy() - before) == pytest.approx(1)

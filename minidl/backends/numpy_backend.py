@@ -261,11 +261,13 @@ def set_num_threads(n: int) -> None:
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise ValueError(f"set_num_threads: got {n!r}, wants a whole number from 1")
-    if _jobs.cache_info().currsize:
-        for _ in range(get_num_threads() - 1):
-            _jobs().put(None)
-    _jobs.cache_clear()
-    _threads[:] = [int(n)]
+    with _making:
+        if _jobs.cache_info().currsize:
+            jobs, threads = _jobs()
+            for _ in range(threads):
+                jobs.put(None)
+        _jobs.cache_clear()
+        _threads[:] = [int(n)]
 
 
 def get_num_threads() -> int:
@@ -283,9 +285,11 @@ def _share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
         for part in left:
             work(part)
 
-    offers = [_Offer(drain) for _ in range(min(get_num_threads(), len(parts)) - 1)]
+    with _making:
+        jobs, threads = _jobs()
+    offers = [_Offer(drain) for _ in range(min(threads, len(parts) - 1))]
     for offer in offers:
-        _jobs().put(offer)
+        jobs.put(offer)
     _thread.is_worker = True
     try:
         drain()
@@ -327,23 +331,22 @@ class _Offer:
 
 
 @functools.cache
-def _jobs() -> queue.SimpleQueue[_Offer | None]:
-    """Return the queue that the threads beside the one that asks take their work from."""
+def _jobs() -> tuple[queue.SimpleQueue[_Offer | None], int]:
+    """Return the queue that the threads beside the one that asks take work from; their number."""
     jobs: queue.SimpleQueue[_Offer | None] = queue.SimpleQueue()
+    threads = get_num_threads() - 1
 
     def serve() -> None:
         _thread.is_worker = True
         while (job := jobs.get()) is not None:
             job.take()
 
-    for number in range(get_num_threads() - 1):
+    for number in range(threads):
         threading.Thread(target=serve, name=f"minidl-{number}", daemon=True).start()
-    return jobs
+    return jobs, threads
 
 
-# A forked child inherits the queue but none of the threads: it starts threads of its own.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_jobs.cache_clear)
+_making = threading.Lock()  # two threads that ask for the first time would make two queues
 
 
 class _Blas:
@@ -374,6 +377,23 @@ class _Blas:
 
 
 _blas = functools.cache(_Blas)  # finding the library takes milliseconds, using it microseconds
+
+
+def _start_afresh() -> None:
+    """Forget, in a forked child, threads that it does not have, and locks that they held."""
+    global _making
+    _making = threading.Lock()
+    _jobs.cache_clear()
+    _thread.is_worker = False
+    if _blas.cache_info().currsize:
+        blas = _blas()
+        blas.lock, blas.users = threading.Lock(), 0
+        for library, threads in blas.libraries:
+            library.set_num_threads(threads)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_afresh)
 
 
 def _keep_freed_memory() -> None:

@@ -97,6 +97,8 @@ def _at_one_go(x: Any, conv: Module, relu: Module, pool: Module) -> Any:
         return None
     if pool.return_indices or is_observed() or watcher() is not None:
         return None
+    if any("forward" in vars(layer) for layer in (conv, relu, pool)):  # replaced by the user
+        return None
     try:
         return F.conv2d_relu_max_pool2d(
             x,

@@ -162,21 +162,32 @@ class Optimizer:
         """Update a parameter: from its second step on, in slices that stay in cache.
 
         A rule passes over its arrays a dozen times. Adam on 20,000 x 128 numbers: 4.4 ms for 6.7
-        (2 cores).
+        (2 cores). Rules that have a kernel go element by element; others may look at the shape.
         """
+        wanted = dict(state)
+        if self._kernel is not None and state["step"] > 1:
+            self.for_kernel(p, wanted, group)
+        if self._kernel is None or state["step"] == 1 or wanted.keys() != state.keys():
+            self.update(p, g, state, group)  # which makes its arrays first
+            return
         arrays = {name: value for name, value in state.items() if name != "step"}
         alike = all(a.dtype == p.dtype and type(a) is type(p) for a in arrays.values())
-        if state["step"] == 1 or not alike or not p.flags.c_contiguous:
-            self.update(p, g, state, group)  # which makes, or moves, its arrays first
+        if not alike or not all(a.flags.c_contiguous for a in (p, *arrays.values())):
+            self.update(p, g, state, group)
             return
         flat = {name: value.reshape(-1) for name, value in arrays.items()}
         all_p, all_g = p.reshape(-1), g.reshape(-1)
 
+        made: set[str] = set()
+
         def work(part: slice) -> None:
-            views = {name: value[part] for name, value in flat.items()}
-            self.update(all_p[part], all_g[part], state | views, group)
+            views = state | {name: value[part] for name, value in flat.items()}
+            self.update(all_p[part], all_g[part], views, group)
+            made.update(views.keys() - state.keys())
 
         backend_of(p).over_batch(p.size, p.itemsize * (2 + len(arrays)), work)
+        for name in made:  # scratch memory, made anew for each slice: once is enough
+            kept(state, name, p)
 
     def update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:
         """Change the parameter array `p` in place, given its gradient `g`, which stays as it is.
@@ -262,7 +273,7 @@ def _loaded(who: str, p: Tensor, entries: Mapping[str, Any]) -> dict[str, Any]:
         if array.shape != p.shape or not np.can_cast(array.dtype, p.dtype, "same_kind"):
             shapes = {name: value.shape for name, value in arrays.items()}
             raise ValueError(f"{who} has shapes {shapes} ({array.dtype}), wants {p.shape}")
-    moved = {name: p.backend.from_numpy(array.astype(p.dtype)) for name, array in arrays.items()}
+    moved = {name: p.backend.from_numpy(a.astype(p.dtype, order="C")) for name, a in arrays.items()}
     return {"step": int(step), **moved}
 
 
