@@ -594,3 +594,9 @@ def test_stacks_of_matrices_are_multiplied_one_by_one():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(3, 4, 5)), rng.normal(size=(2, 1, 5, 6))
     np.testing.assert_array_equal(NumpyBackend().matmul(a, b), np.matmul(a, b))
+
+
+def test_a_small_product_that_is_no_number_gives_no_warning():
+    """As in PyTorch and CuPy; and OpenBLAS sets NumPy's flag for memory it should not look at."""
+    a, b = np.array([[np.inf, 1.0]], np.float32), np.array([[0.0], [1.0]], np.float32)
+    assert np.isnan(NumpyBackend().matmul(a, b)).all()

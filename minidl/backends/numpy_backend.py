@@ -90,9 +90,12 @@ class NumpyBackend(Backend):
         BLAS's own threads spin for a while after each product, on a core that the convolutions
         around it then lack. A step of the CIFAR-10 CNN: 34 ms for 45 (2 cores, median of 40). The
         longer side is split, as BLAS copies all of the other matrix for each block.
+
+        There is no warning of an invalid value: some of OpenBLAS's kernels read memory beyond small
+        matrices and drop what they made of it, but NumPy sees the flag that a NaN there has set.
         """
         if a.ndim > 2 or b.ndim > 2 or a.size * b.shape[1] < 2**25:
-            with _blas().single_threaded():
+            with _blas().single_threaded(), np.errstate(invalid="ignore"):
                 return np.matmul(a, b)
         out = np.empty((len(a), b.shape[1]), np.result_type(a, b))
         by_rows = len(a) >= b.shape[1]
