@@ -574,6 +574,23 @@ def test_blas_gets_its_threads_back_after_a_batch(monkeypatch):
     assert blas.info() == before
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 4, 5), (7,), (0, 3), ()])
+@pytest.mark.parametrize("memory", ["rows", "columns", "gaps"])
+def test_rectified_and_gated_cut_at_zero(backend, shape, memory):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    if x.size:
+        x.flat[0], x.flat[-1] = np.nan, np.inf
+    there, axes = backend.from_numpy(x), tuple(reversed(range(len(shape))))
+    if memory == "columns":
+        there = backend.from_numpy(np.array(x.transpose(), order="C")).transpose(axes)
+    if memory == "gaps" and shape:
+        there = backend.from_numpy(np.repeat(x, 2, -1))[..., ::2]
+    same(backend, backend.rectified(there), np.maximum(x, np.float32(0)))
+    values = numbers(*shape, dtype=np.float32)
+    gated = backend.gated(backend.from_numpy(values), there)
+    same(backend, gated, np.where(x > 0, values, np.float32(0)))
+
+
 def test_masked_takes_a_single_number():
     kept = NumpyBackend().masked(np.array(np.inf), np.array(True))
     assert kept.shape == ()

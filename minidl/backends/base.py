@@ -367,6 +367,10 @@ class Backend:
         out[...] = kept
         return out
 
+    def rectified(self, x: Array) -> Array:
+        """Return `max(x, 0)`."""
+        return self.xp.maximum(x, 0)
+
     def gated(self, values: Array, x: Array) -> Array:
         """Return `values` where `x > 0` and 0 elsewhere, of arrays of one shape."""
         return self.masked(values, x > 0)

@@ -35,7 +35,7 @@ def relu(x: Tensor) -> Tensor:
     def backward(gradient: Tensor) -> Gradients:
         return (gated(gradient, x.data),)
 
-    return record("relu", x.backend.xp.maximum(x.data, 0), (x,), backward)
+    return record("relu", x.backend.rectified(x.data), (x,), backward)
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
