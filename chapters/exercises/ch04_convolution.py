@@ -23,8 +23,8 @@ def columns(images, size, stride=1):
     then i, then j; within a row, numbers go through the channels, then the window's rows, then
     its columns. So `columns(images, size) @ weight.reshape(outputs, -1).T` is a convolution.
 
-    By hand: of the picture [[0, 1, 2], [3, 4, 5], [6, 7, 8]], windows of 2 x 2 are
-    [0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7] and [4, 5, 7, 8].
+    By hand: of one picture, one channel, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]], the first
+    windows of 2 x 2 are the rows [0, 1, 4, 5], [1, 2, 5, 6] and [2, 3, 6, 7].
     """
     raise NotImplementedError
 

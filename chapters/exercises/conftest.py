@@ -38,6 +38,22 @@ def exercise(request):
     return Exercise(folder / request.path.name.removeprefix("test_"))
 
 
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a check of an exercise."""
+    judge(pyfuncitem.obj, pyfuncitem.funcargs["exercise"])
+    return True
+
+
+def judge(check, exercise):
+    """Run a check; an answer that it cannot even look at is wrong, and fails in words as well."""
+    try:
+        check(exercise)
+    except Exception as error:
+        said, got = exercise.last
+        lines = [said, f"  gave  {words(got)}", f"  which led to {type(error).__name__}: {error}"]
+        exercise.fail(*lines, usual="is it of the kind and shape that the exercise asks for?")
+
+
 def pytest_configure(config):
     """Leave failures to the list at the end, unless other tests run too or --tb asks for more."""
     places = [Path(arg.partition("::")[0]).resolve() for arg in config.args]
@@ -74,6 +90,7 @@ class Exercise:
 
     def __init__(self, path):
         self.path = path
+        self.last = "", None  # what was called, and what came out
 
     @functools.cached_property
     def answers(self):
@@ -99,6 +116,7 @@ class Exercise:
         with self.in_words(said, usual):
             result = function(*arguments)
             result = list(result) if inspect.isgenerator(result) else result
+        self.last = said, result
         after = tuple(x for x in arguments if isinstance(x, (np.ndarray, list)))
         if result is None or result is ...:
             self.fail(said, "  gave nothing", usual="is a `return` missing?")
@@ -116,15 +134,17 @@ class Exercise:
         """
         if same(got, wants):
             return
-        shapes = shape_of(got), shape_of(wants)
+        mistakes = (hints or {}).items()
+        hint = [hint for hint, mistake in mistakes if same(got, mistake)]
+        hint += [hint for hint, mistake in mistakes if explains(mistake, got, wants)]
+        shapes, where = (shape_of(got), shape_of(wants)), ""
         if shapes[0] == shapes[1]:
             shapes = "", ""
-        lines = [
-            f"  {what:5} {words(x)}{s}"
-            for what, x, s in zip(("gave", "wants"), (got, wants), shapes, strict=True)
-        ]
-        found = [hint for hint, value in (hints or {}).items() if explains(value, got, wants)]
-        self.fail(said, *lines, usual=found[0] if found else usual)
+            if isinstance(wants, np.ndarray) and wants.size > 20:
+                place = tuple(np.argwhere(~np.isclose(got, wants, 1e-5, 1e-5))[0].tolist())
+                got, wants, where = got[place], wants[place], f" at {place}"
+        given = f"  gave  {words(got)}{shapes[0]}{where}"
+        self.fail(said, given, f"  wants {words(wants)}{shapes[1]}", usual=[*hint, usual][0])
 
     def gradients(self, name, *arguments, gradient, usual=""):
         """Call an operation on float64 tensors; return the gradients of those given as lists."""
@@ -202,8 +222,9 @@ def words(value):
     if isinstance(value, minidl.Tensor):
         return words(value.data)  # .numpy() would count as waiting
     if isinstance(value, np.ndarray) and value.ndim:
-        text = np.array2string(value, precision=4, separator=", ", threshold=16, edgeitems=2)
-        return " ".join(text.split())
+        if value.size > 20:
+            return f"an array of shape {value.shape}"
+        return " ".join(np.array2string(value, precision=4, separator=", ").split())
     if isinstance(value, (list, tuple)):
         inside = words_of(value) if len(value) < 10 else f"{words_of(value[:3])}, ..."
         return f"[{inside}]" if isinstance(value, list) else f"({inside})"
@@ -213,13 +234,14 @@ def words(value):
         return words(value.item())
     if isinstance(value, np.random.Generator):
         return "rng"
-    return getattr(value, "__name__", None) or repr(value)
+    name = getattr(value, "__name__", None) or repr(value)
+    return name if "\n" not in name else type(value).__name__  # a network of several lines
 
 
 def same(a, b):
     """Tell whether `a` is `b`: numbers but for rounding, a tuple part by part."""
     if isinstance(b, tuple):
-        alike = isinstance(a, (tuple, list)) and len(a) == len(b)
+        alike = isinstance(a, (tuple, list, np.ndarray)) and len(a) == len(b)
         return alike and all(same(x, y) for x, y in zip(a, b, strict=True))
     try:
         a, b = (x.numpy() if isinstance(x, minidl.Tensor) else np.asarray(x) for x in (a, b))
@@ -229,14 +251,14 @@ def same(a, b):
         return False
     if a.dtype.kind in "OSU" or b.dtype.kind in "OSU":
         return bool((a == b).all())
-    return np.allclose(a, b, rtol=1e-5, atol=1e-9)
+    return np.allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def explains(mistake, got, wants):
     """Tell whether what came out, where it is not right, is what a mistake gives."""
     if not isinstance(wants, tuple):
         return same(got, mistake)
-    if not isinstance(got, (tuple, list)) or len(got) != len(wants):
+    if not isinstance(got, (tuple, list, np.ndarray)) or len(got) != len(wants):
         return False
     parts = zip(mistake, got, wants, strict=True)
     return all(same(found, wrong) or same(found, right) for wrong, found, right in parts)
@@ -244,6 +266,10 @@ def explains(mistake, got, wants):
 
 def shape_of(value):
     """Say what shape an array has, or how many things a list or tuple holds."""
-    if isinstance(value, (minidl.Tensor, np.ndarray)):
-        return f", of shape {value.shape}"
-    return f", {len(value)} of them" if isinstance(value, (list, tuple)) else ""
+    try:
+        shape = np.shape(value)
+    except ValueError:  # lists of different lengths
+        shape = (len(value),)
+    if isinstance(value, tuple) or len(shape) == 1:
+        return f", {len(value)} of them"
+    return f", of shape {shape}" if shape else ""

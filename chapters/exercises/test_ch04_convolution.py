@@ -11,15 +11,18 @@ def picture(*shape):
 
 
 def test_columns_are_windows_as_rows(exercise):
-    wants = np.array([[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]])
+    wants = np.array([[0, 1, 4, 5], [1, 2, 5, 6], [2, 3, 6, 7]])
+    wants = np.concatenate([wants, wants + 4])  # windows of the rows 0 and 1, then of 1 and 2
     hints = {
         "transposed: a window should be a row": wants.T,
         "a window's numbers go row by row, not column by column": wants[:, [0, 2, 1, 3]],
-        "windows go along the picture's rows first, not down its columns": wants[[0, 2, 1, 3]],
-        "one window is missing in each direction: there are (h - size) // stride + 1": wants[:1],
-        "these windows do not overlap: with stride 1 they start at every pixel": wants[:1],
+        "windows go along the picture's rows first, not down its columns": wants[
+            [0, 3, 1, 4, 2, 5]
+        ],
+        "one window is missing in each direction: there are (h - size) // stride + 1": wants[:2],
+        "these windows do not overlap: with stride 1 they start at every pixel": wants[[0, 2]],
     }
-    exercise.expect("columns", picture(1, 1, 3, 3), 2, wants=wants, hints=hints)
+    exercise.expect("columns", picture(1, 1, 3, 4), 2, wants=wants, hints=hints)
 
 
 def test_columns_move_by_the_stride(exercise):
@@ -77,7 +80,7 @@ def test_convolve_row_passes_gradcheck(exercise):
 
 def test_receptive_field_without_strides(exercise):
     hints = {
-        "layers do not see k pixels each, but k - 1 more than the layer before": 6,
+        "a layer does not see k pixels more than the one before, but k - 1": 7,
         "one output of no layer sees 1 pixel: start there": 4,
         "windows overlap: layers add to each other, they do not multiply": 9,
     }

@@ -9,7 +9,7 @@ from minidl.inspect import summary
 def two_sets():
     rng = np.random.default_rng(0)
     scale = np.array([1, 2, 4])[:, None, None]
-    sets = (rng.integers(low, low + 20, (n, 3, 4, 4)) * scale for n, low in ((6, 10), (4, 30)))
+    sets = (rng.integers(low, low + 20, (3, 3, 1, 2)) * scale for low in (10, 30))
     return tuple(images.astype(np.uint8) for images in sets)
 
 
@@ -101,7 +101,7 @@ def test_confusion_matrix_by_hand(exercise):
             [[1, 1], [0, 1]],
             [0.5, 1.0],
         ),
-        "rows are the truth, columns the guesses: transposed": (matrix.T, recall),
+        "rows are the truth, columns the guesses: transposed": (matrix.T, [1.0, 1 / 3]),
         "that is precision, out of those guessed; recall is out of a row": (matrix, [1.0, 1 / 3]),
         "count pictures, not parts of a class": (matrix / matrix.sum(1, keepdims=True), recall),
         "recall is found in each row by itself, not out of all pictures": (matrix, [0.25, 0.25]),
