@@ -1,7 +1,12 @@
 """What all checks of exercises share: calling an answer, and saying in words what came of it.
 
-python -m pytest chapters/exercises -k ch04
-python -m pytest chapters/exercises -k ch04 --answers chapters/solutions
+The checks of a chapter's exercises, then the same of the answers that come with them:
+
+    python -m pytest chapters/exercises -k ch04
+    python -m pytest chapters/exercises -k ch04 --answers chapters/solutions
+
+An exercise is a function whose body is missing. This file and the checks never import a file of
+answers: they read it when they call the first answer, so that an error in it comes as words too.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from minidl.inspect import GradcheckError
 HERE = Path(__file__).resolve().parent
 BLANK = "not filled in yet"
 
-collect_ignore_glob = ["ch*.py"]  # answers: the checks read them, so that errors come as words
+collect_ignore_glob = ["ch*.py"]
 
 
 def pytest_addoption(parser):
@@ -55,8 +60,14 @@ def judge(check, exercise):
 
 
 def pytest_configure(config):
-    """Leave failures to the list at the end, unless other tests run too or --tb asks for more."""
+    """Find the checks of a file of answers; leave failures to the list at the end.
+
+    Not so where other tests run too, or `--tb` asks for more.
+    """
     places = [Path(arg.partition("::")[0]).resolve() for arg in config.args]
+    for i, place in enumerate(places):
+        if place.match(f"{HERE.name}/ch*.py"):
+            config.args[i] = str(place.with_name(f"test_{place.name}"))
     if all(HERE in (place, *place.parents) for place in places) and config.option.tbstyle == "auto":
         config.option.tbstyle = "no"
 
@@ -78,6 +89,9 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.line(f"{word:8} {name}", green=report.passed, red=report.failed)
         if text not in ("", said):  # a file that cannot be read says so once
             terminalreporter.line(textwrap.indent(text, " " * 9))
+        if report.failed and report.capstdout:
+            printed = textwrap.indent(report.capstdout.rstrip(), " " * 13)
+            terminalreporter.line(f"           printed\n{printed}")
         said = text
 
 
@@ -121,9 +135,8 @@ class Exercise:
         if result is None or result is ...:
             self.fail(said, "  gave nothing", usual="is a `return` missing?")
         if not same(after, before):
-            self.fail(
-                said, "  changed what it was given", usual="work on a copy: x = x - 1, not -="
-            )
+            usual = "work on a copy: x = x - 1, not x -= 1"
+            self.fail(said, "  changed what it was given", usual=usual)
         return result
 
     def compare(self, said, got, wants, hints=None, usual=""):
@@ -148,6 +161,7 @@ class Exercise:
 
     def gradients(self, name, *arguments, gradient, usual=""):
         """Call an operation on float64 tensors; return the gradients of those given as lists."""
+        usual = usual or "backward returns a list or pair: for each input a tensor of its shape"
         inputs = [tensor(x) if isinstance(x, list) else x for x in arguments]
         out = self.call(name, *inputs, usual=usual)
         said = f"backward of {name}({words_of(arguments)}), given the gradient {words(gradient)}"
@@ -183,11 +197,8 @@ class Exercise:
             lines, usual = [f"{BLANK}: {said.partition('(')[0]} ({self.place_of(error)})"], ""
         except SyntaxError as error:
             place = f"{Path(error.filename or self.path).name}, line {error.lineno}"
-            lines = [
-                said,
-                f"  {place}: {(error.text or '').strip()}",
-                f"  {type(error).__name__}: {error.msg}",
-            ]
+            line = f"  {place}: {(error.text or '').strip()}"
+            lines = [said, line, f"  {type(error).__name__}: {error.msg}"]
         except Exception as error:
             place = f"  stopped in {self.place_of(error, with_text=True)}"
             lines = [said, place, f"  {type(error).__name__}: {error}"]
@@ -235,7 +246,7 @@ def words(value):
     if isinstance(value, np.random.Generator):
         return "rng"
     name = getattr(value, "__name__", None) or repr(value)
-    return name if "\n" not in name else type(value).__name__  # a network of several lines
+    return type(value).__name__ if "\n" in name or name.startswith("<") else name
 
 
 def same(a, b):
@@ -266,6 +277,8 @@ def explains(mistake, got, wants):
 
 def shape_of(value):
     """Say what shape an array has, or how many things a list or tuple holds."""
+    if not isinstance(value, (tuple, list, np.ndarray, minidl.Tensor)):
+        return ""
     try:
         shape = np.shape(value)
     except ValueError:  # lists of different lengths

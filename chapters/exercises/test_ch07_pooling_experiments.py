@@ -40,9 +40,6 @@ def test_told_apart_if_bars_do_not_touch(exercise):
     usual = "bars from 70 to 72 and from 74 to 76 do not touch, whichever net comes first"
     for a, b in (([70.0, 71, 72], [74.0, 75, 76]), ([74.0, 75, 76], [70.0, 71, 72])):
         exercise.expect("told_apart", a, b, wants=True, usual=usual)
-
-
-def test_told_apart_not_if_bars_overlap(exercise):
     usual = "bars from 70 to 72 and from 71.5 to 73.5 overlap: both spreads count"
     exercise.expect("told_apart", [70.0, 71, 72], [71.5, 72.5, 73.5], wants=False, usual=usual)
 

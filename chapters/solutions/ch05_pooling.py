@@ -23,7 +23,7 @@ def max_pool(x, size):
     rows, columns = h // size, w // size
     windows = x.data.reshape(n, c, rows, size, columns, size)
     flat = windows.transpose(0, 1, 2, 4, 3, 5).reshape(n, c, rows, columns, size * size)
-    first = flat.argmax(4, keepdims=True) == range(size * size)  # of equal pixels, one wins
+    first = flat.argmax(4, keepdims=True) == np.arange(size * size)  # of equal pixels, one wins
     won = first.reshape(n, c, rows, columns, size, size).transpose(0, 1, 2, 4, 3, 5)
     won = won.astype(x.dtype)
 
