@@ -12,8 +12,9 @@ def freeze_all_but(model, head):
     """Freeze a network except for one of its modules; return how many numbers still learn.
 
     `head` is that module's name: what it holds is called `head.weight`, `head.bias` and so on.
-    Everything else stops asking for a gradient, and the head asks for one, whatever was before. A
-    linear layer from 4 to 2 has 10 numbers that learn.
+    Everything else stops asking for a gradient, and the head asks for one, whatever was before.
+
+    By hand: a head that is a linear layer from 4 to 2 has 10 numbers that learn.
     """
     raise NotImplementedError
 
@@ -26,6 +27,9 @@ def load_matching(model, state):
     `module.`, a prefix that training on several GPUs leaves. Load what has, without the prefix, a
     name and a shape of the model's; return the names in `model.state_dict()` that are left, as a
     list in its order.
+
+    By hand: a model with `body.weight` and `head.weight`, given a `module.body.weight` that fits,
+    loads it and returns ["head.weight"].
     """
     raise NotImplementedError
 
@@ -35,5 +39,7 @@ def two_rates(model, head, lr):
 
     A list of two dicts, first the rest, then the head, each with "params", a list of parameters,
     and "lr". `head` is the name of a module, as in `freeze_all_but`. No parameter is in both.
+
+    By hand: with lr 0.1, the rest gets 0.01.
     """
     raise NotImplementedError
