@@ -458,6 +458,10 @@ for name, needs in best_for.items():
 # No kind wins everywhere: what makes a lone response come through lets salt through as well.
 # Which one a network wants is a question for the network: chapter 6 trains one with max pooling.
 #
+# Exercises that are checked: fill in chapters/exercises/ch05_pooling.py; then
+# `python -m pytest chapters/exercises -k ch05` says what is right and what is not yet.
+# Experiments that only you can judge:
+#
 # 1. Turn the dial from mean to max: `gem_pool2d` with p from 1 to 20. Where do "noise" and "bright"
 #    of the table cross what "mixed 0.5" has?
 # 2. Add pepper, 2 % of pixels at 0. Which kind that withstood salt is worst now, and why?

@@ -374,6 +374,10 @@ plots.show()
 # %% What comes next
 # Chapter 8 pools over sentences instead of pictures.
 #
+# Exercises that are checked: fill in chapters/exercises/ch07_pooling_experiments.py; then
+# `python -m pytest chapters/exercises -k ch07` says what is right and what is not yet.
+# Experiments that only you can judge:
+#
 # 1. Is it the pool that helps, or only the fewer pixels? Add a kind "subsample", which keeps every
 #    second pixel as it is: `nn.MaxPool2d(1, stride)`.
 # 2. All nets learn with the same --lr. Try 3e-3: some no longer learn at all. Is the same learning

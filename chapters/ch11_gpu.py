@@ -192,6 +192,10 @@ plots.show()
 
 # %% What comes next: chapter 6 on real pictures, `--data cifar10 --device cuda`; or how it is made:
 # minidl/backends/cupy_backend.py, kernels.cu, deferred.py (who waits), and minidl/replay.py.
+# Exercises that are checked: fill in chapters/exercises/ch11_gpu.py; then
+# `python -m pytest chapters/exercises -k ch11` says what is right and what is not yet.
+# Experiments that only you can judge:
+#
 # 1. Call `minidl.set_tf32(True)` before the table. Which batch sizes gain? How far do the losses
 #    drift from the CPU's? Why is it off at first?
 # 2. Move pixels, a quarter of the bytes, and normalise them on the device (a tensor of uint8 has

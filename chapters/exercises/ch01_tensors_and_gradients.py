@@ -1,0 +1,60 @@
+"""Exercises for chapter 1: tensors and gradients.
+
+Fill in the functions; then
+
+    python -m pytest chapters/exercises -k ch01
+
+says what is right and what is not yet. Answers: chapters/solutions/ch01_tensors_and_gradients.py.
+"""
+
+import numpy as np
+
+from minidl.tensor import record
+
+
+def slope(f, x, h=1e-5):
+    """Return the slope of `f` at `x` by a central difference.
+
+        (f(x + h) - f(x - h)) / (2 h)
+
+    f takes a number and returns one. By hand: for x³ at x = 3 with h = 2, the values to the two
+    sides are 125 and 1, and their difference over 4 is 31.
+    """
+    raise NotImplementedError
+
+
+def backward(steps, count):
+    """Return the derivative of the last value of a graph by each of its values, as a list.
+
+    The values are numbered from 0 to count - 1. `steps` says how they were computed, in order: each
+    step is a pair of the value that it made, and a list of (input, slope), where slope is
+    the derivative of what was made by that input. What is no step's result is an input.
+
+    Chain rule: walk through the steps from the last to the first. Each hands the derivative
+    of what it made on to its inputs, times their slopes; a value used twice gets the sum.
+
+    By hand: a = 3 (value 0), b = 2 (value 1), c = a b (value 2), d = c + a (value 3):
+
+        steps = [(2, [(0, 2.0), (1, 3.0)]), (3, [(2, 1.0), (0, 1.0)])]
+        backward(steps, 4)  is  [3.0, 3.0, 1.0, 1.0]
+    """
+    raise NotImplementedError
+
+
+def hypotenuse(a, b):
+    """Return c = sqrt(a² + b²), element by element, as an operation that has a gradient.
+
+    a and b are tensors. What comes out is there already; write `backward`. It is given the gradient
+    of the loss by c, a tensor, and returns a pair: the gradients of the loss by a and by b.
+
+        dc/da = a / c        dc/db = b / c
+
+    Compute with the tensors a and b, so that the result can be differentiated once more. By hand:
+    where a = 3, b = 4 and the gradient is 3, the pair is 1.8 and 2.4.
+    """
+
+    def backward(gradient):
+        raise NotImplementedError
+
+    c = np.sqrt(a.data**2 + b.data**2)
+    return record("hypotenuse", c, (a, b), backward)

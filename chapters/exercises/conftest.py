@@ -1,0 +1,288 @@
+"""What all checks of exercises share: calling an answer, and saying in words what came of it.
+
+The checks of a chapter's exercises, then the same of the answers that come with them:
+
+    python -m pytest chapters/exercises -k ch04
+    python -m pytest chapters/exercises -k ch04 --answers chapters/solutions
+
+An exercise is a function whose body is missing. This file and the checks never import a file of
+answers: they read it when they call the first answer, so that an error in it comes as words too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect
+import textwrap
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl.inspect import GradcheckError
+
+HERE = Path(__file__).resolve().parent
+BLANK = "not filled in yet"
+
+collect_ignore_glob = ["ch*.py"]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--answers", type=Path, default=HERE, help="folder of the answers to check")
+
+
+@pytest.fixture
+def exercise(request):
+    """The file of answers that belongs to the checks in `test_<its name>`."""
+    folder = request.config.getoption("--answers", HERE)
+    return Exercise(folder / request.path.name.removeprefix("test_"))
+
+
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a check of an exercise."""
+    judge(pyfuncitem.obj, pyfuncitem.funcargs["exercise"])
+    return True
+
+
+def judge(check, exercise):
+    """Run a check; an answer that it cannot even look at is wrong, and fails in words as well."""
+    try:
+        check(exercise)
+    except Exception as error:
+        said, got = exercise.last
+        lines = [said, f"  gave  {words(got)}", f"  which led to {type(error).__name__}: {error}"]
+        exercise.fail(*lines, usual="is it of the kind and shape that the exercise asks for?")
+
+
+def pytest_configure(config):
+    """Find the checks of a file of answers; leave failures to the list at the end.
+
+    Not so where other tests run too, or `--tb` asks for more.
+    """
+    places = [Path(arg.partition("::")[0]).resolve() for arg in config.args]
+    for i, place in enumerate(places):
+        if place.match(f"{HERE.name}/ch*.py"):
+            config.args[i] = str(place.with_name(f"test_{place.name}"))
+    if all(HERE in (place, *place.parents) for place in places) and config.option.tbstyle == "auto":
+        config.option.tbstyle = "no"
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """List what is right and what is not yet, with the words of the checks."""
+    if config.option.tbstyle != "no":
+        return
+    terminalreporter.reportchars = ""  # pytest's own list of failures
+    stats, before, said = terminalreporter.stats, "", ""
+    reports = [r for outcome in ("passed", "failed", "error") for r in stats.get(outcome, [])]
+    for report in sorted(reports, key=lambda report: report.location[:2]):
+        chapter = Path(report.location[0]).stem.removeprefix("test_")
+        if chapter != before:
+            terminalreporter.section(chapter, "-")
+        text, before = str(report.longrepr or ""), chapter
+        word = "right" if report.passed else "blank" if text.startswith(BLANK) else "not yet"
+        name = report.location[2].removeprefix("test_").replace("_", " ")
+        terminalreporter.line(f"{word:8} {name}", green=report.passed, red=report.failed)
+        if text not in ("", said):  # a file that cannot be read says so once
+            terminalreporter.line(textwrap.indent(text, " " * 9))
+        if report.failed and report.capstdout:
+            printed = textwrap.indent(report.capstdout.rstrip(), " " * 13)
+            terminalreporter.line(f"           printed\n{printed}")
+        said = text
+
+
+class Exercise:
+    """A file of answers.
+
+    Args:
+        path: of the file; read at the first call, so that an error in it fails every check.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.last = "", None  # what was called, and what came out
+
+    @functools.cached_property
+    def answers(self):
+        """The names that the file defines."""
+        names = {"__name__": self.path.stem}
+        with self.in_words(f"{self.path.name} cannot be read, so none of it can be checked"):
+            source = self.path.read_text(encoding="utf-8")
+            exec(compile(source, str(self.path), "exec", dont_inherit=True), names)
+        return SimpleNamespace(**names)
+
+    def expect(self, name, *arguments, wants, hints=None, usual=""):
+        """Call an answer and compare what it gives; see `call` and `compare`."""
+        got = self.call(name, *arguments, usual=usual)
+        self.compare(f"{name}({words_of(arguments)})", got, wants, hints, usual)
+
+    def call(self, name, *arguments, usual=""):
+        """Return what the answer `name` gives; fail in words if it gives nothing or raises."""
+        function = getattr(self.answers, name, None)
+        said = f"{name}({words_of(arguments)})"
+        if not callable(function):
+            self.fail(f"{self.path.name} has no function `{name}`", usual="was it renamed?")
+        before = copy.deepcopy(tuple(x for x in arguments if isinstance(x, (np.ndarray, list))))
+        with self.in_words(said, usual):
+            result = function(*arguments)
+            result = list(result) if inspect.isgenerator(result) else result
+        self.last = said, result
+        after = tuple(x for x in arguments if isinstance(x, (np.ndarray, list)))
+        if result is None or result is ...:
+            self.fail(said, "  gave nothing", usual="is a `return` missing?")
+        if not same(after, before):
+            usual = "work on a copy: x = x - 1, not x -= 1"
+            self.fail(said, "  changed what it was given", usual=usual)
+        return result
+
+    def compare(self, said, got, wants, hints=None, usual=""):
+        """Fail unless `got` equals `wants`.
+
+        `hints` maps what to say to what the mistake gives: the hint whose value came out is shown,
+        else `usual`. Of a tuple, some parts may be right.
+        """
+        if same(got, wants):
+            return
+        mistakes = (hints or {}).items()
+        hint = [hint for hint, mistake in mistakes if same(got, mistake)]
+        hint += [hint for hint, mistake in mistakes if explains(mistake, got, wants)]
+        shapes, where = (shape_of(got), shape_of(wants)), ""
+        if shapes[0] == shapes[1]:
+            shapes = "", ""
+            if isinstance(wants, np.ndarray) and wants.size > 20:
+                place = tuple(np.argwhere(~np.isclose(got, wants, 1e-5, 1e-5))[0].tolist())
+                got, wants, where = got[place], wants[place], f" at {place}"
+        given = f"  gave  {words(got)}{shapes[0]}{where}"
+        self.fail(said, given, f"  wants {words(wants)}{shapes[1]}", usual=[*hint, usual][0])
+
+    def gradients(self, name, *arguments, gradient, usual=""):
+        """Call an operation on float64 tensors; return the gradients of those given as lists."""
+        usual = usual or "backward returns a list or pair: for each input a tensor of its shape"
+        inputs = [tensor(x) if isinstance(x, list) else x for x in arguments]
+        out = self.call(name, *inputs, usual=usual)
+        said = f"backward of {name}({words_of(arguments)}), given the gradient {words(gradient)}"
+        with self.in_words(said, usual):
+            out.backward(tensor(gradient))
+        found = tuple(x.grad for x in inputs if isinstance(x, minidl.Tensor))
+        if any(x is None for x in found):
+            self.fail(said, "  gave an input no gradient", usual="return one gradient per input")
+        return said, tuple(x.numpy() for x in found)
+
+    def gradcheck(self, name, inputs, *options, usual=""):
+        """Compare an operation's gradients, and the gradients of those, with differences."""
+        inputs = [*map(tensor, inputs), *options]
+        self.call(name, *inputs)
+        with self.in_words(f"gradcheck of {name}", usual):
+            try:
+                minidl.gradcheck(getattr(self.answers, name), inputs, order=2)
+            except GradcheckError as error:
+                if not any(check.wrong for check in error.report.checks if check.order == 1):
+                    usual = (
+                        "right, but wrong when differentiated once more: backward computes with "
+                        "arrays (.data) where it should with the tensors themselves"
+                    )
+                self.fail(str(error), usual=usual)
+
+    @contextlib.contextmanager
+    def in_words(self, said, usual=""):
+        """Turn an error inside a `with` block into a failure that says where it came from."""
+        try:
+            yield
+            return
+        except NotImplementedError as error:
+            lines, usual = [f"{BLANK}: {said.partition('(')[0]} ({self.place_of(error)})"], ""
+        except SyntaxError as error:
+            place = f"{Path(error.filename or self.path).name}, line {error.lineno}"
+            line = f"  {place}: {(error.text or '').strip()}"
+            lines = [said, line, f"  {type(error).__name__}: {error.msg}"]
+        except Exception as error:
+            place = f"  stopped in {self.place_of(error, with_text=True)}"
+            lines = [said, place, f"  {type(error).__name__}: {error}"]
+        self.fail(*lines, usual=usual)
+
+    def place_of(self, error, with_text=False):
+        """Say which line of the answers an error came from."""
+        trace = traceback.extract_tb(error.__traceback__)
+        lines = [frame for frame in trace if frame.filename == str(self.path)]
+        if not lines:
+            return self.path.name
+        text = f": {lines[-1].line}" if with_text else ""
+        return f"{self.path.name}, line {lines[-1].lineno}{text}"
+
+    def fail(self, *lines, usual=""):
+        """Fail with lines of text and a hint, without a traceback through these checks."""
+        hint = textwrap.wrap(f"hint: {usual}", 80, initial_indent="  ", subsequent_indent=" " * 8)
+        message = "\n".join([*lines, *(hint if usual else [])])
+        raise pytest.fail.Exception(message, pytrace=False) from None
+
+
+def tensor(values):
+    return minidl.Tensor(np.array(values, np.float64), requires_grad=True)
+
+
+def words_of(arguments):
+    return ", ".join(words(x) for x in arguments)
+
+
+def words(value):
+    """Return a short text for a value."""
+    if isinstance(value, minidl.Tensor):
+        return words(value.data)  # .numpy() would count as waiting
+    if isinstance(value, np.ndarray) and value.ndim:
+        if value.size > 20:
+            return f"an array of shape {value.shape}"
+        return " ".join(np.array2string(value, precision=4, separator=", ").split())
+    if isinstance(value, (list, tuple)):
+        inside = words_of(value) if len(value) < 10 else f"{words_of(value[:3])}, ..."
+        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.6g}"
+    if isinstance(value, (np.ndarray, np.generic)):
+        return words(value.item())
+    if isinstance(value, np.random.Generator):
+        return "rng"
+    name = getattr(value, "__name__", None) or repr(value)
+    return type(value).__name__ if "\n" in name or name.startswith("<") else name
+
+
+def same(a, b):
+    """Tell whether `a` is `b`: numbers but for rounding, a tuple part by part."""
+    if isinstance(b, tuple):
+        alike = isinstance(a, (tuple, list, np.ndarray)) and len(a) == len(b)
+        return alike and all(same(x, y) for x, y in zip(a, b, strict=True))
+    try:
+        a, b = (x.numpy() if isinstance(x, minidl.Tensor) else np.asarray(x) for x in (a, b))
+    except ValueError:  # lists of different lengths
+        return a == b
+    if a.shape != b.shape:
+        return False
+    if a.dtype.kind in "OSU" or b.dtype.kind in "OSU":
+        return bool((a == b).all())
+    return np.allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def explains(mistake, got, wants):
+    """Tell whether what came out, where it is not right, is what a mistake gives."""
+    if not isinstance(wants, tuple):
+        return same(got, mistake)
+    if not isinstance(got, (tuple, list, np.ndarray)) or len(got) != len(wants):
+        return False
+    parts = zip(mistake, got, wants, strict=True)
+    return all(same(found, wrong) or same(found, right) for wrong, found, right in parts)
+
+
+def shape_of(value):
+    """Say what shape an array has, or how many things a list or tuple holds."""
+    if not isinstance(value, (tuple, list, np.ndarray, minidl.Tensor)):
+        return ""
+    try:
+        shape = np.shape(value)
+    except ValueError:  # lists of different lengths
+        shape = (len(value),)
+    if isinstance(value, tuple) or len(shape) == 1:
+        return f", {len(value)} of them"
+    return f", of shape {shape}" if shape else ""

@@ -1,0 +1,68 @@
+"""Checks of the exercises for chapter 7."""
+
+import numpy as np
+
+from minidl import nn
+from minidl.inspect import summary
+
+
+def test_cost_by_hand(exercise):
+    hints = {
+        "each kernel has one bias: add out_channels parameters": (216, 1944),
+        "a kernel sees all input channels: multiply by in_channels": (80, 648),
+        "without padding, 5 x 5 pixels have only 3 x 3 outputs": (224, 5400),
+        "biases are not counted as multiply-adds": (224, 2016),
+        "that is for one output channel, of 8": (28, 243),
+    }
+    exercise.expect("cost", 3, 8, 3, 5, 5, wants=(224, 1944), hints=hints)
+
+
+def test_cost_is_what_minidl_counts(exercise):
+    counted = summary(nn.Conv2d(4, 6, 3, stride=2), (4, 9, 12))
+    wants = (counted.parameters, counted.multiply_adds)
+    usual = "the stride changes how many outputs there are, 4 x 5 here, and no kernel"
+    exercise.expect("cost", 4, 6, 3, 9, 12, 2, wants=wants, usual=usual)
+
+
+def test_mean_and_spread_of_three_seeds(exercise):
+    hints = {
+        "divide by n - 1: NumPy divides by n unless told ddof=1": (71.0, np.sqrt(8 / 3)),
+        "that is the variance: take its square root": (71.0, 4.0),
+        "that is the error of the mean; the spread is not divided by sqrt(n)": (
+            71.0,
+            2 / np.sqrt(3),
+        ),
+    }
+    exercise.expect("mean_and_spread", [69.0, 71.0, 73.0], wants=(71.0, 2.0), hints=hints)
+
+
+def test_told_apart_if_bars_do_not_touch(exercise):
+    usual = "bars from 70 to 72 and from 74 to 76 do not touch, whichever net comes first"
+    for a, b in (([70.0, 71, 72], [74.0, 75, 76]), ([74.0, 75, 76], [70.0, 71, 72])):
+        exercise.expect("told_apart", a, b, wants=True, usual=usual)
+    usual = "bars from 70 to 72 and from 71.5 to 73.5 overlap: both spreads count"
+    exercise.expect("told_apart", [70.0, 71, 72], [71.5, 72.5, 73.5], wants=False, usual=usual)
+
+
+def test_paired_takes_differences_seed_by_seed(exercise):
+    a, b = [70.0, 75.0, 80.0], [68.0, 72.0, 79.0]
+    hints = {
+        "a - b, not b - a": (-2.0, 1.0),
+        "that adds up the spreads of the two nets: take the differences first, then their spread": (
+            2.0,
+            np.sqrt(np.var(a, ddof=1) + np.var(b, ddof=1)),
+        ),
+        "that is the difference of the two spreads: take the differences first": (
+            2.0,
+            np.std(a, ddof=1) - np.std(b, ddof=1),
+        ),
+        "divide by n - 1: NumPy divides by n unless told ddof=1": (2.0, np.sqrt(2 / 3)),
+    }
+    exercise.expect("paired", a, b, wants=(2.0, 1.0), hints=hints)
+
+
+def test_paired_keeps_the_seeds_together(exercise):
+    usual = "a[i] and b[i] belong together: sort neither"
+    exercise.expect(
+        "paired", [3.0, 1.0, 2.0], [1.0, 2.0, 3.0], wants=(0.0, np.sqrt(3)), usual=usual
+    )

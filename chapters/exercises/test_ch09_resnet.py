@@ -1,0 +1,148 @@
+"""Checks of the exercises for chapter 9."""
+
+import math
+
+import numpy as np
+
+from minidl import Tensor, nn
+
+
+def normalized(x, axes, eps=1e-5, ddof=0):
+    mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True, ddof=ddof)
+    return (x - mean) / np.sqrt(variance + eps)
+
+
+def test_batch_norm_takes_mean_and_variance_of_a_channel(exercise):
+    x = np.array([[[[1.0, 3.0]], [[10.0, 20.0]]], [[[5.0, 7.0]], [[20.0, 30.0]]]])
+    hints = {
+        "that is a mean for each pixel: take it over pictures and pixels, axes (0, 2, 3)": (
+            normalized(x, 0)
+        ),
+        "that is instance norm, each picture by itself: take axes (0, 2, 3)": normalized(x, (2, 3)),
+        "that is layer norm, over all channels of a picture: take axes (0, 2, 3)": (
+            normalized(x, (1, 2, 3))
+        ),
+        "each channel has a mean and a variance of its own: leave axis 1 out": (
+            normalized(x, (0, 1, 2, 3))
+        ),
+        "the variance divides by the number of pixels, not by one less: no ddof": (
+            normalized(x, (0, 2, 3), ddof=1)
+        ),
+        "divide by the square root of the variance": (
+            (x - x.mean((0, 2, 3), keepdims=True)) / (x.var((0, 2, 3), keepdims=True) + 1e-5)
+        ),
+    }
+    wants = normalized(x, (0, 2, 3))
+    exercise.expect("batch_norm", x, np.ones(2), np.zeros(2), wants=wants, hints=hints)
+
+
+def test_batch_norm_scales_and_shifts_each_channel(exercise):
+    x = np.array([[[[1.0, 3.0]], [[10.0, 20.0]]], [[[5.0, 7.0]], [[20.0, 30.0]]]])
+    gamma, beta, flat = np.array([1.0, 2.0]), np.array([0.0, 5.0]), normalized(x, (0, 2, 3))
+    hints = {
+        "gamma and beta went along the width: they belong to axis 1, gamma[:, None, None]": (
+            flat * gamma + beta
+        ),
+        "gamma and beta are missing": flat,
+        "beta is added last, it is not multiplied by gamma": (
+            (flat + beta[:, None, None]) * gamma[:, None, None]
+        ),
+    }
+    wants = flat * gamma[:, None, None] + beta[:, None, None]
+    exercise.expect("batch_norm", x, gamma, beta, wants=wants, hints=hints)
+
+
+def test_batch_norm_adds_eps_under_the_root(exercise):
+    x = 1e-3 * np.array([[[[-1.0, 1.0]]]])
+    hints = {
+        "eps is missing: a channel of one colour would be 0 / 0": np.sign(x),
+        "eps is added to the variance, under the root": x / (1e-3 + 1e-5),
+    }
+    exercise.expect(
+        "batch_norm", x, np.ones(1), np.zeros(1), wants=normalized(x, (0, 2, 3)), hints=hints
+    )
+
+
+def less_3(x):
+    return x - 3
+
+
+def times_minus_2(x):
+    return x * -2
+
+
+def times_10(x):
+    return x * 10
+
+
+def identity(x):
+    return x
+
+
+def test_residual_block_adds_the_shortcut_before_the_last_relu(exercise):
+    hints = {
+        "the shortcut is missing": [0.0, 0.0, 0.0],
+        "the shortcut is added before the last ReLU: relu(... + shortcut(x))": [-1.0, 2.0, 5.0],
+        "a ReLU stands behind the sum, too": [-1.0, 2.0, 1.0],
+        "a ReLU stands between first and second": [7.0, 4.0, 1.0],
+        "first comes first, then second": [0.0, 0.0, 2.0],
+    }
+    x = Tensor([-1.0, 2.0, 5.0])
+    wants = [0.0, 2.0, 1.0]
+    exercise.expect("residual_block", x, less_3, times_minus_2, identity, wants=wants, hints=hints)
+
+
+def test_residual_block_uses_the_shortcut_it_is_given(exercise):
+    hints = {"x itself was added: use shortcut(x), x may not fit": [2.0, 1.0]}
+    x = Tensor([2.0, 5.0])
+    exercise.expect(
+        "residual_block", x, less_3, times_minus_2, times_10, wants=[20.0, 46.0], hints=hints
+    )
+
+
+def test_residual_block_lets_the_gradient_through(exercise):
+    x = Tensor(np.ones((1, 2, 4, 4), np.float32), requires_grad=True)
+    dead = nn.Conv2d(2, 2, 3, padding=1)
+    dead.load_state_dict({name: 0 * array for name, array in dead.state_dict().items()})
+    out = exercise.call("residual_block", x, dead, dead, identity)
+    usual = "with weights of 0 the block is the identity: compute with tensors, not their arrays"
+    with exercise.in_words("backward of residual_block, with convolutions of 0", usual):
+        out.sum().backward()
+    exercise.compare(
+        "the gradient by x is 1", x.grad is not None and float(x.grad.mean()), 1.0, usual=usual
+    )
+
+
+def rates(exercise, steps, peak, warmup):
+    return [exercise.call("learning_rate", step, steps, peak, warmup) for step in range(steps)]
+
+
+def test_learning_rate_rises_along_a_line(exercise):
+    said = "learning_rate(step, 10, 0.4, 4) for the first 4 steps"
+    hints = {
+        "the first step would learn nothing: steps count from 0, use step + 1": [0, 0.1, 0.2, 0.3],
+        "the last step of the warm-up has the peak itself": [0.08, 0.16, 0.24, 0.32],
+        "there is no warm-up": [0.4 / 2 * (1 + math.cos(math.pi * s / 10)) for s in range(4)],
+    }
+    exercise.compare(said, rates(exercise, 10, 0.4, 4)[:4], [0.1, 0.2, 0.3, 0.4], hints)
+
+
+def test_learning_rate_falls_along_a_half_cosine(exercise):
+    said = "learning_rate(step, 10, 0.4, 2) from step 2 on"
+    hints = {
+        "t counts from the end of the warm-up, over the steps that are left": [
+            0.2 * (1 + math.cos(math.pi * step / 10)) for step in range(2, 10)
+        ],
+        "that is a straight line: the rate follows a cosine": [
+            0.4 * (1 - step / 8) for step in range(8)
+        ],
+        "half a cosine, from 1 to -1, is pi long, not pi / 2 or 2 pi": [
+            0.2 * (1 + math.cos(2 * math.pi * step / 8)) for step in range(8)
+        ],
+        "that is a quarter of a cosine": [0.4 * math.cos(math.pi * step / 16) for step in range(8)],
+        "t reaches 1 at step `steps`, one behind the last": [
+            0.2 * (1 + math.cos(math.pi * step / 7)) for step in range(8)
+        ],
+    }
+    wants = [0.2 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
+    exercise.compare(said, rates(exercise, 10, 0.4, 2)[2:], wants, hints)

@@ -1,0 +1,140 @@
+"""Checks of the exercises for chapter 10."""
+
+import numpy as np
+
+from minidl import nn, optim
+
+
+class Net(nn.Module):
+    """Three layers; the first one's name begins as the last one's does."""
+
+    def __init__(self, classes=2):
+        self.fc_in = nn.Linear(3, 4)
+        self.layer_norm = nn.LayerNorm(4)
+        self.fc = nn.Linear(4, classes)
+
+
+BODY = ["fc_in.weight", "fc_in.bias", "layer_norm.weight", "layer_norm.bias"]
+HEAD = ["fc.weight", "fc.bias"]
+
+
+def learning(model):
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def test_freeze_all_but_leaves_the_head_alone(exercise):
+    model = Net()
+    exercise.call("freeze_all_but", model, "fc")
+    hints = {
+        "that is the wrong way round: the head learns, the rest is frozen": BODY,
+        "`fc_in` begins with `fc` as well: look for the name with a dot, `fc.`": BODY[:2] + HEAD,
+        "nothing is frozen: parameter.requires_grad_(False) does that": BODY + HEAD,
+        "the head's bias belongs to the head": HEAD[:1],
+    }
+    said = 'what learns after freeze_all_but(model, "fc"), of fc_in, layer_norm and fc'
+    exercise.compare(said, learning(model), HEAD, hints)
+    exercise.call("freeze_all_but", model.requires_grad_(False), "fc")
+    hints = {"the head was frozen before: requires_grad_(True) lets it learn": []}
+    exercise.compare(f"{said}, when all was frozen before", learning(model), HEAD, hints)
+
+
+def test_freeze_all_but_counts_what_learns(exercise):
+    hints = {
+        "those are the tensors: count their numbers, parameter.size": 2,
+        "the bias learns too": 8,
+        "those are the frozen ones": 24,
+        "those are all numbers of the network": 34,
+    }
+    exercise.expect("freeze_all_but", Net(), "fc", wants=10, hints=hints)
+
+
+PREFIX = "every name begins with `module.`: take that off first, name.removeprefix"
+
+
+def given(prefix=""):
+    state = Net(classes=5).state_dict() | {"old.weight": np.zeros(3)}
+    del state["layer_norm.bias"]
+    return {prefix + name: array for name, array in state.items()}
+
+
+def test_load_matching_loads_what_fits(exercise):
+    model, state = Net(), given()
+    usual = (
+        "load only names that the model has, with the same shape: first leave out the rest, then "
+        "model.load_state_dict(..., strict=False)"
+    )
+    exercise.call("load_matching", model, state, usual=usual)
+    got = model.state_dict()
+    loaded = [name for name in state if name in got and np.array_equal(got[name], state[name])]
+    fit = [name for name in state if name.startswith(("fc_in", "layer_norm"))]
+    exercise.compare("what load_matching loaded", loaded, fit, usual=usual)
+
+
+def test_load_matching_returns_what_is_left(exercise):
+    hints = {
+        "a head of another shape is left as well": ["layer_norm.bias"],
+        "layer_layer_norm.bias is missing in the state: it is left as well": [
+            "fc.weight",
+            "fc.bias",
+        ],
+        "wanted are the model's own names; old.weight is none of them": [
+            "layer_norm.bias",
+            "fc.weight",
+            "fc.bias",
+            "old.weight",
+        ],
+        "in the order of model.state_dict()": ["fc.bias", "fc.weight", "layer_norm.bias"],
+    }
+    got = exercise.call("load_matching", Net(), given())
+    wants = ["layer_norm.bias", "fc.weight", "fc.bias"]
+    exercise.compare("load_matching(model, state)", got, wants, hints)
+
+
+def test_load_matching_takes_off_the_prefix(exercise):
+    hints = {
+        PREFIX: list(Net().state_dict()),
+        "lstrip takes off letters, any of `module.`, not the word: use removeprefix": [
+            "layer_norm.weight",
+            "layer_norm.bias",
+        ],
+    }
+    got = exercise.call("load_matching", Net(classes=5), given("module."), usual=PREFIX)
+    said = "load_matching(model, state), all names in state with `module.`"
+    exercise.compare(said, got, ["layer_norm.bias"], hints)
+
+
+def rates(groups, model):
+    of = {id(p): group["lr"] for group in groups for p in group["params"]}
+    return {name: of.get(id(parameter)) for name, parameter in model.named_parameters()}
+
+
+def test_two_rates_gives_the_head_the_larger_one(exercise):
+    model = Net()
+    got = exercise.call("two_rates", model, "fc", 0.1)
+    with exercise.in_words("the groups of two_rates"):
+        found = list(rates(got, model).values())
+    hints = {
+        "the two are exchanged: the new head learns faster": [0.1] * 4 + [0.01] * 2,
+        "`fc_in` begins with `fc` as well: look for the name with a dot, `fc.`": (
+            [0.1] * 2 + [0.01] * 2 + [0.1] * 2
+        ),
+    }
+    said = "the rates that two_rates gives fc_in, layer_norm and fc, each weight and bias"
+    exercise.compare(said, found, [0.01] * 4 + [0.1] * 2, hints)
+
+
+def test_two_rates_suits_an_optimizer(exercise):
+    groups = exercise.call("two_rates", Net(), "fc", 0.1)
+    usual = "each parameter in one group; a list of them, which can be read more than once"
+    with exercise.in_words("optim.SGD(two_rates(model, 'fc', 0.1), lr=1.0)", usual):
+        optimizer = optim.SGD(groups, lr=1.0)
+        counts = [len(group["params"]) for group in optimizer.param_groups]
+    exercise.compare(
+        "how many parameters are in the rest and in the head",
+        counts,
+        [4, 2],
+        {
+            "first the rest, then the head": [2, 4],
+        },
+        usual,
+    )

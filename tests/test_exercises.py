@@ -1,0 +1,227 @@
+"""Exercises: the blanks fail, the answers pass, and what is usually wrong is told so in words."""
+
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from .mistakes import MISTAKES
+from .test_architecture import test_chapters_use_public_names_only as check_public_names
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted((ROOT / "chapters").glob("ch*.py"))
+EXERCISES = sorted((ROOT / "chapters" / "exercises").glob("ch*.py"))
+SOLUTIONS = sorted((ROOT / "chapters" / "solutions").glob("*.py"))
+BY_CHAPTER = {path.stem[:4]: path for path in SOLUTIONS}
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(f"exercises_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+shared = load(ROOT / "chapters" / "exercises" / "conftest.py")
+CHECKS = {}
+for path in EXERCISES:
+    module = load(path.with_name(f"test_{path.name}"))
+    CHECKS[path.stem[:4]] = [f for name, f in vars(module).items() if name.startswith("test_")]
+
+
+def failures(path, exercise=shared.Exercise):
+    """Run a chapter's checks on a file of answers; return what each says, None where it passes."""
+    said = {}
+    for check in CHECKS[path.stem[:4]]:
+        try:
+            shared.judge(check, exercise(path))
+            said[check.__name__] = None
+        except pytest.fail.Exception as failure:
+            said[check.__name__] = str(failure)
+    return said
+
+
+def functions(path):
+    return {
+        node.name: ast.unparse(node.args)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def test_every_chapter_has_exercises():
+    assert [path.stem[:4] for path in EXERCISES] == [f"ch{n:02}" for n in range(1, 12)]
+    assert [path.name for path in EXERCISES] == [path.name for path in SOLUTIONS]
+    assert {path.name for path in CHAPTERS} <= {path.name for path in EXERCISES}
+
+
+@pytest.mark.parametrize("path", EXERCISES, ids=lambda path: path.stem)
+def test_a_chapter_has_three_exercises_with_the_same_arguments_in_the_answers(path):
+    asked, answered = functions(path), functions(BY_CHAPTER[path.stem[:4]])
+    assert len(asked) >= 3
+    assert asked.items() <= answered.items()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert f"pytest chapters/exercises -k {path.stem[:4]}" in ast.get_docstring(tree)
+    for node in tree.body:
+        assert not isinstance(node, ast.FunctionDef) or ast.get_docstring(node), node.name
+
+
+@pytest.mark.parametrize("path", EXERCISES, ids=lambda path: path.stem)
+def test_a_blank_fails_every_check_and_says_that_it_is_blank(path):
+    said = failures(path)
+    for name, text in said.items():
+        assert text is not None, f"{name} passes on a blank"
+        assert re.fullmatch(rf"not filled in yet: .* \({path.name}, line \d+\)", text), text
+    checked = {name for name in functions(path) if any(name in text for text in said.values())}
+    assert checked == set(functions(path))
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_an_answer_passes_every_check(path):
+    assert set(failures(path).values()) == {None}
+
+
+@pytest.mark.parametrize("path", [*EXERCISES, *SOLUTIONS], ids=lambda path: path.parent.name)
+def test_exercises_and_answers_use_public_names_only(path):
+    check_public_names(path)
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ("import numpie\n", r"line 1: import numpie\n  ModuleNotFoundError: No module named"),
+        ("x = 1\ndef f(:\n", r"line 2: def f\(:\n  SyntaxError: invalid syntax"),
+        ("\n\n1 / 0\n", r"line 3: 1 / 0\n  ZeroDivisionError: division by zero"),
+        (None, r"FileNotFoundError: "),
+    ],
+)
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_no_check_passes_on_a_file_that_cannot_be_read(path, broken, says, tmp_path):
+    file = tmp_path / path.name
+    if broken is not None:
+        file.write_text(broken + path.read_text(encoding="utf-8"), encoding="utf-8")
+    for text in failures(file).values():
+        assert text.startswith(f"{path.name} cannot be read, so none of it can be checked\n")
+        assert re.search(says, text), text
+
+
+@pytest.mark.parametrize(
+    "body", ["return None", "return ...", "pass", "return 0", "return []", "raise OSError"]
+)
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_no_check_passes_on_an_answer_that_does_nothing(path, body, tmp_path):
+    """Not even where the check compares little: every function of the file does the same."""
+    file = tmp_path / path.name
+    file.write_text("".join(f"def {n}({a}):\n    {body}\n" for n, a in functions(path).items()))
+    assert None not in failures(file).values()
+
+
+def test_a_missing_function_is_asked_for(tmp_path):
+    file = tmp_path / "ch01_tensors_and_gradients.py"
+    file.write_text("def slop(f, x, h):\n    return x\n")
+    assert (
+        "ch01_tensors_and_gradients.py has no function `slope`"
+        in failures(file)["test_slope_of_a_cube_by_hand"]
+    )
+
+
+class Listening(shared.Exercise):
+    """Notes the hints that its checks have, and those that they give."""
+
+    def __init__(self, path, has, gives):
+        super().__init__(path)
+        self.has, self.gives = has, gives
+
+    def compare(self, said, got, wants, hints=None, usual=""):
+        self.has.update(hint for hint in [*(hints or {}), usual] if hint)
+        super().compare(said, got, wants, hints, usual)
+
+    def fail(self, *lines, usual=""):
+        self.gives.add(usual)
+        super().fail(*lines, usual=usual)
+
+
+@pytest.mark.parametrize("chapter", BY_CHAPTER)
+def test_usual_mistakes_get_their_hints_and_every_hint_its_mistake(chapter, tmp_path):
+    """A hint that no mistake gets would be a mistake of its own."""
+    right = BY_CHAPTER[chapter].read_text(encoding="utf-8")
+    file = tmp_path / BY_CHAPTER[chapter].name
+    has, every = set(), set()
+    for old, new, hint in MISTAKES[chapter]:
+        assert right.count(old) == 1, old
+        file.write_text(right.replace(old, new), encoding="utf-8")
+        gives = set()
+        said = failures(file, lambda path, gives=gives: Listening(path, has, gives))
+        assert any(hint in given for given in gives), (old, new, hint, said)
+        every |= gives
+    assert has <= every
+
+
+def run_pytest(folder, *arguments):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    environment = os.environ | {"COLUMNS": "80"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_pytest_says_what_is_blank_from_any_folder(tmp_path):
+    done = run_pytest(tmp_path, str(ROOT / "chapters" / "exercises"), "-k", "ch04")
+    assert done.returncode == 1, done.stderr
+    blank = "blank    columns are windows as rows\n         not filled in yet: columns (ch04_"
+    assert "- ch04_convolution -" in done.stdout
+    assert blank in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    count = len(CHECKS["ch04"])
+    assert re.search(rf"^{count} failed, \d+ deselected", done.stdout, re.MULTILINE)
+
+
+def test_pytest_says_what_is_right_and_what_is_not_yet(tmp_path):
+    for path in SOLUTIONS:
+        text = path.read_text(encoding="utf-8")
+        if path.stem == "ch04_convolution":
+            text = text.replace("        step *= stride\n", "        print(size, step)\n")
+        if path.stem == "ch07_pooling_experiments":
+            text += "\nimport numpie\n"
+        (tmp_path / path.name).write_text(text, encoding="utf-8")
+    done = run_pytest(ROOT, "chapters/exercises", "--answers", str(tmp_path))
+    assert done.returncode == 1, done.stderr
+    checks = sum(map(len, CHECKS.values()))
+    wrong = 1 + len(CHECKS["ch07"])
+    assert f"\n{wrong} failed, {checks - wrong} passed in" in done.stdout
+    assert done.stdout.count("cannot be read, so none of it can be checked") == 1
+    assert (
+        """right    receptive field without strides
+not yet  receptive field grows faster behind a stride
+         receptive_field([(3, 1), (2, 2), (5, 1)])
+           gave  8
+           wants 12
+           hint: the strides are not used: behind a stride of 2, neighbours are 2 pixels
+                 apart
+           printed
+             3 1
+             2 1
+             5 1
+"""
+        in done.stdout
+    )
+
+
+def test_a_file_to_fill_in_can_be_named_in_place_of_its_checks():
+    option = SimpleNamespace(tbstyle="auto")
+    config = SimpleNamespace(args=[str(EXERCISES[3])], option=option)
+    shared.pytest_configure(config)
+    assert config.args == [str(EXERCISES[3].with_name("test_ch04_convolution.py"))]
+    assert option.tbstyle == "no"
+
+
+def test_beside_other_tests_pytest_reports_as_ever():
+    config = SimpleNamespace(
+        args=["tests", str(EXERCISES[3])], option=SimpleNamespace(tbstyle="auto")
+    )
+    shared.pytest_configure(config)
+    assert config.option.tbstyle == "auto"
