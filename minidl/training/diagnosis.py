@@ -33,7 +33,7 @@ def warn(message: str) -> None:
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("minidl."):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, TrainingWarning, stacklevel=level - 1)
+    warnings.warn(message, TrainingWarning, stacklevel=level)
 
 
 def classes_of(outputs: Tensor, labels: Tensor) -> int:
