@@ -128,6 +128,28 @@ def test_a_sum_of_branches_sees_as_the_branch_that_sees_most():
     assert names == ["0.conv1", "0.conv2", "0.shortcut", "0.relu"]
 
 
+@pytest.mark.skipif(not hasattr(models, "resnet50"), reason="there is no ResNet-50 yet")
+def test_summary_counts_resnet_50_as_by_hand():
+    table = summary(models.resnet50(), (3, 224, 224))
+    convolutions = [(3, 64, 7, 112)]  # channels in and out, kernel, size of the output
+    channels, size = 64, 56
+    for stage, (blocks, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True)):
+        for block in range(blocks):
+            first = block == 0
+            before, size = size, size // (2 if first and stage else 1)
+            convolutions += [(channels, width, 1, before), (width, width, 3, size)]
+            convolutions += [(width, 4 * width, 1, size)]
+            convolutions += [(channels, 4 * width, 1, size)] if first else []
+            channels = 4 * width
+    weights = [a * b * k * k for a, b, k, _ in convolutions]
+    products = [w * size**2 for w, (*_, size) in zip(weights, convolutions, strict=True)]
+    norms = sum(2 * b for _, b, _, _ in convolutions)
+    assert table.parameters == sum(weights) + norms + 2048 * 1000 + 1000 == 25_557_032
+    assert table.multiply_adds == sum(products) + 2048 * 1000 == 4_089_184_256
+    last = next(layer for layer in reversed(table.layers) if layer.kind == "Conv2d")
+    assert last.receptive_field == (427, 427)
+
+
 def test_summary_does_not_guess_behind_windows_that_are_no_layers():
     class Hidden(nn.Module):
         def __init__(self):
