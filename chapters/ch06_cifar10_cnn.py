@@ -6,6 +6,8 @@ trained, measured, looked into, saved and loaded again.
     python chapters/ch06_cifar10_cnn.py                    # embedded toy pictures, offline
     python chapters/ch06_cifar10_cnn.py --data cifar10     # the real ones (170 MB, downloaded once)
 
+Ctrl-C stops it after the step that it is at; the same command with --resume goes on from there.
+
 What to expect, on 2 cores: toy pictures, 5 epochs, half a minute, 97 to 99 % accuracy on the test
 pictures, depending on the seed. CIFAR-10, 10 epochs, five minutes, 69 to 71 %.
 """
@@ -16,15 +18,19 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
 import minidl
 from minidl import nn, optim
 from minidl.data import DataLoader, Normalize, load_cifar10, load_toy10
 from minidl.functional import cross_entropy
-from minidl.inspect import gradient_flow, plots, summary
-from minidl.training import accuracy, confusion_matrix, load_weights, save_weights
+from minidl.inspect import grad_cam, gradient_flow, plots, saliency, summary
+from minidl.training import (
+    confusion_matrix,
+    fit,
+    load_weights,
+    overfit_one_batch,
+    predict,
+    save_weights,
+)
 
 # %% What can be chosen
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -36,6 +42,7 @@ parser.add_argument("--lr", type=float, default=1e-3, help="Adam's learning rate
 parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
 parser.add_argument("--quick", action="store_true", help="few pictures, one epoch: seconds")
+parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
 parser.add_argument("--out", type=Path, default=Path("out/ch06"), help="folder for the results")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if args.epochs is None:
@@ -89,79 +96,70 @@ print(summary(model, (3, 32, 32)))
 # The first linear layer holds more than half of the parameters and does a seventieth of the work;
 # the second convolution, whose few weights are used at every pixel, does two thirds of it.
 
+# %% One step, written out
+# Guess, measure how wrong (cross-entropy), ask each weight for its share of the blame (backward).
+# Training adds `adam.step()`, which moves every weight a little against it, and does that again for
+# each batch.
+few = minidl.Tensor(normalize(train.images[:64]), device=args.device)
+few_labels = minidl.Tensor(train.labels[:64], device=args.device)
 
-# %% Measuring: the prediction is the class with the highest score
-def predict(batches: DataLoader) -> tuple[np.ndarray, float]:
-    """Return the predicted classes and the mean loss, without recording anything."""
-    model.eval()
-    found, losses = [], []
-    with minidl.no_grad():
-        for images, labels in batches:
-            scores = model(images)
-            losses.append(cross_entropy(scores, labels).item() * len(labels))
-            found.append(scores.numpy().argmax(1))
-    model.train()
-    return np.concatenate(found), sum(losses) / sum(map(len, found))
 
+def blame():
+    """Leave the gradients of one batch in the network; return its loss."""
+    model.zero_grad()
+    loss = cross_entropy(model(few), few_labels)
+    loss.backward()
+    return loss.item()
+
+
+print(f"a guess costs ln {len(train.classes)} = {math.log(len(train.classes)):.3f}", end="; ")
+print(f"the untrained network's loss is {blame():.3f}")
+
+# Can it learn 64 pictures by heart? What cannot has a mistake in it. (All is put back afterwards.)
+by_heart = overfit_one_batch(model, (few, few_labels), steps=60)
+print(f"64 pictures by heart: loss {by_heart[0]:.3f} to {by_heart[-1]:.3f} in 60 steps")
 
 # %% Training
-# One step: guess, measure how wrong (cross-entropy), ask each weight for its share of the blame
-# (backward), move every weight a little against it (Adam).
+# Chapters 2 to 4 write this loop out. `fit` takes the same steps, prints a line after each epoch,
+# warns of what usually goes wrong, and saves all that it takes to go on.
 adam = optim.Adam(model.parameters(), lr=args.lr)
-history: dict[str, list[float]] = {
-    name: [] for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
-}
-weights = args.out / "weights.npz"
+run = args.out / f"run-{args.data}-seed{args.seed}"
 started = time.perf_counter()
 try:
-    for epoch in range(1, args.epochs + 1):
-        seen = right = 0
-        total = 0.0
-        bar = tqdm(train_batches, f"epoch {epoch}/{args.epochs}", disable=not sys.stderr.isatty())
-        for images, labels in bar:
-            scores = model(images)
-            loss = cross_entropy(scores, labels)
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-
-            seen += len(labels)
-            total += loss.item() * len(labels)
-            if not math.isfinite(total):
-                sys.exit(f"the loss is {loss.item()} in epoch {epoch}: try a smaller --lr")
-            right += int((scores.numpy().argmax(1) == labels.numpy()).sum())
-            bar.set_postfix_str(
-                f"loss {total / seen:.3f}, accuracy {right / seen:.1%}", refresh=False
-            )
-        predicted, test_loss = predict(test_batches)
-        measured = (total / seen, test_loss, right / seen, accuracy(predicted, test.labels))
-        for name, value in zip(history, measured, strict=True):
-            history[name].append(value)
-        save_weights(model.state_dict(), weights)
-        print(
-            f"epoch {epoch}: loss {measured[0]:.3f}, accuracy {measured[2]:.1%}; "
-            f"on the test pictures loss {measured[1]:.3f}, accuracy {measured[3]:.1%}; "
-            f"{time.perf_counter() - started:.0f} s",
-            flush=True,
-        )
+    history = fit(
+        *(model, cross_entropy, adam, train_batches, test_batches, args.epochs),
+        checkpoint=run,
+        resume=args.resume,
+    )
 except KeyboardInterrupt:
-    done = len(history["test_loss"])
-    print(f"\nstopped in epoch {done + 1}; " + (f"epoch {done} is in {weights}" if done else ""))
+    print("to go on: the same command with --resume")
     sys.exit(130)
+except FloatingPointError as error:
+    sys.exit(f"{error}\ntry a smaller --lr than {args.lr}")
+except ValueError as error:  # --resume, and what was saved is of a run with other settings
+    sys.exit(str(error))
+weights = save_weights(model.state_dict(), args.out / "weights.npz")
 
 # %% Looking at the result, and into the network
-matrix = confusion_matrix(predicted, test.labels, len(test.classes))
-first_layer = model[0]
+scores = predict(model, test_batches)  # (n, 10)
+matrix = confusion_matrix(scores.argmax(1), test.labels, len(test.classes))
+blame()  # gradients again: does every layer still learn?
+last_maps = model[7]  # of the last convolution, after ReLU
+shown = minidl.Tensor(normalize(test.images[:8]), device=args.device)
+names = [test.classes[guess] for guess in scores[:8].argmax(1)]
 with minidl.no_grad():
-    maps = model[:2](minidl.Tensor(normalize(test.images[:1]), device=args.device)).numpy()[0]
+    maps = model[:2](shown).numpy()[0]
 for name, figure in {
     "curves": plots.training_curves(history),
     "confusion": plots.confusion_matrix(matrix, test.classes),
-    "gradients": gradient_flow(model),  # of the last step: does every layer still learn?
-    "kernels": plots.kernels(first_layer.weight.numpy()),
+    "gradients": gradient_flow(model),
+    "kernels": plots.kernels(model[0].weight.numpy()),
     "feature_maps": plots.feature_maps(
         maps, f"What 32 kernels see in a {test.classes[test.labels[0]]}"
     ),
+    "misclassified": plots.misclassified(test.images, scores, test.labels, test.classes),
+    "grad_cam": plots.grad_cam(test.images[:8], grad_cam(model, last_maps, shown), names),
+    "saliency": plots.saliency(test.images[:8], saliency(model, shown), names),
 }.items():
     print("picture:", plots.save(figure, args.out / f"{name}.png").resolve())
 

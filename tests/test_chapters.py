@@ -166,12 +166,16 @@ def test_chapter_6_says_which_flag_is_wrong(arguments, message, run):
 def test_chapter_6_stops_when_the_loss_is_no_number(run):
     done = run(CIFAR10_CNN, "--quick", "--lr", "1e30")
     assert done.returncode == 1
-    assert re.search(r"the loss is (nan|inf) in epoch 1: try a smaller --lr", done.stderr)
+    assert re.search(r"the loss is (nan|inf|\S+e\+\d+) in epoch 1, batch \d+", done.stderr)
+    assert re.search(r"done again, .*'\w+'", done.stderr)
+    assert "try a smaller --lr than 1e+30" in done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
-def test_chapter_6_stopped_by_ctrl_c_says_what_is_kept(environment, tmp_path):
-    command = [sys.executable, str(CIFAR10_CNN), "--quick", "--epochs", "1000", "--out", "kept"]
+def test_chapter_6_stopped_by_ctrl_c_goes_on_to_the_same_bits(run, environment, tmp_path):
+    arguments = ("--quick", "--epochs", "4", "--out")
+    unbroken = run(CIFAR10_CNN, *arguments, "unbroken")
+    command = [sys.executable, str(CIFAR10_CNN), *arguments, "kept"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -179,12 +183,30 @@ def test_chapter_6_stopped_by_ctrl_c_says_what_is_kept(environment, tmp_path):
         for line in process.stdout:
             if line.startswith("epoch 1:"):
                 break
-        time.sleep(0.2)
+        time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         output = process.stdout.read()
     assert process.returncode == 130
-    assert re.search(r"stopped in epoch \d+; epoch \d+ is in .*weights\.npz", output)
-    assert load_weights(tmp_path / "kept" / "weights.npz")
+    assert re.search(r"stopped after epoch \d and \d+ batches; .*last\.npz", output)
+    assert "to go on: the same command with --resume" in output
+    resumed = run(CIFAR10_CNN, *arguments, "kept", "--resume")
+    assert re.search(r"^going on from .*last\.npz: epoch \d and \d+ batch", resumed.stdout, re.M)
+    losses = r"^epoch (\d): loss ([\d.]+), accuracy ([\d.]+)%; validation loss ([\d.]+)"
+    seen = re.findall(losses, unbroken.stdout, re.M)
+    later = re.findall(losses, resumed.stdout, re.M)
+    assert later
+    assert seen[-len(later) :] == later
+    first, second = (load_weights(tmp_path / name / "weights.npz") for name in ("unbroken", "kept"))
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def test_chapter_6_refuses_to_go_on_with_other_settings(run):
+    run(CIFAR10_CNN, "--quick", "--out", "kept")
+    other = ("--epochs", "2", "--batch-size", "32")
+    done = run(CIFAR10_CNN, "--quick", "--out", "kept", "--resume", *other)
+    assert done.returncode == 1
+    assert "batch_size: saved 64, now 32" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

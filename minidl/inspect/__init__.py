@@ -1,6 +1,7 @@
 """Looking inside: gradients checked, networks as tables, graphs and pictures."""
 
 from minidl.inspect import plots as plots
+from minidl.inspect.attribution import grad_cam, saliency
 from minidl.inspect.gradcheck import GradcheckError, GradcheckReport, InputCheck, gradcheck
 from minidl.inspect.graph import Graph, GraphNode, graph
 from minidl.inspect.plots import gradient_flow
@@ -14,10 +15,12 @@ __all__ = [
     "InputCheck",
     "Layer",
     "Summary",
+    "grad_cam",
     "gradcheck",
     "gradient_flow",
     "graph",
     "multiply_adds",
     "plots",
+    "saliency",
     "summary",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,9 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+
+from minidl.derivatives import grad
+from minidl.tensor import Tensor
 
 if TYPE_CHECKING:  # pictures are made of numbers: this module runs without any network
     from minidl import nn
@@ -50,11 +53,13 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
 
     Args:
         history: a number per epoch for any of `train_loss`, `test_loss`, `train_accuracy` and
-            `test_accuracy`; accuracies from 0 to 1.
+            `test_accuracy`; accuracies from 0 to 1. Others are passed over.
     """
     figure, (losses, accuracies) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for name, values in history.items():
         part, _, quantity = name.partition("_")
+        if part not in ("train", "test") or quantity not in ("loss", "accuracy"):
+            continue
         axes = losses if quantity == "loss" else accuracies
         shown = [100 * v for v in values] if quantity == "accuracy" else list(values)
         colour = COLOURS[0] if part == "train" else COLOURS[1]
@@ -162,6 +167,117 @@ def feature_maps(maps: Array, title: str = "Feature maps") -> Figure:
 def images(pictures: Array, captions: Sequence[str], title: str = "", columns: int = 5) -> Figure:
     """Draw uint8 images `(n, 3, h, w)` in a grid with a caption above each."""
     return _grid(pictures.transpose(0, 2, 3, 1), columns, title, captions=captions, size=1.5)
+
+
+def misclassified(
+    pictures: Array,
+    scores: Array,
+    labels: Array,
+    classes: Sequence[str],
+    count: int = 15,
+) -> Figure:
+    """Draw the images that a network got wrong, those first of which it was most certain.
+
+    Args:
+        pictures: uint8 `(n, 3, h, w)`.
+        scores: `(n, classes)`, before softmax.
+        labels: `(n,)`.
+        classes: their names.
+        count: how many to draw at most.
+    """
+    predicted = scores.argmax(1)
+    odds = np.exp(scores - scores.max(1, keepdims=True)).sum(1)  # 1 / probability of the highest
+    wrong = np.flatnonzero(predicted != labels)
+    drawn = wrong[np.argsort(odds[wrong], kind="stable")][:count]
+    captions = [
+        f"{classes[predicted[i]]}, {1 / odds[i]:.0%}\n(is {classes[labels[i]]})" for i in drawn
+    ]
+    title = f"{len(wrong):,} of {len(labels):,} are taken for something else"
+    if not len(drawn):
+        drawn, captions = np.arange(1), ["one that is right"]
+    return images(pictures[drawn], captions, title)
+
+
+def grad_cam(pictures: Array, maps: Array, captions: Sequence[str], title: str = "") -> Figure:
+    """Draw images above the same with their class's evidence, bright where there is most.
+
+    Args:
+        pictures: uint8 `(n, 3, h, w)`.
+        maps: `(n, map_h, map_w)`, as `inspect.grad_cam` gives them; each on its own scale.
+        captions: one for each image.
+        title: of the figure.
+    """
+    figure, rows = _pairs(pictures, captions, title or "What speaks for the class (Grad-CAM)")
+    height, width = pictures.shape[2:]
+    for axes, picture, evidence in zip(rows[1], pictures, maps, strict=True):
+        axes.imshow(picture.mean(0), cmap="gray", vmin=0, vmax=255)
+        place = (-0.5, width - 0.5, height - 0.5, -0.5)
+        look: dict[str, Any] = {"interpolation": "bilinear", "extent": place}
+        axes.imshow(evidence, cmap="inferno", alpha=0.6, vmin=0, **look)
+    return figure
+
+
+def saliency(pictures: Array, maps: Array, captions: Sequence[str], title: str = "") -> Figure:
+    """Draw images above how much each of their pixels moves the class's score: dark moves most.
+
+    Args:
+        pictures: uint8 `(n, 3, h, w)`.
+        maps: `(n, h, w)`, as `inspect.saliency` gives them; each on its own scale.
+        captions: one for each image.
+        title: of the figure.
+    """
+    figure, rows = _pairs(pictures, captions, title or "Which pixels move the score (saliency)")
+    for axes, slopes in zip(rows[1], maps, strict=True):
+        axes.imshow(slopes, cmap="Blues", vmin=0, vmax=np.quantile(slopes, 0.99) or 1)
+    return figure
+
+
+def _pairs(pictures: Array, captions: Sequence[str], title: str) -> tuple[Figure, Array]:
+    """Return a figure of two rows, with the images and captions in the first."""
+    n = len(pictures)
+    shape = (1.35 * n, 3.4)
+    figure, rows = plt.subplots(2, n, figsize=shape, layout="constrained", squeeze=False)
+    for axes, picture, caption in zip(rows[0], pictures, captions, strict=True):
+        axes.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
+        axes.set_title(caption, size=9)
+    for axes in rows.flat:
+        axes.set_axis_off()
+    figure.suptitle(title)
+    return figure, rows
+
+
+def pooling_routes(x: Array, pool: Callable[[Tensor], Tensor], title: str = "Pooling") -> Figure:
+    """Draw a map, what a pooling makes of it, and which way the gradient takes back.
+
+    Args:
+        x: `(h, w)`, best of up to 12 x 12 pixels, whose numbers are written in.
+        pool: from `(1, 1, h, w)` to `(1, 1, out_h, out_w)`, such as
+            `lambda x: functional.max_pool2d(x, 3, 1)`.
+        title: of the figure.
+    """
+    image = Tensor(np.asarray(x, np.float64)[None, None], requires_grad=True)
+    out = pool(image)
+    (back,) = grad(out.sum(), [image])
+    panels = {
+        "input; ringed: gets a gradient": image.numpy()[0, 0],
+        "output": out.numpy()[0, 0],
+        "gradient that arrives,\n1 from each output": back.numpy()[0, 0],
+    }
+    figure, row = plt.subplots(1, 3, figsize=(10.5, 3.9), layout="constrained")
+    for (name, values), axes in zip(panels.items(), row, strict=True):
+        axes.imshow(values, cmap="Blues", vmin=min(0, values.min()), vmax=values.max() or 1)
+        axes.set_title(name, size=10)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        low, high = axes.images[0].get_clim()
+        for (r, c), value in np.ndenumerate(values):
+            ink = "white" if value - low > 0.6 * (high - low) else "black"
+            axes.text(c, r, f"{value:.2g}", ha="center", va="center", size=8, color=ink)
+    r, c = np.nonzero(panels["gradient that arrives,\n1 from each output"])
+    size = 3600 / max(x.shape) ** 2 * 6
+    row[0].scatter(c, r, s=size, facecolors="none", edgecolors=COLOURS[1], linewidths=1.8)
+    figure.suptitle(title)
+    return figure
 
 
 def _grid(

@@ -1,0 +1,92 @@
+"""Where in its input a network finds what it says: Grad-CAM and saliency, as arrays."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minidl import nn
+from minidl.autograd import set_recording
+from minidl.derivatives import grad
+from minidl.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Array | None = None) -> Array:
+    """Return where a layer's feature maps speak for a class: `relu(sum over c of w[c] * A[c])`.
+
+    `w[c]` is the mean gradient of the class's score over map c. With global average pooling and one
+    linear layer behind `layer`, these are, but for a factor, that layer's weights.
+
+    Args:
+        model: run in evaluation mode, and left in the mode it was in; no `.grad` is touched.
+        layer: one of its modules, whose output is `(n, c, h, w)`; usually the last convolution.
+        x: images, normalised, `(n, c, h, w)`.
+        classes: which score to explain, for each image `(n,)`; the highest where None.
+
+    Returns:
+        `(n, h, w)` of the layer's output, from 0; float64.
+
+    Raises:
+        ValueError: the layer did not run, or its output is no map.
+
+    Source: R. Selvaraju et al., Grad-CAM (2017), equations 1 and 2.
+    """
+    made: list[Tensor] = []
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if module is layer:
+            made.append(output)
+
+    with _evaluating(model), nn.observe(note):
+        score = _score(model(x), classes)
+        if not made or not isinstance(made[-1], Tensor) or made[-1].ndim != 4:
+            raise ValueError(
+                f"grad_cam: {layer!r:.80} did not run in this network, or gave no maps (n, c, h, w)"
+            )
+        (slope,) = grad(score, [made[-1]])
+    weights = slope.numpy().mean((2, 3), dtype=np.float64, keepdims=True)  # (n, c, 1, 1)
+    evidence: Array = (weights * made[-1].numpy()).sum(1)
+    return np.maximum(evidence, 0.0, out=evidence)
+
+
+def saliency(model: nn.Module, x: Tensor, classes: Array | None = None) -> Array:
+    """Return how much each pixel moves a class's score: its largest |gradient| over channels.
+
+    Args:
+        model: run in evaluation mode, and left in the mode it was in; no `.grad` is touched.
+        x: images, normalised, `(n, c, h, w)`.
+        classes: which score to explain, for each image `(n,)`; the highest where None.
+
+    Returns:
+        `(n, h, w)`, from 0; float64.
+
+    Source: K. Simonyan et al., Deep Inside Convolutional Networks (2013), section 3.
+    """
+    image = x.detach().requires_grad_()
+    with _evaluating(model):
+        (slope,) = grad(_score(model(image), classes), [image])
+    largest: Array = np.abs(slope.numpy()).max(1)
+    return largest.astype(np.float64)
+
+
+def _score(scores: Tensor, classes: Array | None) -> Tensor:
+    """Return the sum of the scores to explain: images do not influence each other's."""
+    chosen = scores.numpy().argmax(1) if classes is None else np.asarray(classes)
+    return scores[np.arange(len(chosen)), chosen].sum()
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with set_recording(True):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

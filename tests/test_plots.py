@@ -1,0 +1,111 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Tensor, nn
+from minidl import functional as F
+from minidl.inspect import grad_cam, plots, saliency
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def pictures(n, size=8):
+    return np.random.default_rng(0).integers(0, 256, (n, 3, size, size), dtype=np.uint8)
+
+
+def test_training_curves_pass_over_what_is_neither_loss_nor_accuracy():
+    figure = plots.training_curves({"train_loss": [1.0], "lr": [0.1], "seconds": [3.0]})
+    assert [len(axes.lines) for axes in figure.axes] == [1, 0]
+
+
+def test_misclassified_images_come_in_the_order_of_certainty():
+    scores = np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 5.0], [2.0, 0.0], [0.0, 0.1]])
+    labels = np.array([0, 0, 0, 1, 1])
+    figure = plots.misclassified(pictures(5), scores, labels, ["cat", "dog"], count=2)
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert titles == ["dog, 99%\n(is cat)", "cat, 88%\n(is dog)"]
+    assert figure.get_suptitle() == "3 of 5 are taken for something else"
+    np.testing.assert_array_equal(
+        figure.axes[0].images[0].get_array(), pictures(5)[2].transpose(1, 2, 0)
+    )
+
+
+def test_misclassified_images_of_a_network_without_fault():
+    figure = plots.misclassified(pictures(2), np.eye(2), np.arange(2), ["cat", "dog"])
+    assert figure.get_suptitle() == "0 of 2 are taken for something else"
+
+
+def test_grad_cam_before_a_global_average_is_the_class_activation_map():
+    minidl.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.GlobalAvgPool(), nn.Linear(4, 5))
+    x = minidl.randn((2, 3, 8, 8))
+    maps = net[1](net[0](x)).numpy()
+    classes = np.array([3, 1])
+    weights = net[3].weight.numpy()[classes] / 36  # the gradient of a mean over 6 x 6
+    expected = np.maximum(np.einsum("nc,nchw->nhw", weights, maps), 0)
+    np.testing.assert_allclose(grad_cam(net, net[1], x, classes), expected, rtol=1e-4, atol=1e-7)
+    assert net.training
+    assert all(gradient is None for _, gradient in net.named_gradients())
+
+
+def test_explanations_are_of_the_highest_score_unless_told_otherwise():
+    minidl.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
+    x = minidl.randn((3, 3, 8, 8))
+    highest = net(x).numpy().argmax(1)
+    np.testing.assert_array_equal(saliency(net, x), saliency(net, x, highest))
+    assert not np.allclose(saliency(net, x), saliency(net, x, (highest + 1) % 5))
+    np.testing.assert_array_equal(grad_cam(net, net[1], x), grad_cam(net, net[1], x, highest))
+
+
+def test_saliency_is_the_slope_of_the_score():
+    weight = np.random.default_rng(0).standard_normal((5, 3 * 16))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, 5)).to(dtype="float64")
+    net[1].load_state_dict({"weight": weight, "bias": np.zeros(5)})
+    found = saliency(net, Tensor(np.ones((1, 3, 4, 4))), np.array([2]))
+    np.testing.assert_allclose(found[0], np.abs(weight[2].reshape(3, 4, 4)).max(0))
+
+
+def test_explanations_run_on_every_device(device):
+    minidl.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
+    x = minidl.randn((2, 3, 8, 8))
+    expected = grad_cam(net, net[1], x), saliency(net, x)
+    net, x = net.to(device), Tensor(x.numpy(), device=device)
+    np.testing.assert_allclose(grad_cam(net, net[1], x), expected[0], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(saliency(net, x), expected[1], rtol=1e-4, atol=1e-7)
+
+
+def test_grad_cam_refuses_layers_without_maps():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5))
+    x = minidl.zeros((1, 3, 8, 8))
+    for layer in (net[2], nn.ReLU()):
+        with pytest.raises(ValueError, match=r"grad_cam: \w+\(.* did not run .* or gave no maps"):
+            grad_cam(net, layer, x)
+
+
+@pytest.mark.parametrize(("draw", "size"), [(plots.grad_cam, 4), (plots.saliency, 8)])
+def test_explanations_are_drawn_under_their_pictures(draw, size):
+    maps = np.random.default_rng(0).random((3, size, size))
+    figure = draw(pictures(3), maps, ["a", "b", "c"])
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["a", "b", "c"]
+    drawn = [axes.images[-1].get_array() for axes in figure.axes[3:]]
+    np.testing.assert_array_equal(np.stack(drawn), maps)
+    figure.canvas.draw()
+
+
+def test_pooling_routes_lead_back_to_the_winners():
+    x = np.array([[1.0, 9, 2, 3], [4, 5, 6, 7], [8, 0, 1, 2], [3, 4, 5, 6]])
+    figure = plots.pooling_routes(x, lambda image: F.max_pool2d(image, 2, 1))
+    given, out, back = (axes.images[0].get_array() for axes in figure.axes)
+    np.testing.assert_array_equal(given, x)
+    np.testing.assert_array_equal(out, [[9, 9, 7], [8, 6, 7], [8, 5, 6]])
+    expected = [[0, 2, 0, 0], [0, 0, 1, 2], [2, 0, 0, 0], [0, 0, 1, 1]]
+    np.testing.assert_array_equal(back, expected)
+    ringed = figure.axes[0].collections[0].get_offsets()
+    np.testing.assert_array_equal(ringed[:, ::-1], np.argwhere(expected))
