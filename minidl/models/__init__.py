@@ -2,6 +2,8 @@
 
 from minidl.models.cifar10_cnn import cifar10_cnn
 from minidl.models.resnet import (
+    BasicBlock,
+    Bottleneck,
     CifarResNet,
     ResNet,
     resnet18,
@@ -14,6 +16,8 @@ from minidl.models.resnet import (
 )
 
 __all__ = [
+    "BasicBlock",
+    "Bottleneck",
     "CifarResNet",
     "ResNet",
     "cifar10_cnn",
