@@ -151,7 +151,7 @@ axes.set(xlabel="block", ylabel="standard deviation", title="What comes out of e
 axes.legend()
 picture(figure, "batch_norm")
 
-# Every block adds to its input, so that without normalisation signals grow with depth, and with them
+# Every block adds to its input, so that without normalisation signals grow with depth, and so do
 # gradients. Batch norm makes f(x) as large in every block, whatever came in.
 
 # %% Augmentation: the same picture is never seen twice
