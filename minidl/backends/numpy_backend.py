@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from minidl.backends import planar, winograd
+from minidl.backends import planar, strips, winograd
 from minidl.backends.base import Array, Backend
 from minidl.backends.windows import Windows
 
@@ -113,35 +113,41 @@ class NumpyBackend(Backend):
     def convolve(
         self, images: Array, weight: Array, bias: Array | None, windows: Windows, groups: int
     ) -> Array:
-        """Use Winograd's tiles where channels are many, and rows of pixels where they are few."""
+        """Use Winograd's tiles for many channels, rows of pixels for few, strips in between."""
         d, c = weight.shape[:2]
         if winograd.suits(windows, groups, c, d, images.dtype):
             return winograd.convolve(self, images, weight, bias, windows)
         if planar.suits(windows, groups, c):
             return planar.convolve(self, images, weight, bias, windows)
+        if strips.suits(windows, groups, c, d):
+            return strips.convolve(self, images, weight, bias, windows)
         return super().convolve(images, weight, bias, windows, groups)
 
     def transpose_convolve(
         self, gradient: Array, weight: Array, windows: Windows, groups: int
     ) -> Array:
-        """Use Winograd's tiles where channels are many, and rows of pixels where they are few."""
+        """Use Winograd's tiles for many channels, rows of pixels for few, strips in between."""
         d, c = weight.shape[:2]
         plain = winograd.is_plain(windows)
         if plain and winograd.suits(winograd.turned(windows), groups, d, c, gradient.dtype):
             return winograd.transpose_convolve(self, gradient, weight, windows)
         if planar.suits(windows, groups, c):
             return planar.transpose_convolve(self, gradient, weight, windows)
+        if strips.suits(windows, groups, d, c):
+            return strips.transpose_convolve(self, gradient, weight, windows)
         return super().transpose_convolve(gradient, weight, windows, groups)
 
     def weight_gradient(
         self, images: Array, gradient: Array, windows: Windows, groups: int
     ) -> Array:
-        """Use Winograd's tiles where channels are many, and rows of pixels where they are few."""
+        """Use Winograd's tiles for many channels, rows of pixels for few, strips in between."""
         c, d = images.shape[1], gradient.shape[1]
         if winograd.suits(windows, groups, c, d, images.dtype):
             return winograd.weight_gradient(self, images, gradient, windows)
         if planar.suits(windows, groups, c):
             return planar.weight_gradient(self, images, gradient, windows)
+        if strips.suits(windows, groups, c, d):
+            return strips.weight_gradient(self, images, gradient, windows)
         return super().weight_gradient(images, gradient, windows, groups)
 
     def bytes_to_fuse(self, weight: Array, windows: Windows, groups: int) -> int:

@@ -220,7 +220,8 @@ class Module:
 
         Args:
             state: arrays, or tensors of any library that NumPy can read, by dotted name.
-            strict: insist that the names are the same; else load those that are in both.
+            strict: insist that the names are the same, but for the counter of batches, which older
+                files lack: it then stays; else load those that are in both.
 
         Raises:
             ValueError: names are missing or not expected, or shapes or kinds of number do not fit;
@@ -231,7 +232,11 @@ class Module:
             name: value.numpy() if isinstance(value, Tensor) else np.asarray(value)
             for name, value in state.items()
         }
-        problems = [f"  {n}: missing" for n in own if n not in arrays] if strict else []
+        problems = [
+            f"  {n}: missing"
+            for n in own
+            if strict and n not in arrays and not n.endswith("num_batches_tracked")
+        ]
         problems += [f"  {n}: not expected" for n in arrays if n not in own] if strict else []
         problems += [
             f"  {name}: got shape {array.shape}, wants {own[name].shape}"

@@ -1,0 +1,205 @@
+"""Chapter 9. Residual networks: why depth fails without shortcuts, and how they are trained.
+
+What you will learn: what happens to gradients in 56 layers with and without shortcuts; what batch
+normalisation keeps in bounds; what augmentation shows the network; how a one-cycle schedule lets
+it learn quickly; and all four at work in ResNet-20.
+
+    python chapters/ch09_resnet.py                    # embedded toy pictures, offline
+    python chapters/ch09_resnet.py --data cifar10     # the real ones (170 MB, downloaded once)
+
+What to expect, on 2 cores: EXPECT
+"""
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import minidl
+from minidl import models, nn, optim
+from minidl.data import (
+    Compose,
+    Cutout,
+    DataLoader,
+    Normalize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    load_cifar10,
+    load_toy10,
+)
+from minidl.functional import cross_entropy
+from minidl.inspect import gradient_flow, plots
+from minidl.training import fit, save_weights
+
+# %% What can be chosen
+parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which pictures")
+parser.add_argument("--data-dir", type=Path, help="where CIFAR-10 is, as archive or folder")
+parser.add_argument("--epochs", type=int, help="passes over the data (toy: 3, cifar10: 10)")
+parser.add_argument("--batch-size", type=int, default=128, help="pictures per step")
+parser.add_argument("--lr", type=float, default=0.4, help="the schedule's peak")
+parser.add_argument("--seed", type=int, default=0, help="of weights, batches and augmentation")
+parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
+parser.add_argument("--quick", action="store_true", help="few pictures, small nets: seconds")
+parser.add_argument("--out", type=Path, default=Path("out/ch09"), help="folder for the results")
+args = parser.parse_args([] if "ipykernel" in sys.modules else None)
+if args.epochs is None:
+    args.epochs = 1 if args.quick else 10 if args.data == "cifar10" else 3
+if min(args.epochs, args.batch_size) < 1 or args.seed < 0 or not 0 < args.lr < math.inf:
+    parser.error("wants --epochs and --batch-size from 1, --seed from 0, --lr above 0")
+if args.data_dir and args.data != "cifar10":
+    parser.error("--data-dir goes with --data cifar10")
+
+# %% The data
+try:
+    minidl.zeros(1, device=args.device)  # a missing GPU, or a full disk, is better known now
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.data == "cifar10":
+        train, test = load_cifar10(args.data_dir, download=args.data_dir is None)
+    else:
+        train, test = load_toy10()
+except (OSError, ValueError, RuntimeError) as error:
+    parser.error(str(error))
+if args.quick:
+    train, test = train.first(512), test.first(128)
+normalize = Normalize.fit(train.images)
+print(f"{len(train.labels):,} pictures to learn from, {len(test.labels):,} to be tested on")
+
+
+def picture(figure: plt.Figure, name: str) -> None:
+    """Save a figure and print where."""
+    print("picture:", plots.save(figure, args.out / f"{name}.png").resolve())
+
+
+# %% Depth without shortcuts
+# A block computes f(x), two convolutions with batch normalisation. A plain network passes f(x) on;
+# a residual one relu(x + f(x)), so that the gradient also reaches x as it is, through every block.
+# Two networks with the same weights, one backward pass each:
+depth = 3 if args.quick else 9  # blocks in each of three stages: 6 * depth + 2 layers
+layers = 6 * depth + 2
+sample = minidl.Tensor(normalize(train.images[:32]), device=args.device)
+labels = minidl.Tensor(train.labels[:32], device=args.device)
+deep = {
+    name: models.CifarResNet(depth, shortcut=shortcut, rng=np.random.default_rng(args.seed))
+    for name, shortcut in {"plain": False, "residual": True}.items()
+}
+ratios = {}
+for name, net in deep.items():
+    net.to(args.device)
+    cross_entropy(net(sample), labels).backward()
+    norms = [
+        float(np.linalg.norm(gradient.numpy()))
+        for parameter, gradient in net.named_gradients()
+        if gradient is not None and "conv" in parameter
+    ]
+    ratios[name] = norms[0] / norms[-1]
+    print(f"{layers} layers, {name}: gradient of the first convolution {norms[0]:.3g}, ", end="")
+    print(f"of the last {norms[-1]:.3g}: {ratios[name]:.3g} times as large")
+    figure = gradient_flow(net)
+    figure.suptitle(f"{layers} layers, {name}: the gradient, layer by layer")
+    picture(figure, f"gradients_{name}")
+
+# No learning rate suits layers whose gradients differ by orders of magnitude: one that is right for
+# the last blows up the first, one that is right for the first leaves the last as it is. A race:
+steps = 4 if args.quick else 40
+race: dict[str, list[float]] = {name: [] for name in deep}
+for name, net in deep.items():
+    sgd = optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    rng = np.random.default_rng(args.seed)
+    batches = DataLoader(
+        *train[:2], batch_size=32, shuffle=True, transform=normalize, rng=rng, device=args.device
+    )
+    for _, (images, truth) in zip(range(steps), batches, strict=False):
+        loss = cross_entropy(net(images), truth)
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        race[name].append(loss.item())
+    print(f"{name}, {steps} steps: loss {race[name][0]:.2f}, at the end ", end="")
+    print(f"{np.mean(race[name][-5:]):.2f}")
+figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+for name, losses in race.items():
+    axes.plot(losses, label=name)
+axes.set(xlabel="step", ylabel="loss", title=f"{layers} layers, {steps} steps of 32 pictures")
+axes.axhline(math.log(10), color="gray", linestyle=":", label="guessing")
+axes.legend()
+picture(figure, "race")
+
+# %% Batch normalisation
+# An untrained batch norm in evaluation mode divides by 1 and adds 0: it lets everything through.
+# So one network shows both, in training mode with and in evaluation mode without.
+fresh = models.CifarResNet(depth, rng=np.random.default_rng(args.seed)).to(args.device)
+figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+spreads: dict[str, list[float]] = {"without batch norm": [], "with batch norm": []}
+for name, spread in spreads.items():
+    fresh.train(name == "with batch norm")
+
+    def note(module: nn.Module, inputs: tuple[object, ...], output: minidl.Tensor) -> None:
+        """Keep the spread of a block's output."""
+        if isinstance(module, models.BasicBlock):
+            spread.append(float(output.numpy().std()))  # noqa: B023 - called in this round only
+
+    with minidl.no_grad(), nn.observe(note):
+        fresh(sample)
+    axes.semilogy(range(1, len(spread) + 1), spread, "o-", label=name, markersize=3)
+    print(f"{name}: the signal's spread after the last block is {spread[-1]:.3g}")
+axes.set(xlabel="block", ylabel="standard deviation", title="What comes out of each block")
+axes.legend()
+picture(figure, "batch_norm")
+
+# Every block adds to its input, so that without normalisation signals grow with depth, and so do
+# gradients. Batch norm makes f(x) as large in every block, whatever came in.
+
+# %% Augmentation: the same picture is never seen twice
+# Shifted by up to 4 pixels, mirrored half of the time. Cutout is shown beside them; it pays in long
+# training, and is not used below.
+rng = minidl.manual_seed(args.seed)
+augment = Compose(RandomCrop(padding=4, rng=rng), RandomHorizontalFlip(rng=rng))
+same = train.images[:1].repeat(5, axis=0)
+shown = np.concatenate([same[:1], augment(same), Cutout(12, rng=rng)(same[:4])])
+captions = ["as stored", *["crop, flip"] * 5, *["cutout"] * 4]
+picture(plots.images(shown, captions, "One picture, augmented"), "augmentation")
+
+# %% ResNet-20, with a one-cycle schedule
+# The rate rises to its peak in the first 30 % of the steps and falls to nearly nothing: large steps
+# while there is far to go, small ones to settle.
+rng = minidl.manual_seed(args.seed)
+model = models.resnet20(len(train.classes), rng=rng).to(args.device)
+options = {"batch_size": args.batch_size, "device": args.device}
+augment = Compose(RandomCrop(padding=4, rng=rng), RandomHorizontalFlip(rng=rng), normalize)
+train_batches = DataLoader(*train[:2], shuffle=True, rng=rng, transform=augment, **options)
+test_batches = DataLoader(*test[:2], transform=normalize, **options)
+sgd = optim.SGD(model.parameters(), lr=args.lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
+total = max(args.epochs * len(train_batches), 2)
+schedule = optim.OneCycleLR(sgd, max_lr=args.lr, total_steps=total, pct_start=0.3)
+
+figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+axes.plot([schedule.rate(step, args.lr) for step in range(total)])
+axes.set(xlabel="step", ylabel="learning rate", title="One cycle")
+picture(figure, "one_cycle")
+
+started = time.perf_counter()
+try:
+    history = fit(
+        model, cross_entropy, sgd, train_batches, test_batches, args.epochs, schedule=schedule
+    )
+except KeyboardInterrupt:
+    sys.exit(130)
+seconds = time.perf_counter() - started
+measured = {name: values for name, values in history.items() if name.startswith(("train", "test"))}
+picture(plots.training_curves(measured), "curves")
+picture(gradient_flow(model), "gradients_resnet20")
+weights = save_weights(model.state_dict(), args.out / "weights.npz")
+print("weights:", weights.resolve())
+
+# %% The result
+print(
+    f"result: test accuracy {history['test_accuracy'][-1]:.2%} after epoch {args.epochs}, "
+    f"{seconds:.0f} s; first gradient of {layers} layers {ratios['plain']:.0f} times the last "
+    f"without shortcuts, {ratios['residual']:.1f} times with them"
+)
+plots.show()
