@@ -16,7 +16,7 @@ import os
 import pickle
 import pickletools
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
@@ -135,44 +135,30 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> dict[str, Array]:
     if order not in (b"little", b"big"):
         raise ValueError(f"its byte order is {order[:20]!r}, wants little or big")
 
-    def load(storage: _Storage) -> bytes:
-        info = members.get(f"{root}data/{storage.key}")
-        if info is None or info.file_size != storage.nbytes:
-            got = "nothing" if info is None else f"{info.file_size} bytes"
-            raise ValueError(f"storage {storage.key:.40}: got {got}, wants {storage.nbytes} bytes")
-        return archive.read(info)
-
     views = _chosen(_Interpreter().run(io.BytesIO(archive.read(pickles[0]))))
-    return _arrays(views, load, "<" if order == b"little" else ">")
+    storages = {view.storage.key: f"{root}data/{view.storage.key}" for view in views.values()}
+    contents = {key: archive.read(name) for key, name in storages.items() if name in members}
+    return _arrays(views, contents, "<" if order == b"little" else ">")
 
 
 def _read_legacy(file: mmap.mmap) -> dict[str, Array]:
     """Read the older form: pickles one after another, then storages, each after its count."""
     if file[:2] != b"\x80\x02" or _Interpreter().run(file) != _MAGIC:
         raise ValueError("it is neither a zip file nor an older file of PyTorch's")
-    version, system, loaded, keys = (_Interpreter().run(file) for _ in range(4))
+    version, system = _Interpreter().run(file), _Interpreter().run(file)
     if version != 1001 or not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("it wants version 1001 and little-endian numbers")
-    views = _chosen(loaded)
-    storages = {view.storage.key: view.storage for view in views.values()}
+    interpreter = _Interpreter()
+    views, keys = _chosen(interpreter.run(file)), _Interpreter().run(file)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ValueError("it wants a list of its storages' keys")
     contents = {}
     for key in keys:
-        count, storage = int.from_bytes(file.read(8), "little"), storages.get(key)
+        count, storage = int.from_bytes(file.read(8), "little"), interpreter.storages.get(key)
         if storage is None or count != storage.count:
             raise ValueError(f"storage {key:.40} belongs to no tensor, or has another size there")
         contents[key] = file.read(storage.nbytes)
-
-    def load(storage: _Storage) -> bytes:
-        content = contents.get(storage.key, b"")
-        if len(content) != storage.nbytes:
-            raise ValueError(
-                f"storage {storage.key:.40}: got {len(content)} bytes, wants {storage.nbytes}"
-            )
-        return content
-
-    return _arrays(views, load, "<")
+    return _arrays(views, contents, "<")
 
 
 def _chosen(loaded: Any) -> dict[str, _View]:
@@ -192,13 +178,17 @@ def _chosen(loaded: Any) -> dict[str, _View]:
 
 
 def _arrays(
-    views: Mapping[str, _View], load: Callable[[_Storage], bytes], order: Literal["<", ">"]
+    views: Mapping[str, _View], contents: Mapping[str, bytes], order: Literal["<", ">"]
 ) -> dict[str, Array]:
     storages: dict[_Storage, Array] = {}
     for storage in {view.storage: None for view in views.values()}:
-        dtype = np.dtype(_STORAGES[storage.kind]).newbyteorder(order)
-        array = np.frombuffer(bytearray(load(storage)), dtype, storage.count)
-        array = array.astype(dtype.newbyteorder("="), copy=False)
+        content, dtype = contents.get(storage.key, b""), np.dtype(_STORAGES[storage.kind])
+        if len(content) != storage.nbytes:
+            raise ValueError(
+                f"storage {storage.key:.40}: got {len(content)} bytes, wants {storage.nbytes}"
+            )
+        array = np.frombuffer(bytearray(content), dtype.newbyteorder(order))
+        array = array.astype(dtype, copy=False)
         if storage.kind in _HALF:
             array = half_to_single(array, storage.kind == "torch.BFloat16Storage")
         storages[storage] = array
@@ -223,6 +213,7 @@ class _Interpreter:
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []  # the stacks below each open mark
         self.memo: dict[int, Any] = {}
+        self.storages: dict[str, _Storage] = {}  # that it met
 
     def run(self, file: Any) -> Any:
         """Return what the pickle at the file's position describes; go on behind it."""
@@ -269,6 +260,7 @@ class _Interpreter:
                 value = _admitted(*self._pop(2))
             case "BINPERSID":
                 value = _storage(self.stack.pop())
+                self.storages[value.key] = value
             case "REDUCE":
                 value = _called(*self._pop(2))
             case "BUILD":  # attributes, such as the `_metadata` of a state dict: of no use here
