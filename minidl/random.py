@@ -6,6 +6,11 @@ masks and batches on every device.
 
 from __future__ import annotations
 
+import functools
+import inspect
+import types
+from typing import Any
+
 import numpy as np
 
 _generator = np.random.default_rng()
@@ -47,3 +52,51 @@ def generator(rng: np.random.Generator | None = None) -> np.random.Generator:
             f"rng={rng!r}: wants a numpy.random.Generator, such as numpy.random.default_rng(0)"
         )
     return rng
+
+
+def streams(*objects: Any) -> list[np.random.Generator]:
+    """Return every generator within some objects, such as networks and loaders, each once.
+
+    Looked through are attributes, lists, tuples, dicts, and what functions keep or name, in an
+    order that depends on nothing but how the objects are built. An `rng` that is None stands for
+    the stream that `manual_seed` restarts. This is how a checkpoint knows what to save. Streams
+    that are no NumPy generators, such as that of Python's `random`, are not found.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> streams({"transforms": [len, rng]}, rng) == [rng]
+        True
+    """
+    found: list[np.random.Generator] = []
+    seen: set[int] = set()
+    ahead: list[Any] = list(objects)[::-1]
+    while ahead:
+        thing = ahead.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, np.random.Generator):
+            found.append(thing)
+        else:
+            ahead += _within(thing)[::-1]
+    return found
+
+
+def _within(thing: Any) -> list[Any]:
+    """Return what an object is made of, as far as a generator may be there."""
+    if isinstance(thing, (list, tuple)):
+        return list(thing)
+    if isinstance(thing, functools.partial):
+        return [thing.func, thing.args, thing.keywords]
+    if isinstance(thing, types.MethodType):
+        return [thing.__self__]
+    if isinstance(thing, types.FunctionType):
+        kept = inspect.getclosurevars(thing)
+        ours = thing.__module__.partition(".")[0] in ("minidl", "numpy")
+        named = {} if ours else kept.globals  # there, functions name none but the seeded stream
+        return [kept.nonlocals, named, thing.__defaults__, thing.__kwdefaults__]
+    if isinstance(thing, (type, types.ModuleType)):
+        return []
+    values = thing if isinstance(thing, dict) else getattr(thing, "__dict__", {})
+    unset = any(values.get(name, values) is None for name in ("rng", "_rng"))
+    return [*values.values(), *([_generator] if unset else [])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl.backends import backend_for
 from minidl.operands import tensor_dtype
-from minidl.random import generator
+from minidl.random import generator, streams
 from minidl.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -35,6 +35,7 @@ class DataLoader:
             or the order of draws is left to chance.
 
     Iterating yields tuples of tensors, one for each array. `len` is the number of batches.
+    `state_dict` says where the pass stands that was begun last, so that it can be taken up again.
 
     Raises:
         ValueError: no arrays, no examples, unequal lengths, a batch size below 1, no such device.
@@ -79,18 +80,73 @@ class DataLoader:
         self.drop_last, self.transform, self.device = drop_last, transform, device
         self.prefetch = prefetch
         self._rng = rng
+        self._position: dict[str, Any] = {"taken": 0, "order": None, "streams": None}
+        self._resumed = False
 
     def __len__(self) -> int:
         examples = len(self.arrays[0])
         return examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        examples = len(self.arrays[0])
-        order = generator(self._rng).permutation(examples) if self.shuffle else np.arange(examples)
-        batches = (self._batch(order, number) for number in range(len(self)))
+        first = self._position["taken"] if self._resumed else 0
+        position = {"taken": first, "order": None, "streams": None}
+        order = np.arange(len(self.arrays[0]))
+        if self.shuffle:
+            stream = generator(self._rng).bit_generator
+            now = stream.state
+            if self._resumed:
+                stream.state = self._position["order"]
+            position["order"] = stream.state
+            order = generator(self._rng).permutation(len(order))
+            if self._resumed:  # the draws that followed the order were made before the pass stopped
+                stream.state = now
+        self._position, self._resumed = position, False
+        batches = (self._batch(order, number) for number in range(first, len(self)))
         if self.prefetch:
-            return self._ahead(batches)
-        return (tuple(Tensor(array, device=self.device) for array in batch) for batch in batches)
+            return self._ahead(batches, position)
+        return self._counted(batches, position)
+
+    def _counted(
+        self, batches: Iterator[list[Array]], position: dict[str, Any]
+    ) -> Iterator[tuple[Tensor, ...]]:
+        for batch in batches:
+            position["taken"] += 1
+            yield tuple(Tensor(array, device=self.device) for array in batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the pass stands that was begun last.
+
+        Returns:
+            The number of batches `"taken"`, the state of the generator that their `"order"` was
+            drawn from, and of the `"streams"` that the transform draws from as the last batch that
+            was handed out left them, however many were made ahead.
+        """
+        states = [stream.bit_generator.state for stream in streams(self.transform)]
+        made = self._position["streams"]
+        return self._position | {"streams": states if made is None else made}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next pass go on after the batches that were taken; set the transform's streams.
+
+        Raises:
+            ValueError: the state is that of a loader of another kind, or of fewer batches.
+        """
+        own = streams(self.transform)
+        fits = isinstance(state, Mapping) and {"taken", "order", "streams"} <= set(state)
+        if not fits or self.shuffle != (state["order"] is not None):
+            raise ValueError(
+                f"DataLoader.load_state_dict: got {state!r:.200}, wants the state of a loader with "
+                f"shuffle={self.shuffle}"
+            )
+        if not 0 <= state["taken"] <= len(self) or len(state["streams"]) != len(own):
+            raise ValueError(
+                f"DataLoader.load_state_dict: got {state['taken']} batches taken and "
+                f"{len(state['streams'])} streams of the transform, wants up to {len(self)} and "
+                f"{len(own)}"
+            )
+        for stream, saved in zip(own, state["streams"], strict=True):
+            stream.bit_generator.state = saved
+        self._position, self._resumed = dict(state), True
 
     def _batch(self, order: Array, number: int) -> list[Array]:
         """Return the arrays of one batch, on the host."""
@@ -98,22 +154,29 @@ class DataLoader:
         first, *rest = (array[chosen] for array in self.arrays)
         return [first if self.transform is None else self.transform(first), *rest]
 
-    def _ahead(self, batches: Iterator[list[Array]]) -> Iterator[tuple[Tensor, ...]]:
+    def _ahead(
+        self, batches: Iterator[list[Array]], position: dict[str, Any]
+    ) -> Iterator[tuple[Tensor, ...]]:
         """Yield batches that a thread has made, and begun to move, before they are asked for."""
         backend = backend_for(self.device)
+        own = streams(self.transform)
+        position["streams"] = [stream.bit_generator.state for stream in own]
 
-        def make() -> list[Callable[[], Array]] | None:
+        def make() -> tuple[list[Callable[[], Array]], list[Any]] | None:
             batch = next(batches, None)
             if batch is None:
                 return None
             for array in batch:
                 tensor_dtype("DataLoader", array.dtype)
-            return [backend.send(array) for array in batch]
+            states = [stream.bit_generator.state for stream in own]
+            return [backend.send(array) for array in batch], states
 
         with ThreadPoolExecutor(1, "minidl-loader") as thread:
             made = deque(thread.submit(make) for _ in range(self.prefetch))
-            while (taking := made.popleft().result()) is not None:
+            while (found := made.popleft().result()) is not None:
                 made.append(thread.submit(make))
+                taking, position["streams"] = found
+                position["taken"] += 1
                 yield tuple(Tensor.wrap(take()) for take in taking)
 
 

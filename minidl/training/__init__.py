@@ -1,13 +1,26 @@
-"""Training: metrics, and weights on disk."""
+"""Training: the loop and what keeps it safe, diagnosis, metrics, weights on disk."""
 
+from minidl.training.checkpoint import load_checkpoint, save_checkpoint
+from minidl.training.diagnosis import TrainingWarning, overfit_one_batch
+from minidl.training.fit import Run, evaluate, fit, predict
+from minidl.training.history import History
 from minidl.training.metrics import Scores, accuracy, confusion_matrix, macro_scores
 from minidl.training.weights import load_weights, save_weights
 
 __all__ = [
+    "History",
+    "Run",
     "Scores",
+    "TrainingWarning",
     "accuracy",
     "confusion_matrix",
+    "evaluate",
+    "fit",
+    "load_checkpoint",
     "load_weights",
     "macro_scores",
+    "overfit_one_batch",
+    "predict",
+    "save_checkpoint",
     "save_weights",
 ]

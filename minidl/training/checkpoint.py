@@ -1,0 +1,128 @@
+"""Checkpoints: all that a run needs to go on, in one `.npz` file that is whole or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+FORMAT = "minidl checkpoint 1"
+DIGEST = 64  # characters of SHA-256 in hexadecimal: the last bytes of the file, a zip's comment
+
+
+def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Write nested state to a file; whatever happens meanwhile, an older file stays as it was.
+
+    Arrays become members of an `.npz` file, named by where they stand; the rest is JSON in a member
+    of its own. Last in the file stands a SHA-256 of all before. It is written under another name,
+    flushed to disk, then renamed.
+
+    Args:
+        state: dicts (of string or whole-number keys), lists and tuples of arrays, NumPy scalars,
+            numbers, strings and None.
+        path: a file name ending in `.npz`; its folder is made if need be.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: something else is in the state; it says where.
+        ValueError: the name ends otherwise.
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"save_checkpoint: got {path}, wants a name that ends in .npz")
+    arrays: dict[str, Array] = {}
+    tree = json.dumps({"format": FORMAT, "state": _packed(state, "state", arrays)})
+    arrays["json"] = np.frombuffer(tree.encode(), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")  # one left behind by a kill is written over
+    try:
+        with part.open("w+b") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            with zipfile.ZipFile(file, "a") as archive:
+                archive.comment = b"0" * DIGEST
+            file.seek(0)
+            digest = _digest(file.read())
+            file.seek(-DIGEST, os.SEEK_END)
+            file.write(digest)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:  # Ctrl-C too
+        part.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, bit for bit, refusing pickles.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, a single bit of it has changed, or it has another format.
+    """
+    path = Path(path)
+    data = path.read_bytes()
+    if data[-DIGEST:] != _digest(data):
+        raise ValueError(
+            f"load_checkpoint: {path} ({len(data):,} bytes) is damaged, or no checkpoint: its "
+            "SHA-256 does not fit; delete it, or start anew with resume=False"
+        )
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        tree = json.loads(arrays.pop("json").tobytes())
+        if tree["format"] == FORMAT:
+            loaded: dict[str, Any] = _unpacked(tree["state"], arrays)
+            return loaded
+        problem: object = f"its format is {tree['format']!r}, wants {FORMAT!r}"
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        problem = error
+    raise ValueError(f"load_checkpoint: {path} is not of this version of minidl ({problem})")
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(memoryview(data)[:-DIGEST]).hexdigest().encode()
+
+
+def _packed(value: Any, place: str, arrays: dict[str, Array]) -> Any:
+    """Return `value` as JSON can hold it, its arrays put aside by the place they stand in."""
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind != "O":
+        arrays[place] = np.asarray(value)
+        return {"array" if isinstance(value, np.ndarray) else "scalar": place}
+    if isinstance(value, Mapping) and all(isinstance(key, (str, int)) for key in value):
+        items = [[key, _packed(v, f"{place}/{key}", arrays)] for key, v in value.items()]
+        return {"dict": items}  # as pairs, since JSON makes a string of every key
+    if isinstance(value, (list, tuple)):
+        items = [_packed(v, f"{place}/{i}", arrays) for i, v in enumerate(value)]
+        return items if isinstance(value, list) else {"tuple": items}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(
+        f"save_checkpoint: got a {type(value).__name__} at {place}, wants arrays, numbers, "
+        "strings, None, and dicts, lists and tuples of them"
+    )
+
+
+def _unpacked(tree: Any, arrays: Mapping[str, Array]) -> Any:
+    if isinstance(tree, list):
+        return [_unpacked(item, arrays) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, content),) = tree.items()
+    if kind == "dict":
+        return {key: _unpacked(value, arrays) for key, value in content}
+    if kind == "tuple":
+        return tuple(_unpacked(item, arrays) for item in content)
+    return arrays[content] if kind == "array" else arrays[content][()]

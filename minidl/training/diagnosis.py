@@ -1,0 +1,209 @@
+"""What is wrong with a run, said in words: each check is a function of what it looks at."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl import nn, optim
+from minidl.anomaly import detect_anomaly
+from minidl.data import DataLoader
+from minidl.functional import cross_entropy
+from minidl.random import generator, streams
+from minidl.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+FAR, NEAR, STUCK = 2.0, 0.1, 0.02  # parts of ln(classes)
+FEWEST_STEPS = 20  # in an epoch, for its end to say that nothing is learnt
+
+
+class TrainingWarning(UserWarning):
+    """Something that usually means that training will not work; the run goes on."""
+
+
+def warn(message: str) -> None:
+    """Warn, pointing at the line outside of minidl that led here."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("minidl."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, TrainingWarning, stacklevel=level - 1)
+
+
+def classes_of(outputs: Tensor, labels: Tensor) -> int:
+    """Return the number of classes of a classifier's outputs; 0 if they are something else."""
+    scores = outputs.dtype.kind == "f" and outputs.ndim > 1
+    fits = scores and outputs.shape[:1] + outputs.shape[2:] == labels.shape
+    return outputs.shape[1] if fits and labels.dtype.kind in "iu" and outputs.shape[1] > 1 else 0
+
+
+def check_inputs(inputs: Tensor) -> None:
+    """Warn where a batch of floats is far from mean 0 and standard deviation 1, or constant."""
+    if inputs.dtype.kind != "f" or not inputs.size:
+        return
+    numbers = inputs.numpy().astype(np.float64)
+    mean, std = float(numbers.mean()), float(numbers.std())
+    if max(abs(mean), std) > 10 or std < 0.01:
+        warn(
+            f"the inputs are not normalised: the first batch has mean {mean:.4g} and standard "
+            f"deviation {std:.4g}, where networks like 0 and 1; for images of uint8, pass "
+            "transform=Normalize.fit(train.images) to the DataLoader"
+        )
+
+
+def check_labels(batches: DataLoader | None, classes: int, ignored: int = -100) -> None:
+    """Warn where class indices that a loader holds do not fit a network's number of outputs."""
+    labels = batches.arrays[-1].ravel() if isinstance(batches, DataLoader) else np.arange(0)
+    wrong = np.flatnonzero(((labels < 0) | (labels >= classes)) & (labels != ignored))
+    if classes and len(wrong):
+        warn(
+            f"{len(wrong):,} of {len(labels):,} labels are not from 0 to {classes - 1}, the "
+            f"network having {classes} outputs: they are {np.unique(labels[wrong])[:10].tolist()}, "
+            f"the first at {wrong[0]}; do labels count from 1, or has the last layer too few "
+            "outputs?"
+        )
+
+
+def check_first_loss(loss: float, classes: int) -> None:
+    """Warn where the loss of an untrained classifier is far from ln(classes), that of guessing."""
+    if not classes:
+        return
+    expected = math.log(classes)
+    if loss > FAR * expected:
+        warn(
+            f"the first loss is {loss:.4g}, where guessing among {classes} classes gives "
+            f"ln({classes}) = {expected:.4g}: inputs not normalised, initial weights too large, or "
+            'a loss that sums over the batch (reduction="sum")?'
+        )
+    elif loss < NEAR * expected:
+        warn(
+            f"the first loss is {loss:.4g}, where guessing among {classes} classes gives "
+            f"ln({classes}) = {expected:.4g}: a network that is trained already, labels that are "
+            "all the same, or inputs that hold the answer?"
+        )
+
+
+def check_learning(step_losses: Sequence[float], classes: int) -> None:
+    """Warn where the second half of an epoch's losses is still that of guessing."""
+    if not classes or len(step_losses) < FEWEST_STEPS:
+        return
+    mean, expected = float(np.mean(step_losses[len(step_losses) // 2 :])), math.log(classes)
+    if abs(mean / expected - 1) < STUCK:
+        warn(
+            f"after an epoch the loss is {mean:.4g}, still that of guessing, ln({classes}) = "
+            f"{expected:.4g}. Usual causes: a learning rate too large (try a tenth) or too small "
+            "(try ten times), inputs not normalised, labels that do not belong to their inputs "
+            "(shuffled apart?), softmax before cross_entropy, dead ReLUs or vanishing gradients "
+            "(see inspect.gradient_flow), an optimiser that holds other parameters. First of all "
+            "see whether overfit_one_batch works"
+        )
+
+
+def check_gradients(names: Iterable[str]) -> None:
+    """Warn where parameters, given by name, never got a gradient in an epoch."""
+    names = list(names)
+    if names:
+        warn(
+            f"{len(names)} parameter(s) never got a gradient, and are not trained: "
+            f"{', '.join(names[:10])}; is the layer used in forward, and nothing between it and "
+            "the loss detached (numpy(), item(), no_grad)? Freeze what is not to be trained with "
+            "requires_grad_(False)"
+        )
+
+
+def all_finite(loss: Tensor, model: nn.Module) -> bool:
+    """Tell whether the loss and all gradients are finite, waiting for a GPU once."""
+    # A sum is finite only if all its numbers are; that of huge ones may overflow, so look again.
+    gradients = [p.grad.data for p in model.parameters() if p.grad is not None]
+    xp = loss.backend.xp
+    with np.errstate(all="ignore"):
+        if bool(xp.isfinite(sum((g.sum() for g in gradients), loss.data))):
+            return True
+    return all(bool(xp.isfinite(array).all()) for array in (loss.data, *gradients))
+
+
+def first_bad_operation(step: Callable[[], object]) -> str:
+    """Return in words which operation of a step, done again, is the first to make NaN or inf."""
+    try:
+        with detect_anomaly(), np.errstate(all="ignore"):
+            step()
+    except FloatingPointError as error:
+        return f"done again, {error}"
+    return "done again under detect_anomaly, the step makes none: does it not repeat exactly?"
+
+
+def overfit_one_batch(
+    model: nn.Module,
+    batch: Sequence[Tensor],
+    loss: Loss = cross_entropy,
+    steps: int = 100,
+    lr: float = 1e-3,
+) -> list[float]:
+    """Train on one batch alone, then put everything back: the first check of a new network.
+
+    What cannot learn a few examples by heart will not learn from many. Wants about 8 to 64 examples
+    and dropout off.
+
+    Args:
+        model: left with the weights, gradients and mode that it had; so are its random streams.
+        batch: inputs and labels, as a loader yields them.
+        loss: of the outputs and the labels.
+        steps: of Adam.
+        lr: its learning rate.
+
+    Returns:
+        The loss of each step. There is a `TrainingWarning` if the last is more than a tenth of the
+        first.
+
+    Example:
+        >>> import minidl
+        >>> from minidl import nn
+        >>> rng = minidl.manual_seed(0)
+        >>> x, y = minidl.randn((8, 5)), minidl.Tensor([0, 1] * 4)
+        >>> model = nn.Sequential(nn.Linear(5, 99), nn.ReLU(), nn.Linear(99, 2))
+        >>> losses = overfit_one_batch(model, (x, y), lr=0.01)
+        >>> losses[-1] < 0.1 * losses[0]
+        True
+    """
+    *inputs, labels = batch
+    state, random = model.state_dict(), keep_streams(model)
+    gradients = [(p, p.grad) for p in model.parameters()]
+    adam = optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
+    losses = []
+    try:
+        for _ in range(steps):
+            value = loss(model(*inputs), labels)
+            adam.zero_grad()
+            value.backward()
+            adam.step()
+            losses.append(value.item())
+    finally:
+        model.load_state_dict(state)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        random()
+    if not losses[-1] <= 0.1 * losses[0]:
+        warn(
+            f"one batch of {len(labels)} cannot be learnt by heart: the loss went from "
+            f"{losses[0]:.4g} to {losses[-1]:.4g} in {steps} steps. Either the network, its loss "
+            f"or its gradients are wrong, or it needs another rate than {lr:g}, more steps, or no "
+            "dropout"
+        )
+    return losses
+
+
+def keep_streams(*objects: Any) -> Callable[[], None]:
+    """Return a function that sets all streams of random numbers back to where they are now."""
+    kept = [(s, s.bit_generator.state) for s in streams(generator(), *objects)]
+
+    def restore() -> None:
+        for stream, state in kept:
+            stream.bit_generator.state = state
+
+    return restore

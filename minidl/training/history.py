@@ -1,0 +1,104 @@
+"""What a run measured, epoch by epoch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+class History(Mapping[str, list[float]]):
+    """Lists of one number per epoch, by name; and the loss of every step.
+
+    Names are `train_loss`, `train_accuracy` (0 to 1), `test_loss` and `test_accuracy` (of the
+    validation examples), `lr` and `seconds`; those that a run does not measure are not there.
+
+    Attributes:
+        step_losses: the training loss of each step, from the first on.
+
+    Example:
+        >>> history = History()
+        >>> history.append(train_loss=2.0, train_accuracy=0.25)
+        >>> history.append(train_loss=1.5, train_accuracy=0.5)
+        >>> history["train_loss"], history.epochs
+        ([2.0, 1.5], 2)
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[float]] = {}
+        self.step_losses: list[float] = []
+
+    def __getitem__(self, name: str) -> list[float]:
+        return self._columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs are recorded."""
+        return max(map(len, self._columns.values()), default=0)
+
+    def append(self, **values: float) -> None:
+        """Add the numbers of one epoch.
+
+        Raises:
+            ValueError: the names are not those of the epochs before.
+        """
+        if self._columns and list(values) != list(self._columns):
+            raise ValueError(f"History.append: got {list(values)}, wants {list(self._columns)}")
+        for name, value in values.items():
+            self._columns.setdefault(name, []).append(float(value))
+
+    def best_epoch(self) -> int:
+        """Return which epoch, from 1, has the lowest test loss, or training loss without tests."""
+        losses = self._columns.get("test_loss", self._columns.get("train_loss", []))
+        if not losses:
+            raise ValueError("History.best_epoch: no epoch is recorded yet")
+        return int(np.argmin(np.nan_to_num(losses, nan=np.inf))) + 1
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the columns as float64 arrays `(epochs,)`."""
+        return {name: np.array(values) for name, values in self._columns.items()}
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a `.csv` (a row per epoch) or a `.json` (lists by name); return the path.
+
+        Raises:
+            ValueError: the name ends otherwise.
+        """
+        path = Path(path)
+        if path.suffix not in (".csv", ".json"):
+            raise ValueError(f"History.save: got {path}, wants a name that ends in .csv or .json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            if path.suffix == ".json":
+                json.dump(self._columns | {"step_losses": self.step_losses}, file, indent=1)
+            else:
+                writer = csv.writer(file)
+                writer.writerow(["epoch", *self._columns])
+                rows = zip(*self._columns.values(), strict=True)
+                writer.writerows([epoch, *row] for epoch, row in enumerate(rows, 1))
+        return path
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of everything."""
+        return {"columns": self.arrays(), "step_losses": np.array(self.step_losses)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Become what `state_dict` returned."""
+        self._columns = {name: array.tolist() for name, array in state["columns"].items()}
+        self.step_losses = state["step_losses"].tolist()
+
+    def __repr__(self) -> str:
+        return f"History(epochs={self.epochs}, {', '.join(self._columns)})"

@@ -1,0 +1,111 @@
+"""How a run survives: where it is kept, when it is saved, and what Ctrl-C does."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minidl.training.checkpoint import load_checkpoint, save_checkpoint
+from minidl.training.diagnosis import warn
+from minidl.training.weights import save_weights
+
+if TYPE_CHECKING:
+    from minidl.training.fit import Run
+
+
+class Keeper:
+    """A folder with `last.npz`, `best.npz` and `history.csv`, or None to keep nothing."""
+
+    def __init__(self, folder: Path | None = None, save_seconds: float = 60.0) -> None:
+        self._folder, self._save_seconds = folder, save_seconds
+        self._saved, self._is_stopping, self._is_kept = time.monotonic(), False, False
+
+    @property
+    def _last(self) -> Path | None:
+        return None if self._folder is None else self._folder / "last.npz"
+
+    def resume(self, run: Run, epochs: int) -> str:
+        """Take up an unfinished run, if there is one; return what was found, in words.
+
+        Raises:
+            ValueError: the checkpoint is damaged, or of a run with other settings.
+        """
+        if self._last is None or not self._last.exists():
+            return ""
+        saved = load_checkpoint(self._last)
+        done = len(saved["history"]["columns"].get("train_loss", ()))
+        if saved["is_finished"] or done >= epochs:
+            return f"{self._last} holds a finished run of {done} epochs; this one starts anew"
+        run.load_state_dict(saved)
+        return f"going on from {self._last}: {_place(run)}"
+
+    def save_if_due(self, run: Run) -> None:
+        """After a step: save every so often, and on Ctrl-C, which then ends the run."""
+        if self._is_stopping or time.monotonic() - self._saved >= self._save_seconds:
+            self._save(run)
+        self._stop_if_asked(run)
+
+    def save_epoch(self, run: Run, is_last: bool) -> None:
+        """Save after an epoch: first the weights if it is the best, so that none is ever lost."""
+        if run.history.best_epoch() == run.history.epochs:
+            self._write(lambda folder: save_weights(run.model.state_dict(), folder / "best.npz"))
+        self._save(run)
+        self._write(lambda folder: run.history.save(folder / "history.csv"))
+        if not is_last:  # else there is nothing left to stop
+            self._stop_if_asked(run)
+
+    def _save(self, run: Run) -> None:
+        self._is_kept = self._write(
+            lambda folder: save_checkpoint(run.state_dict(), folder / "last.npz")
+        )
+        self._saved = time.monotonic()
+
+    def _write(self, write: Callable[[Path], Any]) -> bool:
+        """Write a file and return whether it is there; what fails is no reason to end a run."""
+        if self._folder is None:
+            return False
+        try:
+            write(self._folder)
+            return True
+        except OSError as error:
+            warn(
+                f"not saved in {self._folder}: {error}; training goes on, and older files stay as "
+                "they were. Make room, and the next save will do"
+            )
+            return False
+
+    @contextlib.contextmanager
+    def ctrl_c_waits(self) -> Iterator[None]:
+        """Let the first Ctrl-C wait for the end of the step; the second one does what it did."""
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or not callable(before):
+            yield
+            return
+
+        def note(number: int, frame: Any) -> None:
+            self._is_stopping = True
+            signal.signal(signal.SIGINT, before)
+
+        signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _stop_if_asked(self, run: Run) -> None:
+        if self._is_stopping:
+            kept = f"called again with resume=True, fit goes on from {self._last}"
+            lost = "this is not saved: fit has no checkpoint folder, or cannot write there"
+            how = kept if self._is_kept else lost
+            run.say(f"\nstopped after {_place(run)}; {how}")
+            raise KeyboardInterrupt
+
+
+def _place(run: Run) -> str:
+    """Return in words what is done."""
+    return f"epoch {run.history.epochs}" + (f" and {run.batch} batches" if run.batch else "")

@@ -1,0 +1,470 @@
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Tensor, nn, optim
+from minidl.data import DataLoader
+from minidl.functional import cross_entropy, mse_loss
+from minidl.training import History, evaluate, fit, load_weights, predict
+
+from . import resumable
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class CrashError(Exception):
+    """What stands for a crash within this process."""
+
+
+class DyingSGD(optim.SGD):
+    """Stops the run before a step of its."""
+
+    steps_left = 10**9
+
+    def step(self):
+        if self.steps_left == 0:
+            raise CrashError
+        self.steps_left -= 1
+        super().step()
+
+
+def small(n=64, seed=0):
+    """Return a network, its optimiser and a loader over points that a line parts."""
+    rng = minidl.manual_seed(seed)
+    x = rng.standard_normal((n, 4), np.float32)
+    y = (x[:, 0] > 0).astype(int)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    return model, optim.SGD(model.parameters(), lr=0.5), DataLoader(x, y, batch_size=8)
+
+
+# The loop --------------------------------------------------------------------------------------
+
+
+def test_fit_takes_the_steps_of_the_loop_that_chapters_write_out():
+    model, sgd, batches = small()
+    losses = []
+    for _ in range(3):
+        for x, y in batches:
+            loss = cross_entropy(model(x), y)
+            sgd.zero_grad()
+            loss.backward()
+            sgd.step()
+            losses.append(loss.item())
+    expected = model.state_dict()
+    model, sgd, batches = small()
+    history = fit(model, cross_entropy, sgd, batches, epochs=3, progress=False)
+    assert history.step_losses == losses
+    for name, array in model.state_dict().items():
+        assert array.tobytes() == expected[name].tobytes()
+
+
+def test_the_history_holds_means_over_examples():
+    model, sgd, _ = small()
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((10, 4), np.float32), rng.integers(0, 2, 10)
+    batches = DataLoader(x, y, batch_size=4)  # 4, 4 and 2
+    sgd.param_groups[0]["lr"] = 0.0
+    history = fit(model, cross_entropy, sgd, batches, batches, progress=False)
+    scores = model(Tensor(x))
+    loss, right = cross_entropy(scores, y).item(), (scores.numpy().argmax(1) == y).mean()
+    for part in ("train", "test"):
+        assert history[f"{part}_loss"] == [pytest.approx(loss, rel=1e-6)]
+        assert history[f"{part}_accuracy"] == [pytest.approx(right)]
+
+
+def test_fit_trains_on_every_device(device):
+    def losses(where):
+        model, sgd, batches = small()
+        batches.device = where
+        return fit(model.to(where), cross_entropy, sgd, batches, batches, progress=False)
+
+    found, expected = losses(device), losses("cpu")
+    np.testing.assert_allclose(found.step_losses, expected.step_losses, rtol=1e-5)
+    assert found["test_accuracy"] == expected["test_accuracy"]
+
+
+def test_accumulated_batches_are_one_step_of_a_large_batch():
+    model, sgd, batches = small(60)
+    fit(model, cross_entropy, sgd, batches, accumulate=10, progress=False)
+    expected = model.state_dict()
+    model, sgd, batches = small(60)
+    scale = np.repeat([1 / 8, 1 / 4], [56, 4]).astype(np.float32) / 8  # the mean of 8 batch means
+    x, y = batches.arrays
+    loss = (cross_entropy(model(Tensor(x)), y, reduction="none") * Tensor(scale)).sum()
+    loss.backward()
+    sgd.step()
+    for name, array in model.state_dict().items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_clipped_before_the_step():
+    model, sgd, batches = small(8)
+    before = model.state_dict()
+    fit(model, cross_entropy, sgd, batches, clip_norm=1e-3, progress=False)
+    moved = [model.state_dict()[name] - before[name] for name in before]
+    norm = np.sqrt(sum((m.astype(float) ** 2).sum() for m in moved))
+    assert norm == pytest.approx(0.5 * 1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize(("every", "steps"), [("step", 16), ("epoch", 2)])
+def test_schedules_step_as_often_as_they_are_asked_to(every, steps):
+    model, sgd, batches = small()
+    schedule = resumable.Decay(sgd)
+    options = {"schedule": schedule, "schedule_every": every, "progress": False}
+    fit(model, cross_entropy, sgd, batches, epochs=2, **options)
+    assert schedule.steps == steps
+
+
+def test_patience_ends_a_run_that_gets_no_better():
+    model, sgd, batches = small()
+    sgd.param_groups[0]["lr"] = 0.0
+    history = fit(model, cross_entropy, sgd, batches, epochs=9, patience=3, progress=False)
+    assert history.epochs == 4
+
+
+def test_callbacks_see_the_run_and_end_it_by_returning_true():
+    seen = []
+    model, sgd, batches = small()
+
+    def look(run):
+        seen.append((run.history.epochs, run.model is model, run.optimizer is sgd))
+        return run.history.epochs == 2
+
+    history = fit(model, cross_entropy, sgd, batches, epochs=5, callbacks=[look], progress=False)
+    assert seen == [(1, True, True), (2, True, True)]
+    assert history.epochs == 2
+
+
+def test_regression_has_no_accuracy_and_no_warnings():
+    model = nn.Linear(4, 1)
+    x = np.random.default_rng(0).standard_normal((32, 4), np.float32)
+    batches = DataLoader(x, x[:, :1], batch_size=8)
+    history = fit(model, mse_loss, optim.SGD(model.parameters()), batches, progress=False)
+    assert list(history) == ["train_loss", "lr", "seconds"]
+
+
+def test_modules_are_left_in_the_mode_they_were_in():
+    model, sgd, batches = small()
+    model[1].eval()
+    fit(model, cross_entropy, sgd, batches, batches, progress=False)
+    assert [module.training for module in model.modules()] == [True, True, False, True]
+    model.eval()
+    evaluate(model, cross_entropy, batches)
+    assert not any(module.training for module in model.modules())
+    fit(model, cross_entropy, sgd, batches, progress=False)
+    assert all(module.training for module in model.modules())
+
+
+def test_predictions_are_the_outputs_in_order():
+    model, _, batches = small(20)
+    expected = model(Tensor(batches.arrays[0])).numpy()
+    np.testing.assert_allclose(predict(model, batches), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_fit_prints_one_line_per_epoch_where_there_is_no_terminal(capsys):
+    model, sgd, batches = small()
+    fit(model, cross_entropy, sgd, batches, batches, epochs=2)
+    out, err = capsys.readouterr()
+    first, second = out.splitlines()
+    assert first.startswith("epoch 1: loss 0.")
+    assert "%; validation loss 0." in second
+    assert second.endswith(" s")
+    assert err == ""
+    fit(model, cross_entropy, sgd, batches, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_bar_shows_loss_accuracy_speed_and_time_left(capsys):
+    model, sgd, batches = small()
+    batches.transform = lambda x: time.sleep(0.03) or x
+    fit(model, cross_entropy, sgd, batches, progress=True)
+    bar = capsys.readouterr().err
+    assert "epoch 1/1" in bar
+    assert "examples/s, loss 0." in bar
+    assert "accuracy" in bar
+    assert "<00:00" in bar
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "fit: got epochs=0, wants a whole number from 1"),
+        ({"accumulate": 0.5}, "fit: got accumulate=0.5"),
+        ({"patience": 0}, "fit: got patience=0"),
+        ({"schedule_every": "batch"}, 'fit: got schedule_every=\'batch\', wants "step" or "epoch"'),
+        ({"clip_norm": -1.0}, "clip_grad_norm_: got max_norm=-1.0"),
+    ],
+)
+def test_fit_refuses_impossible_options(options, message):
+    model, sgd, batches = small()
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        fit(model, cross_entropy, sgd, batches, progress=False, **options)
+
+
+# History ---------------------------------------------------------------------------------------
+
+
+def test_a_history_is_arrays_csv_and_json(tmp_path):
+    history = History()
+    history.append(train_loss=2.0, lr=0.1)
+    history.append(train_loss=1 / 3, lr=0.05)
+    history.step_losses += [2.5, 1.5]
+    np.testing.assert_array_equal(history.arrays()["train_loss"], [2.0, 1 / 3])
+    with history.save(tmp_path / "new" / "h.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["epoch", "train_loss", "lr"], ["1", "2.0", "0.1"], ["2", str(1 / 3), "0.05"]]
+    saved = json.loads(history.save(tmp_path / "h.json").read_text())
+    assert saved == {"train_loss": [2.0, 1 / 3], "lr": [0.1, 0.05], "step_losses": [2.5, 1.5]}
+    assert repr(history) == "History(epochs=2, train_loss, lr)"
+
+
+def test_the_best_epoch_is_that_of_the_lowest_test_loss():
+    history = History()
+    for loss, test in ((3.0, np.nan), (2.0, 0.5), (1.0, 0.7), (0.5, 0.5)):
+        history.append(train_loss=loss, test_loss=test)
+    assert history.best_epoch() == 2
+    with pytest.raises(ValueError, match="no epoch is recorded"):
+        History().best_epoch()
+
+
+def test_a_history_refuses_other_names_and_endings(tmp_path):
+    history = History()
+    history.append(a=1)
+    with pytest.raises(ValueError, match=r"got \['b'\], wants \['a'\]"):
+        history.append(b=1)
+    with pytest.raises(ValueError, match=r"wants a name that ends in \.csv or \.json"):
+        history.save(tmp_path / "history.txt")
+
+
+# Going on --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    """What a run gives that is never stopped."""
+    return {n: resumable.fingerprint(*resumable.train(None, prefetch=n)) for n in (0, 2)}
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_run_that_crashes_at_any_step_goes_on_to_the_same_bits(
+    prefetch, unbroken, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(optim, "SGD", DyingSGD)
+    crashes = 0
+    while True:
+        monkeypatch.setattr(DyingSGD, "steps_left", 3 if crashes else 1)
+        try:
+            found = resumable.train(tmp_path, prefetch=prefetch)
+            break
+        except CrashError:
+            crashes += 1
+    assert crashes == 7
+    assert resumable.fingerprint(*found) == unbroken[prefetch]
+
+
+def test_a_run_that_crashes_after_measuring_measures_again(unbroken, tmp_path):
+    def crash(run):
+        raise CrashError
+
+    with pytest.raises(CrashError):
+        resumable.train(tmp_path, callbacks=[crash])
+    assert resumable.fingerprint(*resumable.train(tmp_path)) == unbroken[0]
+
+
+def test_saving_seldom_changes_nothing(unbroken, tmp_path, monkeypatch):
+    monkeypatch.setattr(optim, "SGD", DyingSGD)
+    monkeypatch.setattr(DyingSGD, "steps_left", 12)
+    with pytest.raises(CrashError):  # in epoch 3; saved at the end of epoch 2
+        resumable.train(tmp_path, save_seconds=1e9)
+    monkeypatch.setattr(DyingSGD, "steps_left", 10)
+    assert resumable.fingerprint(*resumable.train(tmp_path, save_seconds=1e9)) == unbroken[0]
+
+
+def test_a_run_that_was_to_be_shorter_goes_on(unbroken, tmp_path, capsys):
+    resumable.train(tmp_path, epochs=2)
+    found = resumable.train(tmp_path, progress=None)
+    assert f"going on from {tmp_path / 'last.npz'}: epoch 2" in capsys.readouterr().out
+    assert resumable.fingerprint(*found) == unbroken[0]
+
+
+def test_a_finished_run_starts_anew_and_says_so(unbroken, tmp_path, capsys):
+    resumable.train(tmp_path)
+    found = resumable.train(tmp_path, progress=None)
+    assert "holds a finished run of 4 epochs; this one starts anew" in capsys.readouterr().out
+    assert resumable.fingerprint(*found) == unbroken[0]
+    resumable.train(tmp_path, epochs=9, callbacks=[lambda run: True], resume=False)
+    history, _ = resumable.train(tmp_path, epochs=2)
+    assert history.epochs == 2
+
+
+def test_a_run_of_other_settings_is_refused_and_kept(tmp_path):
+    resumable.train(tmp_path, epochs=1)
+    before = (tmp_path / "last.npz").read_bytes()
+    with pytest.raises(ValueError, match=r"with other settings(.|\n)*clip_norm: saved 1.0, now 2"):
+        resumable.train(tmp_path, clip_norm=2.0)
+    assert (tmp_path / "last.npz").read_bytes() == before
+    resumable.train(tmp_path, clip_norm=2.0, resume=False)
+
+
+def test_a_damaged_checkpoint_is_refused_and_kept(tmp_path):
+    resumable.train(tmp_path, epochs=1)
+    (tmp_path / "last.npz").write_bytes(b"PK nonsense")
+    with pytest.raises(ValueError, match=r"last\.npz .* is damaged"):
+        resumable.train(tmp_path)
+    assert (tmp_path / "last.npz").read_bytes() == b"PK nonsense"
+
+
+def test_the_folder_holds_the_best_weights_and_the_history(tmp_path):
+    kept = []
+    model, sgd, batches = small()
+    history = fit(
+        *(model, cross_entropy, sgd, batches, batches, 6),
+        checkpoint=tmp_path / "new",
+        callbacks=[lambda run: kept.append(run.model.state_dict())],
+        progress=False,
+    )
+    best = load_weights(tmp_path / "new" / "best.npz")
+    for name, array in kept[history.best_epoch() - 1].items():
+        np.testing.assert_array_equal(best[name], array)
+    assert len((tmp_path / "new" / "history.csv").read_text().splitlines()) == 7
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        *("best.npz", "history.csv", "last.npz")
+    ]
+
+
+# Killed ----------------------------------------------------------------------------------------
+
+
+def start(folder, prefetch, epochs, *die):
+    command = [sys.executable, "-m", "tests.resumable", *map(str, (folder, prefetch, epochs, *die))]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def kill_and_go_on(folder, prefetch, moments):
+    """Kill a run that often, each time at a moment (s) after it could first be resumed."""
+    epochs, expected = (
+        40,
+        resumable.fingerprint(*resumable.train(None, prefetch=prefetch, epochs=40)),
+    )
+    for moment in moments:
+        with start(folder, prefetch, epochs) as process:
+            wait_for_change(folder / "last.npz", process)
+            time.sleep(moment)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL, "it had finished before"
+        minidl.training.load_checkpoint(folder / "last.npz")
+    with start(folder, prefetch, epochs) as process:
+        assert process.communicate()[0].strip() == expected
+
+
+def wait_for_change(path, process):
+    before = path.stat().st_mtime_ns if path.exists() else None
+    while process.poll() is None:
+        if path.exists() and path.stat().st_mtime_ns != before:
+            return
+        time.sleep(0.001)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
+    kill_and_go_on(tmp_path, 2, [0.0, 0.02, 0.005])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_run_killed_at_20_random_moments_goes_on_to_the_same_bits(prefetch, tmp_path):
+    moments = random.Random(prefetch)
+    kill_and_go_on(tmp_path, prefetch, [moments.uniform(0, 0.03) for _ in range(20)])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+@pytest.mark.parametrize(("call", "count"), [("fsync", 1), ("fsync", 8), ("replace", 9)])
+def test_a_run_killed_while_it_writes_a_checkpoint_goes_on(call, count, unbroken, tmp_path):
+    with start(tmp_path, 0, 4, call, count) as process:
+        assert process.stdout.read() == ""
+    assert process.returncode == -signal.SIGKILL
+    assert list(tmp_path.glob(".*.part")), "it was not writing"
+    if (tmp_path / "last.npz").exists():
+        minidl.training.load_checkpoint(tmp_path / "last.npz")
+    assert resumable.fingerprint(*resumable.train(tmp_path)) == unbroken[0]
+    assert not list(tmp_path.glob(".last.npz*"))
+
+
+# Ctrl-C ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Send Ctrl-C in the middle of step 7, and do what is given."""
+    step = resumable.Decay.step
+
+    def interrupting(then=lambda: None):
+        def stepped(schedule):
+            step(schedule)
+            if schedule.steps == 7:
+                signal.raise_signal(signal.SIGINT)
+                then()
+
+        monkeypatch.setattr(resumable.Decay, "step", stepped)
+
+    return interrupting
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(
+    interrupted, unbroken, tmp_path, capsys, monkeypatch
+):
+    before = signal.getsignal(signal.SIGINT)
+    interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        resumable.train(tmp_path, save_seconds=1e9, progress=None)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert capsys.readouterr().out.endswith(
+        "stopped after epoch 1 and 4 batches; called again with resume=True, fit goes on from "
+        f"{tmp_path / 'last.npz'}\n"
+    )
+    found = resumable.train(tmp_path, progress=None)
+    assert "epoch 1 and 4 batches" in capsys.readouterr().out
+    assert resumable.fingerprint(*found) == unbroken[0]
+
+
+def test_ctrl_c_while_measuring_saves_the_epoch(unbroken, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        resumable.train(tmp_path, callbacks=[lambda run: signal.raise_signal(signal.SIGINT)])
+    found = resumable.train(tmp_path)
+    assert resumable.fingerprint(*found) == unbroken[0]
+
+
+def test_ctrl_c_after_the_last_step_ends_a_complete_run(unbroken, tmp_path):
+    def interrupt(run):
+        if run.history.epochs == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    assert resumable.fingerprint(*resumable.train(tmp_path, callbacks=[interrupt])) == unbroken[0]
+
+
+def test_a_second_ctrl_c_does_not_wait(interrupted):
+    def again():
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it waited")
+
+    interrupted(again)
+    with pytest.raises(KeyboardInterrupt):
+        resumable.train(None)
+
+
+def test_without_a_folder_ctrl_c_says_that_nothing_is_kept(interrupted, capsys):
+    interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        resumable.train(None, progress=None)
+    assert "stopped after epoch 1 and 4 batches; this is not saved" in capsys.readouterr().out
