@@ -1,5 +1,6 @@
-"""Data: CIFAR-10, the embedded toy images, folders of pictures, batches."""
+"""Data: CIFAR-10, the embedded toy images, folders of pictures, batches, augmentation."""
 
+from minidl.data.augment import Compose, Cutout, RandomCrop, RandomHorizontalFlip
 from minidl.data.cifar10 import load_cifar10
 from minidl.data.download import download
 from minidl.data.folders import load_image_folder
@@ -8,9 +9,13 @@ from minidl.data.loader import DataLoader, Normalize
 from minidl.data.toy10 import load_toy10
 
 __all__ = [
+    "Compose",
+    "Cutout",
     "DataLoader",
     "ImageSet",
     "Normalize",
+    "RandomCrop",
+    "RandomHorizontalFlip",
     "datasets_folder",
     "download",
     "load_cifar10",

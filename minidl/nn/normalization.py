@@ -44,6 +44,12 @@ class _BatchNorm(Module):
             self.running_var = Buffer(ones(num_features))
             self.num_batches_tracked = Buffer(np.zeros((), np.int64))
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether there is a weight, and neither it nor the bias is trained."""
+        given = [p for p in (self.weight, self.bias) if p is not None]
+        return bool(given) and not any(p.requires_grad for p in given)
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply `functional.batch_norm`; in training, count the batch."""
         who = type(self).__name__
@@ -55,10 +61,11 @@ class _BatchNorm(Module):
         if momentum is None:
             seen = self.num_batches_tracked
             momentum = 0.0 if seen is None else 1 / (seen.item() + 1)
-        own = self.training or self.running_mean is None
+        training = self.training and not self.is_frozen
+        own = training or self.running_mean is None
         statistics = (self.running_mean, self.running_var)
         out = F.batch_norm(x, *statistics, self.weight, self.bias, own, momentum, self.eps)
-        if self.training and self.num_batches_tracked is not None:
+        if training and self.num_batches_tracked is not None:
             with self.num_batches_tracked.mutable() as count:
                 count += 1
         return out
@@ -68,7 +75,8 @@ class BatchNorm2d(_BatchNorm):
     """Normalise each channel of images `(n, num_features, h, w)`: see `functional.batch_norm`.
 
     In training by the batch's own mean and variance, which running ones follow; in evaluation by
-    the running ones.
+    the running ones. A layer that is frozen, by `requires_grad_(False)`, stays in evaluation when
+    the network trains: what comes after it was learnt with its statistics. PyTorch's does not.
 
     Args:
         num_features: channels.

@@ -1,0 +1,371 @@
+"""Schedules: learning rates that change from step to step, each by a formula of PyTorch's name.
+
+Each sets the rate of every parameter group as it is made, that of step 0, and then whenever `step`
+is called: once after every `optimizer.step()`, or once an epoch, whichever its numbers count. A
+rate is computed anew from the step's number, so rounding does not add up, and groups keep the ratio
+that their own rates had.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from minidl.functional.geometry import check_whole
+from minidl.optim.optimizer import NUMBER, Optimizer
+
+
+class Schedule:
+    """Base of the schedules. Subclasses write `rate`.
+
+    Args:
+        optimizer: whose groups' rates it sets; those that it finds are what they begin from.
+
+    Attributes:
+        steps: how often `step` was called.
+        found: each group's rate as it was found.
+        base_rates: what `rate` is given for each group.
+
+    Raises:
+        TypeError: not an optimiser.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{self._name}: got a {type(optimizer).__name__}, wants an optimiser")
+        self.optimizer, self.steps = optimizer, 0
+        self.found = self.rates()
+        self._begin_from(self.found)
+        self._apply()
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def rate(self, step: int, base: float) -> float:
+        """Return the rate of a step, from 0, of a group that began with rate `base`."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Set the rates of the next step."""
+        self.steps += 1
+        self._apply()
+
+    def rates(self) -> list[float]:
+        """Return the groups' rates as they are now."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def _begin_from(self, rates: list[float]) -> None:
+        self.base_rates = list(rates)
+
+    def _apply(self) -> None:
+        for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = self.rate(self.steps, base)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far it is, and what it began from."""
+        return {"steps": self.steps, "base_rates": list(self.base_rates)}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict` of a schedule of the same kind and arguments.
+
+        Raises:
+            ValueError: it is none, or of another number of groups; nothing is changed then.
+        """
+        who = f"{self._name}.load_state_dict"
+        if not isinstance(saved, Mapping) or not {"steps", "base_rates"} <= set(saved):
+            raise ValueError(f"{who}: got {saved!r:.100}, wants 'steps' and 'base_rates'")
+        steps, bases = saved["steps"], [float(base) for base in saved["base_rates"]]
+        check_whole(who, 0, steps=steps)
+        if len(bases) != len(self.base_rates):
+            raise ValueError(
+                f"{who}: got rates of {len(bases)} groups, wants {len(self.base_rates)}; was it "
+                "saved with other parameter groups?"
+            )
+        self.steps, self.base_rates = int(steps), bases
+        self._apply()
+
+
+class StepLR(Schedule):
+    """Multiply rates by `gamma` every `step_size` steps: `base * gamma**(step // step_size)`.
+
+    Args:
+        optimizer: see `Schedule`.
+        step_size: steps, from 1.
+        gamma: factor, from 0.
+
+    Example:
+        >>> from minidl import nn, optim
+        >>> sgd = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+        >>> schedule, seen = StepLR(sgd, 2), []
+        >>> for _ in range(5):
+        ...     seen.append(sgd.param_groups[0]["lr"])
+        ...     schedule.step()
+        >>> seen
+        [1.0, 1.0, 0.1, 0.1, 0.010000000000000002]
+    """
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        check_whole(self._name, 1, step_size=step_size)
+        _check_range(self._name, 0, math.inf, gamma=gamma)
+        self.step_size, self.gamma = step_size, gamma
+        super().__init__(optimizer)
+
+    def rate(self, step: int, base: float) -> float:
+        """See above."""
+        return base * self.gamma ** (step // self.step_size)
+
+
+class MultiStepLR(Schedule):
+    """Multiply rates by `gamma` at each milestone: `base * gamma**(milestones up to step)`.
+
+    Args:
+        optimizer: see `Schedule`.
+        milestones: steps, rising.
+        gamma: factor, from 0.
+    """
+
+    def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1) -> None:
+        _check_range(self._name, 0, math.inf, gamma=gamma)
+        self.milestones, self.gamma = _rising(self._name, milestones), gamma
+        super().__init__(optimizer)
+
+    def rate(self, step: int, base: float) -> float:
+        """See above."""
+        return base * self.gamma ** bisect.bisect_right(self.milestones, step)
+
+
+class CosineAnnealingLR(Schedule):
+    """Let rates fall to `eta_min` along half a cosine, in `T_max` steps.
+
+    `eta_min + (base - eta_min) * (1 + cos(pi * step / T_max)) / 2`; beyond T_max it rises again.
+
+    Args:
+        optimizer: see `Schedule`.
+        T_max: steps, from 1.
+        eta_min: the least rate, from 0.
+
+    Source: I. Loshchilov and F. Hutter, SGDR (2016), equation 5.
+    """
+
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:  # noqa: N803
+        check_whole(self._name, 1, T_max=T_max)
+        _check_range(self._name, 0, math.inf, eta_min=eta_min)
+        self.T_max, self.eta_min = T_max, eta_min
+        super().__init__(optimizer)
+
+    def rate(self, step: int, base: float) -> float:
+        """See above."""
+        return self.eta_min + (base - self.eta_min) * _cosine(step / self.T_max)
+
+
+class LinearLR(Schedule):
+    """Let rates go in a straight line from one multiple of theirs to another, then stay: a warm-up.
+
+    Args:
+        optimizer: see `Schedule`.
+        start_factor: at step 0, above 0 and up to 1.
+        end_factor: from step `total_iters` on, from 0 to 1.
+        total_iters: steps, from 1.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        start_factor: float = 1 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+    ) -> None:
+        check_whole(self._name, 1, total_iters=total_iters)
+        _check_range(self._name, 0, 1, start_factor=start_factor, end_factor=end_factor)
+        if start_factor == 0:
+            raise ValueError(f"{self._name}: got start_factor=0, wants more: no step would be made")
+        self.start_factor, self.end_factor = start_factor, end_factor
+        self.total_iters = total_iters
+        super().__init__(optimizer)
+
+    def rate(self, step: int, base: float) -> float:
+        """See above."""
+        part = min(step / self.total_iters, 1)
+        return base * (self.start_factor + (self.end_factor - self.start_factor) * part)
+
+
+class OneCycleLR(Schedule):
+    """Let rates rise to a peak, then fall to nearly nothing, in one cycle of `total_steps` steps.
+
+    From `max_lr / div_factor` to `max_lr` in the first `pct_start` of the steps, then to
+    `max_lr / div_factor / final_div_factor` at the last. Large rates in the middle pass over narrow
+    minima, small ones at the end settle.
+
+    Args:
+        optimizer: see `Schedule`; its own rates do not matter.
+        max_lr: the peak, above 0; or one for each group.
+        total_steps: of the whole run, from 2.
+        pct_start: which part of them rise, above 0 and below 1.
+        anneal_strategy: along half a cosine, or a straight line.
+        div_factor: above 0.
+        final_div_factor: above 0.
+
+    Momentum stays as it is: PyTorch's `cycle_momentum=False`.
+
+    Raises:
+        ValueError: an argument is out of range; from `step`, the cycle is over.
+
+    Source: L. Smith and N. Topin, Super-Convergence (2017).
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float | Sequence[float],
+        total_steps: int,
+        pct_start: float = 0.3,
+        anneal_strategy: Literal["cos", "linear"] = "cos",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+    ) -> None:
+        who = self._name
+        check_whole(who, 2, total_steps=total_steps)
+        factors = {"div_factor": div_factor, "final_div_factor": final_div_factor}
+        _check_range(who, 0, 1, pct_start=pct_start)
+        if pct_start in (0, 1) or not all(0 < factor < math.inf for factor in factors.values()):
+            raise ValueError(
+                f"{who}: got pct_start={pct_start}, {factors}, wants a part between 0 and 1, and "
+                "factors above 0"
+            )
+        if anneal_strategy not in ("cos", "linear"):
+            raise ValueError(
+                f"{who}: got anneal_strategy={anneal_strategy!r}, wants 'cos' or 'linear'"
+            )
+        self.total_steps, self.pct_start = total_steps, pct_start
+        self.anneal_strategy = anneal_strategy
+        self.div_factor, self.final_div_factor = div_factor, final_div_factor
+        self.max_lr = max_lr
+        super().__init__(optimizer)
+
+    def _begin_from(self, rates: list[float]) -> None:
+        peaks = [self.max_lr] * len(rates) if isinstance(self.max_lr, NUMBER) else self.max_lr
+        if not isinstance(peaks, Sequence) or len(peaks) != len(rates):
+            raise ValueError(
+                f"{self._name}: got max_lr={self.max_lr!r}, wants one for each of {len(rates)} "
+                "groups, or one for all"
+            )
+        for peak in peaks:
+            _check_range(self._name, 0, math.inf, max_lr=peak)
+        super()._begin_from([float(peak) for peak in peaks])
+
+    def step(self) -> None:
+        """Set the rates of the next step; after the last, they stay.
+
+        Raises:
+            ValueError: called more than `total_steps` times.
+        """
+        if self.steps >= self.total_steps:
+            raise ValueError(
+                f"{self._name}: got step {self.steps + 1} of a cycle of {self.total_steps}; is "
+                "total_steps epochs * len(batches)?"
+            )
+        super().step()
+
+    def rate(self, step: int, base: float) -> float:
+        """See above."""
+        top, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
+        start = base / self.div_factor
+        if step <= top:
+            first, end, part = start, base, step / top if top else 1.0
+        else:
+            part = min((step - top) / (last - top), 1.0)
+            first, end = base, start / self.final_div_factor
+        return end + (first - end) * (_cosine(part) if self.anneal_strategy == "cos" else 1 - part)
+
+
+class SequentialLR(Schedule):
+    """Follow one schedule after the other, such as a warm-up and then a cosine.
+
+    Each counts its steps from its milestone on, and from the rates that groups had at first.
+
+    Args:
+        optimizer: the one that all schedules were made for.
+        schedulers: in order.
+        milestones: the steps at which the second, the third, ... begin.
+
+    Raises:
+        ValueError: their numbers do not fit, or a schedule belongs to another optimiser.
+
+    Example:
+        >>> from minidl import nn, optim
+        >>> sgd = optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+        >>> parts = [LinearLR(sgd, total_iters=10), CosineAnnealingLR(sgd, 90)]
+        >>> schedule = SequentialLR(sgd, parts, milestones=[10])
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, schedulers: Sequence[Schedule], milestones: Sequence[int]
+    ) -> None:
+        self.milestones = _rising(self._name, milestones)
+        if not schedulers or len(schedulers) != len(self.milestones) + 1:
+            raise ValueError(
+                f"{self._name}: got {len(schedulers)} schedules and milestones {milestones!r}, "
+                "wants one milestone between each two"
+            )
+        if any(schedule.optimizer is not optimizer for schedule in schedulers):
+            raise ValueError(f"{self._name}: a schedule was made for another optimiser")
+        self.schedulers = list(schedulers)
+        super().__init__(optimizer)
+
+    def _begin_from(self, rates: list[float]) -> None:
+        first = self.schedulers[0].found  # those made after it found the rates that it had set
+        super()._begin_from(first)
+        for schedule in self.schedulers:
+            schedule._begin_from(first)
+
+    def _apply(self) -> None:
+        place = bisect.bisect_right(self.milestones, self.steps)
+        chosen = self.schedulers[place]
+        chosen.steps = self.steps - (self.milestones[place - 1] if place else 0)
+        chosen._apply()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far it is, and the states of its schedules."""
+        parts = [schedule.state_dict() for schedule in self.schedulers]
+        return super().state_dict() | {"schedulers": parts}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict` of a schedule of the same parts.
+
+        Raises:
+            ValueError: it is none, or of other parts.
+        """
+        parts = saved.get("schedulers") if isinstance(saved, Mapping) else None
+        if parts is None or len(parts) != len(self.schedulers):
+            raise ValueError(
+                f"{self._name}.load_state_dict: got {saved!r:.100}, wants the states of "
+                f"{len(self.schedulers)} 'schedulers'"
+            )
+        for schedule, part in zip(self.schedulers, parts, strict=True):
+            schedule.load_state_dict(part)
+        super().load_state_dict(saved)
+
+
+def _cosine(part: float) -> float:
+    """Return the way from 1, at 0, to 0, at 1, along half a cosine."""
+    return (1 + math.cos(math.pi * part)) / 2
+
+
+def _rising(who: str, milestones: Sequence[int]) -> list[int]:
+    steps = list(milestones)
+    for step in steps:
+        check_whole(who, 1, milestone=step)
+    if steps != sorted(set(steps)):
+        raise ValueError(f"{who}: got milestones={milestones!r}, wants rising steps")
+    return steps
+
+
+def _check_range(who: str, low: float, high: float, **given: float) -> None:
+    for name, value in given.items():
+        fits = isinstance(value, NUMBER) and not isinstance(value, bool)
+        if not fits or not low <= value <= high or value == math.inf:
+            limit = "" if high == math.inf else f" to {high:g}"
+            raise ValueError(f"{who}: got {name}={value!r}, wants a number from {low:g}{limit}")
