@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 import minidl
 from minidl import models
-from minidl.training import load_weights
+from minidl.training import load_weights, save_weights
 
 from . import hosted
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("ch*.py"))
 POOLING = ROOT / "chapters" / "ch05_pooling.py"
 CIFAR10_CNN = ROOT / "chapters" / "ch06_cifar10_cnn.py"
+FINE_TUNING = ROOT / "chapters" / "ch10_fine_tuning.py"
 GPU = ROOT / "chapters" / "ch11_gpu.py"
 
 HOSTED_RUN = """
@@ -215,6 +217,58 @@ def test_chapter_6_keeps_its_promise_on_the_toy_pictures(run):
     accuracy = re.search(r"^result: test accuracy ([\d.]+)%", done.stdout, re.MULTILINE)
     assert accuracy is not None
     assert float(accuracy[1]) > 90
+
+
+def test_chapter_10_saves_networks_that_load(run, tmp_path):
+    done = run(FINE_TUNING, "--quick", "--out", "here")
+    assert re.search(r"^from scratch +74,900 ", done.stdout, re.MULTILINE)
+    model = models.CifarResNet(1, 4)
+    model.load_state_dict(load_weights(tmp_path / "here" / "fine_tuned.safetensors"))
+    pretrained = load_weights(tmp_path / "here" / "pretrained.safetensors")
+    model.replace_head(6).load_state_dict(pretrained)
+    classic = load_weights(tmp_path / "here" / "classic_head.safetensors")
+    assert classic["linear.0.weight"].shape == (1024, 64)
+    assert np.array_equal(classic["conv1.weight"], pretrained["conv1.weight"])  # it was frozen
+
+
+@pytest.mark.slow
+def test_chapter_10_trains_heads_on_a_folder_of_pictures(run, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, colour in (("green", 1), ("red", 0)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = rng.integers(0, 90, (40, 60, 3)).astype(np.uint8)
+            pixels[:, :, colour] += 100
+            plt.imsave(tmp_path / "pictures" / name / f"{number}.png", pixels)
+    save_weights(models.resnet18(rng=rng).state_dict(), tmp_path / "resnet18.pth")
+    arguments = ["--data-dir", "pictures", "--model", "resnet18", "--weights", "resnet18.pth"]
+    done = run(FINE_TUNING, *arguments, "--quick")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "16 pictures to learn from, 4 to be tested on\nclasses: green, red" in done.stdout
+    assert re.search(r"^classic head +527,362 ", done.stdout, re.MULTILINE)
+    assert "unfrozen" not in done.stdout
+
+
+@pytest.mark.slow
+def test_chapter_10_says_what_is_wrong(run, tmp_path):
+    save_weights(models.CifarResNet(1).state_dict(), tmp_path / "small.npz")
+    (tmp_path / "bad.pth").write_bytes(b"weights")
+    cifar10, folder = ["--data", "cifar10"], ["--data-dir", "pictures", "--weights", "small.npz"]
+    for arguments, message in [
+        (["--images", "0"], "wants --images and --epochs from 1, --seed from 0"),
+        (["--seed", "-1"], "wants --images and --epochs from 1, --seed from 0"),
+        (["--weights", "small.npz"], "wants --weights for cifar10 and folder, but not for toy"),
+        (cifar10, "wants --weights for cifar10 and folder"),
+        (["--data", "folder", "--weights", "small.npz"], "--data-dir for folder"),
+        ([*cifar10, "--weights", "small.npz", "--model", "resnet18"], "of another size"),
+        ([*folder, "--model", "resnet20"], "--model resnet20 wants pictures of another size than"),
+        (folder, "there is no folder pictures"),
+        ([*cifar10, "--weights", "small.npz", "--data-dir", "nowhere"], "nowhere"),
+        (["--out", "/dev/null/here"], "/dev/null"),
+    ]:
+        done = run(FINE_TUNING, *arguments)
+        assert (done.returncode, message in done.stderr) == (2, True), (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
 
 
 def test_chapter_11_asked_for_a_gpu_it_cannot_use_says_why_and_shows_the_cpu_half(run):

@@ -307,6 +307,33 @@ def test_loading_lists_every_mismatch_and_changes_nothing():
         assert np.array_equal(array, before[name])
 
 
+def test_loading_strips_the_prefix_that_data_parallel_leaves():
+    saved, net = nn.Linear(2, 3), nn.Linear(2, 3)
+    state = saved.state_dict()
+    net.load_state_dict({f"module.{name}": array for name, array in state.items()})
+    assert all(np.array_equal(array, state[name]) for name, array in net.state_dict().items())
+    with pytest.raises(ValueError, match=r"  bias: missing\n  module.weight: not expected$"):
+        net.load_state_dict({"weight": state["weight"], "module.weight": state["weight"]})
+
+
+def test_loading_keeps_a_prefix_that_is_the_network_s_own():
+    class Wrapped(nn.Module):
+        def __init__(self):
+            self.module = nn.Linear(2, 3)
+
+    saved, net = Wrapped(), Wrapped()
+    net.load_state_dict(saved.state_dict())
+    assert np.array_equal(net.module.weight.numpy(), saved.module.weight.numpy())
+
+
+def test_loading_does_not_ask_older_files_for_a_count_of_batches():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    state = net.state_dict()
+    del state["1.num_batches_tracked"]
+    net.load_state_dict(state)
+    assert net.state_dict()["1.num_batches_tracked"] == 0
+
+
 def test_loading_without_strict_takes_what_is_in_both():
     net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     before = net.state_dict()

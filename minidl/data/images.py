@@ -12,7 +12,7 @@ class ImageSet(NamedTuple):
     """Hold labelled images as stored: whole bytes, four times smaller than float32.
 
     Attributes:
-        images: uint8, shape (n, c, h, w) = (n, 3, 32, 32), channels red, green, blue, 0..255.
+        images: uint8, shape (n, 3, h, w), often 32 by 32, channels red, green, blue, 0..255.
         labels: int64, shape (n,), 0 <= label < len(classes).
         classes: The name of each label, in label order.
     """

@@ -219,9 +219,10 @@ class Module:
         """Copy arrays into the parameters and buffers of the same names; all of them, or none.
 
         Args:
-            state: arrays, or tensors of any library that NumPy can read, by dotted name.
-            strict: insist that the names are the same, but for the counter of batches, which older
-                files lack: it then stays; else load those that are in both.
+            state: arrays, or tensors of any library that NumPy can read, by dotted name. If all
+                names begin with `module.`, as PyTorch's DataParallel leaves them, they lose that.
+            strict: insist that the names are the same; else load those that are in both. Only
+                `num_batches_tracked` may always be missing: older files have no such count.
 
         Raises:
             ValueError: names are missing or not expected, or shapes or kinds of number do not fit;
@@ -232,11 +233,10 @@ class Module:
             name: value.numpy() if isinstance(value, Tensor) else np.asarray(value)
             for name, value in state.items()
         }
-        problems = [
-            f"  {n}: missing"
-            for n in own
-            if strict and n not in arrays and not n.endswith("num_batches_tracked")
-        ]
+        if all(n.startswith("module.") for n in arrays) and not any(n in arrays for n in own):
+            arrays = {n.removeprefix("module."): array for n, array in arrays.items()}
+        needed = [n for n in own if not n.endswith("num_batches_tracked")]
+        problems = [f"  {n}: missing" for n in needed if n not in arrays] if strict else []
         problems += [f"  {n}: not expected" for n in arrays if n not in own] if strict else []
         problems += [
             f"  {name}: got shape {array.shape}, wants {own[name].shape}"

@@ -1,34 +1,39 @@
-"""Weights on disk: NumPy's own `.npz` files, without pickles."""
+"""Weights on disk: NumPy's `.npz`, `.safetensors`, and PyTorch's `.pt` and `.pth`; no pickles."""
 
 from __future__ import annotations
 
 import os
 import uuid
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
+
+from minidl.training.safetensors import half_to_single, read_safetensors, write_safetensors
+from minidl.training.torch_files import read_torch, write_torch
 
 Array = np.ndarray[Any, Any]
 
 
 def save_weights(state: Mapping[str, Array], path: str | os.PathLike[str]) -> Path:
-    """Write a state dict to an `.npz` file; a crash or a full disk leaves an older file as it was.
+    """Write a state dict to a file; a crash or a full disk leaves an older file as it was.
 
     It is written under a temporary name beside `path`, flushed to disk, then renamed.
 
     Args:
-        state: arrays by name, as `Module.state_dict` returns them.
-        path: a file name ending in `.npz`; its folder is made if need be.
+        state: arrays by name, as `Module.state_dict` returns them: float32, float64, whole numbers
+            or bool. PyTorch's files hold no unsigned numbers but of 8 bits.
+        path: a file name ending in `.npz`; in `.safetensors`; or in `.pt` or `.pth`, which
+            `torch.load` reads. Its folder is made if need be.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: the name ends otherwise, or there is nothing to save.
+        ValueError: the name ends otherwise, there is nothing to save, or the format has no such
+            dtype.
         TypeError: not a state dict.
         OSError: the disk is full, or the folder cannot be written to.
     """
@@ -37,13 +42,27 @@ def save_weights(state: Mapping[str, Array], path: str | os.PathLike[str]) -> Pa
         raise TypeError(
             f"save_weights: got a {type(state).__name__}, wants arrays by name: model.state_dict()"
         )
-    if path.suffix != ".npz" or not state:
-        raise ValueError(f"save_weights: got {path} and {len(state)} arrays, wants .npz and some")
+    if path.suffix not in _FORMATS or not state:
+        raise ValueError(
+            f"save_weights: got {path} and {len(state)} arrays, wants {_ENDINGS}, and some"
+        )
+    for name, array in state.items():
+        if not (isinstance(name, str) and isinstance(array, np.ndarray)):
+            raise TypeError(
+                f"save_weights: got a {type(array).__name__} as {name!r}, wants NumPy arrays by "
+                "name: model.state_dict()"
+            )
+        lacking = path.suffix in (".pt", ".pth") and array.dtype in _UNSIGNED
+        if array.dtype.newbyteorder("=") not in _PLAIN or lacking:
+            raise ValueError(
+                f"save_weights: got {name} of dtype {array.dtype}, which {path.suffix} files of "
+                "minidl do not hold; convert it, to float32 for example"
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with part.open("xb") as file:
-            np.savez(file, **dict(state))  # type: ignore[arg-type]
+            _FORMATS[path.suffix][1](file, state)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -54,27 +73,83 @@ def save_weights(state: Mapping[str, Array], path: str | os.PathLike[str]) -> Pa
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Read a state dict from an `.npz` file, refusing pickles.
+    """Read a state dict from a file, whose contents may be anyone's: nothing in it is run.
+
+    minidl computes in float32 and float64. Half precision, float16 or bfloat16, is read as float32,
+    which holds each of its values exactly.
+
+    Args:
+        path: a file name ending in `.npz`; in `.safetensors`; or in `.pt` or `.pth`, written by
+            `torch.save(model.state_dict(), path)` of any version. Of a checkpoint that holds the
+            state dict as `"state_dict"` or `"model"`, that is read.
 
     Returns:
-        Arrays by name, for `Module.load_state_dict`.
+        Arrays by name, for `Module.load_state_dict`. Tensors that shared memory in PyTorch do so
+        here.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no `.npz` file, is damaged, or holds anything but plain arrays.
+        ValueError: the name ends otherwise; the file has another format, is damaged, or holds
+            anything but plain arrays.
     """
+    suffix = Path(path).suffix
+    if suffix not in _FORMATS:
+        raise ValueError(f"load_weights: got {path}, wants {_ENDINGS}")
     with open(path, "rb") as file:
         try:
-            archive = np.load(file, allow_pickle=False)
-            problem: object = "it holds a single array"
-            if isinstance(archive, np.lib.npyio.NpzFile):
-                state = {name: archive[name] for name in archive.files}
-                if all(isinstance(value, np.ndarray) for value in state.values()):
-                    return state
-                problem = "it holds something else"  # NumPy hands over other members as bytes
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile, KeyError, zlib.error) as error:
-            problem = error
-    raise ValueError(
-        f"load_weights: {path} is no .npz file of plain arrays, or is damaged ({problem}); "
-        "save it again with save_weights"
-    )
+            state = _FORMATS[suffix][0](file)
+            for name, array in state.items():
+                if array.dtype == np.float16:
+                    state[name] = half_to_single(array, brain=False)
+                elif array.dtype == np.bool_:
+                    state[name] = array.view(np.uint8).astype(np.bool_)  # a byte may exceed 1
+                elif array.dtype.newbyteorder("=") not in _PLAIN:
+                    raise ValueError(f"{name:.80} has dtype {array.dtype}")
+            return state
+        except Exception as error:  # NumPy and zipfile set no limit to what damage can raise
+            raise ValueError(
+                f"load_weights: {path} is no {suffix} file of plain arrays, or is damaged "
+                f"({error}); save it again with save_weights"
+            ) from error
+
+
+def _write_npz(file: BinaryIO, state: Mapping[str, Array]) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in state.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _read_npz(file: BinaryIO) -> dict[str, Array]:
+    if file.read(6) == b"\x93NUMPY":
+        raise ValueError("it holds a single array")
+    size = os.fstat(file.fileno()).st_size
+    state = {}
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        claimed = sum(info.file_size for info in members)
+        if claimed > _LARGEST_GROWTH * size + (1 << 20):
+            raise ValueError(f"its {size} bytes would grow to {claimed}: is it a zip bomb?")
+        for info in members:
+            name = info.filename.removesuffix(".npy")
+            if name == info.filename or name in state:
+                raise ValueError(f"its member {info.filename} is no array, or comes twice")
+            with archive.open(info) as member:
+                state[name] = np.lib.format.read_array(member, allow_pickle=False)
+                if member.read(1):
+                    raise ValueError(f"its member {info.filename} goes on after the array")
+    return state
+
+
+_PLAIN = {np.dtype(code) for code in "?bBhHiIqQfd"}
+_UNSIGNED = {np.dtype(code) for code in ("u2", "u4", "u8")}
+_LARGEST_GROWTH = 100  # of a compressed file; weights compress to nine tenths
+_Read: TypeAlias = Callable[[BinaryIO], dict[str, Array]]
+_Write: TypeAlias = Callable[[BinaryIO, Mapping[str, Array]], None]
+_FORMATS: dict[str, tuple[_Read, _Write]] = {
+    ".npz": (_read_npz, _write_npz),
+    ".safetensors": (read_safetensors, write_safetensors),
+    ".pt": (read_torch, write_torch),
+    ".pth": (read_torch, write_torch),
+}
+_ENDINGS = ".npz, .safetensors, .pt or .pth"

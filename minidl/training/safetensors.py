@@ -1,0 +1,137 @@
+"""The safetensors format: a length, a JSON header of so many bytes, then the arrays' bytes.
+
+The header names each array's dtype, shape and place among those bytes; nothing in a file can ask
+for anything to be run. Source: huggingface/safetensors, README, "Format".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+# By name: in memory, and in the file where that differs. Half precision becomes float32, exactly.
+# The order is the one in which arrays lie in a file, from the last up.
+_DTYPES = {
+    "BOOL": "?", "U8": "<u1", "I8": "<i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2",
+    "I32": "<i4", "U32": "<u4", "F32": "<f4", "F64": "<f8", "I64": "<i8", "U64": "<u8",
+}  # fmt: skip
+_NAMES = {np.dtype(code): name for name, code in _DTYPES.items() if name not in ("F16", "BF16")}
+_LARGEST_HEADER = 100_000_000  # bytes; the original refuses longer ones too
+
+
+def write_safetensors(file: BinaryIO, state: Mapping[str, Array]) -> None:
+    """Write arrays by name, byte for byte as the safetensors library does."""
+    names = [_NAMES[array.dtype.newbyteorder("<")] for array in state.values()]
+    rank = list(_DTYPES).index
+    order = sorted(zip(state, names, strict=True), key=lambda pair: (-rank(pair[1]), pair[0]))
+    header, begin = {}, 0
+    for name, dtype in order:
+        end = begin + state[name].nbytes
+        header[name] = {
+            "dtype": dtype,
+            "shape": state[name].shape,
+            "data_offsets": (begin, end),
+        }
+        begin = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # so that the arrays begin at a multiple of 8
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name, dtype in order:
+        file.write(state[name].astype(_DTYPES[dtype]).tobytes())
+
+
+def read_safetensors(file: BinaryIO) -> dict[str, Array]:
+    """Read arrays by name from an open file on disk.
+
+    Raises:
+        ValueError: the header or what it says is wrong; nothing has been allocated by then.
+    """
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    room = size - 8 - length  # for the arrays
+    if room < 0 or length > _LARGEST_HEADER:
+        raise ValueError(
+            f"its header claims {length} bytes in a file of {size}, wants no more than the file "
+            f"has and at most {_LARGEST_HEADER}"
+        )
+    entries = _entries(file.read(length))
+    places = sorted((*entry["data_offsets"], name) for name, entry in entries.items())
+    reached = 0
+    for begin, end, name in places:
+        if begin != reached:
+            what = "a gap" if begin > reached else "an overlap"
+            raise ValueError(f"{what} before {name:.80}: it begins at {begin}, wants {reached}")
+        reached = end
+    if reached != room:
+        raise ValueError(f"its arrays take {reached} bytes of the {room} after the header")
+    found = {name: _read(file, **entries[name]) for *_, name in places}
+    return {name: found[name] for name in entries}
+
+
+def half_to_single(raw: Array, brain: bool) -> Array:
+    """Turn half precision into float32, which holds each value exactly.
+
+    Args:
+        raw: float16; or bfloat16 as uint16: the upper half of a float32.
+        brain: whether it is bfloat16.
+    """
+    if not brain:
+        return raw.astype(np.float32)
+    return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def _entries(text: bytes) -> dict[str, Any]:
+    """Return the header's entries, each checked by itself."""
+    try:
+        header = json.loads(text.decode(), object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
+    if not isinstance(header, dict):
+        raise ValueError(f"its header is a {type(header).__name__}, wants an object")
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        _check_entry(name, entry)
+    return header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("its header names something twice")
+    return entries
+
+
+def _check_entry(name: str, entry: Any) -> None:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"{name:.80} wants dtype, shape and data_offsets, and nothing else")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ValueError(f"{name:.80} has dtype {dtype!r:.20}, wants one of {', '.join(_DTYPES)}")
+    for what, numbers in (("shape", shape), ("data_offsets", offsets)):
+        whole = isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
+        if not whole or len(numbers) > 64:
+            raise ValueError(f"{name:.80} has {what} {numbers!r:.80}, wants whole numbers from 0")
+    if len(offsets) != 2:
+        raise ValueError(f"{name:.80} has data_offsets {offsets}, wants two")
+    wanted = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+    if offsets[1] - offsets[0] != wanted:
+        raise ValueError(
+            f"{name:.80} takes bytes {offsets[0]} to {offsets[1]}, wants {wanted} for {dtype} of "
+            f"shape {shape}"
+        )
+
+
+def _read(file: BinaryIO, dtype: str, shape: list[int], data_offsets: list[int]) -> Array:
+    """Read the next array, which the header places here."""
+    array = np.fromfile(file, _DTYPES[dtype], math.prod(shape))
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if dtype in ("F16", "BF16"):
+        array = half_to_single(array, dtype == "BF16")
+    return array.reshape(shape)

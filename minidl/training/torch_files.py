@@ -1,0 +1,363 @@
+"""PyTorch's weight files: a pickle that describes tensors, and the bytes of their storages.
+
+A pickle is a program: unpickled, it may call whatever it names. So none is unpickled here. A small
+interpreter of its own knows the instructions that state dicts are written in, and nothing that it
+meets can be called: the names of a few functions of PyTorch stand for what they would do.
+Source: torch/serialization.py, `_save` and `_legacy_save`; torch/_utils.py, `_rebuild_tensor_v2`.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import mmap
+import os
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from minidl.training.safetensors import half_to_single
+
+Array = np.ndarray[Any, Any]
+
+_STORAGES = {
+    "torch.FloatStorage": "f4", "torch.DoubleStorage": "f8", "torch.HalfStorage": "f2",
+    "torch.BFloat16Storage": "u2", "torch.LongStorage": "i8", "torch.IntStorage": "i4",
+    "torch.ShortStorage": "i2", "torch.CharStorage": "i1", "torch.ByteStorage": "u1",
+    "torch.BoolStorage": "?",
+}  # fmt: skip
+_HALF = ("torch.HalfStorage", "torch.BFloat16Storage")
+_WRITTEN = {np.dtype(code): name for name, code in _STORAGES.items() if name not in _HALF}
+_DICT, _PARAMETER = "collections.OrderedDict", "torch._utils._rebuild_parameter"
+_TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
+_ADMITTED = {*_STORAGES, *_TENSORS, _DICT, _PARAMETER}
+_LARGEST_PICKLE = 64 << 20  # bytes; a network of 300 arrays takes 50,000
+_MAGIC = 0x1950A86A20F9469CFC6C  # what files older than the zip form begin with
+
+
+@dataclass(frozen=True)
+class _Global:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """A run of `count` numbers, which lies elsewhere in the file under a key."""
+
+    kind: str
+    key: str
+    count: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.count * np.dtype(_STORAGES[self.kind]).itemsize
+
+
+@dataclass(frozen=True)
+class _View:
+    """A tensor: which of its storage's numbers it consists of. Strides count numbers."""
+
+    storage: _Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        geometry = (self.offset,), self.size, self.stride
+        whole = all(isinstance(part, tuple) and all(map(_is_count, part)) for part in geometry)
+        if not (
+            isinstance(self.storage, _Storage) and whole and len(self.size) == len(self.stride)
+        ):
+            raise ValueError("a tensor wants a storage, an offset, sizes and strides from 0")
+        elements = math.prod(self.size)
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
+        if elements and max(last + 1, elements) > self.storage.count:
+            raise ValueError(
+                f"a tensor of shape {self.size}, strides {self.stride} and offset {self.offset} "
+                f"does not fit into its storage of {self.storage.count}"
+            )
+
+    def of(self, storage: Array) -> Array:
+        """Return the array; tensors of one storage share its memory."""
+        if 0 in self.size:
+            return np.empty(self.size, storage.dtype)
+        # The stride of an axis of one is never used, and may be any number.
+        steps = [s if n > 1 else 0 for n, s in zip(self.size, self.stride, strict=True)]
+        return np.lib.stride_tricks.as_strided(
+            storage[self.offset :], self.size, [s * storage.itemsize for s in steps]
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+# Reading -----------------------------------------------------------------------------------------
+
+
+def read_torch(file: BinaryIO) -> dict[str, Array]:
+    """Read a state dict that `torch.save` wrote, as a zip file or in the form before version 1.6.
+
+    Of a checkpoint that holds it as `"state_dict"` or `"model"`, beside other things, that.
+
+    Raises:
+        ValueError: it is damaged, or asks for anything but tensors of plain dtypes.
+        zipfile.BadZipFile: likewise.
+    """
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            return _read_zip(archive, os.fstat(file.fileno()).st_size)
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _read_legacy(content)
+
+
+def _read_zip(archive: zipfile.ZipFile, size: int) -> dict[str, Array]:
+    members = {info.filename: info for info in archive.infolist()}
+    pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(pickles) != 1 or len(members) != len(archive.infolist()):
+        raise ValueError("it is a zip file without one data.pkl, or with a member that comes twice")
+    total = sum(info.file_size for info in members.values())
+    if total > size or any(info.compress_type for info in members.values()):
+        raise ValueError(
+            f"its members are compressed or claim more than the file has, {total} bytes of {size}; "
+            "PyTorch writes no such file: is it a zip bomb?"
+        )
+    root = pickles[0].removesuffix("data.pkl")
+    if members[pickles[0]].file_size > _LARGEST_PICKLE:
+        raise ValueError(f"its data.pkl has more than {_LARGEST_PICKLE} bytes")
+    order = archive.read(root + "byteorder") if root + "byteorder" in members else b"little"
+    if order not in (b"little", b"big"):
+        raise ValueError(f"its byte order is {order[:20]!r}, wants little or big")
+
+    views = _chosen(_Interpreter().run(io.BytesIO(archive.read(pickles[0]))))
+    storages = {view.storage.key: f"{root}data/{view.storage.key}" for view in views.values()}
+    contents = {key: archive.read(name) for key, name in storages.items() if name in members}
+    return _arrays(views, contents, "<" if order == b"little" else ">")
+
+
+def _read_legacy(file: mmap.mmap) -> dict[str, Array]:
+    """Read the older form: pickles one after another, then storages, each after its count."""
+    if file[:2] != b"\x80\x02" or _Interpreter().run(file) != _MAGIC:
+        raise ValueError("it is neither a zip file nor an older file of PyTorch's")
+    version, system = _Interpreter().run(file), _Interpreter().run(file)
+    if version != 1001 or not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise ValueError("it wants version 1001 and little-endian numbers")
+    interpreter = _Interpreter()
+    views, keys = _chosen(interpreter.run(file)), _Interpreter().run(file)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("it wants a list of its storages' keys")
+    contents = {}
+    for key in keys:
+        count, storage = int.from_bytes(file.read(8), "little"), interpreter.storages.get(key)
+        if storage is None or count != storage.count:
+            raise ValueError(f"storage {key:.40} belongs to no tensor, or has another size there")
+        contents[key] = file.read(storage.nbytes)
+    return _arrays(views, contents, "<")
+
+
+def _chosen(loaded: Any) -> dict[str, _View]:
+    """Return the tensors by name, be they all that was saved or a part of a checkpoint."""
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict):
+        raise ValueError(f"it holds a {type(loaded).__name__.strip('_')}, wants tensors by name")
+    for name, value in loaded.items():
+        if not (isinstance(name, str) and isinstance(value, _View)):
+            raise ValueError(
+                f"its entry {name!r:.40} is a {type(value).__name__}, wants tensors by name: save "
+                "model.state_dict()"
+            )
+    return loaded
+
+
+def _arrays(
+    views: Mapping[str, _View], contents: Mapping[str, bytes], order: Literal["<", ">"]
+) -> dict[str, Array]:
+    storages: dict[_Storage, Array] = {}
+    for storage in {view.storage: None for view in views.values()}:
+        content, dtype = contents.get(storage.key, b""), np.dtype(_STORAGES[storage.kind])
+        if len(content) != storage.nbytes:
+            raise ValueError(
+                f"storage {storage.key:.40}: got {len(content)} bytes, wants {storage.nbytes}"
+            )
+        array = np.frombuffer(bytearray(content), dtype.newbyteorder(order))
+        array = array.astype(dtype, copy=False)
+        if storage.kind in _HALF:
+            array = half_to_single(array, storage.kind == "torch.BFloat16Storage")
+        storages[storage] = array
+    return {name: view.of(storages[view.storage]) for name, view in views.items()}
+
+
+# The interpreter of pickles ----------------------------------------------------------------------
+
+_VALUES: dict[str, Any] = {
+    "NONE": None, "NEWTRUE": True, "NEWFALSE": False,
+    "EMPTY_TUPLE": (), "EMPTY_LIST": [], "EMPTY_DICT": {},
+}  # fmt: skip
+_LITERALS = {
+    "BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+}  # fmt: skip
+
+
+class _Interpreter:
+    """Runs a pickle of a state dict: numbers, text, tuples, lists, dicts, and tensors as views."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marked: list[list[Any]] = []  # the stacks below each open mark
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[str, _Storage] = {}  # that it met
+
+    def run(self, file: Any) -> Any:
+        """Return what the pickle at the file's position describes; go on behind it."""
+        try:
+            for code, argument, _ in pickletools.genops(file):
+                if code.name == "STOP":
+                    return self.stack.pop()
+                self._step(code.name, argument)
+        except (IndexError, KeyError, TypeError) as error:
+            raise ValueError(f"its pickle is broken: {error!r:.80}") from error
+        raise ValueError("its pickle has no end")
+
+    def _step(self, code: str, argument: Any) -> None:
+        if code in _LITERALS:
+            self.stack.append(argument)
+        elif code in _VALUES:
+            self.stack.append(copy.copy(_VALUES[code]))
+        elif code in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
+        elif code in ("BINGET", "LONG_BINGET"):
+            self.stack.append(self.memo[argument])
+        elif code == "MARK":
+            self.marked.append(self.stack)
+            self.stack = []
+        elif code not in ("PROTO", "FRAME"):
+            self._combine(code, argument)
+
+    def _combine(self, code: str, argument: Any) -> None:
+        """Do what makes one value of several."""
+        match code:
+            case "TUPLE":
+                value: Any = tuple(self._since_mark())
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                value = tuple(self._pop(int(code[-1])))
+            case "APPEND" | "APPENDS":
+                items = self._pop(1) if code == "APPEND" else self._since_mark()
+                value = _extended(self.stack.pop(), items)
+            case "SETITEM" | "SETITEMS":
+                items = self._pop(2) if code == "SETITEM" else self._since_mark()
+                value = _updated(self.stack.pop(), items)
+            case "GLOBAL":
+                value = _admitted(*argument.split(" ", 1))
+            case "STACK_GLOBAL":
+                value = _admitted(*self._pop(2))
+            case "BINPERSID":
+                value = _storage(self.stack.pop())
+                self.storages[value.key] = value
+            case "REDUCE":
+                value = _called(*self._pop(2))
+            case "BUILD":  # attributes, such as the `_metadata` of a state dict: of no use here
+                value, _ = self._pop(2)
+                if not isinstance(value, dict):
+                    raise ValueError(f"its pickle sets attributes of a {type(value).__name__}")
+            case _:
+                raise ValueError(f"its pickle uses {code}, which no state dict needs")
+        self.stack.append(value)
+
+    def _pop(self, count: int) -> list[Any]:
+        return [self.stack.pop() for _ in range(count)][::-1]
+
+    def _since_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.marked.pop()
+        return items
+
+
+def _extended(values: Any, items: list[Any]) -> list[Any]:
+    if not isinstance(values, list):
+        raise ValueError(f"its pickle appends to a {type(values).__name__}")
+    values.extend(items)
+    return values
+
+
+def _updated(values: Any, items: list[Any]) -> dict[Any, Any]:
+    keys = items[::2]
+    # Only text and numbers: to hash tuples within tuples, a thousand deep, could crash Python.
+    if not isinstance(values, dict) or not all(isinstance(key, (str, int)) for key in keys):
+        raise ValueError("its pickle sets items of something else than a dict with plain keys")
+    values.update(zip(keys, items[1::2], strict=True))
+    return values
+
+
+def _admitted(module: Any, name: Any) -> _Global:
+    wanted = f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else "nothing"
+    if wanted not in _ADMITTED:
+        raise ValueError(
+            f"its pickle asks for {wanted:.80}; weights need only tensors of plain dtypes: save "
+            "model.state_dict(), and do not trust this file otherwise"
+        )
+    return _Global(wanted)
+
+
+def _called(function: Any, arguments: Any) -> Any:
+    if not isinstance(function, _Global) or not isinstance(arguments, tuple):
+        raise ValueError(f"its pickle calls a {type(function).__name__}")
+    if function.name == _DICT and not arguments:
+        return {}
+    if function.name in _TENSORS:
+        return _View(*arguments[:4])
+    if function.name == _PARAMETER and arguments and isinstance(arguments[0], _View):
+        return arguments[0]
+    raise ValueError(f"its pickle calls {function.name} with {len(arguments)} other arguments")
+
+
+def _storage(identity: Any) -> _Storage:
+    """Return what `("storage", kind, key, device, count)` says; older files add a None."""
+    match identity:
+        case ("storage", _Global(kind), str(key), _, count) | (
+            "storage", _Global(kind), str(key), _, count, None,
+        ) if kind in _STORAGES and _is_count(count):  # fmt: skip
+            return _Storage(kind, key, count)
+    raise ValueError("its pickle refers to something else than the storage of a plain tensor")
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
+def write_torch(file: BinaryIO, state: Mapping[str, Array]) -> None:
+    """Write a state dict as a zip file that `torch.load` reads, with `weights_only=True` too."""
+    with zipfile.ZipFile(file, "w") as archive:
+
+        def write(name: str, content: bytes) -> None:
+            archive.writestr(zipfile.ZipInfo("archive/" + name), content)
+
+        write("data.pkl", _pickled(state))
+        write("byteorder", b"little")
+        for number, array in enumerate(state.values()):
+            write(f"data/{number}", array.astype(array.dtype.newbyteorder("<")).tobytes())
+        write("version", b"3\n")
+
+
+def _pickled(state: Mapping[str, Array]) -> bytes:
+    """Return the pickle of an OrderedDict of tensors, without the PyTorch that could make one."""
+
+    def code(value: Any) -> bytes:
+        return pickletools.optimize(pickle.dumps(value, 2))[2:-1]  # no header, no end
+
+    ordered_dict = b"ccollections\nOrderedDict\n)R"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(("
+    parts = [b"\x80\x02", ordered_dict, b"("]
+    for number, (name, array) in enumerate(state.items()):
+        shape = array.shape
+        strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+        kind = _WRITTEN[array.dtype.newbyteorder("=")].replace(".", "\n")
+        storage = code("storage") + f"c{kind}\n".encode() + code(str(number)) + code("cpu")
+        parts += [code(name), tensor, storage, code(array.size), b"tQ"]
+        parts += [code(0), code(shape), code(strides), code(False), ordered_dict, b"tR"]
+    return b"".join((*parts, b"u."))
