@@ -88,11 +88,16 @@ def load() -> tuple[TextCNN, Vocabulary, list[str]]:
     return model.to(args.device), Vocabulary.load(args.out / "vocabulary.json"), saved["classes"]
 
 
+def read(sentences: list[list[str]], vocabulary: Vocabulary) -> minidl.Tensor:
+    """Return sentences as numbers (n, length) where the network is."""
+    return minidl.Tensor(vocabulary.encode(sentences, ENDING), device=args.device)
+
+
 def answer(text: str, model: TextCNN, vocabulary: Vocabulary, classes: list[str]) -> str:
     """Say which class the network gives a sentence, how sure it is, and what it cannot read."""
     words = tokenize(text)
     with minidl.no_grad():
-        shares = softmax(model(vocabulary.encode([words], ENDING)), 1).numpy()[0]
+        shares = softmax(model(read([words], vocabulary)), 1).numpy()[0]
     unknown = [word for word in words if word not in vocabulary]
     note = f" (never seen: {', '.join(unknown)})" if unknown else ""
     return f"{shares.max():.0%} {classes[shares.argmax()]}: {text}{note}"
@@ -153,7 +158,9 @@ print(model)
 
 # What a filter does, in plain loops: it lies on three words at a time and adds up, number by
 # number, what their vectors and its own have in common. As a convolution it is the same.
-vectors = model.embedding(inputs[:1])  # (1, length, 128): an image with a row for each word
+vectors = model.embedding(
+    read(train_words[:1], vocabulary)
+)  # (1, length, 128): an image with a row for each word
 by_layer = model.convs[0](vectors.expand_dims(1)).numpy()[0, 0, :, 0]
 rows, kernel = vectors.numpy()[0], model.convs[0].weight.numpy()[0, 0]
 by_hand = [
@@ -168,11 +175,12 @@ class BagOfWords(nn.Module):
     """A linear model of how often each word comes: a score per word and class, added up."""
 
     def __init__(self, words: int, classes: int) -> None:
-        self.scores = nn.Embedding.from_pretrained(np.zeros((words, classes), "f4"), freeze=False)
+        nothing = np.zeros((words, classes), "f4")
+        self.scores = nn.Embedding.from_pretrained(nothing, freeze=False, padding_idx=0)
         self.bias = nn.Parameter(np.zeros(classes, "f4"))
 
     def forward(self, words: minidl.Tensor) -> minidl.Tensor:
-        """Return the logits; padding is a word like any other, and sorts itself out."""
+        """Return the logits."""
         return self.scores(words).sum(1) + self.bias
 
 
@@ -213,7 +221,7 @@ for name, history in histories.items():
 
 
 # %% Opening the net: which phrases win?
-def winners(words: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def winners(words: minidl.Tensor) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return, for each filter size, where each filter fired (n, filters), and how it voted.
 
     The vote for a class is response x weight: the last layer adds these up, and nothing else. What
@@ -227,7 +235,7 @@ def winners(words: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return places, [m.max(2)[..., None] * w for m, w in zip(maps, weight, strict=True)]
 
 
-places, votes = winners(test_inputs)
+places, votes = winners(read(test_words, vocabulary))
 for label, name in enumerate(test.classes):
     strongest: dict[str, float] = {}
     for size, place, vote in zip(SIZES, places, votes, strict=True):
@@ -247,7 +255,7 @@ def draw(text: str) -> plt.Figure:
     how the difference of scores would change if the word's vector shrank to nothing.
     """
     words = tokenize(text)
-    numbers = vocabulary.encode([words], ENDING)
+    numbers = read([words], vocabulary)
     vectors = model.embedding(numbers).detach().requires_grad_()
     scores = model.classify(vectors)[0]
     label = int(scores.numpy().argmax())

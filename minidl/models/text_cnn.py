@@ -68,7 +68,7 @@ class TextCNN(nn.Module):
             check_whole("TextCNN", 1, filter_size=size)
         if pooling not in ("max", "average"):
             raise ValueError(f'TextCNN: got pooling={pooling!r}, wants "max" or "average"')
-        self.vocab_size, self.filter_sizes = vocab_size, tuple(filter_sizes)
+        self.filter_sizes = tuple(filter_sizes)
         self.padding_idx, self.pooling = padding_idx, pooling
         self.embedding = nn.Embedding(
             vocab_size, embedding_dim, padding_idx=padding_idx, sparse=sparse, rng=rng
