@@ -68,13 +68,13 @@ def streams(*objects: Any) -> list[np.random.Generator]:
         True
     """
     found: list[np.random.Generator] = []
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # kept alive, so that no other object gets the same id
     ahead: list[Any] = list(objects)[::-1]
     while ahead:
         thing = ahead.pop()
         if id(thing) in seen:
             continue
-        seen.add(id(thing))
+        seen[id(thing)] = thing
         if isinstance(thing, np.random.Generator):
             found.append(thing)
         else:

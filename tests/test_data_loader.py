@@ -1,3 +1,4 @@
+import functools
 import threading
 import time
 
@@ -6,6 +7,9 @@ import pytest
 
 import minidl
 from minidl.data import DataLoader, ImageSet, Normalize
+from minidl.random import streams
+
+MODULE_STREAM = np.random.default_rng(9)
 
 
 def labels_of(loader):
@@ -195,3 +199,91 @@ def test_a_batch_made_ahead_is_of_a_dtype_that_tensors_have():
 def test_prefetch_is_a_whole_number(prefetch):
     with pytest.raises(ValueError, match=r"DataLoader: got prefetch=.*, wants a number from 0"):
         DataLoader(np.zeros(3), prefetch=prefetch)
+
+
+# Going on in the middle of a pass
+
+
+class Shift:
+    """A transform that draws."""
+
+    def __init__(self, rng):
+        self.rng = rng
+
+    def __call__(self, x):
+        return x + self.rng.random()
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+@pytest.mark.parametrize("taken", [0, 1, 4, 6])
+def test_a_pass_goes_on_where_its_state_was_taken(prefetch, taken):
+    def loader():
+        transform, order = Shift(np.random.default_rng(1)), np.random.default_rng(2)
+        arrays = np.arange(30.0), np.arange(30)
+        options = {"batch_size": 5, "shuffle": True, "prefetch": prefetch}
+        return DataLoader(*arrays, transform=transform, rng=order, **options)
+
+    def values(batches):
+        return [x.numpy().tolist() for x, _ in batches]
+
+    unbroken = loader()
+    expected = [values(unbroken) for _ in range(3)]
+    stopped = loader()
+    list(stopped)
+    batches = iter(stopped)
+    assert values(next(batches) for _ in range(taken)) == expected[1][:taken]
+    state = stopped.state_dict()
+    assert state["taken"] == taken
+    after = stopped._rng.bit_generator.state
+    again = loader()
+    again._rng.bit_generator.state = after  # it is the run that keeps this stream, not the loader
+    again.load_state_dict(state)
+    assert values(again) == expected[1][taken:]
+    assert values(again) == expected[2]
+
+
+def test_a_loader_refuses_the_state_of_another():
+    x = np.arange(10)
+    plain, shuffled = DataLoader(x, batch_size=5), DataLoader(x, batch_size=5, shuffle=True)
+    iter(shuffled)
+    with pytest.raises(ValueError, match=r"load_state_dict: got .* with shuffle=False"):
+        plain.load_state_dict(shuffled.state_dict())
+    with pytest.raises(ValueError, match=r"got \{\}, wants the state of a loader"):
+        plain.load_state_dict({})
+    longer = DataLoader(x, batch_size=1)
+    batches = iter(longer)
+    for _ in range(3):
+        next(batches)
+    with pytest.raises(ValueError, match=r"got 3 batches taken and 0 streams .* up to 2 and 0"):
+        plain.load_state_dict(longer.state_dict())
+
+
+# Streams
+
+
+def test_streams_are_found_wherever_objects_keep_them():
+    a, b, c, d, e = (np.random.default_rng(seed) for seed in range(5))
+
+    def closure(x):
+        return x + b.random()
+
+    class Layer:
+        def __init__(self):
+            self.deep = {"list": [(c, closure)]}
+
+        def method(self, x):
+            return x
+
+    def default(x, rng=d):
+        return rng.random() + MODULE_STREAM.random()
+
+    found = streams(functools.partial(max, key=a), Layer().method, default, Layer, np, 3, "rng")
+    assert [id(s) for s in found] == [id(s) for s in (a, c, b, MODULE_STREAM, d)]
+    assert streams(e, [e], {"e": e}) == [e]
+
+
+def test_an_rng_that_is_none_stands_for_the_seeded_stream():
+    seeded = minidl.manual_seed(3)
+    assert streams(minidl.nn.Dropout(0.5)) == [seeded]
+    assert streams(Shift(None)) == [seeded]
+    assert streams(minidl.nn.ReLU()) == []

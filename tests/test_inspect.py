@@ -69,10 +69,118 @@ def test_summary_keeps_the_modes_when_the_network_fails():
     assert model.training
 
 
+def test_summary_tells_receptive_fields_and_memory_of_the_cifar10_cnn_as_by_hand():
+    layers = summary(models.cifar10_cnn(), (3, 32, 32)).layers
+    # Convolution 3: + 2 jumps; pool 2: + 1 jump, which doubles; Flatten: + 3 jumps, of 4 places.
+    sees = [3, 3, 4, 4 + 2 * 2, 8, 8 + 2, 10 + 2 * 4, 18, 18 + 3 * 4, 30, 30, 30]
+    assert [layer.receptive_field for layer in layers] == [(size, size) for size in sees]
+    numbers = [28_800, 28_800, 7_200, 10_816, 10_816, 2_304, *[1024] * 3, 64, 64, 10]
+    assert [layer.memory for layer in layers] == [4 * n for n in numbers]
+    assert summary(models.cifar10_cnn(), (3, 32, 32)).memory == 4 * sum(numbers)
+
+
+@pytest.mark.parametrize(
+    ("layers", "sees"),
+    [
+        ([nn.Conv2d(1, 1, (3, 5), stride=(2, 1)), nn.Conv2d(1, 1, 3)], (3 + 2 * 2, 5 + 2)),
+        ([nn.Conv2d(1, 1, 3, dilation=4, padding=4), nn.AvgPool2d(2)], (10, 10)),
+        ([nn.MaxPool2d(3, 1), nn.GlobalAvgPool()], (16, 16)),
+        ([nn.MaxPool2d(2), nn.ConvTranspose2d(1, 1, 2, stride=2), nn.Conv2d(1, 1, 2)], (3, 3)),
+        ([nn.ConvTranspose2d(1, 1, 4, stride=2)], (2, 2)),
+        ([nn.MaxBlurPool2d(2, 2, 3), nn.Conv2d(1, 1, 3)], (4 + 2 * 2, 4 + 2 * 2)),
+        ([nn.BlurPool2d(2, 4)], (4, 4)),
+        ([nn.ConvPool2d(1, 1, 3, 2), nn.Conv2d(1, 1, 2)], (6, 6)),
+        ([nn.AdaptiveAvgPool2d(3), nn.ReLU()], None),
+        ([nn.AdaptiveAvgPool2d(1)], (16, 16)),
+    ],
+)
+def test_receptive_fields_follow_windows_strides_and_dilations(layers, sees):
+    assert summary(nn.Sequential(*layers), (1, 16, 16)).layers[-1].receptive_field == sees
+
+
+def test_receptive_fields_are_those_that_gradients_find():
+    """Without padding, and with weights of one sign, the gradient of one place reaches them all."""
+    net = nn.Sequential(
+        *(nn.Conv2d(1, 1, 3, stride=2), nn.AvgPool2d(3, 2), nn.Conv2d(1, 1, (2, 3), dilation=2))
+    )
+    for parameter in net.parameters():
+        parameter.data = np.ones(parameter.shape)
+    x = minidl.ones((1, 1, 40, 40)).requires_grad_()
+    net(x)[0, 0, 1, 1].sum().backward()
+    reached = np.argwhere(x.grad.numpy()[0, 0])
+    found = tuple(np.ptp(reached, axis=0) + 1)
+    assert summary(net, (1, 40, 40)).layers[-1].receptive_field == found
+
+
+def test_a_sum_of_branches_sees_as_the_branch_that_sees_most():
+    class Residual(nn.Module):
+        def __init__(self):
+            self.conv1, self.conv2 = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+            self.shortcut, self.relu = nn.Conv2d(4, 4, 1), nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(self.conv2(self.conv1(x)) + self.shortcut(x))
+
+    table = summary(nn.Sequential(Residual(), Residual()), (4, 8, 8))
+    sees = [layer.receptive_field[0] for layer in table.layers if layer.kind == "ReLU"]
+    assert sees == [5, 9]
+    names = [layer.name for layer in table.layers[:4]]
+    assert names == ["0.conv1", "0.conv2", "0.shortcut", "0.relu"]
+
+
+@pytest.mark.skipif(not hasattr(models, "resnet50"), reason="there is no ResNet-50 yet")
+def test_summary_counts_resnet_50_as_by_hand():
+    table = summary(models.resnet50(), (3, 224, 224))
+    convolutions = [(3, 64, 7, 112)]  # channels in and out, kernel, size of the output
+    channels, size = 64, 56
+    for stage, (blocks, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True)):
+        for block in range(blocks):
+            first = block == 0
+            before, size = size, size // (2 if first and stage else 1)
+            convolutions += [(channels, width, 1, before), (width, width, 3, size)]
+            convolutions += [(width, 4 * width, 1, size)]
+            convolutions += [(channels, 4 * width, 1, size)] if first else []
+            channels = 4 * width
+    weights = [a * b * k * k for a, b, k, _ in convolutions]
+    products = [w * size**2 for w, (*_, size) in zip(weights, convolutions, strict=True)]
+    norms = sum(2 * b for _, b, _, _ in convolutions)
+    assert table.parameters == sum(weights) + norms + 2048 * 1000 + 1000 == 25_557_032
+    assert table.multiply_adds == sum(products) + 2048 * 1000 == 4_089_184_256
+    last = next(layer for layer in reversed(table.layers) if layer.kind == "Conv2d")
+    assert last.receptive_field == (427, 427)
+
+
+def test_summary_does_not_guess_behind_windows_that_are_no_layers():
+    class Hidden(nn.Module):
+        def __init__(self):
+            self.relu = nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(minidl.functional.max_pool2d(x, 2))
+
+    assert summary(Hidden(), (1, 8, 8)).layers[-1].receptive_field is None
+
+
+def test_summary_takes_words_and_sequences():
+    text = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 3))
+    assert summary(text, (12,)).layers[-1].output_shape == (12, 3)
+    assert summary(text, (12,)).layers[-1].receptive_field is None
+    sequence = nn.Sequential(nn.Conv1d(8, 4, 3), nn.MaxPool1d(2), nn.GlobalMaxPool())
+    layers = summary(sequence, (8, 12)).layers
+    assert [layer.receptive_field for layer in layers] == [(3,), (4,), (12,)]
+
+
 def test_the_table_lines_up():
     lines = str(summary(models.cifar10_cnn(), (3, 32, 32))).splitlines()
-    assert lines[0].split() == ["layer", "kind", "output", "parameters", "multiply-adds"]
-    assert lines[-1].split() == ["total", "122,570", "4,548,608"]
+    assert lines[0].split() == [
+        "layer",
+        "kind",
+        "output",
+        "parameters",
+        "multiply-adds",
+        *("sees", "kB"),
+    ]
+    assert lines[-1].split() == ["total", "122,570", "4,548,608", "367.8"]
     assert len({len(line) for line in lines[1:]}) == 1
 
 

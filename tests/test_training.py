@@ -7,79 +7,7 @@ import pytest
 
 from minidl import Tensor, models, optim
 from minidl.functional import cross_entropy
-from minidl.training import (
-    accuracy,
-    confusion_matrix,
-    load_weights,
-    macro_scores,
-    save_weights,
-)
-
-
-def test_accuracy_is_the_share_of_right_answers():
-    assert accuracy(np.array([1, 2, 2, 0]), np.array([1, 2, 0, 0])) == 0.75
-
-
-def test_confusion_matrix_counts_truth_in_rows_and_answers_in_columns():
-    predicted, labels = np.array([0, 1, 1, 2, 0]), np.array([0, 1, 2, 2, 1])
-    expected = [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
-    np.testing.assert_array_equal(confusion_matrix(predicted, labels, 3), expected)
-
-
-def test_confusion_matrix_agrees_with_a_loop():
-    rng = np.random.default_rng(0)
-    predicted, labels = rng.integers(0, 5, (2, 200)).astype(np.uint8)
-    expected = np.zeros((5, 5), np.int64)
-    for p, y in zip(predicted, labels, strict=True):
-        expected[y, p] += 1
-    np.testing.assert_array_equal(confusion_matrix(predicted, labels, 5), expected)
-
-
-def test_macro_scores_agree_with_a_loop():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 5, 200)
-    predicted = np.where(rng.random(200) < 0.6, labels, rng.integers(0, 4, 200))
-    precisions, recalls, f1s = [], [], []
-    for c in range(5):
-        right = sum(p == y == c for p, y in zip(predicted, labels, strict=True))
-        precisions.append(right / sum(p == c for p in predicted))
-        recalls.append(right / sum(y == c for y in labels))
-        f1s.append(2 * precisions[c] * recalls[c] / (precisions[c] + recalls[c]))
-    expected = np.mean([precisions, recalls, f1s], axis=1)
-    np.testing.assert_allclose(macro_scores(predicted, labels, 5), expected, rtol=1e-12)
-
-
-def test_macro_scores_count_a_rare_class_like_a_frequent_one():
-    labels, predicted = np.array([0] * 98 + [1] * 2), np.zeros(100, np.uint8)
-    scores = macro_scores(predicted, labels, 2)
-    assert accuracy(predicted, labels) == 0.98
-    assert scores == (0.98 / 2, 1 / 2, 2 * 98 / (98 + 100) / 2)
-
-
-def test_macro_scores_leave_out_only_classes_that_nobody_met():
-    labels, predicted = np.array([0, 0, 3]), np.array([0, 0, 2])
-    assert macro_scores(predicted, labels, 9) == (1 / 3, 1 / 3, 1 / 3)  # of classes 0, 2 and 3
-    assert macro_scores(labels, labels, 9) == (1, 1, 1)
-
-
-@pytest.mark.parametrize("wrong", [-1, 3])
-def test_macro_scores_refuse_classes_out_of_range(wrong):
-    with pytest.raises(ValueError, match=r"macro_scores: got predicted from .* wants 0 to 2"):
-        macro_scores(np.array([0, wrong]), np.array([0, 1]), 3)
-
-
-@pytest.mark.parametrize(
-    ("predicted", "labels"), [(np.ones(3), np.ones(4)), (np.ones((2, 2)),) * 2, (np.ones(0),) * 2]
-)
-def test_metrics_refuse_shapes_that_do_not_pair(predicted, labels):
-    with pytest.raises(ValueError, match=r"accuracy: got shapes .* wants two of \(n,\)"):
-        accuracy(predicted, labels)
-
-
-@pytest.mark.parametrize("wrong", [-1, 3])
-def test_confusion_matrix_refuses_classes_out_of_range(wrong):
-    with pytest.raises(ValueError, match=r"got labels from .* wants 0 to 2"):
-        confusion_matrix(np.array([0, 1]), np.array([0, wrong]), 3)
+from minidl.training import load_weights, save_weights
 
 
 def test_weights_come_back_bit_for_bit(tmp_path):
@@ -176,11 +104,6 @@ def test_saved_files_have_the_usual_permissions(tmp_path):
     path = save_weights({"w": np.ones(1)}, tmp_path / "weights.npz")
     (tmp_path / "plain").touch()
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_metrics_refuse_lists():
-    with pytest.raises(TypeError, match="accuracy: got list and list, wants NumPy arrays"):
-        accuracy([1], [1])
 
 
 def test_the_reference_network_trains_alike_on_every_device(device):

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from minidl import nn
 from minidl.array_functions import zeros
-from minidl.autograd import no_grad
+from minidl.autograd import set_recording
+from minidl.inspect.receptive import Fields
 from minidl.inspect.text import aligned
 from minidl.tensor import Tensor
 
@@ -24,6 +27,9 @@ class Layer:
         output_shape: without the batch axis.
         parameters: numbers in it that are trained or frozen.
         multiply_adds: products summed for one example; 0 for layers without weights.
+        receptive_field: how many pixels of the input one number of the output can depend on, along
+            each axis of the image, padding included; None if there is no image, or no telling.
+        memory: of the output for one example, in bytes.
     """
 
     name: str
@@ -31,6 +37,8 @@ class Layer:
     output_shape: tuple[int, ...]
     parameters: int
     multiply_adds: int
+    receptive_field: tuple[int, ...] | None = None
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,14 +57,26 @@ class Summary:
         """Total number of multiply-adds for one example."""
         return sum(layer.multiply_adds for layer in self.layers)
 
+    @property
+    def memory(self) -> int:
+        """Bytes of all outputs for one example, which training keeps for the gradient at most.
+
+        It keeps less where layers run at one go, and where an output is the input, reshaped.
+        """
+        return sum(layer.memory for layer in self.layers)
+
     def __str__(self) -> str:
-        rows = [("layer", "kind", "output", "parameters", "multiply-adds")]
+        rows = [("layer", "kind", "output", "parameters", "multiply-adds", "sees", "kB")]
         for layer in self.layers:
-            shape = " x ".join(map(str, layer.output_shape))
+            shape, sees = (
+                " x ".join(map(str, sizes or ()))
+                for sizes in (layer.output_shape, layer.receptive_field)
+            )
             counts = (f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
-            rows.append((layer.name, layer.kind, shape, *counts))
-        rows.append(("total", "", "", f"{self.parameters:,}", f"{self.multiply_adds:,}"))
-        lines = aligned(rows, right=(3, 4))
+            rows.append((layer.name, layer.kind, shape, *counts, sees, _kilobytes(layer.memory)))
+        totals = (f"{self.parameters:,}", f"{self.multiply_adds:,}", "", _kilobytes(self.memory))
+        rows.append(("total", "", "", *totals))
+        lines = aligned(rows, right=(3, 4, 5, 6))
         rule = "-" * max(map(len, lines))
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
@@ -66,21 +86,22 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
 
     Args:
         model: any module; it is run in evaluation mode and left in the mode it was in.
-        input_shape: of one example, without the batch axis.
+        input_shape: of one example, without the batch axis; for a network that begins with an
+            `Embedding`, the number of words.
 
     Returns:
         A `Summary`: modules without sub-modules, in the order they ran. One that runs twice is
-        listed twice, its parameters once.
+        listed twice, its parameters once. Images are `(c, h, w)`, sequences `(c, length)`.
 
     Example:
         >>> from minidl import nn
         >>> print(summary(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), (3, 2, 2)))
-        layer  kind     output  parameters  multiply-adds
-        -------------------------------------------------
-        0      Flatten  12               0              0
-        1      Linear   5               65             60
-        -------------------------------------------------
-        total                           65             60
+        layer  kind     output  parameters  multiply-adds   sees    kB
+        --------------------------------------------------------------
+        0      Flatten  12               0              0  2 x 2  0.05
+        1      Linear   5               65             60  2 x 2  0.02
+        --------------------------------------------------------------
+        total                           65             60         0.07
     """
     names = {id(module): name for name, module in model.named_modules()}
     modes = {id(module): module.training for module in model.modules()}
@@ -95,19 +116,36 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
         counted.update(id(p) for p in own)
         parameters, kind = sum(p.size for p in own), type(module).__name__
         name, cost = names[id(module)], multiply_adds(module, inputs[0], out)
-        layers.append(Layer(name, kind, out.shape[1:], parameters, cost))
+        field = fields.pass_layer(module, inputs[0], out)
+        sees = None if field is None else tuple(map(round, field.size))
+        memory = math.prod(out.shape[1:]) * out.dtype.itemsize
+        layers.append(Layer(name, kind, out.shape[1:], parameters, cost, sees, memory))
 
-    first = next(model.parameters(), None)
-    device = "cpu" if first is None else first.device
-    dtype = None if first is None else first.dtype
+    x = _zeros(model, input_shape)
+    fields = Fields(x, tuple(input_shape[1:]))
     model.eval()
-    try:
-        with no_grad(), nn.observe(note):
-            model(zeros((1, *input_shape), dtype=dtype, device=device))
+    try:  # recorded, so that sums of branches lead back to the layers they come from
+        with set_recording(True), nn.observe(note):
+            model(x)
     finally:
         for module in model.modules():
             module.training = modes[id(module)]
     return Summary(tuple(layers))
+
+
+def _zeros(model: nn.Module, input_shape: Sequence[int]) -> Tensor:
+    """Return an example that the network takes: floats, or word number 0."""
+    first = next(model.parameters(), None)
+    device = "cpu" if first is None else first.device
+    layer = next((m for m in model.modules() if any(p is first for p in vars(m).values())), None)
+    if first is not None and isinstance(layer, nn.Embedding):
+        return zeros((1, *input_shape), dtype=np.int64, device=device)
+    x = zeros((1, *input_shape), dtype=None if first is None else first.dtype, device=device)
+    return x.requires_grad_()
+
+
+def _kilobytes(size: int) -> str:
+    return f"{size / 1000:,.1f}" if size >= 100 else f"{size / 1000:.2f}"
 
 
 def multiply_adds(module: nn.Module, x: Tensor, out: Tensor) -> int:

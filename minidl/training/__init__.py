@@ -4,7 +4,15 @@ from minidl.training.checkpoint import load_checkpoint, save_checkpoint
 from minidl.training.diagnosis import TrainingWarning, overfit_one_batch
 from minidl.training.fit import Run, evaluate, fit, predict
 from minidl.training.history import History
-from minidl.training.metrics import Scores, accuracy, confusion_matrix, macro_scores
+from minidl.training.metrics import (
+    Scores,
+    accuracy,
+    class_scores,
+    confusion_matrix,
+    macro_scores,
+    micro_scores,
+    top_k_accuracy,
+)
 from minidl.training.weights import load_weights, save_weights
 
 __all__ = [
@@ -13,14 +21,17 @@ __all__ = [
     "Scores",
     "TrainingWarning",
     "accuracy",
+    "class_scores",
     "confusion_matrix",
     "evaluate",
     "fit",
     "load_checkpoint",
     "load_weights",
     "macro_scores",
+    "micro_scores",
     "overfit_one_batch",
     "predict",
     "save_checkpoint",
     "save_weights",
+    "top_k_accuracy",
 ]

@@ -33,7 +33,7 @@ def warn(message: str) -> None:
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("minidl."):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, TrainingWarning, stacklevel=level - 1)
+    warnings.warn(message, TrainingWarning, stacklevel=level)
 
 
 def classes_of(outputs: Tensor, labels: Tensor) -> int:
@@ -70,23 +70,25 @@ def check_labels(batches: DataLoader | None, classes: int, ignored: int = -100) 
         )
 
 
-def check_first_loss(loss: float, classes: int) -> None:
-    """Warn where the loss of an untrained classifier is far from ln(classes), that of guessing."""
+def check_first_loss(loss: float, classes: int, accuracy: float) -> None:
+    """Warn where a classifier's first loss is far from ln(classes), that of guessing.
+
+    A small one is as it should be for a network that is trained already, which is mostly right.
+    """
     if not classes:
         return
     expected = math.log(classes)
+    words = (
+        f"the first loss is {loss:.4g}, where guessing among {classes} classes gives "
+        f"ln({classes}) = {expected:.4g}"
+    )
     if loss > FAR * expected:
         warn(
-            f"the first loss is {loss:.4g}, where guessing among {classes} classes gives "
-            f"ln({classes}) = {expected:.4g}: inputs not normalised, initial weights too large, or "
-            'a loss that sums over the batch (reduction="sum")?'
+            f"{words}: inputs not normalised, initial weights too large, or a loss that sums over "
+            'the batch (reduction="sum")?'
         )
-    elif loss < NEAR * expected:
-        warn(
-            f"the first loss is {loss:.4g}, where guessing among {classes} classes gives "
-            f"ln({classes}) = {expected:.4g}: a network that is trained already, labels that are "
-            "all the same, or inputs that hold the answer?"
-        )
+    elif loss < NEAR * expected and accuracy < 0.5:
+        warn(f"{words}, and {accuracy:.0%} is right: a loss that is divided once too often?")
 
 
 def check_learning(step_losses: Sequence[float], classes: int) -> None:

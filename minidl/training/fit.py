@@ -233,12 +233,13 @@ class Run:
         if not diagnosis.all_finite(loss, self.model):
             self._explain(batch, loss, states)
         value: float = loss.item()
+        self.totals.add(value, outputs, labels)
         if self._is_first and not self.history.step_losses:
-            diagnosis.check_first_loss(value, self._classes)
+            accuracy = self.totals.right / max(1, self.totals.labels)
+            diagnosis.check_first_loss(value, self._classes, accuracy)
         self._is_first = False
         if self._missed:
             self._missed -= {name for name, g in self.model.named_gradients() if g is not None}
-        self.totals.add(value, outputs, labels)
         return value
 
     def _explain(self, batch: tuple[Tensor, ...], loss: Tensor, states: list[Any]) -> None:

@@ -61,13 +61,44 @@ def confusion_matrix(predicted: Array, labels: Array, classes: int) -> Array:
     return _count_pairs("confusion_matrix", predicted, labels, classes)
 
 
-def macro_scores(predicted: Array, labels: Array, classes: int) -> Scores:
-    """Return precision, recall and F1, each the mean over classes, so that rare ones count alike.
+def top_k_accuracy(scores: Array, labels: Array, k: int = 5) -> float:
+    """Return for which part of the examples the right class is among the `k` highest scores.
+
+    Of equal scores, that of the smaller index counts as higher, as `argmax` has it.
+
+    Args:
+        scores: `(n, classes)`.
+        labels: class indices `(n,)`, from 0 to below `classes`.
+        k: from 1.
+
+    Raises:
+        ValueError: shapes do not fit, a label is out of range, or k is below 1.
+        TypeError: not NumPy arrays.
+
+    Example:
+        >>> import numpy as np
+        >>> scores = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
+        >>> top_k_accuracy(scores, np.array([1, 2]), k=2)
+        0.5
+    """
+    who = "top_k_accuracy"
+    first = scores[:, 0] if isinstance(scores, np.ndarray) and scores.ndim == 2 else scores
+    _check(who, first, labels)
+    _check_range(who, "labels", labels, scores.shape[1])
+    if k < 1:
+        raise ValueError(f"{who}: got k={k}, wants a number from 1")
+    own = scores[np.arange(len(labels)), labels][:, None]  # (n, 1)
+    before = (scores == own) & (np.arange(scores.shape[1]) < labels[:, None])
+    higher = ~(scores <= own) | before  # (n, classes); NaN is never among the highest
+    return float((higher.sum(1) < k).mean())
+
+
+def class_scores(predicted: Array, labels: Array, classes: int) -> tuple[Array, Array, Array]:
+    """Return precision, recall and F1 of each class, as three float64 arrays `(classes,)`.
 
     For one class, with `right` of its examples found: `precision = right / predicted as it`,
     `recall = right / examples of it`, `f1 = 2 * right / (predicted as it + examples of it)`; where
-    that is 0 / 0, it is 0. A class that is neither in `labels` nor in `predicted` is left out.
-    The mean of the classes' F1 is not the F1 of the means.
+    that is 0 / 0, it is 0.
 
     Args:
         predicted: class indices `(n,)`, from 0 to below `classes`.
@@ -80,28 +111,66 @@ def macro_scores(predicted: Array, labels: Array, classes: int) -> Scores:
 
     Example:
         >>> import numpy as np
+        >>> class_scores(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), classes=2)[1]
+        array([1. , 0.5])
+    """
+    _check("class_scores", predicted, labels)
+    matrix = _count_pairs("class_scores", predicted, labels, classes)
+    right, given, there = np.diag(matrix), matrix.sum(0), matrix.sum(1)
+    parts = ((right, given), (right, there), (2 * right, given + there))
+    precision, recall, f1 = (above / np.maximum(below, 1) for above, below in parts)
+    return precision, recall, f1
+
+
+def macro_scores(predicted: Array, labels: Array, classes: int) -> Scores:
+    """Return precision, recall and F1, each the mean over classes, so that rare ones count alike.
+
+    A class that is neither in `labels` nor in `predicted` is left out; for the others and the
+    arguments see `class_scores`. The mean of the classes' F1 is not the F1 of the means.
+
+    Raises:
+        ValueError: shapes differ, or an index is out of range.
+        TypeError: not NumPy arrays.
+
+    Example:
+        >>> import numpy as np
         >>> scores = macro_scores(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), classes=2)
         >>> print(f"{scores.precision:.3f} {scores.recall:.3f} {scores.f1:.3f}")
         0.833 0.750 0.733
     """
-    _check("macro_scores", predicted, labels)
-    matrix = _count_pairs("macro_scores", predicted, labels, classes)
-    right, given, there = np.diag(matrix), matrix.sum(0), matrix.sum(1)
-    met = given + there > 0
-    parts = ((right, given), (right, there), (2 * right, given + there))
-    means = ((above / np.maximum(below, 1))[met].mean() for above, below in parts)
-    return Scores(*map(float, means))
+    found = class_scores(predicted, labels, classes)
+    met = np.union1d(predicted, labels).astype(np.int64)
+    return Scores(*(float(values[met].mean()) for values in found))
+
+
+def micro_scores(predicted: Array, labels: Array, classes: int) -> Scores:
+    """Return precision, recall and F1 of all classes together, so that examples count alike.
+
+    With one label and one prediction each, what is wrong for one class is wrong for another, and
+    all three are the accuracy; so they are where a report has them. Arguments as `class_scores`.
+
+    Raises:
+        ValueError: shapes differ, or an index is out of range.
+        TypeError: not NumPy arrays.
+    """
+    _check("micro_scores", predicted, labels)
+    matrix = _count_pairs("micro_scores", predicted, labels, classes)
+    share = float(matrix.trace() / matrix.sum())
+    return Scores(share, share, share)
 
 
 def _count_pairs(name: str, predicted: Array, labels: Array, classes: int) -> Array:
-    for what, indices in (("predicted", predicted), ("labels", labels)):
-        if indices.min() < 0 or indices.max() >= classes:
-            raise ValueError(
-                f"{name}: got {what} from {indices.min()} to {indices.max()}, "
-                f"wants 0 to {classes - 1}"
-            )
+    _check_range(name, "predicted", predicted, classes)
+    _check_range(name, "labels", labels, classes)
     pairs = labels.astype(np.int64) * classes + predicted
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def _check_range(name: str, what: str, indices: Array, classes: int) -> None:
+    if indices.min() < 0 or indices.max() >= classes:
+        raise ValueError(
+            f"{name}: got {what} from {indices.min()} to {indices.max()}, wants 0 to {classes - 1}"
+        )
 
 
 def _check(name: str, predicted: Array, labels: Array) -> None:
