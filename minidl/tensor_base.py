@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from minidl.autograd import Node
-from minidl.backends import Array, asarray, backend_of
+from minidl.backends import Array, Backend, asarray, backend_of
 from minidl.operands import check_broadcast, check_device, operand_array, own_array
 
 if TYPE_CHECKING:
@@ -67,8 +67,10 @@ class TensorBase:
         node: how it was computed; None for a leaf.
         hooks: what sees its gradient before anything else does.
         retains_grad: whether `backward` keeps the gradient though this is no leaf.
+        is_sparse: whether its array is not kept but made when asked for.
     """
 
+    is_sparse = False
     __slots__ = (
         "__weakref__",
         "_data",
@@ -84,8 +86,12 @@ class TensorBase:
     def _hold(self, array: Array) -> None:
         # NumPy makes a number, not an array, of a result without axes.
         self._data: Array = np.asarray(array) if isinstance(array, np.generic) else array
-        self.backend = backend_of(self._data)
+        self._begin(backend_of(self._data))
         self.backend.set_writeable(self._data, False)
+
+    def _begin(self, backend: Backend) -> None:
+        """Set all that is no array: nothing has happened to this tensor yet."""
+        self.backend = backend
         self.version = Version()
         self._grad: Tensor | None = None
         self.node: Node | None = None

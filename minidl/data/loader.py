@@ -97,7 +97,7 @@ class DataLoader:
             if self._resumed:
                 stream.state = self._position["order"]
             position["order"] = stream.state
-            order = generator(self._rng).permutation(len(order))
+            order = self._shuffled(generator(self._rng))
             if self._resumed:  # the draws that followed the order were made before the pass stopped
                 stream.state = now
         self._position, self._resumed = position, False
@@ -105,6 +105,10 @@ class DataLoader:
         if self.prefetch:
             return self._ahead(batches, position)
         return self._counted(batches, position)
+
+    def _shuffled(self, rng: np.random.Generator) -> Array:
+        """Draw an order of the examples."""
+        return rng.permutation(len(self.arrays[0]))
 
     def _counted(
         self, batches: Iterator[list[Array]], position: dict[str, Any]

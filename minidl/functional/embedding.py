@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.autograd import Gradients
+from minidl.autograd import Gradients, is_recording
 from minidl.backends import Array, asarray, backend_of
 from minidl.functional.geometry import check_floats
+from minidl.functional.rows import RowGradient
 from minidl.operands import check_device
 from minidl.tensor import Tensor, record
 
 
-def embedding(indices: Tensor | Array, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+def embedding(
+    indices: Tensor | Array,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    sparse: bool = False,
+) -> Tensor:
     """Look up a row of `weight` for each index; the gradient is added to the rows looked up.
 
     It is the product of one-hot rows with `weight`, without the multiplications.
@@ -21,13 +29,20 @@ def embedding(indices: Tensor | Array, weight: Tensor, padding_idx: int | None =
         weight: `(num_embeddings, embedding_dim)`.
         padding_idx: an index whose row gets no gradient, such as that of the word which fills up
             short sentences.
+        max_norm: before they are looked up, rows of a larger norm are scaled down to it, in the
+            weight itself, whether training or not. An earlier look-up of the same weight can then
+            not be differentiated any more: look up all words of a step at once.
+        norm_type: p of that norm.
+        sparse: let the gradient be a `RowGradient`, which costs memory and time for the rows looked
+            up and no others, however large the weight; optimisers then leave the others alone (see
+            `Optimizer.step`). With `create_graph` the gradient is whole, as without it.
 
     Returns:
         `(*indices.shape, embedding_dim)`.
 
     Raises:
         TypeError: the indices are no integers, or are on another device.
-        ValueError: the weight has not two axes, or an index is out of range.
+        ValueError: the weight has not two axes, an index is out of range, or a norm not positive.
 
     Example:
         >>> import minidl
@@ -47,13 +62,29 @@ def embedding(indices: Tensor | Array, weight: Tensor, padding_idx: int | None =
         raise ValueError(
             f"embedding: got padding_idx={padding_idx}, wants {-len(weight)} to {len(weight) - 1}"
         )
+    if max_norm is not None:
+        _shorten(weight, rows, max_norm, norm_type)
 
     def backward(gradient: Tensor) -> Gradients:
         if padding_idx is not None:
             gradient = gradient * (rows != padding_idx % len(weight))[..., None]
+        if sparse and not is_recording():
+            return (RowGradient(rows, gradient.data, weight.shape),)
         return (_add_rows(gradient, rows, weight.shape),)
 
     return record("embedding", weight.data[rows], (weight,), backward)
+
+
+def _shorten(weight: Tensor, rows: Array, max_norm: float, norm_type: float) -> None:
+    """Scale rows of the weight that are longer than `max_norm` down to it."""
+    if not (max_norm > 0 and norm_type > 0):
+        raise ValueError(
+            f"embedding: got max_norm={max_norm}, norm_type={norm_type}, wants more than 0"
+        )
+    xp, found = weight.backend.xp, weight.data[rows]
+    norms = xp.linalg.norm(found, norm_type, axis=-1, keepdims=True)
+    with weight.mutable() as array:  # a row that comes twice is written twice, and alike
+        array[rows] = xp.where(norms > max_norm, found * (max_norm / (norms + 1e-7)), found)
 
 
 def _rows(indices: Tensor | Array, weight: Tensor) -> Array:

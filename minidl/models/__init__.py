@@ -14,12 +14,14 @@ from minidl.models.resnet import (
     resnet50,
     resnet56,
 )
+from minidl.models.text_cnn import TextCNN
 
 __all__ = [
     "BasicBlock",
     "Bottleneck",
     "CifarResNet",
     "ResNet",
+    "TextCNN",
     "cifar10_cnn",
     "resnet18",
     "resnet20",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minidl import functional as F
@@ -19,6 +21,11 @@ class Embedding(Module):
         num_embeddings: size of the vocabulary.
         embedding_dim: length of each vector.
         padding_idx: an index whose vector starts as zeros and is not trained.
+        max_norm: the most that the norm of a vector may be when it is looked up; longer ones are
+            scaled down, for good.
+        norm_type: p of that norm.
+        sparse: let the gradient hold the vectors looked up and no others: a step over a large
+            vocabulary then costs what its words cost. See `functional.embedding`.
         rng: where to draw initial weights from; the seeded stream where None.
 
     Attributes:
@@ -34,6 +41,9 @@ class Embedding(Module):
         num_embeddings: int,
         embedding_dim: int,
         padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        sparse: bool = False,
         rng: np.random.Generator | None = None,
     ) -> None:
         check_whole("Embedding", 1, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
@@ -43,12 +53,45 @@ class Embedding(Module):
                 f"{num_embeddings - 1}"
             )
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.padding_idx = padding_idx
+        self.padding_idx, self.sparse = padding_idx, sparse
+        self.max_norm, self.norm_type = max_norm, norm_type
         self.weight = Parameter(randn(num_embeddings, embedding_dim, rng=rng))
         if padding_idx is not None:
             with self.weight.mutable() as array:
                 array[padding_idx] = 0
 
+    @classmethod
+    def from_pretrained(cls, vectors: Any, freeze: bool = True, **options: Any) -> Embedding:
+        """Make a layer of vectors that are there already, such as GloVe's.
+
+        Args:
+            vectors: floats `(num_embeddings, embedding_dim)`: an array, nested list or tensor;
+                copied as they are, that of `padding_idx` too.
+            freeze: leave them as they are in training.
+            options: of the layer, such as `padding_idx`.
+
+        Raises:
+            ValueError: not a table.
+            TypeError: no floats.
+
+        Example:
+            >>> layer = Embedding.from_pretrained([[0.0, 0.0], [1.5, 2.5]], padding_idx=0)
+            >>> layer([1]), layer.weight.requires_grad
+            (Tensor([[1.5, 2.5]], dtype=float32), False)
+        """
+        weight = Parameter(vectors, requires_grad=not freeze)
+        if weight.ndim != 2:
+            raise ValueError(
+                f"Embedding.from_pretrained: got vectors of shape {weight.shape}, wants "
+                "(num_embeddings, embedding_dim)"
+            )
+        options.setdefault("rng", np.random.default_rng(0))  # what it draws is replaced at once
+        count, width = weight.shape
+        layer = cls(count, width, **options)
+        layer.weight = weight
+        return layer
+
     def forward(self, indices: Tensor | Array) -> Tensor:
         """Apply `functional.embedding`."""
-        return F.embedding(indices, self.weight, self.padding_idx)
+        options = (self.padding_idx, self.max_norm, self.norm_type, self.sparse)
+        return F.embedding(indices, self.weight, *options)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends import Array, Update, backend_of
+from minidl.functional.rows import RowGradient
 from minidl.operands import check_device
 from minidl.tensor import Tensor
 
@@ -112,19 +113,32 @@ class Optimizer:
 
         Frozen parameters stay as they are, even where a gradient is left from before.
 
+        Of a `RowGradient`, as `Embedding(sparse=True)` has, only the rows that it names are
+        updated, in the parameter and in what the rule keeps: the others have no momentum, decay of
+        running means or weight decay in this step. SGD without these two gives what a whole
+        gradient would; Adam becomes what PyTorch calls SparseAdam. Rules without a kernel, which
+        may look at the shape, get the whole gradient.
+
         Raises:
             RuntimeError: none has one: `backward` was not called, or everything is frozen.
         """
         alike: dict[tuple[int, Any], list[Update]] = {}
+        any_rows = False
         with contextlib.ExitStack() as open_arrays:
             for parameter, state, group in self._places():
-                if parameter.grad is not None and parameter.requires_grad:
-                    array = open_arrays.enter_context(parameter.mutable())
-                    update = self._prepared(array, parameter.grad.data, state, group)
+                gradient = parameter.grad
+                if gradient is None or not parameter.requires_grad:
+                    continue
+                array = open_arrays.enter_context(parameter.mutable())
+                if isinstance(gradient, RowGradient) and self._kernel is not None:
+                    self._update_rows(array, gradient, state, group)
+                    any_rows = True
+                else:
+                    update = self._prepared(array, gradient.data, state, group)
                     alike.setdefault((id(parameter.backend), parameter.dtype), []).append(update)
             for updates in alike.values():
                 backend_of(updates[0].p).update_all(self._kernel, updates)
-        if not alike:
+        if not alike and not any_rows:
             raise RuntimeError(
                 f"{self._name}.step: no parameter has a gradient; call loss.backward() first, and "
                 "see that these tensors are not all frozen and that the loss was computed from them"
@@ -188,6 +202,24 @@ class Optimizer:
         backend_of(p).over_batch(p.size, p.itemsize * (2 + len(arrays)), work)
         for name in made:  # scratch memory, made anew for each slice: once is enough
             kept(state, name, p)
+
+    def _update_rows(
+        self, p: Array, gradient: RowGradient, state: dict[str, Any], group: Group
+    ) -> None:
+        """Update some rows of a parameter: taken out, with the rule's arrays, and put back.
+
+        A row that comes twice is computed twice, and alike: no GPU need be asked how many differ.
+        """
+        state["step"] = state.get("step", 0) + 1
+        names = [name for name in state if name != "step" and not name.startswith("_")]
+        own = {name: kept(state, name, p)[gradient.rows] for name in names}
+        own["step"] = state["step"]
+        some = p[gradient.rows]
+        self.update(some, gradient.values.data[gradient.first], own, group)
+        p[gradient.rows] = some
+        for name, array in own.items():
+            if name != "step" and not name.startswith("_"):
+                kept(state, name, p)[gradient.rows] = array
 
     def update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:
         """Change the parameter array `p` in place, given its gradient `g`, which stays as it is.
@@ -290,6 +322,11 @@ def kept(state: dict[str, Any], name: str, p: Array) -> Array:
     return state[name]
 
 
+def _stored(gradient: Tensor) -> Tensor:
+    """Return what a gradient keeps, without rows that are zero."""
+    return gradient.values if isinstance(gradient, RowGradient) else gradient
+
+
 def clip_grad_norm_(
     parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0
 ) -> Tensor:
@@ -319,7 +356,7 @@ def clip_grad_norm_(
     for parameter in given:
         if not isinstance(parameter, Tensor):
             raise TypeError(f"{who}: got a {type(parameter).__name__}, wants tensors")
-    gradients = [p.grad for p in given if p.grad is not None and p.grad.size]
+    gradients = [_stored(p.grad) for p in given if p.grad is not None and p.grad.size]
     if not gradients:
         return Tensor(0.0, np.float64)
     backend = gradients[0].backend

@@ -1,0 +1,242 @@
+"""Labelled sentences: files of one's own, and the movie reviews MR."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidl.data.download import download as fetch
+from minidl.data.images import datasets_folder
+
+Row = tuple[int, Any, Any]
+"""Number of the line, text, label."""
+
+
+class TextSet(NamedTuple):
+    """Hold labelled texts.
+
+    Attributes:
+        texts: as they stand in the file.
+        labels: int64 `(n,)`, 0 <= label < len(classes).
+        classes: the name of each label, in label order.
+    """
+
+    texts: tuple[str, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def first(self, count: int) -> TextSet:
+        """Return the first `count` texts with their labels, or all if there are fewer."""
+        return TextSet(self.texts[:count], self.labels[:count], self.classes)
+
+    def split(self, share: float, rng: np.random.Generator) -> tuple[TextSet, TextSet]:
+        """Draw a `share` of the texts for testing; return those for training, and these.
+
+        Raises:
+            ValueError: one of the two would be empty.
+        """
+        count = round(len(self.texts) * share)
+        if not 0 < count < len(self.texts):
+            raise ValueError(
+                f"TextSet.split: got {len(self.texts)} texts and share={share}, which leaves "
+                f"{len(self.texts) - count} to learn from and {count} to test on; wants some of "
+                "each"
+            )
+        order = rng.permutation(len(self.texts))
+        train, test = (
+            TextSet(tuple(self.texts[i] for i in part), self.labels[part], self.classes)
+            for part in (order[count:], order[:count])
+        )
+        return train, test
+
+
+def read_lines(path: str | Path, encoding: str = "utf-8") -> list[str]:
+    r"""Read a file with one sentence on each line.
+
+    Lines end in `\n`, or `\r\n`, and nowhere else: an ellipsis of cp1252, read as latin-1, is a
+    character at which `str.splitlines` would break a line in two.
+
+    Args:
+        path: of the file.
+        encoding: of its bytes; it is not guessed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty, a line is, or bytes do not fit the encoding; it names file
+            and line.
+    """
+    lines = _lines(path, encoding)
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise ValueError(f"{path}, line {number}: got an empty sentence, wants words")
+    return lines
+
+
+def read_table(
+    path: str | Path,
+    text_column: str = "text",
+    label_column: str = "label",
+    encoding: str = "utf-8",
+) -> TextSet:
+    r"""Read labelled texts from a `.csv`, `.tsv` or `.jsonl` file.
+
+    A CSV or TSV file names its columns in the first line. Fields of a CSV file that hold commas,
+    quotes or line breaks stand in double quotes; in a TSV file, quotes mean nothing. A JSONL file
+    has an object on each line.
+
+    Args:
+        path: of the file; its ending says which of the three.
+        text_column: the name of the column, or key, of the texts.
+        label_column: likewise of the labels, which are whole numbers.
+        encoding: of the file's bytes; it is not guessed.
+
+    Returns:
+        The texts; `classes` are the labels' numbers as they stand there, in rising order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: another ending, an empty file, no such column, a row of another length, a text
+            or label that is missing, a label that is no whole number, bytes that do not fit the
+            encoding; it names file and line.
+    """
+    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows}
+    suffix = Path(path).suffix.lower()
+    if suffix not in readers:
+        raise ValueError(f"read_table: got {path}, wants a name that ends in {', '.join(readers)}")
+    texts, labels = [], []
+    for line, text, label in readers[suffix](path, text_column, label_column, encoding):
+        where = f"{path}, line {line}"
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{where}: got {text!r:.60} in {text_column!r}, wants a text")
+        texts.append(text)
+        labels.append(_label(where, label_column, label))
+    if not texts:
+        raise ValueError(f"{path}: got no rows, wants some with a text and a label")
+    classes, numbers = np.unique(np.array(labels, np.int64), return_inverse=True)
+    return TextSet(tuple(texts), numbers.astype(np.int64), tuple(map(str, classes.tolist())))
+
+
+def _label(where: str, column: str, value: Any) -> int:
+    if value is None or value == "":
+        raise ValueError(f"{where}: got no label in {column!r}, wants a whole number")
+    if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]{1,18}", str(value).strip()):
+        raise ValueError(
+            f"{where}: got the label {value!r:.60} in {column!r}, wants a whole number"
+        )
+    return int(value)
+
+
+def _csv_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterator[Row]:
+    options: dict[str, Any] = {"strict": True}
+    if Path(path).suffix.lower() == ".tsv":
+        options |= {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    reader = csv.reader(io.StringIO(_decoded(path, encoding), newline=""), **options)
+    line = 1
+    try:
+        header = next(reader)
+        for name in (text, label):
+            if name not in header:
+                raise ValueError(f"{path}, line 1: got no column {name!r} among {header}")
+        places = header.index(text), header.index(label)
+        line = reader.line_num + 1
+        for row in reader:
+            if len(row) != len(header):
+                raise ValueError(
+                    f"{path}, line {line}: got {len(row)} fields, wants {len(header)}: {header}; "
+                    "is a text with a comma not in quotes?"
+                )
+            yield line, row[places[0]], row[places[1]]
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {line}: {error}") from error
+
+
+def _json_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterator[Row]:
+    for number, line in enumerate(_lines(path, encoding), 1):
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{where}: got no JSON: {error}") from error
+        if not isinstance(row, dict) or text not in row:
+            found = list(row) if isinstance(row, dict) else f"a {type(row).__name__}"
+            raise ValueError(f"{where}: got no column {text!r} among {found}")
+        yield number, row[text], row.get(label)
+
+
+def _lines(path: str | Path, encoding: str) -> list[str]:
+    lines = _decoded(path, encoding).split("\n")
+    if not lines[-1]:  # what follows the last line's end is no line
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def _decoded(path: str | Path, encoding: str) -> str:
+    """Return a file's text, without a byte order mark."""
+    data = Path(path).read_bytes()
+    try:
+        text = data.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} does not fit the encoding "
+            f"{encoding!r}; is it another one, such as 'cp1252'?"
+        ) from error
+    except LookupError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not text.strip():
+        raise ValueError(f"{path}: the file is empty, wants lines of text")
+    return text
+
+
+_MR_FILES = {  # size and md5 of the files as published
+    "rt-polarity.neg": (612_256, "1e35b7f7c5df24a135ca62b8eecded53"),
+    "rt-polarity.pos": (626_139, "afcc7ff580b3b4df4bdb6528e6558ab5"),
+}
+_MR_MIRRORS = (
+    "https://raw.githubusercontent.com/yoonkim/CNN_sentence/master/",
+    "https://cdn.jsdelivr.net/gh/yoonkim/CNN_sentence@master/",
+)
+
+
+def load_mr(folder: str | Path | None = None, download: bool = False) -> TextSet:
+    """Load MR: 10,662 sentences of movie reviews, half of them positive.
+
+    Args:
+        folder: where `rt-polarity.neg` and `rt-polarity.pos` are, or go; None for `mr` in
+            `datasets_folder()`.
+        download: fetch them (1.2 MB) if they are not there, and check them by size and md5.
+
+    Returns:
+        All sentences, negative ones first: there is no split for testing, see `TextSet.split`.
+
+    Raises:
+        FileNotFoundError: the files are not there.
+        OSError: no mirror delivered them.
+        ValueError: a file is damaged.
+
+    Source: B. Pang and L. Lee, Seeing stars (2005), sentence polarity dataset v1.0.
+    """
+    root = datasets_folder() / "mr" if folder is None else Path(folder).expanduser()
+    texts: list[str] = []
+    for name, (size, md5) in _MR_FILES.items():
+        path = root / name
+        if download:
+            fetch([mirror + name for mirror in _MR_MIRRORS], path, size=size, md5=md5)
+        elif not path.is_file():
+            raise FileNotFoundError(
+                f"load_mr: {path} is not there; download=True fetches it, or put it there by hand"
+            )
+        lines = read_lines(path, "cp1252")
+        if len(lines) != 5331:
+            raise ValueError(f"load_mr: {path} has {len(lines)} lines, wants 5331; is it damaged?")
+        texts += lines
+    return TextSet(tuple(texts), np.repeat([0, 1], 5331).astype(np.int64), ("negative", "positive"))

@@ -1,0 +1,262 @@
+"""From sentences to arrays: words, their numbers, and batches of sentences of like length."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import unicodedata
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl.data.loader import DataLoader
+
+Array = np.ndarray[Any, Any]
+
+PADDING, UNKNOWN = "<pad>", "<unk>"
+"""What fills up short sentences, and what stands for every word that is not known: 0 and 1."""
+
+
+def tokenize(text: str) -> list[str]:
+    """Cut a text into lower-case words, endings of contractions, numbers and punctuation marks.
+
+    Letters of any alphabet make words, with their accents: text is brought to Unicode's form NFC
+    first, so that one letter is written in one way. Languages that put no spaces between words need
+    a tokeniser of their own.
+
+    Raises:
+        TypeError: not a string.
+
+    Example:
+        >>> tokenize("It's GREAT, don't miss it...")
+        ['it', "'s", 'great', ',', 'do', "n't", 'miss', 'it', '...']
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"tokenize: got a {type(text).__name__}, wants a string")
+    plain = (
+        unicodedata.normalize("NFC", text).lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    )
+    return _token().findall(plain)
+
+
+@functools.cache
+def _token() -> re.Pattern[str]:
+    marks = [c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M"]
+    letter = rf"[\w{''.join(marks)}]"  # vowel signs of Hindi, and others, that \w leaves out
+    parts = (
+        rf"n't(?!{letter})",
+        rf"'(?:s|m|d|re|ve|ll)(?!{letter})",
+        r"\d+(?:[.,]\d+)*",
+        rf"{letter}+?(?=n't(?!{letter}))",
+        rf"{letter}+",
+        r"\.{2,}",
+        r"\S",
+    )
+    return re.compile("|".join(parts))
+
+
+class Vocabulary:
+    """Numbers for words: 0 is padding, 1 any word that is not known, then those that are.
+
+    Args:
+        words: in the order of their numbers, from 2.
+
+    Raises:
+        ValueError: a word that comes twice, or is a special one.
+        TypeError: not strings.
+
+    Example:
+        >>> vocabulary = Vocabulary.build([["a", "good", "film"], ["a", "film"]], min_count=2)
+        >>> vocabulary.words
+        ['<pad>', '<unk>', 'a', 'film']
+        >>> vocabulary.encode([["a", "fine", "film"], ["film"]])
+        array([[2, 1, 3],
+               [3, 0, 0]])
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = [PADDING, UNKNOWN, *words]
+        for word in self.words:
+            if not isinstance(word, str):
+                raise TypeError(f"Vocabulary: got {word!r:.80} among the words, wants strings")
+        self._numbers = {word: number for number, word in enumerate(self.words)}
+        if len(self._numbers) < len(self.words):
+            twice = [word for word, count in Counter(self.words).items() if count > 1]
+            raise ValueError(f"Vocabulary: got {twice[0]!r} more than once, wants each word once")
+
+    @classmethod
+    def build(
+        cls, sentences: Iterable[Sequence[str]], min_count: int = 1, max_size: int | None = None
+    ) -> Vocabulary:
+        """Collect the words of sentences, the most frequent first, equals by the alphabet.
+
+        Args:
+            sentences: lists of words, as `tokenize` returns them; of the training set alone.
+            min_count: how often a word must come.
+            max_size: how many words there may be, with the two special ones.
+
+        Raises:
+            ValueError: a number is out of range.
+            TypeError: a sentence is a string.
+        """
+        if min_count < 1 or (max_size is not None and max_size < 2):
+            raise ValueError(
+                f"Vocabulary.build: got min_count={min_count}, max_size={max_size}, wants from 1, "
+                "and from 2 or None"
+            )
+        counts: Counter[str] = Counter()
+        for sentence in sentences:
+            _check_sentence("Vocabulary.build", sentence)
+            counts.update(sentence)
+        ordered = sorted(counts, key=lambda word: (-counts[word], word))
+        found = [word for word in ordered if counts[word] >= min_count]
+        return cls(found[: None if max_size is None else max_size - 2])
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._numbers
+
+    def encode(self, sentences: Sequence[Sequence[str]], ending: int = 0) -> Array:
+        """Turn sentences into numbers, all filled up to the length of the longest.
+
+        With `ending` as large as a TextCNN's largest filter, every sentence has a window of padding
+        alone, and so the same answer however far it is filled up beside longer ones.
+
+        Args:
+            sentences: lists of words.
+            ending: how much padding follows every sentence, the longest too.
+
+        Returns:
+            int64 `(n, length)`. A sentence without words is all padding; there is at least one
+            column.
+
+        Raises:
+            TypeError: a sentence is a string.
+        """
+        for sentence in sentences:
+            _check_sentence("Vocabulary.encode", sentence)
+        longest = max(map(len, sentences), default=0) + ending
+        table = np.zeros((len(sentences), max(longest, 1)), np.int64)
+        for row, sentence in zip(table, sentences, strict=True):
+            row[: len(sentence)] = [self._numbers.get(word, 1) for word in sentence]
+        return table
+
+    def decode(self, numbers: Iterable[int]) -> list[str]:
+        """Return the words of one sentence's numbers, without padding.
+
+        Raises:
+            IndexError: a number beyond the vocabulary.
+        """
+        found = [int(number) for number in numbers]
+        beyond = [number for number in found if not 0 <= number < len(self)]
+        if beyond:
+            raise IndexError(
+                f"Vocabulary.decode: got number {beyond[0]}, wants 0 to {len(self) - 1}; is the "
+                "vocabulary another one?"
+            )
+        return [self.words[number] for number in found if number]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the words as JSON; a crash leaves an older file as it was. Return the path."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+        try:
+            part.write_text(json.dumps({"words": self.words}, ensure_ascii=False), "utf-8")
+            os.replace(part, path)
+        except BaseException:  # Ctrl-C too: never leave the temporary file behind
+            part.unlink(missing_ok=True)
+            raise
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds something else.
+        """
+        try:
+            words = json.loads(Path(path).read_text("utf-8"))["words"]
+            if words[:2] != [PADDING, UNKNOWN]:
+                raise ValueError(f"its first words are {words[:2]}")
+            return cls(words[2:])
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise ValueError(
+                f"Vocabulary.load: {path} holds no vocabulary, or is damaged ({error}); save it "
+                "again with Vocabulary.save"
+            ) from error
+
+
+def _check_sentence(who: str, sentence: Sequence[str]) -> None:
+    if isinstance(sentence, str):
+        raise TypeError(
+            f"{who}: got the string {sentence!r:.40} for a list of words; use tokenize(text)"
+        )
+
+
+class BucketLoader(DataLoader):
+    """Batches of sentences of like length, each cut to its longest: less padding to compute with.
+
+    Shuffled, sentences are drawn into pools of `pool` batches, sorted by length within each, cut
+    into batches, and these shuffled again; without `shuffle` they come in their order.
+
+    Args:
+        words: sentences, integers `(n, length)`, 0 for padding at their ends.
+        labels: `(n,)`.
+        ending: how many columns of padding follow a batch's longest sentence, if there are as many.
+        pool: how many batches are sorted together; 1 leaves lengths mixed.
+        options: of `DataLoader`, but no `transform`.
+
+    Example:
+        >>> import numpy as np
+        >>> words = np.array([[5, 6, 7, 0, 0], [8, 0, 0, 0, 0]])
+        >>> [batch.shape for batch, labels in BucketLoader(words, np.array([1, 0]), batch_size=1)]
+        [(1, 3), (1, 1)]
+    """
+
+    def __init__(
+        self, words: Array, labels: Array, *, ending: int = 0, pool: int = 50, **options: Any
+    ) -> None:
+        super().__init__(words, labels, transform=self._cut, **options)
+        if words.ndim != 2 or words.dtype.kind not in "iu":
+            raise ValueError(
+                f"BucketLoader: got words of {words.dtype} and shape {words.shape}, wants integers "
+                "(n, length), as from Vocabulary.encode"
+            )
+        if ending < 0 or pool < 1:
+            raise ValueError(
+                f"BucketLoader: got ending={ending}, pool={pool}, wants from 0 and from 1"
+            )
+        self.ending, self.pool = ending, pool
+        self._lengths = _lengths(words)
+
+    def _shuffled(self, rng: np.random.Generator) -> Array:
+        """Draw an order in which every batch has sentences of like length."""
+        order, size = super()._shuffled(rng), self.batch_size
+        count = len(order) // size
+        full, rest = order[: count * size], order[count * size :]
+        pools = [full[i : i + self.pool * size] for i in range(0, len(full), self.pool * size)]
+        by_length = [pool[np.argsort(self._lengths[pool], kind="stable")] for pool in pools]
+        batches = np.concatenate([full[:0], *by_length]).reshape(count, size)
+        return np.concatenate([batches[rng.permutation(count)].ravel(), rest])
+
+    def _cut(self, words: Array) -> Array:
+        longest = int(_lengths(words).max(initial=0)) + self.ending
+        return words[:, : max(longest, 1)]
+
+
+def _lengths(words: Array) -> Array:
+    """Return how many columns each sentence takes, up to its last word."""
+    places = np.arange(1, words.shape[1] + 1)
+    lengths: Array = ((words != 0) * places).max(axis=1, initial=0)
+    return lengths

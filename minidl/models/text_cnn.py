@@ -1,0 +1,123 @@
+"""The reference network of chapter 8: sentences as images one column of words wide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+import minidl
+from minidl import functional as F
+from minidl import nn
+from minidl.backends import Array
+from minidl.functional.geometry import check_whole
+from minidl.tensor import Tensor
+
+
+class TextCNN(nn.Module):
+    """Tell sentences apart by their strongest phrases.
+
+    Words become vectors; a sentence is then an image with a row for each word. Filters as wide as
+    the image, over a few words each, slide down it; of each filter, ReLU and the maximum over time
+    keep the strongest response; a linear layer weighs these.
+
+    Args:
+        vocab_size: how many words are known.
+        embedding_dim: length of a word's vector.
+        num_filters: for each of the sizes.
+        filter_sizes: over how many words the filters go.
+        num_classes: how many kinds of sentences.
+        dropout: which part of the strongest responses is left out in training.
+        padding_idx: the word that fills up sentences; None for none.
+        sparse: see `nn.Embedding`.
+        pooling: `"max"` over time, or `"average"`, over padding as well.
+        rng: where to draw initial weights and dropout from; the seeded stream where None.
+
+    Word numbers `(n, length)` go in, logits `(n, num_classes)` come out. Sentences shorter than
+    the largest filter are padded to it.
+
+    Raises:
+        ValueError: sizes that are no whole numbers from 1, or no filters; when called: not a batch
+            of sentences, too short and no `padding_idx`, or words that are not in the vocabulary.
+
+    Source: Y. Kim, Convolutional Neural Networks for Sentence Classification (2014), CNN-rand.
+
+    Example:
+        >>> TextCNN(1000, 16)([[5, 8, 999], [4, 0, 0]]).shape
+        (2, 2)
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embedding_dim: int = 128,
+        num_filters: int = 100,
+        filter_sizes: Sequence[int] = (3, 4, 5),
+        num_classes: int = 2,
+        dropout: float = 0.5,
+        *,
+        padding_idx: int | None = 0,
+        sparse: bool = False,
+        pooling: str = "max",
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        check_whole("TextCNN", 1, num_filters=num_filters, num_classes=num_classes)
+        if not filter_sizes:
+            raise ValueError("TextCNN: got no filter_sizes, wants some, such as (3, 4, 5)")
+        for size in filter_sizes:
+            check_whole("TextCNN", 1, filter_size=size)
+        if pooling not in ("max", "average"):
+            raise ValueError(f'TextCNN: got pooling={pooling!r}, wants "max" or "average"')
+        self.filter_sizes = tuple(filter_sizes)
+        self.padding_idx, self.pooling = padding_idx, pooling
+        self.embedding = nn.Embedding(
+            vocab_size, embedding_dim, padding_idx=padding_idx, sparse=sparse, rng=rng
+        )
+        self.convs = nn.ModuleList(
+            [nn.Conv2d(1, num_filters, (size, embedding_dim), rng=rng) for size in filter_sizes]
+        )
+        self.dropout = nn.Dropout(dropout, rng=rng)
+        self.fc = nn.Linear(num_filters * len(self.filter_sizes), num_classes, rng=rng)
+
+    def forward(self, words: Tensor | Array) -> Tensor:
+        """Return the logits of sentences."""
+        return self.classify(self.embedding(self.padded(words)))
+
+    def padded(self, words: Tensor | Array) -> Array:
+        """Return sentences as an array that is no shorter than the largest filter."""
+        array = words.data if isinstance(words, Tensor) else words
+        if not hasattr(array, "dtype"):
+            array = np.asarray(array)
+        if array.ndim != 2:
+            raise ValueError(
+                f"TextCNN: got words of shape {array.shape}, wants sentences (n, length); put one "
+                "sentence in a list"
+            )
+        missing = max(self.filter_sizes) - array.shape[1]
+        if missing <= 0:
+            return array
+        if self.padding_idx is None:
+            raise ValueError(
+                f"TextCNN: got sentences of {array.shape[1]} words for filters over "
+                f"{max(self.filter_sizes)}, and no padding_idx to fill them up with"
+            )
+        xp = minidl.backends.backend_of(array).xp
+        return xp.pad(array, ((0, 0), (0, missing)), constant_values=self.padding_idx)
+
+    def classify(self, vectors: Tensor) -> Tensor:
+        """Return the logits of sentences whose words are vectors: `(n, length, embedding_dim)`."""
+        pooled = [
+            maps.max(2) if self.pooling == "max" else maps.mean(2)  # (n, filters)
+            for maps in self.responses(vectors)
+        ]
+        logits: Tensor = self.fc(self.dropout(minidl.concatenate(pooled, 1)))
+        return logits
+
+    def responses(self, vectors: Tensor) -> list[Tensor]:
+        """Return how strongly each filter responds to each phrase.
+
+        Returns:
+            For each of `filter_sizes`, `(n, num_filters, length - size + 1)`, from 0.
+        """
+        images = vectors.expand_dims(1)  # (n, 1, length, embedding_dim)
+        return [F.relu(conv(images)).squeeze(3) for conv in self.convs]
