@@ -1,8 +1,9 @@
 """Chapter 1. A number, its gradient, and the graph in between.
 
-What you will learn: what a gradient is, by hand and by differences; how forty lines of Python find
-it for any formula, by going backward through a graph of small steps; that minidl is the same idea
-with arrays, and faster for that; how to check a gradient; what a gradient of a gradient is for.
+What you will learn: what a gradient is, by hand and by differences; how less than forty lines
+of Python find it for any formula, by going backward through a graph of small steps; that minidl is
+the same idea with arrays, and faster for that; how to check a gradient; what a gradient of a
+gradient is for.
 
     python chapters/ch01_tensors_and_gradients.py
 
@@ -103,7 +104,7 @@ keep(figure, "differences")
 print(f"best central difference: h = {steps[central.argmin()]:.0e}, error {central.min():.0e}")
 
 
-# %% 3. Forty lines that differentiate
+# %% 3. Less than forty lines that differentiate
 # Every formula is made of small steps, and for each we know the slope by heart. So let a number
 # remember what it was computed from, and the slope of this one step for each input. `backward` goes
 # through the steps in reverse and multiplies slopes: the chain rule. What was used twice gets the
@@ -156,7 +157,7 @@ w, b = Number(2.0), Number(1.0)
 loss = squared_error(w, b, 3.0, 5.0)  # the function from above, unchanged
 loss.backward()
 assert (loss.value, w.grad, b.grad) == (4, 12, 4)
-print(f"forty lines: loss {loss.value:g}, gradients {w.grad:g} and {b.grad:g}")
+print(f"our own lines: loss {loss.value:g}, gradients {w.grad:g} and {b.grad:g}")
 
 x = Number(3.0)
 (x * x + x).backward()  # used three times: x**2 + x, whose slope is 2x + 1
