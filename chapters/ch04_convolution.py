@@ -8,12 +8,12 @@ do to the size; where its gradients come from; and how far a pixel of a deep lay
 
 You need: chapter 1 for gradients; chapter 2 for what a linear layer is.
 
-What to expect: three pictures in seconds. As columns, a convolution is thousands of times faster
+What to expect: three pictures in seconds. As columns, a convolution is a thousand times faster
 than as loops; `Conv2d` is faster again.
 
-Result: columns faster by 1000 to 10000 times, Conv2d faster by 2000 to 30000 times, receptive field
+Result: columns faster by 300 to 10000 times, Conv2d faster by 2000 to 30000 times, receptive field
 18 pixels; about 2 s on 2 cores.
-With --quick: columns faster by 200 to 10000 times, Conv2d faster by 1000 to 30000 times, receptive
+With --quick: columns faster by 50 to 10000 times, Conv2d faster by 1000 to 30000 times, receptive
 field 18 pixels; about 2 s.
 """
 
@@ -65,8 +65,8 @@ def keep(figure, name):
 #
 #     out[y, x] = sum over i, j of kernel[i, j] * image[y + i, x + j]
 #
-# Take an image whose left half is dark (0) and whose right half is bright (1). This kernel subtracts
-# a window's left column from its right one: it answers where it gets brighter, and only there. Work
+# Take an image that is dark (0) on the left and bright (1) on the right. This kernel subtracts a
+# window's left column from its right one: it answers where it gets brighter, and only there. Work
 # out one window.
 image = np.array([[0, 0, 1, 1]] * 4, float)  # (h, w) = (4, 4)
 kernel = np.array([[-1, 1], [-1, 1]], float)  # (k_h, k_w) = (2, 2)
