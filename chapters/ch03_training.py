@@ -252,6 +252,9 @@ right.set(xlabel="learning rate", title="After epoch 5, with each rate", ylim=(0
 left.set_xticks(range(1, 6)), left.legend(), left.grid(alpha=0.3), right.grid(alpha=0.3)
 keep(figure, "optimisers")
 
+# Momentum and Adam end alike, plain SGD behind them; and a good rate for one is off by a factor of
+# a hundred for another. So compare, or tune, with several rates.
+
 # %% 6. The baseline
 model = mlp(256)
 adam = optim.Adam(model.parameters(), lr=3e-4)
