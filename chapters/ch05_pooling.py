@@ -6,9 +6,9 @@ measured for nine kinds, what a shift, noise and the way back leave of a picture
 
     python chapters/ch05_pooling.py               # embedded toy pictures, offline
 
-What to expect: nine pictures and a table. The operations are hundreds of times faster than loops. On
-these pictures, averaging leaves half of the noise, but a quarter of a lone bright pixel; max pooling
-leaves all of both.
+What to expect: nine pictures and a table. The operations are hundreds of times faster than loops.
+On these pictures, averaging leaves half of the noise, but a quarter of a lone bright pixel; max
+pooling leaves all of both.
 
 Result: noise left by average 0.45 to 0.60, noise left by max 0.90 to 1.10, lone pixel left by
 average 0.25, lone pixel left by max 1; about 10 s on 2 cores.

@@ -21,6 +21,9 @@ but not beyond the spread; a stride of 3 loses. Four epochs are too few for glob
 CIFAR-10, 2 epochs of 10,000 pictures, ten minutes: max and LP pooling (49 and 50 %) are not told
 apart from no pooling (50 %); the other kinds and strided convolution lose; max pooling with stride
 1, which keeps nearly all pixels and costs as much as no pooling, is best (52 %).
+
+Result: best of 17 nets, max pooling 66 to 75 %, no pooling 56 to 66 %; about 220 s on 2 cores.
+With --quick: best of 17 nets, max pooling 5 to 30 %, no pooling 5 to 30 %; about 10 s.
 """
 
 import argparse
@@ -370,7 +373,7 @@ print("picture:", plots.save(figure, args.out / "cost.png").resolve())
 best = max(variants, key=mean)
 print(
     f"result: best of {len(variants)} nets: {best}, with a mean accuracy of {mean(best):.1f}%; "
-    f"max 2x2 / 2 {mean(usual_net):.1f}%, no pooling {mean(none):.1f}%"
+    f"max pooling {mean(usual_net):.1f}%, no pooling {mean(none):.1f}%"
 )
 plots.show()
 

@@ -10,6 +10,9 @@ What to expect, on 2 cores without a GPU: what is missing and how to mend it, th
 measuring (longer beside other work), and 0.5 to 0.8 ms per picture, the least in large batches.
 No GPU has run this chapter yet. Its GPU half was tested with minidl's CUDA kernels built for the
 CPU, which shows that it runs and says nothing of speed: you will be the first to see its numbers.
+
+Result: CPU 250 to 2000 µs per picture; about 30 s on 2 cores.
+With --quick: CPU 250 to 3000 µs per picture; about 4 s.
 """
 
 import argparse
