@@ -6,9 +6,14 @@ measured for nine kinds, what a shift, noise and the way back leave of a picture
 
     python chapters/ch05_pooling.py               # embedded toy pictures, offline
 
-What to expect, on 2 cores: nine pictures and a table in 10 seconds. The operations are hundreds of
-times faster than loops. On these pictures, averaging leaves half of the noise, but a quarter of a
-lone bright pixel; max pooling leaves all of both.
+What to expect: nine pictures and a table. The operations are hundreds of times faster than loops.
+On these pictures, averaging leaves half of the noise, but a quarter of a lone bright pixel; max
+pooling leaves all of both.
+
+Result: noise left by average 0.45 to 0.60, noise left by max 0.90 to 1.10, lone pixel left by
+average 0.25, lone pixel left by max 1; about 10 s on 2 cores.
+With --quick: noise left by average 0.45 to 0.60, noise left by max 0.90 to 1.10, lone pixel left by
+average 0.25, lone pixel left by max 1; about 6 s.
 """
 
 import argparse
@@ -454,23 +459,31 @@ for column, sign, need in (
 for name, needs in best_for.items():
     print(f"choose {name:17} for: {', '.join(needs) or 'a compromise; first at nothing'}")
 
-# %% The result, what comes next, and exercises
+# %% The result
 # No kind wins everywhere: what makes a lone response come through lets salt through as well.
 # Which one a network wants is a question for the network: chapter 6 trains one with max pooling.
-#
-# Exercises that are checked: fill in chapters/exercises/ch05_pooling.py; then
-# `python -m pytest chapters/exercises -k ch05` says what is right and what is not yet.
-# Experiments that only you can judge:
-#
-# 1. Turn the dial from mean to max: `gem_pool2d` with p from 1 to 20. Where do "noise" and "bright"
-#    of the table cross what "mixed 0.5" has?
-# 2. Add pepper, 2 % of pixels at 0. Which kind that withstood salt is worst now, and why?
-# 3. Write `broken_start` for average pooling. Does `sees_the_last_pixel` catch it? Find a third bug
-#    that passes both tests of cell 4, and the test that catches it.
 steady, sharp = measured["average"], measured["max"]
 print(
-    f"result: average leaves {steady['noise']:.2f} of the noise and {steady['bright']:.2f} of a "
-    f"lone pixel, max {sharp['noise']:.2f} and {sharp['bright']:.2f}; "
-    f"{time.perf_counter() - started:.0f} s"
+    f"result: noise left by average {steady['noise']:.2f}, noise left by max {sharp['noise']:.2f}, "
+    f"lone pixel left by average {steady['bright']:.2f}, "
+    f"lone pixel left by max {sharp['bright']:.2f}; {time.perf_counter() - started:.0f} s"
 )
 plots.show()
+
+# %% What comes next
+# Chapter 6 puts convolution and pooling together and trains on pictures. How pooling is made is in
+# minidl/functional/pooling.py.
+#
+# Fill in chapters/exercises/ch05_pooling.py; `pytest chapters/exercises -k ch05` says what is right
+# and what is not yet.
+#
+# 1. `max_pool_with_places`: max pooling that also says which pixel of the picture won.
+# 2. `max_pool`: write the backward of max pooling; `gradcheck` judges.
+# 3. `avg_pool_padded`: average pooling with padding, where the padding does not count.
+#
+# And to try out here:
+# - Turn the dial from mean to max: `gem_pool2d` with p from 1 to 20. Where do "noise" and "bright"
+#   of the table cross what "mixed 0.5" has?
+# - Add pepper, 2 % of pixels at 0. Which kind that withstood salt is worst now, and why?
+# - Write `broken_start` for average pooling. Does `sees_the_last_pixel` catch it? Find a third bug
+#   that passes both tests of cell 4, and the test that catches it.

@@ -75,13 +75,13 @@ def test_a_chapter_runs_quickly_from_another_folder(chapter, run):
 def test_chapter_5_measures_what_its_first_lines_say(run):
     done = run(POOLING, "--quick", "--seed", "1")
     result = re.search(
-        r"^result: average leaves ([\d.]+) of the noise and ([\d.]+) of a lone pixel, "
-        r"max ([\d.]+) and ([\d.]+);",
+        r"^result: noise left by average ([\d.]+), noise left by max ([\d.]+), "
+        r"lone pixel left by average ([\d.]+), lone pixel left by max ([\d.]+);",
         done.stdout,
         re.MULTILINE,
     )
     assert result is not None
-    noise, pixel, max_noise, max_pixel = map(float, result.groups())
+    noise, max_noise, pixel, max_pixel = map(float, result.groups())
     assert 0.45 < noise < 0.6  # a mean of four leaves half, and the picture varies a little less
     assert 0.9 < max_noise < 1.1
     assert (pixel, max_pixel) == (0.25, 1)
