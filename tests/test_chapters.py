@@ -1,4 +1,4 @@
-"""Every chapter runs as a learner would run it: as a script, from another folder."""
+"""What single chapters do beyond their promises (`test_promises.py`), run as scripts."""
 
 import csv
 import os
@@ -19,7 +19,6 @@ from minidl.training import load_weights
 from . import hosted
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = sorted((ROOT / "chapters").glob("ch*.py"))
 POOLING = ROOT / "chapters" / "ch05_pooling.py"
 CIFAR10_CNN = ROOT / "chapters" / "ch06_cifar10_cnn.py"
 GPU = ROOT / "chapters" / "ch11_gpu.py"
@@ -58,16 +57,6 @@ def run(environment, tmp_path):
         )
 
     return run_chapter
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_a_chapter_runs_quickly_from_another_folder(chapter, run):
-    done = run(chapter, "--quick")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert re.search(r"^result: ", done.stdout, re.MULTILINE)
-    for path in re.findall(r"^picture: (.+)$", done.stdout, re.MULTILINE):
-        assert Path(path).read_bytes().startswith(b"\x89PNG")
 
 
 def test_chapter_5_measures_what_its_first_lines_say(run):
