@@ -59,6 +59,22 @@ def run(environment, tmp_path):
     return run_chapter
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("topic", ["ch01", "ch02", "ch03", "ch04"])
+def test_the_first_chapters_say_which_flag_is_wrong(topic, run):
+    (chapter,) = (ROOT / "chapters").glob(f"{topic}_*.py")
+    for arguments, message in [
+        (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+        (["--seed", "-1"], "wants --seed from 0"),
+        (["--out", "/dev/null/here"], "/dev/null"),
+        *([(["--epochs", "0"], "--epochs from 1")] if topic in ("ch02", "ch03") else []),
+        *([(["--data-dir", "x"], "goes with --data cifar10")] if topic == "ch03" else []),
+    ]:
+        done = run(chapter, "--quick", *arguments)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_chapter_5_measures_what_its_first_lines_say(run):
     done = run(POOLING, "--quick", "--seed", "1")
     result = re.search(
