@@ -9,11 +9,12 @@ do to the size; where its gradients come from; and how far a pixel of a deep lay
 You need: chapter 1 for gradients; chapter 2 for what a linear layer is.
 
 What to expect: three pictures in seconds. As columns, a convolution is a thousand times faster
-than as loops; `Conv2d` is faster again.
+than as loops; `Conv2d` is several times faster again. The ranges leave room for other programs that
+run beside it.
 
-Result: columns faster by 300 to 10000 times, Conv2d faster by 2000 to 30000 times, receptive field
+Result: columns faster by 100 to 20000 times, Conv2d faster by 500 to 200000 times, receptive field
 18 pixels; about 2 s on 2 cores.
-With --quick: columns faster by 50 to 10000 times, Conv2d faster by 1000 to 30000 times, receptive
+With --quick: columns faster by 20 to 20000 times, Conv2d faster by 100 to 200000 times, receptive
 field 18 pixels; about 2 s.
 """
 

@@ -1,0 +1,96 @@
+"""What the README says to those who come from PyTorch, line by line."""
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Tensor, nn, optim
+from minidl import functional as F
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.oracle
+
+
+def networks():
+    ours = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    theirs = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 2)
+    )
+    return ours, theirs
+
+
+def test_weights_travel_by_name_and_a_step_gives_the_same_weights():
+    ours, theirs = networks()
+    weights = theirs.state_dict()
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: tuple(v.shape) for k, v in weights.items()
+    }
+    ours.load_state_dict({k: v.numpy() for k, v in weights.items()})
+    images = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    labels = np.array([0, 1])
+    sgd, their_sgd = optim.SGD(ours.parameters(), lr=0.1), torch.optim.SGD(theirs.parameters(), 0.1)
+    loss = F.cross_entropy(ours(Tensor(images)), labels)
+    their_loss = torch.nn.functional.cross_entropy(
+        theirs(torch.tensor(images)), torch.tensor(labels)
+    )
+    for optimizer, value in ((sgd, loss), (their_sgd, their_loss)):
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    for name, weight in theirs.state_dict().items():
+        np.testing.assert_allclose(ours.state_dict()[name], weight.numpy(), atol=1e-6)
+
+
+def test_axes_have_numpy_s_name_and_max_returns_values_alone():
+    x = Tensor([[1.0, 4.0], [3.0, 2.0]])
+    assert x.max(axis=1).numpy().tolist() == [4, 3]
+    assert torch.tensor(x.numpy()).max(dim=1).values.tolist() == [4, 3]
+    with pytest.raises(TypeError, match="dim"):
+        x.sum(dim=0)
+
+
+def test_size_counts_elements():
+    assert minidl.zeros((2, 3)).size == 6
+    assert torch.zeros(2, 3).size() == (2, 3)
+
+
+def test_nothing_is_both_method_and_function():
+    for name in ("relu", "softmax", "view", "cuda", "argmax"):
+        assert hasattr(torch.Tensor, name)
+        assert not hasattr(Tensor, name)
+
+
+def test_data_is_an_array_and_numpy_needs_no_detach():
+    x = Tensor([1.0], requires_grad=True)
+    assert isinstance(x.data, np.ndarray)
+    assert x.numpy().tolist() == [1]
+    with pytest.raises(RuntimeError, match="detach"):
+        torch.tensor([1.0], requires_grad=True).numpy()
+
+
+def test_float32_stays_whatever_number_comes_in_and_float64_arrays_stay_too():
+    assert (Tensor([1.0]) * np.float64(2)).dtype == np.float32
+    assert Tensor(np.zeros(2)).dtype == np.float64
+
+
+def test_a_leaf_that_requires_a_gradient_is_not_changed_with_an_operator():
+    x = Tensor([1.0], requires_grad=True)
+    with minidl.no_grad(), pytest.raises(TypeError, match="mutable"):
+        x -= 1
+    with x.mutable() as array:
+        array -= 1
+    assert x.numpy().tolist() == [0]
+
+
+def test_a_module_needs_no_super_init():
+    class Net(nn.Module):
+        def __init__(self):
+            self.layer = nn.Linear(2, 1)
+
+    assert [name for name, _ in Net().named_parameters()] == ["layer.weight", "layer.bias"]
+
+
+def test_grad_returns_a_list_and_create_graph_is_the_same():
+    x = Tensor(3.0, requires_grad=True)
+    (slope,) = minidl.grad(x**3, x, create_graph=True)
+    assert minidl.grad(slope, x)[0].item() == 18
