@@ -9,13 +9,10 @@ do to the size; where its gradients come from; and how far a pixel of a deep lay
 You need: chapter 1 for gradients; chapter 2 for what a linear layer is.
 
 What to expect: three pictures in seconds. As columns, a convolution is a thousand times faster
-than as loops; `Conv2d` is several times faster again. The ranges leave room for other programs that
-run beside it.
+than as loops; `Conv2d` is several times faster again.
 
-Result: columns faster by 100 to 20000 times, Conv2d faster by 500 to 200000 times, receptive field
-18 pixels; about 2 s on 2 cores.
-With --quick: columns faster by 20 to 20000 times, Conv2d faster by 100 to 200000 times, receptive
-field 18 pixels; about 2 s.
+Result: receptive field 18 pixels; about 2 s on 2 cores.
+With --quick: receptive field 18 pixels; about 2 s.
 """
 
 import argparse

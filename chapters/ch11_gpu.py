@@ -11,8 +11,8 @@ measuring (longer beside other work), and 0.5 to 0.8 ms per picture, the least i
 No GPU has run this chapter yet. Its GPU half was tested with minidl's CUDA kernels built for the
 CPU, which shows that it runs and says nothing of speed: you will be the first to see its numbers.
 
-Result: equal losses 10, CPU 200 to 10000 µs per picture; about 30 s on 2 cores.
-With --quick: equal losses 4, CPU 200 to 10000 µs per picture; about 4 s.
+Result: equal losses 10; about 30 s on 2 cores.
+With --quick: equal losses 4; about 4 s.
 """
 
 import argparse

@@ -6,8 +6,8 @@ The last paragraph of a chapter's docstring says what it will print and how long
     With --quick: test accuracy 20 to 60 %, epochs 1; about 4 s.
 
 A promise is a name, a number or a range, and a unit if there is one; the printed `result: ` line
-has the name, a number in that range, and the unit. A run may take three times as long as promised,
-and five seconds more; where other programs run beside it, the processor's time counts.
+has the name, a number in that range, and the unit. Times and speeds are stated and not compared:
+they are the machine's as much as the chapter's.
 """
 
 import ast
@@ -18,13 +18,10 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
-from minidl.data import load_toy10
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("ch*.py"))
@@ -46,8 +43,8 @@ def number(text):
 
 
 def promises(text, start):
-    """Read the sentence that begins with `start`; return its promises, and the seconds."""
-    sentence = re.search(rf"\b{start}: (.*?); about ({NUMBER}) (s|min)\b", text)
+    """Read the sentence that begins with `start`; it must end with how long that takes."""
+    sentence = re.search(rf"\b{start}: (.*?); about {NUMBER} (?:s|min)\b", text)
     assert sentence is not None, f"no sentence such as '{start}: NAME LOW to HIGH; about 5 s'"
     found = []
     for part in sentence[1].split(", "):
@@ -56,7 +53,7 @@ def promises(text, start):
         assert one is not None, f"{part!r} is not 'NAME LOW to HIGH UNIT' or 'NAME NUMBER UNIT'"
         low, unit = number(one["low"]), one["unit"] or ""
         found.append(Promise(one["name"], low, number(one["high"] or one["low"]), unit))
-    return found, number(sentence[2]) * (60 if sentence[3] == "min" else 1)
+    return found
 
 
 def broken(promised, result):
@@ -76,20 +73,14 @@ def first_lines(chapter):
 
 
 def check(chapter, start, arguments, folder, datasets):
-    promised, seconds = promises(first_lines(chapter), start)
+    promised = promises(first_lines(chapter), start)
     environment = os.environ | {"MPLBACKEND": "Agg", "MINIDL_DATASETS": datasets}
     command = [sys.executable, "-W", "error", str(chapter), *arguments]
-    began, before = time.perf_counter(), os.times()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    took, after = time.perf_counter() - began, os.times()
-    if os.name != "nt":  # Windows does not count the time of processes that have ended
-        busy = after.children_user + after.children_system
-        took = min(took, busy - before.children_user - before.children_system)
     assert (done.returncode, done.stderr) == (0, "")
     result = [line for line in done.stdout.splitlines() if line.startswith("result: ")]
     assert result == done.stdout.splitlines()[-1:], "the last line printed is the result"
     assert not broken(promised, result[0])
-    assert took <= 3 * seconds + 5, f"took {took:.0f} s, promised about {seconds:.0f} s"
     pictures = re.findall(r"^picture: (.+)$", done.stdout, re.MULTILINE)
     assert pictures
     for path in pictures:
@@ -99,10 +90,8 @@ def check(chapter, start, arguments, folder, datasets):
 
 @pytest.fixture(scope="session")
 def datasets(tmp_path_factory):
-    """A folder for generated data that only these tests share, the toy pictures in it already."""
-    folder = tmp_path_factory.mktemp("datasets")
-    load_toy10(folder)  # or the first chapter that wants them would be timed with drawing them
-    return str(folder)
+    """A folder for generated data that only these tests share."""
+    return str(tmp_path_factory.mktemp("datasets"))
 
 
 @by_name
@@ -127,10 +116,7 @@ def test_a_chapter_keeps_its_promise(chapter, tmp_path, datasets):
     ],
 )
 def test_a_broken_promise_is_found(result, complaints):
-    promised, seconds = promises(
-        "Result: accuracy 97 to 99 %, gain 1,200; about 2 min on", "Result"
-    )
-    assert seconds == 120
+    promised = promises("Result: accuracy 97 to 99 %, gain 1,200; about 2 min on", "Result")
     found = broken(promised, result)
     assert len(found) == len(complaints)
     for words, start in zip(found, complaints, strict=True):
