@@ -1,6 +1,7 @@
 """Looking inside: gradients checked, networks as tables, graphs and pictures."""
 
 from minidl.inspect import plots as plots
+from minidl.inspect import sentences as sentences
 from minidl.inspect.gradcheck import GradcheckError, GradcheckReport, InputCheck, gradcheck
 from minidl.inspect.graph import Graph, GraphNode, graph
 from minidl.inspect.plots import gradient_flow
@@ -19,5 +20,6 @@ __all__ = [
     "graph",
     "multiply_adds",
     "plots",
+    "sentences",
     "summary",
 ]

@@ -19,7 +19,8 @@ class TextCNN(nn.Module):
 
     Words become vectors; a sentence is then an image with a row for each word. Filters as wide as
     the image, over a few words each, slide down it; of each filter, ReLU and the maximum over time
-    keep the strongest response; a linear layer weighs these.
+    keep the strongest response; a linear layer weighs these. Vectors are drawn evenly from -0.25 to
+    0.25 as Kim's program does: drawn as `nn.Embedding` does, they cost MR five points of accuracy.
 
     Args:
         vocab_size: how many words are known.
@@ -73,6 +74,10 @@ class TextCNN(nn.Module):
         self.embedding = nn.Embedding(
             vocab_size, embedding_dim, padding_idx=padding_idx, sparse=sparse, rng=rng
         )
+        nn.init.uniform_(self.embedding.weight, -0.25, 0.25, rng=rng)
+        if padding_idx is not None:
+            with self.embedding.weight.mutable() as array:
+                array[padding_idx] = 0
         self.convs = nn.ModuleList(
             [nn.Conv2d(1, num_filters, (size, embedding_dim), rng=rng) for size in filter_sizes]
         )
