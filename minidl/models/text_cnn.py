@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-import minidl
 from minidl import functional as F
 from minidl import nn
-from minidl.backends import Array
+from minidl.array_functions import concatenate
+from minidl.backends import Array, backend_of
 from minidl.functional.geometry import check_whole
 from minidl.tensor import Tensor
 
@@ -106,7 +106,7 @@ class TextCNN(nn.Module):
                 f"TextCNN: got sentences of {array.shape[1]} words for filters over "
                 f"{max(self.filter_sizes)}, and no padding_idx to fill them up with"
             )
-        xp = minidl.backends.backend_of(array).xp
+        xp = backend_of(array).xp
         return xp.pad(array, ((0, 0), (0, missing)), constant_values=self.padding_idx)
 
     def classify(self, vectors: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class TextCNN(nn.Module):
             maps.max(2) if self.pooling == "max" else maps.mean(2)  # (n, filters)
             for maps in self.responses(vectors)
         ]
-        logits: Tensor = self.fc(self.dropout(minidl.concatenate(pooled, 1)))
+        logits: Tensor = self.fc(self.dropout(concatenate(pooled, 1)))
         return logits
 
     def responses(self, vectors: Tensor) -> list[Tensor]:
