@@ -21,30 +21,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
 
 import minidl
-from minidl import nn, optim
-from minidl.data import (
-    BucketLoader,
-    Vocabulary,
-    load_mr,
-    load_toy_reviews,
-    read_table,
-    tokenize,
-)
+from minidl import data, nn, optim, training
+from minidl.data import Vocabulary, tokenize
 from minidl.functional import cross_entropy, softmax
-from minidl.inspect import plots
+from minidl.inspect import plots, sentences
 from minidl.models import TextCNN
-from minidl.training import (
-    TrainingWarning,
-    accuracy,
-    confusion_matrix,
-    fit,
-    load_weights,
-    predict,
-    save_weights,
-)
 
 # %% What can be chosen
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -53,7 +36,7 @@ parser.add_argument("--data-dir", type=Path, help="where MR's two files are")
 parser.add_argument("--text-column", default="text", help="of your file")
 parser.add_argument("--label-column", default="label", help="of your file: whole numbers")
 parser.add_argument("--encoding", default="utf-8", help="of your file")
-parser.add_argument("--epochs", type=int, help="passes over the data (toy: 10, others: 5)")
+parser.add_argument("--epochs", type=int, help="passes over the data (toy: 6, others: 5)")
 parser.add_argument("--batch-size", type=int, default=50, help="sentences per step")
 parser.add_argument("--lr", type=float, default=1e-3, help="Adam's learning rate")
 parser.add_argument("--seed", type=int, default=0, help="of split, weights and batches")
@@ -63,7 +46,7 @@ parser.add_argument("--predict", metavar="SENTENCE", help="ask the network, trai
 parser.add_argument("--out", type=Path, default=Path("out/ch08"), help="folder for the results")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if args.epochs is None:
-    args.epochs = 2 if args.quick else 10 if args.data == "toy" else 5
+    args.epochs = 2 if args.quick else 6 if args.data == "toy" else 5
 if min(args.epochs, args.batch_size) < 1 or args.seed < 0 or not 0 < args.lr < math.inf:
     parser.error("wants --epochs and --batch-size from 1, --seed from 0, --lr above 0")
 if args.data_dir and args.data != "mr":
@@ -72,19 +55,12 @@ if args.predict is not None and not tokenize(args.predict):
     parser.error("--predict wants a sentence of at least one word")
 
 
-# %% A network on disk: its vocabulary, its sizes, its weights
-def save(model: TextCNN, sizes: dict, classes: tuple[str, ...]) -> None:
-    """Write all that a sentence needs to be told positive or negative another day."""
-    vocabulary.save(args.out / "vocabulary.json")
-    (args.out / "sizes.json").write_text(json.dumps({"net": sizes, "classes": classes}), "utf-8")
-    save_weights(model.state_dict(), args.out / "weights.npz")  # last: then all are there
-
-
+# %% A network on disk: its sizes, its vocabulary, its weights
 def load() -> tuple[TextCNN, Vocabulary, list[str]]:
-    """Read it back into a network that has never been trained."""
+    """Read what was saved into a network that has never been trained."""
     saved = json.loads((args.out / "sizes.json").read_text("utf-8"))
-    model = TextCNN(**saved["net"]).eval()
-    model.load_state_dict(load_weights(args.out / "weights.npz"))
+    model = TextCNN(**saved["sizes"]).eval()
+    model.load_state_dict(training.load_weights(args.out / "weights.npz"))
     return model.to(args.device), Vocabulary.load(args.out / "vocabulary.json"), saved["classes"]
 
 
@@ -113,13 +89,13 @@ try:
         sys.exit()
     rng = minidl.manual_seed(args.seed)
     if args.data == "toy":
-        train, test = load_toy_reviews()
+        train, test = data.load_toy_reviews()
     else:
         if args.data == "mr":
-            everything = load_mr(args.data_dir, download=args.data_dir is None)
+            everything = data.load_mr(args.data_dir, download=args.data_dir is None)
         else:
             columns = (args.text_column, args.label_column, args.encoding)
-            everything = read_table(args.data, *columns)
+            everything = data.read_table(args.data, *columns)
         train, test = everything.split(0.1, rng)
 except (OSError, ValueError, RuntimeError) as error:
     parser.error(str(error))
@@ -139,8 +115,8 @@ print(train.texts[0], "->", vocabulary.encode(train_words[:1])[0])
 
 inputs, test_inputs = (vocabulary.encode(words, ENDING) for words in (train_words, test_words))
 options = {"batch_size": args.batch_size, "ending": ENDING, "device": args.device}
-train_batches = BucketLoader(inputs, train.labels, shuffle=True, rng=rng, **options)
-test_batches = BucketLoader(test_inputs, test.labels, **options)
+train_batches = data.BucketLoader(inputs, train.labels, shuffle=True, rng=rng, **options)
+test_batches = data.BucketLoader(test_inputs, test.labels, **options)
 padding = [(array == 0).mean() for array in (inputs, *(x.numpy() for x, _ in train_batches))]
 print(f"padding: {padding[0]:.0%} of all; in batches of like length {np.mean(padding[1:]):.0%}")
 
@@ -191,7 +167,7 @@ networks = {
 }
 # fit warns of a loss that is no better than guessing after an epoch. Here that means nothing: half
 # of what the last layer sees is dropped while learning, and the epochs are short.
-warnings.simplefilter("ignore", TrainingWarning)
+warnings.simplefilter("ignore", training.TrainingWarning)
 histories, found = {}, {}
 try:
     for name, (network, lr) in networks.items():
@@ -199,8 +175,8 @@ try:
         network.to(args.device)
         adam = optim.Adam(network.parameters(), lr=lr)
         batches = (train_batches, test_batches)
-        histories[name] = fit(network, cross_entropy, adam, *batches, epochs=args.epochs)
-        found[name] = predict(network, test_batches).argmax(1)
+        histories[name] = training.fit(network, cross_entropy, adam, *batches, epochs=args.epochs)
+        found[name] = training.predict(network, test_batches).argmax(1)
 except KeyboardInterrupt:
     print("\nstopped: nothing is saved")
     sys.exit(130)
@@ -209,119 +185,77 @@ except FloatingPointError as error:
 model.eval()
 
 # %% How good it is, class by class
-matrix = confusion_matrix(found["TextCNN"], test.labels, len(test.classes))
-print("\nclass          precision  recall      F1   sentences (rows: truth; columns: predicted)")
-for place, name in enumerate(test.classes):
-    right, given, there = matrix[place, place], matrix[:, place].sum(), matrix[place].sum()
-    scores = (right / max(given, 1), right / max(there, 1), 2 * right / max(given + there, 1))
-    print(f"{name:14}" + "".join(f"{score:10.1%}" for score in scores), "  ", *matrix[place])
-for name, history in histories.items():
-    best = max(history["test_accuracy"])
-    print(f"{name:18} {history['test_accuracy'][-1]:.1%}, in its best epoch {best:.1%}")
-
+classes = list(test.classes)
+matrix = training.confusion_matrix(found["TextCNN"], test.labels, len(classes))
+scores = np.transpose(training.class_scores(found["TextCNN"], test.labels, len(classes)))
+print("\nclass          precision    recall        F1   predicted as each class")
+for name, row, counts in zip(classes, scores, matrix, strict=True):
+    print(f"{name:14}" + "".join(f"{score:10.1%}" for score in row), "  ", *counts)
+accuracies = {name: training.accuracy(guesses, test.labels) for name, guesses in found.items()}
 
 # %% Opening the net: which phrases win?
-def winners(words: minidl.Tensor) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return, for each filter size, where each filter fired (n, filters), and how it voted.
-
-    The vote for a class is response x weight: the last layer adds these up, and nothing else. What
-    all classes get alike decides nothing, and is taken off: (n, filters, classes).
-    """
-    weight = model.fc.weight.numpy().T  # (3 * filters, classes)
-    weight = (weight - weight.mean(1, keepdims=True)).reshape(len(SIZES), -1, weight.shape[1])
-    with minidl.no_grad():
-        maps = [r.numpy() for r in model.responses(model.embedding(words))]
-    places = [array.argmax(2) for array in maps]
-    return places, [m.max(2)[..., None] * w for m, w in zip(maps, weight, strict=True)]
-
-
-places, votes = winners(read(test_words, vocabulary))
-for label, name in enumerate(test.classes):
+# The last layer adds up response x weight, and nothing else. So each filter's strongest window has
+# a vote, and the phrases under the largest votes are what the network looks for.
+for label, name in enumerate(classes):
     strongest: dict[str, float] = {}
-    for size, place, vote in zip(SIZES, places, votes, strict=True):
-        best = np.argsort(vote[..., label], axis=None)[: -300 - 1 : -1]
-        for n, f in zip(*np.unravel_index(best, place.shape), strict=True):
-            phrase = " ".join(test_words[n][place[n, f] : place[n, f] + size])
-            strongest[phrase] = max(strongest.get(phrase, 0), float(vote[n, f, label]))
+    for size, places, votes in sentences.votes(model, read(test_words, vocabulary)):
+        best = np.argsort(votes[..., label], axis=None)[:-300:-1]
+        for n, f in zip(*np.unravel_index(best, places.shape), strict=True):
+            phrase = " ".join(test_words[n][places[n, f] : places[n, f] + size])
+            strongest[phrase] = max(strongest.get(phrase, 0), float(votes[n, f, label]))
     top = sorted(strongest, key=lambda phrase: -strongest[phrase])[:8]
-    print(f"\nwhat says {name}: " + " | ".join(f"{p} ({strongest[p]:.2f})" for p in top))
-
-
-# %% One sentence: which words fired, and what does the gradient say?
-def draw(text: str) -> plt.Figure:
-    """Draw, for every word, the votes of the windows it was in, and its gradient x input.
-
-    A vote is shared evenly among the words of its window. Gradient x input asks something else:
-    how the difference of scores would change if the word's vector shrank to nothing.
-    """
-    words = tokenize(text)
-    numbers = read([words], vocabulary)
-    vectors = model.embedding(numbers).detach().requires_grad_()
-    scores = model.classify(vectors)[0]
-    label = int(scores.numpy().argmax())
-    (gradient,) = minidl.grad(scores[label] - scores.mean(), vectors)
-    slope = (gradient.numpy() * vectors.numpy())[0].sum(1)
-    fired = np.zeros(numbers.shape[1])
-    for size, place, vote in zip(SIZES, *winners(numbers), strict=True):
-        for start, value in zip(place[0], vote[0, :, label], strict=True):
-            fired[start : start + size] += value / size
-    figure, axes = plt.subplots(
-        1, 2, figsize=(8, 1.4 + 0.28 * len(words)), layout="constrained", sharey=True
-    )
-    titles = ("votes of the windows that fired", "gradient x input")
-    for panel, values, title in zip(axes, (fired, slope), titles, strict=True):
-        values = values[: len(words)]
-        colours = [plots.COLOURS[0] if value > 0 else plots.COLOURS[1] for value in values]
-        panel.barh(range(len(words)), values, color=colours)
-        panel.axvline(0, color="black", linewidth=0.8)
-        panel.set(title=title, xlabel=f"for {test.classes[label]}")
-    axes[0].set_yticks(range(len(words)), words)
-    axes[0].invert_yaxis()
-    figure.suptitle(answer(text, model, vocabulary, list(test.classes)), size=10)
-    return figure
-
+    print(f"what says {name}: " + ", ".join(f"{p!r} {strongest[p]:.2f}" for p in top))
 
 # %% Does it understand "not"?
-classes = list(test.classes)
-sentences = [
+asked = [
     *("the film is good .", "the film is not good ."),
     *("the story is a masterpiece .", "the story is hardly a masterpiece ."),
     *("the ending is dull .", "the ending is never dull ."),
 ]
 if args.data not in ("toy", "mr"):
-    sentences = list(test.texts[:6])
-print("\nwith and without a negation:")
-for text in sentences:
+    asked = list(test.texts[:6])
+for text in asked:
     print("  " + answer(text, model, vocabulary, classes))
-shown = args.predict or sentences[1]
-curves = {n: v for n, v in histories["TextCNN"].items() if n.startswith(("train_", "test_"))}
-pictures = {
-    "words": draw(shown),
+
+# %% One sentence: which words fired, and what does the gradient say?
+# Left, every window's vote, shared among its words. Right, gradient x input, which asks something
+# else: how the lead of the class would fall if a word's vector shrank a little.
+text = args.predict or asked[1]
+words = tokenize(text)
+numbers = read([words], vocabulary)
+label = int(model(numbers).numpy().argmax())
+panels = {
+    "votes of the windows that fired": sentences.word_votes(model, numbers, label),
+    "gradient x input": sentences.gradient_times_input(model, numbers, label),
+}
+panels = {name: values[0, : len(words)] for name, values in panels.items()}
+title = answer(text, model, vocabulary, classes)
+history = histories["TextCNN"]
+curves = {name: history[name] for name in history if name.startswith(("train_", "test_"))}
+for name, figure in {
+    "words": sentences.word_bars(words, panels, classes[label], title),
     "curves": plots.training_curves(curves),
     "confusion": plots.confusion_matrix(matrix, classes),
-}
-for name, figure in pictures.items():
+}.items():
     print("picture:", plots.save(figure, args.out / f"{name}.png").resolve())
 
 # %% Saved, and loaded back: the same sentence gets the same answer
-save(model, sizes, test.classes)
-again = answer(shown, *load())
-if again != answer(shown, model, vocabulary, classes):
-    sys.exit(f"the reloaded network says {again}")
-print("weights:", (args.out / "weights.npz").resolve())
+vocabulary.save(args.out / "vocabulary.json")
+(args.out / "sizes.json").write_text(json.dumps({"sizes": sizes, "classes": classes}), "utf-8")
+weights = training.save_weights(model.state_dict(), args.out / "weights.npz")
+if answer(text, *load()) != title:
+    sys.exit(f"the reloaded network says: {answer(text, *load())}")
+print("reloaded:", title)
+print("weights:", weights.resolve())
 
 # %% The result, and what comes next
-# Chapter 9 goes back to pictures, with deeper networks. Things to try here: filters over a single
-# word, (1,) for SIZES: what can it still tell? nn.Embedding(..., sparse=True) through
-# TextCNN(..., sparse=True): how much faster is a step, and does it learn alike? Read
-# minidl/models/text_cnn.py (the network), minidl/data/text.py (words to numbers) and
-# minidl/functional/embedding.py (its gradient).
-if args.predict:
-    print("predicted:", again)
-compared = ", ".join(f"{name} {accuracy(found[name], test.labels):.1%}" for name in list(found)[1:])
+# Chapter 9 goes back to pictures, with deeper networks. To try here: SIZES = (1,), filters over a
+# single word; what can they still tell? TextCNN(..., sparse=True), whose step costs what its words
+# cost, however many others are known. To read: minidl/models/text_cnn.py (the network),
+# minidl/data/text.py (from words to numbers), minidl/functional/embedding.py (its gradient).
 print(
-    f"result: test accuracy {accuracy(found['TextCNN'], test.labels):.2%} after epoch "
-    f"{args.epochs}, best {max(histories['TextCNN']['test_accuracy']):.2%}; {compared}; "
-    f"{time.perf_counter() - started:.0f} s"
+    f"result: test accuracy {accuracies['TextCNN']:.2%} after epoch {args.epochs}, best "
+    f"{max(history['test_accuracy']):.2%}; average over time {accuracies['average over time']:.2%}"
+    f", bag of words {accuracies['bag of words']:.2%}; {time.perf_counter() - started:.0f} s"
 )
 plots.show()

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 POOLING = ROOT / "chapters" / "ch05_pooling.py"
 CIFAR10_CNN = ROOT / "chapters" / "ch06_cifar10_cnn.py"
 FINE_TUNING = ROOT / "chapters" / "ch10_fine_tuning.py"
+TEXT_CNN = ROOT / "chapters" / "ch08_textcnn.py"
 GPU = ROOT / "chapters" / "ch11_gpu.py"
 
 HOSTED_RUN = """
@@ -393,3 +394,98 @@ def test_chapter_7_stops_when_the_loss_is_no_number(run):
     done = run(EXPERIMENTS, "--quick", "--lr", "1e30")
     assert done.returncode == 1
     assert re.search(r"the loss of none, flatten is (nan|inf): try a smaller --lr", done.stderr)
+
+
+def asked(done):
+    """What chapter 8's network says of each sentence: class by text."""
+    found = re.findall(r"^  \d+% (\w+): (.+?)(?: \(never seen.*)?$", done.stdout, re.MULTILINE)
+    return {text: name for name, text in found}
+
+
+def test_chapter_8_answers_from_what_it_saved(run, tmp_path):
+    """The second call trains nothing, and reads words that it has never seen."""
+    first = run(TEXT_CNN, "--quick", "--out", "here", "--predict", "The film is GREAT!")
+    assert first.returncode == 0, first.stderr
+    answer = re.search(r"^reloaded: (\d+% \w+: The film is GREAT!.*)$", first.stdout, re.MULTILINE)
+    files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "here").iterdir()}
+    again = run(TEXT_CNN, "--out", "here", "--predict", "The film is GREAT!")
+    assert again.stdout == f"result: {answer[1]}\n"
+    assert files == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "here").iterdir()}
+    other = run(TEXT_CNN, "--out", "here", "--predict", "zyx")
+    assert re.search(r"^result: \d+% \w+: zyx \(never seen: zyx\)$", other.stdout)
+
+
+def test_chapter_8_prints_scores_and_phrases_of_each_class(run):
+    done = run(TEXT_CNN, "--quick", "--seed", "1")
+    for name in ("negative", "positive"):
+        row = re.search(
+            rf"^{name} +([\d.]+)% +([\d.]+)% +([\d.]+)% +(\d+) (\d+)$", done.stdout, re.M
+        )
+        precision, recall, f1 = (float(row[i]) for i in (1, 2, 3))
+        assert min(precision, recall) - 0.1 <= f1 <= max(precision, recall) + 0.1
+        phrases = re.search(rf"^what says {name}: (.+)$", done.stdout, re.M)[1]
+        votes = [float(vote) for vote in re.findall(r"(?:'|\") (\d\.\d\d)", phrases)]
+        assert len(votes) == 8
+        assert votes == sorted(votes, reverse=True)
+
+
+def test_chapter_8_learns_from_a_file_of_ones_own(run, tmp_path):
+    rows = [
+        f"{text},{stars}" for i in range(30) for text, stars in ((f"good {i}", 5), (f"bad {i}", 1))
+    ]
+    (tmp_path / "own.csv").write_text("\n".join(["review,stars", *rows]) + "\n")
+    columns = ("--text-column", "review", "--label-column", "stars")
+    done = run(TEXT_CNN, "--quick", "--data", "own.csv", *columns)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "54 sentences to learn from, 6 to be tested on" in done.stdout
+    assert "classes: 1, 5" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "0"], "wants --epochs and --batch-size from 1"),
+        (["--seed", "-1"], "--seed from 0"),
+        (["--lr", "nan"], "--lr above 0"),
+        (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+        (["--data-dir", "somewhere"], "--data-dir goes with --data mr"),
+        (["--data", "mr", "--data-dir", "nowhere"], "rt-polarity.neg is not there"),
+        (["--data", "nowhere.csv"], "nowhere.csv"),
+        (["--data", "one.csv"], "one.csv has a single label, 1: nothing to tell apart"),
+        (["--data", "one.csv", "--text-column", "x"], "line 1: got no column 'x'"),
+        (["--data", "bad.csv"], "bad.csv, line 2: got the label 'good' in 'label'"),
+        (["--data", "empty.csv"], "empty.csv: the file is empty"),
+        (["--data", "latin.csv"], "latin.csv, line 2: byte 0xe9 does not fit the encoding 'utf-8'"),
+        (["--predict", " "], "--predict wants a sentence of at least one word"),
+        (["--out", "/dev/null/here"], "/dev/null"),
+    ],
+)
+def test_chapter_8_says_which_flag_or_line_is_wrong(arguments, message, run, tmp_path):
+    files = {
+        "one.csv": b"text,label\n" + b"x,1\n" * 20,
+        "bad.csv": b"text,label\nx,good\n",
+        "empty.csv": b"",
+        "latin.csv": b"text,label\ncaf\xe9,1\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    done = run(TEXT_CNN, "--quick", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_chapter_8_keeps_its_promise_on_the_toy_sentences(run):
+    done = run(TEXT_CNN)
+    result = re.search(
+        r"^result: test accuracy ([\d.]+)%.*bag of words ([\d.]+)%; (\d+) s", done.stdout, re.M
+    )
+    assert float(result[1]) > 95
+    assert float(result[2]) < 75
+    verdicts = asked(done)
+    assert verdicts["the film is good ."] == "positive"
+    assert verdicts["the film is not good ."] == "negative"
+    assert verdicts["the story is hardly a masterpiece ."] == "negative"
+    assert verdicts["the ending is never dull ."] == "positive"

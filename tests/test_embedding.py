@@ -82,3 +82,63 @@ def test_wrong_tables_are_refused():
         nn.Embedding(0, 3)
     with pytest.raises(ValueError, match="Embedding: got padding_idx=3, wants -3 to 2"):
         nn.Embedding(3, 2, padding_idx=3)
+
+
+def test_vectors_that_are_there_already_are_taken_as_they_are():
+    vectors = np.arange(6.0).reshape(3, 2)
+    frozen = nn.Embedding.from_pretrained(vectors, padding_idx=0)
+    assert not frozen.weight.requires_grad
+    assert frozen.weight.dtype == np.float64
+    assert frozen([0, 2]).numpy().tolist() == [[0, 1], [4, 5]]
+    vectors[:] = 9
+    assert frozen.weight.numpy()[2].tolist() == [4, 5]
+    trained = nn.Embedding.from_pretrained([[1.0, 2.0]], freeze=False, sparse=True)
+    assert (trained.weight.requires_grad, trained.sparse) == (True, True)
+    with pytest.raises(ValueError, match=r"from_pretrained: got vectors of shape \(3,\), wants"):
+        nn.Embedding.from_pretrained([1.0, 2.0, 3.0])
+    with pytest.raises(TypeError, match="int64, only floats have gradients"):
+        nn.Embedding.from_pretrained(np.zeros((2, 2), np.int64), freeze=False)
+
+
+def test_pretrained_vectors_draw_nothing_from_the_seeded_stream():
+    rng = minidl.manual_seed(0)
+    before = rng.bit_generator.state
+    nn.Embedding.from_pretrained(np.ones((3, 2)))
+    assert rng.bit_generator.state == before
+
+
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, np.inf])
+def test_long_rows_that_are_looked_up_are_shortened_for_good(norm_type, device):
+    weight = Tensor(np.array([[3.0, 4], [0.1, 0.2], [30, 40]]), device=device, requires_grad=True)
+    rows = Tensor(np.array([0, 1, 0]), device=device)
+    out = F.embedding(rows, weight, max_norm=1.0, norm_type=norm_type)
+    norms = np.linalg.norm(weight.numpy(), norm_type, axis=1)
+    np.testing.assert_allclose(norms[0], 1.0, atol=1e-6)
+    assert weight.numpy()[1:].tolist() == [[0.1, 0.2], [30, 40]]
+    assert np.array_equal(out.numpy(), weight.numpy()[[0, 1, 0]])
+    out.sum().backward()
+    assert weight.grad.numpy()[:, 0].tolist() == [2, 1, 0]
+
+
+@pytest.mark.oracle
+def test_max_norm_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    start = np.random.default_rng(0).normal(size=(6, 4))
+    for norm_type in (1.0, 2.0, 3.0):
+        options = {"freeze": False, "max_norm": 1.2, "norm_type": norm_type}
+        ours = nn.Embedding.from_pretrained(start, **options)
+        theirs = torch.nn.Embedding.from_pretrained(torch.tensor(start), **options)
+        rows = np.array([[0, 3], [3, 5]])
+        found, wanted = ours(rows), theirs(torch.tensor(rows))
+        np.testing.assert_allclose(found.numpy(), wanted.detach().numpy(), atol=1e-12)
+        np.testing.assert_allclose(ours.weight.numpy(), theirs.weight.detach().numpy(), atol=1e-12)
+
+
+def test_impossible_norms_and_a_second_look_up_are_refused():
+    for options in ({"max_norm": 0.0}, {"max_norm": 1.0, "norm_type": -1.0}):
+        with pytest.raises(ValueError, match=r"embedding: got max_norm=.*wants more than 0"):
+            F.embedding([0], table(), **options)
+    weight = table()
+    total = sum((F.embedding([i], weight, max_norm=0.1).sum() for i in (0, 1)), start=0)
+    with pytest.raises(RuntimeError, match=r"'embedding'.* was changed in place"):
+        total.backward()

@@ -52,7 +52,7 @@ def _token() -> re.Pattern[str]:
     parts = (
         rf"n't(?!{letter})",
         rf"'(?:s|m|d|re|ve|ll)(?!{letter})",
-        r"\d+(?:[.,]\d+)*",
+        rf"\d+(?:[.,]\d+)*(?!{letter})",
         rf"{letter}+?(?=n't(?!{letter}))",
         rf"{letter}+",
         r"\.{2,}",

@@ -72,8 +72,8 @@ def load_toy_reviews(
 
     Example:
         >>> train, test = load_toy_reviews(train=20, test=10)
-        >>> train.texts[0][46:82], train.classes[train.labels[0]]
-        ('the script is far from a masterpiece', 'negative')
+        >>> train.texts[0][46:80], train.classes[train.labels[0]]
+        ('the script is hardly a masterpiece', 'negative')
     """
     for name, value in (("train", train), ("test", test)):
         if value < 2 or value % 2:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from minidl.autograd import Gradients, is_recording
@@ -82,7 +84,11 @@ def _shorten(weight: Tensor, rows: Array, max_norm: float, norm_type: float) -> 
             f"embedding: got max_norm={max_norm}, norm_type={norm_type}, wants more than 0"
         )
     xp, found = weight.backend.xp, weight.data[rows]
-    norms = xp.linalg.norm(found, norm_type, axis=-1, keepdims=True)
+    sizes = abs(found)
+    if norm_type == math.inf:
+        norms = sizes.max(-1, keepdims=True)
+    else:
+        norms = (sizes**norm_type).sum(-1, keepdims=True) ** (1 / norm_type)
     with weight.mutable() as array:  # a row that comes twice is written twice, and alike
         array[rows] = xp.where(norms > max_norm, found * (max_norm / (norms + 1e-7)), found)
 

@@ -48,7 +48,8 @@ class RowGradient(Tensor):
         self.rows = backend.xp.sort(found)
         self.first = backend.xp.searchsorted(self.rows, self.rows)
         sums = backend.xp.zeros((len(self.rows), *shape[1:]), values.dtype)
-        backend.index_add(sums, backend.xp.searchsorted(self.rows, found), values)
+        slots = backend.xp.searchsorted(self.rows, found)
+        backend.index_add(sums, slots, values.reshape(sums.shape))
         self.values, self._shape = Tensor.wrap(sums), shape
         self._begin(backend)
 

@@ -1,6 +1,7 @@
 """Looking inside: gradients checked, networks as tables, graphs and pictures."""
 
 from minidl.inspect import plots as plots
+from minidl.inspect import sentences as sentences
 from minidl.inspect.attribution import grad_cam, saliency
 from minidl.inspect.gradcheck import GradcheckError, GradcheckReport, InputCheck, gradcheck
 from minidl.inspect.graph import Graph, GraphNode, graph
@@ -22,5 +23,6 @@ __all__ = [
     "multiply_adds",
     "plots",
     "saliency",
+    "sentences",
     "summary",
 ]

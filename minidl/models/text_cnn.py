@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-import minidl
 from minidl import functional as F
 from minidl import nn
-from minidl.backends import Array
+from minidl.array_functions import concatenate
+from minidl.backends import Array, backend_of
 from minidl.functional.geometry import check_whole
 from minidl.tensor import Tensor
 
@@ -19,7 +19,8 @@ class TextCNN(nn.Module):
 
     Words become vectors; a sentence is then an image with a row for each word. Filters as wide as
     the image, over a few words each, slide down it; of each filter, ReLU and the maximum over time
-    keep the strongest response; a linear layer weighs these.
+    keep the strongest response; a linear layer weighs these. Vectors are drawn evenly from -0.25 to
+    0.25 as Kim's program does: drawn as `nn.Embedding` does, they cost MR five points of accuracy.
 
     Args:
         vocab_size: how many words are known.
@@ -73,6 +74,10 @@ class TextCNN(nn.Module):
         self.embedding = nn.Embedding(
             vocab_size, embedding_dim, padding_idx=padding_idx, sparse=sparse, rng=rng
         )
+        nn.init.uniform_(self.embedding.weight, -0.25, 0.25, rng=rng)
+        if padding_idx is not None:
+            with self.embedding.weight.mutable() as array:
+                array[padding_idx] = 0
         self.convs = nn.ModuleList(
             [nn.Conv2d(1, num_filters, (size, embedding_dim), rng=rng) for size in filter_sizes]
         )
@@ -101,7 +106,7 @@ class TextCNN(nn.Module):
                 f"TextCNN: got sentences of {array.shape[1]} words for filters over "
                 f"{max(self.filter_sizes)}, and no padding_idx to fill them up with"
             )
-        xp = minidl.backends.backend_of(array).xp
+        xp = backend_of(array).xp
         return xp.pad(array, ((0, 0), (0, missing)), constant_values=self.padding_idx)
 
     def classify(self, vectors: Tensor) -> Tensor:
@@ -110,7 +115,7 @@ class TextCNN(nn.Module):
             maps.max(2) if self.pooling == "max" else maps.mean(2)  # (n, filters)
             for maps in self.responses(vectors)
         ]
-        logits: Tensor = self.fc(self.dropout(minidl.concatenate(pooled, 1)))
+        logits: Tensor = self.fc(self.dropout(concatenate(pooled, 1)))
         return logits
 
     def responses(self, vectors: Tensor) -> list[Tensor]:

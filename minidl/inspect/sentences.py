@@ -1,0 +1,116 @@
+"""Why a TextCNN said what it said: the windows that won, and what each word did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from minidl.autograd import no_grad
+from minidl.derivatives import grad
+from minidl.inspect.plots import COLOURS
+from minidl.tensor import Tensor
+
+if TYPE_CHECKING:
+    from minidl.models import TextCNN
+
+Array = np.ndarray[Any, Any]
+
+
+class Votes(NamedTuple):
+    """What the filters of one size found in some sentences.
+
+    Attributes:
+        size: over how many words these filters go.
+        places: int64 `(n, filters)`: the first word of the window that won.
+        values: `(n, filters, classes)`: what that window added to the score of each class.
+    """
+
+    size: int
+    places: Array
+    values: Array
+
+
+def votes(model: TextCNN, words: Tensor) -> list[Votes]:
+    """Return where each filter of a max-over-time TextCNN fired, and how it voted.
+
+    A vote is the strongest response times the filter's weight in the last layer, which adds these
+    up and nothing else but its bias. What all classes get alike decides nothing, and is taken off.
+
+    Args:
+        model: in evaluation; with dropout, training weighs other sums.
+        words: sentences `(n, length)`.
+
+    Returns:
+        For each filter size, the `Votes`.
+
+    Raises:
+        ValueError: the model averages over time: no window wins.
+    """
+    if model.pooling != "max":
+        raise ValueError(f"votes: got a TextCNN with pooling={model.pooling!r}, wants max")
+    weight = model.fc.weight.numpy().T  # (all filters, classes)
+    weight = weight - weight.mean(1, keepdims=True)
+    parts = weight.reshape(len(model.filter_sizes), -1, weight.shape[1])
+    with no_grad():
+        maps = [found.numpy() for found in model.responses(model.embedding(model.padded(words)))]
+    return [
+        Votes(size, found.argmax(2), found.max(2)[..., None] * part)
+        for size, found, part in zip(model.filter_sizes, maps, parts, strict=True)
+    ]
+
+
+def word_votes(model: TextCNN, words: Tensor, label: int) -> Array:
+    """Return the votes for a class that each word of sentences had a part in: `(n, length)`.
+
+    A vote is shared evenly among the words of its window.
+    """
+    shape = model.padded(words).shape
+    total = np.zeros(shape)
+    for size, places, values in votes(model, words):
+        for i in range(size):
+            np.add.at(total, (np.arange(shape[0])[:, None], places + i), values[..., label] / size)
+    return total
+
+
+def gradient_times_input(model: TextCNN, words: Tensor, label: int) -> Array:
+    """Return, per word, how the class's lead would fall as the word's vector began to shrink.
+
+    The lead is the class's score less the mean of all; its gradient is multiplied by the vector and
+    summed over the vector's numbers: `(n, length)`.
+
+    Source: M. Denil et al., Extraction of Salient Sentences from Labelled Documents (2014).
+    """
+    vectors = model.embedding(model.padded(words)).detach().requires_grad_()
+    scores = model.classify(vectors)
+    lead = (scores[:, label] - scores.mean(1)).sum()
+    (gradient,) = grad(lead, vectors)
+    slope: Array = (gradient.numpy() * vectors.numpy()).sum(2)
+    return slope
+
+
+def word_bars(words: Sequence[str], panels: Mapping[str, Array], label: str, title: str) -> Figure:
+    """Draw a bar for every word, in panels side by side.
+
+    Args:
+        words: of one sentence, from top to bottom.
+        panels: numbers `(len(words),)`, by what they are called.
+        label: what positive numbers speak for.
+        title: of the figure.
+    """
+    size = (4 * len(panels), 1.4 + 0.28 * len(words))
+    figure, grid = plt.subplots(
+        1, len(panels), figsize=size, layout="constrained", sharey=True, squeeze=False
+    )
+    for axes, (name, values) in zip(grid[0], panels.items(), strict=True):
+        colours = [COLOURS[0] if value > 0 else COLOURS[1] for value in values]
+        axes.barh(range(len(words)), values, color=colours)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set(title=name, xlabel=f"for {label}")
+    grid[0, 0].set_yticks(range(len(words)), words)
+    grid[0, 0].invert_yaxis()
+    figure.suptitle(title, size=10)
+    return figure

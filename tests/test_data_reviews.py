@@ -1,0 +1,247 @@
+"""Files of labelled sentences, MR and toy_reviews: what is read, and what is refused and where."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import models, optim
+from minidl.data import (
+    BucketLoader,
+    TextSet,
+    Vocabulary,
+    load_mr,
+    load_toy_reviews,
+    read_lines,
+    read_table,
+    tokenize,
+)
+from minidl.functional import cross_entropy
+
+MR = os.environ.get("MINIDL_MR", "")
+
+
+def written(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+# Plain lines
+
+
+def test_lines_end_in_newlines_and_nowhere_else(tmp_path):
+    content = b"one\x85 more \r\ntwo\x1c\x0b\x0c three\nfour"
+    path = written(tmp_path, "lines.txt", content)
+    wanted = ["one\N{HORIZONTAL ELLIPSIS} more ", "two\x1c\x0b\x0c three", "four"]
+    assert read_lines(path, "cp1252") == wanted
+    assert len(read_lines(path, "latin-1")) == 3  # where str.splitlines finds 7
+    utf16 = written(tmp_path, "wide.txt", "a\nb\n".encode("utf-16"))
+    assert read_lines(utf16, "utf-16") == ["a", "b"]
+    marked = written(tmp_path, "marked.txt", b"\xef\xbb\xbfa\n")
+    assert read_lines(marked) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "message"),
+    [
+        (b"", "utf-8", r"lines\.txt: the file is empty, wants lines of text"),
+        (b"\n \n", "utf-8", r"lines\.txt: the file is empty"),
+        (b"a\n\nb\n", "utf-8", r"lines\.txt, line 2: got an empty sentence, wants words"),
+        (b"a\n \r\n", "utf-8", r"lines\.txt, line 2: got an empty sentence"),
+        (b"a\nb\x85\n", "utf-8", r"line 2: byte 0x85 does not fit the encoding 'utf-8'; is it an"),
+        (b"a\x81\n", "cp1252", r"line 1: byte 0x81 does not fit the encoding 'cp1252'"),
+        (b"a\n", "utf-9", r"lines\.txt: unknown encoding: utf-9"),
+    ],
+)
+def test_lines_that_are_none_are_refused(content, encoding, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_lines(written(tmp_path, "lines.txt", content), encoding)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    for read in (read_lines, lambda path: read_table(path.with_suffix(".csv"))):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            read(tmp_path / "nowhere.txt")
+
+
+# Tables
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'label,text,id\n5,"good, ""very"" good\nindeed",1\n-1,bad,2\n+5,fine,3\n'),
+        ("a.tsv", 'text\tlabel\ngood, "very" good\t5\r\nbad\t-1\nfine\t5'),
+        ("a.JSONL", '{"text": "good", "label": 5}\n{"label": "-1", "text": "bad"}\n'),
+    ],
+)
+def test_labelled_texts_are_read(name, content, tmp_path):
+    found = read_table(written(tmp_path, name, content))
+    assert found.classes == ("-1", "5")
+    assert found.labels.dtype == np.int64
+    assert found.labels.tolist() == [1, 0, 1][: len(found.texts)]
+    assert found.texts[0].startswith("good")
+    if name == "a.csv":
+        assert found.texts[0] == 'good, "very" good\nindeed'
+    if name == "a.tsv":
+        assert found.texts[0] == 'good, "very" good'
+
+
+def test_columns_and_encoding_are_as_asked(tmp_path):
+    path = written(tmp_path, "a.csv", "stars,review\n1,na\xefve\n2,ok\n".encode("cp1252"))
+    found = read_table(path, "review", "stars", "cp1252")
+    assert found == (("na\xefve", "ok"), pytest.approx(np.array([0, 1])), ("1", "2"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", r"a\.csv: the file is empty"),
+        ("a.csv", "text,label\n", r"a\.csv: got no rows, wants some"),
+        ("a.csv", "words,label\nx,1\n", r"a\.csv, line 1: got no column 'text' among \['words',"),
+        ("a.csv", "text,y\nx,1\n", r"line 1: got no column 'label' among \['text', 'y'\]"),
+        ("a.csv", "text,label\nx,1\n,0\n", r"a\.csv, line 3: got '' in 'text', wants a text"),
+        ("a.csv", "text,label\nx,1\n  ,0\n", r"line 3: got '  ' in 'text', wants a text"),
+        ("a.csv", "text,label\nx,\n", r"a\.csv, line 2: got no label in 'label', wants a whole"),
+        ("a.csv", "text,label\nx,1\ny,good\n", r"line 3: got the label 'good' in 'label', wants a"),
+        ("a.csv", "text,label\nx,1.5\n", r"line 2: got the label '1.5' in 'label'"),
+        ("a.csv", f"text,label\nx,{'9' * 30}\n", "line 2: got the label '999"),
+        ("a.csv", 'text,label\n"x\ny",1\nz,w\n', r"line 4: got the label 'w'"),
+        ("a.csv", "text,label\ngood, very,1\n", r"line 2: got 3 fields, wants 2: .*a comma not in"),
+        ("a.csv", "text,label\nx\n", r"a\.csv, line 2: got 1 fields, wants 2"),
+        ("a.csv", "text,label\n\nx,1\n", r"a\.csv, line 2: got 0 fields, wants 2"),
+        ("a.csv", 'text,label\nx,1\n"y,1\n', r"a\.csv, line 3: unexpected end of data"),
+        ("a.csv", b"text,label\nx,1\n\xff,0\n", r"a\.csv, line 3: byte 0xff does not fit"),
+        ("a.tsv", "text,label\nx,1\n", r"a\.tsv, line 1: got no column 'text' among \['text,label"),
+        ("a.jsonl", '{"text": "x", "label": 1}\n{"tex', r"a\.jsonl, line 2: got no JSON: "),
+        ("a.jsonl", '{"text": "x", "label": 1}\n\n', r"a\.jsonl, line 2: got no JSON"),
+        ("a.jsonl", "[1]\n", r"a\.jsonl, line 1: got no column 'text' among a list"),
+        ("a.jsonl", '{"a": 1}\n', r"line 1: got no column 'text' among \['a'\]"),
+        ("a.jsonl", '{"text": 5, "label": 1}\n', r"line 1: got 5 in 'text', wants a text"),
+        ("a.jsonl", '{"text": "x"}\n', r"a\.jsonl, line 1: got no label in 'label'"),
+        ("a.jsonl", '{"text": "x", "label": true}\n', r"line 1: got the label True"),
+        ("a.jsonl", '{"text": "x", "label": 1.0}\n', r"line 1: got the label 1.0"),
+        ("a.txt", "x\n", r"read_table: got .*a\.txt, wants a name that ends in \.csv, \.tsv, \.js"),
+    ],
+)
+def test_what_is_no_table_is_refused_with_file_and_line(name, content, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_table(written(tmp_path, name, content))
+
+
+# Splits
+
+
+def test_a_split_loses_nothing_and_mixes():
+    texts = tuple(str(i) for i in range(100))
+    everything = TextSet(texts, np.arange(100) % 2, ("odd", "even"))
+    train, test = everything.split(0.1, np.random.default_rng(0))
+    assert (len(train.texts), len(test.texts)) == (90, 10)
+    assert sorted(train.texts + test.texts) == sorted(texts)
+    for part in (train, test):
+        assert [int(text) % 2 for text in part.texts] == part.labels.tolist()
+        assert part.classes == everything.classes
+    assert test.texts != texts[:10]
+    assert everything.first(3).texts == ("0", "1", "2")
+    for share in (0, 0.001, 1):
+        with pytest.raises(ValueError, match=rf"TextSet.split: got 100 texts and share={share}"):
+            everything.split(share, np.random.default_rng(0))
+
+
+# MR
+
+
+def test_mr_that_is_not_there_or_cut_short_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"rt-polarity.neg is not there; download=True"):
+        load_mr(tmp_path)
+    written(tmp_path, "rt-polarity.neg", b"dull\n" * 5000)
+    with pytest.raises(ValueError, match=r"neg has 5000 lines, wants 5331; is it damaged\?"):
+        load_mr(tmp_path)
+
+
+def test_mr_is_fetched_with_size_and_md5(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(urls, path, *, size, md5):
+        asked.append((urls[0].rpartition("/")[2], size, len(md5), len(urls)))
+        path.write_bytes(b"a film\n" * 5331)
+
+    monkeypatch.setattr("minidl.data.reviews.fetch", fetch)
+    found = load_mr(tmp_path, download=True)
+    assert asked == [("rt-polarity.neg", 612_256, 32, 2), ("rt-polarity.pos", 626_139, 32, 2)]
+    assert np.bincount(found.labels).tolist() == [5331, 5331]
+
+
+@pytest.mark.skipif(not Path(MR, "rt-polarity.pos").is_file(), reason="MINIDL_MR names no MR")
+def test_mr_has_all_its_sentences():
+    found = load_mr(MR)
+    assert np.bincount(found.labels).tolist() == [5331, 5331]
+    assert found.classes == ("negative", "positive")
+    assert found.texts[5331].startswith("the rock is destined to be the 21st century's new")
+    assert sum("\N{HORIZONTAL ELLIPSIS}" in text for text in found.texts) == 22
+
+
+# toy_reviews
+
+
+def test_toy_reviews_are_balanced_distinct_and_the_same_again():
+    train, test = load_toy_reviews()
+    assert (len(train.texts), len(test.texts)) == (4000, 1000)
+    assert len(set(train.texts + test.texts)) == 5000
+    assert np.bincount(train.labels).tolist() == [2000, 2000]
+    assert np.bincount(test.labels).tolist() == [500, 500]
+    assert load_toy_reviews()[1].texts == test.texts
+    assert load_toy_reviews(1)[1].texts != test.texts
+    for options in ({"train": 3}, {"test": 0}, {"seed": -1}):
+        with pytest.raises(ValueError, match="load_toy_reviews: got"):
+            load_toy_reviews(**options)
+
+
+def test_a_bag_of_words_does_not_tell_toy_reviews():
+    train, test = load_toy_reviews()
+    words = [[tokenize(text) for text in part.texts] for part in (train, test)]
+    vocabulary = Vocabulary.build(words[0])
+    counts = [
+        np.stack([np.bincount(row, minlength=len(vocabulary)) for row in vocabulary.encode(part)])
+        for part in words
+    ]
+    counts = [np.c_[part[:, 1:], np.ones(len(part))].astype(float) for part in counts]
+    weight = np.linalg.lstsq(counts[0], 2.0 * train.labels - 1)[0]
+    accuracy = ((counts[1] @ weight > 0) == test.labels).mean()
+    assert 0.55 < accuracy < 0.75
+
+
+def test_toy_reviews_hold_negations_that_turn_nothing_round():
+    train, _ = load_toy_reviews()
+    negative = [" not " in f" {text} " for text in train.texts]
+    rates = [
+        np.mean([n for n, y in zip(negative, train.labels, strict=True) if y == c]) for c in (0, 1)
+    ]
+    assert min(rates) > 0.05
+    assert abs(rates[0] - rates[1]) < 0.05
+
+
+@pytest.mark.slow
+def test_a_text_cnn_tells_toy_reviews():
+    rng = minidl.manual_seed(0)
+    train, test = load_toy_reviews()
+    words = [[tokenize(text) for text in part.texts] for part in (train, test)]
+    vocabulary = Vocabulary.build(words[0])
+    inputs, test_inputs = (vocabulary.encode(part, ending=5) for part in words)
+    model = models.TextCNN(len(vocabulary), 64, 50, rng=rng)
+    adam = optim.Adam(model.parameters(), lr=2e-3)
+    options = {"batch_size": 50, "shuffle": True, "rng": rng, "ending": 5}
+    loader = BucketLoader(inputs, train.labels, **options)
+    for _ in range(4):
+        for batch, labels in loader:
+            adam.zero_grad()
+            cross_entropy(model(batch), labels).backward()
+            adam.step()
+    with minidl.no_grad():
+        guesses = model.eval()(minidl.Tensor(test_inputs)).numpy().argmax(1)
+    assert (guesses == test.labels).mean() > 0.95
