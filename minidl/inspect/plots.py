@@ -128,7 +128,7 @@ def confusion_matrix(matrix: Array, classes: Sequence[str]) -> Figure:
     figure, axes = plt.subplots(figsize=(6.4, 5.6), layout="constrained")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     for (row, column), share in np.ndenumerate(shares):
-        if share >= 0.5:
+        if round(share):
             colour = "white" if share > 55 else "black"
             axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour, size=8)
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
