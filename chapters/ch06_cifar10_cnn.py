@@ -136,8 +136,10 @@ except KeyboardInterrupt:
     sys.exit(130)
 except FloatingPointError as error:
     sys.exit(f"{error}\ntry a smaller --lr than {args.lr}")
-except ValueError as error:  # --resume, and what was saved is of a run with other settings
-    sys.exit(str(error))
+except ValueError as error:
+    if not args.resume:
+        raise
+    sys.exit(str(error))  # what was saved is damaged, or of a run with other settings
 weights = save_weights(model.state_dict(), args.out / "weights.npz")
 
 # %% Looking at the result, and into the network

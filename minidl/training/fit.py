@@ -160,6 +160,7 @@ class Run:
         self._drawn = streams(generator(), model, loss)  # from by a step
         self.missed = {name for name, p in model.named_parameters() if p.requires_grad}
         self._is_first, self._classes = True, 0
+        diagnosis.check_streams(train, model, loss)
 
     def train_epoch(self, title: str = "") -> None:
         """Take the steps of an epoch that are left."""
