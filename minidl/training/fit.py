@@ -262,15 +262,8 @@ class Run:
         """Show examples, examples/s and time left of an epoch, where somebody looks."""
         examples = len(self.train.arrays[0]) if isinstance(self.train, DataLoader) else None
         shown = sys.stderr.isatty() if self.progress is None else self.progress
-        done = self.totals.seen
-        return tqdm(
-            desc=title,
-            total=examples,
-            initial=done,
-            unit=" examples",
-            leave=False,
-            disable=not shown,
-        )
+        look: dict[str, Any] = {"unit": " examples", "leave": False, "disable": not shown}
+        return tqdm(desc=title, total=examples, initial=self.totals.seen, **look)
 
     def say(self, words: str) -> None:
         """Print a line, unless progress is False."""
