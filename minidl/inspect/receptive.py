@@ -51,6 +51,8 @@ class Fields:
         ahead, found, seen = [x], [], set()
         while ahead:
             tensor = ahead.pop()
+            if not isinstance(tensor, Tensor):  # word numbers, which may be plain arrays
+                return None
             if id(tensor) in self._known:
                 found.append(self._known[id(tensor)][1])
             elif tensor.node is not None and id(tensor) not in seen:
