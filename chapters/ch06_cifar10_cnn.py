@@ -116,8 +116,8 @@ print(f"a guess costs ln {len(train.classes)} = {math.log(len(train.classes)):.3
 print(f"the untrained network's loss is {blame():.3f}")
 
 # Can it learn 64 pictures by heart? What cannot has a mistake in it. (All is put back afterwards.)
-by_heart = overfit_one_batch(model, (few, few_labels), steps=60)
-print(f"64 pictures by heart: loss {by_heart[0]:.3f} to {by_heart[-1]:.3f} in 60 steps")
+by_heart = overfit_one_batch(model, (few, few_labels), steps=40)
+print(f"64 pictures by heart: loss {by_heart[0]:.3f} to {by_heart[-1]:.3f} in 40 steps")
 
 # %% Training
 # Chapters 2 to 4 write this loop out. `fit` takes the same steps, prints a line after each epoch,
@@ -136,8 +136,10 @@ except KeyboardInterrupt:
     sys.exit(130)
 except FloatingPointError as error:
     sys.exit(f"{error}\ntry a smaller --lr than {args.lr}")
-except ValueError as error:  # --resume, and what was saved is of a run with other settings
-    sys.exit(str(error))
+except ValueError as error:
+    if not args.resume:
+        raise
+    sys.exit(str(error))  # what was saved is damaged, or of a run with other settings
 weights = save_weights(model.state_dict(), args.out / "weights.npz")
 
 # %% Looking at the result, and into the network

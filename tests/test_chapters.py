@@ -179,6 +179,7 @@ def test_chapter_6_stops_when_the_loss_is_no_number(run):
     assert "try a smaller --lr than 1e+30" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
 def test_chapter_6_stopped_by_ctrl_c_goes_on_to_the_same_bits(run, environment, tmp_path):
     arguments = ("--quick", "--epochs", "4", "--out")
@@ -208,6 +209,7 @@ def test_chapter_6_stopped_by_ctrl_c_goes_on_to_the_same_bits(run, environment, 
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 
+@pytest.mark.slow
 def test_chapter_6_refuses_to_go_on_with_other_settings(run):
     run(CIFAR10_CNN, "--quick", "--out", "kept")
     other = ("--epochs", "2", "--batch-size", "32")

@@ -161,6 +161,19 @@ def test_summary_does_not_guess_behind_windows_that_are_no_layers():
     assert summary(Hidden(), (1, 8, 8)).layers[-1].receptive_field is None
 
 
+def test_summary_takes_layers_that_get_plain_arrays():
+    class Text(nn.Module):
+        def __init__(self):
+            self.embedding, self.conv = nn.Embedding(50, 8), nn.Conv1d(8, 4, 3)
+
+        def forward(self, words):
+            return self.conv(self.embedding(words.numpy()).transpose(0, 2, 1))
+
+    table = summary(Text(), (12,))
+    assert [layer.output_shape for layer in table.layers] == [(12, 8), (4, 10)]
+    assert table.multiply_adds == 10 * 4 * 8 * 3
+
+
 def test_summary_takes_words_and_sequences():
     text = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 3))
     assert summary(text, (12,)).layers[-1].output_shape == (12, 3)

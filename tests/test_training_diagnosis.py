@@ -1,3 +1,4 @@
+import functools
 import warnings
 
 import numpy as np
@@ -121,6 +122,24 @@ class Logarithm(nn.Module):
 
     def forward(self, x):
         return self.out(self.drop((x * x + 0.1 * (x[0, 0] != 0).item()).log()))
+
+
+def test_a_stream_that_a_thread_and_the_network_share_is_reported():
+    x, y = points(16)
+    stream = np.random.default_rng(0)
+    model = nn.Sequential(nn.Dropout(0.1, rng=stream), nn.Linear(4, 4))
+
+    def noisy(batch, rng):
+        return batch + rng.random(batch.shape, np.float32)
+
+    def run(rng):
+        transform = functools.partial(noisy, rng=rng)
+        batches = DataLoader(x, y, transform=transform, prefetch=1, shuffle=True, rng=stream)
+        fit(model, cross_entropy, optim.SGD(model.parameters()), batches, progress=False)
+
+    with pytest.warns(TrainingWarning, match=r"prefetch draws from the same stream .* rng of its"):
+        run(stream)
+    run(np.random.default_rng(1))
 
 
 def test_nan_is_traced_to_the_operation_that_made_the_first(tmp_path):

@@ -136,17 +136,16 @@ class DataLoader:
             ValueError: the state is that of a loader of another kind, or of fewer batches.
         """
         own = streams(self.transform)
-        fits = isinstance(state, Mapping) and {"taken", "order", "streams"} <= set(state)
-        if not fits or self.shuffle != (state["order"] is not None):
+        whole = isinstance(state, Mapping) and {"taken", "order", "streams"} <= set(state)
+        if not (
+            whole
+            and self.shuffle == (state["order"] is not None)
+            and 0 <= state["taken"] <= len(self)
+            and len(state["streams"]) == len(own)
+        ):
             raise ValueError(
                 f"DataLoader.load_state_dict: got {state!r:.200}, wants the state of a loader with "
-                f"shuffle={self.shuffle}"
-            )
-        if not 0 <= state["taken"] <= len(self) or len(state["streams"]) != len(own):
-            raise ValueError(
-                f"DataLoader.load_state_dict: got {state['taken']} batches taken and "
-                f"{len(state['streams'])} streams of the transform, wants up to {len(self)} and "
-                f"{len(own)}"
+                f"shuffle={self.shuffle}, up to {len(self)} batches taken, and {len(own)} streams"
             )
         for stream, saved in zip(own, state["streams"], strict=True):
             stream.bit_generator.state = saved

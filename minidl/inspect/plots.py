@@ -128,7 +128,7 @@ def confusion_matrix(matrix: Array, classes: Sequence[str]) -> Figure:
     figure, axes = plt.subplots(figsize=(6.4, 5.6), layout="constrained")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     for (row, column), share in np.ndenumerate(shares):
-        if share >= 0.5:
+        if round(share):
             colour = "white" if share > 55 else "black"
             axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour, size=8)
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
@@ -170,11 +170,7 @@ def images(pictures: Array, captions: Sequence[str], title: str = "", columns: i
 
 
 def misclassified(
-    pictures: Array,
-    scores: Array,
-    labels: Array,
-    classes: Sequence[str],
-    count: int = 15,
+    pictures: Array, scores: Array, labels: Array, classes: Sequence[str], count: int = 15
 ) -> Figure:
     """Draw the images that a network got wrong, those first of which it was most certain.
 
@@ -267,14 +263,13 @@ def pooling_routes(x: Array, pool: Callable[[Tensor], Tensor], title: str = "Poo
     for (name, values), axes in zip(panels.items(), row, strict=True):
         axes.imshow(values, cmap="Blues", vmin=min(0, values.min()), vmax=values.max() or 1)
         axes.set_title(name, size=10)
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
         low, high = axes.images[0].get_clim()
         for (r, c), value in np.ndenumerate(values):
             ink = "white" if value - low > 0.6 * (high - low) else "black"
             axes.text(c, r, f"{value:.2g}", ha="center", va="center", size=8, color=ink)
-    r, c = np.nonzero(panels["gradient that arrives,\n1 from each output"])
-    size = 3600 / max(x.shape) ** 2 * 6
+    r, c = np.nonzero(back.numpy()[0, 0])
+    size = 21_600 / max(x.shape) ** 2  # in points squared, to fit a pixel
     row[0].scatter(c, r, s=size, facecolors="none", edgecolors=COLOURS[1], linewidths=1.8)
     figure.suptitle(title)
     return figure

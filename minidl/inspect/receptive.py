@@ -51,6 +51,8 @@ class Fields:
         ahead, found, seen = [x], [], set()
         while ahead:
             tensor = ahead.pop()
+            if not isinstance(tensor, Tensor):  # word numbers, which may be plain arrays
+                return None
             if id(tensor) in self._known:
                 found.append(self._known[id(tensor)][1])
             elif tensor.node is not None and id(tensor) not in seen:
@@ -81,10 +83,8 @@ def _after(module: nn.Module, field: Field, x: Tensor, out: Tensor) -> Field | N
         wider = field.through(windows, ones, ones)
         return Field(wider.size, tuple(j / s for j, s in zip(field.jump, strides, strict=True)))
     if isinstance(module, (nn.BlurPool2d, nn.MaxBlurPool2d)):
-        if kernel is not None:
-            field = field.through(_each(kernel, axes), ones, ones)
-        blur = (module.filter_size,) * axes
-        return field.through(blur, _each(module.stride, axes), ones)
+        field = field.through(_each(kernel or 1, axes), ones, ones)
+        return field.through((module.filter_size,) * axes, _each(module.stride, axes), ones)
     if kernel is not None and len(image) == axes:
         stride: Any = getattr(module, "stride", None)
         stride = kernel if stride is None else stride

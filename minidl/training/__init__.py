@@ -2,7 +2,8 @@
 
 from minidl.training.checkpoint import load_checkpoint, save_checkpoint
 from minidl.training.diagnosis import TrainingWarning, overfit_one_batch
-from minidl.training.fit import Run, evaluate, fit, predict
+from minidl.training.evaluation import evaluate, predict
+from minidl.training.fit import Run, fit
 from minidl.training.history import History
 from minidl.training.metrics import (
     Scores,

@@ -70,6 +70,18 @@ def check_labels(batches: DataLoader | None, classes: int, ignored: int = -100) 
         )
 
 
+def check_streams(batches: DataLoader, *others: Any) -> None:
+    """Warn where a thread that makes batches ahead shares its random numbers with the network."""
+    if isinstance(batches, DataLoader) and batches.prefetch:
+        own = {id(stream) for stream in streams(batches.transform)}
+        if any(id(stream) in own for stream in streams(*others)):
+            warn(
+                "the transform of a loader with prefetch draws from the same stream as the "
+                "network, so who draws first is left to chance, and no run repeats; give the "
+                "transform an rng of its own"
+            )
+
+
 def check_first_loss(loss: float, classes: int, accuracy: float) -> None:
     """Warn where a classifier's first loss is far from ln(classes), that of guessing.
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 from tqdm import tqdm
 
 from minidl import nn
-from minidl.autograd import no_grad
 from minidl.data import DataLoader
 from minidl.functional.geometry import check_whole
 from minidl.optim import Optimizer, clip_grad_norm_
 from minidl.random import generator, streams
 from minidl.tensor import Tensor
 from minidl.training import diagnosis
+from minidl.training.evaluation import Totals, evaluate
 from minidl.training.history import History
 from minidl.training.keeper import Keeper
 
@@ -127,34 +125,6 @@ def fit(
     return run.history
 
 
-@dataclasses.dataclass
-class Totals:
-    """Sums over the examples of a pass: their losses, and how many were seen and right."""
-
-    loss: float = 0.0
-    seen: int = 0
-    right: int = 0
-    labels: int = 0
-    seconds: float = 0.0
-
-    def add(self, loss: float, outputs: Tensor, labels: Tensor) -> None:
-        """Count a batch whose mean loss is known."""
-        self.loss += loss * len(labels)
-        self.seen += len(labels)
-        if diagnosis.classes_of(outputs, labels):
-            self.right += int((outputs.data.argmax(1) == labels.data).sum())
-            self.labels += labels.size
-
-    def means(self, part: str) -> dict[str, float]:
-        """Return the mean loss, and accuracy if labels were counted, by the history's names."""
-        found = {f"{part}_loss": self.loss / self.seen}
-        return found | ({f"{part}_accuracy": self.right / self.labels} if self.labels else {})
-
-    def __str__(self) -> str:
-        accuracy = f", accuracy {self.right / self.labels:.1%}" if self.labels else ""
-        return f"loss {self.loss / self.seen:.3f}{accuracy}"
-
-
 class Run:
     """A training run: what `fit` works on, and callbacks may look at and change.
 
@@ -164,6 +134,9 @@ class Run:
         history: what was measured so far; `history.epochs` says how many epochs are complete.
         batch: how many batches of the current epoch are done.
         is_finished: set by early stopping and by callbacks that return True.
+        missed: parameters that have not got a gradient so far.
+        streams: of random numbers, all that the run draws from.
+        totals: sums over the current epoch.
     """
 
     every_step, accumulate = True, 1
@@ -185,8 +158,9 @@ class Run:
         self.batch, self.is_finished = 0, False
         self.streams = streams(generator(), model, loss, train, validation)
         self._drawn = streams(generator(), model, loss)  # from by a step
-        self._missed = {name for name, p in model.named_parameters() if p.requires_grad}
+        self.missed = {name for name, p in model.named_parameters() if p.requires_grad}
         self._is_first, self._classes = True, 0
+        diagnosis.check_streams(train, model, loss)
 
     def train_epoch(self, title: str = "") -> None:
         """Take the steps of an epoch that are left."""
@@ -238,8 +212,8 @@ class Run:
             accuracy = self.totals.right / max(1, self.totals.labels)
             diagnosis.check_first_loss(value, self._classes, accuracy)
         self._is_first = False
-        if self._missed:
-            self._missed -= {name for name, g in self.model.named_gradients() if g is not None}
+        if self.missed:
+            self.missed -= {name for name, g in self.model.named_gradients() if g is not None}
         return value
 
     def _explain(self, batch: tuple[Tensor, ...], loss: Tensor, states: list[Any]) -> None:
@@ -274,7 +248,7 @@ class Run:
         speed = f"{trained.seen / max(seconds, 1e-9):,.0f} examples/s"
         self.say(f"epoch {epoch}: {words}; {speed}, {seconds:.0f} s")
         if epoch == 1:
-            diagnosis.check_gradients(sorted(self._missed))
+            diagnosis.check_gradients(sorted(self.missed))
         diagnosis.check_learning(self.history.step_losses[-steps:], self._classes)
         if self.schedule is not None and not self.every_step:
             self.schedule.step()
@@ -288,126 +262,10 @@ class Run:
         """Show examples, examples/s and time left of an epoch, where somebody looks."""
         examples = len(self.train.arrays[0]) if isinstance(self.train, DataLoader) else None
         shown = sys.stderr.isatty() if self.progress is None else self.progress
-        done = self.totals.seen
-        return tqdm(
-            desc=title,
-            total=examples,
-            initial=done,
-            unit=" examples",
-            leave=False,
-            disable=not shown,
-        )
+        look: dict[str, Any] = {"unit": " examples", "leave": False, "disable": not shown}
+        return tqdm(desc=title, total=examples, initial=self.totals.seen, **look)
 
     def say(self, words: str) -> None:
         """Print a line, unless progress is False."""
         if words and self.progress is not False:
             print(words, flush=True)
-
-    # What a checkpoint keeps ------------------------------------------------------------------
-
-    def settings(self) -> dict[str, Any]:
-        """Return in words what must not differ for a run to go on as it would have."""
-        options = [{k: v for k, v in group.items() if k != "params"} for group in self._groups()]
-        loader = self.train
-        arrays = [(a.shape, str(a.dtype)) for a in getattr(loader, "arrays", ())]
-        found = {
-            "model": self.model,
-            "optimizer": type(self.optimizer).__name__,
-            "options": options,
-            "schedule": type(self.schedule).__name__,
-            "batch_size": getattr(loader, "batch_size", None),
-            "data": arrays,
-            "accumulate": self.accumulate,
-            "clip_norm": self.clip_norm,
-            "streams": len(self.streams),
-        }
-        return {name: str(value) for name, value in found.items()}
-
-    def _groups(self) -> Iterator[dict[str, Any]]:
-        """Yield the optimiser's groups without what schedules change."""
-        for group in self.optimizer.param_groups:
-            scheduled = {"lr"} if self.schedule is not None else set()
-            yield {name: value for name, value in group.items() if name not in scheduled}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return a copy of everything that the steps to come depend on."""
-        return {
-            "settings": self.settings(),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": None if self.schedule is None else self.schedule.state_dict(),
-            "streams": [stream.bit_generator.state for stream in self.streams],
-            "loader": self.train.state_dict() if self.batch else None,
-            "batch": self.batch,
-            "totals": dataclasses.asdict(self.totals),
-            "missed": sorted(self._missed),
-            "history": self.history.state_dict(),
-            "is_finished": self.is_finished,
-        }
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`.
-
-        Raises:
-            ValueError: it is that of a run with other settings; it says which.
-        """
-        own = self.settings()
-        other = [
-            f"  {name}: saved {saved['settings'].get(name)}, now {value}"
-            for name, value in own.items()
-            if saved["settings"].get(name) != value
-        ]
-        if other:
-            raise ValueError(
-                "fit: the checkpoint is of an unfinished run with other settings; take another "
-                "folder, or start anew with resume=False, which writes over it\n" + "\n".join(other)
-            )
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(saved["schedule"])
-        for stream, state in zip(self.streams, saved["streams"], strict=True):
-            stream.bit_generator.state = state
-        if saved["loader"] is not None:
-            self.train.load_state_dict(saved["loader"])
-        self.batch, self._missed = saved["batch"], set(saved["missed"])
-        self.totals = Totals(**saved["totals"])
-        self.history.load_state_dict(saved["history"])
-
-
-def evaluate(model: nn.Module, loss: diagnosis.Loss, batches: DataLoader) -> Totals:
-    """Return what a pass in evaluation mode sums up, without recording anything.
-
-    The model is left in the mode that each of its modules was in.
-    """
-    totals = Totals()
-    for outputs, labels in _outputs(model, batches):
-        totals.add(loss(outputs, labels).item(), outputs, labels)
-    return totals
-
-
-def predict(model: nn.Module, batches: DataLoader) -> np.ndarray[Any, Any]:
-    """Return the outputs for all examples of a loader, in evaluation mode: `(n, ...)`.
-
-    The last of each batch's arrays, the labels, is not looked at.
-
-    Example:
-        >>> from minidl import nn
-        >>> batches = DataLoader(np.zeros((5, 3), np.float32), np.zeros(5, int), batch_size=2)
-        >>> predict(nn.Linear(3, 10), batches).argmax(1).shape
-        (5,)
-    """
-    return np.concatenate([outputs.numpy() for outputs, _ in _outputs(model, batches)])
-
-
-def _outputs(model: nn.Module, batches: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        for *inputs, labels in batches:
-            with no_grad():
-                outputs = model(*inputs)
-            yield outputs, labels
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidl.training.checkpoint import load_checkpoint, save_checkpoint
 from minidl.training.diagnosis import warn
+from minidl.training.evaluation import Totals
 from minidl.training.weights import save_weights
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class Keeper:
         done = len(saved["history"]["columns"].get("train_loss", ()))
         if saved["is_finished"] or done >= epochs:
             return f"{self._last} holds a finished run of {done} epochs; this one starts anew"
-        run.load_state_dict(saved)
+        _load(run, saved)
         return f"going on from {self._last}: {_place(run)}"
 
     def save_if_due(self, run: Run) -> None:
@@ -61,7 +63,7 @@ class Keeper:
 
     def _save(self, run: Run) -> None:
         self._is_kept = self._write(
-            lambda folder: save_checkpoint(run.state_dict(), folder / "last.npz")
+            lambda folder: save_checkpoint(_state(run), folder / "last.npz")
         )
         self._saved = time.monotonic()
 
@@ -109,3 +111,60 @@ class Keeper:
 def _place(run: Run) -> str:
     """Return in words what is done."""
     return f"epoch {run.history.epochs}" + (f" and {run.batch} batches" if run.batch else "")
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """Return in words what must not differ for a run to go on as it would have."""
+    changing = {"params"} if run.schedule is None else {"params", "lr"}
+    groups = run.optimizer.param_groups
+    found = {
+        "model": run.model,
+        "optimizer": type(run.optimizer).__name__,
+        "options": [{k: v for k, v in g.items() if k not in changing} for g in groups],
+        "schedule": type(run.schedule).__name__,
+        "batch_size": getattr(run.train, "batch_size", None),
+        "data": [(a.shape, str(a.dtype)) for a in getattr(run.train, "arrays", ())],
+        "accumulate": run.accumulate,
+        "clip_norm": run.clip_norm,
+        "streams": len(run.streams),
+    }
+    return {name: str(value) for name, value in found.items()}
+
+
+def _state(run: Run) -> dict[str, Any]:
+    """Return a copy of everything that the steps to come depend on."""
+    return {
+        "settings": _settings(run),
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "schedule": None if run.schedule is None else run.schedule.state_dict(),
+        "streams": [stream.bit_generator.state for stream in run.streams],
+        "loader": run.train.state_dict() if run.batch else None,
+        "batch": run.batch,
+        "totals": dataclasses.asdict(run.totals),
+        "missed": sorted(run.missed),
+        "history": run.history.state_dict(),
+        "is_finished": run.is_finished,
+    }
+
+
+def _load(run: Run, saved: dict[str, Any]) -> None:
+    """Go on from a `_state`; ValueError if it is that of a run with other settings."""
+    before, now = saved["settings"], _settings(run)
+    other = [f"  {n}: saved {before.get(n)}, now {now[n]}" for n in now if before.get(n) != now[n]]
+    if other:
+        raise ValueError(
+            "fit: the checkpoint is of an unfinished run with other settings; take another folder, "
+            "or start anew with resume=False, which writes over it\n" + "\n".join(other)
+        )
+    run.model.load_state_dict(saved["model"])
+    run.optimizer.load_state_dict(saved["optimizer"])
+    if run.schedule is not None:
+        run.schedule.load_state_dict(saved["schedule"])
+    for stream, state in zip(run.streams, saved["streams"], strict=True):
+        stream.bit_generator.state = state
+    if saved["loader"] is not None:
+        run.train.load_state_dict(saved["loader"])
+    run.batch, run.missed = saved["batch"], set(saved["missed"])
+    run.totals = Totals(**saved["totals"])
+    run.history.load_state_dict(saved["history"])

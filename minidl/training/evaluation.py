@@ -1,0 +1,81 @@
+"""How good a network is on the batches of a loader, and what it says to them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minidl import nn
+from minidl.autograd import no_grad
+from minidl.data import DataLoader
+from minidl.tensor import Tensor
+from minidl.training.diagnosis import Loss, classes_of
+
+
+@dataclasses.dataclass
+class Totals:
+    """Sums over the examples of a pass: their losses, and how many were seen and right."""
+
+    loss: float = 0.0
+    seen: int = 0
+    right: int = 0
+    labels: int = 0
+    seconds: float = 0.0
+
+    def add(self, loss: float, outputs: Tensor, labels: Tensor) -> None:
+        """Count a batch whose mean loss is known."""
+        self.loss += loss * len(labels)
+        self.seen += len(labels)
+        if classes_of(outputs, labels):
+            self.right += int((outputs.data.argmax(1) == labels.data).sum())
+            self.labels += labels.size
+
+    def means(self, part: str) -> dict[str, float]:
+        """Return the mean loss, and accuracy if labels were counted, by the history's names."""
+        found = {f"{part}_loss": self.loss / self.seen}
+        return found | ({f"{part}_accuracy": self.right / self.labels} if self.labels else {})
+
+    def __str__(self) -> str:
+        accuracy = f", accuracy {self.right / self.labels:.1%}" if self.labels else ""
+        return f"loss {self.loss / self.seen:.3f}{accuracy}"
+
+
+def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
+    """Return what a pass in evaluation mode sums up, without recording anything.
+
+    The model is left in the mode that each of its modules was in.
+    """
+    totals = Totals()
+    for outputs, labels in _outputs(model, batches):
+        totals.add(loss(outputs, labels).item(), outputs, labels)
+    return totals
+
+
+def predict(model: nn.Module, batches: DataLoader) -> np.ndarray[Any, Any]:
+    """Return the outputs for all examples of a loader, in evaluation mode: `(n, ...)`.
+
+    The last of each batch's arrays, the labels, is not looked at.
+
+    Example:
+        >>> from minidl import nn
+        >>> batches = DataLoader(np.zeros((5, 3), np.float32), np.zeros(5, int), batch_size=2)
+        >>> predict(nn.Linear(3, 10), batches).argmax(1).shape
+        (5,)
+    """
+    return np.concatenate([outputs.numpy() for outputs, _ in _outputs(model, batches)])
+
+
+def _outputs(model: nn.Module, batches: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        for *inputs, labels in batches:
+            with no_grad():
+                outputs = model(*inputs)
+            yield outputs, labels
+    finally:
+        for module, mode in modes:
+            module.training = mode
