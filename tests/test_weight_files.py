@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
 
 from minidl import models, nn
-from minidl.training import load_weights, save_weights
+from minidl.training import load_weights, save_weights, torch_files
 
 SUFFIXES = [".npz", ".safetensors", ".pt", ".pth"]
 DTYPES = ["f4", "f8", "i1", "i2", "i4", "i8", "u1", "?"]  # those that every format holds
@@ -599,3 +599,9 @@ def test_an_npz_header_that_numpy_cannot_parse_is_refused(tmp_path):
         archive.writestr("w.npy", b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header)
     with pytest.raises(ValueError, match=r"weights.npz is no .npz file of plain arrays"):
         load_weights(tmp_path / "weights.npz")
+
+
+def test_a_pickle_of_gigabytes_is_refused_unread(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch_files, "_LARGEST_PICKLE", 200)
+    with pytest.raises(ValueError, match=r"its data\.pkl has more than 200 bytes"):
+        load_weights(torch_file(tmp_path))
