@@ -9,9 +9,10 @@ and that with few labelled pictures each of these beats starting from nothing.
     python chapters/ch10_fine_tuning.py --data-dir pets --model resnet50 --weights resnet50.pth
 
 The first learns six classes of the toy pictures, then four others from ten pictures of each. The
-second takes a network that knows CIFAR-10's classes, and 5,000 of its pictures (--data-dir names a
-copy that you have). The third is for your own pictures, in a folder with a sub-folder per class,
-and torchvision's weights: it trains only heads, on four fifths of the pictures.
+second takes a network that knows CIFAR-10's classes (such as resnet20-12fca82f.th of
+github.com/akamaster/pytorch_resnet_cifar10, renamed to .pth), and 5,000 of its pictures (--data-dir
+names a copy that you have). The third is for your own pictures, in a folder with a sub-folder per
+class, and torchvision's weights: it trains only heads, on four fifths of the pictures.
 
 On a JPEG copy of CIFAR-10, whose pictures differ from those that its network learnt from, seed 0:
 81.0 % before any training, 83.2 % with a new head, 83.3 % with the classic one, 86.1 % with all

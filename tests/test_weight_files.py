@@ -241,7 +241,9 @@ def test_a_network_of_torch_takes_our_weights_and_gives_its_own(tmp_path):
         *(torch.nn.Conv2d(64, 64, 3), torch.nn.ReLU(), torch.nn.Flatten()),
         *(torch.nn.Linear(1024, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10)),
     )
-    torch.save(torch.nn.DataParallel(theirs).state_dict(), tmp_path / "theirs.pth")
+    # What akamaster/pytorch_resnet_cifar10 publishes is of this kind.
+    checkpoint = {"state_dict": torch.nn.DataParallel(theirs).state_dict(), "best_prec1": 91.7}
+    torch.save(checkpoint, tmp_path / "theirs.pth", _use_new_zipfile_serialization=False)
     model.load_state_dict(load_weights(tmp_path / "theirs.pth"))
     same(model.state_dict(), {name: t.numpy() for name, t in theirs.state_dict().items()})
     other = models.cifar10_cnn()
