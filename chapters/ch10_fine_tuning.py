@@ -9,9 +9,20 @@ and that with few labelled pictures each of these beats starting from nothing.
     python chapters/ch10_fine_tuning.py --data-dir pets --model resnet50 --weights resnet50.pth
 
 The first learns six classes of the toy pictures, then four others from ten pictures of each. The
-second takes a network that knows CIFAR-10's classes, and 5,000 of its pictures (add --data-dir for
-a copy of your own). The third is for your own pictures, in a folder with a sub-folder per class,
-and weights of torchvision: it trains only heads, on 8 in 10 of the pictures.
+second takes a network that knows CIFAR-10's classes (such as resnet20-12fca82f.th of
+github.com/akamaster/pytorch_resnet_cifar10, renamed to .pth), and 5,000 of its pictures (--data-dir
+names a copy that you have). The third is for your own pictures, in a folder with a sub-folder per
+class, and torchvision's weights: it trains only heads, on four fifths of the pictures.
+
+On a JPEG copy of CIFAR-10, whose pictures differ from those that its network learnt from, seed 0:
+81.0 % before any training, 83.2 % with a new head, 83.3 % with the classic one, 86.1 % with all
+unfrozen (80 s of training), 46.3 % from scratch; four minutes in all on 2 cores. What the default
+command gave with five seeds, and --quick with four, widened a little:
+
+Result: new head 84 to 97 %, classic head 83 to 96 %, all unfrozen 91 to 98 %, from scratch 45 to
+70 %; about 45 s on 2 cores.
+With --quick: new head 50 to 70 %, classic head 50 to 70 %, all unfrozen 43 to 65 %, from scratch
+25 to 46 %; about 6 s.
 """
 
 import argparse
@@ -57,15 +68,17 @@ parser.add_argument("--out", type=Path, default=Path("out/ch10"), help="folder f
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 args.data = args.data or ("folder" if args.data_dir else "toy")
 toy, own = args.data == "toy", args.data == "folder"
-args.model = args.model or ("resnet50" if own else "resnet20")
 if args.images is None:
     args.images = 40 if toy else 200 if args.quick else 5000
 if args.epochs is None:
     args.epochs = (4 if args.quick else 40) if toy else (1 if args.quick else 6)
 if min(args.images, args.epochs) < 1 or args.seed < 0:
     parser.error("wants --images and --epochs from 1, --seed from 0")
-if toy == bool(args.weights) or (own and not args.data_dir):
-    parser.error("wants --weights for cifar10 and folder, but not for toy; --data-dir for folder")
+if toy and (args.weights or args.model or args.data_dir):
+    parser.error("--weights, --model and --data-dir go with --data cifar10 or folder")
+if not toy and not (args.weights and (args.data_dir or not own)):
+    parser.error("--data cifar10 and folder want --weights, and folder wants --data-dir")
+args.model = args.model or ("resnet50" if own else "resnet20")
 if own != (args.model in LARGE):
     parser.error(f"--model {args.model} wants pictures of another size than --data {args.data} has")
 
@@ -137,6 +150,8 @@ try:
     elif own:
         pictures = load_image_folder(args.data_dir)
         order = rng.permutation(len(pictures.labels))
+        if len(order) < 10:
+            raise ValueError(f"{args.data_dir} holds {len(order)} pictures, wants 10 or more")
         test, train = (part(pictures, some) for some in np.split(order, [len(order) // 5]))
     else:
         train, test = load_cifar10(args.data_dir, download=args.data_dir is None)
@@ -164,8 +179,8 @@ print("classes:", ", ".join(train.classes))
 # %% What travels
 # The last layer, the head, knows the old classes: it stays behind. All before it, the body, turns a
 # picture into numbers that describe it, its features: of edges, corners, textures, which other
-# classes have too. Seen from the side where they differ most, features of the new classes lie in
-# clumps, though the body was never told one of these names.
+# classes have too. Seen from the side where they differ most, features of the new toy classes lie
+# in clumps, though the body was never told one of their names.
 body = pretrained.replace_head(nn.Sequential())  # an empty one hands on what it gets
 untrained = build(its_classes).replace_head(nn.Sequential())
 some = part(test, slice(200))

@@ -260,18 +260,21 @@ def test_chapter_10_trains_heads_on_a_folder_of_pictures(run, tmp_path):
 @pytest.mark.slow
 def test_chapter_10_says_what_is_wrong(run, tmp_path):
     save_weights(models.CifarResNet(1).state_dict(), tmp_path / "small.npz")
-    (tmp_path / "bad.pth").write_bytes(b"weights")
+    (tmp_path / "few" / "one").mkdir(parents=True)
+    plt.imsave(tmp_path / "few" / "one" / "x.png", np.zeros((8, 8, 3)))
     cifar10, folder = ["--data", "cifar10"], ["--data-dir", "pictures", "--weights", "small.npz"]
     for arguments, message in [
         (["--images", "0"], "wants --images and --epochs from 1, --seed from 0"),
         (["--seed", "-1"], "wants --images and --epochs from 1, --seed from 0"),
-        (["--weights", "small.npz"], "wants --weights for cifar10 and folder, but not for toy"),
-        (cifar10, "wants --weights for cifar10 and folder"),
-        (["--data", "folder", "--weights", "small.npz"], "--data-dir for folder"),
+        (["--weights", "small.npz"], "--weights, --model and --data-dir go with --data cifar10 or"),
+        (["--model", "resnet20"], "--weights, --model and --data-dir go with --data cifar10 or"),
+        (cifar10, "--data cifar10 and folder want --weights"),
+        (["--data", "folder", "--weights", "small.npz"], "and folder wants --data-dir"),
         ([*cifar10, "--weights", "small.npz", "--model", "resnet18"], "of another size"),
         ([*folder, "--model", "resnet20"], "--model resnet20 wants pictures of another size than"),
         (folder, "there is no folder pictures"),
         ([*cifar10, "--weights", "small.npz", "--data-dir", "nowhere"], "nowhere"),
+        ([*folder[:1], "few", *folder[2:]], "few holds 1 pictures, wants 10 or more"),
         (["--out", "/dev/null/here"], "/dev/null"),
     ]:
         done = run(FINE_TUNING, *arguments)

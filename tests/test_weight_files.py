@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
 
 from minidl import models, nn
-from minidl.training import load_weights, save_weights
+from minidl.training import load_weights, save_weights, torch_files
 
 SUFFIXES = [".npz", ".safetensors", ".pt", ".pth"]
 DTYPES = ["f4", "f8", "i1", "i2", "i4", "i8", "u1", "?"]  # those that every format holds
@@ -241,7 +241,9 @@ def test_a_network_of_torch_takes_our_weights_and_gives_its_own(tmp_path):
         *(torch.nn.Conv2d(64, 64, 3), torch.nn.ReLU(), torch.nn.Flatten()),
         *(torch.nn.Linear(1024, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10)),
     )
-    torch.save(torch.nn.DataParallel(theirs).state_dict(), tmp_path / "theirs.pth")
+    # What akamaster/pytorch_resnet_cifar10 publishes is of this kind.
+    checkpoint = {"state_dict": torch.nn.DataParallel(theirs).state_dict(), "best_prec1": 91.7}
+    torch.save(checkpoint, tmp_path / "theirs.pth", _use_new_zipfile_serialization=False)
     model.load_state_dict(load_weights(tmp_path / "theirs.pth"))
     same(model.state_dict(), {name: t.numpy() for name, t in theirs.state_dict().items()})
     other = models.cifar10_cnn()
@@ -599,3 +601,9 @@ def test_an_npz_header_that_numpy_cannot_parse_is_refused(tmp_path):
         archive.writestr("w.npy", b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header)
     with pytest.raises(ValueError, match=r"weights.npz is no .npz file of plain arrays"):
         load_weights(tmp_path / "weights.npz")
+
+
+def test_a_pickle_of_gigabytes_is_refused_unread(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch_files, "_LARGEST_PICKLE", 200)
+    with pytest.raises(ValueError, match=r"its data\.pkl has more than 200 bytes"):
+        load_weights(torch_file(tmp_path))

@@ -34,11 +34,7 @@ def write_safetensors(file: BinaryIO, state: Mapping[str, Array]) -> None:
     header, begin = {}, 0
     for name, dtype in order:
         end = begin + state[name].nbytes
-        header[name] = {
-            "dtype": dtype,
-            "shape": state[name].shape,
-            "data_offsets": (begin, end),
-        }
+        header[name] = {"dtype": dtype, "shape": state[name].shape, "data_offsets": (begin, end)}
         begin = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # so that the arrays begin at a multiple of 8
