@@ -66,11 +66,13 @@ def batch_norm(
     x: np.ndarray,
     weight: np.ndarray | None = None,
     bias: np.ndarray | None = None,
+    added: np.ndarray | None = None,
     running_mean: np.ndarray | None = None,
     running_var: np.ndarray | None = None,
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    relu: bool = False,
 ) -> np.ndarray:
     out = np.empty_like(x)
     for c in range(x.shape[1] if x.size else 0):
@@ -78,7 +80,8 @@ def batch_norm(
         out[:, c] = normalized(x[:, c], mean, var, eps)
         out[:, c] *= 1 if weight is None else weight[c]
         out[:, c] += 0 if bias is None else bias[c]
-    return out
+    out += 0 if added is None else added
+    return np.where(out > 0, out, 0) if relu else out
 
 
 def layer_norm(

@@ -814,11 +814,13 @@ POOLING = [
 ]
 
 
-def batch_norm(x: Tensor, weight: Any = None, bias: Any = None, **options: Any) -> Tensor:
+def batch_norm(
+    x: Tensor, weight: Any = None, bias: Any = None, added: Any = None, **options: Any
+) -> Tensor:
     """Call `functional.batch_norm` with running statistics as arrays, of any dtype."""
     running = [options.pop(name, None) for name in ("running_mean", "running_var")]
     tensors = [None if array is None else Tensor(array, x.dtype) for array in running]
-    return F.batch_norm(x, *tensors, weight, bias, **options)
+    return F.batch_norm(x, *tensors, weight, bias, added=added, **options)
 
 
 RUNNING = {"running_mean": Constant([0.5, -1]), "running_var": Constant([2, 0.5])}
@@ -837,6 +839,23 @@ NORMALIZATION = [
             case(x=numbers(2, 2, 1, 2), weight=numbers(2), bias=numbers(2), **RUNNING),
             case(x=numbers(1, 2), eps=0.1, **RUNNING),
             case(x=numbers(0, 2), weight=numbers(2), bias=numbers(2), **RUNNING),
+            case(
+                x=numbers(2, 2, 2, 2),
+                weight=numbers(2),
+                bias=numbers(2),
+                added=numbers(2, 2, 2, 2),
+                training=True,
+                relu=True,
+            ),
+            case(x=numbers(2, 2, 3), weight=numbers(2), relu=True, **RUNNING),
+            case(
+                x=numbers(0, 2),
+                weight=numbers(2),
+                bias=numbers(2),
+                added=numbers(0, 2),
+                relu=True,
+                **RUNNING,
+            ),
         ],
     ),
     Op(

@@ -26,8 +26,8 @@ for _family in FAMILIES:
 
 # Functions that do not take the inputs one by one, and first.
 SPECIAL: dict[str, Callable[..., Tensor]] = {
-    "batch_norm": lambda x, weight=None, bias=None, **options: F.batch_norm(
-        x, **running(x, options), weight=weight, bias=bias, **options
+    "batch_norm": lambda x, weight=None, bias=None, added=None, **options: F.batch_norm(
+        x, **running(x, options), weight=weight, bias=bias, added=added, **options
     ),
     "concatenate": lambda *xs, **options: minidl.concatenate(xs, **options),
     "einsum": lambda *xs, subscripts: minidl.einsum(subscripts, *xs),

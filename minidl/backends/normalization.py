@@ -128,6 +128,7 @@ def channel_lines(
     offset: Array,
     gradient: Array | None = None,
     scale: Array | None = None,
+    relu: bool = False,
 ) -> Array:
     """Return `(images - centre) * slope + offset`, or `scale * (that + gradient)`.
 
@@ -138,7 +139,8 @@ def channel_lines(
         slope: see above.
         offset: see above.
         gradient: of the images' shape, or None.
-        scale: given with the gradient.
+        scale: given with the gradient; None for 1.
+        relu: whether negative numbers become 0.
 
     Returns:
         An array of the images' shape, dtype and memory order.
@@ -160,7 +162,10 @@ def channel_lines(
             line += order.at(offsets, part)
             if other is not None:
                 line += other[part]
+            if scales is not None:
                 line *= order.at(scales, part)
+            if relu:
+                backend.xp.maximum(line, 0, out=line)
 
     backend.over_batch(order.rows, order.columns * images.dtype.itemsize, work)
     return order.images(out)

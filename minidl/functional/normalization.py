@@ -36,6 +36,7 @@ import numpy as np
 from minidl.autograd import Gradients
 from minidl.backends import Array
 from minidl.backends import normalization as kernels
+from minidl.functional.activation import gated
 from minidl.functional.geometry import check_floats, check_fraction, check_together, check_whole
 from minidl.tensor import Tensor, record
 
@@ -74,12 +75,18 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    added: Tensor | None = None,
+    relu: bool = False,
 ) -> Tensor:
     """Normalise each channel, in training by its own mean and variance over the batch.
 
     In training, running statistics, if there are any, move towards those of the batch:
     `running = (1 - momentum) * running + momentum * batch`, where the variance is the unbiased one,
     divided by m - 1. In evaluation they are what is normalised by.
+
+    What most often follows can be done in the same pass over memory: `y + added`, as at the end of
+    a residual block, and `max(that, 0)`.
 
     Args:
         x: `(n, c)` or `(n, c, ...)`, float32 or float64.
@@ -90,6 +97,8 @@ def batch_norm(
         training: see above.
         momentum: from 0 to 1.
         eps: added to the variance, from 0.
+        added: of the shape of `x`, or None.
+        relu: see above.
 
     Returns:
         A tensor of the shape of `x`.
@@ -109,8 +118,16 @@ def batch_norm(
     _check(op, x, eps, 2, "(n, c) or (n, c, ...)")
     check_fraction(op, "momentum", momentum)
     check_together(
-        op, input=x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+        op,
+        input=x,
+        running_mean=running_mean,
+        running_var=running_var,
+        weight=weight,
+        bias=bias,
+        added=added,
     )
+    if added is not None and added.shape != x.shape:
+        raise ValueError(f"{op}: got added of shape {added.shape}, wants the input's, {x.shape}")
     _check_channels(
         op,
         x,
@@ -131,7 +148,7 @@ def batch_norm(
             f"{op}: got no running statistics in evaluation, wants running_mean and running_var, "
             "or training=True to normalise by the batch's own"
         )
-    return _normalize(op, x, weight, bias, statistics)
+    return _normalize(op, x, weight, bias, statistics, added, relu)
 
 
 def layer_norm(
@@ -290,26 +307,39 @@ def _count(x: Tensor) -> int:
 
 
 def _normalize(
-    op: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, statistics: Statistics
+    op: str,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistics: Statistics,
+    added: Tensor | None = None,
+    relu: bool = False,
 ) -> Tensor:
-    """Return `normal * weight + bias` of each channel."""
+    """Return `normal * weight + bias` of each channel, and what `batch_norm` does besides."""
 
-    def backward(gradient: Tensor) -> Gradients:
+    def backward(gradient: Tensor, out: Tensor) -> Gradients:
         learns, shifts = (p is not None and p.requires_grad for p in (weight, bias))
+        g = gated(gradient, out.data) if relu else gradient
+        beside = g if added is not None and added.requires_grad else None
         if statistics.fixed and not learns and not shifts:
-            return (_input_gradient(gradient, x, weight, statistics), None, None)
-        sums = _sums(gradient, x, statistics)
+            dx = _input_gradient(g, x, weight, statistics) if x.requires_grad else None
+            return (dx, None, None, beside)
+        sums = _sums(g, x, statistics)
         return (
-            _input_gradient(gradient, x, weight, statistics, sums) if x.requires_grad else None,
-            _weight_gradient(gradient, x, statistics, sums) if learns else None,
-            _bias_gradient(gradient, sums[0]) if shifts else None,
+            _input_gradient(g, x, weight, statistics, sums) if x.requires_grad else None,
+            _weight_gradient(g, x, statistics, sums) if learns else None,
+            _bias_gradient(g, sums[0]) if shifts else None,
+            beside,
         )
 
     slope = statistics.inverse if weight is None else statistics.inverse * weight.data
     offset = -statistics.mean * slope
     offset = offset if bias is None else offset + bias.data
-    out = kernels.channel_lines(x.backend, x.data, statistics.centre, slope, offset)
-    return record(op, out, (x, weight, bias), backward)
+    other = None if added is None else added.data
+    out = kernels.channel_lines(
+        x.backend, x.data, statistics.centre, slope, offset, other, relu=relu
+    )
+    return record(op, out, (x, weight, bias, added), backward, takes_output=True)
 
 
 def _normal(x: Tensor, statistics: Statistics) -> Tensor:

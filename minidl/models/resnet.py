@@ -20,7 +20,6 @@ from typing import Literal, Self
 
 import numpy as np
 
-from minidl import functional as F
 from minidl import nn
 from minidl.array_functions import pad
 from minidl.tensor import Tensor
@@ -59,17 +58,20 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `relu(shortcut(x) + f(x))`."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        if not self.shortcut:
-            return F.relu(out)
+        out = self.bn1(self.conv1(x), relu=True)
+        added = self._shortcut(x) if self.shortcut else None
+        result: Tensor = self.bn2(self.conv2(out), added, relu=True)
+        return result
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        channels = self.conv2.out_channels - x.shape[1]  # that x lacks
         if self.downsample is not None:
             x = self.downsample(x)
-        elif out.shape != x.shape:
+        elif self.stride > 1 or channels:
             x = x[:, :, :: self.stride, :: self.stride]
-            before = (out.shape[1] - x.shape[1]) // 2
-            x = pad(x, ((0, 0), (before, out.shape[1] - x.shape[1] - before), (0, 0), (0, 0)))
-        return F.relu(out + x)
+            widths = (channels // 2, channels - channels // 2)
+            x = pad(x, ((0, 0), widths, (0, 0), (0, 0)))
+        return x
 
 
 class Bottleneck(nn.Module):
@@ -102,10 +104,11 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `relu(shortcut(x) + f(x))`."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = F.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+        out = self.bn1(self.conv1(x), relu=True)
+        out = self.bn2(self.conv2(out), relu=True)
+        x = x if self.downsample is None else self.downsample(x)
+        result: Tensor = self.bn3(self.conv3(out), x, relu=True)
+        return result
 
 
 def _projection(
@@ -136,7 +139,8 @@ class _ResNet(nn.Module):
 
     def _stem(self, x: Tensor) -> Tensor:
         """Return what the first stage gets."""
-        return F.relu(self.bn1(self.conv1(x)))
+        out: Tensor = self.bn1(self.conv1(x), relu=True)
+        return out
 
     def features(self, x: Tensor) -> Tensor:
         """Return what the head gets: `(n, num_features)`, pooled over all positions.

@@ -50,7 +50,7 @@ class _BatchNorm(Module):
         given = [p for p in (self.weight, self.bias) if p is not None]
         return bool(given) and not any(p.requires_grad for p in given)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
         """Apply `functional.batch_norm`; in training, count the batch."""
         who = type(self).__name__
         check_floats(who, x)
@@ -63,8 +63,8 @@ class _BatchNorm(Module):
             momentum = 0.0 if seen is None else 1 / (seen.item() + 1)
         training = self.training and not self.is_frozen
         own = training or self.running_mean is None
-        statistics = (self.running_mean, self.running_var)
-        out = F.batch_norm(x, *statistics, self.weight, self.bias, own, momentum, self.eps)
+        given = (self.running_mean, self.running_var, self.weight, self.bias)
+        out = F.batch_norm(x, *given, own, momentum, self.eps, added=added, relu=relu)
         if training and self.num_batches_tracked is not None:
             with self.num_batches_tracked.mutable() as count:
                 count += 1

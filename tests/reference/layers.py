@@ -97,6 +97,10 @@ def _batch_norm() -> list[Case]:
     # Far from 0, where the mean of squares less the square of the mean would be nothing but error.
     options = {"training": True, "momentum": 0.5}
     cases += [Case("batch_norm", x, options, running(), domain="far") for x in (batch[:1], images)]
+    block = [*images, images[0]]  # which is added
+    cases.append(Case("batch_norm", block, {"training": True}, second=True))
+    cases.append(Case("batch_norm", block, {"training": True, "relu": True}, second=True))
+    cases.append(Case("batch_norm", block, {"relu": True}, running(), second=True))
     return [*cases, Case("batch_norm", [(2, 3)], {"training": True}, domain="whole")]
 
 

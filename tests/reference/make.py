@@ -49,9 +49,7 @@ RUNNING = ("running_mean", "running_var")
 # Operations whose names or arguments differ by more than the names of arguments below.
 SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "__getitem__": _pick,
-    "batch_norm": lambda x, weight=None, bias=None, **options: F.batch_norm(
-        x, **dict.fromkeys(RUNNING) | options, weight=weight, bias=bias
-    ),
+    "batch_norm": lambda *inputs, **options: batch_norm(*inputs, **options),
     "broadcast_to": torch.broadcast_to,
     "clip": torch.clamp,
     "concatenate": lambda *xs, dim=0: torch.cat(xs, dim),
@@ -92,6 +90,19 @@ SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "var": lambda x, dim=None, keepdim=False, ddof=0: x.var(dim, correction=ddof, keepdim=keepdim),
     "where": lambda *xs, condition: torch.where(condition, *xs),
 }
+
+
+def batch_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    added: torch.Tensor | None = None,
+    relu: bool = False,
+    **options: Any,
+) -> torch.Tensor:
+    out = F.batch_norm(x, **dict.fromkeys(RUNNING) | options, weight=weight, bias=bias)
+    out = out if added is None else out + added
+    return F.relu(out) if relu else out
 
 
 def conv2d_relu_max_pool2d(*inputs: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -136,7 +147,7 @@ def operation(case: Case) -> Arrays:
         arrays["places"] = places.numpy()
     if case.op == "batch_norm" and case.constants:
         running = {name: torch.tensor(value) for name, value in case.constants.items()}
-        F.batch_norm(inputs[0], **running, **case.options)
+        batch_norm(inputs[0], **running, **case.options)
         arrays |= {f"new {name}": value.numpy() for name, value in running.items()}
     arrays["output"] = output.detach().numpy()
     arrays["upstream"] = draw("normal", tuple(output.shape), rng)
