@@ -32,7 +32,7 @@ from minidl.data import (
     load_toy10,
 )
 from minidl.functional import cross_entropy
-from minidl.inspect import gradient_flow, plots
+from minidl.inspect import plots
 from minidl.training import fit, save_weights
 
 # %% What can be chosen
@@ -79,7 +79,7 @@ def picture(figure: plt.Figure, name: str) -> None:
 # A block computes f(x), two convolutions with batch normalisation. A plain network passes f(x) on;
 # a residual one relu(x + f(x)), so that the gradient also reaches x as it is, through every block.
 # Two networks with the same weights, one backward pass each:
-depth = 3 if args.quick else 9  # blocks in each of three stages: 6 * depth + 2 layers
+depth = 2 if args.quick else 9  # blocks in each of three stages: 6 * depth + 2 layers
 layers = 6 * depth + 2
 sample = minidl.Tensor(normalize(train.images[:32]), device=args.device)
 labels = minidl.Tensor(train.labels[:32], device=args.device)
@@ -88,7 +88,8 @@ deep = {
     for name, shortcut in {"plain": False, "residual": True}.items()
 }
 ratios = {}
-for name, net in deep.items():
+figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+for (name, net), axes in zip(deep.items(), panels, strict=True):
     net.to(args.device)
     cross_entropy(net(sample), labels).backward()
     norms = [
@@ -99,16 +100,17 @@ for name, net in deep.items():
     ratios[name] = norms[0] / norms[-1]
     print(f"{layers} layers, {name}: gradient of the first convolution {norms[0]:.3g}, ", end="")
     print(f"of the last {norms[-1]:.3g}: {ratios[name]:.3g} times as large")
-    figure = gradient_flow(net)
-    figure.suptitle(f"{layers} layers, {name}: the gradient, layer by layer")
-    picture(figure, f"gradients_{name}")
+    axes.semilogy(range(1, len(norms) + 1), norms, "o", markersize=3)
+    axes.set(xlabel="convolution, from the image on", title=f"{layers} layers, {name}")
+panels[0].set_ylabel("norm of its weights' gradient")
+picture(figure, "gradients")
 
 # No learning rate suits layers whose gradients differ by orders of magnitude: one that is right for
 # the last blows up the first, one that is right for the first leaves the last as it is. A race:
 steps = 4 if args.quick else 40
 race: dict[str, list[float]] = {name: [] for name in deep}
 for name, net in deep.items():
-    sgd = optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    sgd = optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     rng = np.random.default_rng(args.seed)
     batches = DataLoader(
         *train[:2], batch_size=32, shuffle=True, transform=normalize, rng=rng, device=args.device
@@ -192,7 +194,6 @@ except KeyboardInterrupt:
 seconds = time.perf_counter() - started
 measured = {name: values for name, values in history.items() if name.startswith(("train", "test"))}
 picture(plots.training_curves(measured), "curves")
-picture(gradient_flow(model), "gradients_resnet20")
 weights = save_weights(model.state_dict(), args.out / "weights.npz")
 print("weights:", weights.resolve())
 

@@ -244,7 +244,7 @@ WRONG_CALLS = {
     "something added of another shape": (
         lambda: F.batch_norm(ones(2, 3), ones(3), ones(3), added=ones(3)),
         ValueError,
-        r"batch_norm: got added of shape \(3,\), wants the input's, \(2, 3\)",
+        r"batch_norm: got added of shape \(3,\) for an input of shape \(2, 3\), wants \(2, 3\)",
     ),
     "statistics as an array": (
         lambda: F.batch_norm(ones(2, 3), np.zeros(3, np.float32), ones(3)),

@@ -117,17 +117,11 @@ def batch_norm(
     op = "batch_norm"
     _check(op, x, eps, 2, "(n, c) or (n, c, ...)")
     check_fraction(op, "momentum", momentum)
-    check_together(
-        op,
-        input=x,
-        running_mean=running_mean,
-        running_var=running_var,
-        weight=weight,
-        bias=bias,
-        added=added,
-    )
-    if added is not None and added.shape != x.shape:
-        raise ValueError(f"{op}: got added of shape {added.shape}, wants the input's, {x.shape}")
+    running = {"running_mean": running_mean, "running_var": running_var}
+    affine = {"weight": weight, "bias": bias}
+    check_together(op, input=x, **running, **affine, added=added)
+    _check_channels(op, x, x.shape[1:2], **running, **affine)
+    _check_channels(op, x, x.shape, added=added)
     _check_channels(
         op,
         x,

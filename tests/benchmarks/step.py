@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.step --peers torch
 
-W1 is the CIFAR-10 CNN of chapter 6, W2 a wider one with padding and global pooling, W3 a TextCNN.
+W1 is the CIFAR-10 CNN of chapter 6, W2 a wider one with padding and global pooling, W3 a TextCNN,
+R20 the ResNet-20 of chapter 9, R50 one step of fine-tuning a frozen ResNet-50 with a new head.
 """
 
 from __future__ import annotations
@@ -155,6 +156,90 @@ def torch_step(build: Build, batch: Batch, rule: str, options: dict[str, float])
     return step
 
 
+# Residual networks ----------------------------------------------------------------------------
+
+HEAD = (2048, 1024, 10)
+
+
+def drawn(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((count, 3, side, side), np.float32), rng.integers(0, 10, count)
+
+
+def minidl_residual(which: str) -> Run:
+    """Train ResNet-20, or a new head on a frozen ResNet-50."""
+    import minidl
+    from minidl import functional as F
+    from minidl import models, nn, optim
+
+    from ..reference.resnet import weights as seeded
+
+    if which == "R20":
+        model: Any = models.resnet20()
+    else:
+        model = models.resnet50().requires_grad_(False)
+        first, hidden, last = HEAD
+        model.replace_head(
+            nn.Sequential(nn.Linear(first, hidden), nn.ReLU(), nn.Linear(hidden, last))
+        )
+    model.load_state_dict(seeded({name: a.shape for name, a in model.state_dict().items()}))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = optim.SGD(trained, **SGD) if which == "R20" else optim.Adam(trained)
+    inputs, labels = drawn(*RESIDUAL[which])
+
+    def step() -> float:
+        loss = F.cross_entropy(model(minidl.Tensor(inputs)), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return float(loss.item())
+
+    return step
+
+
+def torch_residual(which: str) -> Run:
+    """Do the same with PyTorch, frozen batch norm in evaluation too."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    from ..reference import torch_resnet
+    from ..reference.resnet import weights as seeded
+
+    if which == "R20":
+        model: Any = torch_resnet.ResNet20()
+    else:
+        model = torch_resnet.ResNet50().requires_grad_(False).eval()
+        first, hidden, last = HEAD
+        model.fc = nn.Sequential(nn.Linear(first, hidden), nn.ReLU(), nn.Linear(hidden, last))
+    state = seeded({name: tuple(value.shape) for name, value in model.state_dict().items()})
+    torch_resnet.load(model, state)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(trained, **SGD) if which == "R20" else torch.optim.Adam(trained)
+    inputs, labels = (torch.from_numpy(array) for array in drawn(*RESIDUAL[which]))
+
+    def step() -> float:
+        loss = F.cross_entropy(model(inputs), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return float(loss.item())
+
+    return step
+
+
+RESIDUAL = {"R20": (128, 32), "R50": (16, 224)}  # images, and their side in pixels
+SGD: dict[str, Any] = {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+
+
+def residual(title: str, which: str, multiply_adds: int, repeats: int, tol: float) -> Contest:
+    contestants = {
+        "minidl": lambda: minidl_residual(which),
+        "torch": lambda: torch_residual(which),
+    }
+    return Contest(title, contestants, multiply_adds, repeats, warm_up=3, tol=tol)
+
+
 def contest(title: str, *arguments: Any, multiply_adds: int, repeats: int) -> Contest:
     contestants = {
         "minidl": lambda: minidl_step(*arguments),
@@ -195,6 +280,9 @@ CONTESTS = {
         multiply_adds=SENTENCES * 3 * FILTERS * WIDTH * (54 * 3 + 53 * 4 + 52 * 5),
         repeats=25,
     ),
+    # 40.6 and 4,089 million for one image, once: the latter is not differentiated.
+    "R20": residual("R20 ResNet-20, SGD", "R20", 128 * 3 * 40_551_040, 10, 1e-3),
+    "R50": residual("R50 frozen ResNet-50, Adam", "R50", 16 * 4_089_184_256, 3, 1e-3),
 }
 
 if __name__ == "__main__":
