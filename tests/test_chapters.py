@@ -62,6 +62,11 @@ def run(environment, tmp_path):
     return run_chapter
 
 
+def heed_ctrl_c():
+    """A shell's background jobs ignore Ctrl-C, and so do the processes that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("topic", ["ch01", "ch02", "ch03", "ch04"])
 def test_the_first_chapters_say_which_flag_is_wrong(topic, run):
@@ -185,9 +190,8 @@ def test_chapter_6_stopped_by_ctrl_c_goes_on_to_the_same_bits(run, environment, 
     arguments = ("--quick", "--epochs", "4", "--out")
     unbroken = run(CIFAR10_CNN, *arguments, "unbroken")
     command = [sys.executable, str(CIFAR10_CNN), *arguments, "kept"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
+    options = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=heed_ctrl_c, **options) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch 1:"):
@@ -217,14 +221,6 @@ def test_chapter_6_refuses_to_go_on_with_other_settings(run):
     assert done.returncode == 1
     assert "batch_size: saved 64, now 32" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_chapter_6_keeps_its_promise_on_the_toy_pictures(run):
-    done = run(CIFAR10_CNN)
-    accuracy = re.search(r"^result: test accuracy ([\d.]+)%", done.stdout, re.MULTILINE)
-    assert accuracy is not None
-    assert float(accuracy[1]) > 90
 
 
 def test_chapter_10_saves_networks_that_load(run, tmp_path):
@@ -334,9 +330,8 @@ def measured(folder):
 @pytest.mark.slow
 def test_chapter_7_goes_on_where_it_was_stopped(environment, run, tmp_path):
     command = [sys.executable, str(EXPERIMENTS), "--quick", "--out", "broken"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
+    options = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=heed_ctrl_c, **options) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("5/34:"):
