@@ -134,9 +134,7 @@ print(model)
 
 # What a filter does, in plain loops: it lies on three words at a time and adds up, number by
 # number, what their vectors and its own have in common. As a convolution it is the same.
-vectors = model.embedding(
-    read(train_words[:1], vocabulary)
-)  # (1, length, 128): an image with a row for each word
+vectors = model.embedding(read(train_words[:1], vocabulary))  # (1, length, 128): a row a word
 by_layer = model.convs[0](vectors.expand_dims(1)).numpy()[0, 0, :, 0]
 rows, kernel = vectors.numpy()[0], model.convs[0].weight.numpy()[0, 0]
 by_hand = [
@@ -240,6 +238,7 @@ for name, figure in {
     print("picture:", plots.save(figure, args.out / f"{name}.png").resolve())
 
 # %% Saved, and loaded back: the same sentence gets the same answer
+(args.out / "weights.npz").unlink(missing_ok=True)  # of another run: no vocabulary fits but its own
 vocabulary.save(args.out / "vocabulary.json")
 (args.out / "sizes.json").write_text(json.dumps({"sizes": sizes, "classes": classes}), "utf-8")
 weights = training.save_weights(model.state_dict(), args.out / "weights.npz")
@@ -249,10 +248,15 @@ print("reloaded:", title)
 print("weights:", weights.resolve())
 
 # %% The result, and what comes next
-# Chapter 9 goes back to pictures, with deeper networks. To try here: SIZES = (1,), filters over a
-# single word; what can they still tell? TextCNN(..., sparse=True), whose step costs what its words
-# cost, however many others are known. To read: minidl/models/text_cnn.py (the network),
-# minidl/data/text.py (from words to numbers), minidl/functional/embedding.py (its gradient).
+# Exercises: fill in chapters/exercises/ch08_textcnn.py, then `pytest chapters/exercises -k ch08`
+# says what is right and what is not yet:
+# 1. encode: sentences as one array of word numbers, padded, no shorter than the largest filter.
+# 2. max_over_time: the strongest response of each filter, where padding must not win.
+# 3. winning_phrases: for each filter, the words under its strongest response.
+# To try: SIZES = (1,), filters over a single word; what can they still tell? TextCNN(...,
+# sparse=True), whose step costs what its words cost, however many others there are.
+# To read: minidl/models/text_cnn.py (the network), minidl/data/text.py (from words to numbers),
+# minidl/functional/embedding.py (its gradient). Chapter 9 goes back to pictures, with deeper nets.
 print(
     f"result: test accuracy {accuracies['TextCNN']:.2%} after epoch {args.epochs}, best "
     f"{max(history['test_accuracy']):.2%}; average over time {accuracies['average over time']:.2%}"

@@ -655,9 +655,10 @@ LINEAR_AND_DROPOUT = [
     Op(
         "functional.embedding",
         lambda weight, indices, **options: F.embedding(indices, weight, **options),
-        lambda weight, indices, padding_idx=None: weight[indices],
+        lambda weight, indices, sparse=False: weight[indices],
         [
             case(weight=numbers(4, 2), indices=np.array([2, 0, 2])),
+            case(weight=numbers(4, 2), indices=np.array([[2, 0], [2, 3]]), sparse=True),
             case(weight=numbers(3, 2), indices=np.array([[1, 1], [1, 0]])),
             case(weight=numbers(3, 2), indices=np.array(1)),
             case(weight=numbers(3, 2), indices=np.zeros((2, 0), np.int32)),
