@@ -9,7 +9,14 @@ trained network why it said what it said, and what it has that a bag of words ha
     python chapters/ch08_textcnn.py --data my.csv --text-column review --label-column stars
     python chapters/ch08_textcnn.py --predict "the film is not good"    # asks the saved network
 
-EXPECT
+What to expect, on 2 cores, from seeds 0 to 2. Toy sentences, 6 epochs of three networks, half a
+minute: the TextCNN is right about all test sentences, averaging over time about 96 to 97 %, the bag
+of words about 65 %, since "not" and "good" mean nothing to it but themselves.
+
+MR, 5 epochs, one to two minutes: 77 to 78 % in the best epoch, the second or third (chosen by the
+test sentences, so a little flattering); then the network learns its sentences by heart. The bag of
+words is as good there, 76 to 79 %, and averaging worse, 75 to 78 %. What 9,596 sentences do not
+teach is "not": "the film is not good" is 55 % positive, or 62 % negative.
 """
 
 import argparse
