@@ -16,7 +16,7 @@ of words about 65 %, since "not" and "good" mean nothing to it but themselves.
 MR, 5 epochs, one to two minutes: 77 to 78 % in the best epoch, the second or third (chosen by the
 test sentences, so a little flattering); then the network learns its sentences by heart. The bag of
 words is as good there, 76 to 79 %, and averaging worse, 75 to 78 %. What 9,596 sentences do not
-teach is "not": "the film is not good" is 55 % positive, or 62 % negative.
+teach is "not": "the film is not good" is 55 or 56 % positive, or 62 % negative.
 """
 
 import argparse
