@@ -1718,7 +1718,7 @@ _REASONS = {
     "belongs to the engine": """
         Tensor.backward Tensor.grad Tensor.hooked Tensor.hooks Tensor.register_hook
         Tensor.requires_grad Tensor.requires_grad_ Tensor.retain_grad Tensor.retains_grad
-        Tensor.seed_gradient
+        Tensor.seed_gradient Tensor.stored
     """,
     "changes a leaf, or refuses to": """
         Tensor.mutable Tensor.to_ Tensor.__setitem__ Tensor.__iadd__ Tensor.__imatmul__
