@@ -71,9 +71,9 @@ def load() -> tuple[TextCNN, Vocabulary, list[str]]:
     return model.to(args.device), Vocabulary.load(args.out / "vocabulary.json"), saved["classes"]
 
 
-def read(sentences: list[list[str]], vocabulary: Vocabulary) -> minidl.Tensor:
-    """Return sentences as numbers (n, length) where the network is."""
-    return minidl.Tensor(vocabulary.encode(sentences, ENDING), device=args.device)
+def read(texts: list[list[str]], vocabulary: Vocabulary) -> minidl.Tensor:
+    """Return sentences, cut into words, as numbers (n, length) where the network is."""
+    return minidl.Tensor(vocabulary.encode(texts, ENDING), device=args.device)
 
 
 def answer(text: str, model: TextCNN, vocabulary: Vocabulary, classes: list[str]) -> str:
@@ -208,6 +208,7 @@ for label, name in enumerate(classes):
         for n, f in zip(*np.unravel_index(best, places.shape), strict=True):
             phrase = " ".join(test_words[n][places[n, f] : places[n, f] + size])
             strongest[phrase] = max(strongest.get(phrase, 0), float(votes[n, f, label]))
+    strongest.pop("", None)  # padding alone
     top = sorted(strongest, key=lambda phrase: -strongest[phrase])[:8]
     print(f"what says {name}: " + ", ".join(f"{p!r} {strongest[p]:.2f}" for p in top))
 
@@ -225,7 +226,7 @@ for text in asked:
 # %% One sentence: which words fired, and what does the gradient say?
 # Left, every window's vote, shared among its words. Right, gradient x input, which asks something
 # else: how the lead of the class would fall if a word's vector shrank a little.
-text = args.predict or asked[1]
+text = args.predict or asked[min(1, len(asked) - 1)]
 words = tokenize(text)
 numbers = read([words], vocabulary)
 label = int(model(numbers).numpy().argmax())
