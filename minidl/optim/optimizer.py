@@ -117,7 +117,8 @@ class Optimizer:
         updated, in the parameter and in what the rule keeps: the others have no momentum, decay of
         running means or weight decay in this step. SGD without these two gives what a whole
         gradient would; Adam becomes what PyTorch calls SparseAdam. Rules without a kernel, which
-        may look at the shape, get the whole gradient.
+        may look at the shape, get the whole gradient. Do not `capture` steps with rows: in replays,
+        the step's number, which Adam uses, would stay that of the recording.
 
         Raises:
             RuntimeError: none has one: `backward` was not called, or everything is frozen.
