@@ -9,7 +9,14 @@ trained network why it said what it said, and what it has that a bag of words ha
     python chapters/ch08_textcnn.py --data my.csv --text-column review --label-column stars
     python chapters/ch08_textcnn.py --predict "the film is not good"    # asks the saved network
 
-EXPECT
+What to expect, on 2 cores, from seeds 0 to 2. Toy sentences, 6 epochs of three networks, half a
+minute: the TextCNN is right about all test sentences, averaging over time about 96 to 97 %, the bag
+of words about 65 %, since "not" and "good" mean nothing to it but themselves.
+
+MR, 5 epochs, one to two minutes: 77 to 78 % in the best epoch, the second or third (chosen by the
+test sentences, so a little flattering); then the network learns its sentences by heart. The bag of
+words is as good there, 76 to 79 %, and averaging worse, 75 to 78 %. What 9,596 sentences do not
+teach is "not": "the film is not good" is 55 or 56 % positive, or 62 % negative.
 """
 
 import argparse
@@ -64,9 +71,9 @@ def load() -> tuple[TextCNN, Vocabulary, list[str]]:
     return model.to(args.device), Vocabulary.load(args.out / "vocabulary.json"), saved["classes"]
 
 
-def read(sentences: list[list[str]], vocabulary: Vocabulary) -> minidl.Tensor:
-    """Return sentences as numbers (n, length) where the network is."""
-    return minidl.Tensor(vocabulary.encode(sentences, ENDING), device=args.device)
+def read(texts: list[list[str]], vocabulary: Vocabulary) -> minidl.Tensor:
+    """Return sentences, cut into words, as numbers (n, length) where the network is."""
+    return minidl.Tensor(vocabulary.encode(texts, ENDING), device=args.device)
 
 
 def answer(text: str, model: TextCNN, vocabulary: Vocabulary, classes: list[str]) -> str:
@@ -134,9 +141,7 @@ print(model)
 
 # What a filter does, in plain loops: it lies on three words at a time and adds up, number by
 # number, what their vectors and its own have in common. As a convolution it is the same.
-vectors = model.embedding(
-    read(train_words[:1], vocabulary)
-)  # (1, length, 128): an image with a row for each word
+vectors = model.embedding(read(train_words[:1], vocabulary))  # (1, length, 128): a row a word
 by_layer = model.convs[0](vectors.expand_dims(1)).numpy()[0, 0, :, 0]
 rows, kernel = vectors.numpy()[0], model.convs[0].weight.numpy()[0, 0]
 by_hand = [
@@ -203,6 +208,7 @@ for label, name in enumerate(classes):
         for n, f in zip(*np.unravel_index(best, places.shape), strict=True):
             phrase = " ".join(test_words[n][places[n, f] : places[n, f] + size])
             strongest[phrase] = max(strongest.get(phrase, 0), float(votes[n, f, label]))
+    strongest.pop("", None)  # padding alone
     top = sorted(strongest, key=lambda phrase: -strongest[phrase])[:8]
     print(f"what says {name}: " + ", ".join(f"{p!r} {strongest[p]:.2f}" for p in top))
 
@@ -220,7 +226,7 @@ for text in asked:
 # %% One sentence: which words fired, and what does the gradient say?
 # Left, every window's vote, shared among its words. Right, gradient x input, which asks something
 # else: how the lead of the class would fall if a word's vector shrank a little.
-text = args.predict or asked[1]
+text = args.predict or asked[min(1, len(asked) - 1)]
 words = tokenize(text)
 numbers = read([words], vocabulary)
 label = int(model(numbers).numpy().argmax())
@@ -240,6 +246,7 @@ for name, figure in {
     print("picture:", plots.save(figure, args.out / f"{name}.png").resolve())
 
 # %% Saved, and loaded back: the same sentence gets the same answer
+(args.out / "weights.npz").unlink(missing_ok=True)  # of another run: no vocabulary fits but its own
 vocabulary.save(args.out / "vocabulary.json")
 (args.out / "sizes.json").write_text(json.dumps({"sizes": sizes, "classes": classes}), "utf-8")
 weights = training.save_weights(model.state_dict(), args.out / "weights.npz")
@@ -249,10 +256,15 @@ print("reloaded:", title)
 print("weights:", weights.resolve())
 
 # %% The result, and what comes next
-# Chapter 9 goes back to pictures, with deeper networks. To try here: SIZES = (1,), filters over a
-# single word; what can they still tell? TextCNN(..., sparse=True), whose step costs what its words
-# cost, however many others are known. To read: minidl/models/text_cnn.py (the network),
-# minidl/data/text.py (from words to numbers), minidl/functional/embedding.py (its gradient).
+# Exercises: fill in chapters/exercises/ch08_textcnn.py, then `pytest chapters/exercises -k ch08`
+# says what is right and what is not yet:
+# 1. encode: sentences as one array of word numbers, padded, no shorter than the largest filter.
+# 2. max_over_time: the strongest response of each filter, where padding must not win.
+# 3. winning_phrases: for each filter, the words under its strongest response.
+# To try: SIZES = (1,), filters over a single word; what can they still tell? TextCNN(...,
+# sparse=True), whose step costs what its words cost, however many others there are.
+# To read: minidl/models/text_cnn.py (the network), minidl/data/text.py (from words to numbers),
+# minidl/functional/embedding.py (its gradient). Chapter 9 goes back to pictures, with deeper nets.
 print(
     f"result: test accuracy {accuracies['TextCNN']:.2%} after epoch {args.epochs}, best "
     f"{max(history['test_accuracy']):.2%}; average over time {accuracies['average over time']:.2%}"

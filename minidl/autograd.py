@@ -232,7 +232,8 @@ def backward(
                     tensor.grad = tensor.grad + gradient
                 elif (
                     tensor.node is None
-                    and not (create_graph or gradient.requires_grad or gradient.is_sparse)
+                    and not (create_graph or gradient.requires_grad)
+                    and gradient.stored is gradient
                     and sys.getrefcount(gradient) == _ONE + 1  # here, and in `propagate`
                     and _is_held_once(gradient.data)
                 ):

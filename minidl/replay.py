@@ -32,6 +32,7 @@ def capture(step: Step) -> Step:
     - `step` must take its batch as arguments, tensors on the GPU, and forget old gradients itself;
     - it must not read results on the host (`item`, `numpy`, `print`, `if loss > 1`), nor move data:
       return the loss, and read it outside. Where it does, there is a warning, and no recording;
+    - its optimiser must not update rows alone (`Embedding(sparse=True)`): their count stays behind;
     - what it decides in Python, such as which layers are frozen or in training mode, stays decided:
       after a change, capture it again;
     - `p.grad` is that of the last step that was not a replay, or that of this recording.

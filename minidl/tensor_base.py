@@ -67,10 +67,8 @@ class TensorBase:
         node: how it was computed; None for a leaf.
         hooks: what sees its gradient before anything else does.
         retains_grad: whether `backward` keeps the gradient though this is no leaf.
-        is_sparse: whether its array is not kept but made when asked for.
     """
 
-    is_sparse = False
     __slots__ = (
         "__weakref__",
         "_data",
@@ -197,6 +195,11 @@ class TensorBase:
     def dtype(self) -> Any:
         """NumPy's name for the kind of number."""
         return self._data.dtype
+
+    @property
+    def stored(self) -> Tensor:
+        """What is kept of it: this tensor; of a `RowGradient`, the rows that are not zero."""
+        return self  # type: ignore[return-value]
 
     # Its gradient -----------------------------------------------------------------------------
 

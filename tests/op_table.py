@@ -655,9 +655,10 @@ LINEAR_AND_DROPOUT = [
     Op(
         "functional.embedding",
         lambda weight, indices, **options: F.embedding(indices, weight, **options),
-        lambda weight, indices, padding_idx=None: weight[indices],
+        lambda weight, indices, sparse=False: weight[indices],
         [
             case(weight=numbers(4, 2), indices=np.array([2, 0, 2])),
+            case(weight=numbers(4, 2), indices=np.array([[2, 0], [2, 3]]), sparse=True),
             case(weight=numbers(3, 2), indices=np.array([[1, 1], [1, 0]])),
             case(weight=numbers(3, 2), indices=np.array(1)),
             case(weight=numbers(3, 2), indices=np.zeros((2, 0), np.int32)),
@@ -1736,7 +1737,7 @@ _REASONS = {
     "belongs to the engine": """
         Tensor.backward Tensor.grad Tensor.hooked Tensor.hooks Tensor.register_hook
         Tensor.requires_grad Tensor.requires_grad_ Tensor.retain_grad Tensor.retains_grad
-        Tensor.seed_gradient
+        Tensor.seed_gradient Tensor.stored
     """,
     "changes a leaf, or refuses to": """
         Tensor.mutable Tensor.to_ Tensor.__setitem__ Tensor.__iadd__ Tensor.__imatmul__

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 import minidl
 from minidl import Tensor, nn, optim
 from minidl import functional as F
+from minidl.data import DataLoader
 from minidl.functional.rows import RowGradient
+from minidl.training import fit
 
 RULES = {
     "SGD": (optim.SGD, {"lr": 0.1}),
@@ -166,6 +168,19 @@ def test_a_step_takes_memory_for_its_rows_alone():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 500_000
+
+
+def test_fit_takes_memory_for_rows_alone():
+    layer = nn.Embedding(100_000, 32, sparse=True)  # 12.8 MB
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(64, 2))
+    words, labels = np.arange(128).reshape(64, 2), np.arange(64) % 2
+    batches = DataLoader(words, labels, batch_size=32)
+    sgd = optim.SGD(model.parameters(), lr=0.1)
+    tracemalloc.start()
+    fit(model, F.cross_entropy, sgd, batches, progress=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
 
 
 def test_an_own_rule_without_a_kernel_gets_the_whole_gradient():

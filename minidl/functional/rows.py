@@ -40,7 +40,6 @@ class RowGradient(Tensor):
     """
 
     __slots__ = ("_shape", "first", "rows", "values")
-    is_sparse = True
 
     def __init__(self, rows: Array, values: Array, shape: tuple[int, ...]) -> None:
         backend = backend_of(values)
@@ -60,6 +59,11 @@ class RowGradient(Tensor):
         table[self.rows] = self.values.data[self.first]
         self.backend.set_writeable(table, False)
         return table
+
+    @property
+    def stored(self) -> Tensor:
+        """What is kept: `values`."""
+        return self.values
 
     @property
     def shape(self) -> tuple[int, ...]:

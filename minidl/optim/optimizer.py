@@ -117,7 +117,8 @@ class Optimizer:
         updated, in the parameter and in what the rule keeps: the others have no momentum, decay of
         running means or weight decay in this step. SGD without these two gives what a whole
         gradient would; Adam becomes what PyTorch calls SparseAdam. Rules without a kernel, which
-        may look at the shape, get the whole gradient.
+        may look at the shape, get the whole gradient. Do not `capture` steps with rows: in replays,
+        the step's number, which Adam uses, would stay that of the recording.
 
         Raises:
             RuntimeError: none has one: `backward` was not called, or everything is frozen.
@@ -322,11 +323,6 @@ def kept(state: dict[str, Any], name: str, p: Array) -> Array:
     return state[name]
 
 
-def _stored(gradient: Tensor) -> Tensor:
-    """Return what a gradient keeps, without rows that are zero."""
-    return gradient.values if isinstance(gradient, RowGradient) else gradient
-
-
 def clip_grad_norm_(
     parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0
 ) -> Tensor:
@@ -356,7 +352,7 @@ def clip_grad_norm_(
     for parameter in given:
         if not isinstance(parameter, Tensor):
             raise TypeError(f"{who}: got a {type(parameter).__name__}, wants tensors")
-    gradients = [_stored(p.grad) for p in given if p.grad is not None and p.grad.size]
+    gradients = [p.grad.stored for p in given if p.grad is not None and p.grad.size]
     if not gradients:
         return Tensor(0.0, np.float64)
     backend = gradients[0].backend

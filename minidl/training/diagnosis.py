@@ -134,7 +134,7 @@ def check_gradients(names: Iterable[str]) -> None:
 def all_finite(loss: Tensor, model: nn.Module) -> bool:
     """Tell whether the loss and all gradients are finite, waiting for a GPU once."""
     # A sum is finite only if all its numbers are; that of huge ones may overflow, so look again.
-    gradients = [p.grad.data for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad.stored.data for p in model.parameters() if p.grad is not None]
     xp = loss.backend.xp
     with np.errstate(all="ignore"):
         if bool(xp.isfinite(sum((g.sum() for g in gradients), loss.data))):
