@@ -39,6 +39,7 @@ sys.argv = [sys.argv[1], "--quick"]
 runpy.run_path(sys.argv[0], run_name="__main__")
 assert not guarded.hidden, f"the host waited for {guarded.hidden}"
 """
+RESNET = ROOT / "chapters" / "ch09_resnet.py"
 EXPERIMENTS = ROOT / "chapters" / "ch07_pooling_experiments.py"
 
 
@@ -312,3 +313,30 @@ def test_chapter_7_stops_when_the_loss_is_no_number(run):
     done = run(EXPERIMENTS, "--quick", "--lr", "1e30")
     assert done.returncode == 1
     assert re.search(r"the loss of none, flatten is (nan|inf): try a smaller --lr", done.stderr)
+
+
+def test_chapter_9_finds_that_shortcuts_even_out_gradients(run):
+    done = run(RESNET, "--quick")
+    ratios = re.findall(r"of the last [\d.e+-]+: ([\d.]+) times as large", done.stdout)
+    plain, residual = map(float, ratios)
+    assert plain > residual
+    without, with_norm = map(float, re.findall(r"last block is ([\d.]+)", done.stdout))
+    assert without > 2 * with_norm
+    assert re.search(r"^result: test accuracy [\d.]+% after epoch 1", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "0"], "wants --epochs and --batch-size from 1"),
+        (["--lr", "inf"], "--lr above 0"),
+        (["--data-dir", "somewhere"], "--data-dir goes with --data cifar10"),
+        (["--out", "/dev/null/here"], "/dev/null"),
+    ],
+)
+def test_chapter_9_says_which_flag_is_wrong(arguments, message, run):
+    done = run(RESNET, "--quick", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
