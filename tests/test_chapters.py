@@ -440,14 +440,6 @@ def test_chapter_8_learns_from_a_file_of_ones_own(run, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "54 sentences to learn from, 6 to be tested on" in done.stdout
     assert "classes: 1, 5" in done.stdout
-def test_chapter_9_finds_that_shortcuts_even_out_gradients(run):
-    done = run(RESNET, "--quick")
-    ratios = re.findall(r"of the last [\d.e+-]+: ([\d.]+) times as large", done.stdout)
-    plain, residual = map(float, ratios)
-    assert plain > residual
-    without, with_norm = map(float, re.findall(r"last block is ([\d.]+)", done.stdout))
-    assert without > 2 * with_norm
-    assert re.search(r"^result: test accuracy [\d.]+% after epoch 1", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.slow
@@ -498,6 +490,23 @@ def test_chapter_8_keeps_its_promise_on_the_toy_sentences(run):
     assert verdicts["the film is not good ."] == "negative"
     assert verdicts["the story is hardly a masterpiece ."] == "negative"
     assert verdicts["the ending is never dull ."] == "positive"
+
+
+def test_chapter_9_finds_that_shortcuts_even_out_gradients(run):
+    done = run(RESNET, "--quick")
+    ratios = re.findall(r"of the last [\d.e+-]+: ([\d.]+) times as large", done.stdout)
+    plain, residual = map(float, ratios)
+    assert plain > residual
+    without, with_norm = map(float, re.findall(r"last block is ([\d.]+)", done.stdout))
+    assert without > 2 * with_norm
+    assert re.search(r"^result: test accuracy [\d.]+% after epoch 1", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "0"], "wants --epochs and --batch-size from 1"),
         (["--lr", "inf"], "--lr above 0"),
         (["--data-dir", "somewhere"], "--data-dir goes with --data cifar10"),
         (["--out", "/dev/null/here"], "/dev/null"),
