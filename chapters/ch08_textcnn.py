@@ -17,6 +17,11 @@ MR, 5 epochs, one to two minutes: 77 to 78 % in the best epoch, the second or th
 test sentences, so a little flattering); then the network learns its sentences by heart. The bag of
 words is as good there, 76 to 79 %, and averaging worse, 75 to 78 %. What 9,596 sentences do not
 teach is "not": "the film is not good" is 55 or 56 % positive, or 62 % negative.
+
+Result: test accuracy 98 to 100 %, average over time 93 to 99 %, bag of words 58 to 70 %; about 30 s
+on 2 cores.
+With --quick: test accuracy 42 to 65 %, average over time 40 to 60 %, bag of words 55 to 68 %; about
+2 s.
 """
 
 import argparse
@@ -255,19 +260,26 @@ if answer(text, *load()) != title:
 print("reloaded:", title)
 print("weights:", weights.resolve())
 
-# %% The result, and what comes next
-# Exercises: fill in chapters/exercises/ch08_textcnn.py, then `pytest chapters/exercises -k ch08`
-# says what is right and what is not yet:
-# 1. encode: sentences as one array of word numbers, padded, no shorter than the largest filter.
-# 2. max_over_time: the strongest response of each filter, where padding must not win.
-# 3. winning_phrases: for each filter, the words under its strongest response.
-# To try: SIZES = (1,), filters over a single word; what can they still tell? TextCNN(...,
-# sparse=True), whose step costs what its words cost, however many others there are.
-# To read: minidl/models/text_cnn.py (the network), minidl/data/text.py (from words to numbers),
-# minidl/functional/embedding.py (its gradient). Chapter 9 goes back to pictures, with deeper nets.
+# %% The result
 print(
     f"result: test accuracy {accuracies['TextCNN']:.2%} after epoch {args.epochs}, best "
     f"{max(history['test_accuracy']):.2%}; average over time {accuracies['average over time']:.2%}"
     f", bag of words {accuracies['bag of words']:.2%}; {time.perf_counter() - started:.0f} s"
 )
 plots.show()
+
+# %% What comes next
+# Chapter 9 goes back to pictures, with deeper networks. To read: minidl/models/text_cnn.py (the
+# network), minidl/data/text.py (from words to numbers), minidl/functional/embedding.py (its
+# gradient).
+#
+# Fill in chapters/exercises/ch08_textcnn.py; `pytest chapters/exercises -k ch08` says what is right
+# and what is not yet.
+#
+# 1. `encode`: sentences as one array of word numbers, padded, no shorter than the largest filter.
+# 2. `max_over_time`: the strongest response of each filter, where padding must not win.
+# 3. `winning_phrases`: for each filter, the words under its strongest response.
+#
+# And to try out here:
+# - SIZES = (1,), filters over a single word; what can they still tell?
+# - TextCNN(..., sparse=True), whose step costs what its words cost, however many others there are.
