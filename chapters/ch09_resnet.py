@@ -9,7 +9,11 @@ it learn quickly; and all four at work in ResNet-20.
 
 What to expect, of 56 untrained layers and CIFAR-10, seed 0: without shortcuts, the first layer's
 gradient is 663 times the last one's; with them, 3.7 times. Without batch normalisation, the signal
-has a spread of 18,000 at the end; with it, of 2.7.
+has a spread of 18,000 at the end; with it, of 2.7. ResNet-20 then gets 98 % of the toy pictures
+right after three epochs; while the rate is high, its test accuracy jumps about.
+
+Result: test accuracy 94 to 99.5 %; about 90 s on 2 cores.
+With --quick: test accuracy 2 to 25 %; about 4 s.
 """
 
 import argparse
@@ -126,8 +130,10 @@ for name, net in deep.items():
     print(f"{name}, {steps} steps: loss {race[name][0]:.2f}, at the end ", end="")
     print(f"{np.mean(race[name][-5:]):.2f}")
 figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
-for name, losses in race.items():
-    axes.plot(losses, label=name)
+for (name, losses), colour in zip(race.items(), plots.COLOURS, strict=False):
+    axes.plot(losses, color=colour, alpha=0.3)
+    smooth = [np.mean(losses[max(0, i - 7) : i + 1]) for i in range(steps)]
+    axes.plot(smooth, color=colour, label=f"{name}, mean of the last 8")
 axes.set(xlabel="step", ylabel="loss", title=f"{layers} layers, {steps} steps of 32 pictures")
 axes.axhline(math.log(10), color="gray", linestyle=":", label="guessing")
 axes.legend()
@@ -206,3 +212,15 @@ print(
     f"without shortcuts, {ratios['residual']:.1f} times with them"
 )
 plots.show()
+
+# %% What comes next
+# Chapter 10 takes a trained network and teaches it something else. The blocks are in
+# minidl/models/resnet.py, schedules in minidl/optim/schedules.py, augmentation in
+# minidl/data/augment.py.
+#
+# Fill in chapters/exercises/ch09_resnet.py; `pytest chapters/exercises -k ch09` says what is right
+# and what is not yet.
+#
+# 1. `batch_norm`: normalise each channel over the batch and all pixels, then scale and shift.
+# 2. `residual_block`: two convolutions and a shortcut, with the ReLU in its right place.
+# 3. `learning_rate`: linear warm-up, then a half cosine down to zero.

@@ -28,7 +28,6 @@ With --quick: new head 50 to 70 %, classic head 50 to 70 %, all unfrozen 43 to 6
 import argparse
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -247,8 +246,6 @@ def try_network(name, net, lr):
     return net
 
 
-# fit takes a first loss near 0 for a mistake; here it is the new head's merit.
-warnings.filterwarnings("ignore", "the first loss is 0")
 if not own:  # a whole ResNet-50 wants a GPU, and more pictures
     unfrozen = try_network("all unfrozen", build(its_classes, weights).replace_head(linear), 0.01)
     save_weights(unfrozen.state_dict(), args.out / "fine_tuned.safetensors")
