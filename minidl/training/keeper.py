@@ -37,10 +37,13 @@ class Keeper:
         Raises:
             ValueError: the checkpoint is damaged, or of a run with other settings.
         """
-        if self._folder is None or self._last is None or not self._last.exists():
+        if self._folder is None or self._last is None:
             return ""
-        for part in self._folder.glob(".best.npz.*.part"):  # left behind by a kill
-            part.unlink()
+        for part in self._folder.glob(".*.npz.*.part"):  # left behind by a kill
+            with contextlib.suppress(OSError):  # a folder that cannot be written to can be read
+                part.unlink()
+        if not self._last.exists():
+            return ""
         saved = load_checkpoint(self._last)
         done = len(saved["history"]["columns"].get("train_loss", ()))
         if saved["is_finished"] or done >= epochs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
+from minidl.data.files import whole_file
 from minidl.training.safetensors import half_to_single, read_safetensors, write_safetensors
 from minidl.training.torch_files import read_torch, write_torch
 
@@ -58,17 +58,8 @@ def save_weights(state: Mapping[str, Array], path: str | os.PathLike[str]) -> Pa
                 f"save_weights: got {name} of dtype {array.dtype}, which {path.suffix} files of "
                 "minidl do not hold; convert it, to float32 for example"
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            _FORMATS[path.suffix][1](file, state)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:  # Ctrl-C too: never leave the temporary file behind
-        part.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        _FORMATS[path.suffix][1](file, state)
     return path
 
 
