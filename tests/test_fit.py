@@ -316,6 +316,60 @@ def test_a_run_of_other_settings_is_refused_and_kept(tmp_path):
     resumable.train(tmp_path, clip_norm=2.0, resume=False)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation": None}, "validation: saved some, now None"),
+        ({"schedule_every": "epoch"}, "schedule_every: saved step, now epoch"),
+        ({"shuffle": True}, r"loader: saved \[8, False, False\], now \[8, True, False\]"),
+        ({"drop_last": True}, r"loader: saved \[8, False, False\], now \[8, False, True\]"),
+    ],
+)
+def test_each_setting_that_would_change_the_run_is_compared(options, message, tmp_path):
+    def run(epochs, validation=True, schedule_every="step", **loading):
+        model, sgd, batches = small()
+        loader = DataLoader(*batches.arrays, batch_size=8, **loading)
+        fit(
+            *(model, cross_entropy, sgd, loader, batches if validation else None, epochs),
+            **{"schedule": resumable.Decay(sgd), "schedule_every": schedule_every},
+            **{"checkpoint": tmp_path, "progress": False},
+        )
+
+    run(1)
+    with pytest.raises(ValueError, match=message):
+        run(2, **options)
+
+
+class Drawing(nn.Module):
+    """A network whose repr says where in memory its generator lies."""
+
+    def __init__(self, rng):
+        self.rng = rng
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def test_where_a_generator_lies_in_memory_is_no_setting(tmp_path):
+    reprs, kept = [], []  # kept alive, so that the second lies elsewhere
+    for epochs in (1, 2):
+        _, _, batches = small()
+        model = Drawing(np.random.default_rng(0))
+        kept.append(model)
+        reprs.append(repr(model))
+        sgd = optim.SGD(model.parameters(), lr=0.5)
+        options = {"checkpoint": tmp_path, "epochs": epochs, "progress": False}
+        assert fit(model, cross_entropy, sgd, batches, **options).epochs == epochs
+    assert reprs[0] != reprs[1]
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    minidl.training.save_checkpoint({"mine": 1}, tmp_path / "last.npz")
+    with pytest.raises(ValueError, match=r"last\.npz is a checkpoint, but not of a run of fit"):
+        resumable.train(tmp_path)
+
+
 def test_a_damaged_checkpoint_is_refused_and_kept(tmp_path):
     resumable.train(tmp_path, epochs=1)
     (tmp_path / "last.npz").write_bytes(b"PK nonsense")

@@ -59,7 +59,8 @@ def fit(
     With a `checkpoint` folder, `last.npz` holds all that a run needs to go on: weights, optimiser,
     schedule, random streams, the place in the loader's order. Called again after a crash or Ctrl-C,
     an unfinished run goes on from there, and gives bit for bit what it would have given. A finished
-    run starts anew, unless `epochs` is now larger. `best.npz` holds the weights of the best epoch
+    run starts anew; so does one that was stopped by `patience` or a callback, but one that has had
+    its epochs goes on if `epochs` is now larger. `best.npz` holds the weights of the best epoch
     (see `History.best_epoch`), for `load_weights`; `history.csv` the numbers. A full disk is a
     warning. The first Ctrl-C ends the step, saves, and raises KeyboardInterrupt; a second does not
     wait.
