@@ -211,6 +211,62 @@ def test_fit_refuses_impossible_options(options, message):
         fit(model, cross_entropy, sgd, batches, progress=False, **options)
 
 
+def test_fit_refuses_loaders_that_cannot_train():
+    model, sgd, batches = small()
+    x, y = batches.arrays
+    empty, single = DataLoader(x, y, batch_size=99, drop_last=True), DataLoader(x)
+    for loader, message in (
+        (empty, r"a DataLoader without any batch: .* 64 examples for a batch_size of 99"),
+        (single, r"a DataLoader of a single array, wants inputs and, last, labels"),
+    ):
+        for pair in ((loader, None), (batches, loader)):
+            with pytest.raises(ValueError, match=f"fit: got {message}"):
+                fit(model, cross_entropy, sgd, *pair, progress=False)
+        with pytest.raises(ValueError, match=f"evaluate: got {message}"):
+            evaluate(model, cross_entropy, loader)
+        with pytest.raises(ValueError, match=f"predict: got {message}"):
+            predict(model, loader)
+
+
+def test_fit_refuses_a_loss_that_is_no_tensor():
+    model, sgd, batches = small()
+    with pytest.raises(TypeError, match=r"fit: the loss function returned a float, wants a tensor"):
+        fit(model, lambda *pair: cross_entropy(*pair).item(), sgd, batches, progress=False)
+
+
+class Heads(nn.Module):
+    """Gives two outputs of two inputs."""
+
+    def __init__(self):
+        self.first, self.second = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x, z):
+        return self.first(x), self.second(z)
+
+
+def test_networks_of_several_inputs_and_outputs_are_trained_without_accuracy():
+    _, _, batches = small()
+    x, y = batches.arrays
+    loader, model = DataLoader(x, -x, y, batch_size=8), Heads()
+    sgd = optim.SGD(model.parameters(), lr=0.5)
+
+    def both(outputs, labels):
+        return cross_entropy(outputs[0], labels) + cross_entropy(outputs[1], labels)
+
+    history = fit(model, both, sgd, loader, loader, epochs=3, progress=False)
+    assert list(history) == ["train_loss", "test_loss", "lr", "seconds"]
+    assert history["test_loss"][-1] < history["test_loss"][0]
+
+
+def test_labels_to_be_ignored_count_as_neither_right_nor_wrong():
+    model, _, batches = small()
+    x, y = batches.arrays
+    kept = np.arange(len(y)) % 2 == 0
+    totals = evaluate(model, cross_entropy, DataLoader(x, np.where(kept, y, -100)))
+    right = model(Tensor(x)).numpy().argmax(1) == y
+    assert totals.means("test")["test_accuracy"] == right[kept].mean()
+
+
 # History ---------------------------------------------------------------------------------------
 
 
