@@ -435,6 +435,14 @@ WRONG_PICKLES = {
         {STRIDES: b"\x8a\x06\0\0\0\0\0\x01K\x01\x86K\0K\0\x86"},
         r"a tensor of shape \(1099511627776, 1\), strides \(0, 0\) .* storage of 6\b",
     ),
+    "a hundred thousand axes": (  # the product of so many sizes would take hours
+        {STRIDES: (b"(" + b"J\xff\xff\xff\x7f" * 100_000 + b"t") * 2},
+        r"wants a storage, an offset, sizes and strides from 0",
+    ),
+    "a size of 2,000 bits": (
+        {STRIDES: b"K\x02\x8a\xff" + b"\x01" * 255 + b"\x86K\x03K\x01\x86"},
+        r"wants a storage, an offset, sizes and strides from 0",
+    ),
     "keys nested deeply": (
         {b"X\x01\0\0\0w": b")" + b"\x85" * 100_000},
         r"sets items of something else than a dict with plain keys",
