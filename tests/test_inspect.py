@@ -1,3 +1,5 @@
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -213,6 +215,17 @@ def test_the_confusion_matrix_is_drawn_in_percent_of_the_truth():
     assert [text.get_text() for text in axes.texts] == ["75", "25"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
     assert "75.0%" in axes.get_title()
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_confusion_matrix_is_legible_for_any_number_of_classes(count):
+    names = [f"class number {i}" for i in range(count)]
+    figure = plots.confusion_matrix(np.eye(count, dtype=int), names)
+    assert len(figure.axes[0].texts) == (1 if count == 1 else 0)
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    for above, below in itertools.pairwise(boxes):
+        assert above.y0 > below.y0 + 0.5 * below.height
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 3, 3), (9, 1, 5, 5), (2, 8, 3, 3)])
