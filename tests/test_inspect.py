@@ -55,6 +55,27 @@ def test_summary_counts_shared_parameters_once():
     assert table.multiply_adds == 18
 
 
+class Scaled(nn.Module):
+    """Holds a parameter beside a layer; returns the layer's output, or that scaled."""
+
+    def __init__(self, is_used):
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.scale = nn.Parameter(np.ones((2, 1, 1), np.float32))
+        self.is_used = is_used
+
+    def forward(self, x):
+        return self.conv(x) * self.scale if self.is_used else self.conv(x)
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_summary_counts_parameters_beside_layers(is_used):
+    table = summary(nn.Sequential(Scaled(is_used), nn.Conv2d(2, 1, 3)), (1, 8, 8))
+    assert [row.name for row in table.layers] == ["0.conv", "0", "1"]
+    assert [row.parameters for row in table.layers] == [20, 2, 19]
+    assert [row.receptive_field for row in table.layers] == [(3, 3), (3, 3), (5, 5)]
+    assert [row.memory for row in table.layers] == [2 * 36 * 4, is_used * 2 * 36 * 4, 16 * 4]
+
+
 def test_summary_leaves_modes_and_random_numbers_alone():
     model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(), nn.Linear(3, 2))
     model[1].eval()
