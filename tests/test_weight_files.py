@@ -92,6 +92,14 @@ def test_saving_refuses_what_a_format_does_not_hold(suffix, tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", ["__metadata__", "a\0b"])
+def test_saving_refuses_names_that_would_not_come_back(name, suffix, tmp_path):
+    with pytest.raises(ValueError, match=r"save_weights: got an array named '.*; rename it"):
+        save_weights({name: np.ones(3)}, tmp_path / f"weights{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_loading_refuses_other_endings(tmp_path):
     with pytest.raises(ValueError, match=r"got weights.bin, wants .npz, .safetensors, .pt or .pth"):
         load_weights("weights.bin")

@@ -32,8 +32,8 @@ def save_weights(state: Mapping[str, Array], path: str | os.PathLike[str]) -> Pa
         The path.
 
     Raises:
-        ValueError: the name ends otherwise, there is nothing to save, or the format has no such
-            dtype.
+        ValueError: the name ends otherwise, there is nothing to save, the format has no such dtype,
+            or an array's name holds a zero byte or is `__metadata__`.
         TypeError: not a state dict.
         OSError: the disk is full, or the folder cannot be written to.
     """
@@ -52,6 +52,8 @@ def save_weights(state: Mapping[str, Array], path: str | os.PathLike[str]) -> Pa
                 f"save_weights: got a {type(array).__name__} as {name!r}, wants NumPy arrays by "
                 "name: model.state_dict()"
             )
+        if "\0" in name or name == "__metadata__":  # read back, it would be another name, or none
+            raise ValueError(f"save_weights: got an array named {name!r}; rename it")
         lacking = path.suffix in (".pt", ".pth") and array.dtype in _UNSIGNED
         if array.dtype.newbyteorder("=") not in _PLAIN or lacking:
             raise ValueError(
