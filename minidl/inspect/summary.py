@@ -14,6 +14,7 @@ from minidl.array_functions import zeros
 from minidl.autograd import set_recording
 from minidl.inspect.receptive import Fields
 from minidl.inspect.text import aligned
+from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
 
 
@@ -105,7 +106,6 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
         total                           65             60         0.07
     """
     names = {id(module): name for name, module in model.named_modules()}
-    modes = {id(module): module.training for module in model.modules()}
     layers: list[Layer] = []
     counted: set[int] = set()
     made: list[Tensor] = []
@@ -129,13 +129,9 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
 
     x = _zeros(model, input_shape)
     fields = Fields(x, tuple(input_shape[1:]))
-    model.eval()
-    try:  # recorded, so that sums of branches lead back to the layers they come from
-        with set_recording(True), nn.observe(note):
-            model(x)
-    finally:
-        for module in model.modules():
-            module.training = modes[id(module)]
+    # Recorded, so that sums of branches lead back to the layers they come from.
+    with evaluating(model), set_recording(True), nn.observe(note):
+        model(x)
     return Summary(tuple(layers))
 
 

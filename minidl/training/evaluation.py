@@ -11,6 +11,7 @@ import numpy as np
 from minidl import nn
 from minidl.autograd import no_grad
 from minidl.data import DataLoader
+from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
 from minidl.training.diagnosis import IGNORED, Loss, check_loader, classes_of
 
@@ -70,13 +71,8 @@ def predict(model: nn.Module, batches: DataLoader) -> np.ndarray[Any, Any]:
 
 def _outputs(op: str, model: nn.Module, batches: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
     check_loader(op, batches)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with evaluating(model):
         for *inputs, labels in batches:
             with no_grad():
                 outputs = model(*inputs)
             yield outputs, labels
-    finally:
-        for module, mode in modes:
-            module.training = mode
