@@ -135,6 +135,21 @@ def test_saving_refuses_what_it_could_not_give_back(thing, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_two_runs_that_write_at_once_leave_a_whole_file(tmp_path, monkeypatch):
+    fsync, path = os.fsync, tmp_path / "state.npz"
+
+    def other_run(descriptor):
+        monkeypatch.setattr(os, "fsync", fsync)
+        save_checkpoint({"run": 2, "longer": "x" * 1000}, path)
+        assert load_checkpoint(path)["run"] == 2
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", other_run)
+    save_checkpoint({"run": 1}, path)
+    assert load_checkpoint(path) == {"run": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["state.npz"]
+
+
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_full_disk_keeps_the_older_file_and_leaves_no_other(failing, tmp_path, monkeypatch):
     path = save_checkpoint({"epoch": 1}, tmp_path / "state.npz")

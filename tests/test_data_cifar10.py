@@ -320,6 +320,21 @@ def test_read_python_batch_refuses_a_dotted_path_through_an_admitted_global(tmp_
         _read(tmp_path, content)
 
 
+@pytest.mark.parametrize("put", [b"r\xff\xff\xff\x07", b"p134217727\n"])
+def test_read_python_batch_refuses_a_memo_far_away(tmp_path, put):
+    content = _pickled(*_pixels(0))
+    with pytest.raises(ValueError, match=r"instruction 2 keeps something under number 134217727"):
+        _read(tmp_path, content[:3] + put + content[3:])
+
+
+def test_read_python_batch_lets_no_pickle_set_attributes(tmp_path):
+    encode = b"\x80\x02c_codecs\nencode\n"
+    state = b"}X\x05\0\0\0helloK\x01s"
+    for changed in (encode + state + b"b.", encode + b"N" + state + b"\x86b."):
+        with pytest.raises(ValueError, match=r"got a broken pickle"):
+            _read(tmp_path, changed)
+
+
 def test_read_python_batch_refuses_an_array_of_objects(tmp_path):
     with pytest.raises(ValueError, match=r"array of dtype b?'O8'"):
         _read(tmp_path, _pickled(np.array([[None]]), [0]))

@@ -23,7 +23,9 @@ def test_sub_folders_are_classes_in_the_order_of_their_names(tmp_path):
     save(tmp_path / "dog" / "a" / "1.PNG", plain(30, 20, (4, 5, 6)))
     save(tmp_path / "cat" / "x.jpg", plain(16, 16, (90, 90, 90)))
     (tmp_path / "cat" / "notes.txt").write_text("no picture")
-    save(tmp_path / ".hidden" / "x.png", plain(9, 9, (0, 0, 0)))
+    (tmp_path / "cat" / "._x.jpg").write_bytes(b"what macOS keeps beside x.jpg")
+    for hidden in (tmp_path / ".hidden", tmp_path / "cat" / ".thumbnails"):
+        save(hidden / "x.png", plain(9, 9, (0, 0, 0)))
     found = load_image_folder(tmp_path, 8)
     assert found.classes == ("cat", "dog")
     assert found.labels.tolist() == [0, 1, 1]

@@ -211,6 +211,62 @@ def test_fit_refuses_impossible_options(options, message):
         fit(model, cross_entropy, sgd, batches, progress=False, **options)
 
 
+def test_fit_refuses_loaders_that_cannot_train():
+    model, sgd, batches = small()
+    x, y = batches.arrays
+    empty, single = DataLoader(x, y, batch_size=99, drop_last=True), DataLoader(x)
+    for loader, message in (
+        (empty, r"a DataLoader without any batch: .* 64 examples for a batch_size of 99"),
+        (single, r"a DataLoader of a single array, wants inputs and, last, labels"),
+    ):
+        for pair in ((loader, None), (batches, loader)):
+            with pytest.raises(ValueError, match=f"fit: got {message}"):
+                fit(model, cross_entropy, sgd, *pair, progress=False)
+        with pytest.raises(ValueError, match=f"evaluate: got {message}"):
+            evaluate(model, cross_entropy, loader)
+        with pytest.raises(ValueError, match=f"predict: got {message}"):
+            predict(model, loader)
+
+
+def test_fit_refuses_a_loss_that_is_no_tensor():
+    model, sgd, batches = small()
+    with pytest.raises(TypeError, match=r"fit: the loss function returned a float, wants a tensor"):
+        fit(model, lambda *pair: cross_entropy(*pair).item(), sgd, batches, progress=False)
+
+
+class Heads(nn.Module):
+    """Gives two outputs of two inputs."""
+
+    def __init__(self):
+        self.first, self.second = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x, z):
+        return self.first(x), self.second(z)
+
+
+def test_networks_of_several_inputs_and_outputs_are_trained_without_accuracy():
+    _, _, batches = small()
+    x, y = batches.arrays
+    loader, model = DataLoader(x, -x, y, batch_size=8), Heads()
+    sgd = optim.SGD(model.parameters(), lr=0.5)
+
+    def both(outputs, labels):
+        return cross_entropy(outputs[0], labels) + cross_entropy(outputs[1], labels)
+
+    history = fit(model, both, sgd, loader, loader, epochs=3, progress=False)
+    assert list(history) == ["train_loss", "test_loss", "lr", "seconds"]
+    assert history["test_loss"][-1] < history["test_loss"][0]
+
+
+def test_labels_to_be_ignored_count_as_neither_right_nor_wrong():
+    model, _, batches = small()
+    x, y = batches.arrays
+    kept = np.arange(len(y)) % 2 == 0
+    totals = evaluate(model, cross_entropy, DataLoader(x, np.where(kept, y, -100)))
+    right = model(Tensor(x)).numpy().argmax(1) == y
+    assert totals.means("test")["test_accuracy"] == right[kept].mean()
+
+
 # History ---------------------------------------------------------------------------------------
 
 
@@ -314,6 +370,60 @@ def test_a_run_of_other_settings_is_refused_and_kept(tmp_path):
         resumable.train(tmp_path, clip_norm=2.0)
     assert (tmp_path / "last.npz").read_bytes() == before
     resumable.train(tmp_path, clip_norm=2.0, resume=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation": None}, "validation: saved some, now None"),
+        ({"schedule_every": "epoch"}, "schedule_every: saved step, now epoch"),
+        ({"shuffle": True}, r"loader: saved \[8, False, False\], now \[8, True, False\]"),
+        ({"drop_last": True}, r"loader: saved \[8, False, False\], now \[8, False, True\]"),
+    ],
+)
+def test_each_setting_that_would_change_the_run_is_compared(options, message, tmp_path):
+    def run(epochs, validation=True, schedule_every="step", **loading):
+        model, sgd, batches = small()
+        loader = DataLoader(*batches.arrays, batch_size=8, **loading)
+        fit(
+            *(model, cross_entropy, sgd, loader, batches if validation else None, epochs),
+            **{"schedule": resumable.Decay(sgd), "schedule_every": schedule_every},
+            **{"checkpoint": tmp_path, "progress": False},
+        )
+
+    run(1)
+    with pytest.raises(ValueError, match=message):
+        run(2, **options)
+
+
+class Drawing(nn.Module):
+    """A network whose repr says where in memory its generator lies."""
+
+    def __init__(self, rng):
+        self.rng = rng
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def test_where_a_generator_lies_in_memory_is_no_setting(tmp_path):
+    reprs, kept = [], []  # kept alive, so that the second lies elsewhere
+    for epochs in (1, 2):
+        _, _, batches = small()
+        model = Drawing(np.random.default_rng(0))
+        kept.append(model)
+        reprs.append(repr(model))
+        sgd = optim.SGD(model.parameters(), lr=0.5)
+        options = {"checkpoint": tmp_path, "epochs": epochs, "progress": False}
+        assert fit(model, cross_entropy, sgd, batches, **options).epochs == epochs
+    assert reprs[0] != reprs[1]
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    minidl.training.save_checkpoint({"mine": 1}, tmp_path / "last.npz")
+    with pytest.raises(ValueError, match=r"last\.npz is a checkpoint, but not of a run of fit"):
+        resumable.train(tmp_path)
 
 
 def test_a_damaged_checkpoint_is_refused_and_kept(tmp_path):

@@ -1,3 +1,5 @@
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -51,6 +53,27 @@ def test_summary_counts_shared_parameters_once():
     table = summary(nn.Sequential(layer, nn.ReLU(), layer), (3,))
     assert [row.parameters for row in table.layers] == [12, 0, 0]
     assert table.multiply_adds == 18
+
+
+class Scaled(nn.Module):
+    """Holds a parameter beside a layer; returns the layer's output, or that scaled."""
+
+    def __init__(self, is_used):
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.scale = nn.Parameter(np.ones((2, 1, 1), np.float32))
+        self.is_used = is_used
+
+    def forward(self, x):
+        return self.conv(x) * self.scale if self.is_used else self.conv(x)
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_summary_counts_parameters_beside_layers(is_used):
+    table = summary(nn.Sequential(Scaled(is_used), nn.Conv2d(2, 1, 3)), (1, 8, 8))
+    assert [row.name for row in table.layers] == ["0.conv", "0", "1"]
+    assert [row.parameters for row in table.layers] == [20, 2, 19]
+    assert [row.receptive_field for row in table.layers] == [(3, 3), (3, 3), (5, 5)]
+    assert [row.memory for row in table.layers] == [2 * 36 * 4, is_used * 2 * 36 * 4, 16 * 4]
 
 
 def test_summary_leaves_modes_and_random_numbers_alone():
@@ -213,6 +236,17 @@ def test_the_confusion_matrix_is_drawn_in_percent_of_the_truth():
     assert [text.get_text() for text in axes.texts] == ["75", "25"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
     assert "75.0%" in axes.get_title()
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_confusion_matrix_is_legible_for_any_number_of_classes(count):
+    names = [f"class number {i}" for i in range(count)]
+    figure = plots.confusion_matrix(np.eye(count, dtype=int), names)
+    assert len(figure.axes[0].texts) == (1 if count == 1 else 0)
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    for above, below in itertools.pairwise(boxes):
+        assert above.y0 > below.y0 + 0.5 * below.height
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 3, 3), (9, 1, 5, 5), (2, 8, 3, 3)])

@@ -204,6 +204,12 @@ def test_one_batch_is_learnt_by_heart_and_all_is_put_back():
     assert all(gradient is None for _, gradient in model.named_gradients())
 
 
+def test_one_batch_wants_a_step_at_least():
+    model, batch = nn.Linear(4, 2), (Tensor(np.ones((2, 4))), Tensor([0, 1]))
+    with pytest.raises(ValueError, match="overfit_one_batch: got steps=0, wants a whole number"):
+        overfit_one_batch(model, batch, steps=0)
+
+
 def test_a_network_that_cannot_learn_one_batch_is_reported():
     minidl.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 4), nn.Softmax(1))

@@ -92,6 +92,14 @@ def test_saving_refuses_what_a_format_does_not_hold(suffix, tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", ["__metadata__", "a\0b"])
+def test_saving_refuses_names_that_would_not_come_back(name, suffix, tmp_path):
+    with pytest.raises(ValueError, match=r"save_weights: got an array named '.*; rename it"):
+        save_weights({name: np.ones(3)}, tmp_path / f"weights{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_loading_refuses_other_endings(tmp_path):
     with pytest.raises(ValueError, match=r"got weights.bin, wants .npz, .safetensors, .pt or .pth"):
         load_weights("weights.bin")
@@ -434,6 +442,14 @@ WRONG_PICKLES = {
     "an array of terabytes": (
         {STRIDES: b"\x8a\x06\0\0\0\0\0\x01K\x01\x86K\0K\0\x86"},
         r"a tensor of shape \(1099511627776, 1\), strides \(0, 0\) .* storage of 6\b",
+    ),
+    "a hundred thousand axes": (  # the product of so many sizes would take hours
+        {STRIDES: (b"(" + b"J\xff\xff\xff\x7f" * 100_000 + b"t") * 2},
+        r"wants a storage, an offset, sizes and strides from 0",
+    ),
+    "a size of 2,000 bits": (
+        {STRIDES: b"K\x02\x8a\xff" + b"\x01" * 255 + b"\x86K\x03K\x01\x86"},
+        r"wants a storage, an offset, sizes and strides from 0",
     ),
     "keys nested deeply": (
         {b"X\x01\0\0\0w": b")" + b"\x85" * 100_000},

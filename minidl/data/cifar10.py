@@ -5,6 +5,7 @@ import importlib
 import io
 import lzma
 import pickle
+import pickletools
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -305,10 +306,15 @@ class _ByteArray:
         self.array = values.reshape(shape, order="F" if column_major else "C").copy()
 
 
-def _latin1(text: str, encoding: object) -> bytes:
-    if encoding not in (b"latin1", "latin1"):
-        raise ValueError(f"encoding {encoding!r}")
-    return text.encode("latin1")
+class _Latin1:
+    """Stands for `_codecs.encode` in a pickle; without attributes that a pickle could set."""
+
+    __slots__ = ()
+
+    def __call__(self, text: str, encoding: object) -> bytes:
+        if encoding not in (b"latin1", "latin1"):
+            raise ValueError(f"encoding {encoding!r}")
+        return text.encode("latin1")
 
 
 _ADMITTED = {
@@ -316,7 +322,7 @@ _ADMITTED = {
     "numpy._core.multiarray._reconstruct": _ByteArray,
     "numpy.ndarray": None,
     "numpy.dtype": _ByteType,
-    "_codecs.encode": _latin1,
+    "_codecs.encode": _Latin1(),
 }
 
 
@@ -330,8 +336,16 @@ class _ArrayUnpickler(pickle.Unpickler):
         return _ADMITTED[wanted]
 
 
+def _refuse_far_memos(content: bytes) -> None:
+    """Raise ValueError where a pickle keeps something far away: memory up to there is allocated."""
+    for count, (code, argument, _) in enumerate(pickletools.genops(content)):
+        if "PUT" in code.name and argument is not None and argument > count:
+            raise ValueError(f"instruction {count} keeps something under number {argument}")
+
+
 def _unpickle(content: bytes, where: str) -> dict[bytes, Any]:
     try:
+        _refuse_far_memos(content)
         value = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
     except _ForbiddenGlobalError as error:
         raise ValueError(

@@ -20,7 +20,7 @@ def load_image_folder(folder: str | Path, size: int = 224, resize: int | None = 
 
     Args:
         folder: such as `pets`, with `pets/cat/1.jpg`, `pets/dog/a/2.png`. Classes are numbered in
-            the order of their names; hidden folders and files of other kinds are passed over.
+            the order of their names; what is hidden and files of other kinds are passed over.
         size: height and width of what comes out, in pixels, from 1.
         resize: of the shorter side, in pixels, from `size`; 8/7 of it where None: 256 for 224.
 
@@ -45,12 +45,17 @@ def load_image_folder(folder: str | Path, size: int = 224, resize: int | None = 
         raise ValueError(f"load_image_folder: {folder} wants a sub-folder for each class")
     images, labels = [], []
     for label, place in enumerate(classes):
-        files = sorted(p for p in place.rglob("*") if p.suffix.lower() in _SUFFIXES)
+        files = sorted(p for p in place.rglob("*") if _is_shown(p.relative_to(place)))
         if not files:
             raise ValueError(f"load_image_folder: {place} holds no {', '.join(_SUFFIXES)} file")
         images += [_square(file, size, resize) for file in files]
         labels += [label] * len(files)
     return ImageSet(np.stack(images), np.array(labels, np.int64), tuple(p.name for p in classes))
+
+
+def _is_shown(path: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.parts)  # such as macOS's ._1.jpg
+    return path.suffix.lower() in _SUFFIXES and not hidden
 
 
 def _square(file: Path, size: int, resize: int) -> NDArray[np.uint8]:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import unicodedata
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.data.files import whole_file
 from minidl.data.loader import DataLoader
 
 Array = np.ndarray[Any, Any]
@@ -167,14 +167,8 @@ class Vocabulary:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the words as JSON; a crash leaves an older file as it was. Return the path."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-        try:
-            part.write_text(json.dumps({"words": self.words}, ensure_ascii=False), "utf-8")
-            os.replace(part, path)
-        except BaseException:  # Ctrl-C too: never leave the temporary file behind
-            part.unlink(missing_ok=True)
-            raise
+        with whole_file(path) as file:
+            file.write(json.dumps({"words": self.words}, ensure_ascii=False).encode())
         return path
 
     @classmethod

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import numpy as np
 from minidl import nn
 from minidl.autograd import set_recording
 from minidl.derivatives import grad
+from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -42,7 +41,7 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Array | Non
         if module is layer:
             made.append(output)
 
-    with _evaluating(model), nn.observe(note):
+    with evaluating(model), set_recording(True), nn.observe(note):
         score = _score(model(x), classes)
         if not made or not isinstance(made[-1], Tensor) or made[-1].ndim != 4:
             raise ValueError(
@@ -68,7 +67,7 @@ def saliency(model: nn.Module, x: Tensor, classes: Array | None = None) -> Array
     Source: K. Simonyan et al., Deep Inside Convolutional Networks (2013), section 3.
     """
     image = x.detach().requires_grad_()
-    with _evaluating(model):
+    with evaluating(model), set_recording(True):
         (slope,) = grad(_score(model(image), classes), [image])
     largest: Array = np.abs(slope.numpy()).max(1)
     return largest.astype(np.float64)
@@ -78,15 +77,3 @@ def _score(scores: Tensor, classes: Array | None) -> Tensor:
     """Return the sum of the scores to explain: images do not influence each other's."""
     chosen = scores.numpy().argmax(1) if classes is None else np.asarray(classes)
     return scores[np.arange(len(chosen)), chosen].sum()
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with set_recording(True):
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -118,17 +118,20 @@ def gradient_flow(model: nn.Module) -> Figure:
 
 
 def confusion_matrix(matrix: Array, classes: Sequence[str]) -> Figure:
-    """Draw a confusion matrix: shares of each true class in percent, with the numbers written in.
+    """Draw a confusion matrix: shares of each true class in percent.
+
+    The numbers are written in for up to 25 classes; beyond, the figure grows with their names.
 
     Args:
         matrix: counts `(classes, classes)`, true classes in rows.
         classes: their names.
     """
     shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    figure, axes = plt.subplots(figsize=(6.4, 5.6), layout="constrained")
+    grown = max(1.0, len(classes) / 25)
+    figure, axes = plt.subplots(figsize=(6.4 * grown, 5.6 * grown), layout="constrained")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     for (row, column), share in np.ndenumerate(shares):
-        if round(share):
+        if round(share) and grown == 1:
             colour = "white" if share > 55 else "black"
             axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour, size=8)
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")

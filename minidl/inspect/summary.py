@@ -14,6 +14,7 @@ from minidl.array_functions import zeros
 from minidl.autograd import set_recording
 from minidl.inspect.receptive import Fields
 from minidl.inspect.text import aligned
+from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
 
 
@@ -49,7 +50,7 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """Total number of parameters."""
+        """Total number of parameters, of the layers that ran."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
@@ -90,8 +91,9 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
             `Embedding`, the number of words.
 
     Returns:
-        A `Summary`: modules without sub-modules, in the order they ran. One that runs twice is
-        listed twice, its parameters once. Images are `(c, h, w)`, sequences `(c, length)`.
+        A `Summary`: modules without sub-modules, and those with parameters of their own beside
+        them, in the order they ended. One that runs twice is listed twice, its parameters once; one
+        that does not run is not listed. Images are `(c, h, w)`, sequences `(c, length)`.
 
     Example:
         >>> from minidl import nn
@@ -104,32 +106,32 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
         total                           65             60         0.07
     """
     names = {id(module): name for name, module in model.named_modules()}
-    modes = {id(module): module.training for module in model.modules()}
     layers: list[Layer] = []
     counted: set[int] = set()
+    made: list[Tensor] = []
 
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if any(True for _ in module.named_children()) or id(module) not in names:
+        holds_modules = any(True for _ in module.named_children())
+        held = [p for p in vars(module).values() if isinstance(p, nn.Parameter)]
+        if (holds_modules and not held) or id(module) not in names:
             return
         out = output if isinstance(output, Tensor) else output[0]
-        own = [p for p in module.parameters() if id(p) not in counted]
+        own = [p for p in held if id(p) not in counted]
         counted.update(id(p) for p in own)
         parameters, kind = sum(p.size for p in own), type(module).__name__
         name, cost = names[id(module)], multiply_adds(module, inputs[0], out)
-        field = fields.pass_layer(module, inputs[0], out)
+        field = fields.of(out) if holds_modules else fields.pass_layer(module, inputs[0], out)
         sees = None if field is None else tuple(map(round, field.size))
-        memory = math.prod(out.shape[1:]) * out.dtype.itemsize
+        is_new = not (holds_modules and any(out is tensor for tensor in made))
+        memory = is_new * math.prod(out.shape[1:]) * out.dtype.itemsize
+        made.append(out)
         layers.append(Layer(name, kind, out.shape[1:], parameters, cost, sees, memory))
 
     x = _zeros(model, input_shape)
     fields = Fields(x, tuple(input_shape[1:]))
-    model.eval()
-    try:  # recorded, so that sums of branches lead back to the layers they come from
-        with set_recording(True), nn.observe(note):
-            model(x)
-    finally:
-        for module in model.modules():
-            module.training = modes[id(module)]
+    # Recorded, so that sums of branches lead back to the layers they come from.
+    with evaluating(model), set_recording(True), nn.observe(note):
+        model(x)
     return Summary(tuple(layers))
 
 

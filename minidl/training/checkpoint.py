@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import zipfile
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from minidl.data.files import whole_file
 
 Array = np.ndarray[Any, Any]
 
@@ -45,23 +48,14 @@ def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> P
     arrays: dict[str, Array] = {}
     tree = json.dumps({"format": FORMAT, "state": _packed(state, "state", arrays)})
     arrays["json"] = np.frombuffer(tree.encode(), np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")  # one left behind by a kill is written over
-    try:
-        with part.open("w+b") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            with zipfile.ZipFile(file, "a") as archive:
-                archive.comment = b"0" * DIGEST
-            file.seek(0)
-            digest = _digest(file.read())
-            file.seek(-DIGEST, os.SEEK_END)
-            file.write(digest)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:  # Ctrl-C too
-        part.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.comment = b"0" * DIGEST
+        file.seek(0)
+        digest = _digest(file.read())
+        file.seek(-DIGEST, os.SEEK_END)
+        file.write(digest)
     return path
 
 
@@ -80,7 +74,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             "SHA-256 does not fit; delete it, or start anew with resume=False"
         )
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         tree = json.loads(arrays.pop("json").tobytes())
         if tree["format"] == FORMAT:

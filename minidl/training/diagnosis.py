@@ -14,6 +14,7 @@ from minidl import nn, optim
 from minidl.anomaly import detect_anomaly
 from minidl.data import DataLoader
 from minidl.functional import cross_entropy
+from minidl.functional.geometry import check_whole
 from minidl.random import generator, streams
 from minidl.tensor import Tensor
 
@@ -21,6 +22,7 @@ Array = np.ndarray[Any, Any]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 FAR, NEAR, STUCK = 2.0, 0.1, 0.02  # parts of ln(classes)
+IGNORED = -100  # the label that counts for nothing in losses
 FEWEST_STEPS = 20  # in an epoch, for its end to say that nothing is learnt
 
 
@@ -36,8 +38,35 @@ def warn(message: str) -> None:
     warnings.warn(message, TrainingWarning, stacklevel=level)
 
 
-def classes_of(outputs: Tensor, labels: Tensor) -> int:
+def check_loader(op: str, batches: DataLoader | None) -> None:
+    """Raise ValueError where a loader gives no batches, or has no labels beside the inputs."""
+    if not isinstance(batches, DataLoader):
+        return
+    if not len(batches):
+        raise ValueError(
+            f"{op}: got a DataLoader without any batch: it drops the last one, and has "
+            f"{len(batches.arrays[0])} examples for a batch_size of {batches.batch_size}"
+        )
+    if len(batches.arrays) < 2:
+        raise ValueError(
+            f"{op}: got a DataLoader of a single array, wants inputs and, last, labels; what is to "
+            "give its input back has that as labels: DataLoader(x, x)"
+        )
+
+
+def check_loss(loss: Any) -> None:
+    """Raise TypeError unless a loss is a tensor, which leads back to the weights."""
+    if not isinstance(loss, Tensor):
+        raise TypeError(
+            f"fit: the loss function returned a {type(loss).__name__}, wants a tensor of a single "
+            "number; was it taken out of one, with item() or numpy()?"
+        )
+
+
+def classes_of(outputs: Any, labels: Tensor) -> int:
     """Return the number of classes of a classifier's outputs; 0 if they are something else."""
+    if not isinstance(outputs, Tensor):  # several, in a tuple
+        return 0
     scores = outputs.dtype.kind == "f" and outputs.ndim > 1
     fits = scores and outputs.shape[:1] + outputs.shape[2:] == labels.shape
     return outputs.shape[1] if fits and labels.dtype.kind in "iu" and outputs.shape[1] > 1 else 0
@@ -57,10 +86,10 @@ def check_inputs(inputs: Tensor) -> None:
         )
 
 
-def check_labels(batches: DataLoader | None, classes: int, ignored: int = -100) -> None:
+def check_labels(batches: DataLoader | None, classes: int) -> None:
     """Warn where class indices that a loader holds do not fit a network's number of outputs."""
     labels = batches.arrays[-1].ravel() if isinstance(batches, DataLoader) else np.arange(0)
-    wrong = np.flatnonzero(((labels < 0) | (labels >= classes)) & (labels != ignored))
+    wrong = np.flatnonzero(((labels < 0) | (labels >= classes)) & (labels != IGNORED))
     if classes and len(wrong):
         warn(
             f"{len(wrong):,} of {len(labels):,} labels are not from 0 to {classes - 1}, the "
@@ -168,7 +197,7 @@ def overfit_one_batch(
         model: left with the weights, gradients and mode that it had; so are its random streams.
         batch: inputs and labels, as a loader yields them.
         loss: of the outputs and the labels.
-        steps: of Adam.
+        steps: of Adam, from 1.
         lr: its learning rate.
 
     Returns:
@@ -185,6 +214,7 @@ def overfit_one_batch(
         >>> losses[-1] < 0.1 * losses[0]
         True
     """
+    check_whole("overfit_one_batch", 1, steps=steps)
     *inputs, labels = batch
     state, random = model.state_dict(), keep_streams(model)
     gradients = [(p, p.grad) for p in model.parameters()]

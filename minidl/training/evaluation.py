@@ -11,8 +11,9 @@ import numpy as np
 from minidl import nn
 from minidl.autograd import no_grad
 from minidl.data import DataLoader
+from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
-from minidl.training.diagnosis import Loss, classes_of
+from minidl.training.diagnosis import IGNORED, Loss, check_loader, classes_of
 
 
 @dataclasses.dataclass
@@ -31,7 +32,7 @@ class Totals:
         self.seen += len(labels)
         if classes_of(outputs, labels):
             self.right += int((outputs.data.argmax(1) == labels.data).sum())
-            self.labels += labels.size
+            self.labels += int((labels.data != IGNORED).sum())
 
     def means(self, part: str) -> dict[str, float]:
         """Return the mean loss, and accuracy if labels were counted, by the history's names."""
@@ -49,7 +50,7 @@ def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
     The model is left in the mode that each of its modules was in.
     """
     totals = Totals()
-    for outputs, labels in _outputs(model, batches):
+    for outputs, labels in _outputs("evaluate", model, batches):
         totals.add(loss(outputs, labels).item(), outputs, labels)
     return totals
 
@@ -65,17 +66,13 @@ def predict(model: nn.Module, batches: DataLoader) -> np.ndarray[Any, Any]:
         >>> predict(nn.Linear(3, 10), batches).argmax(1).shape
         (5,)
     """
-    return np.concatenate([outputs.numpy() for outputs, _ in _outputs(model, batches)])
+    return np.concatenate([outputs.numpy() for outputs, _ in _outputs("predict", model, batches)])
 
 
-def _outputs(model: nn.Module, batches: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+def _outputs(op: str, model: nn.Module, batches: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
+    check_loader(op, batches)
+    with evaluating(model):
         for *inputs, labels in batches:
             with no_grad():
                 outputs = model(*inputs)
             yield outputs, labels
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -59,7 +59,8 @@ def fit(
     With a `checkpoint` folder, `last.npz` holds all that a run needs to go on: weights, optimiser,
     schedule, random streams, the place in the loader's order. Called again after a crash or Ctrl-C,
     an unfinished run goes on from there, and gives bit for bit what it would have given. A finished
-    run starts anew, unless `epochs` is now larger. `best.npz` holds the weights of the best epoch
+    run starts anew; so does one that was stopped by `patience` or a callback, but one that has had
+    its epochs goes on if `epochs` is now larger. `best.npz` holds the weights of the best epoch
     (see `History.best_epoch`), for `load_weights`; `history.csv` the numbers. A full disk is a
     warning. The first Ctrl-C ends the step, saves, and raises KeyboardInterrupt; a second does not
     wait.
@@ -69,7 +70,7 @@ def fit(
     Args:
         model: called with a batch's arrays but the last; ends with the weights of the last epoch.
         loss: of the outputs and the last array; where that is whole numbers and the outputs are
-            `(n, classes, ...)`, accuracy is measured.
+            `(n, classes, ...)`, accuracy is measured, over the labels that are not -100.
         optimizer: over the model's parameters.
         train: batches to learn from.
         validation: batches to measure with: `test_loss` and `test_accuracy` in the history.
@@ -161,6 +162,8 @@ class Run:
         self.missed = {name for name, p in model.named_parameters() if p.requires_grad}
         self._is_first, self._classes = True, 0
         diagnosis.check_streams(train, model, loss)
+        for loader in (train, validation):
+            diagnosis.check_loader("fit", loader)
 
     def train_epoch(self, title: str = "") -> None:
         """Take the steps of an epoch that are left."""
@@ -203,6 +206,7 @@ class Run:
             for loader in (self.train, self.validation):
                 diagnosis.check_labels(loader, self._classes)
         loss = self.loss(outputs, labels)
+        diagnosis.check_loss(loss)
         (loss * share if share < 1 else loss).backward()
         if not diagnosis.all_finite(loss, self.model):
             self._explain(batch, loss, states)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import signal
 import threading
 import time
@@ -37,11 +38,19 @@ class Keeper:
         Raises:
             ValueError: the checkpoint is damaged, or of a run with other settings.
         """
-        if self._folder is None or self._last is None or not self._last.exists():
+        if self._folder is None or self._last is None:
             return ""
-        for part in self._folder.glob(".best.npz.*.part"):  # left behind by a kill
-            part.unlink()
+        for part in self._folder.glob(".*.npz.*.part"):  # left behind by a kill
+            with contextlib.suppress(OSError):  # a folder that cannot be written to can be read
+                part.unlink()
+        if not self._last.exists():
+            return ""
         saved = load_checkpoint(self._last)
+        if not {"settings", "history"} <= set(saved):
+            raise ValueError(
+                f"fit: {self._last} is a checkpoint, but not of a run of fit; take another folder, "
+                "or start anew with resume=False, which writes over it"
+            )
         done = len(saved["history"]["columns"].get("train_loss", ()))
         if saved["is_finished"] or done >= epochs:
             return f"{self._last} holds a finished run of {done} epochs; this one starts anew"
@@ -124,13 +133,16 @@ def _settings(run: Run) -> dict[str, str]:
         "optimizer": type(run.optimizer).__name__,
         "options": [{k: v for k, v in g.items() if k not in changing} for g in groups],
         "schedule": type(run.schedule).__name__,
-        "batch_size": getattr(run.train, "batch_size", None),
+        "schedule_every": "step" if run.every_step else "epoch",
+        "loader": [getattr(run.train, k, None) for k in ("batch_size", "shuffle", "drop_last")],
         "data": [(a.shape, str(a.dtype)) for a in getattr(run.train, "arrays", ())],
+        "validation": "None" if run.validation is None else "some",
         "accumulate": run.accumulate,
         "clip_norm": run.clip_norm,
         "streams": len(run.streams),
     }
-    return {name: str(value) for name, value in found.items()}
+    # Where in memory something lies, as in the repr of a generator, is no setting.
+    return {name: re.sub(r" at 0x[0-9A-Fa-f]+", "", str(v)) for name, v in found.items()}
 
 
 def _state(run: Run) -> dict[str, Any]:

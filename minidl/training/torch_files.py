@@ -38,6 +38,7 @@ _DICT, _PARAMETER = "collections.OrderedDict", "torch._utils._rebuild_parameter"
 _TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 _ADMITTED = {*_STORAGES, *_TENSORS, _DICT, _PARAMETER}
 _LARGEST_PICKLE = 64 << 20  # bytes; a network of 300 arrays takes 50,000
+_MOST_AXES = 64  # NumPy has no more; the product of a million sizes would take hours
 _MAGIC = 0x1950A86A20F9469CFC6C  # what files older than the zip form begin with
 
 
@@ -70,7 +71,10 @@ class _View:
 
     def __post_init__(self) -> None:
         geometry = (self.offset,), self.size, self.stride
-        whole = all(isinstance(part, tuple) and all(map(_is_count, part)) for part in geometry)
+        whole = all(
+            isinstance(part, tuple) and len(part) <= _MOST_AXES and all(map(_is_count, part))
+            for part in geometry
+        )
         if not (
             isinstance(self.storage, _Storage) and whole and len(self.size) == len(self.stride)
         ):
@@ -95,7 +99,7 @@ class _View:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 1 << 63  # as in PyTorch; a pickle's have no end
 
 
 # Reading -----------------------------------------------------------------------------------------

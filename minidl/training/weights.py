@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
+from minidl.data.files import whole_file
 from minidl.training.safetensors import half_to_single, read_safetensors, write_safetensors
 from minidl.training.torch_files import read_torch, write_torch
 
@@ -32,8 +32,8 @@ def save_weights(state: Mapping[str, Array], path: str | os.PathLike[str]) -> Pa
         The path.
 
     Raises:
-        ValueError: the name ends otherwise, there is nothing to save, or the format has no such
-            dtype.
+        ValueError: the name ends otherwise, there is nothing to save, the format has no such dtype,
+            or an array's name holds a zero byte or is `__metadata__`.
         TypeError: not a state dict.
         OSError: the disk is full, or the folder cannot be written to.
     """
@@ -52,23 +52,16 @@ def save_weights(state: Mapping[str, Array], path: str | os.PathLike[str]) -> Pa
                 f"save_weights: got a {type(array).__name__} as {name!r}, wants NumPy arrays by "
                 "name: model.state_dict()"
             )
+        if "\0" in name or name == "__metadata__":  # read back, it would be another name, or none
+            raise ValueError(f"save_weights: got an array named {name!r}; rename it")
         lacking = path.suffix in (".pt", ".pth") and array.dtype in _UNSIGNED
         if array.dtype.newbyteorder("=") not in _PLAIN or lacking:
             raise ValueError(
                 f"save_weights: got {name} of dtype {array.dtype}, which {path.suffix} files of "
                 "minidl do not hold; convert it, to float32 for example"
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            _FORMATS[path.suffix][1](file, state)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:  # Ctrl-C too: never leave the temporary file behind
-        part.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        _FORMATS[path.suffix][1](file, state)
     return path
 
 
