@@ -250,6 +250,9 @@ def test_a_loader_refuses_the_state_of_another():
         plain.load_state_dict(shuffled.state_dict())
     with pytest.raises(ValueError, match=r"got \{\}, wants the state of a loader"):
         plain.load_state_dict({})
+    for taken in ("1", 0.5, -1, 3):
+        with pytest.raises(ValueError, match="up to 2 batches taken"):
+            plain.load_state_dict(plain.state_dict() | {"taken": taken})
     longer = DataLoader(x, batch_size=1)
     batches = iter(longer)
     for _ in range(3):

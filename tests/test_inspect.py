@@ -197,6 +197,33 @@ def test_summary_takes_layers_that_get_plain_arrays():
     assert table.multiply_adds == 10 * 4 * 8 * 3
 
 
+class Giving(nn.Module):
+    """Gives what a function makes of its inputs, of which there may be none."""
+
+    def __init__(self, give):
+        self.give = give
+
+    def forward(self, *inputs):
+        return self.give(*inputs)
+
+
+def test_summary_takes_layers_that_give_several_tensors_or_none():
+    class Net(nn.Module):
+        def __init__(self):
+            self.named = Giving(lambda x: {"mask": None, "all": [x * 1]})
+            self.nothing = Giving(lambda x: None)
+            self.bias = Giving(lambda: minidl.ones(3))
+            self.linear = nn.Linear(3, 2)
+
+        def forward(self, x):
+            self.nothing(x)
+            return self.linear(self.named(x)["all"][0] + self.bias())
+
+    table = summary(Net(), (3,))
+    assert [row.name for row in table.layers] == ["named", "bias", "linear"]
+    assert [row.output_shape for row in table.layers] == [(3,), (), (2,)]
+
+
 def test_summary_takes_words_and_sequences():
     text = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 3))
     assert summary(text, (12,)).layers[-1].output_shape == (12, 3)

@@ -140,7 +140,7 @@ class DataLoader:
         if not (
             whole
             and self.shuffle == (state["order"] is not None)
-            and 0 <= state["taken"] <= len(self)
+            and state["taken"] in range(len(self) + 1)
             and len(state["streams"]) == len(own)
         ):
             raise ValueError(

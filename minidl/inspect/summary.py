@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +93,8 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
     Returns:
         A `Summary`: modules without sub-modules, and those with parameters of their own beside
         them, in the order they ended. One that runs twice is listed twice, its parameters once; one
-        that does not run is not listed. Images are `(c, h, w)`, sequences `(c, length)`.
+        that does not run, or gives no tensor, is not listed. Images are `(c, h, w)`, sequences
+        `(c, length)`.
 
     Example:
         >>> from minidl import nn
@@ -113,26 +114,36 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         holds_modules = any(True for _ in module.named_children())
         held = [p for p in vars(module).values() if isinstance(p, nn.Parameter)]
-        if (holds_modules and not held) or id(module) not in names:
+        x: Any = inputs[0] if inputs else None
+        out = _first_tensor(output)
+        if (holds_modules and not held) or id(module) not in names or out is None:
             return
-        out = output if isinstance(output, Tensor) else output[0]
         own = [p for p in held if id(p) not in counted]
         counted.update(id(p) for p in own)
         parameters, kind = sum(p.size for p in own), type(module).__name__
-        name, cost = names[id(module)], multiply_adds(module, inputs[0], out)
-        field = fields.of(out) if holds_modules else fields.pass_layer(module, inputs[0], out)
+        name, cost = names[id(module)], multiply_adds(module, x, out)
+        field = fields.of(out) if holds_modules else fields.pass_layer(module, x, out)
         sees = None if field is None else tuple(map(round, field.size))
         is_new = not (holds_modules and any(out is tensor for tensor in made))
         memory = is_new * math.prod(out.shape[1:]) * out.dtype.itemsize
         made.append(out)
         layers.append(Layer(name, kind, out.shape[1:], parameters, cost, sees, memory))
 
-    x = _zeros(model, input_shape)
-    fields = Fields(x, tuple(input_shape[1:]))
+    example = _zeros(model, input_shape)
+    fields = Fields(example, tuple(input_shape[1:]))
     # Recorded, so that sums of branches lead back to the layers they come from.
     with evaluating(model), set_recording(True), nn.observe(note):
-        model(x)
+        model(example)
     return Summary(tuple(layers))
+
+
+def _first_tensor(output: Any) -> Tensor | None:
+    """Return the first tensor of what a module gives, which may be several by place or name."""
+    if isinstance(output, Mapping):
+        output = tuple(output.values())
+    if isinstance(output, (tuple, list)):
+        return next((t for t in map(_first_tensor, output) if t is not None), None)
+    return output if isinstance(output, Tensor) else None
 
 
 def _zeros(model: nn.Module, input_shape: Sequence[int]) -> Tensor:
