@@ -25,7 +25,7 @@ from minidl import Tensor, autograd, gradcheck, nn
 from minidl import functional as F
 from minidl.backends import convolution as kernels
 from minidl.backends import normalization as channel_kernels
-from minidl.backends import planar, regions
+from minidl.backends import planar, regions, strips
 from minidl.backends.base import Backend
 from minidl.backends.numpy_backend import NumpyBackend
 from minidl.backends.windows import Windows
@@ -1653,8 +1653,9 @@ def check_found(mutation: Mutation, found: dict[str, InputCheck]) -> None:
 
 @pytest.fixture(autouse=True)
 def columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolve small images by columns: bugs are planted there, not in `planar`."""
+    """Convolve small images by columns: bugs are planted there, not in `planar` or `strips`."""
     monkeypatch.setattr(planar, "CHANNELS", 0)
+    monkeypatch.setattr(strips, "MOST", 0)
 
 
 def test_every_call_has_a_mutation_and_no_mutation_comes_twice():
