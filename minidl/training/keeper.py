@@ -134,7 +134,7 @@ def _settings(run: Run) -> dict[str, str]:
         "options": [{k: v for k, v in g.items() if k not in changing} for g in groups],
         "schedule": type(run.schedule).__name__,
         "schedule_every": "step" if run.every_step else "epoch",
-        "loader": [getattr(run.train, k, None) for k in ("batch_size", "shuffle", "drop_last")],
+        **{k: getattr(run.train, k, None) for k in ("batch_size", "shuffle", "drop_last")},
         "data": [(a.shape, str(a.dtype)) for a in getattr(run.train, "arrays", ())],
         "validation": "None" if run.validation is None else "some",
         "accumulate": run.accumulate,
