@@ -516,6 +516,14 @@ def test_a_run_killed_while_it_writes_a_checkpoint_goes_on(call, count, unbroken
 # Ctrl-C ----------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heeded():
+    """A shell's background job starts with Ctrl-C ignored, and `fit` would leave it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def interrupted(monkeypatch):
     """Send Ctrl-C in the middle of step 7, and do what is given."""
