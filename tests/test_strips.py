@@ -12,8 +12,8 @@ from minidl.backends import Windows, backend_for, convolution, strips
 from .test_winograd import drawn, exactly, geometries, largest_error
 
 BACKEND = backend_for("cpu")
-BOUND = 1e-6
-"""Largest error of float32, relative to the largest number of the result. Measured: up to 3e-7."""
+BOUND = 4e-6
+"""Largest error of float32, relative to the largest number of the result. Measured: up to 3e-6."""
 
 
 @given(geometries(), st.integers(1, 3), st.integers(1, 20), st.integers(1, 20))
@@ -46,7 +46,15 @@ def test_slices_of_a_batch_add_up_in_either_memory_order(channels_last):
 
 @pytest.mark.parametrize(
     ("change", "groups", "channels"),
-    [({}, 2, 16), ({}, 1, 33), ({"stride_h": 2}, 1, 16), ({"k_w": 5}, 1, 16), ({"top": 3}, 1, 16)],
+    [
+        ({}, 2, 16),
+        ({}, 1, 129),
+        ({"in_h": 5}, 1, 16),
+        ({"in_h": 7}, 1, 16),
+        ({"stride_h": 2}, 1, 16),
+        ({"k_w": 5}, 1, 16),
+        ({"top": 3}, 1, 16),
+    ],
 )
 def test_other_convolutions_are_left_to_columns(change, groups, channels):
     plain = {"in_h": 18, "in_w": 18, "k_h": 3, "k_w": 3}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from minidl.backends.runs import overlapping
 from minidl.backends.windows import Windows
 
 if TYPE_CHECKING:
@@ -89,12 +90,10 @@ def _columns(backend: Backend, images: Array, windows: Windows, ones: bool) -> A
     shape = (n, c, windows.k_h, windows.k_w, windows.out_h, windows.out_w)
     taps = (step_h * windows.dilation_h, step_w * windows.dilation_w)
     steps = (step_h * windows.stride_h, step_w * windows.stride_w)
-    view = np.lib.stride_tricks.as_strided(
-        padded, shape, (step_n, step_c, *taps, *steps), writeable=False
-    )
     rows, pixels = c * windows.k_h * windows.k_w, windows.out_h * windows.out_w
     columns = np.empty((n, rows + ones, pixels), images.dtype)
-    columns[:, :rows].reshape(shape)[...] = view
+    strides = (step_n, step_c, *taps, *steps)
+    overlapping(padded, shape, strides, out=columns[:, :rows].reshape(shape))
     columns[:, rows:] = 1
     return columns
 

@@ -1,58 +1,86 @@
-"""Convolution of images with 5 to 32 channels: columns of one kernel row, used for all three.
+"""Convolution of images with 5 to 63 channels: Winograd's F(4, 3) down the rows, strips across.
 
-A window of 3 x 3 pixels shares its first row with two other windows, above it. So a strip, the
-columns of windows one pixel high, is a third of what `convolution.py` copies; each kernel row finds
-its own in it, one line of pixels further down. What is lost are sums: three products of the output
-are added up, which pays as long as the kernels are few too.
+Winograd's tiles are transformed in both directions, which costs more than it saves where channels
+are few. In one direction it pays: six rows of the image become six rows of values, and those, with
+six products for each column of the kernel, four rows of the output; sums of products take twelve.
+Across, a *strip* holds the three values side by side that a kernel row meets: a third of what
+`convolution.py` copies.
 
-Image by image, with the weights of kernel row k a matrix `(k_w * c, d)`:
+    V = strips of B x       six rows of the image to six rows of strips, (w, 3 c) each
+    U = G w                 three kernel rows to six matrices (3 c, d)
+    Y = A (V U)             six rows of products to four rows of the output
+    dw = A (dV.T V)         of F(3, 4): with dV = G dy, sums over all rows and images
 
-    output    sum of strip[k:] @ weights[k]
-    weights   strip[k:].T @ gradient, summed over the images
+The products are made image by image: up to a million multiplications or so, OpenBLAS has kernels
+that need no copies of the matrices. The error of float32 stays below 3e-6 of the largest output.
+
+Source: that of `winograd.py`, which has the transforms too.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from minidl.backends import winograd
+from minidl.backends.runs import overlapping
 from minidl.backends.windows import Windows
+from minidl.backends.winograd import OUT, TILE, transforms
 
 if TYPE_CHECKING:
     from minidl.backends.base import Backend
 
 Array: TypeAlias = Any
 
-MOST = 32
-"""At most so many channels and kernels. 128x16x32x32 to 16, one core, ms: forward 5.5 for 7.4,
-images 5.5 for 11.0, weights 5.3 for 9.4. From 32 to 64 channels, columns are faster."""
+MOST = 128
+"""At most so many channels and kernels. 128x16x32x32 to 16, one core, ms: forward 4.6 for 6.7 of
+columns, images 4.6 for 10.9, weights 5.2 for 8.9; 64x32x15x15 to 64: 2.0 for 3.1, 2.1 for 4.3, 2.3
+for 3.6. From 64 to 64, `winograd.py` takes 6.0 for 6.3 in all."""
+
+SMALL = 10**6
+"""Multiplications of a product for which OpenBLAS copies nothing. The weights' gradient of
+128x32x16x16 to 32 takes 3.2 ms for the 4.0 of one product for all images of a slice (one core)."""
 
 
 def suits(windows: Windows, groups: int, channels: int, kernels: int) -> bool:
-    """Tell whether a convolution is the faster this way."""
-    return groups == 1 and winograd.is_plain(windows) and max(channels, kernels) <= MOST
+    """Tell whether a convolution is the faster this way than by columns.
+
+    Of rows of the output beyond a multiple of four, some have to be computed for nothing.
+    """
+    few = groups == 1 and max(channels, kernels) <= MOST
+    rows = windows.out_h
+    return (
+        few and winograd.is_plain(windows) and rows >= OUT and 3 * _tiles(windows) * OUT <= 4 * rows
+    )
 
 
 def convolve(
     backend: Backend, images: Array, weight: Array, bias: Array | None, windows: Windows
 ) -> Array:
-    """Do `convolution.convolve`."""
-    n, (d, c) = len(images), weight.shape[:2]
-    matrices = weight.transpose(2, 3, 1, 0).reshape(3, 3 * c, d)
-    out = backend.empty_images((n, d, windows.out_h, windows.out_w), images.dtype)
+    """Do `convolution.convolve` in strips."""
+    back, from_taps, _ = transforms(OUT, 3, images.dtype)
+    n, (d, c), width = len(images), weight.shape[:2], windows.out_w
+    taps = weight.transpose(2, 3, 1, 0).reshape(3, 3 * c * d)
+    values = backend.matmul(from_taps, taps).reshape(TILE, 1, 3 * c, d)
+    out = backend.empty_images((n, d, windows.out_h, width), images.dtype)
 
     def work(part: slice) -> None:
-        rows = _rows(backend, images[part], windows)
-        total = out[part].transpose(0, 2, 3, 1).reshape(len(rows[0]), -1, d)  # a view
-        np.matmul(rows[0], matrices[0], out=total)
-        for row, matrix in zip(rows[1:], matrices[1:], strict=True):
-            total += np.matmul(row, matrix)
+        strips = _strips(backend, images[part], windows)
+        pixels = out[part].transpose(0, 2, 3, 1)
+        shape = (len(pixels), _tiles(windows), OUT, width * d)
+        products = np.matmul(strips, values).reshape(TILE, *shape[:2], width * d)
+        products = products.transpose(1, 2, 0, 3)
+        if windows.out_h % OUT:
+            rows = np.matmul(back, products).reshape(len(pixels), shape[1] * OUT, width, d)
+            pixels[...] = rows[:, : windows.out_h]
+        else:
+            np.matmul(back, products, out=pixels.reshape(shape))
         if bias is not None:
-            total += bias
+            pixels += bias
 
-    backend.over_batch(n, _bytes(windows, c, images), work)
+    backend.over_batch(n, _bytes(windows, c, d, images), work)
     return out
 
 
@@ -63,30 +91,68 @@ def transpose_convolve(backend: Backend, gradient: Array, weight: Array, windows
 
 
 def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: Windows) -> Array:
-    """Do `convolution.weight_gradient`."""
-    c, d = images.shape[1], gradient.shape[1]
+    """Do `convolution.weight_gradient`: F(3, 4), the gradient's rows being the weights."""
+    back, from_taps, _ = transforms(3, OUT, images.dtype)
+    n, c, d = len(images), images.shape[1], gradient.shape[1]
+    height, width = _tiles(windows) * OUT, windows.out_w
+    below = Windows(windows.out_h, width, 1, 1, bottom=height - windows.out_h)
 
     def work(part: slice) -> Array:
-        rows = _rows(backend, images[part], windows)
-        pixels = gradient[part].transpose(0, 2, 3, 1).reshape(len(rows[0]), -1, d)
-        return np.stack([np.matmul(pixels.swapaxes(1, 2), row).sum(0) for row in rows])
+        strips = _strips(backend, images[part], windows)
+        slopes = _values(from_taps, backend.pad_images(gradient[part], below, 0))
+        images_here, rows = strips.shape[1:3]
+        together = _together(images_here, rows * 3 * c * d)
+        shape = (TILE, images_here // together, together * rows)
+        slopes, strips = slopes.reshape(*shape, d), strips.reshape(*shape, 3 * c)
+        return np.matmul(slopes.swapaxes(2, 3), strips).sum(1)  # (6, d, 3·c)
 
-    total = backend.sum_over_batch(len(images), _bytes(windows, c, images), work)
-    return total.reshape(3, d, 3, c).transpose(1, 3, 0, 2).copy()  # (d, c, k_h, k_w)
-
-
-def _rows(backend: Backend, images: Array, windows: Windows) -> list[Array]:
-    """Return what each kernel row sees of images: `(n, out_h * out_w, k_w * c)`, without copies."""
-    n, c, *_ = images.shape
-    padded = backend.pad_images(images, windows, 0).transpose(0, 2, 3, 1)
-    padded = np.ascontiguousarray(padded)
-    shape = (n, windows.padded_h, windows.out_w, windows.k_w * c)
-    view = np.lib.stride_tricks.as_strided(padded, shape, padded.strides, writeable=False)
-    strip = np.ascontiguousarray(view)
-    rows = (strip[:, k : k + windows.out_h] for k in range(windows.k_h))
-    return [row.reshape(n, -1, windows.k_w * c) for row in rows]
+    total = backend.sum_over_batch(n, _bytes(windows, c, d, images), work)
+    found = backend.matmul(back, total.reshape(TILE, d * 3 * c)).reshape(3, d, 3, c)
+    return found.transpose(1, 3, 0, 2).copy()  # (d, c, k_h, k_w)
 
 
-def _bytes(windows: Windows, channels: int, images: Array) -> int:
-    """Return the size of one image's strip."""
-    return windows.padded_h * windows.out_w * windows.k_w * channels * int(images.dtype.itemsize)
+def _strips(backend: Backend, images: Array, windows: Windows) -> Array:
+    """Return strips of the values of images: `(6, n, tiles * out_w, 3 * c)`."""
+    (n, c), tiles = images.shape[:2], _tiles(windows)
+    whole = replace(windows, bottom=windows.bottom + tiles * OUT - windows.out_h)
+    _, _, to_values = transforms(OUT, 3, images.dtype)
+    values = _values(to_values, backend.pad_images(images, whole, 0))
+    shape = (TILE, n, tiles, windows.out_w, 3 * c)
+    steps = (*values.strides[:3], c * values.itemsize, values.itemsize)
+    return overlapping(values, shape, steps).reshape(TILE, n, tiles * windows.out_w, 3 * c)
+
+
+def _values(matrix: Array, images: Array) -> Array:
+    """Return the values of rows, as many at a time as the matrix takes: `(6, n, tiles, w * c)`.
+
+    Rows are read where they are, four further down for each tile.
+    """
+    pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    n, h, w, c = pixels.shape
+    size, item = matrix.shape[1], pixels.itemsize
+    tiles, row = (h - size) // OUT + 1, w * c * item  # not .strides: those of one pixel can be any
+    steps = (h * row, OUT * row, row, item)
+    rows = np.lib.stride_tricks.as_strided(pixels, (n, tiles, size, w * c), steps, writeable=False)
+    values = np.empty((TILE, n, tiles, w * c), images.dtype)
+    np.matmul(matrix, rows, out=values.transpose(1, 2, 0, 3))
+    return values
+
+
+def _together(n: int, multiplications: int) -> int:
+    """Return how many of n images, of so many multiplications each, to add up in one product."""
+    most = max(1, min(n, SMALL // multiplications))
+    return next(count for count in range(most, 0, -1) if n % count == 0)
+
+
+def _tiles(windows: Windows) -> int:
+    """Return how many times four rows cover the output."""
+    return -(-windows.out_h // OUT)
+
+
+def _bytes(windows: Windows, c: int, d: int, images: Array) -> int:
+    """Return about half the size of one image's strips and of their products.
+
+    By trial, with two threads: slices of twice this size, or of half, are slower by 2 in a hundred.
+    """
+    pixels = TILE * _tiles(windows) * windows.out_w
+    return pixels * (c + d) * int(images.dtype.itemsize)
