@@ -237,7 +237,7 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
         )
     inside = tuple(slice(w[0], w[0] + size) for w, size in zip(widths, x.shape, strict=True))
     shape = [sum(w) + size for w, size in zip(widths, x.shape, strict=True)]
-    array = x.backend.xp.full(shape, value, x.dtype)
+    array = x.backend.xp.full_like(x.data, value, shape=shape)  # in the same memory order
     array[inside] = x.data
 
     def backward(gradient: Tensor) -> Gradients:

@@ -198,7 +198,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor) -> Gradients:
             return gradient, gradient
 
-        return record("add", a.data + b.data, (a, b), backward)
+        return record("add", _each("add", a, b), (a, b), backward)
 
     __radd__ = __add__
 
@@ -209,7 +209,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor) -> Gradients:
             return gradient, -gradient if b.requires_grad else None
 
-        return record("sub", a.data - b.data, (a, b), backward)
+        return record("sub", _each("subtract", a, b), (a, b), backward)
 
     def __rsub__(self, other: Operand) -> Tensor:
         return _operand("sub", other, self) - self
@@ -223,7 +223,7 @@ class Tensor(TensorBase):
                 gradient * a if b.requires_grad else None,
             )
 
-        return record("mul", a.data * b.data, (a, b), backward)
+        return record("mul", _each("multiply", a, b), (a, b), backward)
 
     __rmul__ = __mul__
 
@@ -236,7 +236,7 @@ class Tensor(TensorBase):
                 -gradient * a / (b * b) if b.requires_grad else None,
             )
 
-        return record("div", a.data / b.data, (a, b), backward)
+        return record("div", _each("divide", a, b), (a, b), backward)
 
     def __rtruediv__(self, other: Operand) -> Tensor:
         return _operand("div", other, self) / self
@@ -307,7 +307,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor, output: Tensor) -> Gradients:
             return (gradient * output,)
 
-        return record("exp", x.backend.xp.exp(x.data), (x,), backward, takes_output=True)
+        return record("exp", _each("exp", x), (x,), backward, takes_output=True)
 
     def log(self) -> Tensor:
         """Return natural logarithms; the gradient is `g / x`."""
@@ -316,7 +316,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor) -> Gradients:
             return (gradient / x,)
 
-        return record("log", x.backend.xp.log(x.data), (x,), backward)
+        return record("log", _each("log", x), (x,), backward)
 
     def sqrt(self) -> Tensor:
         """Return square roots y; the gradient is `g / (2 * y)`, infinite at 0."""
@@ -325,7 +325,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor, output: Tensor) -> Gradients:
             return (gradient / (output * 2),)
 
-        return record("sqrt", x.backend.xp.sqrt(x.data), (x,), backward, takes_output=True)
+        return record("sqrt", _each("sqrt", x), (x,), backward, takes_output=True)
 
     def tanh(self) -> Tensor:
         """Return hyperbolic tangents y; the gradient is `g * (1 - y**2)`."""
@@ -334,7 +334,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor, output: Tensor) -> Gradients:
             return (gradient * (1 - output * output),)
 
-        return record("tanh", x.backend.xp.tanh(x.data), (x,), backward, takes_output=True)
+        return record("tanh", _each("tanh", x), (x,), backward, takes_output=True)
 
     def abs(self) -> Tensor:
         """Return absolute values; the gradient is `g * sign(x)`, which is 0 at 0."""
@@ -592,9 +592,15 @@ def _extreme(op: str, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
     return record(op, result, (x,), backward, takes_output=True)
 
 
+def _each(name: str, x: Tensor, *others: Tensor) -> Array:
+    """Apply a function of NumPy's and CuPy's to each element."""
+    function = getattr(x.backend.xp, name)
+    return x.backend.elementwise(function, x.data, *(other.data for other in others))
+
+
 def _put(gradient: Tensor, shape: tuple[int, ...], index: tuple[Any, ...]) -> Tensor:
     """Add `gradient` into zeros of `shape` at `index`: the transpose of `getitem`."""
-    array = gradient.backend.xp.zeros(shape, gradient.dtype)
+    array = gradient.backend.xp.zeros_like(gradient.data, shape=shape)  # in its memory order
     if all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in index):
         array[index] = gradient.data  # no element twice
     else:

@@ -89,11 +89,18 @@ class _Blas(cublas.Blas):
         guarded._do(lambda: super(_Blas, self).multiply(*arguments), [])
 
 
+class _Add:
+    """CuPy's `add`, a function that has a function."""
+
+    __call__ = staticmethod(guarded._guarded_call("add", np.add))
+
+    @staticmethod
+    def at(target: GuardedArray, index: Any, values: GuardedArray) -> None:
+        GuardedBackend().index_add(target, index, values)
+
+
 class _Namespace(guarded._Namespace):
-    class add:  # noqa: N801 - CuPy's name
-        @staticmethod
-        def at(target: GuardedArray, index: Any, values: GuardedArray) -> None:
-            GuardedBackend().index_add(target, index, values)
+    add = _Add()
 
 
 class HostedBackend(CupyBackend, GuardedBackend):

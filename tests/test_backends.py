@@ -148,17 +148,22 @@ def moved(backend, array):
     return backend.from_numpy(array.transpose(order)).transpose(*np.argsort(order).tolist())
 
 
-@hypothesis.given(channels(), st.booleans())
-def test_channel_sums_adds_up_each_channel(backend, drawn, with_gradient):
+@hypothesis.given(channels(), st.sampled_from(["alone", "with a gradient", "with a gate"]))
+def test_channel_sums_adds_up_each_channel(backend, drawn, way):
     images, gradient, centred = drawn
-    c = images.shape[1]
+    c, with_gradient = images.shape[1], way != "alone"
     centre = numbers(c, seed=2) if centred else np.zeros(c)
-    found = normalization.channel_sums(
+    gate = gradient[::-1] if way == "with a gate" else None
+    *found, passed = normalization.channel_sums(
         backend,
         moved(backend, images),
         backend.from_numpy(centre) if centred else None,
         moved(backend, gradient) if with_gradient else None,
+        None if gate is None else moved(backend, gate),
     )
+    if gate is not None:
+        gradient = np.where(gate > 0, gradient, 0)
+        assert np.array_equal(backend.to_numpy(passed), gradient)
     for i in range(c):
         x = images[:, i] - centre[i]
         y = gradient[:, i] if with_gradient else x
@@ -572,6 +577,39 @@ def test_blas_gets_its_threads_back_after_a_batch(monkeypatch):
     NumpyBackend().over_batch(4, 1, lambda part: inside.extend(blas.info()))
     assert {library["num_threads"] for library in inside} == {1}
     assert blas.info() == before
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        *([(3, 2, 4, 5), (3, 2, 4, 5)], [(3, 4), (4,)], [(3, 4), (1, 4)], [(3, 4), (3, 1)]),
+        *([(3, 4), ()], [(1, 4), (3, 1)], [(0, 3), (1, 3)], [(), ()], [(1, 4), (1, 4)]),
+    ],
+)
+@pytest.mark.parametrize("dtypes", ["ff", "dd", "fd", "ii"])
+def test_elementwise_broadcasts_as_the_function_does(backend, shapes, dtypes):
+    a, b = (numbers(*s, seed=i, dtype=t) for i, (s, t) in enumerate(zip(shapes, dtypes)))
+    there = [backend.from_numpy(array) for array in (a, b)]
+    same(backend, backend.elementwise(backend.xp.subtract, *there), a - b)
+    same(backend, backend.elementwise(backend.xp.subtract, *there[::-1]), b - a)
+
+
+def test_elementwise_keeps_the_memory_order_of_images(monkeypatch):
+    monkeypatch.setattr(numpy_backend, "CACHE_BYTES", 1)
+    images = numbers(3, 2, 4, 5, dtype=np.float32, channels_last=True)
+    assert NumpyBackend().elementwise(np.add, images, images).strides == images.strides
+    gradient = np.broadcast_to(np.float32(1), images.shape)  # as that of a mean
+    assert NumpyBackend().gated(gradient, images).strides == images.strides
+
+
+def test_elementwise_obeys_the_error_state_on_every_thread(monkeypatch):
+    monkeypatch.setattr(numpy_backend, "CACHE_BYTES", 1)
+    ones, zeros = np.ones((64, 8)), np.zeros((64, 8))
+    for _ in range(20):
+        with np.errstate(divide="ignore"):  # pytest makes errors of warnings
+            assert (NumpyBackend().elementwise(np.divide, ones, zeros) == np.inf).all()
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError, match="divide by zero"):
+        NumpyBackend().elementwise(np.divide, ones, zeros)
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 4, 5), (7,), (0, 3), ()])

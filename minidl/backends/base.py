@@ -195,8 +195,7 @@ class Backend:
         """
         if not windows.is_padded:
             return images
-        n, c = images.shape[:2]
-        shape = (n, c, windows.padded_h, windows.padded_w)
+        shape = (*images.shape[:2], windows.padded_h, windows.padded_w)
         padded = self.empty_images(shape, images.dtype, like)
         rows, columns = windows.inside
         padded[:, :, : windows.top] = fill
@@ -210,12 +209,10 @@ class Backend:
         self, images: Array, windows: Windows, like: Array | None = None
     ) -> tuple[Array, Array]:
         """Allocate padded zeros for window results `images`: the whole, and the part inside."""
-        n, c = images.shape[:2]
-        shape = (n, c, windows.padded_h, windows.padded_w)
+        shape = (*images.shape[:2], windows.padded_h, windows.padded_w)
         padded = self.empty_images(shape, images.dtype, like)
         padded[...] = 0
-        rows, columns = windows.inside
-        return padded, padded[:, :, rows, columns]
+        return padded, padded[:, :, *windows.inside]
 
     # Windows: gather and its transpose --------------------------------------------------------
 
@@ -359,6 +356,14 @@ class Backend:
 
     # Elements and rows ------------------------------------------------------------------------
 
+    def column_products(self, a: Array, b: Array) -> Array:
+        """Add up `a * b` down each column of two tables."""
+        return self.xp.ones(len(a), a.dtype) @ (a * b)
+
+    def elementwise(self, function: Callable[..., Array], *operands: Array) -> Array:
+        """Apply a function of `xp` to each element; operands are broadcast."""
+        return function(*operands)
+
     def masked(self, values: Array, mask: Array, out: Array | None = None) -> Array:
         """Return `values` where `mask` holds and 0 elsewhere, whatever stands there (inf, NaN)."""
         kept = self.xp.where(mask, values, values.dtype.type(0))
@@ -371,9 +376,9 @@ class Backend:
         """Return `max(x, 0)`."""
         return self.xp.maximum(x, 0)
 
-    def gated(self, values: Array, x: Array) -> Array:
+    def gated(self, values: Array, x: Array, out: Array | None = None) -> Array:
         """Return `values` where `x > 0` and 0 elsewhere, of arrays of one shape."""
-        return self.masked(values, x > 0)
+        return self.masked(values, x > 0, out)
 
     def index_add(self, target: Array, index: Any, values: Array) -> None:
         """Do `target[index] += values` in place; repeated indices count each time."""

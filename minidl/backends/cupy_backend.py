@@ -446,14 +446,14 @@ class CupyBackend(DeferringBackend):
 
     # Elements and rows ------------------------------------------------------------------------
 
-    def gated(self, values: Array, x: Array) -> Array:
+    def gated(self, values: Array, x: Array, out: Array | None = None) -> Array:
         """Compare and choose in one kernel where both lie in the same order, without gaps."""
-        out = self.xp.empty_like(values)
-        alike = values.dtype == x.dtype and _steps(values) == _steps(x) == _steps(out)
+        kept = self.xp.empty_like(values) if out is None else out
+        alike = values.dtype == x.dtype and _steps(values) == _steps(x) == _steps(kept)
         if not alike or not _is_dense(x):
-            return super().gated(values, x)
-        self._run("gated", out.size, out, np.int64(out.size), values, x)
-        return out
+            return super().gated(values, x, out)
+        self._run("gated", kept.size, kept, np.int64(kept.size), values, x)
+        return kept
 
     def index_add(self, target: Array, index: Any, values: Array) -> None:
         """Do `target[index] += values`, in any order or in a fixed one: see `set_deterministic`."""

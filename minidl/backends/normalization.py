@@ -72,8 +72,12 @@ class Channels:
 
 
 def channel_sums(
-    backend: Backend, images: Array, centre: Array | None, gradient: Array | None = None
-) -> tuple[Array, Array]:
+    backend: Backend,
+    images: Array,
+    centre: Array | None,
+    gradient: Array | None = None,
+    gate: Array | None = None,
+) -> tuple[Array, Array, Array | None]:
     """Add up, over each channel, y and y * (images - centre), for y the gradient.
 
     Args:
@@ -81,22 +85,30 @@ def channel_sums(
         images: `(n, c, ...)`.
         centre: `(c,)`, or None for 0.
         gradient: of the images' shape; None for `images - centre`, which is then squared.
+        gate: of the images' shape: where it is not above 0, the gradient is taken to be 0.
 
     Returns:
-        Two float64 `(c,)`. Sums within a slice of the batch have the images' precision, those of
-        slices are added up in float64.
+        Two float64 `(c,)`, and the gradient, of which the gate let some through. Sums within a
+        slice of the batch have the images' precision, those of slices are added up in float64.
     """
     xp, order = backend.xp, Channels(images)
     table, around = order.table(images), order.spread(centre, backend)
     other = None if gradient is None else order.table(gradient)
+    gates = None if gate is None else order.table(gate)
+    passed = other if gates is None else xp.empty(table.shape, images.dtype)
 
     def parts(part: slice) -> tuple[Array, Array]:
         x = table[part]
         if around is not None:
             with backend.rows(order.columns):
                 x = x - order.at(around, part)
-        return x if other is None else other[part], x
+        if other is None:
+            return x, x
+        if gates is not None:
+            backend.gated(other[part], gates[part], out=passed[part])
+        return passed[part], x
 
+    bytes_each = 2 * order.columns * images.dtype.itemsize  # of a row, and of its product
     if order.by_row:
         totals = xp.empty((2, order.rows), np.float64)
         ones = xp.ones(order.columns, images.dtype)
@@ -106,18 +118,17 @@ def channel_sums(
             totals[0, part] = y @ ones
             totals[1, part] = (y[:, None] @ x[:, :, None])[:, 0, 0]
 
-        backend.over_batch(order.rows, order.columns * images.dtype.itemsize, rows)
+        backend.over_batch(order.rows, bytes_each, rows)
     else:
 
         def columns(part: slice) -> Array:
             y, x = parts(part)
             ones = xp.ones(len(x), images.dtype)
-            return xp.stack([ones @ y, ones @ (y * x)]).astype(np.float64)
+            return xp.stack([ones @ y, backend.column_products(y, x)]).astype(np.float64)
 
-        row_bytes = order.columns * images.dtype.itemsize
-        totals = backend.sum_over_batch(order.rows, row_bytes, columns)
+        totals = backend.sum_over_batch(order.rows, bytes_each, columns)
     first, second = totals.reshape(2, order.repeats, order.sizes[1]).sum(1)
-    return first, second
+    return first, second, gradient if gates is None else order.images(passed)
 
 
 def channel_lines(
@@ -167,5 +178,5 @@ def channel_lines(
             if relu:
                 backend.xp.maximum(line, 0, out=line)
 
-    backend.over_batch(order.rows, order.columns * images.dtype.itemsize, work)
+    backend.over_batch(order.rows, 2 * order.columns * images.dtype.itemsize, work)
     return order.images(out)

@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any
 
 import numpy as np
@@ -214,36 +215,50 @@ class NumpyBackend(Backend):
         bits set, and "and" with it changes nothing.
         """
         bits = np.dtype(f"i{values.dtype.itemsize}")
-        kept: Array = np.empty_like(values) if out is None else out
+        kept: Array = np.empty_like(mask, values.dtype) if out is None else out
         # Without gaps, the result holds the mask meanwhile: all of `gated` 1.35 ms for 1.67.
         keep = kept.view(bits) if kept.flags.forc else np.empty_like(kept, bits)
         np.negative(mask.view(np.int8), out=keep, casting="unsafe")
         np.bitwise_and(values.view(bits), keep, out=kept.view(bits))
         return kept
 
-    def rectified(self, x: Array) -> Array:
-        """Share large arrays among threads: 0.34 ms for 0.55 (64x32x30x30, 2 cores)."""
-        if not x.ndim or x.nbytes <= CACHE_BYTES:
-            return np.maximum(x, 0)
-        out: Array = np.empty_like(x)
+    def column_products(self, a: Array, b: Array) -> Array:
+        """Multiply and add in one pass: 0.06 ms for 0.09 (256 x 2048, one core)."""
+        return np.einsum("ij,ij->j", a, b)
+
+    def elementwise(self, function: Callable[..., Array], *operands: Array) -> Array:
+        """Share large arrays among threads: a sum of two of 8 MiB takes 0.45 ms for 0.82."""
+        like = max(operands, key=lambda operand: int(operand.nbytes))
+        if like.nbytes <= CACHE_BYTES or like.dtype.kind != "f" or not like.ndim:
+            return function(*operands)
+        n, ndim = len(like), like.ndim
+        fit = np.broadcast_shapes(*(x.shape for x in operands)) == like.shape
+        if not fit or any(x.dtype != like.dtype for x in operands):
+            return function(*operands)
+        out: Array = np.empty_like(like)
 
         def work(part: slice) -> None:
-            np.maximum(x[part], 0, out=out[part])
+            parts = (x[part] if x.ndim == ndim and len(x) == n else x for x in operands)
+            function(*parts, out=out[part])
 
-        self.over_batch(len(x), x.nbytes // len(x), work)
+        self.over_batch(n, like.nbytes // n, work)
         return out
 
-    def gated(self, values: Array, x: Array) -> Array:
+    def rectified(self, x: Array) -> Array:
+        """Share large arrays among threads: 0.34 ms for 0.55 (64x32x30x30, 2 cores)."""
+        return self.elementwise(np.maximum, x, np.zeros((), x.dtype))
+
+    def gated(self, values: Array, x: Array, out: Array | None = None) -> Array:
         """Compare and mask slice by slice, in cache: 0.74 ms for 1.9 (64x32x30x30, 2 cores)."""
         if not x.ndim or x.nbytes <= CACHE_BYTES:
-            return self.masked(values, x > 0)
-        gated: Array = np.empty_like(values)
+            return self.masked(values, x > 0, out)
+        kept: Array = np.empty_like(x) if out is None else out
 
         def work(part: slice) -> None:
-            self.masked(values[part], x[part] > 0, gated[part])
+            self.masked(values[part], x[part] > 0, kept[part])
 
         self.over_batch(len(x), x.nbytes // len(x), work)
-        return gated
+        return kept
 
     def index_add(self, target: Array, index: Any, values: Array) -> None:
         """Do `target[index] += values`, counting repeated indices as often as they come.
@@ -306,7 +321,9 @@ def _share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
 
     with _making:
         jobs, threads = _jobs()
-    offers = [_Offer(drain) for _ in range(min(threads, len(parts) - 1))]
+    helpers = range(min(threads, len(parts) - 1))
+    # With NumPy's error state, which belongs to the context.
+    offers = [_Offer(functools.partial(copy_context().run, drain)) for _ in helpers]
     for offer in offers:
         jobs.put(offer)
     _thread.is_worker = True

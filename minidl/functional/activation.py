@@ -178,13 +178,14 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     return record("log_softmax", out, (x,), backward, takes_output=True)
 
 
-def gated(values: Tensor, x: Array) -> Tensor:
-    """Return `values` where `x > 0`, else 0: its own transpose."""
+def gated(values: Tensor, x: Array, known: Array | None = None) -> Tensor:
+    """Return `values` where `x > 0`, else 0: its own transpose. What is known is not computed."""
 
     def backward(outer: Tensor) -> Gradients:
         return (gated(outer, x),)
 
-    return record("gated", values.backend.gated(values.data, x), (values,), backward)
+    passed = values.backend.gated(values.data, x) if known is None else known
+    return record("gated", passed, (values,), backward)
 
 
 def _erf(x: Tensor) -> Tensor:

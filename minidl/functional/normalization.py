@@ -248,7 +248,7 @@ def _measured(x: Tensor, eps: float) -> tuple[Statistics, Array]:
     count = max(1, _count(x))
 
     def about(centre: Array | None) -> tuple[Array, Array]:
-        total, squares = kernels.channel_sums(x.backend, x.data, centre)
+        total, squares, _ = kernels.channel_sums(x.backend, x.data, centre)
         mean = total / count
         return mean, x.backend.xp.maximum(squares / count - mean**2, 0)
 
@@ -293,10 +293,15 @@ def _given_statistics(
     return Statistics(None, mean, (variance + eps) ** -0.5, eps, fixed=True)
 
 
-def _sums(gradient: Tensor, x: Tensor, statistics: Statistics) -> tuple[Array, Array]:
-    """Return, of each channel, `sum(g)` and `sum(g * normal)`."""
-    total, products = kernels.channel_sums(x.backend, x.data, statistics.centre, gradient.data)
-    return total, (products - statistics.mean * total) * statistics.inverse
+def _sums(
+    gradient: Tensor, x: Tensor, statistics: Statistics, gate: Array | None = None
+) -> tuple[Tensor, tuple[Array, Array]]:
+    """Return what a gate lets through of a gradient; each channel's `sum(g)`, `sum(g * normal)`."""
+    total, products, passed = kernels.channel_sums(
+        x.backend, x.data, statistics.centre, gradient.data, gate
+    )
+    g = gradient if gate is None else gated(gradient, gate, passed)
+    return g, (total, (products - statistics.mean * total) * statistics.inverse)
 
 
 def _count(x: Tensor) -> int:
@@ -320,17 +325,18 @@ def _normalize(
 
     def backward(gradient: Tensor, out: Tensor) -> Gradients:
         learns, shifts = (p is not None and p.requires_grad for p in (weight, bias))
-        g = gated(gradient, out.data) if relu else gradient
-        beside = g if added is not None and added.requires_grad else None
+        adds = added is not None and added.requires_grad
+        gate = out.data if relu else None
         if statistics.fixed and not learns and not shifts:
+            g = gradient if gate is None else gated(gradient, gate)
             dx = _input_gradient(g, x, weight, statistics) if x.requires_grad else None
-            return (dx, None, None, beside)
-        sums = _sums(g, x, statistics)
+            return (dx, None, None, g if adds else None)
+        g, sums = _sums(gradient, x, statistics, gate)
         return (
             _input_gradient(g, x, weight, statistics, sums) if x.requires_grad else None,
             _weight_gradient(g, x, statistics, sums) if learns else None,
             _bias_gradient(g, sums[0]) if shifts else None,
-            beside,
+            g if adds else None,
         )
 
     slope = statistics.inverse if weight is None else statistics.inverse * weight.data
@@ -382,7 +388,7 @@ def _input_gradient(
         )
 
     count = _count(x)
-    total, along = _sums(gradient, x, statistics) if sums is None else sums
+    total, along = _sums(gradient, x, statistics)[1] if sums is None else sums
     slope = -statistics.inverse * along / count
     offset = -statistics.mean * slope - total / count
     scale = statistics.inverse if weight is None else statistics.inverse * weight.data
