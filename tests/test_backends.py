@@ -588,7 +588,7 @@ def test_blas_gets_its_threads_back_after_a_batch(monkeypatch):
 )
 @pytest.mark.parametrize("dtypes", ["ff", "dd", "fd", "ii"])
 def test_elementwise_broadcasts_as_the_function_does(backend, shapes, dtypes):
-    a, b = (numbers(*s, seed=i, dtype=t) for i, (s, t) in enumerate(zip(shapes, dtypes)))
+    a, b = (numbers(*shapes[i], seed=i, dtype=dtypes[i]) for i in (0, 1))
     there = [backend.from_numpy(array) for array in (a, b)]
     same(backend, backend.elementwise(backend.xp.subtract, *there), a - b)
     same(backend, backend.elementwise(backend.xp.subtract, *there[::-1]), b - a)

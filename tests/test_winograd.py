@@ -91,16 +91,23 @@ def test_the_transforms_are_exact_for_polynomials():
     ("change", "groups", "channels", "dtype"),
     [
         ({}, 1, 3, "f"),
-        ({}, 2, 64, "f"),
-        ({}, 1, 64, "d"),
-        ({"stride_h": 2}, 1, 64, "f"),
-        ({"dilation_w": 2}, 1, 64, "f"),
-        ({"k_w": 5}, 1, 64, "f"),
-        ({"top": 3}, 1, 64, "f"),
-        ({"in_h": 3, "in_w": 3}, 1, 64, "f"),
+        ({}, 1, 64, "f"),
+        ({}, 2, 96, "f"),
+        ({}, 1, 96, "d"),
+        ({"stride_h": 2}, 1, 96, "f"),
+        ({"dilation_w": 2}, 1, 96, "f"),
+        ({"k_w": 5}, 1, 96, "f"),
+        ({"top": 3}, 1, 96, "f"),
+        ({"in_h": 3, "in_w": 3}, 1, 96, "f"),
     ],
 )
 def test_other_convolutions_are_left_to_columns(change, groups, channels, dtype):
     plain = {"in_h": 18, "in_w": 18, "k_h": 3, "k_w": 3}
-    assert winograd.suits(Windows(**plain), 1, 64, 64, np.dtype("f"))
+    assert winograd.suits(Windows(**plain), 1, 96, 64, np.dtype("f"))
     assert not winograd.suits(Windows(**plain | change), groups, channels, 64, np.dtype(dtype))
+
+
+def test_from_64_channels_to_64_only_the_gradient_of_the_weights_is_found_in_tiles():
+    windows, kind = Windows(18, 18, 3, 3), np.dtype("f")
+    assert winograd.suits(windows, 1, 64, 64, kind, weights=True)
+    assert not winograd.suits(windows, 1, 64, 63, kind, weights=True)

@@ -95,7 +95,7 @@ def channel_sums(
     table, around = order.table(images), order.spread(centre, backend)
     other = None if gradient is None else order.table(gradient)
     gates = None if gate is None else order.table(gate)
-    passed = other if gates is None else xp.empty(table.shape, images.dtype)
+    passed: Any = other if gates is None else xp.empty(table.shape, images.dtype)
 
     def parts(part: slice) -> tuple[Array, Array]:
         x = table[part]

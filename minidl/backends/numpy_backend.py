@@ -144,7 +144,7 @@ class NumpyBackend(Backend):
     ) -> Array:
         """Use Winograd's tiles for many channels, rows of pixels for few, strips in between."""
         c, d = images.shape[1], gradient.shape[1]
-        if winograd.suits(windows, groups, c, d, images.dtype):
+        if winograd.suits(windows, groups, c, d, images.dtype, weights=True):
             return winograd.weight_gradient(self, images, gradient, windows)
         if planar.suits(windows, groups, c):
             return planar.weight_gradient(self, images, gradient, windows)
@@ -155,11 +155,14 @@ class NumpyBackend(Backend):
     def bytes_to_fuse(self, weight: Array, windows: Windows, groups: int) -> int:
         """Return the bytes of one image's columns, or of its output if that is larger.
 
-        Winograd's tiles transform the weights once for all images: they are not to be split.
+        Half of a strip's bytes, for fewer slices, and 0 for many channels, which are not to be
+        split: Winograd's weights are transformed for each slice anew.
         """
         d, c, k_h, k_w = weight.shape
-        if winograd.suits(windows, groups, c, d, weight.dtype):
+        if winograd.suits(windows, groups, c, d, weight.dtype, weights=True):
             return 0
+        if strips.suits(windows, groups, c, d):
+            return strips.scratch_bytes(windows, c, d, weight.dtype) // 2
         widest: int = max(d, c * k_h * k_w)
         return windows.out_h * windows.out_w * widest * int(weight.dtype.itemsize)
 
@@ -176,8 +179,8 @@ class NumpyBackend(Backend):
             padded = np.ascontiguousarray(padded.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
         step_n, step_c, step_h, step_w = padded.strides
         shape = (n, windows.out_h, windows.out_w, windows.k_h)
-        strides = (step_n, step_h * windows.stride_h, step_w * windows.stride_w)
-        strides = (*strides, step_h * windows.dilation_h)
+        across = (step_n, step_h * windows.stride_h, step_w * windows.stride_w)
+        strides = (*across, step_h * windows.dilation_h)
         if step_w == c * step_c and windows.dilation_w == 1:  # a row of the window side by side
             gathered = overlapping(padded, (*shape, windows.k_w * c), (*strides, step_c))
         else:

@@ -46,17 +46,21 @@ def is_plain(w: Windows) -> bool:
     return geometry == (3, 3, 1, 1, 1, 1) and max(w.top, w.bottom, w.left, w.right) <= 2
 
 
-def suits(windows: Windows, groups: int, channels: int, kernels: int, dtype: Any) -> bool:
+def suits(
+    windows: Windows, groups: int, channels: int, kernels: int, dtype: Any, weights: bool = False
+) -> bool:
     """Tell whether a convolution can be done this way, and is the faster for it.
 
-    With fewer channels the tiles cost too much, to copy and to transform; `strips.py` has fewer.
+    With fewer channels the tiles cost too much, to copy and to transform: `strips.py` has fewer.
+    From 64 channels to 64, tiles are the faster for the gradient of the weights alone.
     """
     if not is_plain(windows) or groups != 1 or dtype != np.float32 or min(channels, kernels) < 64:
         return False
     tiles = math.prod(_grid(windows))
     # By trial, with 64 to 256 channels of 4x4 to 32x32 pixels: what tiles cost, in multiplications.
     here = tiles * (TILE**2 * channels * kernels + 2000 * channels + 1000 * kernels)
-    return tiles >= 4 and here < 0.9 * windows.out_h * windows.out_w * 9 * channels * kernels
+    many = weights or channels * kernels > 64 * 64
+    return many and tiles >= 4 and here < 8.1 * windows.out_h * windows.out_w * channels * kernels
 
 
 @functools.cache
