@@ -198,10 +198,7 @@ class Backend:
         shape = (*images.shape[:2], windows.padded_h, windows.padded_w)
         padded = self.empty_images(shape, images.dtype, like)
         rows, columns = windows.inside
-        padded[:, :, : windows.top] = fill
-        padded[:, :, rows.stop :] = fill
-        padded[:, :, rows, : windows.left] = fill
-        padded[:, :, rows, columns.stop :] = fill
+        padded[...] = fill
         padded[:, :, rows, columns] = images
         return padded
 

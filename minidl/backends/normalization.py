@@ -108,7 +108,7 @@ def channel_sums(
             backend.gated(other[part], gates[part], out=passed[part])
         return passed[part], x
 
-    bytes_each = 2 * order.columns * images.dtype.itemsize  # of a row, and of its product
+    bytes_each = order.columns * images.dtype.itemsize
     if order.by_row:
         totals = xp.empty((2, order.rows), np.float64)
         ones = xp.ones(order.columns, images.dtype)
@@ -178,5 +178,5 @@ def channel_lines(
             if relu:
                 backend.xp.maximum(line, 0, out=line)
 
-    backend.over_batch(order.rows, 2 * order.columns * images.dtype.itemsize, work)
+    backend.over_batch(order.rows, order.columns * images.dtype.itemsize, work)
     return order.images(out)

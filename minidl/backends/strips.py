@@ -35,9 +35,14 @@ if TYPE_CHECKING:
 Array: TypeAlias = Any
 
 MOST = 128
-"""At most so many channels and kernels. 128x16x32x32 to 16, one core, ms: forward 4.6 for 6.7 of
-columns, images 4.6 for 10.9, weights 5.2 for 8.9; 64x32x15x15 to 64: 2.0 for 3.1, 2.1 for 4.3, 2.3
-for 3.6. From 64 to 64, `winograd.py` takes 6.0 for 6.3 in all."""
+"""At most so many channels and kernels. 128x16x32x32 to 16, one core, ms: forward 3.8 for 6.7 of
+columns, images 3.8 for 10.9, weights 4.2 for 8.9; 64x32x15x15 to 64: 2.0 for 3.1, 2.1 for 4.3, 2.3
+for 3.6."""
+
+PAIRS = 24
+"""Up to so many channels and kernels, pixels of the output are made in pairs. A third of the
+multiplications is in vain, but matrices are less narrow, and less is copied: 128x16x32x32 to 16,
+3.8 ms for 4.1; from 8 to 8, 1.6 for 2.1; from 24 to 24, 7.0 for 7.7 (one core)."""
 
 SMALL = 10**6
 """Multiplications of a product for which OpenBLAS copies nothing. The weights' gradient of
@@ -60,14 +65,14 @@ def convolve(
     backend: Backend, images: Array, weight: Array, bias: Array | None, windows: Windows
 ) -> Array:
     """Do `convolution.convolve` in strips."""
-    back, from_taps, _ = transforms(OUT, 3, images.dtype)
+    back, _, _ = transforms(OUT, 3, images.dtype)
     n, (d, c), width = len(images), weight.shape[:2], windows.out_w
-    taps = weight.transpose(2, 3, 1, 0).reshape(3, 3 * c * d)
-    values = backend.matmul(from_taps, taps).reshape(TILE, 1, 3 * c, d)
+    side = 2 if max(c, d) <= PAIRS and width % 2 == 0 else 1
+    values = _weight_values(backend, weight, side)
     out = backend.empty_images((n, d, windows.out_h, width), images.dtype)
 
     def work(part: slice) -> None:
-        strips = _strips(backend, images[part], windows)
+        strips = _strips(backend, images[part], windows, side)
         pixels = out[part].transpose(0, 2, 3, 1)
         shape = (len(pixels), _tiles(windows), OUT, width * d)
         products = np.matmul(strips, values).reshape(TILE, *shape[:2], width * d)
@@ -111,15 +116,33 @@ def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: W
     return found.transpose(1, 3, 0, 2).copy()  # (d, c, k_h, k_w)
 
 
-def _strips(backend: Backend, images: Array, windows: Windows) -> Array:
-    """Return strips of the values of images: `(6, n, tiles * out_w, 3 * c)`."""
+def _weight_values(backend: Backend, weight: Array, side: int) -> Array:
+    """Return the values of weights, for so many pixels side by side: `(6, 1, (2+side) c, side d)`.
+
+    For a pair, a strip has four pixels; each output has no use for one of them.
+    """
+    (d, c), kind = weight.shape[:2], weight.dtype
+    _, from_taps, _ = transforms(OUT, 3, kind)
+    taps = weight.transpose(2, 3, 1, 0).reshape(3, 3 * c * d)
+    values = backend.matmul(from_taps, taps).reshape(TILE, 1, 3 * c, d)
+    if side == 1:
+        return values
+    beside = np.zeros((TILE, 1, (2 + side) * c, side, d), kind)
+    for pixel in range(side):
+        beside[:, :, pixel * c : (pixel + 3) * c, pixel] = values
+    return beside.reshape(TILE, 1, (2 + side) * c, side * d)
+
+
+def _strips(backend: Backend, images: Array, windows: Windows, side: int = 1) -> Array:
+    """Return strips of the values of images: `(6, n, tiles * out_w / side, (2 + side) * c)`."""
     (n, c), tiles = images.shape[:2], _tiles(windows)
     whole = replace(windows, bottom=windows.bottom + tiles * OUT - windows.out_h)
     _, _, to_values = transforms(OUT, 3, images.dtype)
     values = _values(to_values, backend.pad_images(images, whole, 0))
-    shape = (TILE, n, tiles, windows.out_w, 3 * c)
-    steps = (*values.strides[:3], c * values.itemsize, values.itemsize)
-    return overlapping(values, shape, steps).reshape(TILE, n, tiles * windows.out_w, 3 * c)
+    across, length = windows.out_w // side, (2 + side) * c
+    steps = (*values.strides[:3], side * c * values.itemsize, values.itemsize)
+    strips = overlapping(values, (TILE, n, tiles, across, length), steps)
+    return strips.reshape(TILE, n, tiles * across, length)
 
 
 def _values(matrix: Array, images: Array) -> Array:
