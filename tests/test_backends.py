@@ -594,6 +594,30 @@ def test_elementwise_broadcasts_as_the_function_does(backend, shapes, dtypes):
     same(backend, backend.elementwise(backend.xp.subtract, *there[::-1]), b - a)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_work_side_by_side_gives_its_results_in_order(threads):
+    before = minidl.get_num_threads()
+    minidl.set_num_threads(threads)
+    try:
+        backend, done = NumpyBackend(), []
+        assert backend.side_by_side(lambda: 1, lambda: 2) == [1, 2]
+
+        def slices() -> int:  # work that is cut into slices itself
+            backend.over_batch(64, numpy_backend.CACHE_BYTES, lambda part: done.append(part.start))
+            return len(done)
+
+        def fails() -> None:
+            raise ValueError("by design")
+
+        assert max(backend.side_by_side(slices, slices)) == 128
+        assert sorted(done) == sorted([*range(64), *range(64)])
+        for works in ((fails, slices), (slices, fails)):
+            with pytest.raises(ValueError, match="by design"):
+                backend.side_by_side(*works)
+    finally:
+        minidl.set_num_threads(before)
+
+
 def test_elementwise_keeps_the_memory_order_of_images(monkeypatch):
     monkeypatch.setattr(numpy_backend, "CACHE_BYTES", 1)
     images = numbers(3, 2, 4, 5, dtype=np.float32, channels_last=True)
@@ -614,7 +638,7 @@ def test_elementwise_obeys_the_error_state_on_every_thread(monkeypatch):
 
 @pytest.mark.parametrize("shape", [(3, 2, 4, 5), (7,), (0, 3), ()])
 @pytest.mark.parametrize("memory", ["rows", "columns", "gaps"])
-def test_rectified_and_gated_cut_at_zero(backend, shape, memory):
+def test_relu_and_gated_cut_at_zero(backend, shape, memory):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     if x.size:
         x.flat[0], x.flat[-1] = np.nan, np.inf
@@ -623,7 +647,8 @@ def test_rectified_and_gated_cut_at_zero(backend, shape, memory):
         there = backend.from_numpy(np.array(x.transpose(), order="C")).transpose(axes)
     if memory == "gaps" and shape:
         there = backend.from_numpy(np.repeat(x, 2, -1))[..., ::2]
-    same(backend, backend.rectified(there), np.maximum(x, np.float32(0)))
+    cut = backend.elementwise(backend.xp.maximum, there, np.float32(0))
+    same(backend, cut, np.maximum(x, np.float32(0)))
     values = numbers(*shape, dtype=np.float32)
     gated = backend.gated(backend.from_numpy(values), there)
     same(backend, gated, np.where(x > 0, values, np.float32(0)))

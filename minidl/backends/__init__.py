@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.base import Array, Backend, Update
+from minidl.backends.base import Array, Backend
 from minidl.backends.numpy_backend import NumpyBackend
+from minidl.backends.update import Update
 from minidl.backends.windows import Windows
 
 __all__ = ["Array", "Backend", "Update", "Windows", "backend_for", "backend_of", "register"]

@@ -10,36 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from minidl.backends import convolution
+from minidl.backends.update import Update
 from minidl.backends.windows import Windows
 
 Array: TypeAlias = Any
 """An array of any backend. NumPy's and CuPy's arrays behave alike but share no common type."""
-
-
-@dataclass(frozen=True)
-class Update:
-    """One parameter's part in a step of an optimiser.
-
-    Attributes:
-        p: the parameter, which is written to.
-        g: its gradient.
-        count: adds to the number of steps done.
-        for_kernel: returns the arrays that the rule's kernel keeps for the parameter, and what
-            gives the kernel's numbers for the step that `count` says.
-        plain: does the step without a kernel, after it was counted.
-    """
-
-    p: Array
-    g: Array
-    count: Callable[[int], None]
-    for_kernel: Callable[[], tuple[Sequence[Array], Callable[[], Sequence[float]]]]
-    plain: Callable[[], None]
 
 
 class Backend:
@@ -133,6 +113,10 @@ class Backend:
             first += part
         return first
 
+    def side_by_side(self, *works: Callable[[], Any]) -> list[Any]:
+        """Do pieces of work that need nothing of each other; return their results."""
+        return [work() for work in works]
+
     def rows(self, length: int) -> AbstractContextManager[None]:
         """Prepare for element-wise functions of rows this long and numbers repeated along them."""
         return nullcontext()
@@ -197,9 +181,8 @@ class Backend:
             return images
         shape = (*images.shape[:2], windows.padded_h, windows.padded_w)
         padded = self.empty_images(shape, images.dtype, like)
-        rows, columns = windows.inside
         padded[...] = fill
-        padded[:, :, rows, columns] = images
+        padded[:, :, *windows.inside] = images
         return padded
 
     def zero_images(
@@ -369,10 +352,6 @@ class Backend:
         out[...] = kept
         return out
 
-    def rectified(self, x: Array) -> Array:
-        """Return `max(x, 0)`."""
-        return self.xp.maximum(x, 0)
-
     def gated(self, values: Array, x: Array, out: Array | None = None) -> Array:
         """Return `values` where `x > 0` and 0 elsewhere, of arrays of one shape."""
         return self.masked(values, x > 0, out)
@@ -412,5 +391,4 @@ def first_tap_inside(xp: Any, windows: Windows) -> Array:
 
 def _image_bytes(images: Array, windows: Windows) -> int:
     """Return the size of one padded image."""
-    size: int = windows.padded_h * windows.padded_w * images.shape[1] * images.dtype.itemsize
-    return size
+    return int(windows.padded_h * windows.padded_w * images.shape[1] * images.dtype.itemsize)

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from minidl.backends import cublas
-from minidl.backends.base import Array, Update
+from minidl.backends.base import Array
 from minidl.backends.deferred import DeferringBackend
+from minidl.backends.update import Update
 from minidl.backends.windows import Windows
 
 THREADS = 256  # in each block

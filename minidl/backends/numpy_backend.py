@@ -62,7 +62,7 @@ class NumpyBackend(Backend):
         count = -(-n * bytes_each // CACHE_BYTES)
         count = -(-count // 4) * 4 if count > 1 else 1  # alike, for 2 or 4 threads to end together
         size = max(1, -(-n // count))
-        parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        parts = [slice(start, min(start + size, n)) for start in range(0, max(n, 1), size)]
         if _thread.is_worker:  # within a slice of other work: all threads have some already
             for part in parts:
                 work(part)
@@ -72,6 +72,23 @@ class NumpyBackend(Backend):
                 _share(parts, work)
             else:
                 work(slice(0, n))
+
+    def side_by_side(self, *works: Callable[[], Any]) -> list[Any]:
+        """Give each of two threads a piece of work, rather than a share of one after the other.
+
+        They wait for each other once. Both gradients of each convolution, in a step of ResNet-20:
+        155 ms for 160. More threads than pieces are all used by one piece at a time.
+        """
+        if len(works) != get_num_threads() or _thread.is_worker:
+            return super().side_by_side(*works)
+        results: dict[int, Any] = {}
+
+        def work(part: slice) -> None:
+            results[part.start] = works[part.start]()
+
+        with _blas().single_threaded():
+            _share([slice(i, i + 1) for i in range(len(works))], work)
+        return [results[i] for i in range(len(works))]
 
     @contextmanager
     def rows(self, length: int) -> Iterator[None]:
@@ -246,10 +263,6 @@ class NumpyBackend(Backend):
 
         self.over_batch(n, like.nbytes // n, work)
         return out
-
-    def rectified(self, x: Array) -> Array:
-        """Share large arrays among threads: 0.34 ms for 0.55 (64x32x30x30, 2 cores)."""
-        return self.elementwise(np.maximum, x, np.zeros((), x.dtype))
 
     def gated(self, values: Array, x: Array, out: Array | None = None) -> Array:
         """Compare and mask slice by slice, in cache: 0.74 ms for 1.9 (64x32x30x30, 2 cores)."""
