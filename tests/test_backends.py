@@ -600,7 +600,7 @@ def test_work_side_by_side_gives_its_results_in_order(threads):
     minidl.set_num_threads(threads)
     try:
         backend, done = NumpyBackend(), []
-        assert backend.side_by_side(lambda: 1, lambda: 2) == [1, 2]
+        assert backend.side_by_side(numpy_backend.CACHE_BYTES, lambda: 1, lambda: 2) == [1, 2]
 
         def slices() -> int:  # work that is cut into slices itself
             backend.over_batch(64, numpy_backend.CACHE_BYTES, lambda part: done.append(part.start))
@@ -609,11 +609,11 @@ def test_work_side_by_side_gives_its_results_in_order(threads):
         def fails() -> None:
             raise ValueError("by design")
 
-        assert max(backend.side_by_side(slices, slices)) == 128
+        assert max(backend.side_by_side(numpy_backend.CACHE_BYTES, slices, slices)) == 128
         assert sorted(done) == sorted([*range(64), *range(64)])
         for works in ((fails, slices), (slices, fails)):
             with pytest.raises(ValueError, match="by design"):
-                backend.side_by_side(*works)
+                backend.side_by_side(numpy_backend.CACHE_BYTES, *works)
     finally:
         minidl.set_num_threads(before)
 

@@ -113,8 +113,13 @@ class Backend:
             first += part
         return first
 
-    def side_by_side(self, *works: Callable[[], Any]) -> list[Any]:
-        """Do pieces of work that need nothing of each other; return their results."""
+    def side_by_side(self, size: int, *works: Callable[[], Any]) -> list[Any]:
+        """Do pieces of work that need nothing of each other; return their results.
+
+        Args:
+            size: bytes that each of them reads.
+            works: the pieces.
+        """
         return [work() for work in works]
 
     def rows(self, length: int) -> AbstractContextManager[None]:
@@ -347,10 +352,9 @@ class Backend:
     def masked(self, values: Array, mask: Array, out: Array | None = None) -> Array:
         """Return `values` where `mask` holds and 0 elsewhere, whatever stands there (inf, NaN)."""
         kept = self.xp.where(mask, values, values.dtype.type(0))
-        if out is None:
-            return kept
-        out[...] = kept
-        return out
+        if out is not None:
+            out[...] = kept
+        return kept
 
     def gated(self, values: Array, x: Array, out: Array | None = None) -> Array:
         """Return `values` where `x > 0` and 0 elsewhere, of arrays of one shape."""

@@ -73,18 +73,23 @@ class NumpyBackend(Backend):
             else:
                 work(slice(0, n))
 
-    def side_by_side(self, *works: Callable[[], Any]) -> list[Any]:
-        """Give each of two threads a piece of work, rather than a share of one after the other.
+    def side_by_side(self, size: int, *works: Callable[[], Any]) -> list[Any]:
+        """Give each thread a piece of work, rather than a share of one after the other.
 
-        They wait for each other once. Both gradients of each convolution, in a step of ResNet-20:
-        155 ms for 160. More threads than pieces are all used by one piece at a time.
+        They wait for each other once, at the end; who is ready first takes slices of what is left.
+        With both gradients of each convolution, a step of ResNet-20 takes 155 ms for 160; of small
+        ones, of a single image, 125 microseconds more.
         """
-        if len(works) != get_num_threads() or _thread.is_worker:
-            return super().side_by_side(*works)
+        if size < CACHE_BYTES // 4 or get_num_threads() == 1 or _thread.is_worker:
+            return super().side_by_side(size, *works)
         results: dict[int, Any] = {}
 
         def work(part: slice) -> None:
-            results[part.start] = works[part.start]()
+            _thread.is_worker = False  # its slices, too, are for all to take
+            try:
+                results[part.start] = works[part.start]()
+            finally:
+                _thread.is_worker = True
 
         with _blas().single_threaded():
             _share([slice(i, i + 1) for i in range(len(works))], work)
@@ -237,7 +242,9 @@ class NumpyBackend(Backend):
         bits = np.dtype(f"i{values.dtype.itemsize}")
         kept: Array = np.empty_like(mask, values.dtype) if out is None else out
         # Without gaps, the result holds the mask meanwhile: all of `gated` 1.35 ms for 1.67.
-        keep = kept.view(bits) if kept.flags.forc else np.empty_like(kept, bits)
+        reach = sum(step * (size - 1) for step, size in zip(kept.strides, kept.shape, strict=True))
+        gaps = reach + kept.itemsize != kept.nbytes
+        keep = np.empty_like(kept, bits) if gaps else kept.view(bits)
         np.negative(mask.view(np.int8), out=keep, casting="unsafe")
         np.bitwise_and(values.view(bits), keep, out=kept.view(bits))
         return kept

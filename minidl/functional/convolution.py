@@ -203,6 +203,7 @@ def convolve_gradients(
     backend, dx, dw = x.backend, None, None
     if x.requires_grad and weight.requires_grad:
         dx, dw = backend.side_by_side(
+            gradient.data.nbytes,
             lambda: backend.transpose_convolve(gradient.data, weight.data, windows, groups),
             lambda: backend.weight_gradient(x.data, gradient.data, windows, groups),
         )
