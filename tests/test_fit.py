@@ -284,6 +284,21 @@ def test_a_history_is_arrays_csv_and_json(tmp_path):
     assert repr(history) == "History(epochs=2, train_loss, lr)"
 
 
+def test_what_is_no_number_is_null_in_json_and_a_failed_save_leaves_the_old_file(tmp_path):
+    def refuse(name: str) -> float:
+        raise ValueError(f"{name} is not JSON")
+
+    history, path = History(), tmp_path / "h.json"
+    history.append(train_loss=np.nan, lr=np.inf)
+    text = history.save(path).read_text()
+    assert json.loads(text, parse_constant=refuse)["train_loss"] == [None]
+    history.step_losses.append("no number")
+    with pytest.raises(TypeError):
+        history.save(path)
+    assert path.read_text() == text
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_the_best_epoch_is_that_of_the_lowest_test_loss():
     history = History()
     for loss, test in ((3.0, np.nan), (2.0, 0.5), (1.0, 0.7), (0.5, 0.5)):

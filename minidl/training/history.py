@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from minidl.data.files import whole_file
 
 Array = np.ndarray[Any, Any]
 
@@ -74,21 +78,27 @@ class History(Mapping[str, list[float]]):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a `.csv` (a row per epoch) or a `.json` (lists by name); return the path.
 
+        JSON has no NaN and no infinity: they become `null`. An older file of the name stays as it
+        is until the new one is whole.
+
         Raises:
             ValueError: the name ends otherwise.
         """
         path = Path(path)
         if path.suffix not in (".csv", ".json"):
             raise ValueError(f"History.save: got {path}, wants a name that ends in .csv or .json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            if path.suffix == ".json":
-                json.dump(self._columns | {"step_losses": self.step_losses}, file, indent=1)
-            else:
-                writer = csv.writer(file)
-                writer.writerow(["epoch", *self._columns])
-                rows = zip(*self._columns.values(), strict=True)
-                writer.writerows([epoch, *row] for epoch, row in enumerate(rows, 1))
+        text = io.StringIO(newline="")
+        if path.suffix == ".json":
+            lists = self._columns | {"step_losses": self.step_losses}
+            finite = {k: [x if math.isfinite(x) else None for x in v] for k, v in lists.items()}
+            json.dump(finite, text, indent=1, allow_nan=False)
+        else:
+            writer = csv.writer(text)
+            writer.writerow(["epoch", *self._columns])
+            rows = zip(*self._columns.values(), strict=True)
+            writer.writerows([epoch, *row] for epoch, row in enumerate(rows, 1))
+        with whole_file(path) as file:
+            file.write(text.getvalue().encode())
         return path
 
     def state_dict(self) -> dict[str, Any]:
