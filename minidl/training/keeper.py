@@ -40,7 +40,10 @@ class Keeper:
         """
         if self._folder is None or self._last is None:
             return ""
-        for part in self._folder.glob(".*.npz.*.part"):  # left behind by a kill
+        ours = (self._last.name, "best.npz", "history.csv")
+        for part in self._folder.glob(".*.part"):  # left behind by a kill
+            if not part.name.startswith(tuple(f".{name}." for name in ours)):
+                continue
             with contextlib.suppress(OSError):  # a folder that cannot be written to can be read
                 part.unlink()
         if not self._last.exists():
