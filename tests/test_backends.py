@@ -618,6 +618,44 @@ def test_work_side_by_side_gives_its_results_in_order(threads):
         minidl.set_num_threads(before)
 
 
+def test_a_thread_of_ones_own_trains_to_the_same_bits_and_leaves_blas_as_it_was():
+    """threadpoolctl lets only the first thread that asks set the number of BLAS's threads."""
+
+    def slopes() -> list[np.ndarray]:
+        x, w = (
+            Tensor(numbers(*shape, dtype=np.float32) / 7, requires_grad=True)
+            for shape in ((16, 16, 24, 24), (32, 16, 3, 3))
+        )
+        F.conv2d(x, w, padding=1).tanh().sum().backward()
+        return [x.grad.numpy(), w.grad.numpy()]
+
+    blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+    before, inside = blas.info(), []
+    wanted, found = slopes(), []
+    NumpyBackend().over_batch(1, 1, lambda _: inside.extend(blas.info()))
+    for work in (
+        lambda: found.extend(slopes()),
+        lambda: NumpyBackend().over_batch(1, 1, lambda _: inside.extend(blas.info())),
+    ):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert all(map(np.array_equal, found, wanted))
+    assert len(found) == len(wanted)
+    assert {library["num_threads"] for library in inside} == {1}
+    assert blas.info() == before
+
+
+def test_elementwise_of_another_memory_order_than_its_shape_s():
+    tall = np.random.default_rng(0).standard_normal((64, 40_000)).astype(np.float32).T
+    np.testing.assert_array_equal(NumpyBackend().elementwise(np.add, tall, tall), tall + tall)
+    images = numbers(64, 8, 40, 40, dtype=np.float32, channels_last=True)
+    repeated = np.broadcast_to(np.float32(2), images.shape)
+    product = NumpyBackend().elementwise(np.multiply, repeated, images)
+    assert product.strides == images.strides
+    np.testing.assert_array_equal(product, 2 * images)
+
+
 def test_elementwise_keeps_the_memory_order_of_images(monkeypatch):
     monkeypatch.setattr(numpy_backend, "CACHE_BYTES", 1)
     images = numbers(3, 2, 4, 5, dtype=np.float32, channels_last=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minidl.backends import Windows, backend_for, convolution, strips
 
-from .test_winograd import drawn, exactly, geometries, largest_error
+from .test_winograd import drawn, error, exactly, geometries, largest_error
 
 BACKEND = backend_for("cpu")
 BOUND = 4e-6
@@ -23,14 +23,11 @@ def test_all_three_maps_equal_columns(windows, n, c, d):
     bias = drawn(d, 1, 1, 1, seed=3).reshape(d)
     geometry = {"windows": windows, "groups": 1}
     out = strips.convolve(BACKEND, images, weight, bias, windows)
-    wanted = exactly(convolution.convolve, images, weight, bias, **geometry)
-    assert largest_error(out, wanted) < BOUND
+    assert error(out, convolution.convolve, images, weight, bias, **geometry) < BOUND
     slopes = strips.transpose_convolve(BACKEND, gradient, weight, windows)
-    wanted = exactly(convolution.transpose_convolve, gradient, weight, **geometry)
-    assert largest_error(slopes, wanted) < BOUND
+    assert error(slopes, convolution.transpose_convolve, gradient, weight, **geometry) < BOUND
     slopes = strips.weight_gradient(BACKEND, images, gradient, windows)
-    wanted = exactly(convolution.weight_gradient, images, gradient, **geometry)
-    assert largest_error(slopes, wanted) < BOUND
+    assert error(slopes, convolution.weight_gradient, images, gradient, **geometry) < BOUND
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -58,5 +55,6 @@ def test_slices_of_a_batch_add_up_in_either_memory_order(channels_last):
 )
 def test_other_convolutions_are_left_to_columns(change, groups, channels):
     plain = {"in_h": 18, "in_w": 18, "k_h": 3, "k_w": 3}
-    assert strips.suits(Windows(**plain), 1, 16, 32)
-    assert not strips.suits(Windows(**plain | change), groups, channels, 16)
+    assert strips.suits(Windows(**plain), 1, 16, 32, np.dtype("f"))
+    assert not strips.suits(Windows(**plain), 1, 16, 32, np.dtype("d"))
+    assert not strips.suits(Windows(**plain | change), groups, channels, 16, np.dtype("f"))

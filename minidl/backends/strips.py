@@ -1,4 +1,4 @@
-"""Convolution of images with 5 to 63 channels: Winograd's F(4, 3) down the rows, strips across.
+"""Convolution of images with some dozen channels: Winograd's F(4, 3) down the rows, strips across.
 
 Winograd's tiles are transformed in both directions, which costs more than it saves where channels
 are few. In one direction it pays: six rows of the image become six rows of values, and those, with
@@ -12,7 +12,9 @@ Across, a *strip* holds the three values side by side that a kernel row meets: a
     dw = A (dV.T V)         of F(3, 4): with dV = G dy, sums over all rows and images
 
 The products are made image by image: up to a million multiplications or so, OpenBLAS has kernels
-that need no copies of the matrices. The error of float32 stays below 3e-6 of the largest output.
+that need no copies of the matrices. The error of float32 stays below 3e-6 of the largest output. A
+value that is no number, or out of all proportion, reaches every output of its six rows; float64,
+which is there to be exact, is left to columns.
 
 Source: that of `winograd.py`, which has the transforms too.
 """
@@ -49,12 +51,12 @@ SMALL = 10**6
 128x32x16x16 to 32 takes 3.2 ms for the 4.0 of one product for all images of a slice (one core)."""
 
 
-def suits(windows: Windows, groups: int, channels: int, kernels: int) -> bool:
+def suits(windows: Windows, groups: int, channels: int, kernels: int, dtype: Any) -> bool:
     """Tell whether a convolution is the faster this way than by columns.
 
     Of rows of the output beyond a multiple of four, some have to be computed for nothing.
     """
-    few = groups == 1 and max(channels, kernels) <= MOST
+    few = groups == 1 and max(channels, kernels) <= MOST and dtype == np.float32
     rows = windows.out_h
     return (
         few and winograd.is_plain(windows) and rows >= OUT and 3 * _tiles(windows) * OUT <= 4 * rows
@@ -65,7 +67,7 @@ def convolve(
     backend: Backend, images: Array, weight: Array, bias: Array | None, windows: Windows
 ) -> Array:
     """Do `convolution.convolve` in strips."""
-    back, _, _ = transforms(OUT, 3, images.dtype)
+    back, _, _ = transforms(OUT, 3)
     n, (d, c), width = len(images), weight.shape[:2], windows.out_w
     side = 2 if max(c, d) <= PAIRS and width % 2 == 0 else 1
     values = _weight_values(backend, weight, side)
@@ -85,7 +87,7 @@ def convolve(
         if bias is not None:
             pixels += bias
 
-    backend.over_batch(n, scratch_bytes(windows, c, d, images.dtype), work)
+    backend.over_batch(n, scratch_bytes(windows, c, d), work)
     return out
 
 
@@ -97,7 +99,7 @@ def transpose_convolve(backend: Backend, gradient: Array, weight: Array, windows
 
 def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: Windows) -> Array:
     """Do `convolution.weight_gradient`: F(3, 4), the gradient's rows being the weights."""
-    back, from_taps, _ = transforms(3, OUT, images.dtype)
+    back, from_taps, _ = transforms(3, OUT)
     n, c, d = len(images), images.shape[1], gradient.shape[1]
     height, width = _tiles(windows) * OUT, windows.out_w
     below = Windows(windows.out_h, width, 1, 1, bottom=height - windows.out_h)
@@ -111,7 +113,7 @@ def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: W
         slopes, strips = slopes.reshape(*shape, d), strips.reshape(*shape, 3 * c)
         return np.matmul(slopes.swapaxes(2, 3), strips).sum(1)  # (6, d, 3·c)
 
-    total = backend.sum_over_batch(n, scratch_bytes(windows, c, d, images.dtype), work)
+    total = backend.sum_over_batch(n, scratch_bytes(windows, c, d), work)
     found = backend.matmul(back, total.reshape(TILE, d * 3 * c)).reshape(3, d, 3, c)
     return found.transpose(1, 3, 0, 2).copy()  # (d, c, k_h, k_w)
 
@@ -122,7 +124,7 @@ def _weight_values(backend: Backend, weight: Array, side: int) -> Array:
     For a pair, a strip has four pixels; each output has no use for one of them.
     """
     (d, c), kind = weight.shape[:2], weight.dtype
-    _, from_taps, _ = transforms(OUT, 3, kind)
+    _, from_taps, _ = transforms(OUT, 3)
     taps = weight.transpose(2, 3, 1, 0).reshape(3, 3 * c * d)
     values = backend.matmul(from_taps, taps).reshape(TILE, 1, 3 * c, d)
     if side == 1:
@@ -137,7 +139,7 @@ def _strips(backend: Backend, images: Array, windows: Windows, side: int = 1) ->
     """Return strips of the values of images: `(6, n, tiles * out_w / side, (2 + side) * c)`."""
     (n, c), tiles = images.shape[:2], _tiles(windows)
     whole = replace(windows, bottom=windows.bottom + tiles * OUT - windows.out_h)
-    _, _, to_values = transforms(OUT, 3, images.dtype)
+    _, _, to_values = transforms(OUT, 3)
     values = _values(to_values, backend.pad_images(images, whole, 0))
     across, length = windows.out_w // side, (2 + side) * c
     steps = (*values.strides[:3], side * c * values.itemsize, values.itemsize)
@@ -172,10 +174,10 @@ def _tiles(windows: Windows) -> int:
     return -(-windows.out_h // OUT)
 
 
-def scratch_bytes(windows: Windows, c: int, d: int, dtype: Any) -> int:
+def scratch_bytes(windows: Windows, c: int, d: int) -> int:
     """Return about half the size of one image's strips and of their products.
 
     By trial, with two threads: slices of twice this size, or of half, are slower by 2 in a hundred.
     """
     pixels = TILE * _tiles(windows) * windows.out_w
-    return pixels * (c + d) * int(np.dtype(dtype).itemsize)
+    return pixels * (c + d) * 4
