@@ -342,11 +342,11 @@ class Backend:
     # Elements and rows ------------------------------------------------------------------------
 
     def column_products(self, a: Array, b: Array) -> Array:
-        """Add up `a * b` down each column of two tables."""
+        """Add up `a * b` down each column of two tables `(rows, columns)`: `(columns,)`."""
         return self.xp.ones(len(a), a.dtype) @ (a * b)
 
     def elementwise(self, function: Callable[..., Array], *operands: Array) -> Array:
-        """Apply a function of `xp` to each element; operands are broadcast."""
+        """Apply a function of each element, which takes `out` as those of `xp` do; broadcast."""
         return function(*operands)
 
     def masked(self, values: Array, mask: Array, out: Array | None = None) -> Array:

@@ -12,7 +12,7 @@ Array: TypeAlias = Any
 def overlapping(
     array: Array, shape: tuple[int, ...], strides: tuple[int, ...], out: Array | None = None
 ) -> Array:
-    """Copy `as_strided(array, shape, strides)`, into `out` if it is given.
+    """Copy `as_strided(array, shape, strides)`, strides in bytes, into `out` if it is given.
 
     Where numbers along the last axis lie side by side, all of them are moved as one element: NumPy
     takes as long to begin with the next dozen as to copy it. Strips of 48, 128x32x48 of them: 0.57

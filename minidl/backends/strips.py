@@ -123,13 +123,13 @@ def _weight_values(backend: Backend, weight: Array, side: int) -> Array:
 
     For a pair, a strip has four pixels; each output has no use for one of them.
     """
-    (d, c), kind = weight.shape[:2], weight.dtype
+    d, c = weight.shape[:2]
     _, from_taps, _ = transforms(OUT, 3)
     taps = weight.transpose(2, 3, 1, 0).reshape(3, 3 * c * d)
     values = backend.matmul(from_taps, taps).reshape(TILE, 1, 3 * c, d)
     if side == 1:
         return values
-    beside = np.zeros((TILE, 1, (2 + side) * c, side, d), kind)
+    beside = np.zeros((TILE, 1, (2 + side) * c, side, d), weight.dtype)
     for pixel in range(side):
         beside[:, :, pixel * c : (pixel + 3) * c, pixel] = values
     return beside.reshape(TILE, 1, (2 + side) * c, side * d)
@@ -148,9 +148,10 @@ def _strips(backend: Backend, images: Array, windows: Windows, side: int = 1) ->
 
 
 def _values(matrix: Array, images: Array) -> Array:
-    """Return the values of rows, as many at a time as the matrix takes: `(6, n, tiles, w * c)`.
+    """Return the values of images' rows: `(6, n, tiles, w * c)`.
 
-    Rows are read where they are, four further down for each tile.
+    The matrix makes six values of as many rows as it has columns; each tile begins four rows
+    further down. Rows are read where they are.
     """
     pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     n, h, w, c = pixels.shape

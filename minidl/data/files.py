@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import uuid
 from collections.abc import Iterator
@@ -28,3 +29,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:  # Ctrl-C too: never leave the temporary file behind
         part.unlink(missing_ok=True)
         raise
+
+
+def clear_parts(path: Path) -> None:
+    """Remove what `whole_file` left beside a path when it was killed, where that is allowed."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with contextlib.suppress(OSError):  # a folder that cannot be written to can be read
+            part.unlink()

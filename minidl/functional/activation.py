@@ -180,7 +180,13 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 def gated(values: Tensor, x: Array, known: Array | None = None) -> Tensor:
-    """Return `values` where `x > 0`, else 0: its own transpose. What is known is not computed."""
+    """Return `values` where `x > 0`, else 0: its own transpose.
+
+    Args:
+        values: what is let through.
+        x: an array of the same shape, the gate.
+        known: the result, where a kernel has made it along with something else.
+    """
 
     def backward(outer: Tensor) -> Gradients:
         return (gated(outer, x),)

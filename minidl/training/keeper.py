@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minidl.data.files import clear_parts
 from minidl.training.checkpoint import load_checkpoint, save_checkpoint
 from minidl.training.diagnosis import warn
 from minidl.training.evaluation import Totals
@@ -40,12 +41,8 @@ class Keeper:
         """
         if self._folder is None or self._last is None:
             return ""
-        ours = (self._last.name, "best.npz", "history.csv")
-        for part in self._folder.glob(".*.part"):  # left behind by a kill
-            if not part.name.startswith(tuple(f".{name}." for name in ours)):
-                continue
-            with contextlib.suppress(OSError):  # a folder that cannot be written to can be read
-                part.unlink()
+        for name in ("last.npz", "best.npz", "history.csv"):
+            clear_parts(self._folder / name)
         if not self._last.exists():
             return ""
         saved = load_checkpoint(self._last)
