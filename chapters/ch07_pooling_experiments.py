@@ -11,18 +11,18 @@ alone make of it.
 
 Stop it whenever you like: the same command goes on where it was stopped.
 
-What to expect, on 2 cores: toy pictures, 51 runs in less than four minutes. Max and LP pooling
-(both 71 % of the test pictures) beat no pooling (61 %) with a fourteenth of the parameters and a
-third of the multiply-adds; average pooling (56 %) and strided convolution (50 %) lose; stochastic,
-mixed and GeM are not told apart from no pooling. Windows of 3 and strides of 1 have higher means,
-but not beyond the spread; a stride of 3 loses. Four epochs are too few for global average heads
-(21 to 32 %).
+What to expect, on 2 cores: toy pictures, 51 runs in one and a half to four minutes. Max and LP
+pooling (both 71 % of the test pictures) beat no pooling (61 %) with a fourteenth of the parameters
+and a third of the multiply-adds; average pooling (56 %) and strided convolution (50 %) lose;
+stochastic, mixed and GeM are not told apart from no pooling. Windows of 3 and strides of 1 have
+higher means, but not beyond the spread; a stride of 3 loses. Four epochs are too few for global
+average heads (21 to 32 %).
 
 CIFAR-10, 2 epochs of 10,000 pictures, ten minutes: max and LP pooling (49 and 50 %) are not told
 apart from no pooling (50 %); the other kinds and strided convolution lose; max pooling with stride
 1, which keeps nearly all pixels and costs as much as no pooling, is best (52 %).
 
-Result: best of 17 nets, max pooling 66 to 75 %, no pooling 56 to 66 %; about 220 s on 2 cores.
+Result: best of 17 nets, max pooling 66 to 75 %, no pooling 56 to 66 %; about 90 s on 2 cores.
 With --quick: best of 17 nets, max pooling 5 to 30 %, no pooling 5 to 30 %; about 10 s.
 """
 

@@ -9,8 +9,8 @@ trained network why it said what it said, and what it has that a bag of words ha
     python chapters/ch08_textcnn.py --data my.csv --text-column review --label-column stars
     python chapters/ch08_textcnn.py --predict "the film is not good"    # asks the saved network
 
-What to expect, on 2 cores, from seeds 0 to 2. Toy sentences, 6 epochs of three networks, half a
-minute: the TextCNN is right about all test sentences, averaging over time about 96 to 97 %, the bag
+What to expect, on 2 cores, from seeds 0 to 2. Toy sentences, 6 epochs of three networks, 15 to
+30 s: the TextCNN is right about all test sentences, averaging over time about 96 to 97 %, the bag
 of words about 65 %, since "not" and "good" mean nothing to it but themselves.
 
 MR, 5 epochs, one to two minutes: 77 to 78 % in the best epoch, the second or third (chosen by the
@@ -18,7 +18,7 @@ test sentences, so a little flattering); then the network learns its sentences b
 words is as good there, 76 to 79 %, and averaging worse, 75 to 78 %. What 9,596 sentences do not
 teach is "not": "the film is not good" is 55 or 56 % positive, or 62 % negative.
 
-Result: test accuracy 98 to 100 %, average over time 93 to 99 %, bag of words 58 to 70 %; about 30 s
+Result: test accuracy 98 to 100 %, average over time 93 to 99 %, bag of words 58 to 70 %; about 14 s
 on 2 cores.
 With --quick: test accuracy 42 to 65 %, average over time 40 to 60 %, bag of words 55 to 68 %; about
 2 s.

@@ -15,12 +15,12 @@ names a copy that you have). The third is for your own pictures, in a folder wit
 class, and torchvision's weights: it trains only heads, on four fifths of the pictures.
 
 On a JPEG copy of CIFAR-10, whose pictures differ from those that its network learnt from, seed 0:
-81.0 % before any training, 83.2 % with a new head, 83.3 % with the classic one, 86.1 % with all
-unfrozen (80 s of training), 46.3 % from scratch; four minutes in all on 2 cores. What the default
+81.0 % before any training, 83.2 % with a new head, 83.3 % with the classic one, 86.2 % with all
+unfrozen (41 s of training), 48.1 % from scratch; two minutes in all on 2 cores. What the default
 command gave with five seeds, and --quick with four, widened a little:
 
 Result: new head 84 to 97 %, classic head 83 to 96 %, all unfrozen 91 to 98 %, from scratch 45 to
-70 %; about 45 s on 2 cores.
+70 %; about 17 s on 2 cores.
 With --quick: new head 50 to 70 %, classic head 50 to 70 %, all unfrozen 43 to 65 %, from scratch
 25 to 46 %; about 6 s.
 """

@@ -6,12 +6,12 @@ work, and who waits for it; when launching takes longer than the arithmetic; how
     python chapters/ch11_gpu.py                  # CPU against GPU; without a GPU, the CPU half
     python chapters/ch11_gpu.py --device cpu     # the CPU half alone
 
-What to expect, on 2 cores without a GPU: what is missing and how to mend it, then half a minute of
-measuring (longer beside other work), and 0.5 to 0.8 ms per picture, the least in large batches.
+What to expect, on 2 cores without a GPU: what is missing and how to mend it, then 10 to 30 s of
+measuring (longer beside other work), and 0.2 to 0.8 ms per picture, the least in large batches.
 No GPU has run this chapter yet. Its GPU half was tested with minidl's CUDA kernels built for the
 CPU, which shows that it runs and says nothing of speed: you will be the first to see its numbers.
 
-Result: equal losses 10; about 30 s on 2 cores.
+Result: equal losses 10; about 12 s on 2 cores.
 With --quick: equal losses 4; about 4 s.
 """
 
