@@ -190,6 +190,12 @@ def max_pool2d(x: np.ndarray, **geometry: Any) -> np.ndarray:
     return winners(x, **geometry)[0]
 
 
+def conv2d_relu(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, **geometry: Any
+) -> np.ndarray:
+    return np.maximum(conv2d(x, weight, bias, **geometry), 0)
+
+
 def conv2d_relu_max_pool2d(
     x: np.ndarray,
     weight: np.ndarray,
@@ -201,7 +207,7 @@ def conv2d_relu_max_pool2d(
     ceil_mode: bool = False,
     **geometry: Any,
 ) -> np.ndarray:
-    passed = np.maximum(conv2d(x, weight, bias, **geometry), 0)
+    passed = conv2d_relu(x, weight, bias, **geometry)
     return winners(passed, pool_size, pool_stride, pool_padding, pool_dilation, ceil_mode)[0]
 
 

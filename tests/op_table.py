@@ -28,6 +28,7 @@ from .formulas import (
     avg_pool2d,
     conv1d,
     conv2d,
+    conv2d_relu,
     conv2d_relu_max_pool2d,
     conv_transpose2d,
     dropout,
@@ -760,6 +761,24 @@ POOLING = [
             case(x=distinct(1, 2, 3, 4), kernel_size=3, stride=2, padding=1),
             case(x=distinct(1, 1, 4, 5), kernel_size=2, stride=(1, 2), dilation=2, ceil_mode=True),
             case(x=distinct(0, 2, 4, 4), kernel_size=2),
+        ],
+    ),
+    Op(
+        "functional.conv2d_relu",
+        F.conv2d_relu,
+        conv2d_relu,
+        [
+            case(x=numbers(2, 2, 4, 5), weight=numbers(3, 2, 2, 3), bias=numbers(3)),
+            case(x=numbers(2, 3, 5, 4), weight=numbers(2, 3, 3, 2), stride=(2, 1), padding=1),
+            case(
+                x=numbers(1, 4, 5, 5),
+                weight=numbers(4, 2, 2, 2),
+                bias=numbers(4),
+                padding="same",
+                dilation=2,
+                groups=2,
+            ),
+            case(x=numbers(0, 2, 4, 4), weight=numbers(3, 2, 2, 2), bias=numbers(3)),
         ],
     ),
     Op(

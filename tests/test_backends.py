@@ -112,6 +112,22 @@ def test_scatter_windows_adds_every_window_back(backend, w, n, c, channels_last)
     same(backend, images, oracles.scatter_windows(gathered, w))
 
 
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 1, 1, 1), (0, 2, 3, 3), (3, 7, 1, 2)])
+def test_finish_adds_a_bias_and_does_relu_in_place(backend, shape, dtype, with_bias, relu):
+    images = numbers(*shape, channels_last=True, dtype=dtype)
+    if images.size:
+        images[0, 0, 0, 0], images[-1, -1, -1, -1] = np.nan, -np.inf
+    bias = numbers(shape[1], seed=1, dtype=dtype)
+    wanted = images + bias.reshape(1, -1, 1, 1) if with_bias else images
+    wanted = np.maximum(wanted, 0) if relu else wanted
+    there = backend.from_numpy(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    backend.finish(there, backend.from_numpy(bias) if with_bias else None, relu)
+    same(backend, there, wanted)
+
+
 @given_geometry()
 def test_sum_windows_adds_up_every_window(backend, w, n, c, channels_last):
     images = numbers(n, c, w.in_h, w.in_w, channels_last=channels_last)

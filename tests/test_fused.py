@@ -1,4 +1,4 @@
-"""A convolution, ReLU and max pool at one go, against the three steps."""
+"""A convolution and ReLU at one go, and with a max pool, against the steps one by one."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def at_one_go(x, weight, bias, conv, pool):
     return F.conv2d_relu_max_pool2d(x, weight, bias, *conv, **pooling)
 
 
-def gradients(function, arrays, conv, pool):
+def gradients(function, arrays, *geometry):
     """Return the output and the gradient of each input, for one drawn gradient of the output."""
     tensors = [None if a is None else Tensor(a, requires_grad=True) for a in arrays]
-    out = function(*tensors, conv, pool)
+    out = function(*tensors, *geometry)
     out.backward(Tensor(np.random.default_rng(9).normal(size=out.shape), dtype=out.dtype))
     return [out.numpy(), *(None if t is None else t.grad.numpy() for t in tensors)]
 
@@ -57,6 +57,35 @@ def test_values_and_gradients_are_those_of_the_three_steps(data):
             np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("c", "d", "size", "k", "conv"),
+    [
+        (3, 8, 12, 3, (1, 1)),  # by rows of pixels
+        (8, 8, 12, 3, (1, 1)),  # in strips
+        (96, 64, 12, 3, (1, 1)),  # in tiles
+        (6, 4, 11, 2, (2, 1, 2, 2)),  # by columns
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_relu_in_each_form_of_convolution_changes_no_bit(c, d, size, k, conv, dtype, with_bias):
+    groups = conv[3] if len(conv) > 3 else 1
+    arrays = [a.astype(dtype) for a in drawn(c, d, groups, size, size, k, n=9)]
+    if not with_bias:
+        arrays[2] = None
+    two = lambda x, w, b: F.relu(F.conv2d(x, w, b, *conv))  # noqa: E731
+    wanted = gradients(two, arrays)
+    found = gradients(lambda x, w, b: F.conv2d_relu(x, w, b, *conv), arrays)
+    assert (wanted[0] == 0).any()
+    assert (wanted[0] > 0).any()
+    for mine, theirs in zip(found, wanted, strict=True):
+        if theirs is None:
+            assert mine is None
+        else:
+            assert mine.dtype == dtype
+            assert np.array_equal(mine, theirs)
+
+
 def test_a_batch_of_several_slices_gives_the_same():
     arrays = [a.astype(np.float32) for a in drawn(3, 32, 1, 32, 32, 3, n=64)]
     wanted = gradients(by_steps, arrays, (), (2,))
@@ -85,14 +114,28 @@ def test_windows_without_a_positive_number_pass_no_gradient():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_is_passed_on_as_by_the_three_steps(value):
+def test_what_is_no_number_is_passed_on_as_by_the_steps(value):
     arrays = drawn(1, 2, 1, 6, 6, 1)
     arrays[0][1, 0, 2, 3] = value
     with np.errstate(invalid="ignore"):
         wanted = gradients(by_steps, arrays, (), (2,))
         found = gradients(at_one_go, arrays, (), (2,))
+        wanted += gradients(lambda *inputs: F.relu(F.conv2d(*inputs)), arrays)
+        found += gradients(F.conv2d_relu, arrays)
     for mine, theirs in zip(found, wanted, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-12)
+
+
+def test_the_response_before_relu_is_not_kept():
+    x, weight = minidl.ones((1, 3, 8, 8)), minidl.ones((4, 3, 3, 3)).requires_grad_()
+    made, backend = [], x.backend
+    convolve = backend.convolve
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            backend, "convolve", lambda *a, **o: made.append(convolve(*a, **o)) or made[-1]
+        )
+        out = F.conv2d_relu(x, weight)
+    assert np.shares_memory(made[0], out.data)
 
 
 def test_no_work_is_done_for_what_needs_no_gradient(monkeypatch):
@@ -135,7 +178,9 @@ def test_sequential_runs_the_three_at_one_go():
     assert operations(block()) == ["conv2d_relu_max_pool2d"]
     twice = nn.Sequential(nn.Conv2d(3, 3, 1), *block(), nn.ReLU())
     assert operations(twice) == ["relu", "conv2d_relu_max_pool2d", "conv2d"]
-    assert operations(block()[:2]) == ["relu", "conv2d"]
+    assert operations(block()[:2]) == ["conv2d_relu"]
+    deep = nn.Sequential(*block()[:2], nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    assert operations(deep) == ["conv2d", "conv2d_relu", "conv2d_relu"]
 
 
 def test_sequential_equals_its_layers():
@@ -166,7 +211,8 @@ def test_layers_of_other_kinds_run_one_by_one():
     assert operations(nn.Sequential(conv, Doubled(), pool)) == [
         "max_pool2d", "mul", "relu", "conv2d",
     ]  # fmt: skip
-    values, places = block(return_indices=True)(Tensor(np.ones((1, 3, 8, 8), np.float32)))
+    model = block(return_indices=True)
+    values, places = model(Tensor(np.ones((1, 3, 8, 8), np.float32)))
     assert values.shape == places.shape
 
 
@@ -174,11 +220,17 @@ def test_a_layer_whose_forward_was_replaced_runs():
     model = block()
     model[1].forward = lambda x: x * 100
     assert operations(model) == ["max_pool2d", "mul", "conv2d"]
+    model = block()
+    model[2].forward = lambda x: x * 100
+    assert operations(model) == ["mul", "conv2d_relu"]
 
 
 def test_an_error_names_the_layer_it_comes_from():
     with pytest.raises(ValueError, match="conv2d: got an input of 2 channels") as error:
         block()(minidl.ones((1, 2, 8, 8)))
+    assert any("in layer '0', Conv2d" in note for note in error.value.__notes__)
+    with pytest.raises(ValueError, match="conv2d: got an input of 2 channels") as error:
+        block()[:2](minidl.ones((1, 2, 8, 8)))
     assert any("in layer '0', Conv2d" in note for note in error.value.__notes__)
     with pytest.raises(ValueError, match="max_pool2d: the window spans 2") as error:
         block()(minidl.ones((1, 3, 3, 3)))
@@ -197,3 +249,10 @@ def test_an_error_names_the_layer_it_comes_from():
 def test_bad_arguments_are_refused(options, says):
     with pytest.raises(ValueError, match=says):
         F.conv2d_relu_max_pool2d(minidl.ones((1, 1, 8, 8)), minidl.ones((1, 1, 3, 3)), **options)
+
+
+def test_bad_arguments_without_a_pool_are_refused_too():
+    with pytest.raises(ValueError, match="conv2d_relu: got stride=0"):
+        F.conv2d_relu(minidl.ones((1, 1, 8, 8)), minidl.ones((1, 1, 3, 3)), stride=0)
+    with pytest.raises(TypeError, match="conv2d_relu"):
+        F.conv2d_relu(minidl.ones((1, 1, 8, 8)), minidl.ones((1, 1, 3, 3), dtype="float64"))

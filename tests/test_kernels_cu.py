@@ -129,6 +129,25 @@ def test_gated_drops_what_is_not_above_zero(backend, dtype, shape, memory):
     same(backend, backend.gated(values, x), wanted)
 
 
+@pytest.mark.parametrize("memory", ["channels last", "rows"])
+@each_dtype
+@hypothesis.given(
+    st.tuples(*[st.integers(0, 3)] * 2, *[st.integers(1, 4)] * 2), st.booleans(), st.booleans()
+)
+def test_bias_and_relu(backend, dtype, memory, shape, with_bias, relu):
+    images = numbers(*shape, channels_last=memory == "channels last", dtype=dtype)
+    if images.size:
+        images[0, 0, 0, 0], images[-1, -1, -1, -1] = np.nan, np.inf
+    bias = numbers(shape[1], seed=1, dtype=dtype)
+    wanted = images + bias.reshape(1, -1, 1, 1) if with_bias else images
+    wanted = np.maximum(wanted, 0) if relu else wanted
+    turned = images.transpose(0, 2, 3, 1) if memory == "channels last" else images
+    there = backend.from_numpy(np.ascontiguousarray(turned))
+    there = there.transpose(0, 3, 1, 2) if memory == "channels last" else there
+    backend.finish(there, backend.from_numpy(bias) if with_bias else None, relu)
+    same(backend, there, wanted)
+
+
 @pytest.mark.parametrize("order", [False, True], indirect=True)
 @each_dtype
 @hypothesis.given(st.integers(1, 9), st.integers(0, 3), st.integers(0, 20), st.integers(0, 9))

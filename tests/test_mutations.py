@@ -23,7 +23,6 @@ import pytest
 import minidl
 from minidl import Tensor, autograd, gradcheck, nn
 from minidl import functional as F
-from minidl.backends import convolution as kernels
 from minidl.backends import normalization as channel_kernels
 from minidl.backends import planar, regions, strips
 from minidl.backends.base import Backend
@@ -120,6 +119,12 @@ CALLS = {
         lambda x, weight, bias: F.conv2d(x, weight, bias, stride=(2, 1), padding=1),
         (3, 1, 3, 3),
         (2, 1, 2, 3),
+        (2,),
+    ),
+    "conv2d_relu": Call(
+        lambda x, weight, bias: F.conv2d_relu(x, weight, bias),
+        (1, 2, 3, 3),
+        (2, 2, 2, 2),
         (2,),
     ),
     "conv2d square": Call(lambda x, weight: F.conv2d(x, weight), (1, 2, 3, 3), (2, 2, 2, 2)),
@@ -371,7 +376,7 @@ MUTATIONS = [
     ),
     Mutation(
         "input gradient: groups exchanged",
-        kernels,
+        Backend,
         "transpose_convolve",
         "rows.transpose(2, 1, 0, 3)",
         "rows.transpose(2, 1, 0, 3)[:, :, ::-1]",
@@ -380,7 +385,7 @@ MUTATIONS = [
     ),
     Mutation(
         "input gradient: channels of a group exchanged",
-        kernels,
+        Backend,
         "transpose_convolve",
         "rows.transpose(2, 1, 0, 3)",
         "rows.transpose(2, 1, 0, 3)[..., ::-1]",
@@ -389,7 +394,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: kernel transposed",
-        kernels,
+        Backend,
         "weight_gradient",
         "split.transpose(0, 3, 1, 2)",
         "split.transpose(0, 3, 2, 1)",
@@ -399,7 +404,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: kernel that is not square transposed",
-        kernels,
+        Backend,
         "weight_gradient",
         "split.transpose(0, 3, 1, 2)",
         "split.transpose(0, 3, 2, 1)",
@@ -408,7 +413,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: taps taken for channels",
-        kernels,
+        Backend,
         "weight_gradient",
         "windows.k_h, windows.k_w, channels // groups)\n    return split.transpose(0, 3, 1, 2)",
         "channels // groups, windows.k_h, windows.k_w)\n    return split",
@@ -417,7 +422,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: mean over the batch in place of the sum",
-        kernels,
+        Backend,
         "weight_gradient",
         ".copy()",
         ".copy() / n",
@@ -427,7 +432,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: of the first image only",
-        kernels,
+        Backend,
         "weight_gradient",
         "pixels = _pixels(",
         "part = slice(0, 1); pixels = _pixels(",
@@ -1354,6 +1359,15 @@ MUTATIONS = [
         "x",
     ),
     Mutation(
+        "relu after a convolution: mask forgotten",
+        F,
+        "conv2d_relu",
+        "gated(gradient, out.data)",
+        "gradient",
+        "conv2d_relu",
+        "bias, weight, x",
+    ),
+    Mutation(
         "relu: mask forgotten in the gradient's gradient",
         activation,
         "gated",
@@ -1786,7 +1800,7 @@ def test_a_bug_is_caught_with_float32_inputs(bug, monkeypatch):
 def test_a_bug_in_a_network_names_the_parameter(bug, wrong, fast, monkeypatch):
     rng = np.random.default_rng(0)
     model = nn.Sequential(
-        nn.Conv2d(2, 2, 2, rng=rng), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3, rng=rng)
+        nn.Conv2d(2, 2, 2, rng=rng), nn.Flatten(), nn.ReLU(), nn.Linear(8, 3, rng=rng)
     )
     x = Tensor(rng.normal(size=(3, 2, 3, 3)))
     gradcheck(model, x, fast=fast)

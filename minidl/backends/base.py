@@ -140,23 +140,18 @@ class Backend:
 
     # Convolution ------------------------------------------------------------------------------
 
-    def convolve(
-        self, images: Array, weight: Array, bias: Array | None, windows: Windows, groups: int
-    ) -> Array:
-        """Convolve `(n, c, h, w)` with `(d, c/g, k_h, k_w)`, add `(d,)`: `(n, d, out_h, out_w)`."""
-        return convolution.convolve(self, images, weight, bias, windows, groups)
+    # Methods, written apart: what they mean is a chapter of its own.
+    convolve = convolution.convolve
+    transpose_convolve = convolution.transpose_convolve
+    weight_gradient = convolution.weight_gradient
 
-    def transpose_convolve(
-        self, gradient: Array, weight: Array, windows: Windows, groups: int
-    ) -> Array:
-        """Return the gradient of `convolve` by its images, given that of its output."""
-        return convolution.transpose_convolve(self, gradient, weight, windows, groups)
-
-    def weight_gradient(
-        self, images: Array, gradient: Array, windows: Windows, groups: int
-    ) -> Array:
-        """Return the gradient of `convolve` by its weight, given that of its output."""
-        return convolution.weight_gradient(self, images, gradient, windows, groups)
+    def finish(self, images: Array, bias: Array | None, relu: bool) -> None:
+        """Add `(d,)` to channels-last images in place, if it is given; then do ReLU, if asked."""
+        pixels = images.transpose(0, 2, 3, 1)
+        if bias is not None:
+            pixels += bias
+        if relu:
+            self.xp.maximum(pixels, 0, out=pixels)
 
     def bytes_to_fuse(self, weight: Array, windows: Windows, groups: int) -> int:
         """Return the scratch memory of one image's convolution; 0 if it is not to be split."""

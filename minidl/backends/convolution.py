@@ -27,8 +27,12 @@ def convolve(
     bias: Array | None,
     windows: Windows,
     groups: int,
+    relu: bool = False,
 ) -> Array:
-    """Multiply every window of `(n, c, h, w)` images with weights `(d, c/g, k_h, k_w)`."""
+    """Multiply every window of `(n, c, h, w)` images with weights `(d, c/g, k_h, k_w)`.
+
+    Then add the bias `(d,)`, if there is one, and do ReLU, if asked: `(n, d, out_h, out_w)`.
+    """
     n, d = images.shape[0], weight.shape[0]
     matrix = _as_matrix(weight, groups)
     out = backend.empty_images((n, d, windows.out_h, windows.out_w), images.dtype)
@@ -37,8 +41,7 @@ def convolve(
         columns = _columns(backend, images[part], windows, groups)
         product = _pixels(out[part], groups)  # a view of out, which is channels-last
         backend.product(columns, matrix, out=product)
-        if bias is not None:
-            product += bias.reshape(groups, 1, d // groups)
+        backend.finish(out[part], bias, relu)
 
     backend.over_batch(n, _column_bytes(images.shape[1], windows, images), work)
     return out
@@ -47,7 +50,10 @@ def convolve(
 def transpose_convolve(
     backend: Backend, gradient: Array, weight: Array, windows: Windows, groups: int
 ) -> Array:
-    """Add every output pixel's gradient, times the weights, back to its window."""
+    """Add every output pixel's gradient, times the weights, back to its window.
+
+    It is the gradient of `convolve` by its images: `(n, c, h, w)`.
+    """
     n, channels = gradient.shape[0], weight.shape[1] * groups
     matrices = _as_matrices(weight, groups)  # (groups, taps, d/g, c/g)
     images = backend.empty_images((n, channels, windows.in_h, windows.in_w), gradient.dtype)
@@ -68,7 +74,10 @@ def transpose_convolve(
 def weight_gradient(
     backend: Backend, images: Array, gradient: Array, windows: Windows, groups: int
 ) -> Array:
-    """Sum, over all windows, their pixels times the gradient of the output they gave."""
+    """Sum, over all windows, their pixels times the gradient of the output they gave.
+
+    It is the gradient of `convolve` by its weight: `(d, c/g, k_h, k_w)`.
+    """
 
     def work(part: slice) -> Array:
         # Not columns.T @ pixels: CuPy copies what is transposed in a stack, and pixels are fewer.

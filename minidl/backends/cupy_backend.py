@@ -34,7 +34,7 @@ ROW, NUMBERS = 16, 6  # words in a row of an optimiser's table; where its number
 C_NAMES = {"float32": "float", "float64": "double", "uint8": "unsigned char", "int32": "int"}
 _FLOATS = ("float", "double")
 _PLAIN = (
-    *("gather_windows", "scatter_windows", "sum_windows", "spread_windows", "gated"),
+    *("gather_windows", "scatter_windows", "sum_windows", "spread_windows", "gated", "bias_relu"),
     *("index_add", "index_add_in_order", "sgd", "adam", "rmsprop"),
 )
 _OF_WINNERS = ("max_windows", "scatter_winners", "gather_winners")
@@ -380,6 +380,17 @@ class CupyBackend(DeferringBackend):
         beside = matrices.transpose(0, 2, 1, 3).reshape(groups, d, taps * c)
         products = self.product(pixels, beside).reshape(groups, -1, taps, c)
         return products.transpose(0, 2, 1, 3)
+
+    def finish(self, images: Array, bias: Array | None, relu: bool) -> None:
+        """Add a bias and do ReLU in one kernel."""
+        pixels = images.transpose(0, 2, 3, 1)
+        if not pixels.flags.c_contiguous or (bias is None and not relu):
+            super().finish(images, bias, relu)
+            return
+        added = pixels if bias is None else self.xp.ascontiguousarray(bias)
+        flags = (np.int32(bias is not None), np.int32(relu))
+        sizes = (np.int64(pixels.size), added, np.int32(pixels.shape[3]))
+        self._run("bias_relu", pixels.size, pixels, *sizes, *flags)
 
     # Windows and poolings ---------------------------------------------------------------------
 

@@ -219,6 +219,17 @@ __global__ void gated(T* out, size count, const T* values, const T* x) {
     EACH(i, count) out[i] = x[i] > T(0) ? values[i] : T(0);
 }
 
+// images[i, k] += bias[k] in each pixel i of channels-last images, then ReLU: each if it is asked
+// for. NaN stays NaN.
+template <typename T>
+__global__ void bias_relu(T* images, size count, const T* bias, int c, int add, int relu) {
+    EACH(i, count) {
+        T value = images[i];
+        if (add) value += bias[i % c];
+        images[i] = relu && value <= T(0) ? T(0) : value;
+    }
+}
+
 // Row numbers that are out of range wrap around, as CuPy's indices do.
 __device__ inline size wrapped(size row, size length) {
     row %= length;

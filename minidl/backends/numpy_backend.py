@@ -136,17 +136,23 @@ class NumpyBackend(Backend):
         return out
 
     def convolve(
-        self, images: Array, weight: Array, bias: Array | None, windows: Windows, groups: int
+        self,
+        images: Array,
+        weight: Array,
+        bias: Array | None,
+        windows: Windows,
+        groups: int,
+        relu: bool = False,
     ) -> Array:
         """Use Winograd's tiles for many channels, rows of pixels for few, strips in between."""
         d, c = weight.shape[:2]
         if winograd.suits(windows, groups, c, d, images.dtype):
-            return winograd.convolve(self, images, weight, bias, windows)
+            return winograd.convolve(self, images, weight, bias, windows, relu)
         if planar.suits(windows, groups, c):
-            return planar.convolve(self, images, weight, bias, windows)
+            return planar.convolve(self, images, weight, bias, windows, relu)
         if strips.suits(windows, groups, c, d, images.dtype):
-            return strips.convolve(self, images, weight, bias, windows)
-        return super().convolve(images, weight, bias, windows, groups)
+            return strips.convolve(self, images, weight, bias, windows, relu)
+        return super().convolve(images, weight, bias, windows, groups, relu)
 
     def transpose_convolve(
         self, gradient: Array, weight: Array, windows: Windows, groups: int

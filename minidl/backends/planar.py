@@ -36,7 +36,12 @@ def suits(windows: Windows, groups: int, channels: int) -> bool:
 
 
 def convolve(
-    backend: Backend, images: Array, weight: Array, bias: Array | None, windows: Windows
+    backend: Backend,
+    images: Array,
+    weight: Array,
+    bias: Array | None,
+    windows: Windows,
+    relu: bool = False,
 ) -> Array:
     """Multiply every window of `(n, c, h, w)` images with weights `(d, c, k_h, k_w)`."""
     n, d = images.shape[0], weight.shape[0]
@@ -48,6 +53,7 @@ def convolve(
     def work(part: slice) -> None:
         columns = _columns(backend, images[part], windows, bias is not None)
         np.matmul(columns.transpose(0, 2, 1), matrix.T, out=_pixels(out[part]).transpose(0, 2, 1))
+        backend.finish(out[part], None, relu)
 
     backend.over_batch(n, _column_bytes(weight, windows), work)
     return out

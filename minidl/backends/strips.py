@@ -64,7 +64,12 @@ def suits(windows: Windows, groups: int, channels: int, kernels: int, dtype: Any
 
 
 def convolve(
-    backend: Backend, images: Array, weight: Array, bias: Array | None, windows: Windows
+    backend: Backend,
+    images: Array,
+    weight: Array,
+    bias: Array | None,
+    windows: Windows,
+    relu: bool = False,
 ) -> Array:
     """Do `convolution.convolve` in strips."""
     back, _, _ = transforms(OUT, 3)
@@ -84,8 +89,7 @@ def convolve(
             pixels[...] = rows[:, : windows.out_h]
         else:
             np.matmul(back, products, out=pixels.reshape(shape))
-        if bias is not None:
-            pixels += bias
+        backend.finish(out[part], bias, relu)
 
     backend.over_batch(n, scratch_bytes(windows, c, d), work)
     return out

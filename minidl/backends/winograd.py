@@ -84,7 +84,12 @@ def transforms(outputs: int, taps: int) -> tuple[Array, Array, Array]:
 
 
 def convolve(
-    backend: Backend, images: Array, weight: Array, bias: Array | None, windows: Windows
+    backend: Backend,
+    images: Array,
+    weight: Array,
+    bias: Array | None,
+    windows: Windows,
+    relu: bool = False,
 ) -> Array:
     """Do `convolution.convolve` in tiles."""
     back, from_taps, _ = transforms(OUT, 3)
@@ -97,9 +102,8 @@ def convolve(
         tiles = _tile_values(backend, images[part], windows)
         products = np.matmul(tiles, values)  # (36, tiles, d)
         outputs = _both_ways(backend, back, products.reshape(TILE, TILE, -1))  # (4, 4, tiles·d)
-        if bias is not None:
-            outputs.reshape(-1, d)[...] += bias
         _untile(outputs, out[part])
+        backend.finish(out[part], bias, relu)
 
     backend.over_batch(n, _tile_bytes(windows, c, d), work)
     return out

@@ -13,7 +13,7 @@ from minidl.functional.activation import (
 )
 from minidl.functional.convolution import conv1d, conv2d, conv_transpose2d
 from minidl.functional.embedding import embedding
-from minidl.functional.fused import conv2d_relu_max_pool2d
+from minidl.functional.fused import conv2d_relu, conv2d_relu_max_pool2d
 from minidl.functional.linear import dropout, linear
 from minidl.functional.loss import (
     binary_cross_entropy_with_logits,
@@ -86,6 +86,7 @@ __all__ = [
     "channel_max_pool",
     "conv1d",
     "conv2d",
+    "conv2d_relu",
     "conv2d_relu_max_pool2d",
     "conv_pool2d",
     "conv_transpose2d",

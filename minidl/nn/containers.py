@@ -76,43 +76,41 @@ class Sequential(ModuleList):
         return cls(*modules)
 
     def forward(self, x: Any) -> Any:
-        """Run all modules in turn; a convolution, ReLU and max pool in a row at one go.
+        """Run all modules in turn; a convolution, ReLU and max pool, or the first two, at one go.
 
         `functional.conv2d_relu_max_pool2d` says what that saves. Where somebody looks at single
         layers (`observe`, `detect_anomaly`), they run one by one.
         """
         layers = list(self)
         while layers:
-            pooled = _at_one_go(x, *layers[:3]) if len(layers) > 2 else None
-            if pooled is not None:
-                x, layers = pooled, layers[3:]
-            else:
-                x, layers = layers[0](x), layers[1:]
+            count = _fused_length(layers)
+            try:
+                x = _at_one_go(x, *layers[:count]) if count > 1 else layers[0](x)
+            except (TypeError, ValueError):
+                if count == 1:
+                    raise
+                x, count = layers[0](x), 1  # the layer that raises it says its name
+            layers = layers[count:]
         return x
 
 
-def _at_one_go(x: Any, conv: Module, relu: Module, pool: Module) -> Any:
-    """Return what the three make of `x`; None where they are to run, or to fail, one by one."""
-    if not (type(conv) is Conv2d and type(relu) is ReLU and type(pool) is MaxPool2d):
-        return None
-    if pool.return_indices or is_observed() or watcher() is not None:
-        return None
-    if any("forward" in vars(layer) for layer in (conv, relu, pool)):  # replaced by the user
-        return None
-    try:
-        return F.conv2d_relu_max_pool2d(
-            x,
-            conv.weight,
-            conv.bias,
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-            pool.kernel_size,
-            pool.stride,
-            pool.padding,
-            pool.dilation,
-            pool.ceil_mode,
-        )
-    except (TypeError, ValueError):  # the layer that raises it says its name
-        return None
+def _fused_length(layers: list[Module]) -> int:
+    """Return how many of the first layers can run at one go: 1, 2 or 3."""
+    if is_observed() or watcher() is not None:
+        return 1
+    count = 0
+    for layer, kind in zip(layers, (Conv2d, ReLU, MaxPool2d), strict=False):
+        replaced = "forward" in vars(layer)  # by the user
+        if type(layer) is not kind or replaced or getattr(layer, "return_indices", False):
+            break
+        count += 1
+    return max(1, count)
+
+
+def _at_one_go(x: Any, conv: Any, relu: Module, pool: Any = None) -> Any:
+    """Return what the two or three layers make of `x`."""
+    geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    if pool is None:
+        return F.conv2d_relu(x, conv.weight, conv.bias, *geometry)
+    pooling = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+    return F.conv2d_relu_max_pool2d(x, conv.weight, conv.bias, *geometry, *pooling)

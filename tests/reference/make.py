@@ -105,6 +105,10 @@ def batch_norm(
     return F.relu(out) if relu else out
 
 
+def conv2d_relu(*inputs: torch.Tensor, **options: Any) -> torch.Tensor:
+    return F.relu(F.conv2d(*inputs, **options))
+
+
 def conv2d_relu_max_pool2d(*inputs: torch.Tensor, **options: Any) -> torch.Tensor:
     names = {"pool_size": "kernel_size", "ceil_mode": "ceil_mode"}
     names |= {f"pool_{name}": name for name in ("stride", "padding", "dilation")}
@@ -112,7 +116,7 @@ def conv2d_relu_max_pool2d(*inputs: torch.Tensor, **options: Any) -> torch.Tenso
     return F.max_pool2d(F.relu(F.conv2d(*inputs, **options)), **{"kernel_size": 2} | pool)
 
 
-SPECIAL["conv2d_relu_max_pool2d"] = conv2d_relu_max_pool2d
+SPECIAL |= {"conv2d_relu": conv2d_relu, "conv2d_relu_max_pool2d": conv2d_relu_max_pool2d}
 WITH_PLACES = {
     "max_pool1d",
     "max_pool2d",

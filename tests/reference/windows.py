@@ -177,6 +177,16 @@ def _global_avg_pool2d() -> list[Case]:
     return [Case("global_avg_pool2d", [shape], options) for shape, options in grid]
 
 
+def _conv2d_relu() -> list[Case]:
+    grid: list[tuple[list[tuple[int, ...]], dict[str, Any]]] = [
+        ([(2, 2, 5, 4), (3, 2, 2, 3), (3,)], {}),
+        ([(2, 2, 5, 4), (3, 2, 2, 3)], {"padding": "same"}),
+        ([(1, 4, 5, 6), (4, 2, 3, 3), (4,)], {"groups": 2, "stride": 2, "padding": (2, 1)}),
+        ([(1, 1, 6, 6), (2, 1, 2, 2), (2,)], {"dilation": 3, "padding": "valid"}),
+    ]
+    return [Case("conv2d_relu", shapes, options, second=True) for shapes, options in grid]
+
+
 def _conv2d_relu_max_pool2d() -> list[Case]:
     images, kernels, bias = (2, 2, 6, 7), (3, 2, 2, 3), (3,)
     grid: list[tuple[list[tuple[int, ...]], dict[str, Any]]] = [
@@ -297,6 +307,8 @@ def _fractional() -> list[Case]:
     return cases
 
 
-CONVOLUTION = _conv2d() + _conv1d() + _conv_transpose2d() + _conv2d_relu_max_pool2d()
+CONVOLUTION = (
+    _conv2d() + _conv1d() + _conv_transpose2d() + _conv2d_relu() + _conv2d_relu_max_pool2d()
+)
 POOLING = _max_pool2d() + _avg_pool2d() + _global_avg_pool2d()
 MORE_POOLING = _adaptive() + _lp_pool() + _sequences() + _global() + _max_unpool() + _fractional()
