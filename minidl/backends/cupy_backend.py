@@ -399,8 +399,9 @@ class CupyBackend(DeferringBackend):
         n, c = images.shape[:2]
         w = windows
         gathered = self.xp.empty((n, w.out_h, w.out_w, w.k_h * w.k_w, c), images.dtype)
-        arguments = (gathered, np.int64(gathered.size), *_strided(images), np.int32(c))
-        self._run("gather_windows", gathered.size, *arguments, *_geometry(w))
+        count = n * w.out_h * w.out_w * c
+        arguments = (gathered, np.int64(count), *_strided(images), np.int32(c))
+        self._run("gather_windows", count, *arguments, *_geometry(w))
         return gathered
 
     def scatter_windows(self, gathered: Array, windows: Windows) -> Array:

@@ -53,9 +53,9 @@ __device__ inline Pixel pixel_of(size i, int c, int h, int w, int channels_last)
 // y * stride + i * dilation - before = place.
 __device__ inline int seen_by(int place, int i, int stride, int dilation, int before, int out) {
     int distance = place + before - i * dilation;
-    if (distance < 0 || distance % stride) return -1;
-    int y = distance / stride;
-    return y < out ? y : -1;
+    if (distance < 0) return -1;
+    int y = stride == 1 ? distance : distance / stride;  // divisions are slow
+    return y < out && y * stride == distance ? y : -1;
 }
 
 __device__ inline bool inside(int y, int x, int h, int w) {
@@ -65,22 +65,20 @@ __device__ inline bool inside(int y, int x, int h, int w) {
 // Windows --------------------------------------------------------------------------------------
 
 // out[n, y, x, tap, c] = images[n, c, y * stride_h + i * dilation_h - top, ...], 0 in the padding,
-// with tap = i * k_w + j.
+// with tap = i * k_w + j. A thread copies all taps of a window, of one channel: divisions are slow,
+// and finding the window takes six. `count` is that of the windows, times c.
 template <typename T>
 __global__ void gather_windows(T* out, size count, const T* images, STRIDES(images), int c,
                                WINDOWS) {
     EACH(element, count) {
-        size rest = element;
-        int channel = rest % c;
-        rest /= c;
-        int tap = rest % (k_h * k_w);
-        rest /= k_h * k_w;
-        int x = rest % out_w;
-        rest /= out_w;
-        int row = rest % out_h * stride_h + tap / k_w * dilation_h - top;
-        int column = x * stride_w + tap % k_w * dilation_w - left;
-        size n = rest / out_h;
-        out[element] = inside(row, column, in_h, in_w) ? AT(images, n, channel, row, column) : T(0);
+        Pixel p = pixel_of(element, c, out_h, out_w, 1);
+        T* place = out + (element - p.c) * (k_h * k_w) + p.c;
+        for (int i = 0; i < k_h; i++)
+            for (int j = 0; j < k_w; j++, place += c) {
+                int row = p.y * stride_h + i * dilation_h - top;
+                int column = p.x * stride_w + j * dilation_w - left;
+                *place = inside(row, column, in_h, in_w) ? AT(images, p.n, p.c, row, column) : T(0);
+            }
     }
 }
 
