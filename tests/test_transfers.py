@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import Tensor, models, nn, optim
+from minidl import Tensor, data, models, nn, optim, training
 from minidl import functional as F
 from minidl.backends import backend_for
 
@@ -92,6 +92,25 @@ def test_a_step_copies_nothing_and_waits_for_nothing(backend, small, build, rule
     np.testing.assert_allclose(losses, wanted, rtol=1e-9)
     for mine, other in zip(weights, wanted_weights, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-6, atol=1e-9)
+
+
+def test_fit_waits_once_in_a_step_and_once_in_a_pass_of_measuring(backend):
+    rng = np.random.default_rng(0)
+    images, labels = rng.standard_normal((12, 3, 32, 32)), rng.integers(0, 10, 12)
+    waits, history = [], {}
+    for device in ("cpu", "guarded"):
+        minidl.manual_seed(0)
+        loader = data.DataLoader(images, labels, batch_size=4, device=device)
+        model = models.cifar10_cnn().to(device, np.float64)
+        rule = optim.SGD(model.parameters(), lr=0.01)
+        counted = [lambda run: waits.append(backend.to_host)]
+        options = {"epochs": 3, "callbacks": counted, "progress": False}
+        history[device] = training.fit(model, F.cross_entropy, rule, loader, loader, **options)
+    steps, passes = len(loader), 1
+    assert np.diff(waits[3:]).tolist() == [steps + passes] * 2
+    assert guarded.hidden == []
+    for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
+        np.testing.assert_allclose(history["guarded"][name], history["cpu"][name], rtol=1e-9)
 
 
 def test_reading_the_loss_is_one_copy(backend):

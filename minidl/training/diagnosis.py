@@ -160,15 +160,24 @@ def check_gradients(names: Iterable[str]) -> None:
         )
 
 
-def all_finite(loss: Tensor, model: nn.Module) -> bool:
-    """Tell whether the loss and all gradients are finite, waiting for a GPU once."""
-    # A sum is finite only if all its numbers are; that of huge ones may overflow, so look again.
-    gradients = [p.grad.stored.data for p in model.parameters() if p.grad is not None]
-    xp = loss.backend.xp
+def gradient_total(model: nn.Module) -> list[Any]:
+    """Return the sum of all gradients, on the device, in a list; an empty one if there are none.
+
+    It is finite only if all of them are; that of huge ones may overflow: see `all_finite`.
+    """
     with np.errstate(all="ignore"):
-        if bool(xp.isfinite(sum((g.sum() for g in gradients), loss.data))):
-            return True
-    return all(bool(xp.isfinite(array).all()) for array in (loss.data, *gradients))
+        sums = [g.sum() for g in _gradients(model)]
+        return [sum(sums[1:], sums[0])] if sums else []
+
+
+def all_finite(loss: Tensor, model: nn.Module) -> bool:
+    """Tell whether the loss and all gradients are finite, looking at each."""
+    numbers = [loss.data, *_gradients(model)]
+    return all(loss.backend.number(loss.backend.xp.isfinite(array).all()) for array in numbers)
+
+
+def _gradients(model: nn.Module) -> list[Any]:
+    return [p.grad.stored.data for p in model.parameters() if p.grad is not None]
 
 
 def first_bad_operation(step: Callable[[], object]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from minidl import nn
 from minidl.autograd import no_grad
+from minidl.backends import Array, backend_of
 from minidl.data import DataLoader
 from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
@@ -26,13 +27,12 @@ class Totals:
     labels: int = 0
     seconds: float = 0.0
 
-    def add(self, loss: float, outputs: Tensor, labels: Tensor) -> None:
-        """Count a batch whose mean loss is known."""
-        self.loss += loss * len(labels)
-        self.seen += len(labels)
-        if classes_of(outputs, labels):
-            self.right += int((outputs.data.argmax(1) == labels.data).sum())
-            self.labels += int((labels.data != IGNORED).sum())
+    def add(self, examples: int, loss: float, right: float = 0, labels: float = 0) -> None:
+        """Count a batch by its mean loss and, of a classifier, its right answers and labels."""
+        self.loss += loss * examples
+        self.seen += examples
+        self.right += int(right)
+        self.labels += int(labels)
 
     def means(self, part: str) -> dict[str, float]:
         """Return the mean loss, and accuracy if labels were counted, by the history's names."""
@@ -44,14 +44,35 @@ class Totals:
         return f"loss {self.loss / self.seen:.3f}{accuracy}"
 
 
+def measures(loss: Tensor, outputs: Any, labels: Tensor) -> list[Array]:
+    """Return a batch's numbers for `Totals.add`, which stay on the device until they are read."""
+    if not classes_of(outputs, labels):
+        return [loss.data]
+    right = outputs.data.argmax(1) == labels.data
+    return [loss.data, right.sum(), (labels.data != IGNORED).sum()]
+
+
+def read(numbers: Sequence[Array]) -> list[float]:
+    """Return arrays of one element each as numbers, waiting for the device once."""
+    if not numbers:
+        return []
+    backend = backend_of(numbers[0])
+    together = backend.xp.stack([number.astype(np.float64).reshape(()) for number in numbers])
+    found: list[float] = backend.to_numpy(together).tolist()
+    return found
+
+
 def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
     """Return what a pass in evaluation mode sums up, without recording anything.
 
     The model is left in the mode that each of its modules was in.
     """
-    totals = Totals()
+    totals, passed = Totals(), []
     for outputs, labels in _outputs("evaluate", model, batches):
-        totals.add(loss(outputs, labels).item(), outputs, labels)
+        passed.append((len(labels), measures(loss(outputs, labels), outputs, labels)))
+    found = iter(read([number for _, numbers in passed for number in numbers]))
+    for examples, numbers in passed:
+        totals.add(examples, *(next(found) for _ in numbers))
     return totals
 
 

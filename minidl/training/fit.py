@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from tqdm import tqdm
 
 from minidl import nn
@@ -17,7 +18,7 @@ from minidl.optim import Optimizer, clip_grad_norm_
 from minidl.random import generator, streams
 from minidl.tensor import Tensor
 from minidl.training import diagnosis
-from minidl.training.evaluation import Totals, evaluate
+from minidl.training.evaluation import Totals, evaluate, measures, read
 from minidl.training.history import History
 from minidl.training.keeper import Keeper
 
@@ -208,10 +209,12 @@ class Run:
         loss = self.loss(outputs, labels)
         diagnosis.check_loss(loss)
         (loss * share if share < 1 else loss).backward()
-        if not diagnosis.all_finite(loss, self.model):
+        numbers = measures(loss, outputs, labels)
+        found = read([*numbers, *diagnosis.gradient_total(self.model)])
+        if not np.isfinite(found).all() and not diagnosis.all_finite(loss, self.model):
             self._explain(batch, loss, states)
-        value: float = loss.item()
-        self.totals.add(value, outputs, labels)
+        value = found[0]
+        self.totals.add(len(labels), *found[: len(numbers)])
         if self._is_first and not self.history.step_losses:
             accuracy = self.totals.right / max(1, self.totals.labels)
             diagnosis.check_first_loss(value, self._classes, accuracy)
