@@ -144,42 +144,33 @@ class NumpyBackend(Backend):
         groups: int,
         relu: bool = False,
     ) -> Array:
-        """Use Winograd's tiles for many channels, rows of pixels for few, strips in between."""
+        """Convolve in the form that is the fastest for these sizes: see `_form`."""
         d, c = weight.shape[:2]
-        if winograd.suits(windows, groups, c, d, images.dtype):
-            return winograd.convolve(self, images, weight, bias, windows, relu)
-        if planar.suits(windows, groups, c):
-            return planar.convolve(self, images, weight, bias, windows, relu)
-        if strips.suits(windows, groups, c, d, images.dtype):
-            return strips.convolve(self, images, weight, bias, windows, relu)
-        return super().convolve(images, weight, bias, windows, groups, relu)
+        form = _form(windows, groups, (c, d), c, images.dtype)
+        if form is None:
+            return super().convolve(images, weight, bias, windows, groups, relu)
+        return form.convolve(self, images, weight, bias, windows, relu)
 
     def transpose_convolve(
         self, gradient: Array, weight: Array, windows: Windows, groups: int
     ) -> Array:
-        """Use Winograd's tiles for many channels, rows of pixels for few, strips in between."""
+        """Do so in the form that is the fastest: of a convolution that goes the other way."""
         d, c = weight.shape[:2]
         turned = winograd.turned(windows) if winograd.is_plain(windows) else windows
-        if winograd.suits(turned, groups, d, c, gradient.dtype):
-            return winograd.transpose_convolve(self, gradient, weight, windows)
-        if planar.suits(windows, groups, c):
-            return planar.transpose_convolve(self, gradient, weight, windows)
-        if strips.suits(turned, groups, d, c, gradient.dtype):
-            return strips.transpose_convolve(self, gradient, weight, windows)
-        return super().transpose_convolve(gradient, weight, windows, groups)
+        form = _form(turned, groups, (d, c), c, gradient.dtype)
+        if form is None:
+            return super().transpose_convolve(gradient, weight, windows, groups)
+        return form.transpose_convolve(self, gradient, weight, windows)
 
     def weight_gradient(
         self, images: Array, gradient: Array, windows: Windows, groups: int
     ) -> Array:
-        """Use Winograd's tiles for many channels, rows of pixels for few, strips in between."""
+        """Do so in the form that is the fastest."""
         c, d = images.shape[1], gradient.shape[1]
-        if winograd.suits(windows, groups, c, d, images.dtype, weights=True):
-            return winograd.weight_gradient(self, images, gradient, windows)
-        if planar.suits(windows, groups, c):
-            return planar.weight_gradient(self, images, gradient, windows)
-        if strips.suits(windows, groups, c, d, images.dtype):
-            return strips.weight_gradient(self, images, gradient, windows)
-        return super().weight_gradient(images, gradient, windows, groups)
+        form = _form(windows, groups, (c, d), c, images.dtype, weights=True)
+        if form is None:
+            return super().weight_gradient(images, gradient, windows, groups)
+        return form.weight_gradient(self, images, gradient, windows)
 
     def bytes_to_fuse(self, weight: Array, windows: Windows, groups: int) -> int:
         """Return the bytes of one image's columns, or of its output if that is larger.
@@ -316,6 +307,20 @@ class NumpyBackend(Backend):
                 left = np.delete(left, first)
             index, values = rows[left], flat[left]
         np.add.at(target, index, values)
+
+
+def _form(
+    windows: Windows, groups: int, channels: tuple[int, int], c: int, dtype: Any, **options: bool
+) -> Any:
+    """Return the module with the fastest form of a convolution; None for that by columns.
+
+    Winograd's tiles for many channels, rows of pixels for images of few, `c`, strips in between.
+    """
+    if winograd.suits(windows, groups, *channels, dtype, **options):
+        return winograd
+    if planar.suits(windows, groups, c):
+        return planar
+    return strips if strips.suits(windows, groups, *channels, dtype) else None
 
 
 class _Thread(threading.local):
