@@ -18,7 +18,9 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from minidl.backends.ownership import ONE, is_held_once
 
 if TYPE_CHECKING:  # for type checkers alone: at run time nothing here depends on Tensor's module
     from minidl.tensor import Tensor
@@ -234,8 +236,8 @@ def backward(
                     tensor.node is None
                     and not (create_graph or gradient.requires_grad)
                     and gradient.stored is gradient
-                    and sys.getrefcount(gradient) == _ONE + 1  # here, and in `propagate`
-                    and _is_held_once(gradient.data)
+                    and sys.getrefcount(gradient) == ONE + 1  # here, and in `propagate`
+                    and is_held_once(gradient.data)
                 ):
                     if gradient.data.base is not None:  # or it could not be made mutable
                         gradient.backend.set_writeable(gradient.data.base, True)
@@ -244,25 +246,6 @@ def backward(
                     tensor.grad = gradient.copy()
                 if watcher is not None:
                     watcher.arrived(tensor, tensor.grad)
-
-
-def _references_to_one() -> int:
-    thing = object()
-    return sys.getrefcount(thing)
-
-
-_ONE = _references_to_one()
-"""What `getrefcount` says of a thing that one variable holds: 2, or 1 in newer Pythons."""
-
-
-def _is_held_once(array: Any) -> bool:
-    """Tell whether one tensor holds an array and, if it is a view, nothing else its memory."""
-    base = array.base
-    if base is not None:
-        whole = type(base) is type(array) and base.base is None and base.size == array.size
-        if not whole or sys.getrefcount(base) != _ONE + 1:
-            return False
-    return sys.getrefcount(array) == _ONE + 1  # the tensor, and here
 
 
 def propagate(

@@ -70,11 +70,7 @@ class Tensor(TensorBase):
     __array_ufunc__ = None  # array * tensor is left to Tensor.__rmul__
 
     def __init__(
-        self,
-        data: Any,
-        dtype: Any = None,
-        device: str | None = None,
-        requires_grad: bool = False,
+        self, data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False
     ) -> None:
         self._hold(own_array(data.data if isinstance(data, Tensor) else data, dtype, device))
         if requires_grad:

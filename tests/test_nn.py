@@ -87,6 +87,20 @@ def test_a_shared_parameter_is_trained_once_but_saved_under_both_names():
     optim.SGD(net.parameters())
 
 
+def test_a_shared_parameter_with_other_values_under_its_other_name_is_refused():
+    layer = nn.Linear(2, 2, bias=False)
+    model = nn.Sequential(layer, nn.ReLU(), layer)
+    state = model.state_dict()
+    state["0.weight"][0, 0] = state["2.weight"][0, 0] = np.nan  # equal, for once
+    model.load_state_dict(state)
+    state["2.weight"][0, 1] += 1
+    before = model.state_dict()
+    says = r"2\.weight: got other values than for 0\.weight, wants equal ones: shared"
+    with pytest.raises(ValueError, match=says):
+        model.load_state_dict(state)
+    np.testing.assert_array_equal(model.state_dict()["2.weight"], before["2.weight"])
+
+
 def test_state_dict_names_and_layouts_are_torch_s():
     net = nn.Sequential(
         nn.Conv2d(4, 6, (3, 2), groups=2),

@@ -397,9 +397,8 @@ class CupyBackend(DeferringBackend):
     def gather_windows(self, images: Array, windows: Windows) -> Array:
         """Copy every window into a row of its own, in one kernel."""
         n, c = images.shape[:2]
-        w = windows
+        w, count = windows, n * windows.out_h * windows.out_w * c
         gathered = self.xp.empty((n, w.out_h, w.out_w, w.k_h * w.k_w, c), images.dtype)
-        count = n * w.out_h * w.out_w * c
         arguments = (gathered, np.int64(count), *_strided(images), np.int32(c))
         self._run("gather_windows", count, *arguments, *_geometry(w))
         return gathered

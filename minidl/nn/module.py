@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from minidl.nn.state import fitting_arrays, shown_arguments
 from minidl.tensor import Tensor
 
 T = TypeVar("T", bound=Tensor)
@@ -225,34 +225,11 @@ class Module:
                 `num_batches_tracked` may always be missing: older files have no such count.
 
         Raises:
-            ValueError: names are missing or not expected, or shapes or kinds of number do not fit;
-                it lists every one.
+            ValueError: names are missing or not expected, shapes or kinds of number do not fit, or
+                a shared tensor has other values under its other name; it lists every one.
         """
         own = dict(self._state())
-        arrays = {
-            name: value.numpy() if isinstance(value, Tensor) else np.asarray(value)
-            for name, value in state.items()
-        }
-        if all(n.startswith("module.") for n in arrays) and not any(n in arrays for n in own):
-            arrays = {n.removeprefix("module."): array for n, array in arrays.items()}
-        needed = [n for n in own if not n.endswith("num_batches_tracked")]
-        problems = [f"  {n}: missing" for n in needed if n not in arrays] if strict else []
-        problems += [f"  {n}: not expected" for n in arrays if n not in own] if strict else []
-        problems += [
-            f"  {name}: got shape {array.shape}, wants {own[name].shape}"
-            for name, array in arrays.items()
-            if name in own and array.shape != own[name].shape
-        ]
-        problems += [
-            f"  {name}: got dtype {array.dtype}, wants {own[name].dtype}"
-            for name, array in arrays.items()
-            if name in own and not np.can_cast(array.dtype, own[name].dtype, "same_kind")
-        ]
-        if problems:
-            raise ValueError(
-                f"{type(self).__name__}.load_state_dict: the state does not fit; "
-                "was it saved from another network?\n" + "\n".join(problems)
-            )
+        arrays = fitting_arrays(type(self).__name__, own, state, strict)
         for name, tensor in own.items():
             if name in arrays:
                 tensor.data = arrays[name]
@@ -264,24 +241,10 @@ class Module:
             f"  ({name}): " + repr(child).replace("\n", "\n  ")
             for name, child in self.named_children()
         ]
-        head = f"{type(self).__name__}({', '.join(self._arguments())}"
+        kept = {n: value for n, value in vars(self).items() if not isinstance(value, Module)}
+        arguments = ", ".join(shown_arguments(type(self).__init__, kept))
+        head = f"{type(self).__name__}({arguments}"
         return head + ("\n" + "\n".join(lines) + "\n)" if lines else ")")
-
-    def _arguments(self) -> Iterator[str]:
-        """Yield the constructor's arguments that differ from their defaults, as they are called."""
-        for name, argument in inspect.signature(type(self).__init__).parameters.items():
-            if name not in vars(self) or isinstance(vars(self)[name], Module):
-                continue
-            value = vars(self)[name]
-            if argument.default is None and isinstance(value, Tensor):
-                yield f"{name}=Tensor{value.shape}"
-                continue
-            if isinstance(argument.default, bool) and not isinstance(value, bool):
-                value = value is not None  # bias=True became a Parameter, bias=False None
-            if argument.default is inspect.Parameter.empty:
-                yield repr(value)
-            elif repr(value) != repr(argument.default):  # `!=` of arrays would give an array
-                yield f"{name}={value!r}"
 
 
 def _hides(value: Any) -> bool:

@@ -58,8 +58,7 @@ def read(numbers: Sequence[Array]) -> list[float]:
         return []
     backend = backend_of(numbers[0])
     together = backend.xp.stack([number.astype(np.float64).reshape(()) for number in numbers])
-    found: list[float] = backend.to_numpy(together).tolist()
-    return found
+    return [float(number) for number in backend.to_numpy(together)]
 
 
 def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
