@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidl.training import TrainingWarning, load_checkpoint, save_checkpoint
+from minidl.data.files import clear_parts
+from minidl.training import History, TrainingWarning, load_checkpoint, save_checkpoint
 
 from . import resumable
 
@@ -135,6 +136,28 @@ def test_saving_refuses_what_it_could_not_give_back(thing, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_symbolic_link_stays_and_the_file_behind_it_is_replaced(tmp_path):
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir(), here.mkdir()
+    link = here / "history.csv"
+    try:
+        link.symlink_to(there / "kept.csv")  # which is not there yet
+    except OSError as error:
+        pytest.skip(f"no symbolic links here: {error}")
+    history = History()
+    for loss in (2.0, 1.0):
+        history.append(train_loss=loss)
+        assert history.save(link) == link
+        assert link.is_symlink()
+    assert (there / "kept.csv").read_text().splitlines()[-1] == "2,1.0"
+    (there / ".kept.csv.1.part").touch()
+    clear_parts(link)
+    assert [path.name for path in (*there.iterdir(), *here.iterdir())] == [
+        "kept.csv",
+        "history.csv",
+    ]
+
+
 def test_two_runs_that_write_at_once_leave_a_whole_file(tmp_path, monkeypatch):
     fsync, path = os.fsync, tmp_path / "state.npz"
 
@@ -152,7 +175,10 @@ def test_two_runs_that_write_at_once_leave_a_whole_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_full_disk_keeps_the_older_file_and_leaves_no_other(failing, tmp_path, monkeypatch):
-    path = save_checkpoint({"epoch": 1}, tmp_path / "state.npz")
+    path, history = save_checkpoint({"epoch": 1}, tmp_path / "state.npz"), History()
+    history.append(train_loss=2.0)
+    csv = history.save(tmp_path / "history.csv")
+    text = csv.read_text()
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -160,8 +186,12 @@ def test_a_full_disk_keeps_the_older_file_and_leaves_no_other(failing, tmp_path,
     monkeypatch.setattr(os, failing, full)
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint({"epoch": 2}, path)
-    assert [file.name for file in tmp_path.iterdir()] == ["state.npz"]
+    history.append(train_loss=1.0)
+    with pytest.raises(OSError, match="No space left"):
+        history.save(csv)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["history.csv", "state.npz"]
     assert load_checkpoint(path) == {"epoch": 1}
+    assert csv.read_text() == text
 
 
 def test_a_run_goes_on_when_the_disk_is_full(tmp_path, monkeypatch):

@@ -580,12 +580,14 @@ def test_ctrl_c_while_measuring_saves_the_epoch(unbroken, tmp_path):
     assert resumable.fingerprint(*found) == unbroken[0]
 
 
-def test_ctrl_c_after_the_last_step_ends_a_complete_run(unbroken, tmp_path):
+def test_ctrl_c_after_the_last_step_ends_a_complete_run(unbroken, tmp_path, capsys):
     def interrupt(run):
         if run.history.epochs == 4:
             signal.raise_signal(signal.SIGINT)
 
-    assert resumable.fingerprint(*resumable.train(tmp_path, callbacks=[interrupt])) == unbroken[0]
+    found = resumable.train(tmp_path, callbacks=[interrupt], progress=None)
+    assert resumable.fingerprint(*found) == unbroken[0]
+    assert "nothing was left to stop: the last epoch is done" in capsys.readouterr().out
 
 
 def test_a_second_ctrl_c_does_not_wait(interrupted):

@@ -69,8 +69,12 @@ class Keeper:
             self._write(lambda folder: save_weights(run.model.state_dict(), folder / "best.npz"))
         self._save(run)
         self._write(lambda folder: run.history.save(folder / "history.csv"))
-        if not is_last:  # else there is nothing left to stop
+        if not is_last:
             self._stop_if_asked(run)
+        elif self._is_stopping:
+            run.say(
+                "nothing was left to stop: the last epoch is done; Ctrl-C again ends the program"
+            )
 
     def _save(self, run: Run) -> None:
         self._is_kept = self._write(
