@@ -192,12 +192,7 @@ def scatter_places(
             return
         for i in range(apart[0]):
             for j in range(apart[1]):
-                these = (
-                    slice(None),
-                    slice(None),
-                    slice(i, None, apart[0]),
-                    slice(j, None, apart[1]),
-                )
+                these = (..., slice(i, None, apart[0]), slice(j, None, apart[1]))
                 pixels[flat[these]] += values[part][these]
 
     backend.over_batch(n, _bytes(images, values), work)
@@ -273,5 +268,4 @@ def _bytes(images: Array, values: Array) -> int:
     """Return the scratch memory of one image: its pixels, and its windows' values and places."""
     c = images.shape[1]
     pixels, windows = images.shape[2] * images.shape[3], values.shape[2] * values.shape[3]
-    size: int = c * (pixels * images.dtype.itemsize + windows * 32)
-    return size
+    return int(c * (pixels * images.dtype.itemsize + windows * 32))
