@@ -205,7 +205,8 @@ def _check_directions(
     """Compare along random directions; where that fails, look at some elements to say why."""
     off, kinks, worst = 0, 0, (0.0, 0.0)
     for _ in range(DIRECTIONS if gradient.size else 0):
-        direction = rng.uniform(0.5, 1.5, gradient.shape) * rng.choice([-1, 1], gradient.shape)
+        signs = rng.choice([-1, 1], gradient.shape)
+        direction = np.asarray(rng.uniform(0.5, 1.5, gradient.shape) * signs)
         wanted = float((gradient * direction).sum())
         slack = Slack(rtol, float(np.linalg.norm(gradient)) / 100)
         slope = function.compare(function.leaves[name], direction, wanted, slack)
