@@ -122,15 +122,6 @@ def batch_norm(
     check_together(op, input=x, **running, **affine, added=added)
     _check_channels(op, x, x.shape[1:2], **running, **affine)
     _check_channels(op, x, x.shape, added=added)
-    _check_channels(
-        op,
-        x,
-        x.shape[1:2],
-        running_mean=running_mean,
-        running_var=running_var,
-        weight=weight,
-        bias=bias,
-    )
     if training:
         _check_count(op, x, len(x))
         statistics = _batch_statistics(x, running_mean, running_var, momentum, eps)
