@@ -31,7 +31,6 @@ from minidl.autograd import Gradients
 from minidl.backends import Array, Windows
 from minidl.functional.geometry import (
     Pair,
-    check_channels,
     check_images,
     check_weight,
     conv_windows,
@@ -79,11 +78,7 @@ def conv2d(
         >>> conv2d(image, edge).shape
         (1, 1, 3, 2)
     """
-    op = "conv2d"
-    check_images(op, x)
-    check_weight(op, x, weight, bias, groups)
-    check_channels(op, x, weight, bias, groups)
-    windows = conv_windows(op, x, weight.shape[2:], stride, padding, dilation)
+    windows = conv_windows("conv2d", x, weight, bias, stride, padding, dilation, groups)
     if windows.k_w == windows.padded_w > 1 and not windows.is_padded and groups == 1:
         # A kernel as wide as the image moves down alone: its columns are as good as channels, and
         # few taps of many channels are faster than many of one: 12 ms for the 41 of the three input
@@ -120,11 +115,7 @@ def conv1d(
         ValueError: shapes, groups or geometry do not fit each other.
         TypeError: dtypes or devices differ.
     """
-    op = "conv1d"
-    check_images(op, x, "(n, c, length)")
-    check_weight(op, x, weight, bias, groups)
-    check_channels(op, x, weight, bias, groups)
-    windows = conv_windows(op, x, weight.shape[2:], stride, padding, dilation)
+    windows = conv_windows("conv1d", x, weight, bias, stride, padding, dilation, groups, axes=1)
     return _convolve(x.expand_dims(2), weight.expand_dims(2), bias, windows, groups).squeeze(2)
 
 

@@ -14,14 +14,7 @@ from minidl.backends import Array, Windows
 from minidl.backends.base import winner_type
 from minidl.functional.activation import gated
 from minidl.functional.convolution import convolve_gradients
-from minidl.functional.geometry import (
-    Pair,
-    check_channels,
-    check_images,
-    check_weight,
-    conv_windows,
-    pool_windows,
-)
+from minidl.functional.geometry import Pair, conv_windows, pool_windows
 from minidl.functional.pooling import scatter_winners
 from minidl.tensor import Tensor, record
 
@@ -64,7 +57,7 @@ def conv2d_relu(
         Tensor([[[[2., 0.]]]], dtype=float32)
     """
     op = "conv2d_relu"
-    windows = _checked(op, x, weight, bias, (stride, padding, dilation), groups)
+    windows = conv_windows(op, x, weight, bias, stride, padding, dilation, groups)
     offset = None if bias is None else bias.data
     response = x.backend.convolve(x.data, weight.data, offset, windows, groups, relu=True)
 
@@ -125,7 +118,7 @@ def conv2d_relu_max_pool2d(
         Tensor([[[[1.]]]], dtype=float32)
     """
     op = "conv2d_relu_max_pool2d"
-    windows = _checked(op, x, weight, bias, (stride, padding, dilation), groups)
+    windows = conv_windows(op, x, weight, bias, stride, padding, dilation, groups)
     between = (len(x), len(weight), windows.out_h, windows.out_w)
     pool_geometry = (pool_size, pool_stride, pool_padding, pool_dilation, ceil_mode)
     pool = pool_windows(op, x, *pool_geometry, shape=between)
@@ -142,21 +135,6 @@ def conv2d_relu_max_pool2d(
         return dx, dw, passed.sum(2).sum(2).sum(0) if by_bias else None
 
     return record(op, best, (x, weight, bias), backward, takes_output=True)
-
-
-def _checked(
-    op: str,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    geometry: tuple[Pair, Pair | str, Pair],
-    groups: int,
-) -> Windows:
-    """Return the windows of a convolution of stride, padding and dilation; raise as `conv2d`."""
-    check_images(op, x)
-    check_weight(op, x, weight, bias, groups)
-    check_channels(op, x, weight, bias, groups)
-    return conv_windows(op, x, weight.shape[2:], *geometry)
 
 
 def _responses(

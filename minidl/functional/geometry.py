@@ -61,13 +61,14 @@ def check_mode(op: str, mode: str) -> None:
         raise ValueError(f"{op}: got mode={mode!r}, wants 'max' or 'avg'")
 
 
-def check_images(op: str, x: Tensor, axes: str = "(n, c, h, w)") -> None:
-    """Raise unless `x` is a batch of float images, or of what else has these axes."""
+def check_images(op: str, x: Tensor, axes: int = 2) -> None:
+    """Raise unless `x` is a batch of float images, or with one axis of sequences."""
     check_floats(op, x)
-    missing = axes.count(",") + 1 - x.ndim
+    missing = axes + 2 - x.ndim
     if missing:
+        wanted = "(n, c, length)" if axes == 1 else "(n, c, h, w)"
         raise ValueError(
-            f"{op}: got shape {x.shape}, wants {axes}"
+            f"{op}: got shape {x.shape}, wants {wanted}"
             + ("; a single one needs expand_dims(0)" if missing == 1 else "")
         )
 
@@ -100,7 +101,7 @@ def check_weight(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups
     check_whole(op, 1, groups=groups)
 
 
-def check_channels(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+def _check_channels(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
     """Raise ValueError unless the channels of a convolution's arguments fit each other."""
     d, channels = weight.shape[:2]
     if x.shape[1] != channels * groups or d % groups:
@@ -163,7 +164,7 @@ def pool_windows(
     with `ceil_mode`, unless the last window would then start beyond the image and its left padding.
     `shape` is that of the images, where they are yet to be computed from `x`.
     """
-    check_images(op, x, "(n, c, length)" if axes == 1 else "(n, c, h, w)")
+    check_images(op, x, axes)
     shape = x.shape if shape is None else shape
     geometry = pool_geometry(op, kernel_size, stride, padding, dilation, axes)
     in_h, in_w = (1, *shape[2:])[-2:]
@@ -225,14 +226,23 @@ def conv_geometry(
 def conv_windows(
     op: str,
     x: Tensor,
-    kernel: tuple[int, ...],
+    weight: Tensor,
+    bias: Tensor | None,
     stride: Pair,
     padding: Pair | str,
     dilation: Pair,
+    groups: int,
+    axes: int = 2,
 ) -> Windows:
-    """Lay convolution windows over a batch of images, or of sequences: see `conv_geometry`."""
+    """Lay convolution windows over a batch of images, or with one axis of sequences.
+
+    Raises for all that can be wrong with a convolution's arguments.
+    """
+    check_images(op, x, axes)
+    check_weight(op, x, weight, bias, groups)
+    _check_channels(op, x, weight, bias, groups)
     in_h, in_w = (1, *x.shape[2:])[-2:]
-    geometry = conv_geometry(op, kernel, stride, padding, dilation)
+    geometry = conv_geometry(op, weight.shape[2:], stride, padding, dilation)
     windows = replace(geometry, in_h=in_h, in_w=in_w)
     _check_fits(op, x.shape, windows.dilation_h * (windows.k_h - 1) + 1, windows.padded_h)
     _check_fits(op, x.shape, windows.dilation_w * (windows.k_w - 1) + 1, windows.padded_w)

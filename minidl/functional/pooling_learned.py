@@ -168,7 +168,7 @@ def gem_pool1d(
 ) -> Tensor:
     """Do `gem_pool2d` for sequences: `(n, c, length)` to `(n, c)` or `(n, c, out_length)`."""
     op = "gem_pool1d"
-    check_images(op, x, "(n, c, length)")
+    check_images(op, x, axes=1)
     if kernel_size is None:
         return _generalised(op, x.expand_dims(2), p, None, eps)
     windows = pool_windows(op, x, kernel_size, stride, padding, axes=1)
@@ -311,7 +311,7 @@ def attention_pool2d(x: Tensor, weight: Tensor) -> Tensor:
 
 def attention_pool1d(x: Tensor, weight: Tensor) -> Tensor:
     """Do `attention_pool2d` for sequences: `(n, c, length)` to `(n, c)`."""
-    check_images("attention_pool1d", x, "(n, c, length)")
+    check_images("attention_pool1d", x, axes=1)
     return _attention("attention_pool1d", x, weight)
 
 

@@ -146,14 +146,14 @@ def global_max_pool2d(x: Tensor, keepdims: bool = False) -> Tensor:
 
 def global_max_pool1d(x: Tensor, keepdims: bool = False) -> Tensor:
     """Keep the largest number of each channel of sequences: `(n, c, length)` to `(n, c)`."""
-    check_images("global_max_pool1d", x, "(n, c, length)")
+    check_images("global_max_pool1d", x, axes=1)
     out = adaptive_max_pool1d(x, 1)
     return out if keepdims else out.squeeze(2)
 
 
 def global_avg_pool1d(x: Tensor, keepdims: bool = False) -> Tensor:
     """Average each channel of sequences: `(n, c, length)` to `(n, c)`."""
-    check_images("global_avg_pool1d", x, "(n, c, length)")
+    check_images("global_avg_pool1d", x, axes=1)
     return x.mean(2, keepdims)
 
 
@@ -229,7 +229,7 @@ def output_size_of(
     op: str, x: Tensor, output_size: Size, axes: int = 2
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the sizes of input and output, (height, width); ValueError where they do not fit."""
-    check_images(op, x, "(n, c, length)" if axes == 1 else "(n, c, h, w)")
+    check_images(op, x, axes)
     in_h, in_w = (1, *x.shape[2:])[-2:]
     check_output_size(op, output_size, axes)
     wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * 2

@@ -392,7 +392,7 @@ def max_unpool1d(
 ) -> Tensor:
     """Do `max_unpool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
     op = "max_unpool1d"
-    check_images(op, x, "(n, c, length)")
+    check_images(op, x, axes=1)
     geometry = pool_geometry(op, kernel_size, stride, padding, axes=1)
     size = _unpooled_size(op, x.shape[2:], geometry, output_size)
     places = _checked_places(op, x, indices, size)[:, :, None]
