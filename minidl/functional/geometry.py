@@ -14,8 +14,14 @@ Pair = int | tuple[int, int]
 """One number for both directions, or (height, width), in pixels."""
 
 
-def pair(op: str, name: str, value: Pair, least: int) -> tuple[int, int]:
-    """Return an argument as (height, width); ValueError unless whole numbers from `least`."""
+def pair(op: str, name: str, value: Pair, least: int, axes: int = 2) -> tuple[int, int]:
+    """Return an argument as (height, width); ValueError unless whole numbers from `least`.
+
+    With one axis it is for sequences, images one pixel tall, and has to be a single number.
+    """
+    if axes == 1:
+        check_whole(op, least, **{name: value})
+        return least, int(value)  # type: ignore[arg-type]
     both = (value, value) if isinstance(value, (int, np.integer)) else value
     if (
         not isinstance(both, (tuple, list))
@@ -122,23 +128,11 @@ def pool_geometry(
     dilation: Pair = 1,
     axes: int = 2,
 ) -> tuple[tuple[int, int], ...]:
-    """Return kernel, stride, padding and dilation as pairs; ValueError where they do not fit.
-
-    With one axis they are for sequences, images one pixel tall, and have to be single numbers.
-    """
-    step = kernel_size if stride is None else stride
-    if axes == 1:
-        check_whole(op, 1, kernel_size=kernel_size, stride=step, dilation=dilation)
-        check_whole(op, 0, padding=padding)
-        kernel, strides, pads, dilations = (
-            (least, int(value))  # type: ignore[arg-type]
-            for least, value in ((1, kernel_size), (1, step), (0, padding), (1, dilation))
-        )
-    else:
-        kernel = pair(op, "kernel_size", kernel_size, 1)
-        strides = pair(op, "stride", step, 1)
-        pads = pair(op, "padding", padding, 0)
-        dilations = pair(op, "dilation", dilation, 1)
+    """Return kernel, stride, padding and dilation as pairs; ValueError where they do not fit."""
+    kernel = pair(op, "kernel_size", kernel_size, 1, axes)
+    strides = pair(op, "stride", kernel_size if stride is None else stride, 1, axes)
+    pads = pair(op, "padding", padding, 0, axes)
+    dilations = pair(op, "dilation", dilation, 1, axes)
     if any(2 * p > d * (k - 1) + 1 for p, d, k in zip(pads, dilations, kernel, strict=True)):
         raise ValueError(
             f"{op}: got padding={padding!r} with kernel_size={kernel_size!r}, wants at most half "
@@ -196,16 +190,11 @@ def conv_geometry(
     """Return convolution windows for images whose size is not known yet, set to 0.
 
     `"valid"` is no padding. `"same"` keeps height and width at stride 1: `dilation * (kernel - 1)`
-    pixels in all, the odd one at the bottom and right. A kernel with one axis is for sequences:
-    images one pixel tall, whose other arguments are single numbers.
+    pixels in all, the odd one at the bottom and right. A kernel with one axis is for sequences.
     """
-    if len(kernel) == 1:
-        check_whole(op, 1, stride=stride, dilation=dilation)
-        if not isinstance(padding, str):
-            check_whole(op, 0, padding=padding)
-            padding = (0, int(padding))  # type: ignore[arg-type]
-    k_h, k_w = (1, *kernel)[-2:]
-    strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
+    axes, (k_h, k_w) = len(kernel), (1, *kernel)[-2:]
+    strides = pair(op, "stride", stride, 1, axes)
+    dilations = pair(op, "dilation", dilation, 1, axes)
     if padding == "same":
         if strides != (1, 1):
             raise ValueError(f"{op}: padding='same' wants stride 1, got stride={stride!r}")
@@ -218,7 +207,7 @@ def conv_geometry(
             f"{op}: got padding={padding!r}, wants a number, a pair, 'same' or 'valid'"
         )
     else:
-        pad_h, pad_w = pair(op, "padding", padding, 0)
+        pad_h, pad_w = pair(op, "padding", padding, 0, axes)
         sides = (pad_h, pad_h, pad_w, pad_w)
     return Windows(0, 0, k_h, k_w, *strides, *dilations, *sides)
 
