@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ class MaxPool2d(Module):
     """
 
     _axes = 2
+    _pool: Callable[..., Tensor | tuple[Tensor, Tensor]] = staticmethod(F.max_pool2d)
 
     def __init__(
         self,
@@ -38,34 +40,23 @@ class MaxPool2d(Module):
         self.dilation, self.return_indices, self.ceil_mode = dilation, return_indices, ceil_mode
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Apply `functional.max_pool2d`."""
+        """Apply `functional.max_pool2d`, or `1d` to sequences."""
         geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        if self.return_indices:
-            return F.max_pool2d(x, *geometry, return_indices=True)
-        return F.max_pool2d(x, *geometry)
+        return self._pool(x, *geometry, return_indices=self.return_indices)
 
 
 class MaxPool1d(MaxPool2d):
     """The largest number of each window of sequences: see `functional.max_pool1d`."""
 
-    kernel_size: int
-    stride: int | None
-    padding: int
-    dilation: int
     _axes = 1
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Apply `functional.max_pool1d`."""
-        geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        if self.return_indices:
-            return F.max_pool1d(x, *geometry, return_indices=True)
-        return F.max_pool1d(x, *geometry)
+    _pool = staticmethod(F.max_pool1d)
 
 
 class MinPool2d(Module):
     """The smallest pixel of each window: see `functional.min_pool2d` for the arguments."""
 
     _axes = 2
+    _pool: Callable[..., Tensor] = staticmethod(F.min_pool2d)
 
     def __init__(
         self,
@@ -80,24 +71,16 @@ class MinPool2d(Module):
         self.dilation, self.ceil_mode = dilation, ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.min_pool2d`."""
+        """Apply `functional.min_pool2d`, or `1d` to sequences."""
         geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        return F.min_pool2d(x, *geometry)
+        return self._pool(x, *geometry)
 
 
 class MinPool1d(MinPool2d):
     """The smallest number of each window of sequences: see `functional.min_pool1d`."""
 
-    kernel_size: int
-    stride: int | None
-    padding: int
-    dilation: int
     _axes = 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.min_pool1d`."""
-        geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        return F.min_pool1d(x, *geometry)
+    _pool = staticmethod(F.min_pool1d)
 
 
 class AvgPool2d(Module):
@@ -150,6 +133,7 @@ class LPPool2d(Module):
     """The p-norm of each window: see `functional.lp_pool2d` for the arguments."""
 
     _axes = 2
+    _pool: Callable[..., Tensor] = staticmethod(F.lp_pool2d)
 
     def __init__(
         self,
@@ -164,20 +148,15 @@ class LPPool2d(Module):
         self.stride, self.ceil_mode = stride, ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.lp_pool2d`."""
-        return F.lp_pool2d(x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+        """Apply `functional.lp_pool2d`, or `1d` to sequences."""
+        return self._pool(x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
 
 
 class LPPool1d(LPPool2d):
     """The p-norm of each window of sequences: see `functional.lp_pool1d`."""
 
-    kernel_size: int
-    stride: int | None
     _axes = 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.lp_pool1d`."""
-        return F.lp_pool1d(x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+    _pool = staticmethod(F.lp_pool1d)
 
 
 class StochasticPool2d(Module):
@@ -187,6 +166,7 @@ class StochasticPool2d(Module):
     """
 
     _axes = 2
+    _pool: Callable[..., Tensor] = staticmethod(F.stochastic_pool2d)
 
     def __init__(
         self,
@@ -202,23 +182,16 @@ class StochasticPool2d(Module):
         self.ceil_mode, self._rng = ceil_mode, rng
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.stochastic_pool2d`."""
+        """Apply `functional.stochastic_pool2d`, or `1d` to sequences."""
         geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
-        return F.stochastic_pool2d(x, *geometry, self.training, self._rng)
+        return self._pool(x, *geometry, self.training, self._rng)
 
 
 class StochasticPool1d(StochasticPool2d):
     """In training a number drawn from each window of sequences, else the mean that this has."""
 
-    kernel_size: int
-    stride: int | None
-    padding: int
     _axes = 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.stochastic_pool1d`."""
-        geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
-        return F.stochastic_pool1d(x, *geometry, self.training, self._rng)
+    _pool = staticmethod(F.stochastic_pool1d)
 
 
 class ChannelMaxPool(Module):
@@ -274,6 +247,7 @@ class MaxUnpool2d(Module):
     """
 
     _axes = 2
+    _unpool: Callable[..., Tensor] = staticmethod(F.max_unpool2d)
 
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
         pool_geometry(type(self).__name__, kernel_size, stride, padding, axes=self._axes)
@@ -282,25 +256,16 @@ class MaxUnpool2d(Module):
     def forward(
         self, x: Tensor, indices: Tensor | Array, output_size: int | tuple[int, ...] | None = None
     ) -> Tensor:
-        """Apply `functional.max_unpool2d`."""
+        """Apply `functional.max_unpool2d`, or `1d` to sequences."""
         geometry = (self.kernel_size, self.stride, self.padding)
-        return F.max_unpool2d(x, indices, *geometry, output_size)
+        return self._unpool(x, indices, *geometry, output_size)
 
 
 class MaxUnpool1d(MaxUnpool2d):
     """Winners of sequences put back where they stood: see `functional.max_unpool1d`."""
 
-    kernel_size: int
-    stride: int | None
-    padding: int
     _axes = 1
-
-    def forward(
-        self, x: Tensor, indices: Tensor | Array, output_size: int | tuple[int, ...] | None = None
-    ) -> Tensor:
-        """Apply `functional.max_unpool1d`."""
-        geometry = (self.kernel_size, self.stride, self.padding)
-        return F.max_unpool1d(x, indices, *geometry, output_size)
+    _unpool = staticmethod(F.max_unpool1d)
 
 
 class ConvPool2d(Conv2d):

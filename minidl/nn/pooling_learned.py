@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from minidl import functional as F
@@ -18,6 +20,7 @@ class MixedPool2d(Module):
     """A fixed mix of maximum and mean: see `functional.mixed_pool2d` for the arguments."""
 
     _axes = 2
+    _pool: Callable[..., Tensor] = staticmethod(F.mixed_pool2d)
 
     def __init__(
         self,
@@ -33,23 +36,16 @@ class MixedPool2d(Module):
         self.ceil_mode, self.alpha = ceil_mode, alpha
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.mixed_pool2d`."""
+        """Apply `functional.mixed_pool2d`, or `1d` to sequences."""
         geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
-        return F.mixed_pool2d(x, *geometry, self.alpha)
+        return self._pool(x, *geometry, self.alpha)
 
 
 class MixedPool1d(MixedPool2d):
     """A fixed mix of maximum and mean for sequences: see `functional.mixed_pool1d`."""
 
-    kernel_size: int
-    stride: int | None
-    padding: int
     _axes = 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.mixed_pool1d`."""
-        geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
-        return F.mixed_pool1d(x, *geometry, self.alpha)
+    _pool = staticmethod(F.mixed_pool1d)
 
 
 class GatedPool2d(Module):
@@ -102,6 +98,7 @@ class GeMPool2d(Module):
     """
 
     _axes = 2
+    _pool: Callable[..., Tensor] = staticmethod(F.gem_pool2d)
 
     def __init__(
         self,
@@ -124,21 +121,15 @@ class GeMPool2d(Module):
         self.p = Parameter(full(channels, float(p)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.gem_pool2d`."""
-        return F.gem_pool2d(x, self.p, self.kernel_size, self.stride, self.padding, self.eps)
+        """Apply `functional.gem_pool2d`, or `1d` to sequences."""
+        return self._pool(x, self.p, self.kernel_size, self.stride, self.padding, self.eps)
 
 
 class GeMPool1d(GeMPool2d):
     """The generalised mean of sequences with a learned power: see `functional.gem_pool1d`."""
 
-    kernel_size: int | None
-    stride: int | None
-    padding: int
     _axes = 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.gem_pool1d`."""
-        return F.gem_pool1d(x, self.p, self.kernel_size, self.stride, self.padding, self.eps)
+    _pool = staticmethod(F.gem_pool1d)
 
 
 class SoftmaxPool2d(Module):
@@ -157,6 +148,7 @@ class SoftmaxPool2d(Module):
     """
 
     _axes = 2
+    _pool: Callable[..., Tensor] = staticmethod(F.softmax_pool2d)
 
     def __init__(
         self,
@@ -174,23 +166,16 @@ class SoftmaxPool2d(Module):
         self.beta = Parameter(full(channels, float(beta)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.softmax_pool2d`."""
+        """Apply `functional.softmax_pool2d`, or `1d` to sequences."""
         geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
-        return F.softmax_pool2d(x, *geometry, self.beta)
+        return self._pool(x, *geometry, self.beta)
 
 
 class SoftmaxPool1d(SoftmaxPool2d):
     """A mean of sequences' windows with softmax weights: see `functional.softmax_pool1d`."""
 
-    kernel_size: int
-    stride: int | None
-    padding: int
     _axes = 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.softmax_pool1d`."""
-        geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
-        return F.softmax_pool1d(x, *geometry, self.beta)
+    _pool = staticmethod(F.softmax_pool1d)
 
 
 class AttentionPool(Module):
