@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from minidl import functional as F
@@ -37,6 +39,9 @@ class Conv2d(Module):
         Conv2d(3, 32, 3, padding='same')
     """
 
+    _axes = 2
+    _convolve: Callable[..., Tensor] = staticmethod(F.conv2d)
+
     def __init__(
         self,
         in_channels: int,
@@ -49,23 +54,20 @@ class Conv2d(Module):
         bias: bool = True,
         rng: np.random.Generator | None = None,
     ) -> None:
-        _check_channels(type(self).__name__, in_channels, out_channels, groups)
+        who = type(self).__name__
+        _check_channels(who, in_channels, out_channels, groups)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.dilation, self.groups = dilation, groups
-        kernel = self._kernel()
-        conv_geometry(type(self).__name__, kernel, stride, padding, dilation)  # raises here already
+        kernel = pair(who, "kernel_size", kernel_size, 1, self._axes)[-self._axes :]
+        conv_geometry(who, kernel, stride, padding, dilation)  # raises here already
         shape = (out_channels, in_channels // groups, *kernel)
         self.weight, self.bias = weight_and_bias(shape, out_channels, bias, rng)
 
-    def _kernel(self) -> tuple[int, ...]:
-        """Return the kernel's axes."""
-        return pair("Conv2d", "kernel_size", self.kernel_size, 1)
-
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.conv2d`."""
+        """Apply `functional.conv2d`, or `1d` to sequences."""
         geometry = (self.stride, self.padding, self.dilation, self.groups)
-        return F.conv2d(x, self.weight, self.bias, *geometry)
+        return self._convolve(x, self.weight, self.bias, *geometry)
 
 
 class Conv1d(Conv2d):
@@ -78,19 +80,8 @@ class Conv1d(Conv2d):
         bias: `(out_channels,)`, or None.
     """
 
-    kernel_size: int
-    stride: int
-    padding: int | str
-    dilation: int
-
-    def _kernel(self) -> tuple[int, ...]:
-        check_whole("Conv1d", 1, kernel_size=self.kernel_size)
-        return (self.kernel_size,)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.conv1d`."""
-        geometry = (self.stride, self.padding, self.dilation, self.groups)
-        return F.conv1d(x, self.weight, self.bias, *geometry)
+    _axes = 1
+    _convolve = staticmethod(F.conv1d)
 
 
 class ConvTranspose2d(Module):
