@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from minidl.autograd import Gradients, is_recording
-from minidl.backends import Array, asarray, backend_of
-from minidl.functional.geometry import check_floats
+from minidl.backends import Array
+from minidl.functional.geometry import check_floats, check_indices
 from minidl.functional.rows import RowGradient
-from minidl.operands import check_device
 from minidl.tensor import Tensor, record
 
 
@@ -95,13 +92,7 @@ def _shorten(weight: Tensor, rows: Array, max_norm: float, norm_type: float) -> 
 
 def _rows(indices: Tensor | Array, weight: Tensor) -> Array:
     """Return the indices as an array beside `weight` that nobody else changes."""
-    array = indices.data if isinstance(indices, Tensor) else indices
-    if not hasattr(array, "dtype"):  # lists are on no device yet
-        array = weight.backend.from_numpy(np.asarray(array))
-    array = asarray(array).copy()
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"embedding: got indices of dtype {array.dtype}, wants integers")
-    check_device("embedding", backend_of(array), weight.backend)
+    array = check_indices("embedding", indices, weight).copy()
     backend, shape = weight.backend, weight.shape
 
     def error() -> ValueError:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import Windows
+from minidl.backends import Array, Windows, asarray, backend_of
+from minidl.operands import check_device
 from minidl.tensor import Tensor
 
 Pair = int | tuple[int, int]
@@ -53,6 +54,18 @@ def check_floats(op: str, x: Tensor) -> None:
             f"{op}: got dtype {x.dtype}, wants float32 or float64; "
             "images read as uint8 are to be scaled first, for example x / 255"
         )
+
+
+def check_indices(op: str, indices: Tensor | Array, x: Tensor) -> Array:
+    """Return indices as an array beside `x`; TypeError unless they are integers, on its device."""
+    array = indices.data if isinstance(indices, Tensor) else indices
+    if not hasattr(array, "dtype"):  # lists are on no device yet
+        array = x.backend.from_numpy(np.asarray(array))
+    array = asarray(array)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{op}: got indices of dtype {array.dtype}, wants integers")
+    check_device(op, backend_of(array), x.backend)
+    return array
 
 
 def check_fraction(op: str, name: str, value: float) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 
 from minidl.array_functions import concatenate
 from minidl.autograd import Gradients
-from minidl.backends import Array, asarray, backend_of, regions
+from minidl.backends import Array, regions
 from minidl.functional.convolution import conv2d
 from minidl.functional.geometry import (
     Pair,
     check_floats,
     check_images,
+    check_indices,
     check_mode,
     check_whole,
     pair,
@@ -25,7 +26,6 @@ from minidl.functional.geometry import (
     pool_windows,
 )
 from minidl.functional.pooling import avg_pool2d, max_over, max_pool2d, mean_over
-from minidl.operands import check_device
 from minidl.tensor import Tensor, record
 
 # Sequences ------------------------------------------------------------------------------------
@@ -430,13 +430,7 @@ def _unpooled_size(
 
 def _checked_places(op: str, x: Tensor, indices: Tensor | Array, size: tuple[int, int]) -> Array:
     """Return the indices as an array beside x that nobody else changes."""
-    array = indices.data if isinstance(indices, Tensor) else indices
-    if not hasattr(array, "dtype"):  # lists are on no device yet
-        array = x.backend.from_numpy(np.asarray(array))
-    array = asarray(array)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{op}: got indices of dtype {array.dtype}, wants integers")
-    check_device(op, backend_of(array), x.backend)
+    array = check_indices(op, indices, x)
     if array.shape != x.shape:
         raise ValueError(f"{op}: got indices of shape {array.shape} for an input of {x.shape}")
     places, pixels = array.astype(np.int64), size[0] * size[1]
