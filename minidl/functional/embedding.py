@@ -57,10 +57,7 @@ def embedding(
             "embedding_dim)"
         )
     rows = _rows(indices, weight)
-    if padding_idx is not None and not -len(weight) <= padding_idx < len(weight):
-        raise ValueError(
-            f"embedding: got padding_idx={padding_idx}, wants {-len(weight)} to {len(weight) - 1}"
-        )
+    check_padding_idx("embedding", padding_idx, len(weight))
     if max_norm is not None:
         _shorten(weight, rows, max_norm, norm_type)
 
@@ -72,6 +69,12 @@ def embedding(
         return (_add_rows(gradient, rows, weight.shape),)
 
     return record("embedding", weight.data[rows], (weight,), backward)
+
+
+def check_padding_idx(op: str, padding_idx: int | None, count: int) -> None:
+    """Raise ValueError unless an index is None or that of one of `count` rows."""
+    if padding_idx is not None and not -count <= padding_idx < count:
+        raise ValueError(f"{op}: got padding_idx={padding_idx}, wants {-count} to {count - 1}")
 
 
 def _shorten(weight: Tensor, rows: Array, max_norm: float, norm_type: float) -> None:

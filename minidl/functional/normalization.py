@@ -432,6 +432,11 @@ def _check(op: str, x: Tensor, eps: float, least: int, axes: str) -> None:
     check_floats(op, x)
     if x.ndim < least:
         raise ValueError(f"{op}: got an input of shape {x.shape}, wants {axes}")
+    check_eps(op, eps)
+
+
+def check_eps(op: str, eps: float) -> None:
+    """Raise ValueError unless `eps` is a number from 0."""
     if not eps >= 0:
         raise ValueError(f"{op}: got eps={eps!r}, wants a number from 0")
 

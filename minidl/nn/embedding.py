@@ -9,6 +9,7 @@ import numpy as np
 from minidl import functional as F
 from minidl.array_functions import randn
 from minidl.backends import Array
+from minidl.functional.embedding import check_padding_idx
 from minidl.functional.geometry import check_whole
 from minidl.nn.module import Module, Parameter
 from minidl.tensor import Tensor
@@ -47,11 +48,7 @@ class Embedding(Module):
         rng: np.random.Generator | None = None,
     ) -> None:
         check_whole("Embedding", 1, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ValueError(
-                f"Embedding: got padding_idx={padding_idx}, wants {-num_embeddings} to "
-                f"{num_embeddings - 1}"
-            )
+        check_padding_idx("Embedding", padding_idx, num_embeddings)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx, self.sparse = padding_idx, sparse
         self.max_norm, self.norm_type = max_norm, norm_type

@@ -9,7 +9,7 @@ import numpy as np
 from minidl import functional as F
 from minidl.array_functions import ones, zeros
 from minidl.functional.geometry import check_floats, check_fraction, check_whole
-from minidl.functional.normalization import normal_shape
+from minidl.functional.normalization import check_eps, normal_shape
 from minidl.nn.module import Buffer, Module, Parameter
 from minidl.tensor import Tensor
 
@@ -33,7 +33,7 @@ class _BatchNorm(Module):
         check_whole(who, 1, num_features=num_features)
         if momentum is not None:
             check_fraction(who, "momentum", momentum)
-        _check_eps(who, eps)
+        check_eps(who, eps)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.weight = Parameter(ones(num_features)) if affine else None
@@ -149,7 +149,7 @@ class LayerNorm(Module):
         elementwise_affine: bool = True,
         bias: bool = True,
     ) -> None:
-        _check_eps("LayerNorm", eps)
+        check_eps("LayerNorm", eps)
         self.normalized_shape = normal_shape("LayerNorm", normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
         shape = self.normalized_shape
@@ -193,7 +193,7 @@ class GroupNorm(Module):
         bias: bool = True,
     ) -> None:
         check_whole("GroupNorm", 1, num_groups=num_groups, num_channels=num_channels)
-        _check_eps("GroupNorm", eps)
+        check_eps("GroupNorm", eps)
         if num_channels % num_groups:
             raise ValueError(
                 f"GroupNorm: got num_channels={num_channels} in num_groups={num_groups}, wants a "
@@ -212,8 +212,3 @@ class GroupNorm(Module):
                 f"GroupNorm: got an input of shape {x.shape}, wants (n, {self.num_channels}, ...)"
             )
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
-
-
-def _check_eps(who: str, eps: float) -> None:
-    if not eps >= 0:
-        raise ValueError(f"{who}: got eps={eps!r}, wants a number from 0")
