@@ -57,7 +57,6 @@ def confusion_matrix(predicted: Array, labels: Array, classes: int) -> Array:
     Raises:
         ValueError: shapes differ, or an index is out of range.
     """
-    _check("confusion_matrix", predicted, labels)
     return _count_pairs("confusion_matrix", predicted, labels, classes)
 
 
@@ -114,7 +113,6 @@ def class_scores(predicted: Array, labels: Array, classes: int) -> tuple[Array, 
         >>> class_scores(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), classes=2)[1]
         array([1. , 0.5])
     """
-    _check("class_scores", predicted, labels)
     matrix = _count_pairs("class_scores", predicted, labels, classes)
     right, given, there = np.diag(matrix), matrix.sum(0), matrix.sum(1)
     parts = ((right, given), (right, there), (2 * right, given + there))
@@ -153,13 +151,13 @@ def micro_scores(predicted: Array, labels: Array, classes: int) -> Scores:
         ValueError: shapes differ, or an index is out of range.
         TypeError: not NumPy arrays.
     """
-    _check("micro_scores", predicted, labels)
     matrix = _count_pairs("micro_scores", predicted, labels, classes)
     share = float(matrix.trace() / matrix.sum())
     return Scores(share, share, share)
 
 
 def _count_pairs(name: str, predicted: Array, labels: Array, classes: int) -> Array:
+    _check(name, predicted, labels)
     _check_range(name, "predicted", predicted, classes)
     _check_range(name, "labels", labels, classes)
     pairs = labels.astype(np.int64) * classes + predicted
