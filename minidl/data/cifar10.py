@@ -8,7 +8,7 @@ import pickle
 import pickletools
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -40,8 +40,8 @@ PYTHON_ARCHIVE_URLS = (
 )
 _FOLDERS = ("cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-batches-mat")
 _ARCHIVES = (PYTHON_ARCHIVE, "cifar-10-binary.tar.gz", "cifar-10-matlab.tar.gz")
-_TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
-_BATCHES = (*_TRAIN, "test_batch")
+TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+_BATCHES = (*TRAIN_BATCHES, "test_batch")
 _BATCH_ROWS = 10_000
 _PIXELS = 3 * 32 * 32
 _LARGEST_MEMBER = 1 << 26  # bytes; a batch has 31 MB, so twice that is no batch
@@ -97,7 +97,8 @@ def load_cifar10(
     missing = [name for name in _BATCHES if name not in batches]
     if missing:
         raise _damaged(source, f"no {', '.join(missing)}", f"the batches {', '.join(_BATCHES)}")
-    return _joined([batches[name] for name in _TRAIN]), _joined([batches["test_batch"]])
+    train = joined([batches[name] for name in TRAIN_BATCHES], CIFAR10_CLASSES)
+    return train, joined([batches["test_batch"]], CIFAR10_CLASSES)
 
 
 def read_python_batch(path: str | Path, *, rows: int | None = None) -> Batch:
@@ -164,9 +165,10 @@ def _damaged(where: str | Path, got: str, wanted: str) -> ValueError:
     )
 
 
-def _joined(batches: list[Batch]) -> ImageSet:
+def joined(batches: Iterable[Batch], classes: tuple[str, ...]) -> ImageSet:
+    """Make one set of batches."""
     images, labels = zip(*batches, strict=True)
-    return ImageSet(np.concatenate(images), np.concatenate(labels), CIFAR10_CLASSES)
+    return ImageSet(np.concatenate(images), np.concatenate(labels), classes)
 
 
 def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -19,12 +19,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.data.cifar10 import read_python_batch, read_python_dict
+from minidl.data.cifar10 import TRAIN_BATCHES, joined, read_python_batch, read_python_dict
 from minidl.data.images import ImageSet, datasets_folder
 
 _GENERATOR = 2  # raised whenever the same seed would draw other pixels, so that caches renew
 _SIDE = 32
-_TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
 
 # float32 arrays. NumPy's own stubs claim that `float32_array - 0.85` is float64, which it is not.
 Floats: TypeAlias = Any
@@ -260,10 +259,8 @@ def _read_cache(path: Path, recipe: str) -> Splits | None:
         meta = read_python_dict(path / "batches.meta")
         if meta.get(b"recipe") != recipe.encode():
             return None
-        images, labels = zip(
-            *(read_python_batch(path / name) for name in _TRAIN_FILES), strict=True
-        )
-        train = ImageSet(np.concatenate(images), np.concatenate(labels), TOY10_CLASSES)
+        parts = (read_python_batch(path / name) for name in TRAIN_BATCHES)
+        train = joined(parts, TOY10_CLASSES)
         test = ImageSet(*read_python_batch(path / "test_batch"), TOY10_CLASSES)
     except (OSError, ValueError):
         return None
@@ -273,7 +270,7 @@ def _read_cache(path: Path, recipe: str) -> Splits | None:
 def _write_cache(path: Path, recipe: str, splits: Splits) -> None:
     """Write the python layout into a new folder beside `path` and rename it, so never half."""
     train, test = splits
-    chunks = np.array_split(np.arange(len(train.labels)), len(_TRAIN_FILES))
+    chunks = np.array_split(np.arange(len(train.labels)), len(TRAIN_BATCHES))
     files = {
         "batches.meta": {
             b"num_cases_per_batch": len(chunks[0]),
@@ -284,7 +281,7 @@ def _write_cache(path: Path, recipe: str, splits: Splits) -> None:
         },
         "test_batch": _as_batch(test, b"testing batch 1 of 1"),
     }
-    for i, (name, rows) in enumerate(zip(_TRAIN_FILES, chunks, strict=True), 1):
+    for i, (name, rows) in enumerate(zip(TRAIN_BATCHES, chunks, strict=True), 1):
         part = ImageSet(train.images[rows], train.labels[rows], TOY10_CLASSES)
         files[name] = _as_batch(part, f"training batch {i} of 5".encode())
     fresh, old = (path.with_name(f".{path.name}-{uuid.uuid4().hex}") for _ in range(2))
