@@ -6,9 +6,11 @@ masks and batches on every device.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -80,6 +82,18 @@ def streams(*objects: Any) -> list[np.random.Generator]:
         else:
             ahead += _within(thing)[::-1]
     return found
+
+
+@contextlib.contextmanager
+def streams_kept(*objects: Any) -> Iterator[None]:
+    """Set the seeded stream, and those within some objects, back when a `with` block ends."""
+    kept = [(stream, stream.bit_generator.state) for stream in streams(generator(), *objects)]
+    try:
+        yield
+    finally:
+        for stream, state in kept:
+            stream.bit_generator.state = state
+        generator().bit_generator.state = kept[0][1]  # another one, after a `manual_seed` inside
 
 
 def _within(thing: Any) -> list[Any]:

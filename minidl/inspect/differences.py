@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -306,13 +305,3 @@ def _flat(result: Any) -> list[Any]:
     if not isinstance(result, (list, tuple)):
         return [result]
     return [y for item in result for y in _flat(item)]
-
-
-@contextlib.contextmanager
-def random_stream_kept() -> Iterator[None]:
-    """Leave minidl's stream of random numbers as it was."""
-    state = generator().bit_generator.state
-    try:
-        yield
-    finally:
-        generator().bit_generator.state = state

@@ -10,8 +10,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from minidl.inspect.diagnosis import diagnose
-from minidl.inspect.differences import Slack, WeightedFunction, random_stream_kept, weighted
+from minidl.inspect.differences import Slack, WeightedFunction, weighted
 from minidl.inspect.text import aligned
+from minidl.random import streams_kept
 
 Array = np.ndarray[Any, Any]
 
@@ -143,7 +144,7 @@ def gradcheck(
         raise ValueError(f"gradcheck: got rtol={rtol!r}, wants a number from 0")
     rng = np.random.default_rng(seed)
     checks: list[InputCheck] = []
-    with random_stream_kept(), np.errstate(all="ignore"):  # NaN is for the table to tell
+    with streams_kept(), np.errstate(all="ignore"):  # NaN is for the table to tell
         function = weighted(fn, inputs, rng)
         for place in range(1, order + 1):
             function = function if place == 1 else function.of_gradients(rng)

@@ -15,7 +15,7 @@ from minidl.anomaly import detect_anomaly
 from minidl.data import DataLoader
 from minidl.functional import cross_entropy
 from minidl.functional.geometry import check_whole
-from minidl.random import generator, streams
+from minidl.random import streams, streams_kept
 from minidl.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -225,22 +225,21 @@ def overfit_one_batch(
     """
     check_whole("overfit_one_batch", 1, steps=steps)
     *inputs, labels = batch
-    state, random = model.state_dict(), keep_streams(model)
-    gradients = [(p, p.grad) for p in model.parameters()]
+    state, gradients = model.state_dict(), [(p, p.grad) for p in model.parameters()]
     adam = optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
     losses = []
-    try:
-        for _ in range(steps):
-            value = loss(model(*inputs), labels)
-            adam.zero_grad()
-            value.backward()
-            adam.step()
-            losses.append(value.item())
-    finally:
-        model.load_state_dict(state)
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-        random()
+    with streams_kept(model):
+        try:
+            for _ in range(steps):
+                value = loss(model(*inputs), labels)
+                adam.zero_grad()
+                value.backward()
+                adam.step()
+                losses.append(value.item())
+        finally:
+            model.load_state_dict(state)
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
     if not losses[-1] <= 0.1 * losses[0]:
         warn(
             f"one batch of {len(labels)} cannot be learnt by heart: the loss went from "
@@ -249,14 +248,3 @@ def overfit_one_batch(
             "dropout"
         )
     return losses
-
-
-def keep_streams(*objects: Any) -> Callable[[], None]:
-    """Return a function that sets all streams of random numbers back to where they are now."""
-    kept = [(s, s.bit_generator.state) for s in streams(generator(), *objects)]
-
-    def restore() -> None:
-        for stream, state in kept:
-            stream.bit_generator.state = state
-
-    return restore
