@@ -311,15 +311,7 @@ class ConvPool2d(Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply `functional.conv_pool2d`."""
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
         return F.conv_pool2d(
-            x,
-            self.weight,
-            self.bias,
-            self.pool_size,
-            self.pool_stride,
-            self.mode,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
+            x, self.weight, self.bias, self.pool_size, self.pool_stride, self.mode, *geometry
         )
