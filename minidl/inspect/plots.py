@@ -154,7 +154,7 @@ def kernels(weight: Array, title: str = "Kernels of the first layer") -> Figure:
     if tiles.shape[-1] != 3:
         tiles = tiles.mean(-1)
     limit = np.abs(tiles).max() or 1.0
-    return _grid(0.5 + 0.5 * tiles / limit, 8, title, value_range=(0, 1))
+    return _grid(0.5 + 0.5 * tiles / limit, 8, title, vmin=0, vmax=1)
 
 
 def feature_maps(maps: Array, title: str = "Feature maps") -> Figure:
@@ -164,7 +164,7 @@ def feature_maps(maps: Array, title: str = "Feature maps") -> Figure:
         maps: `(c, h, w)`.
         title: of the figure.
     """
-    return _grid(maps, 8, title, cmap="viridis", value_range=(float(maps.min()), float(maps.max())))
+    return _grid(maps, 8, title, cmap="viridis", vmin=maps.min(), vmax=maps.max())
 
 
 def images(pictures: Array, captions: Sequence[str], title: str = "", columns: int = 5) -> Figure:
@@ -286,16 +286,15 @@ def _grid(
     captions: Sequence[str] = (),
     size: float = 0.95,
     cmap: str = "gray",
-    value_range: tuple[float, float] | None = None,
+    **limits: Any,
 ) -> Figure:
     rows = -(-len(tiles) // columns)
     shape = (size * columns, (size + 0.25 * bool(captions)) * rows + 0.45)
     figure, grid = plt.subplots(rows, columns, figsize=shape, layout="constrained", squeeze=False)
-    low, high = (None, None) if value_range is None else value_range
     for place, axes in enumerate(grid.flat):
         axes.set_axis_off()
         if place < len(tiles):
-            axes.imshow(tiles[place], cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
+            axes.imshow(tiles[place], cmap=cmap, interpolation="nearest", **limits)
             if captions:
                 axes.set_title(captions[place], size=8)
     figure.suptitle(title)
