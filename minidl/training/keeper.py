@@ -27,11 +27,8 @@ class Keeper:
 
     def __init__(self, folder: Path | None = None, save_seconds: float = 60.0) -> None:
         self._folder, self._save_seconds = folder, save_seconds
+        self._last = None if folder is None else folder / "last.npz"
         self._saved, self._is_stopping, self._is_kept = time.monotonic(), False, False
-
-    @property
-    def _last(self) -> Path | None:
-        return None if self._folder is None else self._folder / "last.npz"
 
     def resume(self, run: Run, epochs: int) -> str:
         """Take up an unfinished run, if there is one; return what was found, in words.
