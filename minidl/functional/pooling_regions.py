@@ -278,14 +278,14 @@ def _scatter(
     """Send each window's value to the pixel that won it."""
 
     def backward(outer: Tensor) -> Gradients:
-        return (_gather(outer, places, apart),)
+        return (gather_places(outer, places, apart),)
 
     images = regions.scatter_places(values.backend, values.data, places, size, apart)
     return record("scatter_places", images, (values,), backward)
 
 
-def _gather(images: Tensor, places: Array, apart: tuple[int, int]) -> Tensor:
-    """Look up, for each window, the pixel that won it."""
+def gather_places(images: Tensor, places: Array, apart: tuple[int, int]) -> Tensor:
+    """Look up the pixel at each place; windows that are `apart` never share one."""
     size = (images.shape[2], images.shape[3])
 
     def backward(outer: Tensor) -> Gradients:

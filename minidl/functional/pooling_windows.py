@@ -26,6 +26,7 @@ from minidl.functional.geometry import (
     pool_windows,
 )
 from minidl.functional.pooling import avg_pool2d, max_over, max_pool2d, mean_over
+from minidl.functional.pooling_regions import gather_places
 from minidl.tensor import Tensor, record
 
 # Sequences ------------------------------------------------------------------------------------
@@ -445,31 +446,8 @@ def _checked_places(op: str, x: Tensor, indices: Tensor | Array, size: tuple[int
 
 def _unpool(op: str, x: Tensor, places: Array, size: tuple[int, int]) -> Tensor:
     def backward(gradient: Tensor) -> Gradients:
-        return (_look_up(gradient, places),)
+        # Any two of the places may be one.
+        return (gather_places(gradient, places, places.shape[2:]),)
 
     images = regions.scatter_places(x.backend, x.data, places, size, (1, 1))
     return record(op, images, (x,), backward)
-
-
-def _look_up(images: Tensor, places: Array) -> Tensor:
-    """Look up the pixel at each place."""
-
-    def backward(outer: Tensor) -> Gradients:
-        return (_add_up(outer, places, images.shape),)
-
-    values = regions.gather_places(images.backend, images.data, places)
-    return record("look_up", values, (images,), backward)
-
-
-def _add_up(values: Tensor, places: Array, shape: tuple[int, ...]) -> Tensor:
-    """Add each value to the pixel at its place, which may come several times."""
-    n, c, h, w = shape
-    xp = values.backend.xp
-    pixels = xp.zeros(n * c * h * w, values.dtype)
-    flat = places + xp.arange(n * c).reshape(n, c, 1, 1) * (h * w)
-    values.backend.index_add(pixels, flat, values.data)
-
-    def backward(outer: Tensor) -> Gradients:
-        return (_look_up(outer, places),)
-
-    return record("add_up", pixels.reshape(shape), (values,), backward)
