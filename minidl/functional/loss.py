@@ -127,12 +127,8 @@ def _likelihood(
         terms = terms * (1 - smoothing) + spread * (smoothing / classes)
     if reduction != "mean":
         return _reduce(op, terms, reduction)
-    log_p.backend.raise_if(
-        ~counted.any(),
-        lambda: ValueError(
-            f"{op}: got an empty batch, or only labels to ignore: nothing to average"
-        ),
-    )
+    words = f"{op}: got an empty batch, or only labels to ignore: nothing to average"
+    log_p.backend.raise_if(~counted.any(), lambda: ValueError(words))
     return terms.sum() / Tensor.wrap(weights.sum())
 
 

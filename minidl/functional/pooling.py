@@ -274,9 +274,8 @@ def _sum(images: Tensor, windows: Windows) -> Tensor:
     def backward(outer: Tensor) -> Gradients:
         return (_spread(outer, windows),)
 
-    return record(
-        "sum_windows", images.backend.sum_windows(images.data, windows), (images,), backward
-    )
+    sums = images.backend.sum_windows(images.data, windows)
+    return record("sum_windows", sums, (images,), backward)
 
 
 # Counting and places --------------------------------------------------------------------------

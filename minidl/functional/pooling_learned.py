@@ -305,8 +305,7 @@ def attention_pool2d(x: Tensor, weight: Tensor) -> Tensor:
     Multiple Instance Learning (2018), section 2.4.
     """
     check_images("attention_pool2d", x)
-    n, c, h, w = x.shape
-    return _attention("attention_pool2d", x.reshape(n, c, h * w), weight)
+    return _attention("attention_pool2d", x.flatten(2), weight)
 
 
 def attention_pool1d(x: Tensor, weight: Tensor) -> Tensor:

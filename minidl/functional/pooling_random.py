@@ -187,12 +187,11 @@ def fractional_max_pool2d(
     check_fractional(op, kernel_size, output_size, output_ratio, mode)
     check_images(op, x)
     sizes, outs = output_size_of(op, x, _asked_size(op, x, output_size, output_ratio))
-    kernel = None if kernel_size is None else pair(op, "kernel_size", kernel_size, 1)
+    kernel = (None, None) if kernel_size is None else pair(op, "kernel_size", kernel_size, 1)
     planes, source = x.shape[0] * x.shape[1], generator(rng)
     u = None if mode == "random" else _samples(op, x, _random_samples, source)
     spans = []
-    for axis, (size, out) in enumerate(zip(sizes, outs, strict=True)):
-        k = None if kernel is None else kernel[axis]
+    for axis, (size, out, k) in enumerate(zip(sizes, outs, kernel, strict=True)):
         reach = (out + int(overlapping)) if k is None else out + k - 1
         if reach > size:
             raise ValueError(
