@@ -16,7 +16,15 @@ def _buffer(weight: Any) -> Buffer | None:
     return None if weight is None else Buffer(weight)
 
 
-class CrossEntropyLoss(Module):
+class _Loss(Module):
+    """What losses share: how the numbers of a batch become one."""
+
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        check_reduction(type(self).__name__, reduction)
+        self.reduction = reduction
+
+
+class CrossEntropyLoss(_Loss):
     """Apply `functional.cross_entropy` to logits and class indices or probabilities."""
 
     def __init__(
@@ -26,10 +34,10 @@ class CrossEntropyLoss(Module):
         reduction: Reduction = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
-        check_reduction("CrossEntropyLoss", reduction)
+        super().__init__(reduction)
         check_fraction("CrossEntropyLoss", "label_smoothing", label_smoothing)
         self.weight, self.ignore_index = _buffer(weight), ignore_index
-        self.reduction, self.label_smoothing = reduction, label_smoothing
+        self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Operand) -> Tensor:
         """Return the loss."""
@@ -38,46 +46,37 @@ class CrossEntropyLoss(Module):
         )
 
 
-class NLLLoss(Module):
+class NLLLoss(_Loss):
     """Apply `functional.nll_loss` to log-probabilities and class indices."""
 
     def __init__(
         self, weight: Operand = None, ignore_index: int = -100, reduction: Reduction = "mean"
     ) -> None:
-        check_reduction("NLLLoss", reduction)
+        super().__init__(reduction)
         self.weight, self.ignore_index = _buffer(weight), ignore_index
-        self.reduction = reduction
 
     def forward(self, log_probabilities: Tensor, target: Operand) -> Tensor:
         """Return the loss."""
         return F.nll_loss(log_probabilities, target, self.weight, self.ignore_index, self.reduction)
 
 
-class MSELoss(Module):
+class MSELoss(_Loss):
     """Apply `functional.mse_loss`."""
-
-    def __init__(self, reduction: Reduction = "mean") -> None:
-        check_reduction("MSELoss", reduction)
-        self.reduction = reduction
 
     def forward(self, x: Tensor, target: Operand) -> Tensor:
         """Return the loss."""
         return F.mse_loss(x, target, self.reduction)
 
 
-class L1Loss(Module):
+class L1Loss(_Loss):
     """Apply `functional.l1_loss`."""
-
-    def __init__(self, reduction: Reduction = "mean") -> None:
-        check_reduction("L1Loss", reduction)
-        self.reduction = reduction
 
     def forward(self, x: Tensor, target: Operand) -> Tensor:
         """Return the loss."""
         return F.l1_loss(x, target, self.reduction)
 
 
-class BCEWithLogitsLoss(Module):
+class BCEWithLogitsLoss(_Loss):
     """Apply `functional.binary_cross_entropy_with_logits`."""
 
     def __init__(
@@ -86,9 +85,8 @@ class BCEWithLogitsLoss(Module):
         pos_weight: Operand = None,
         reduction: Reduction = "mean",
     ) -> None:
-        check_reduction("BCEWithLogitsLoss", reduction)
+        super().__init__(reduction)
         self.weight, self.pos_weight = _buffer(weight), _buffer(pos_weight)
-        self.reduction = reduction
 
     def forward(self, logits: Tensor, target: Operand) -> Tensor:
         """Return the loss."""
