@@ -17,13 +17,24 @@ from minidl.random import generator
 from minidl.tensor import Tensor
 
 
-class MaxPool2d(Module):
+class WindowPool(Module):
+    """What layers that pool windows share; those for sequences have windows with one axis."""
+
+    _axes = 2
+
+    def __init__(
+        self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1
+    ) -> None:
+        pool_geometry(type(self).__name__, kernel_size, stride, padding, dilation, self._axes)
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+
+
+class MaxPool2d(WindowPool):
     """The largest pixel of each window: see `functional.max_pool2d` for the arguments.
 
     With `return_indices` the output is a pair: values, and places of the winners.
     """
 
-    _axes = 2
     _pool: Callable[..., Tensor | tuple[Tensor, Tensor]] = staticmethod(F.max_pool2d)
 
     def __init__(
@@ -35,8 +46,7 @@ class MaxPool2d(Module):
         return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
-        pool_geometry(type(self).__name__, kernel_size, stride, padding, dilation, self._axes)
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        super().__init__(kernel_size, stride, padding, dilation)
         self.dilation, self.return_indices, self.ceil_mode = dilation, return_indices, ceil_mode
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -52,10 +62,9 @@ class MaxPool1d(MaxPool2d):
     _pool = staticmethod(F.max_pool1d)
 
 
-class MinPool2d(Module):
+class MinPool2d(WindowPool):
     """The smallest pixel of each window: see `functional.min_pool2d` for the arguments."""
 
-    _axes = 2
     _pool: Callable[..., Tensor] = staticmethod(F.min_pool2d)
 
     def __init__(
@@ -66,8 +75,7 @@ class MinPool2d(Module):
         dilation: Pair = 1,
         ceil_mode: bool = False,
     ) -> None:
-        pool_geometry(type(self).__name__, kernel_size, stride, padding, dilation, self._axes)
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        super().__init__(kernel_size, stride, padding, dilation)
         self.dilation, self.ceil_mode = dilation, ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,7 +91,7 @@ class MinPool1d(MinPool2d):
     _pool = staticmethod(F.min_pool1d)
 
 
-class AvgPool2d(Module):
+class AvgPool2d(WindowPool):
     """The mean of each window: see `functional.avg_pool2d` for the arguments."""
 
     def __init__(
@@ -95,10 +103,9 @@ class AvgPool2d(Module):
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> None:
-        pool_geometry("AvgPool2d", kernel_size, stride, padding)
+        super().__init__(kernel_size, stride, padding)
         if divisor_override is not None:
             check_whole("AvgPool2d", 1, divisor_override=divisor_override)
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
         self.divisor_override = divisor_override
 
@@ -129,10 +136,9 @@ class AvgPool1d(Module):
         return F.avg_pool1d(x, *geometry, self.count_include_pad)
 
 
-class LPPool2d(Module):
+class LPPool2d(WindowPool):
     """The p-norm of each window: see `functional.lp_pool2d` for the arguments."""
 
-    _axes = 2
     _pool: Callable[..., Tensor] = staticmethod(F.lp_pool2d)
 
     def __init__(
@@ -143,9 +149,8 @@ class LPPool2d(Module):
         ceil_mode: bool = False,
     ) -> None:
         check_p(type(self).__name__, norm_type)
-        pool_geometry(type(self).__name__, kernel_size, stride, axes=self._axes)
-        self.norm_type, self.kernel_size = norm_type, kernel_size
-        self.stride, self.ceil_mode = stride, ceil_mode
+        super().__init__(kernel_size, stride)
+        self.norm_type, self.ceil_mode = norm_type, ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply `functional.lp_pool2d`, or `1d` to sequences."""
@@ -159,13 +164,12 @@ class LPPool1d(LPPool2d):
     _pool = staticmethod(F.lp_pool1d)
 
 
-class StochasticPool2d(Module):
+class StochasticPool2d(WindowPool):
     """In training a pixel drawn from each window, else the mean that this has.
 
     See `functional.stochastic_pool2d` for the arguments.
     """
 
-    _axes = 2
     _pool: Callable[..., Tensor] = staticmethod(F.stochastic_pool2d)
 
     def __init__(
@@ -176,9 +180,8 @@ class StochasticPool2d(Module):
         ceil_mode: bool = False,
         rng: np.random.Generator | None = None,
     ) -> None:
-        pool_geometry(type(self).__name__, kernel_size, stride, padding, axes=self._axes)
+        super().__init__(kernel_size, stride, padding)
         generator(rng)  # raises here already
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.ceil_mode, self._rng = ceil_mode, rng
 
     def forward(self, x: Tensor) -> Tensor:
@@ -240,18 +243,16 @@ class MaxBlurPool2d(Module):
         return F.max_blur_pool2d(x, self.kernel_size, self.stride, self.filter_size)
 
 
-class MaxUnpool2d(Module):
+class MaxUnpool2d(WindowPool):
     """Winners put back where they stood: see `functional.max_unpool2d` for the arguments.
 
     It is called with values, indices and, where it is not the smallest, an `output_size`.
     """
 
-    _axes = 2
     _unpool: Callable[..., Tensor] = staticmethod(F.max_unpool2d)
 
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
-        pool_geometry(type(self).__name__, kernel_size, stride, padding, axes=self._axes)
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        super().__init__(kernel_size, stride, padding)
 
     def forward(
         self, x: Tensor, indices: Tensor | Array, output_size: int | tuple[int, ...] | None = None

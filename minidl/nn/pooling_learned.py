@@ -13,13 +13,13 @@ from minidl.functional.pooling_windows import check_p
 from minidl.nn import init
 from minidl.nn.linear import weight_and_bias
 from minidl.nn.module import Module, Parameter
+from minidl.nn.pooling import WindowPool
 from minidl.tensor import Tensor
 
 
-class MixedPool2d(Module):
+class MixedPool2d(WindowPool):
     """A fixed mix of maximum and mean: see `functional.mixed_pool2d` for the arguments."""
 
-    _axes = 2
     _pool: Callable[..., Tensor] = staticmethod(F.mixed_pool2d)
 
     def __init__(
@@ -30,9 +30,8 @@ class MixedPool2d(Module):
         ceil_mode: bool = False,
         alpha: float = 0.5,
     ) -> None:
-        pool_geometry(type(self).__name__, kernel_size, stride, padding, axes=self._axes)
+        super().__init__(kernel_size, stride, padding)
         check_fraction(type(self).__name__, "alpha", alpha)
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.ceil_mode, self.alpha = ceil_mode, alpha
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +47,7 @@ class MixedPool1d(MixedPool2d):
     _pool = staticmethod(F.mixed_pool1d)
 
 
-class GatedPool2d(Module):
+class GatedPool2d(WindowPool):
     """A mix of maximum and mean that a learned gate chooses for each window.
 
     Args:
@@ -70,9 +69,8 @@ class GatedPool2d(Module):
         channels: int = 1,
         rng: np.random.Generator | None = None,
     ) -> None:
-        pool_geometry("GatedPool2d", kernel_size, stride, padding)
+        super().__init__(kernel_size, stride, padding)
         check_whole("GatedPool2d", 1, channels=channels)
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.channels = channels
         shape = (channels, 1, *pair("GatedPool2d", "kernel_size", kernel_size, 1))
         self.weight, _ = weight_and_bias(shape, channels, False, rng)
@@ -132,7 +130,7 @@ class GeMPool1d(GeMPool2d):
     _pool = staticmethod(F.gem_pool1d)
 
 
-class SoftmaxPool2d(Module):
+class SoftmaxPool2d(WindowPool):
     """A mean whose weights are a softmax of the pixels, times a learned number.
 
     Args:
@@ -147,7 +145,6 @@ class SoftmaxPool2d(Module):
         beta: `(channels,)`.
     """
 
-    _axes = 2
     _pool: Callable[..., Tensor] = staticmethod(F.softmax_pool2d)
 
     def __init__(
@@ -159,9 +156,8 @@ class SoftmaxPool2d(Module):
         beta: float = 1.0,
         channels: int = 1,
     ) -> None:
-        pool_geometry(type(self).__name__, kernel_size, stride, padding, axes=self._axes)
+        super().__init__(kernel_size, stride, padding)
         check_whole(type(self).__name__, 1, channels=channels)
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.ceil_mode, self.channels = ceil_mode, channels
         self.beta = Parameter(full(channels, float(beta)))
 
