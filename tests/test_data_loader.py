@@ -34,6 +34,7 @@ def test_drop_last_leaves_out_the_smaller_batch():
 def test_len_counts_the_batches():
     assert len(DataLoader(np.arange(5), batch_size=2)) == 3
     assert len(DataLoader(np.arange(4), batch_size=2)) == 2
+    assert len(DataLoader(np.arange(4), batch_size=np.int64(2), prefetch=np.int64(1))) == 2
 
 
 def test_shuffling_draws_a_new_order_each_pass_and_keeps_pairs_together():
@@ -197,7 +198,9 @@ def test_a_batch_made_ahead_is_of_a_dtype_that_tensors_have():
 
 @pytest.mark.parametrize("prefetch", [-1, 1.0, True, None])
 def test_prefetch_is_a_whole_number(prefetch):
-    with pytest.raises(ValueError, match=r"DataLoader: got prefetch=.*, wants a number from 0"):
+    with pytest.raises(
+        ValueError, match=r"DataLoader: got prefetch=.*, wants a whole number from 0"
+    ):
         DataLoader(np.zeros(3), prefetch=prefetch)
 
 

@@ -81,7 +81,12 @@ def test_confusion_matrix_refuses_classes_out_of_range(wrong):
         confusion_matrix(np.array([0, 1]), np.array([0, wrong]), 3)
 
 
-def test_metrics_refuse_lists():
+def test_metrics_refuse_lists_and_floats():
+    floats = np.array([0.0, 1.0])
+    with pytest.raises(TypeError, match="confusion_matrix: got predicted of dtype float64, wants"):
+        confusion_matrix(floats, np.array([0, 1]), 2)
+    with pytest.raises(TypeError, match="top_k_accuracy: got labels of dtype float64, wants"):
+        top_k_accuracy(np.eye(2), floats, k=1)
     with pytest.raises(TypeError, match="accuracy: got list and list, wants NumPy arrays"):
         accuracy([1], [1])
 

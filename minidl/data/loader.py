@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends import backend_for
+from minidl.functional.geometry import check_whole
 from minidl.operands import tensor_dtype
 from minidl.random import generator, streams
 from minidl.tensor import Tensor
@@ -70,13 +71,11 @@ class DataLoader:
                 f"DataLoader: got arrays of lengths {lengths}, wants one or more, of equal length "
                 "above 0"
             )
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"DataLoader: got batch_size={batch_size!r}, wants a number from 1")
-        if isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0:
-            raise ValueError(f"DataLoader: got prefetch={prefetch!r}, wants a number from 0")
+        check_whole("DataLoader", 1, batch_size=batch_size)
+        check_whole("DataLoader", 0, prefetch=prefetch)
         backend_for(device)  # an unknown device, or a seed for an rng, is better known now
         generator(rng)
-        self.arrays, self.batch_size, self.shuffle = arrays, batch_size, shuffle
+        self.arrays, self.batch_size, self.shuffle = arrays, int(batch_size), shuffle
         self.drop_last, self.transform, self.device = drop_last, transform, device
         self.prefetch = prefetch
         self._rng = rng

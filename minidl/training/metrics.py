@@ -56,6 +56,7 @@ def confusion_matrix(predicted: Array, labels: Array, classes: int) -> Array:
 
     Raises:
         ValueError: shapes differ, or an index is out of range.
+        TypeError: not NumPy arrays, or no whole numbers.
     """
     return _count_pairs("confusion_matrix", predicted, labels, classes)
 
@@ -72,7 +73,7 @@ def top_k_accuracy(scores: Array, labels: Array, k: int = 5) -> float:
 
     Raises:
         ValueError: shapes do not fit, a label is out of range, or k is below 1.
-        TypeError: not NumPy arrays.
+        TypeError: not NumPy arrays, or no whole numbers.
 
     Example:
         >>> import numpy as np
@@ -86,7 +87,7 @@ def top_k_accuracy(scores: Array, labels: Array, k: int = 5) -> float:
     _check_range(who, "labels", labels, scores.shape[1])
     if k < 1:
         raise ValueError(f"{who}: got k={k}, wants a number from 1")
-    own = scores[np.arange(len(labels)), labels][:, None]  # (n, 1)
+    own = scores[np.arange(len(labels)), labels.astype(np.int64)][:, None]  # (n, 1)
     before = (scores == own) & (np.arange(scores.shape[1]) < labels[:, None])
     higher = ~(scores <= own) | before  # (n, classes); NaN is never among the highest
     return float((higher.sum(1) < k).mean())
@@ -106,7 +107,7 @@ def class_scores(predicted: Array, labels: Array, classes: int) -> tuple[Array, 
 
     Raises:
         ValueError: shapes differ, or an index is out of range.
-        TypeError: not NumPy arrays.
+        TypeError: not NumPy arrays, or no whole numbers.
 
     Example:
         >>> import numpy as np
@@ -128,7 +129,7 @@ def macro_scores(predicted: Array, labels: Array, classes: int) -> Scores:
 
     Raises:
         ValueError: shapes differ, or an index is out of range.
-        TypeError: not NumPy arrays.
+        TypeError: not NumPy arrays, or no whole numbers.
 
     Example:
         >>> import numpy as np
@@ -149,7 +150,7 @@ def micro_scores(predicted: Array, labels: Array, classes: int) -> Scores:
 
     Raises:
         ValueError: shapes differ, or an index is out of range.
-        TypeError: not NumPy arrays.
+        TypeError: not NumPy arrays, or no whole numbers.
     """
     matrix = _count_pairs("micro_scores", predicted, labels, classes)
     share = float(matrix.trace() / matrix.sum())
@@ -165,6 +166,8 @@ def _count_pairs(name: str, predicted: Array, labels: Array, classes: int) -> Ar
 
 
 def _check_range(name: str, what: str, indices: Array, classes: int) -> None:
+    if indices.dtype.kind not in "biu":
+        raise TypeError(f"{name}: got {what} of dtype {indices.dtype}, wants whole numbers")
     if indices.min() < 0 or indices.max() >= classes:
         raise ValueError(
             f"{name}: got {what} from {indices.min()} to {indices.max()}, wants 0 to {classes - 1}"
