@@ -110,6 +110,7 @@ class HostedBackend(CupyBackend, GuardedBackend):
     _moved_here = GuardedBackend._moved_here
     _moved_to_host = GuardedBackend._moved_to_host
     _captured = GuardedBackend._captured
+    _renewable = DeferringBackend._renewable  # likewise, outside the memory of a graph
     send = DeferringBackend.send  # which the CuPy backend does by streams
 
     def __init__(self) -> None:

@@ -297,6 +297,7 @@ class CupyBackend(DeferringBackend):
         self._copies: Any = None  # the stream that `send` copies in
         self._taken: Any = None  # an event: all work on what was sent before has been asked for
         self._workspace: Array | None = None
+        self._outside: Any = None  # the stream and the allocator around a recording
         self.xp, self._launch, self._blas = xp, launch, blas
         if xp is None:
             self.xp = _cupy()
@@ -525,6 +526,15 @@ class CupyBackend(DeferringBackend):
 
     # Recording --------------------------------------------------------------------------------
 
+    def _renewable(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return memory that is not of the recording's pool.
+
+        What the pool gives, the recorded work may have freed before, and then writes to again.
+        """
+        stream, allocate = self._outside
+        with stream, self.xp.cuda.using_allocator(allocate):
+            return self.xp.empty(shape, dtype)
+
     def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
         """Capture what `work` puts into a stream of its own as a CUDA graph.
 
@@ -533,6 +543,7 @@ class CupyBackend(DeferringBackend):
         """
         cuda = self.xp.cuda
         stream, pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
+        self._outside = cuda.get_current_stream(), cuda.get_allocator()
         self._workspace = self.xp.empty(cublas.WORKSPACE, np.uint8)
         kept = (pool, self._workspace)
         stream.wait_event(cuda.get_current_stream().record())
@@ -547,7 +558,7 @@ class CupyBackend(DeferringBackend):
                     raise
                 graph = stream.end_capture()
         finally:
-            self._workspace = None
+            self._workspace = self._outside = None
 
         def repeat(_: Any = kept) -> None:
             graph.launch()  # into the current stream

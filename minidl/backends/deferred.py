@@ -100,13 +100,17 @@ class DeferringBackend(Backend):
         value, recording = make(), self._recording
         if recording is None:
             return self._moved_here(value)
-        memory = self.xp.empty(value.shape, value.dtype)
+        memory = self._renewable(value.shape, value.dtype)
         recording.memory.append(memory)
         recording.values.append(value)
         recording.makes.append(make)
         if undo is not None:
             recording.undo.append(undo)
         return memory
+
+    def _renewable(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return memory that is written to before a repetition, and by none of its work."""
+        return self.xp.empty(shape, dtype)
 
     def send(self, array: np.ndarray[Any, Any]) -> Callable[[], Array]:
         """Begin to copy an array here; return what returns it when it is here."""
