@@ -59,6 +59,16 @@ def other_layers():
     return model, rng.standard_normal((4, 2, 8, 8), "f"), rng.integers(0, 3, 4)
 
 
+def normalised():
+    """Batch norm in training, of images near and far from 0, and the norms of single examples."""
+    model = nn.Sequential(
+        *(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.GroupNorm(2, 4)),
+        *(nn.LayerNorm((4, 8, 8)), nn.Flatten(), nn.BatchNorm1d(256), nn.Linear(256, 3)),
+    )
+    rng = np.random.default_rng(0)
+    return model, rng.standard_normal((4, 2, 8, 8), "f") + 100, rng.integers(0, 3, 4)
+
+
 def trained(build, device, rule, count=3):
     """Return the losses and weights of a few steps, and what was copied in each."""
     minidl.manual_seed(0)
@@ -82,7 +92,7 @@ def trained(build, device, rule, count=3):
 
 
 @pytest.mark.parametrize("rule", ["SGD", "Adam", "AdamW", "RMSprop"])
-@pytest.mark.parametrize("build", [cifar10_cnn, text_cnn, other_layers])
+@pytest.mark.parametrize("build", [cifar10_cnn, text_cnn, other_layers, normalised])
 def test_a_step_copies_nothing_and_waits_for_nothing(backend, small, build, rule):
     losses, weights, copies = trained(build, "guarded", rule)
     assert guarded.hidden == []

@@ -338,7 +338,7 @@ class Backend:
 
     def column_products(self, a: Array, b: Array) -> Array:
         """Add up `a * b` down each column of two tables `(rows, columns)`: `(columns,)`."""
-        return self.xp.ones(len(a), a.dtype) @ (a * b)
+        return self.product(self.xp.ones((1, len(a)), a.dtype), a * b)[0]
 
     def elementwise(self, function: Callable[..., Array], *operands: Array) -> Array:
         """Apply a function of each element, which takes `out` as those of `xp` do; broadcast."""

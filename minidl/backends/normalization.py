@@ -111,20 +111,21 @@ def channel_sums(
     bytes_each = order.columns * images.dtype.itemsize
     if order.by_row:
         totals = xp.empty((2, order.rows), np.float64)
-        ones = xp.ones(order.columns, images.dtype)
+        ones = xp.ones((order.columns, 1), images.dtype)
 
         def rows(part: slice) -> None:
             y, x = parts(part)
-            totals[0, part] = y @ ones
-            totals[1, part] = (y[:, None] @ x[:, :, None])[:, 0, 0]
+            totals[0, part] = backend.product(y, ones)[:, 0]
+            totals[1, part] = backend.product(y[:, None], x[:, :, None])[:, 0, 0]
 
         backend.over_batch(order.rows, bytes_each, rows)
     else:
 
         def columns(part: slice) -> Array:
             y, x = parts(part)
-            ones = xp.ones(len(x), images.dtype)
-            return xp.stack([ones @ y, backend.column_products(y, x)]).astype(np.float64)
+            ones = xp.ones((1, len(x)), images.dtype)
+            sums = backend.product(ones, y)[0]
+            return xp.stack([sums, backend.column_products(y, x)]).astype(np.float64)
 
         totals = backend.sum_over_batch(order.rows, bytes_each, columns)
     first, second = totals.reshape(2, order.repeats, order.sizes[1]).sum(1)
