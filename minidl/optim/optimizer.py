@@ -282,10 +282,12 @@ class Optimizer:
                 "(was it saved from a larger network?)"
             )
         given = {str(place): entries for place, entries in saved["state"].items()}
-        self.state = [
+        loaded = [
             _loaded(f"{who}: state {place}", p, given[place]) if place in given else {}
             for place, p in places.items()
         ]
+        for own, new in zip(self.state, loaded, strict=True):
+            _replace(own, new)
         for group, checked in zip(self.param_groups, options, strict=True):
             group.update(checked)
 
@@ -312,6 +314,19 @@ def _loaded(who: str, p: Tensor, entries: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{who} has shapes {shapes} ({array.dtype}), wants {p.shape}")
     moved = {name: p.backend.from_numpy(a.astype(p.dtype, order="C")) for name, a in arrays.items()}
     return {"step": int(step), **moved}
+
+
+def _replace(state: dict[str, Any], new: dict[str, Any]) -> None:
+    """Put other values into a state, into the same arrays where they fit: a replay writes there."""
+    for name, value in new.items():
+        old = state.get(name)
+        if name == "step" or old is None or old.dtype != value.dtype:
+            continue
+        if backend_of(old) is backend_of(value):
+            old[...] = value
+            new[name] = old
+    state.clear()
+    state.update(new)
 
 
 def kept(state: dict[str, Any], name: str, p: Array) -> Array:
