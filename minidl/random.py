@@ -10,10 +10,13 @@ import contextlib
 import functools
 import inspect
 import types
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from minidl.backends import Backend
 
 _generator = np.random.default_rng()
 
@@ -82,6 +85,21 @@ def streams(*objects: Any) -> list[np.random.Generator]:
         else:
             ahead += _within(thing)[::-1]
     return found
+
+
+def drawn(
+    backend: Backend,
+    rng: np.random.Generator | None,
+    draw: Callable[[np.random.Generator], np.ndarray[Any, Any]],
+) -> Any:
+    """Return what `draw(stream)` draws on the host as a backend's array; replays draw it anew."""
+    stream = generator(rng)
+    before = stream.bit_generator.state
+
+    def undo() -> None:
+        stream.bit_generator.state = before
+
+    return backend.fresh(lambda: draw(stream), undo)
 
 
 @contextlib.contextmanager

@@ -212,6 +212,12 @@ class _Namespace:
 
     ndarray = GuardedArray
 
+    @staticmethod
+    def einsum(formula: str, *operands: GuardedArray, **options: Any) -> Any:
+        if formula == "->":  # of one number, which CuPy returns as a view and NumPy as a copy
+            return operands[0][...]
+        return _guarded_call("einsum", np.einsum)(formula, *operands, **options)
+
     def __getattr__(self, name: str) -> Any:
         if name in _CONSTANTS:
             return getattr(np, name)

@@ -570,6 +570,7 @@ CHOOSING_AND_JOINING = [
         [
             case(
                 view=text in ("ij->ji", "i...->...i"),
+                view_of_cupy=text == "->",
                 **{name: numbers(*shape) for name, shape in zip("abc", shapes, strict=False)},
                 subscripts=text,
             )

@@ -96,7 +96,10 @@ def test_operation_equals_pytorch(family, case, dtype, tol, device):
         wanted = stored[what] if "second" not in what else stored.get(what, np.zeros(tensor.shape))
         assert tensor.dtype == dtype, what
         assert tensor.shape == wanted.shape, what
-        np.testing.assert_allclose(tensor.numpy(), wanted, rtol=tol, atol=tol, err_msg=what)
+        least = tol
+        if device == "cuda":  # whose sums, in another order, are of numbers up to the largest
+            least *= max(1.0, float(np.abs(wanted).max(initial=0)))
+        np.testing.assert_allclose(tensor.numpy(), wanted, rtol=tol, atol=least, err_msg=what)
 
 
 WITH_PLACES = [

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.functional.geometry import check_floats, check_fraction, check_together
-from minidl.random import generator
+from minidl.random import drawn
 from minidl.tensor import Tensor
 
 
@@ -75,14 +75,8 @@ def dropout(
     if not training or p == 0:
         return x
     shape, scale = x.shape, x.dtype.type(0 if p == 1 else 1 / (1 - p))
-    stream = generator(rng)
-    before = stream.bit_generator.state
 
-    def mask() -> np.ndarray[Any, Any]:
-        kept = stream.random(shape, np.float32) >= p
-        return np.asarray(kept * scale)
+    def mask(stream: np.random.Generator) -> np.ndarray[Any, Any]:
+        return np.asarray((stream.random(shape, np.float32) >= p) * scale)
 
-    def undo() -> None:
-        stream.bit_generator.state = before
-
-    return x * Tensor.wrap(x.backend.fresh(mask, undo))
+    return x * Tensor.wrap(drawn(x.backend, rng, mask))

@@ -5,6 +5,7 @@ What can be learned is an argument, a number or a tensor; as a tensor it gets it
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -175,6 +176,10 @@ def gem_pool1d(
     return _generalised(op, x.expand_dims(2), p, windows, eps).squeeze(2)
 
 
+def _wrong_power(op: str, p: Tensor) -> ValueError:
+    return ValueError(f"{op}: got p={p.numpy().tolist()!r}, wants more than 0")
+
+
 def _generalised(
     op: str, x: Tensor, p: float | Tensor, windows: Windows | None, eps: float
 ) -> Tensor:
@@ -184,8 +189,7 @@ def _generalised(
         check_together(op, input=x, p=p)
         if p.shape not in ((), (1,), (x.shape[1],)):
             raise ValueError(f"{op}: got p of shape {p.shape}, wants (1,) or ({x.shape[1]},)")
-        if not bool((p > 0).all()):
-            raise ValueError(f"{op}: got p={p.numpy().tolist()!r}, wants more than 0")
+        x.backend.raise_if(~(p.data > 0), functools.partial(_wrong_power, op, p))
         p = p.reshape(-1, 1, 1)
     else:
         check_p(op, p)
@@ -254,7 +258,7 @@ def _soft(op: str, x: Tensor, windows: Windows, beta: float | Tensor) -> Tensor:
     columns = _gather(x, windows)  # (n, out_h, out_w, k_h·k_w, c)
     scores = columns * beta
     if windows.is_padded:
-        scores = where(x.backend.from_numpy(_inside(windows)), scores, -math.inf)
+        scores = where(x.backend.fresh(lambda: _inside(windows)), scores, -math.inf)
     return (columns * softmax(scores, axis=3)).sum(3).transpose(0, 3, 1, 2)
 
 

@@ -16,7 +16,7 @@ from minidl.functional.activation import relu
 from minidl.functional.geometry import Pair, check_images, pair, pool_windows
 from minidl.functional.pooling import gather_winners, mean_over
 from minidl.functional.pooling_regions import check_output_size, max_of_regions, output_size_of
-from minidl.random import generator
+from minidl.random import drawn, generator
 from minidl.tensor import Tensor
 
 Ratio = float | tuple[float, float]
@@ -101,8 +101,9 @@ def _drawn_taps(x: Tensor, windows: Windows, rng: np.random.Generator | None) ->
     total = xp.zeros_like(largest)
     for _, rows, columns in windows.taps():
         total += padded[:, :, rows, columns]
-    drawn = generator(rng).random(total.shape, np.float32).astype(x.dtype)
-    part, running = x.backend.from_numpy(drawn) * total, xp.zeros_like(total)
+    shape, dtype = total.shape, x.dtype
+    u = drawn(x.backend, rng, lambda stream: stream.random(shape, np.float32).astype(dtype))
+    part, running = u * total, xp.zeros_like(total)
     passed = xp.zeros_like(winners)
     for _, rows, columns in windows.taps():
         running += padded[:, :, rows, columns]

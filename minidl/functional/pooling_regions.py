@@ -93,7 +93,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Size) -> Tensor:
         return mean_over("adaptive_avg_pool2d", x, sliding)
     heights, widths = (s.stops[0] - s.starts[0] for s in (windows.rows, windows.columns))
     counts = np.outer(heights, widths).astype(x.dtype)
-    return _sum(x, windows) / Tensor.wrap(x.backend.from_numpy(counts))
+    return _sum(x, windows) / Tensor.wrap(x.backend.fresh(lambda: counts))
 
 
 @overload

@@ -435,12 +435,16 @@ def _checked_places(op: str, x: Tensor, indices: Tensor | Array, size: tuple[int
     if array.shape != x.shape:
         raise ValueError(f"{op}: got indices of shape {array.shape} for an input of {x.shape}")
     places, pixels = array.astype(np.int64), size[0] * size[1]
-    if places.size and not 0 <= int(places.min()) <= int(places.max()) < pixels:
-        raise ValueError(
-            f"{op}: got indices from {int(places.min())} to {int(places.max())} for an output of "
-            f"{size[0]} by {size[1]}, wants 0 to {pixels - 1}; give output_size where the pooled "
-            "image was larger than the smallest"
+
+    def error() -> ValueError:
+        least, most = (x.backend.number(found) for found in (places.min(), places.max()))
+        return ValueError(
+            f"{op}: got indices from {least} to {most} for an output of {size[0]} by {size[1]}, "
+            f"wants 0 to {pixels - 1}; give output_size where the pooled image was larger than the "
+            "smallest"
         )
+
+    x.backend.raise_if((places < 0) | (places >= pixels), error)
     return places
 
 
