@@ -22,7 +22,7 @@ class OutOfMemoryError(MemoryError):
     pass
 
 
-def fake_cupy(driver=13000, built=13000, gpus=1, fails=None, memory=1000):
+def fake_cupy(driver=13000, built=13000, gpus=1, fails=None, memory=1000, major=9):
     """Return a module that behaves as CuPy does with such a driver and so many GPUs."""
     state = {"allocator": None}
 
@@ -45,7 +45,7 @@ def fake_cupy(driver=13000, built=13000, gpus=1, fails=None, memory=1000):
         driverGetVersion=lambda: driver,
         runtimeGetVersion=lambda: built,
         getDeviceCount=getDeviceCount,
-        getDeviceProperties=lambda _: {"name": b"Fake GPU", "major": 9, "minor": 0},
+        getDeviceProperties=lambda _: {"name": b"Fake GPU", "major": major, "minor": 0},
         memGetInfo=lambda: (2**20 * 3, 2**20 * 8),
         CUDARuntimeError=CUDARuntimeError,
     )
@@ -96,6 +96,7 @@ def started(monkeypatch):
         (fake_cupy(driver=0), [], r"CuPy 99 finds no NVIDIA driver; install .*--gpus all"),
         (fake_cupy(gpus=None), [], r"finds no GPU: cudaErrorNoDevice"),
         (fake_cupy(gpus=0), [], r"there is no GPU; does CUDA_VISIBLE_DEVICES hide it\?"),
+        (fake_cupy(major=5), [], r"Fake GPU, has compute capability 5\.0, wants 6\.0 or more"),
         (
             fake_cupy(fails=OSError("libnvrtc.so: cannot open")),
             ["cupy-cuda13x"],
@@ -103,7 +104,10 @@ def started(monkeypatch):
             r"with: pip uninstall -y cupy-cuda13x; then install .*pip install cupy-cuda13x",
         ),
     ],
-    ids=["none", "damaged", "two", "old driver", "no driver", "no device", "hidden", "no kernel"],
+    ids=[
+        *("none", "damaged", "two", "old driver", "no driver", "no device", "hidden", "old GPU"),
+        "no kernel",
+    ],
 )
 def test_what_was_found_and_what_mends_it_is_said(started, cupy, packages, said):
     with pytest.raises(RuntimeError, match=said):

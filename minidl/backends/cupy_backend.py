@@ -25,6 +25,7 @@ from minidl.backends.deferred import DeferringBackend
 from minidl.backends.update import Update
 from minidl.backends.windows import Windows
 
+OLDEST = 6  # major compute capability that kernels.cu compiles for
 THREADS = 256  # in each block
 MOST_BLOCKS = 2**20  # of a launch: threads go on to further elements
 SCRATCH_BYTES = 2**30  # of one slice of a batch: without a limit, a large batch fills the GPU
@@ -141,7 +142,7 @@ def _started() -> bool:
 
 
 def _check_driver(cupy: Any, packages: Sequence[str]) -> None:
-    """Raise RuntimeError if there is no driver, one too old for this CuPy, or no GPU."""
+    """Raise RuntimeError if there is no driver, one too old for this CuPy, or no fitting GPU."""
     runtime = cupy.cuda.runtime
     driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     name = packages[0] if packages else f"CuPy {cupy.__version__}"
@@ -165,6 +166,13 @@ def _check_driver(cupy: Any, packages: Sequence[str]) -> None:
         raise RuntimeError(
             f"device 'cuda': {name} and the driver work, but there is no GPU; does "
             "CUDA_VISIBLE_DEVICES hide it? `nvidia-smi` must show it"
+        )
+    gpu = runtime.getDeviceProperties(cupy.cuda.Device().id)
+    if gpu["major"] < OLDEST:
+        raise RuntimeError(
+            f"device 'cuda': the GPU, {gpu['name'].decode()}, has compute capability "
+            f"{gpu['major']}.{gpu['minor']}, wants {OLDEST}.0 or more (Pascal, 2016): older ones "
+            "cannot add float64 numbers atomically"
         )
 
 
