@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.metadata
 import math
-import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import cublas
+from minidl.backends import cublas, cuda_errors
 from minidl.backends.base import Array
+from minidl.backends.cuda_errors import FITS
 from minidl.backends.deferred import DeferringBackend
 from minidl.backends.update import Update
 from minidl.backends.windows import Windows
 
-OLDEST = 6  # major compute capability that kernels.cu compiles for
 THREADS = 256  # in each block
 MOST_BLOCKS = 2**20  # of a launch: threads go on to further elements
 SCRATCH_BYTES = 2**30  # of one slice of a batch: without a limit, a large batch fills the GPU
@@ -97,87 +95,37 @@ def get_deterministic() -> bool:
 
 # Starting CuPy --------------------------------------------------------------------------------
 
-_FITS = (
-    "install the CuPy that fits the driver's CUDA version (`nvidia-smi` shows it): "
-    "pip install cupy-cuda13x for CUDA 13, cupy-cuda12x for CUDA 12"
-)
-
-
-def _packages() -> list[str]:
-    """Return the installed packages that bring a `cupy` module."""
-    names = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}
-    return sorted(name for name in names if re.fullmatch(r"cupy(-cuda\w+|-rocm[\w-]+)?", name))
-
 
 @functools.cache
 def _cupy() -> Any:
     """Import CuPy and run one kernel: it can import well and still fail at its first kernel."""
-    packages = _packages()
+    packages = cuda_errors.installed()
     if len(packages) > 1:
         raise RuntimeError(
             f"device 'cuda': {' and '.join(packages)} are installed, which overwrite each other's "
-            f"files; remove them all with: pip uninstall -y {' '.join(packages)}; then {_FITS}"
+            f"files; remove them all with: pip uninstall -y {' '.join(packages)}; then {FITS}"
         )
     try:
         import cupy
     except ImportError as error:
         found = f"; {packages[0]} is installed but damaged" if packages else ""
         raise RuntimeError(
-            f"device 'cuda' needs CuPy, which does not import: {error}{found}; {_FITS}"
+            f"device 'cuda' needs CuPy, which does not import: {error}{found}; {FITS}"
         ) from error
-    _check_driver(cupy, packages)
+    cuda_errors.check_driver(cupy, packages)
     try:
         (cupy.arange(3, dtype=np.float32) + 1).sum().item()
     except Exception as error:
         remove = " ".join(packages) or "cupy"
         raise RuntimeError(
             f"CuPy {cupy.__version__} is installed but cannot run a kernel: {error}; remove it "
-            f"with: pip uninstall -y {remove}; then {_FITS}"
+            f"with: pip uninstall -y {remove}; then {FITS}"
         ) from error
     return cupy
 
 
 def _started() -> bool:
     return _cupy.cache_info().currsize > 0
-
-
-def _check_driver(cupy: Any, packages: Sequence[str]) -> None:
-    """Raise RuntimeError if there is no driver, one too old for this CuPy, or no fitting GPU."""
-    runtime = cupy.cuda.runtime
-    driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()
-    name = packages[0] if packages else f"CuPy {cupy.__version__}"
-    if driver == 0:
-        raise RuntimeError(
-            f"device 'cuda': {name} finds no NVIDIA driver; install the driver of the GPU, or, in "
-            "a container, pass the GPU on (docker run --gpus all); `nvidia-smi` must show it"
-        )
-    if driver // 1000 < built // 1000:
-        fitting = f"cupy-cuda{driver // 1000}x"
-        raise RuntimeError(
-            f"device 'cuda': {name} is made for CUDA {_version(built)}, but the driver knows CUDA "
-            f"up to {_version(driver)}; run: pip uninstall -y {name} && pip install {fitting}; or "
-            "install a newer driver"
-        )
-    try:
-        count = runtime.getDeviceCount()
-    except runtime.CUDARuntimeError as error:
-        raise RuntimeError(f"device 'cuda': {name} finds no GPU: {error}") from error
-    if count == 0:
-        raise RuntimeError(
-            f"device 'cuda': {name} and the driver work, but there is no GPU; does "
-            "CUDA_VISIBLE_DEVICES hide it? `nvidia-smi` must show it"
-        )
-    gpu = runtime.getDeviceProperties(cupy.cuda.Device().id)
-    if gpu["major"] < OLDEST:
-        raise RuntimeError(
-            f"device 'cuda': the GPU, {gpu['name'].decode()}, has compute capability "
-            f"{gpu['major']}.{gpu['minor']}, wants {OLDEST}.0 or more (Pascal, 2016): older ones "
-            "cannot add float64 numbers atomically"
-        )
-
-
-def _version(number: int) -> str:
-    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _tell_cupy(cupy: Any) -> None:
@@ -189,7 +137,7 @@ def _tell_cupy(cupy: Any) -> None:
 
 def describe() -> list[tuple[str, str]]:
     """Return what there is of CuPy, driver and GPU, in words, or what is wrong."""
-    rows = [("CuPy packages", ", ".join(_packages()) or "none")]
+    rows = [("CuPy packages", ", ".join(cuda_errors.installed()) or "none")]
     try:
         cupy = _cupy()
     except RuntimeError as error:
@@ -199,8 +147,8 @@ def describe() -> list[tuple[str, str]]:
     free, total = runtime.memGetInfo()
     return [
         *rows,
-        ("CuPy", f"{cupy.__version__}, CUDA {_version(runtime.runtimeGetVersion())}"),
-        ("driver", f"up to CUDA {_version(runtime.driverGetVersion())}"),
+        ("CuPy", f"{cupy.__version__}, CUDA {cuda_errors.version(runtime.runtimeGetVersion())}"),
+        ("driver", f"up to CUDA {cuda_errors.version(runtime.driverGetVersion())}"),
         ("GPU", f"{gpu['name'].decode()}, compute capability {gpu['major']}.{gpu['minor']}"),
         ("GPU memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"),
         ("products", "cuBLAS, called directly" if _blas(cupy) else "cuBLAS, through CuPy"),
@@ -241,26 +189,6 @@ def _kernels(cupy: Any) -> Callable[..., None]:
         functions[expression](blocks, (THREADS,), tuple(arguments))
 
     return launch
-
-
-def _explain_lack_of_memory(cupy: Any) -> None:
-    """Have CuPy say, when the GPU is full, how full it is and what can be done."""
-    allocate, full = cupy.cuda.get_allocator(), cupy.cuda.memory.OutOfMemoryError
-
-    def explained(size: int) -> Any:
-        try:
-            return allocate(size)
-        except full as error:
-            free, total = cupy.cuda.runtime.memGetInfo()
-            used = cupy.get_default_memory_pool().used_bytes()
-            raise MemoryError(
-                f"the GPU is out of memory: {size / 2**20:,.0f} MiB more are wanted, "
-                f"{free / 2**20:,.0f} of {total / 2**20:,.0f} MiB are free, and this program's "
-                f"arrays hold {used / 2**20:,.0f}; take a smaller batch, evaluate under "
-                "minidl.no_grad(), or stop other programs that `nvidia-smi` shows"
-            ) from error
-
-    cupy.cuda.set_allocator(explained)
 
 
 @functools.lru_cache(maxsize=256)
@@ -311,7 +239,7 @@ class CupyBackend(DeferringBackend):
             self.xp = _cupy()
             self._launch, self._blas = _kernels(self.xp), _blas(self.xp)
             _tell_cupy(self.xp)
-            _explain_lack_of_memory(self.xp)
+            cuda_errors.explain_lack_of_memory(self.xp)
 
     def _run(self, name: str, count: int, *arguments: Any, also: Any = None) -> None:
         """Run a kernel on `count` elements of its first argument's dtype, and of `also`'s."""
