@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
@@ -323,6 +327,47 @@ def test_every_operation_gives_the_cpus_value_and_gradients(backend, op, of):
 
 
 # Compilers ------------------------------------------------------------------------------------
+
+
+def nvrtc():
+    """Return CUDA's compiler at run time: the system's, or that of a package of PyPI's."""
+    found = [ctypes.util.find_library("nvrtc")]
+    for folder in sys.path:
+        found += sorted(map(str, Path(folder).glob("nvidia/*/lib/libnvrtc.so*")))
+    names = [name for name in found if name]
+    return ctypes.CDLL(names[0]) if names else None
+
+
+def read(library, what, program, size_of):
+    size = ctypes.c_size_t()
+    assert getattr(library, size_of)(program, ctypes.byref(size)) == 0
+    text = ctypes.create_string_buffer(size.value)
+    assert getattr(library, what)(program, text) == 0
+    return text.raw
+
+
+@pytest.mark.parametrize("architecture", [75, 90])
+def test_nvrtc_compiles_every_form_as_cupy_asks_for_it(architecture):
+    """It needs no GPU and no driver: `pip install nvidia-cuda-nvrtc-cu12` will do."""
+    library = nvrtc()
+    if library is None:
+        pytest.skip("no NVRTC here (pip install nvidia-cuda-nvrtc-cu12)")
+    program, lowered = ctypes.c_void_p(), ctypes.c_char_p()
+    source = hosted.KERNELS.read_bytes()
+    made = library.nvrtcCreateProgram(ctypes.byref(program), source, b"k.cu", 0, None, None)
+    assert made == 0
+    for expression in EXPRESSIONS:
+        assert library.nvrtcAddNameExpression(program, expression.encode()) == 0
+    options = [b"-std=c++14", b"-ftz=true", f"-arch=sm_{architecture}".encode()]
+    compiled = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * 3)(*options))
+    log = read(library, "nvrtcGetProgramLog", program, "nvrtcGetProgramLogSize")
+    assert compiled == 0, log.decode()
+    code = read(library, "nvrtcGetCUBIN", program, "nvrtcGetCUBINSize")
+    for expression in EXPRESSIONS:
+        name = expression.encode()
+        assert library.nvrtcGetLoweredName(program, name, ctypes.byref(lowered)) == 0
+        assert lowered.value in code
+    assert library.nvrtcDestroyProgram(ctypes.byref(program)) == 0
 
 
 @pytest.mark.slow
