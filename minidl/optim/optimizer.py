@@ -251,7 +251,7 @@ class Optimizer:
                 if not name.startswith("_")
             }
             for place, entries in enumerate(self.state)
-            if entries
+            if "step" in entries
         }
         return {"groups": groups, "state": state}
 
@@ -317,15 +317,18 @@ def _loaded(who: str, p: Tensor, entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _replace(state: dict[str, Any], new: dict[str, Any]) -> None:
-    """Put other values into a state, into the same arrays where they fit: a replay writes there."""
-    for name, value in new.items():
-        old = state.get(name)
-        if name == "step" or old is None or old.dtype != value.dtype:
-            continue
-        if backend_of(old) is backend_of(value):
+    """Put other values into a state, into the same arrays where they fit: a replay writes there.
+
+    Arrays that have no new value start from 0 again, as they do when they are made.
+    """
+    state.pop("step", None)
+    for name, old in state.items():
+        value = new.get(name)
+        if value is None:
+            old[...] = 0
+        elif old.dtype == value.dtype and backend_of(old) is backend_of(value):
             old[...] = value
             new[name] = old
-    state.clear()
     state.update(new)
 
 

@@ -78,7 +78,7 @@ class SGD(Optimizer):
         if not momentum:
             p -= xp.multiply(g, lr, out=scratch)
             return
-        first = "velocity" not in state
+        first = "velocity" not in state or state["step"] == 1
         velocity = kept(state, "velocity", p)
         velocity *= momentum
         velocity += xp.multiply(g, 1 - dampening, out=scratch) if dampening and not first else g
@@ -90,12 +90,12 @@ class SGD(Optimizer):
 
     def for_kernel(self, p: Array, state: dict[str, Any], group: Group) -> ForKernel:
         """Return what `kernels.cu` takes: the velocity, if there is momentum; the numbers."""
-        is_first = "velocity" not in state
+        is_new = "velocity" not in state
 
         def numbers() -> list[float]:
-            nonlocal is_first
-            share = 1.0 if is_first else 1 - group["dampening"]
-            is_first = False
+            nonlocal is_new
+            share = 1.0 if is_new or state["step"] == 1 else 1 - group["dampening"]
+            is_new = False
             options = (group["momentum"], share, group["weight_decay"], group["nesterov"])
             return [group["lr"], *options]
 
