@@ -45,7 +45,7 @@ FUNCTION_BUDGET = 40
 # make it fast (400), normalisation (450), the GPU (750), every kind of pooling (1,450); then text
 # (600), residual networks with schedules and augmentation (500), weight files (450), and training
 # that survives and explains itself (1,000). A reader's afternoon is the reading path, not all this.
-PACKAGE_BUDGET = 11_420
+PACKAGE_BUDGET = 11_450
 READING_PATH_BUDGET = 1_500
 TOP_LEVEL = {"minidl", "chapters", "tests", "datasets", "pyproject.toml", "README.md", "LICENSE"}
 

@@ -64,6 +64,7 @@ def test_values_and_gradients_are_those_of_the_three_steps(data):
         (8, 8, 12, 3, (1, 1)),  # in strips
         (96, 64, 12, 3, (1, 1)),  # in tiles
         (6, 4, 11, 2, (2, 1, 2, 2)),  # by columns
+        (2, 5, 4, 4, (1, 0)),  # as wide as the image: columns as channels
     ],
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

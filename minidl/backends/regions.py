@@ -173,12 +173,17 @@ def _winners_of_each(xp: Any, planes: Array, regions: Regions) -> tuple[Array, A
 
 
 def scatter_places(
-    backend: Backend, values: Array, places: Array, size: tuple[int, int], apart: tuple[int, int]
+    backend: Backend,
+    values: Array,
+    places: Array,
+    size: tuple[int, int],
+    apart: tuple[int, int] | None,
 ) -> Array:
     """Add each value to the pixel at its place of an image of zeros: `(n, c, *size)`.
 
     Of windows that are `apart` from each other no two have the same place: those are added at once,
-    in an order that never changes. With `apart` 1 in both directions the pixels are simply set.
+    in an order that never changes. With `apart` 1 in both directions the pixels are just set. None is
+    for any places.
     """
     n, c = values.shape[:2]
     images = backend.xp.empty((n, c, *size), values.dtype)
@@ -189,6 +194,9 @@ def scatter_places(
         flat = places[part] + _first_pixels(backend, values[part], size[0] * size[1])
         if apart == (1, 1):
             pixels[flat] = values[part]
+            return
+        if apart is None:
+            backend.index_add(pixels, flat, values[part])
             return
         for i in range(apart[0]):
             for j in range(apart[1]):

@@ -79,12 +79,7 @@ def conv2d(
         (1, 1, 3, 2)
     """
     windows = conv_windows("conv2d", x, weight, bias, stride, padding, dilation, groups)
-    if windows.k_w == windows.padded_w > 1 and not windows.is_padded and groups == 1:
-        # A kernel as wide as the image moves down alone: its columns are as good as channels, and
-        # few taps of many channels are faster than many of one: 12 ms for the 41 of the three input
-        # gradients of a TextCNN (50 sentences of 56 words, 128 numbers each, 2 cores).
-        x, weight = _columns_as_channels(x), _columns_as_channels(weight)
-        windows = replace(windows, in_w=1, k_w=1)
+    x, weight, windows = narrowed(x, weight, windows, groups)
     return _convolve(x, weight, bias, windows, groups)
 
 
@@ -169,6 +164,21 @@ def conv_transpose2d(
     windows = transpose_windows(op, x, kernel, stride, padding, output_padding, dilation)
     result = _transpose_convolve(x, weight, windows, groups)
     return result if bias is None else result + bias.reshape(1, channels, 1, 1)
+
+
+def narrowed(
+    x: Tensor, weight: Tensor, windows: Windows, groups: int
+) -> tuple[Tensor, Tensor, Windows]:
+    """Return the arguments of an equal convolution, one pixel wide if the kernel is that wide.
+
+    A kernel as wide as the image moves down alone: its columns are as good as channels, and few
+    taps of many channels are faster than many of one: 12 ms for the 41 of the three input gradients
+    of a TextCNN (50 sentences of 56 words, 128 numbers each, 2 cores).
+    """
+    if windows.k_w != windows.padded_w or windows.k_w == 1 or windows.is_padded or groups != 1:
+        return x, weight, windows
+    narrow = replace(windows, in_w=1, k_w=1)
+    return _columns_as_channels(x), _columns_as_channels(weight), narrow
 
 
 def _columns_as_channels(x: Tensor) -> Tensor:

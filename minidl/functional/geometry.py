@@ -208,12 +208,12 @@ def conv_geometry(
     axes, (k_h, k_w) = len(kernel), (1, *kernel)[-2:]
     strides = pair(op, "stride", stride, 1, axes)
     dilations = pair(op, "dilation", dilation, 1, axes)
-    if padding == "same":
+    if isinstance(padding, str) and padding == "same":
         if strides != (1, 1):
             raise ValueError(f"{op}: padding='same' wants stride 1, got stride={stride!r}")
         total_h, total_w = dilations[0] * (k_h - 1), dilations[1] * (k_w - 1)
         sides = (total_h // 2, total_h - total_h // 2, total_w // 2, total_w - total_w // 2)
-    elif padding == "valid":
+    elif isinstance(padding, str) and padding == "valid":
         sides = (0, 0, 0, 0)
     elif isinstance(padding, str):
         raise ValueError(

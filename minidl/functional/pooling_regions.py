@@ -273,7 +273,7 @@ def _adaptive(kind: str, x: Tensor, output_size: Size, axes: int = 2) -> Regions
 
 
 def _scatter(
-    values: Tensor, places: Array, size: tuple[int, int], apart: tuple[int, int]
+    values: Tensor, places: Array, size: tuple[int, int], apart: tuple[int, int] | None
 ) -> Tensor:
     """Send each window's value to the pixel that won it."""
 
@@ -284,8 +284,8 @@ def _scatter(
     return record("scatter_places", images, (values,), backward)
 
 
-def gather_places(images: Tensor, places: Array, apart: tuple[int, int]) -> Tensor:
-    """Look up the pixel at each place; windows that are `apart` never share one."""
+def gather_places(images: Tensor, places: Array, apart: tuple[int, int] | None) -> Tensor:
+    """Look up the pixel at each place; windows that are `apart` never share one (None: may)."""
     size = (images.shape[2], images.shape[3])
 
     def backward(outer: Tensor) -> Gradients:

@@ -450,8 +450,7 @@ def _checked_places(op: str, x: Tensor, indices: Tensor | Array, size: tuple[int
 
 def _unpool(op: str, x: Tensor, places: Array, size: tuple[int, int]) -> Tensor:
     def backward(gradient: Tensor) -> Gradients:
-        # Any two of the places may be one.
-        return (gather_places(gradient, places, places.shape[2:]),)
+        return (gather_places(gradient, places, None),)
 
     images = regions.scatter_places(x.backend, x.data, places, size, (1, 1))
     return record(op, images, (x,), backward)
