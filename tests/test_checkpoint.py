@@ -4,14 +4,18 @@ import os
 import random
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minidl import nn, optim
+from minidl.data import DataLoader
 from minidl.data.files import clear_parts
-from minidl.training import History, TrainingWarning, load_checkpoint, save_checkpoint
+from minidl.functional import cross_entropy
+from minidl.training import History, TrainingWarning, fit, load_checkpoint, save_checkpoint
 
 from . import resumable
 
@@ -156,6 +160,22 @@ def test_a_symbolic_link_stays_and_the_file_behind_it_is_replaced(tmp_path):
         "kept.csv",
         "history.csv",
     ]
+
+
+def test_links_that_lead_to_each_other_are_no_way_to_end_a_run(tmp_path):
+    one, other = tmp_path / "best.npz", tmp_path / "history.csv"
+    try:
+        one.symlink_to(other), other.symlink_to(one)
+    except OSError as error:
+        pytest.skip(f"no symbolic links here: {error}")
+    model, x = nn.Linear(2, 2), np.zeros((4, 2), np.float32)
+    batches = DataLoader(x, np.array([0, 1, 0, 1]), batch_size=2)
+    rule = optim.SGD(model.parameters(), lr=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        history = fit(model, cross_entropy, rule, batches, checkpoint=tmp_path, progress=False)
+    assert history.epochs == 1
+    assert load_checkpoint(tmp_path / "last.npz")["is_finished"] is False
 
 
 def test_two_runs_that_write_at_once_leave_a_whole_file(tmp_path, monkeypatch):

@@ -605,3 +605,12 @@ def test_without_a_folder_ctrl_c_says_that_nothing_is_kept(interrupted, capsys):
     with pytest.raises(KeyboardInterrupt):
         resumable.train(None, progress=None)
     assert "stopped after epoch 1 and 4 batches; this is not saved" in capsys.readouterr().out
+
+
+def test_evaluate_takes_a_loss_of_one_number_of_any_kind():
+    model, x = nn.Linear(2, 3), np.zeros((5, 2), np.float32)
+    batches = DataLoader(x, np.array([0, 1, 2, 0, -100]), batch_size=2)
+    found = evaluate(model, lambda outputs, labels: np.float64(len(labels)), batches)
+    assert (found.loss, found.seen, found.labels) == (9.0, 5, 4)
+    with pytest.raises(ValueError, match=r"evaluate: got a loss of shape \(2, 3\), wants a single"):
+        evaluate(model, lambda outputs, labels: outputs, batches)

@@ -82,6 +82,8 @@ def test_confusion_matrix_refuses_classes_out_of_range(wrong):
 
 
 def test_metrics_refuse_lists_and_floats():
+    unsigned = np.array([0, 1], np.uint64)
+    assert confusion_matrix(unsigned, unsigned, 2).tolist() == [[1, 0], [0, 1]]
     floats = np.array([0.0, 1.0])
     with pytest.raises(TypeError, match="confusion_matrix: got predicted of dtype float64, wants"):
         confusion_matrix(floats, np.array([0, 1]), 2)

@@ -94,7 +94,12 @@ def test_a_shared_parameter_with_other_values_under_its_other_name_is_refused():
     state["0.weight"][0, 0] = state["2.weight"][0, 0] = np.nan  # equal, for once
     model.load_state_dict(state)
     state["2.weight"][0, 1] += 1
+    model.load_state_dict({**state, "2.weight": state["0.weight"].astype(np.float16)})
     before = model.state_dict()
+    with pytest.raises(
+        ValueError, match=r"fit; .*\n  2\.weight: got shape \(1,\), wants \(2, 2\)$"
+    ):
+        model.load_state_dict({**state, "2.weight": np.zeros(1)})
     says = r"2\.weight: got other values than for 0\.weight, wants equal ones: shared"
     with pytest.raises(ValueError, match=says):
         model.load_state_dict(state)

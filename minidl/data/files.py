@@ -19,7 +19,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     happens meanwhile, the older file stays as it was. Its folder is made if need be. Where `path`
     is a symbolic link, the file that it leads to is replaced, not the link.
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
@@ -35,7 +35,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 def clear_parts(path: Path) -> None:
     """Remove what `whole_file` left beside a path when it was killed, where that is allowed."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with contextlib.suppress(OSError):  # a folder that cannot be written to can be read
             part.unlink()

@@ -46,10 +46,16 @@ def fitting_arrays(
         if not np.can_cast(array.dtype, tensor.dtype, "same_kind")
     ]
     first: dict[int, str] = {}
+    shared = []
     for name, (array, tensor) in both.items():
         other = first.setdefault(id(tensor), name)
-        if not np.array_equal(array, arrays[other], equal_nan=array.dtype.kind == "f"):
-            problems.append(f"{name}: got other values than for {other}, wants equal ones: shared")
+        if problems or other == name:
+            continue
+        coarser = min(array.dtype, arrays[other].dtype, key=lambda dtype: dtype.itemsize)
+        mine, theirs = array.astype(coarser), arrays[other].astype(coarser)
+        if not np.array_equal(mine, theirs, equal_nan=mine.dtype.kind == "f"):
+            shared.append(f"{name}: got other values than for {other}, wants equal ones: shared")
+    problems += shared
     if problems:
         raise ValueError(
             f"{who}.load_state_dict: the state does not fit; was it saved from another network?\n  "

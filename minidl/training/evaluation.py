@@ -68,10 +68,14 @@ def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
     """
     totals, passed = Totals(), []
     for outputs, labels in _outputs("evaluate", model, batches):
-        passed.append((len(labels), measures(loss(outputs, labels), outputs, labels)))
-    found = iter(read([number for _, numbers in passed for number in numbers]))
+        found = loss(outputs, labels)
+        found = found if isinstance(found, Tensor) else Tensor(found, device=labels.device)
+        if found.size != 1:
+            raise ValueError(f"evaluate: got a loss of shape {found.shape}, wants a single number")
+        passed.append((len(labels), measures(found, outputs, labels)))
+    numbers_read = iter(read([number for _, numbers in passed for number in numbers]))
     for examples, numbers in passed:
-        totals.add(examples, *(next(found) for _ in numbers))
+        totals.add(examples, *(next(numbers_read) for _ in numbers))
     return totals
 
 

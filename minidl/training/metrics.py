@@ -161,7 +161,7 @@ def _count_pairs(name: str, predicted: Array, labels: Array, classes: int) -> Ar
     _check(name, predicted, labels)
     _check_range(name, "predicted", predicted, classes)
     _check_range(name, "labels", labels, classes)
-    pairs = labels.astype(np.int64) * classes + predicted
+    pairs = labels.astype(np.int64) * classes + predicted.astype(np.int64)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
