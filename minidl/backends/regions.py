@@ -182,8 +182,8 @@ def scatter_places(
     """Add each value to the pixel at its place of an image of zeros: `(n, c, *size)`.
 
     Of windows that are `apart` from each other no two have the same place: those are added at once,
-    in an order that never changes. With `apart` 1 in both directions the pixels are just set. None is
-    for any places.
+    in an order that never changes. With `apart` 1 in both directions the pixels are simply set;
+    None is for any places.
     """
     n, c = values.shape[:2]
     images = backend.xp.empty((n, c, *size), values.dtype)
