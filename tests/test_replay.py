@@ -18,7 +18,7 @@ from minidl import Tensor, nn, optim
 from minidl import functional as F
 from minidl.backends import backend_for
 
-from . import hosted
+from . import guarded, hosted
 from .guarded import GuardedBackend
 
 
@@ -145,6 +145,33 @@ def test_a_replay_goes_on_from_a_state_that_was_loaded(device, rule, options, be
 
 def hosted_here(device):
     return isinstance(backend_for(device), hosted.HostedBackend)
+
+
+def max_unpool(x):
+    values, places = F.max_pool2d(x, 2, return_indices=True)
+    return F.max_unpool2d(values, places, 2)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda x: F.gem_pool2d(x.clip(0.1), minidl.ones(1, device=x.device) * 3),
+        max_unpool,
+        lambda x: F.stochastic_pool2d(x, 2, rng=None),
+        lambda x: F.adaptive_avg_pool2d(x, 5),
+        lambda x: F.softmax_pool2d(x, 3, 1, 1),
+    ],
+    ids=["gem", "unpool", "stochastic", "adaptive average", "padded softmax"],
+)
+def test_poolings_are_replayed_without_a_wait(device, pool):
+    def results(wrapped):
+        minidl.manual_seed(0)
+        step = wrapped(lambda x: pool(x).sum())
+        return [step(images).item() for images, _ in batches(device, [3] * 5)]
+
+    guarded.hidden.clear()
+    np.testing.assert_allclose(results(minidl.capture), results(lambda step: step), rtol=1e-6)
+    assert guarded.hidden == []
 
 
 def test_a_label_out_of_range_in_a_replay_is_raised_when_the_loss_is_read(device):
