@@ -8,7 +8,19 @@ from minidl import nn as nn
 from minidl import optim as optim
 from minidl import training as training
 from minidl.anomaly import detect_anomaly
-from minidl.array_functions import (
+from minidl.autograd import no_grad
+from minidl.backends.cpu.numpy_backend import get_num_threads, set_num_threads
+from minidl.backends.cuda.cupy_backend import (
+    get_deterministic,
+    get_tf32,
+    set_deterministic,
+    set_tf32,
+)
+from minidl.derivatives import grad, hessian, hvp, jacobian
+from minidl.inspect import gradcheck
+from minidl.random import manual_seed
+from minidl.tensor import Tensor
+from minidl.tensor.functions import (
     arange,
     concatenate,
     einsum,
@@ -23,19 +35,7 @@ from minidl.array_functions import (
     where,
     zeros,
 )
-from minidl.autograd import no_grad
-from minidl.backends.cupy_backend import (
-    get_deterministic,
-    get_tf32,
-    set_deterministic,
-    set_tf32,
-)
-from minidl.backends.numpy_backend import get_num_threads, set_num_threads
-from minidl.derivatives import grad, hessian, hvp, jacobian
-from minidl.inspect import gradcheck
-from minidl.random import manual_seed
-from minidl.replay import capture
-from minidl.tensor import Tensor
+from minidl.training.capture import capture
 
 __version__ = "0.1.0"
 

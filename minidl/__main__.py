@@ -8,7 +8,7 @@ import numpy as np
 import threadpoolctl
 
 import minidl
-from minidl.backends import cupy_backend
+from minidl.backends.cuda import cupy_backend
 
 
 def found() -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from minidl.backends.ownership import ONE, is_held_once
+from minidl.handover import ONE, is_held_once
 
 if TYPE_CHECKING:  # for type checkers alone: at run time nothing here depends on Tensor's module
     from minidl.tensor import Tensor

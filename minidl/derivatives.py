@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import overload
 
-from minidl.array_functions import stack, zeros
 from minidl.autograd import propagate, set_recording, set_watcher
 from minidl.tensor import Tensor
+from minidl.tensor.functions import stack, zeros
 
 
 def grad(

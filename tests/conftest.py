@@ -15,7 +15,7 @@ import minidl
 from minidl import autograd, zeros
 from minidl.backends import backend_for
 
-from . import guarded as guarded  # registers the device "guarded"
+from .helpers import guarded as guarded  # registers the device "guarded"
 
 matplotlib.use("Agg")
 

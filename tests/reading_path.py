@@ -10,9 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 READING_PATH = [
     "minidl/autograd.py",
-    "minidl/tensor.py",
+    "minidl/tensor/operations.py",
     "minidl/functional/convolution.py",
-    "minidl/functional/pooling.py",
+    "minidl/functional/pooling/basic.py",
     "minidl/backends/windows.py",
     "minidl/backends/base.py",
     "minidl/backends/convolution.py",

@@ -10,7 +10,7 @@ import pytest
 from minidl import Tensor
 from minidl import functional as F
 
-from .op_table import ACTIVATIONS, Case, Op
+from .helpers.op_table import ACTIVATIONS, Case, Op
 from .test_convolution import numbers
 
 ALL = [  # every activation, and with every option

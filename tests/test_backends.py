@@ -15,11 +15,13 @@ import threadpoolctl
 import minidl
 from minidl import Tensor
 from minidl import functional as F
-from minidl.backends import Backend, Windows, backend_for, backend_of, normalization, numpy_backend
-from minidl.backends.numpy_backend import NumpyBackend
+from minidl.backends import Backend, Windows, backend_for, backend_of
+from minidl.backends.cpu import numpy_backend
+from minidl.backends.cpu.numpy_backend import NumpyBackend
+from minidl.functional import channels as channel_kernels
 
-from . import oracles
 from .conftest import _why_no_cuda
+from .helpers import oracles
 
 
 class GenericBackend(Backend):
@@ -170,7 +172,7 @@ def test_channel_sums_adds_up_each_channel(backend, drawn, way):
     c, with_gradient = images.shape[1], way != "alone"
     centre = numbers(c, seed=2) if centred else np.zeros(c)
     gate = gradient[::-1] if way == "with a gate" else None
-    *found, passed = normalization.channel_sums(
+    *found, passed = channel_kernels.channel_sums(
         backend,
         moved(backend, images),
         backend.from_numpy(centre) if centred else None,
@@ -199,11 +201,11 @@ def test_channel_lines_draws_a_line_through_each_channel(backend, drawn, with_gr
     there[0] = there[0] if centred else None
     if with_gradient:
         wanted = scale * (wanted + gradient)
-        found = normalization.channel_lines(
+        found = channel_kernels.channel_lines(
             backend, moved(backend, images), *there[:3], moved(backend, gradient), there[3]
         )
     else:
-        found = normalization.channel_lines(backend, moved(backend, images), *there[:3])
+        found = channel_kernels.channel_lines(backend, moved(backend, images), *there[:3])
     same(backend, found, wanted)
 
 

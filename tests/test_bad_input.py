@@ -10,7 +10,7 @@ import pytest
 import minidl
 from minidl import Tensor, nn, optim
 from minidl import functional as F
-from minidl.backends import cupy_backend
+from minidl.backends.cuda import cupy_backend
 from minidl.nn import init
 
 

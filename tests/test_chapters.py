@@ -17,7 +17,7 @@ import minidl
 from minidl import models
 from minidl.training import load_weights, save_weights
 
-from . import hosted
+from .helpers import hosted
 
 ROOT = Path(__file__).resolve().parent.parent
 POOLING = ROOT / "chapters" / "ch05_pooling.py"
@@ -29,7 +29,7 @@ GPU = ROOT / "chapters" / "ch11_gpu.py"
 HOSTED_RUN = """
 import runpy, sys
 from minidl import backends, models, nn
-from tests import guarded, hosted
+from tests.helpers import guarded, hosted
 backend = hosted.HostedBackend()
 backend.device = "cuda"
 backends.register(guarded.GuardedArray, backend)

@@ -17,7 +17,7 @@ from minidl.data.files import clear_parts
 from minidl.functional import cross_entropy
 from minidl.training import History, TrainingWarning, fit, load_checkpoint, save_checkpoint
 
-from . import resumable
+from .helpers import resumable
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -235,7 +235,7 @@ def test_a_run_goes_on_when_the_disk_is_full(tmp_path, monkeypatch):
 FULL_DISK = """
 import resource, sys, warnings
 from pathlib import Path
-from tests import resumable
+from tests.helpers import resumable
 from minidl.training import load_checkpoint
 folder = Path(sys.argv[1])
 resumable.train(folder, epochs=1)

@@ -11,9 +11,9 @@ import minidl
 from minidl import Tensor
 from minidl import functional as F
 
-from . import formulas, loops
-from .formulas import as_pair
-from .gradients import check_affine
+from .helpers import formulas, loops
+from .helpers.formulas import as_pair
+from .helpers.gradients import check_affine
 
 
 def numbers(*shape: int, seed: int = 0, dtype: type = np.float64) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minidl.__main__
-from minidl.backends import cuda_errors, cupy_backend
+from minidl.backends.cuda import cupy_backend, setup
 
 
 class CUDARuntimeError(RuntimeError):
@@ -121,7 +121,7 @@ def test_a_driver_newer_than_cupy_is_fine(started):
 
 def test_a_full_gpu_says_how_full_it_is_and_what_helps():
     cupy = fake_cupy(memory=2**20)
-    cuda_errors.explain_lack_of_memory(cupy)
+    setup.explain_lack_of_memory(cupy)
     allocate = cupy.cuda.get_allocator()
     assert allocate(7) == 7
     with pytest.raises(

@@ -11,7 +11,7 @@ import types
 import numpy as np
 import pytest
 
-from minidl.backends.cupy_backend import CupyBackend
+from minidl.backends.cuda.cupy_backend import CupyBackend
 
 
 class Cuda:

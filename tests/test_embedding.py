@@ -9,7 +9,7 @@ import minidl
 from minidl import Tensor, nn
 from minidl import functional as F
 
-from .op_table import numbers
+from .helpers.op_table import numbers
 
 
 def table(device="cpu") -> Tensor:

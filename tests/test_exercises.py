@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from .mistakes import MISTAKES
+from .helpers.mistakes import MISTAKES
 from .test_architecture import test_chapters_use_public_names_only as check_public_names
 
 ROOT = Path(__file__).resolve().parent.parent

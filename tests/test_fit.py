@@ -17,7 +17,7 @@ from minidl.data import DataLoader
 from minidl.functional import cross_entropy, mse_loss
 from minidl.training import History, evaluate, fit, load_weights, predict
 
-from . import resumable
+from .helpers import resumable
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -471,7 +471,12 @@ def test_the_folder_holds_the_best_weights_and_the_history(tmp_path):
 
 
 def start(folder, prefetch, epochs, *die):
-    command = [sys.executable, "-m", "tests.resumable", *map(str, (folder, prefetch, epochs, *die))]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.helpers.resumable",
+        *map(str, (folder, prefetch, epochs, *die)),
+    ]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 

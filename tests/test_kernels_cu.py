@@ -17,10 +17,11 @@ import pytest
 
 import minidl
 from minidl import Tensor, optim
-from minidl.backends import Windows, backend_for, cublas
-from minidl.backends.cupy_backend import EXPRESSIONS
+from minidl.backends import Windows, backend_for
+from minidl.backends.cuda import cublas
+from minidl.backends.cuda.cupy_backend import EXPRESSIONS
 
-from . import hosted, oracles
+from .helpers import hosted, oracles
 from .test_backends import SPECIAL, geometries, given_geometry, numbers, same
 from .test_ops import CASES, calling, counting, leaves
 

@@ -11,7 +11,7 @@ import pytest
 from minidl import Tensor
 from minidl import functional as F
 
-from .formulas import binary_cross_entropy_with_logits, cross_entropy, l1_loss, mse_loss
+from .helpers.formulas import binary_cross_entropy_with_logits, cross_entropy, l1_loss, mse_loss
 from .test_convolution import numbers
 
 REDUCTIONS = ["mean", "sum", "none"]

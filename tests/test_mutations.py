@@ -23,26 +23,27 @@ import pytest
 import minidl
 from minidl import Tensor, autograd, gradcheck, nn
 from minidl import functional as F
-from minidl.backends import normalization as channel_kernels
-from minidl.backends import planar, regions, strips
 from minidl.backends.base import Backend
-from minidl.backends.numpy_backend import NumpyBackend
+from minidl.backends.cpu import planar, strips
+from minidl.backends.cpu.numpy_backend import NumpyBackend
 from minidl.backends.windows import Windows
+from minidl.functional import channels as channel_kernels
+from minidl.functional.pooling import regions
 from minidl.inspect import GradcheckError, InputCheck
 from minidl.tensor import record
 
-# `minidl.tensor` and the others by name: the package also exports functions of some of these names.
-array_functions, tensor, activation, convolution, loss, normalization, pooling, pooling_windows = (
+# By name: the packages also export functions of some of these names.
+functions, tensor, activation, convolution, loss, normalization, pooling, pooling_windows = (
     sys.modules[f"minidl.{name}"]
     for name in (
-        "array_functions",
-        "tensor",
+        "tensor.functions",
+        "tensor.operations",
         "functional.activation",
         "functional.convolution",
         "functional.loss",
         "functional.normalization",
-        "functional.pooling",
-        "functional.pooling_windows",
+        "functional.pooling.basic",
+        "functional.pooling.kinds",
     )
 )
 HERE = sys.modules[__name__]
@@ -209,10 +210,10 @@ CALLS = {
     "index, reversed": Call(lambda x: x[::-1], (4, 2)),
     "index, columns": Call(lambda x: x[:, 1:], (3, 4)),
     "transpose": Call(lambda x: x.transpose(1, 2, 0), (3, 3, 3)),
-    "concatenate": Call(lambda a, b: array_functions.concatenate([a, b], 1), (2, 3), (2, 3)),
-    "pad": Call(lambda x: array_functions.pad(x, [(1, 0), (0, 2)]), (3, 3)),
+    "concatenate": Call(lambda a, b: functions.concatenate([a, b], 1), (2, 3), (2, 3)),
+    "pad": Call(lambda x: functions.pad(x, [(1, 0), (0, 2)]), (3, 3)),
     "where": Call(
-        lambda a, b: array_functions.where(np.array([True, False, True]), a, b), (2, 3), (2, 3)
+        lambda a, b: functions.where(np.array([True, False, True]), a, b), (2, 3), (2, 3)
     ),
     "maximum": Call(lambda a, b: minidl.maximum(a, b), (3, 2), (3, 2)),
     "maximum, all ties": Call(lambda x: minidl.maximum(x, x), (3, 2)),
@@ -1063,7 +1064,7 @@ MUTATIONS = [
     ),
     Mutation(
         "einsum: letters of the gradient reversed",
-        array_functions,
+        functions,
         "_contract",
         "            terms[place],",
         "            terms[place][::-1],",
@@ -1073,7 +1074,7 @@ MUTATIONS = [
     ),
     Mutation(
         "einsum: other operands detached",
-        array_functions,
+        functions,
         "_contract",
         "(operands[i] for i in others)",
         "(operands[i].detach() for i in others)",
@@ -1144,7 +1145,7 @@ MUTATIONS = [
     ),
     Mutation(
         "concatenate: pieces exchanged",
-        array_functions,
+        functions,
         "concatenate",
         "zip(tensors, shapes, ends, strict=True)",
         "zip(tensors, shapes, ends[::-1], strict=True)",
@@ -1153,7 +1154,7 @@ MUTATIONS = [
     ),
     Mutation(
         "pad: gradient taken from the corner",
-        array_functions,
+        functions,
         "pad",
         "gradient[inside]",
         "gradient[tuple(slice(size) for size in x.shape)]",
@@ -1162,7 +1163,7 @@ MUTATIONS = [
     ),
     Mutation(
         "where: branches exchanged",
-        array_functions,
+        functions,
         "where",
         "where(chosen, gradient, 0) if a.requires_grad else None,\n"
         "            where(chosen, 0, gradient)",
@@ -1173,7 +1174,7 @@ MUTATIONS = [
     ),
     Mutation(
         "where: condition forgotten for one branch",
-        array_functions,
+        functions,
         "where",
         "where(chosen, gradient, 0)",
         "gradient",
@@ -1183,7 +1184,7 @@ MUTATIONS = [
     # Maxima and reductions
     Mutation(
         "maximum: gradient to the smaller",
-        array_functions,
+        functions,
         "_larger",
         '(a < b, a > b) if op == "maximum"',
         '(a > b, a < b) if op == "maximum"',
@@ -1192,7 +1193,7 @@ MUTATIONS = [
     ),
     Mutation(
         "maximum: both get all where they are equal",
-        array_functions,
+        functions,
         "_larger",
         "gradient.dtype.type(0.5) * (a == b)",
         "gradient.dtype.type(0) * (a == b)",

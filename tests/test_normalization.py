@@ -18,7 +18,7 @@ from minidl.autograd import set_recording
 from minidl.tensor import record
 from minidl.training import load_weights, save_weights
 
-from . import formulas
+from .helpers import formulas
 from .reference.cases import FAMILIES, load
 
 

@@ -20,8 +20,8 @@ import minidl
 from minidl import Tensor, gradcheck, nn
 from minidl.backends import Backend, backend_for, backend_of
 
-from .gradients import drawn_gradients
-from .op_table import NOT_OPS, OPS, Case, Op, distinct
+from .helpers.gradients import drawn_gradients
+from .helpers.op_table import NOT_OPS, OPS, Case, Op, distinct
 
 FLOATS = (np.float32, np.float64)
 
@@ -384,7 +384,7 @@ def public_names() -> set[str]:
         if isinstance(value, type) and issubclass(value, nn.Module):
             found.add(f"nn.{name}")
     for name in minidl.__all__:
-        if getattr(getattr(minidl, name), "__module__", "") == "minidl.array_functions":
+        if getattr(getattr(minidl, name), "__module__", "") == "minidl.tensor.functions":
             found.add(f"minidl.{name}")
     return found
 

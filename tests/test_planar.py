@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.backends import Windows, backend_for, convolution, planar
+from minidl.backends import Windows, backend_for, convolution
+from minidl.backends.cpu import planar
 
 BACKEND = backend_for("cpu")
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from minidl import Tensor
 from minidl import functional as F
 
-from . import formulas
-from .formulas import as_pair
-from .gradients import check_affine
+from .helpers import formulas
+from .helpers.formulas import as_pair
+from .helpers.gradients import check_affine
 from .test_convolution import numbers, one_or_pair
 
 INF, NAN = math.inf, math.nan

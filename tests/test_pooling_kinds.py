@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 import minidl
 from minidl import Tensor, gradcheck, nn
 from minidl import functional as F
-from minidl.backends import backend_for, regions
-from minidl.backends.regions import Regions, Spans
-from minidl.functional import pooling
+from minidl.backends import backend_for
+from minidl.functional.pooling import basic as pooling
+from minidl.functional.pooling import regions
+from minidl.functional.pooling.regions import Regions, Spans
 
-from . import formulas, pools
-from .formulas import as_pair
-from .gradients import check_affine
+from .helpers import formulas, pools
+from .helpers.formulas import as_pair
+from .helpers.gradients import check_affine
 from .test_convolution import numbers, one_or_pair
 from .test_pooling import distinct
 from .test_pooling import pools as geometry

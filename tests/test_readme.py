@@ -6,7 +6,8 @@ from pathlib import Path
 
 from minidl import functional
 
-from . import op_table, test_ops
+from . import test_ops
+from .helpers import op_table
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 

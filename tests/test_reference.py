@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import Tensor, array_functions
+from minidl import Tensor
 from minidl import functional as F
+from minidl.tensor import functions
 
 from .reference.cases import FAMILIES, HERE, Case, load
 
@@ -53,7 +54,7 @@ def function(op: str) -> Callable[..., Any]:
     """Return minidl's function, or else method, of this name."""
     if op in SPECIAL:
         return SPECIAL[op]
-    owner = next(owner for owner in (F, array_functions, Tensor) if hasattr(owner, op))
+    owner = next(owner for owner in (F, functions, Tensor) if hasattr(owner, op))
     return getattr(owner, op)
 
 
@@ -172,6 +173,6 @@ CREATION = {"arange", "full", "ones", "rand", "randn", "zeros"}
 def test_every_differentiable_method_and_function_of_arrays_has_a_case():
     """Names that stand for one function, such as `__add__` and `__radd__`, are one operation."""
     methods = {f.__name__ for f in vars(Tensor).values() if inspect.isfunction(f)}
-    functions = {name for name in minidl.__all__ if hasattr(array_functions, name)} - {"Tensor"}
-    wanted = (methods - GRAPH - OPERATORS) | (functions - CREATION)
+    listed = {name for name in minidl.__all__ if hasattr(functions, name)} - {"Tensor"}
+    wanted = (methods - GRAPH - OPERATORS) | (listed - CREATION)
     assert {case.op for case in FAMILIES["tensor"]} == wanted

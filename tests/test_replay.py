@@ -18,8 +18,8 @@ from minidl import Tensor, nn, optim
 from minidl import functional as F
 from minidl.backends import backend_for
 
-from . import guarded, hosted
-from .guarded import GuardedBackend
+from .helpers import guarded, hosted
+from .helpers.guarded import GuardedBackend
 
 
 @pytest.fixture(params=["cpu", "guarded", "hosted", pytest.param("cuda", marks=pytest.mark.gpu)])

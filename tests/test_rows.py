@@ -15,7 +15,7 @@ import minidl
 from minidl import Tensor, nn, optim
 from minidl import functional as F
 from minidl.data import DataLoader
-from minidl.functional.rows import RowGradient
+from minidl.tensor.rows import RowGradient
 from minidl.training import fit
 
 RULES = {

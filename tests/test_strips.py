@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.backends import Windows, backend_for, convolution, strips
+from minidl.backends import Windows, backend_for, convolution
+from minidl.backends.cpu import strips
 
 from .test_winograd import drawn, error, exactly, geometries, largest_error
 

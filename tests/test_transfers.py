@@ -15,8 +15,8 @@ from minidl import Tensor, data, models, nn, optim, training
 from minidl import functional as F
 from minidl.backends import backend_for
 
-from . import guarded, hosted
 from .benchmarks import step as steps
+from .helpers import guarded, hosted
 
 
 @pytest.fixture(params=["generic", "hosted"])

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from minidl import Tensor
 from minidl import functional as F
-from minidl.backends import Windows, backend_for, convolution, winograd
+from minidl.backends import Windows, backend_for, convolution
+from minidl.backends.cpu import winograd
 
 BACKEND = backend_for("cpu")
 BOUND = 8e-6

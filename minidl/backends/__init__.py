@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends.base import Array, Backend
-from minidl.backends.numpy_backend import NumpyBackend
+from minidl.backends.cpu.numpy_backend import NumpyBackend
 from minidl.backends.update import Update
 from minidl.backends.windows import Windows
 
@@ -53,7 +53,7 @@ def backend_for(device: str) -> Backend:
         RuntimeError: CuPy is missing or does not work; the message says how to mend it.
     """
     if device == "cuda" and device not in _by_device:
-        from minidl.backends import cupy_backend
+        from minidl.backends.cuda import cupy_backend
 
         register(cupy_backend.ndarray_type(), cupy_backend.CupyBackend())
     try:

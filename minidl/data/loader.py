@@ -11,9 +11,9 @@ import numpy as np
 
 from minidl.backends import backend_for
 from minidl.functional.geometry import check_whole
-from minidl.operands import tensor_dtype
 from minidl.random import generator, streams
 from minidl.tensor import Tensor
+from minidl.tensor.operands import tensor_dtype
 
 Array = np.ndarray[Any, Any]
 

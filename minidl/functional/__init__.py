@@ -23,38 +23,17 @@ from minidl.functional.loss import (
     nll_loss,
 )
 from minidl.functional.normalization import batch_norm, group_norm, layer_norm
-from minidl.functional.pooling import (
+from minidl.functional.pooling.basic import (
     avg_pool2d,
     global_avg_pool2d,
     max_pool2d,
 )
-from minidl.functional.pooling_learned import (
-    attention_pool1d,
-    attention_pool2d,
-    gated_pool2d,
-    gem_pool1d,
-    gem_pool2d,
-    mixed_pool1d,
-    mixed_pool2d,
-    softmax_pool1d,
-    softmax_pool2d,
-)
-from minidl.functional.pooling_random import (
+from minidl.functional.pooling.drawn import (
     fractional_max_pool2d,
     stochastic_pool1d,
     stochastic_pool2d,
 )
-from minidl.functional.pooling_regions import (
-    adaptive_avg_pool1d,
-    adaptive_avg_pool2d,
-    adaptive_max_pool1d,
-    adaptive_max_pool2d,
-    global_avg_pool1d,
-    global_max_pool1d,
-    global_max_pool2d,
-    spatial_pyramid_pool2d,
-)
-from minidl.functional.pooling_windows import (
+from minidl.functional.pooling.kinds import (
     avg_pool1d,
     blur_pool2d,
     channel_avg_pool,
@@ -68,6 +47,27 @@ from minidl.functional.pooling_windows import (
     max_unpool2d,
     min_pool1d,
     min_pool2d,
+)
+from minidl.functional.pooling.learned import (
+    attention_pool1d,
+    attention_pool2d,
+    gated_pool2d,
+    gem_pool1d,
+    gem_pool2d,
+    mixed_pool1d,
+    mixed_pool2d,
+    softmax_pool1d,
+    softmax_pool2d,
+)
+from minidl.functional.pooling.sized import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    global_avg_pool1d,
+    global_max_pool1d,
+    global_max_pool2d,
+    spatial_pyramid_pool2d,
 )
 
 __all__ = [

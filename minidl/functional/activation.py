@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minidl.array_functions import where
 from minidl.autograd import Gradients
 from minidl.backends import Array
 from minidl.functional.geometry import check_floats
-from minidl.operands import normal_axes
 from minidl.tensor import Tensor, record
+from minidl.tensor.functions import where
+from minidl.tensor.operands import normal_axes
 
 LIMIT = 30.0  # erf and tanh are 1 or -1 beyond, where squares of float32 numbers could overflow
 

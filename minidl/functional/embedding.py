@@ -7,8 +7,8 @@ import math
 from minidl.autograd import Gradients, is_recording
 from minidl.backends import Array
 from minidl.functional.geometry import check_floats, check_indices
-from minidl.functional.rows import RowGradient
 from minidl.tensor import Tensor, record
+from minidl.tensor.rows import RowGradient
 
 
 def embedding(

@@ -15,7 +15,7 @@ from minidl.backends.base import winner_type
 from minidl.functional.activation import gated
 from minidl.functional.convolution import convolve_gradients, narrowed
 from minidl.functional.geometry import Pair, conv_windows, pool_windows
-from minidl.functional.pooling import scatter_winners
+from minidl.functional.pooling.basic import scatter_winners
 from minidl.tensor import Tensor, record
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from minidl.backends import Array, Windows, asarray, backend_of
-from minidl.operands import check_device
 from minidl.tensor import Tensor
+from minidl.tensor.operands import check_device
 
 Pair = int | tuple[int, int]
 """One number for both directions, or (height, width), in pixels."""

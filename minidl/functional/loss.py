@@ -9,12 +9,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from minidl.array_functions import where
 from minidl.autograd import is_recording
 from minidl.backends import Array, asarray
 from minidl.functional.activation import log_softmax, softplus
 from minidl.functional.geometry import check_fraction
 from minidl.tensor import Operand, Tensor
+from minidl.tensor.functions import where
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 

@@ -35,7 +35,7 @@ import numpy as np
 
 from minidl.autograd import Gradients
 from minidl.backends import Array
-from minidl.backends import normalization as kernels
+from minidl.functional import channels as kernels
 from minidl.functional.activation import gated
 from minidl.functional.geometry import check_floats, check_fraction, check_together, check_whole
 from minidl.tensor import Tensor, record

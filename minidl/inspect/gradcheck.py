@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from minidl.inspect.diagnosis import diagnose
-from minidl.inspect.differences import Slack, WeightedFunction, weighted
+from minidl.inspect.slopes import Slack, WeightedFunction, weighted
 from minidl.inspect.text import aligned
 from minidl.random import streams_kept
 

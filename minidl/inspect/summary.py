@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from minidl import nn
-from minidl.array_functions import zeros
 from minidl.autograd import set_recording
 from minidl.inspect.receptive import Fields
 from minidl.inspect.text import aligned
 from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
+from minidl.tensor.functions import zeros
 
 
 @dataclass(frozen=True)

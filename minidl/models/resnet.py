@@ -21,8 +21,8 @@ from typing import Literal, Self
 import numpy as np
 
 from minidl import nn
-from minidl.array_functions import pad
 from minidl.tensor import Tensor
+from minidl.tensor.functions import pad
 
 
 class BasicBlock(nn.Module):

@@ -8,10 +8,10 @@ import numpy as np
 
 from minidl import functional as F
 from minidl import nn
-from minidl.array_functions import concatenate
 from minidl.backends import Array, backend_of
 from minidl.functional.geometry import check_whole
 from minidl.tensor import Tensor
+from minidl.tensor.functions import concatenate
 
 
 class TextCNN(nn.Module):

@@ -20,7 +20,27 @@ from minidl.nn.linear import Dropout, Flatten, Linear
 from minidl.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
 from minidl.nn.module import Buffer, Module, Parameter, observe
 from minidl.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
-from minidl.nn.pooling import (
+from minidl.nn.pooling.learned import (
+    AttentionPool,
+    GatedPool2d,
+    GeMPool1d,
+    GeMPool2d,
+    MixedPool1d,
+    MixedPool2d,
+    SoftmaxPool1d,
+    SoftmaxPool2d,
+)
+from minidl.nn.pooling.sized import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    FractionalMaxPool2d,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    SpatialPyramidPool2d,
+)
+from minidl.nn.pooling.windows import (
     AvgPool1d,
     AvgPool2d,
     BlurPool2d,
@@ -38,26 +58,6 @@ from minidl.nn.pooling import (
     MinPool2d,
     StochasticPool1d,
     StochasticPool2d,
-)
-from minidl.nn.pooling_learned import (
-    AttentionPool,
-    GatedPool2d,
-    GeMPool1d,
-    GeMPool2d,
-    MixedPool1d,
-    MixedPool2d,
-    SoftmaxPool1d,
-    SoftmaxPool2d,
-)
-from minidl.nn.pooling_regions import (
-    AdaptiveAvgPool1d,
-    AdaptiveAvgPool2d,
-    AdaptiveMaxPool1d,
-    AdaptiveMaxPool2d,
-    FractionalMaxPool2d,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    SpatialPyramidPool2d,
 )
 
 __all__ = [

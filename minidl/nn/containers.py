@@ -10,7 +10,7 @@ from minidl.autograd import watcher
 from minidl.nn.activation import ReLU
 from minidl.nn.convolution import Conv2d
 from minidl.nn.module import Module, is_observed
-from minidl.nn.pooling import MaxPool2d
+from minidl.nn.pooling.windows import MaxPool2d
 
 
 class ModuleList(Module):

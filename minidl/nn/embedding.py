@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from minidl import functional as F
-from minidl.array_functions import randn
 from minidl.backends import Array
 from minidl.functional.embedding import check_padding_idx
 from minidl.functional.geometry import check_whole
 from minidl.nn.module import Module, Parameter
 from minidl.tensor import Tensor
+from minidl.tensor.functions import randn
 
 
 class Embedding(Module):

@@ -7,11 +7,11 @@ import math
 import numpy as np
 
 from minidl import functional as F
-from minidl.array_functions import zeros
 from minidl.functional.geometry import check_fraction, check_whole
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
 from minidl.tensor import Tensor
+from minidl.tensor.functions import zeros
 
 
 def weight_and_bias(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from minidl import functional as F
-from minidl.array_functions import ones, zeros
 from minidl.functional.geometry import check_floats, check_fraction, check_whole
 from minidl.functional.normalization import check_eps, normal_shape
 from minidl.nn.module import Buffer, Module, Parameter
 from minidl.tensor import Tensor
+from minidl.tensor.functions import ones, zeros
 
 
 class _BatchNorm(Module):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from minidl.backends import Array, Update, backend_of
-from minidl.functional.rows import RowGradient
-from minidl.operands import check_device
 from minidl.tensor import Tensor
+from minidl.tensor.operands import check_device
+from minidl.tensor.rows import RowGradient
 
 Group = dict[str, Any]
 NUMBER = (int, float, np.integer, np.floating)

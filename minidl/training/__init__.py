@@ -1,7 +1,6 @@
 """Training: the loop and what keeps it safe, diagnosis, metrics, weights on disk."""
 
 from minidl.training.checkpoint import load_checkpoint, save_checkpoint
-from minidl.training.diagnosis import TrainingWarning, overfit_one_batch
 from minidl.training.evaluation import evaluate, predict
 from minidl.training.fit import Run, fit
 from minidl.training.history import History
@@ -14,6 +13,7 @@ from minidl.training.metrics import (
     micro_scores,
     top_k_accuracy,
 )
+from minidl.training.warnings import TrainingWarning, overfit_one_batch
 from minidl.training.weights import load_weights, save_weights
 
 __all__ = [

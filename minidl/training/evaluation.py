@@ -14,7 +14,7 @@ from minidl.backends import Array, backend_of
 from minidl.data import DataLoader
 from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
-from minidl.training.diagnosis import IGNORED, Loss, check_loader, classes_of
+from minidl.training.warnings import IGNORED, Loss, check_loader, classes_of
 
 
 @dataclasses.dataclass

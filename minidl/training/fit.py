@@ -17,7 +17,7 @@ from minidl.functional.geometry import check_whole
 from minidl.optim import Optimizer, clip_grad_norm_
 from minidl.random import generator, streams
 from minidl.tensor import Tensor
-from minidl.training import diagnosis
+from minidl.training import warnings as diagnosis
 from minidl.training.evaluation import Totals, evaluate, measures, read
 from minidl.training.history import History
 from minidl.training.keeper import Keeper

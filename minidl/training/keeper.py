@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from minidl.data.files import clear_parts
 from minidl.training.checkpoint import load_checkpoint, save_checkpoint
-from minidl.training.diagnosis import warn
 from minidl.training.evaluation import Totals
+from minidl.training.warnings import warn
 from minidl.training.weights import save_weights
 
 if TYPE_CHECKING:

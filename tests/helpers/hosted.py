@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from minidl import backends
-from minidl.backends import cublas, cupy_backend
-from minidl.backends.cupy_backend import EXPRESSIONS, THREADS, CupyBackend
-from minidl.backends.deferred import DeferringBackend
+from minidl.backends.cuda import cublas, cupy_backend
+from minidl.backends.cuda.cupy_backend import EXPRESSIONS, THREADS, CupyBackend
+from minidl.backends.cuda.deferred import DeferringBackend
 
 from . import guarded
 from .guarded import GuardedArray, GuardedBackend

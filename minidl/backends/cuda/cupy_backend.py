@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import cublas, cuda_errors
 from minidl.backends.base import Array
-from minidl.backends.cuda_errors import FITS
-from minidl.backends.deferred import DeferringBackend
+from minidl.backends.cuda import cublas, setup
+from minidl.backends.cuda.deferred import DeferringBackend
+from minidl.backends.cuda.setup import FITS
 from minidl.backends.update import Update
 from minidl.backends.windows import Windows
 
@@ -99,7 +99,7 @@ def get_deterministic() -> bool:
 @functools.cache
 def _cupy() -> Any:
     """Import CuPy and run one kernel: it can import well and still fail at its first kernel."""
-    packages = cuda_errors.installed()
+    packages = setup.installed()
     if len(packages) > 1:
         raise RuntimeError(
             f"device 'cuda': {' and '.join(packages)} are installed, which overwrite each other's "
@@ -112,7 +112,7 @@ def _cupy() -> Any:
         raise RuntimeError(
             f"device 'cuda' needs CuPy, which does not import: {error}{found}; {FITS}"
         ) from error
-    cuda_errors.check_driver(cupy, packages)
+    setup.check_driver(cupy, packages)
     try:
         (cupy.arange(3, dtype=np.float32) + 1).sum().item()
     except Exception as error:
@@ -137,7 +137,7 @@ def _tell_cupy(cupy: Any) -> None:
 
 def describe() -> list[tuple[str, str]]:
     """Return what there is of CuPy, driver and GPU, in words, or what is wrong."""
-    rows = [("CuPy packages", ", ".join(cuda_errors.installed()) or "none")]
+    rows = [("CuPy packages", ", ".join(setup.installed()) or "none")]
     try:
         cupy = _cupy()
     except RuntimeError as error:
@@ -147,8 +147,8 @@ def describe() -> list[tuple[str, str]]:
     free, total = runtime.memGetInfo()
     return [
         *rows,
-        ("CuPy", f"{cupy.__version__}, CUDA {cuda_errors.version(runtime.runtimeGetVersion())}"),
-        ("driver", f"up to CUDA {cuda_errors.version(runtime.driverGetVersion())}"),
+        ("CuPy", f"{cupy.__version__}, CUDA {setup.version(runtime.runtimeGetVersion())}"),
+        ("driver", f"up to CUDA {setup.version(runtime.driverGetVersion())}"),
         ("GPU", f"{gpu['name'].decode()}, compute capability {gpu['major']}.{gpu['minor']}"),
         ("GPU memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"),
         ("products", "cuBLAS, called directly" if _blas(cupy) else "cuBLAS, through CuPy"),
@@ -239,7 +239,7 @@ class CupyBackend(DeferringBackend):
             self.xp = _cupy()
             self._launch, self._blas = _kernels(self.xp), _blas(self.xp)
             _tell_cupy(self.xp)
-            cuda_errors.explain_lack_of_memory(self.xp)
+            setup.explain_lack_of_memory(self.xp)
 
     def _run(self, name: str, count: int, *arguments: Any, also: Any = None) -> None:
         """Run a kernel on `count` elements of its first argument's dtype, and of `also`'s."""

@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 
-from minidl.array_functions import where
 from minidl.autograd import Gradients
 from minidl.backends import Windows
 from minidl.functional.activation import sigmoid, softmax
@@ -21,9 +20,10 @@ from minidl.functional.geometry import (
     check_together,
     pool_windows,
 )
-from minidl.functional.pooling import max_over, mean_over
-from minidl.functional.pooling_windows import check_p
+from minidl.functional.pooling.basic import max_over, mean_over
+from minidl.functional.pooling.kinds import check_p
 from minidl.tensor import Tensor, record
+from minidl.tensor.functions import where
 
 # Maximum and mean -----------------------------------------------------------------------------
 

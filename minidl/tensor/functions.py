@@ -11,9 +11,9 @@ import numpy as np
 
 from minidl.autograd import Gradients, is_recording
 from minidl.backends import Array, backend_for, backend_of
-from minidl.operands import check_device, tensor_dtype, unpacked
 from minidl.random import generator
-from minidl.tensor import Operand, Tensor, as_operands, record
+from minidl.tensor.operands import check_device, tensor_dtype, unpacked
+from minidl.tensor.operations import Operand, Tensor, as_operands, record
 
 # New tensors ----------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import numpy as np
 from minidl import functional as F
 from minidl.backends import Array
 from minidl.functional.geometry import Pair, check_mode, check_whole, pair, pool_geometry
-from minidl.functional.pooling_windows import check_p
+from minidl.functional.pooling.kinds import check_p
 from minidl.nn.convolution import Conv2d
 from minidl.nn.module import Module
 from minidl.random import generator

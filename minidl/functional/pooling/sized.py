@@ -12,13 +12,14 @@ from typing import Any, Literal, TypeGuard, overload
 
 import numpy as np
 
-from minidl.array_functions import concatenate
 from minidl.autograd import Gradients
-from minidl.backends import Array, Windows, regions
-from minidl.backends.regions import Regions, Spans
+from minidl.backends import Array, Windows
 from minidl.functional.geometry import check_images, check_mode, check_whole, pair
-from minidl.functional.pooling import max_over, mean_over
+from minidl.functional.pooling import regions
+from minidl.functional.pooling.basic import max_over, mean_over
+from minidl.functional.pooling.regions import Regions, Spans
 from minidl.tensor import Tensor, record
+from minidl.tensor.functions import concatenate
 
 Size = int | None | tuple[int | None, int | None]
 """Height and width of an output, or one number for both; None keeps the input's."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from minidl.backends.runs import overlapping
+from minidl.backends.cpu.runs import overlapping
 from minidl.backends.windows import Windows
 
 if TYPE_CHECKING:

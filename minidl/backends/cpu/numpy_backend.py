@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from minidl.backends import planar, strips, winograd
 from minidl.backends.base import Array, Backend
-from minidl.backends.runs import overlapping
+from minidl.backends.cpu import planar, strips, winograd
+from minidl.backends.cpu.runs import overlapping
 from minidl.backends.windows import Windows
 
 CACHE_BYTES = 2**21

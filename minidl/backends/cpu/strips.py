@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from minidl.backends import winograd
-from minidl.backends.runs import overlapping
+from minidl.backends.cpu import winograd
+from minidl.backends.cpu.runs import overlapping
+from minidl.backends.cpu.winograd import OUT, TILE, transforms
 from minidl.backends.windows import Windows
-from minidl.backends.winograd import OUT, TILE, transforms
 
 if TYPE_CHECKING:
     from minidl.backends.base import Backend

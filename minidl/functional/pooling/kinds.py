@@ -10,9 +10,8 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from minidl.array_functions import concatenate
 from minidl.autograd import Gradients
-from minidl.backends import Array, regions
+from minidl.backends import Array
 from minidl.functional.convolution import conv2d
 from minidl.functional.geometry import (
     Pair,
@@ -25,9 +24,11 @@ from minidl.functional.geometry import (
     pool_geometry,
     pool_windows,
 )
-from minidl.functional.pooling import avg_pool2d, max_over, max_pool2d, mean_over
-from minidl.functional.pooling_regions import gather_places
+from minidl.functional.pooling import regions
+from minidl.functional.pooling.basic import avg_pool2d, max_over, max_pool2d, mean_over
+from minidl.functional.pooling.sized import gather_places
 from minidl.tensor import Tensor, record
+from minidl.tensor.functions import concatenate
 
 # Sequences ------------------------------------------------------------------------------------
 

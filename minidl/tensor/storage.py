@@ -17,10 +17,10 @@ import numpy as np
 
 from minidl.autograd import Node
 from minidl.backends import Array, Backend, asarray, backend_of
-from minidl.operands import check_broadcast, check_device, operand_array, own_array
+from minidl.tensor.operands import check_broadcast, check_device, operand_array, own_array
 
 if TYPE_CHECKING:
-    from minidl.tensor import Tensor
+    from minidl.tensor.operations import Tensor
 
 
 class Version:

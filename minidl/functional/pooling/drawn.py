@@ -11,11 +11,11 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from minidl.backends import Array, Windows
-from minidl.backends.regions import Regions, Spans
 from minidl.functional.activation import relu
 from minidl.functional.geometry import Pair, check_images, pair, pool_windows
-from minidl.functional.pooling import gather_winners, mean_over
-from minidl.functional.pooling_regions import check_output_size, max_of_regions, output_size_of
+from minidl.functional.pooling.basic import gather_winners, mean_over
+from minidl.functional.pooling.regions import Regions, Spans
+from minidl.functional.pooling.sized import check_output_size, max_of_regions, output_size_of
 from minidl.random import drawn, generator
 from minidl.tensor import Tensor
 

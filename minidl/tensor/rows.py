@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from minidl.backends import Array, backend_of
-from minidl.tensor import Tensor
+from minidl.tensor.operations import Tensor
 
 
 class RowGradient(Tensor):

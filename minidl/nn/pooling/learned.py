@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl import functional as F
-from minidl.array_functions import full, zeros
 from minidl.functional.geometry import Pair, check_fraction, check_whole, pair, pool_geometry
-from minidl.functional.pooling_windows import check_p
+from minidl.functional.pooling.kinds import check_p
 from minidl.nn import init
 from minidl.nn.linear import weight_and_bias
 from minidl.nn.module import Module, Parameter
-from minidl.nn.pooling import WindowPool
+from minidl.nn.pooling.windows import WindowPool
 from minidl.tensor import Tensor
+from minidl.tensor.functions import full, zeros
 
 
 class MixedPool2d(WindowPool):

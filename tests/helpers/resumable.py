@@ -1,6 +1,6 @@
 """A training that uses every stream of random numbers there is; tests stop it and let it go on.
 
-    python -m tests.resumable FOLDER PREFETCH EPOCHS [CALL COUNT]
+    python -m tests.helpers.resumable FOLDER PREFETCH EPOCHS [CALL COUNT]
 
 saves after every step, and prints the losses of all steps and a digest of the final weights. With a
 function of `os` that writing needs, it kills itself in that function's call number COUNT.

@@ -11,7 +11,7 @@ import numpy as np
 from minidl.backends import Array, Backend, asarray, backend_for, backend_of
 
 if TYPE_CHECKING:
-    from minidl.tensor_base import TensorBase
+    from minidl.tensor.storage import TensorBase
 
 Axis: TypeAlias = int | Sequence[int] | None
 

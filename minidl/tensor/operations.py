@@ -16,7 +16,7 @@ import numpy as np
 from minidl import autograd
 from minidl.autograd import Gradients, Node, Rule
 from minidl.backends import Array
-from minidl.operands import (
+from minidl.tensor.operands import (
     Axis,
     check_broadcast,
     check_broadcast_to,
@@ -34,7 +34,7 @@ from minidl.operands import (
     tensor_dtype,
     unpacked,
 )
-from minidl.tensor_base import TensorBase
+from minidl.tensor.storage import TensorBase
 
 Operand: TypeAlias = Any
 """A Tensor, an array on the same device, or a number."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from minidl import functional as F
 from minidl.functional.geometry import Pair
-from minidl.functional.pooling_random import Ratio, check_fractional
-from minidl.functional.pooling_regions import Size, check_levels, check_output_size
+from minidl.functional.pooling.drawn import Ratio, check_fractional
+from minidl.functional.pooling.sized import Size, check_levels, check_output_size
 from minidl.nn.module import Module
 from minidl.random import generator
 from minidl.tensor import Tensor

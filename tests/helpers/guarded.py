@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from minidl import backends
-from minidl.backends.deferred import DeferringBackend
+from minidl.backends.cuda.deferred import DeferringBackend
 
 hidden: list[str] = []
 """What made the host wait without asking the backend for it."""

@@ -1,0 +1,1 @@
+"""What a measurement justifies on a CPU: threads, Winograd's convolution, pixel-last columns."""

@@ -1,0 +1,1 @@
+"""Every kind of pooling: `basic` is where to begin."""

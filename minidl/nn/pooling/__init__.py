@@ -1,0 +1,1 @@
+"""Pooling layers: `functional.pooling` does the work."""

@@ -1,0 +1,1 @@
+"""What several test files share: oracles, the guarded backend, tables, planted mistakes."""
