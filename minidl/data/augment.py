@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.functional.geometry import check_fraction, check_whole
+from minidl.checks import check_fraction, check_whole
 from minidl.random import generator
 
 Array = np.ndarray[Any, Any]

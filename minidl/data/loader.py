@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends import backend_for
-from minidl.functional.geometry import check_whole
+from minidl.checks import check_whole
 from minidl.random import generator, streams
 from minidl.tensor import Tensor
 from minidl.tensor.operands import tensor_dtype

@@ -29,13 +29,8 @@ from dataclasses import replace
 
 from minidl.autograd import Gradients
 from minidl.backends import Array, Windows
-from minidl.functional.geometry import (
-    Pair,
-    check_images,
-    check_weight,
-    conv_windows,
-    transpose_windows,
-)
+from minidl.checks import Pair
+from minidl.functional.geometry import check_images, check_weight, conv_windows, transpose_windows
 from minidl.tensor import Tensor, record
 
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 from minidl.autograd import Gradients, is_recording
 from minidl.backends import Array, Windows
 from minidl.backends.base import winner_type
+from minidl.checks import Pair
 from minidl.functional.activation import gated
 from minidl.functional.convolution import convolve_gradients, narrowed
-from minidl.functional.geometry import Pair, conv_windows, pool_windows
+from minidl.functional.geometry import conv_windows, pool_windows
 from minidl.functional.pooling.basic import scatter_winners
 from minidl.tensor import Tensor, record
 

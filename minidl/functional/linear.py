@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.functional.geometry import check_floats, check_fraction, check_together
+from minidl.checks import check_fraction
+from minidl.functional.geometry import check_floats, check_together
 from minidl.random import drawn
 from minidl.tensor import Tensor
 

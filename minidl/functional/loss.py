@@ -11,8 +11,8 @@ import numpy as np
 
 from minidl.autograd import is_recording
 from minidl.backends import Array, asarray
+from minidl.checks import check_fraction
 from minidl.functional.activation import log_softmax, softplus
-from minidl.functional.geometry import check_fraction
 from minidl.tensor import Operand, Tensor
 from minidl.tensor.functions import where
 

@@ -35,9 +35,10 @@ import numpy as np
 
 from minidl.autograd import Gradients
 from minidl.backends import Array
+from minidl.checks import check_fraction, check_whole
 from minidl.functional import channels as kernels
 from minidl.functional.activation import gated
-from minidl.functional.geometry import check_floats, check_fraction, check_together, check_whole
+from minidl.functional.geometry import check_floats, check_together
 from minidl.tensor import Tensor, record
 
 FAR = 4.0

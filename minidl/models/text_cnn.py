@@ -9,7 +9,7 @@ import numpy as np
 from minidl import functional as F
 from minidl import nn
 from minidl.backends import Array, backend_of
-from minidl.functional.geometry import check_whole
+from minidl.checks import check_whole
 from minidl.tensor import Tensor
 from minidl.tensor.functions import concatenate
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl import functional as F
-from minidl.functional.geometry import Pair, check_whole, conv_geometry, pair, transpose_geometry
+from minidl.checks import Pair, check_whole, pair
+from minidl.functional.geometry import conv_geometry, transpose_geometry
 from minidl.nn.linear import weight_and_bias
 from minidl.nn.module import Module
 from minidl.tensor import Tensor

@@ -8,8 +8,8 @@ import numpy as np
 
 from minidl import functional as F
 from minidl.backends import Array
+from minidl.checks import check_whole
 from minidl.functional.embedding import check_padding_idx
-from minidl.functional.geometry import check_whole
 from minidl.nn.module import Module, Parameter
 from minidl.tensor import Tensor
 from minidl.tensor.functions import randn

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from minidl import functional as F
-from minidl.functional.geometry import check_fraction, check_whole
+from minidl.checks import check_fraction, check_whole
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
 from minidl.tensor import Tensor

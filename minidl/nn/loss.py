@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl import functional as F
-from minidl.functional.geometry import check_fraction
+from minidl.checks import check_fraction
 from minidl.functional.loss import Reduction, check_reduction
 from minidl.nn.module import Buffer, Module
 from minidl.tensor import Operand, Tensor

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from minidl import functional as F
-from minidl.functional.geometry import check_floats, check_fraction, check_whole
+from minidl.checks import check_fraction, check_whole
+from minidl.functional.geometry import check_floats
 from minidl.functional.normalization import check_eps, normal_shape
 from minidl.nn.module import Buffer, Module, Parameter
 from minidl.tensor import Tensor

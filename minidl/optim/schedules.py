@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from minidl.functional.geometry import check_whole
+from minidl.checks import check_whole
 from minidl.optim.optimizer import NUMBER, Optimizer
 
 

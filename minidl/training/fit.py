@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from minidl import nn
+from minidl.checks import check_whole
 from minidl.data import DataLoader
-from minidl.functional.geometry import check_whole
 from minidl.optim import Optimizer, clip_grad_norm_
 from minidl.random import generator, streams
 from minidl.tensor import Tensor

@@ -12,9 +12,9 @@ import numpy as np
 
 from minidl import nn, optim
 from minidl.anomaly import detect_anomaly
+from minidl.checks import check_whole
 from minidl.data import DataLoader
 from minidl.functional import cross_entropy
-from minidl.functional.geometry import check_whole
 from minidl.random import streams, streams_kept
 from minidl.tensor import Tensor
 

@@ -70,7 +70,8 @@ import numpy as np
 
 from minidl.autograd import Gradients
 from minidl.backends import Array, Backend, Windows
-from minidl.functional.geometry import Pair, check_images, check_whole, pool_windows
+from minidl.checks import Pair, check_whole
+from minidl.functional.geometry import check_images, pool_windows
 from minidl.tensor import Tensor, record
 
 

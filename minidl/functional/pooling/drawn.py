@@ -11,8 +11,9 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from minidl.backends import Array, Windows
+from minidl.checks import Pair, pair
 from minidl.functional.activation import relu
-from minidl.functional.geometry import Pair, check_images, pair, pool_windows
+from minidl.functional.geometry import check_images, pool_windows
 from minidl.functional.pooling.basic import gather_winners, mean_over
 from minidl.functional.pooling.regions import Regions, Spans
 from minidl.functional.pooling.sized import check_output_size, max_of_regions, output_size_of

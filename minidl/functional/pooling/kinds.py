@@ -12,15 +12,12 @@ import numpy as np
 
 from minidl.autograd import Gradients
 from minidl.backends import Array
+from minidl.checks import Pair, check_mode, check_whole, pair
 from minidl.functional.convolution import conv2d
 from minidl.functional.geometry import (
-    Pair,
     check_floats,
     check_images,
     check_indices,
-    check_mode,
-    check_whole,
-    pair,
     pool_geometry,
     pool_windows,
 )

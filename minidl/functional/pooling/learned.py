@@ -12,14 +12,9 @@ import numpy as np
 
 from minidl.autograd import Gradients
 from minidl.backends import Windows
+from minidl.checks import Pair, check_fraction
 from minidl.functional.activation import sigmoid, softmax
-from minidl.functional.geometry import (
-    Pair,
-    check_fraction,
-    check_images,
-    check_together,
-    pool_windows,
-)
+from minidl.functional.geometry import check_images, check_together, pool_windows
 from minidl.functional.pooling.basic import max_over, mean_over
 from minidl.functional.pooling.kinds import check_p
 from minidl.tensor import Tensor, record

@@ -14,7 +14,8 @@ import numpy as np
 
 from minidl.autograd import Gradients
 from minidl.backends import Array, Windows
-from minidl.functional.geometry import check_images, check_mode, check_whole, pair
+from minidl.checks import check_mode, check_whole, pair
+from minidl.functional.geometry import check_images
 from minidl.functional.pooling import regions
 from minidl.functional.pooling.basic import max_over, mean_over
 from minidl.functional.pooling.regions import Regions, Spans

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl import functional as F
-from minidl.functional.geometry import Pair, check_fraction, check_whole, pair, pool_geometry
+from minidl.checks import Pair, check_fraction, check_whole, pair
+from minidl.functional.geometry import pool_geometry
 from minidl.functional.pooling.kinds import check_p
 from minidl.nn import init
 from minidl.nn.linear import weight_and_bias

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from minidl import functional as F
-from minidl.functional.geometry import Pair
+from minidl.checks import Pair
 from minidl.functional.pooling.drawn import Ratio, check_fractional
 from minidl.functional.pooling.sized import Size, check_levels, check_output_size
 from minidl.nn.module import Module

@@ -9,7 +9,8 @@ import numpy as np
 
 from minidl import functional as F
 from minidl.backends import Array
-from minidl.functional.geometry import Pair, check_mode, check_whole, pair, pool_geometry
+from minidl.checks import Pair, check_mode, check_whole, pair
+from minidl.functional.geometry import pool_geometry
 from minidl.functional.pooling.kinds import check_p
 from minidl.nn.convolution import Conv2d
 from minidl.nn.module import Module

@@ -1,0 +1,52 @@
+"""What an argument may be: integers, pairs, fractions, modes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Pair = int | tuple[int, int]
+"""One number for both directions, or (height, width), in pixels."""
+
+
+def pair(op: str, name: str, value: Pair, least: int, axes: int = 2) -> tuple[int, int]:
+    """Return an argument as (height, width); ValueError unless whole numbers from `least`.
+
+    With one axis it is for sequences, images one pixel tall, and has to be a single number.
+    """
+    if axes == 1:
+        check_whole(op, least, **{name: value})
+        return least, int(value)  # type: ignore[arg-type]
+    both = (value, value) if isinstance(value, (int, np.integer)) else value
+    if (
+        not isinstance(both, (tuple, list))
+        or len(both) != 2
+        or any(isinstance(v, bool) or not isinstance(v, (int, np.integer)) for v in both)
+        or min(both) < least
+    ):
+        raise ValueError(
+            f"{op}: got {name}={value!r}, wants a whole number from {least}, "
+            "or a pair of them (height, width)"
+        )
+    return int(both[0]), int(both[1])
+
+
+def check_whole(op: str, least: int, **values: Any) -> None:
+    """Raise ValueError unless arguments are whole numbers from `least`."""
+    for name, value in values.items():
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or value < least:
+            raise ValueError(f"{op}: got {name}={value!r}, wants a whole number from {least}")
+
+
+def check_fraction(op: str, name: str, value: float) -> None:
+    """Raise ValueError unless an argument is a number from 0 to 1."""
+    if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 <= value <= 1:
+        raise ValueError(f"{op}: got {name}={value!r}, wants a number from 0 to 1")
+
+
+def check_mode(op: str, mode: str) -> None:
+    """Raise ValueError unless a pooling's mode is one of two."""
+    if mode not in ("max", "avg"):
+        raise ValueError(f"{op}: got mode={mode!r}, wants 'max' or 'avg'")
