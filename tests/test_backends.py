@@ -385,7 +385,7 @@ def test_a_forked_child_makes_threads_of_its_own():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_forked_while_another_thread_multiplies_is_not_stuck():
-    blas, held, done = numpy_backend._blas(), threading.Event(), threading.Event()
+    blas, held, done = threads.blas(), threading.Event(), threading.Event()
 
     def multiply():
         with blas.single_threaded(), blas.lock:
@@ -399,7 +399,7 @@ def test_a_child_forked_while_another_thread_multiplies_is_not_stuck():
     if child == 0:
         signal.alarm(20)
         NumpyBackend().matmul(np.ones((2, 2)), np.ones((2, 2)))
-        os._exit(0 if numpy_backend._blas().users == 0 else 1)
+        os._exit(0 if threads.blas().users == 0 else 1)
     done.set()
     thread.join()
     assert os.waitpid(child, 0)[1] == 0

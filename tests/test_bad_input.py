@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import minidl
+import minidl.backends.cuda.setup as setup
 from minidl import Tensor, nn, optim
 from minidl import functional as F
-from minidl.backends.cuda import cupy_backend
 from minidl.nn import init
 
 
@@ -784,11 +784,11 @@ def test_wrong_call_says_what_is_wrong(what):
 
 def test_cuda_without_cupy_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)  # importing it then fails, as if it were absent
-    cupy_backend._cupy.cache_clear()
+    setup.load_cupy.cache_clear()
     monkeypatch.setattr(minidl.backends, "_by_device", {})
     with pytest.raises(RuntimeError, match=r"device 'cuda' needs CuPy.*cupy-cuda13x"):
         minidl.zeros(3, device="cuda")
-    cupy_backend._cupy.cache_clear()
+    setup.load_cupy.cache_clear()
 
 
 def test_an_error_in_a_network_names_the_layer_and_its_place():

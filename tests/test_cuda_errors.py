@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minidl.__main__
-from minidl.backends.cuda import cupy_backend, setup
+from minidl.backends.cuda import setup
 
 
 class CUDARuntimeError(RuntimeError):
@@ -71,8 +71,8 @@ def started(monkeypatch):
         monkeypatch.setitem(sys.modules, "cupy", cupy)
         found = [types.SimpleNamespace(metadata={"Name": name}) for name in ("numpy", *packages)]
         monkeypatch.setattr(importlib.metadata, "distributions", lambda: found)
-        monkeypatch.setattr(cupy_backend, "_cupy", cupy_backend._cupy.__wrapped__)
-        return cupy_backend._cupy()
+        monkeypatch.setattr(setup, "load_cupy", setup.load_cupy.__wrapped__)
+        return setup.load_cupy()
 
     return start
 

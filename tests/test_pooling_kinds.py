@@ -23,6 +23,7 @@ from minidl.functional.pooling.regions import Regions, Spans
 from .helpers import formulas, pools
 from .helpers.formulas import as_pair
 from .helpers.gradients import check_affine
+from .helpers.public import public_names
 from .test_convolution import numbers, one_or_pair
 from .test_pooling import distinct
 from .test_pooling import pools as geometry
@@ -714,10 +715,10 @@ LETTERS = dict(re.findall(r"`(\w+) = ([^`]+)`", HEAD))  # best, hit, mean, mix, 
 
 def test_the_table_lists_every_kind_and_layer():
     kinds = {kind.partition(",")[0] for kind, *_ in ROWS}
-    functions = {name for name in F.__all__ if "pool" in name}
+    functions = {name for name in public_names(F) if "pool" in name}
     assert kinds == {re.sub("1d$", "2d", name) for name in functions}
     layers = {layer for *_, layer, _ in ROWS} - {""}
-    classes = {name for name in nn.__all__ if "Pool" in name or "Unpool" in name}
+    classes = {name for name in public_names(nn) if "Pool" in name or "Unpool" in name}
     assert layers == classes - {name for name in classes if name.endswith("1d")}
 
 
@@ -735,7 +736,7 @@ def test_a_kind_s_layer_calls_its_function(row):
 
 
 def test_kinds_with_a_form_for_sequences_are_the_ones_named():
-    functions = {name for name in F.__all__ if "pool" in name}
+    functions = {name for name in public_names(F) if "pool" in name}
     one = {name.removesuffix("1d") for name in functions if name.endswith("1d")}
     without = {n.partition(",")[0].removesuffix("2d") for n, *_ in ROWS} - one
     named = {"spatial_pyramid_pool", "fractional_max_pool", "gated_pool", "channel_max_pool"}
@@ -868,7 +869,7 @@ def test_steps_in_the_table_are_those_of_the_function(kind):
     array = distinct(1, 1, 6, 7)
     one, other = (Tensor(array, requires_grad=True) for _ in range(2))
     out = call(one)
-    names = {name: getattr(F, name) for name in F.__all__}
+    names = {name: getattr(F, name) for name in public_names(F)}
     steps = eval(row_of(kind)[0], {"__builtins__": {}, **names, **letters, "x": other})
     steps = steps if isinstance(steps, list) else [steps]
     joined = minidl.concatenate([step.reshape(-1) for step in steps])

@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 import pytest
 
+from .helpers.public import public_names
+
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("ch*.py"))
 NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
@@ -223,7 +225,7 @@ def test_a_chapter_imports_what_minidl_lists_as_public(chapter):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("minidl"):
             module = importlib.import_module(node.module)
             listed = {n for n in vars(module) if f"{node.module}.{n}" in sys.modules}
-            assert {alias.name for alias in node.names} <= {*module.__all__, *listed}
+            assert {alias.name for alias in node.names} <= {*public_names(module), *listed}
 
 
 @by_name

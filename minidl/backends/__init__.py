@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import os
+from typing import Any, Literal
 
 import numpy as np
 
-from minidl.backends.base import Array, Backend
-from minidl.backends.cpu.numpy_backend import NumpyBackend
-from minidl.backends.update import Update
-from minidl.backends.windows import Windows
-
-__all__ = ["Array", "Backend", "Update", "Windows", "backend_for", "backend_of", "register"]
+from minidl.backends.base import Array as Array
+from minidl.backends.base import Backend as Backend
+from minidl.backends.update import Update as Update
+from minidl.backends.windows import Windows as Windows
 
 _by_type: dict[type, Backend] = {}
 _by_device: dict[str, Backend] = {}
@@ -23,7 +23,46 @@ def register(array_type: type, backend: Backend) -> None:
     _by_device[backend.device] = backend
 
 
-register(np.ndarray, NumpyBackend())
+def set_kernels(kernels: Literal["fast", "plain"]) -> None:
+    """Choose how the CPU computes: by the fast kernels, or by those that are easiest to read.
+
+    `"plain"` runs the generic code of `backends/base.py` and `backends/convolution.py` on one whole
+    batch at a time, and no layers are fused: a breakpoint in `functional.max_pool2d` stops there.
+    Results are equal up to rounding. The environment variable `MINIDL_KERNELS` chooses at import.
+
+    Call it before making tensors: those that exist keep the kernels they were made with, and do
+    not mix with others.
+
+    Args:
+        kernels: `"fast"`, the default, or `"plain"`.
+
+    Raises:
+        ValueError: another name.
+
+    Example:
+        >>> import minidl
+        >>> minidl.set_kernels("plain")
+        >>> minidl.get_kernels()
+        'plain'
+        >>> minidl.set_kernels("fast")
+    """
+    if kernels not in ("fast", "plain"):
+        raise ValueError(f"set_kernels: got {kernels!r}, expected 'fast' or 'plain'")
+    register(np.ndarray, _cpu_backend(kernels))
+
+
+@functools.cache  # so that tensors made before a switch fit again after a switch back
+def _cpu_backend(kernels: str) -> Backend:
+    if kernels == "plain":
+        return Backend()
+    from minidl.backends.cpu.numpy_backend import NumpyBackend
+
+    return NumpyBackend()
+
+
+def get_kernels() -> Literal["fast", "plain"]:
+    """Return which kernels new tensors on the CPU use."""
+    return "plain" if type(_by_type[np.ndarray]) is Backend else "fast"
 
 
 def backend_of(array: Array) -> Backend:
@@ -50,12 +89,12 @@ def backend_for(device: str) -> Backend:
 
     Raises:
         ValueError: no device has this name.
-        RuntimeError: CuPy is missing or does not work; the message says how to mend it.
+        RuntimeError: CuPy is missing or does not work; the message says how to fix it.
     """
     if device == "cuda" and device not in _by_device:
-        from minidl.backends.cuda import cupy_backend
+        from minidl.backends.cuda import cupy_backend, setup
 
-        register(cupy_backend.ndarray_type(), cupy_backend.CupyBackend())
+        register(setup.ndarray_type(), cupy_backend.CupyBackend())
     try:
         return _by_device[device]
     except (KeyError, TypeError):
@@ -67,3 +106,13 @@ def asarray(value: Any, dtype: Any = None) -> Array:
     if type(value) in _by_type or type(value).__module__.partition(".")[0] == "cupy":
         return value if dtype is None else value.astype(dtype, copy=False)
     return np.asarray(value, dtype)
+
+
+def _kernels_at_import() -> None:
+    asked = os.environ.get("MINIDL_KERNELS", "fast")
+    if asked not in ("fast", "plain"):
+        raise ValueError(f"MINIDL_KERNELS={asked!r}, expected 'fast' or 'plain'")
+    set_kernels(asked)  # type: ignore[arg-type]
+
+
+_kernels_at_import()

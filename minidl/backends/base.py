@@ -4,6 +4,9 @@
 here is written in its generic form, with nothing but array functions that NumPy and CuPy share. A
 backend overrides a kernel only where a measurement justifies it, with the same signature, and one
 parametrised test compares all forms with each other and with literal loops.
+
+As it stands, this class is NumPy on the CPU, without threads: it runs after
+`minidl.set_kernels("plain")`.
 """
 
 from __future__ import annotations
@@ -29,25 +32,27 @@ class Backend:
         device: what users call the device: `"cpu"` or `"cuda"`.
         xp: the array module, `numpy` or `cupy`.
         records: whether `record` can repeat a piece of work.
+        fuses: whether layers that follow each other may run in one pass: see `nn.fusion`.
 
     Images are `(n, c, h, w)` by shape. In memory a kernel's results are *channels-last*: an
     `(n, c, h, w)` view of an `(n, h, w, c)` array, so that the channels of a pixel lie side by
     side. Kernels accept any memory order.
     """
 
-    device: str
-    xp: Any
+    device = "cpu"
+    xp: Any = np
     records = False
+    fuses = False
 
     # Transfer ---------------------------------------------------------------------------------
 
     def from_numpy(self, array: np.ndarray[Any, Any]) -> Array:
         """Copy a NumPy array to this device."""
-        raise NotImplementedError
+        return np.array(array)
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """Copy an array of this device into a new NumPy array."""
-        raise NotImplementedError
+        return np.array(array)
 
     def number(self, array: Array) -> Any:
         """Return the only element as a Python number, waiting for the work that makes it."""
@@ -85,7 +90,8 @@ class Backend:
         raise NotImplementedError
 
     def set_writeable(self, array: Array, writeable: bool) -> None:
-        """Allow or forbid writing into an array, where the library can."""
+        """Allow or forbid writing into an array; ValueError for a view of a read-only one."""
+        array.setflags(write=writeable)
 
     # Splitting work ---------------------------------------------------------------------------
 
@@ -357,7 +363,7 @@ class Backend:
 
     def index_add(self, target: Array, index: Any, values: Array) -> None:
         """Do `target[index] += values` in place; repeated indices count each time."""
-        raise NotImplementedError
+        np.add.at(target, index, values)
 
     def update_all(self, rule: str | None, updates: Sequence[Update]) -> None:
         """Do one step of an optimiser for all parameters of one dtype.

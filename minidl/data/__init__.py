@@ -1,35 +1,22 @@
 """Data: CIFAR-10, sentences, the embedded toy sets, folders of pictures, batches, augmentation."""
 
-from minidl.data.augment import Compose, Cutout, RandomCrop, RandomHorizontalFlip
-from minidl.data.cifar10 import load_cifar10
-from minidl.data.download import download
-from minidl.data.folders import load_image_folder
-from minidl.data.images import ImageSet, datasets_folder
-from minidl.data.loader import DataLoader, Normalize
-from minidl.data.reviews import TextSet, load_mr, read_lines, read_table
-from minidl.data.text import BucketLoader, Vocabulary, tokenize
-from minidl.data.toy10 import load_toy10
-from minidl.data.toy_reviews import load_toy_reviews
-
-__all__ = [
-    "BucketLoader",
-    "Compose",
-    "Cutout",
-    "DataLoader",
-    "ImageSet",
-    "Normalize",
-    "RandomCrop",
-    "RandomHorizontalFlip",
-    "TextSet",
-    "Vocabulary",
-    "datasets_folder",
-    "download",
-    "load_cifar10",
-    "load_image_folder",
-    "load_mr",
-    "load_toy10",
-    "load_toy_reviews",
-    "read_lines",
-    "read_table",
-    "tokenize",
-]
+from minidl.data.augment import Compose as Compose
+from minidl.data.augment import Cutout as Cutout
+from minidl.data.augment import RandomCrop as RandomCrop
+from minidl.data.augment import RandomHorizontalFlip as RandomHorizontalFlip
+from minidl.data.cifar10 import load_cifar10 as load_cifar10
+from minidl.data.download import download as download
+from minidl.data.folders import load_image_folder as load_image_folder
+from minidl.data.images import ImageSet as ImageSet
+from minidl.data.images import datasets_folder as datasets_folder
+from minidl.data.loader import DataLoader as DataLoader
+from minidl.data.loader import Normalize as Normalize
+from minidl.data.reviews import TextSet as TextSet
+from minidl.data.reviews import load_mr as load_mr
+from minidl.data.reviews import read_lines as read_lines
+from minidl.data.reviews import read_table as read_table
+from minidl.data.text import BucketLoader as BucketLoader
+from minidl.data.text import Vocabulary as Vocabulary
+from minidl.data.text import tokenize as tokenize
+from minidl.data.toy10 import load_toy10 as load_toy10
+from minidl.data.toy_reviews import load_toy_reviews as load_toy_reviews

@@ -1,33 +1,15 @@
 """The reference networks."""
 
-from minidl.models.cifar10_cnn import cifar10_cnn
-from minidl.models.resnet import (
-    BasicBlock,
-    Bottleneck,
-    CifarResNet,
-    ResNet,
-    resnet18,
-    resnet20,
-    resnet32,
-    resnet34,
-    resnet44,
-    resnet50,
-    resnet56,
-)
-from minidl.models.text_cnn import TextCNN
-
-__all__ = [
-    "BasicBlock",
-    "Bottleneck",
-    "CifarResNet",
-    "ResNet",
-    "TextCNN",
-    "cifar10_cnn",
-    "resnet18",
-    "resnet20",
-    "resnet32",
-    "resnet34",
-    "resnet44",
-    "resnet50",
-    "resnet56",
-]
+from minidl.models.cifar10_cnn import cifar10_cnn as cifar10_cnn
+from minidl.models.resnet import BasicBlock as BasicBlock
+from minidl.models.resnet import Bottleneck as Bottleneck
+from minidl.models.resnet import CifarResNet as CifarResNet
+from minidl.models.resnet import ResNet as ResNet
+from minidl.models.resnet import resnet18 as resnet18
+from minidl.models.resnet import resnet20 as resnet20
+from minidl.models.resnet import resnet32 as resnet32
+from minidl.models.resnet import resnet34 as resnet34
+from minidl.models.resnet import resnet44 as resnet44
+from minidl.models.resnet import resnet50 as resnet50
+from minidl.models.resnet import resnet56 as resnet56
+from minidl.models.text_cnn import TextCNN as TextCNN

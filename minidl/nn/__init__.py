@@ -1,130 +1,68 @@
 """Layers, losses and networks as modules with parameters."""
 
 from minidl.nn import init as init
-from minidl.nn.activation import (
-    ELU,
-    GELU,
-    LeakyReLU,
-    LogSoftmax,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Tanh,
-)
-from minidl.nn.containers import ModuleList, Sequential
-from minidl.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
-from minidl.nn.embedding import Embedding
-from minidl.nn.linear import Dropout, Flatten, Linear
-from minidl.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
-from minidl.nn.module import Buffer, Module, Parameter, observe
-from minidl.nn.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
-from minidl.nn.pooling.learned import (
-    AttentionPool,
-    GatedPool2d,
-    GeMPool1d,
-    GeMPool2d,
-    MixedPool1d,
-    MixedPool2d,
-    SoftmaxPool1d,
-    SoftmaxPool2d,
-)
-from minidl.nn.pooling.sized import (
-    AdaptiveAvgPool1d,
-    AdaptiveAvgPool2d,
-    AdaptiveMaxPool1d,
-    AdaptiveMaxPool2d,
-    FractionalMaxPool2d,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    SpatialPyramidPool2d,
-)
-from minidl.nn.pooling.windows import (
-    AvgPool1d,
-    AvgPool2d,
-    BlurPool2d,
-    ChannelAvgPool,
-    ChannelMaxPool,
-    ConvPool2d,
-    LPPool1d,
-    LPPool2d,
-    MaxBlurPool2d,
-    MaxPool1d,
-    MaxPool2d,
-    MaxUnpool1d,
-    MaxUnpool2d,
-    MinPool1d,
-    MinPool2d,
-    StochasticPool1d,
-    StochasticPool2d,
-)
-
-__all__ = [
-    "ELU",
-    "GELU",
-    "AdaptiveAvgPool1d",
-    "AdaptiveAvgPool2d",
-    "AdaptiveMaxPool1d",
-    "AdaptiveMaxPool2d",
-    "AttentionPool",
-    "AvgPool1d",
-    "AvgPool2d",
-    "BCEWithLogitsLoss",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "BlurPool2d",
-    "Buffer",
-    "ChannelAvgPool",
-    "ChannelMaxPool",
-    "Conv1d",
-    "Conv2d",
-    "ConvPool2d",
-    "ConvTranspose2d",
-    "CrossEntropyLoss",
-    "Dropout",
-    "Embedding",
-    "Flatten",
-    "FractionalMaxPool2d",
-    "GatedPool2d",
-    "GeMPool1d",
-    "GeMPool2d",
-    "GlobalAvgPool",
-    "GlobalMaxPool",
-    "GroupNorm",
-    "L1Loss",
-    "LPPool1d",
-    "LPPool2d",
-    "LayerNorm",
-    "LeakyReLU",
-    "Linear",
-    "LogSoftmax",
-    "MSELoss",
-    "MaxBlurPool2d",
-    "MaxPool1d",
-    "MaxPool2d",
-    "MaxUnpool1d",
-    "MaxUnpool2d",
-    "MinPool1d",
-    "MinPool2d",
-    "MixedPool1d",
-    "MixedPool2d",
-    "Module",
-    "ModuleList",
-    "NLLLoss",
-    "Parameter",
-    "ReLU",
-    "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "SoftmaxPool1d",
-    "SoftmaxPool2d",
-    "Softplus",
-    "SpatialPyramidPool2d",
-    "StochasticPool1d",
-    "StochasticPool2d",
-    "Tanh",
-    "init",
-    "observe",
-]
+from minidl.nn.activation import ELU as ELU
+from minidl.nn.activation import GELU as GELU
+from minidl.nn.activation import LeakyReLU as LeakyReLU
+from minidl.nn.activation import LogSoftmax as LogSoftmax
+from minidl.nn.activation import ReLU as ReLU
+from minidl.nn.activation import Sigmoid as Sigmoid
+from minidl.nn.activation import SiLU as SiLU
+from minidl.nn.activation import Softmax as Softmax
+from minidl.nn.activation import Softplus as Softplus
+from minidl.nn.activation import Tanh as Tanh
+from minidl.nn.containers import ModuleList as ModuleList
+from minidl.nn.containers import Sequential as Sequential
+from minidl.nn.convolution import Conv1d as Conv1d
+from minidl.nn.convolution import Conv2d as Conv2d
+from minidl.nn.convolution import ConvTranspose2d as ConvTranspose2d
+from minidl.nn.embedding import Embedding as Embedding
+from minidl.nn.linear import Dropout as Dropout
+from minidl.nn.linear import Flatten as Flatten
+from minidl.nn.linear import Linear as Linear
+from minidl.nn.loss import BCEWithLogitsLoss as BCEWithLogitsLoss
+from minidl.nn.loss import CrossEntropyLoss as CrossEntropyLoss
+from minidl.nn.loss import L1Loss as L1Loss
+from minidl.nn.loss import MSELoss as MSELoss
+from minidl.nn.loss import NLLLoss as NLLLoss
+from minidl.nn.module import Buffer as Buffer
+from minidl.nn.module import Module as Module
+from minidl.nn.module import Parameter as Parameter
+from minidl.nn.module import observe as observe
+from minidl.nn.normalization import BatchNorm1d as BatchNorm1d
+from minidl.nn.normalization import BatchNorm2d as BatchNorm2d
+from minidl.nn.normalization import GroupNorm as GroupNorm
+from minidl.nn.normalization import LayerNorm as LayerNorm
+from minidl.nn.pooling.basic import AvgPool2d as AvgPool2d
+from minidl.nn.pooling.basic import GlobalAvgPool as GlobalAvgPool
+from minidl.nn.pooling.basic import MaxPool2d as MaxPool2d
+from minidl.nn.pooling.learned import AttentionPool as AttentionPool
+from minidl.nn.pooling.learned import GatedPool2d as GatedPool2d
+from minidl.nn.pooling.learned import GeMPool1d as GeMPool1d
+from minidl.nn.pooling.learned import GeMPool2d as GeMPool2d
+from minidl.nn.pooling.learned import MixedPool1d as MixedPool1d
+from minidl.nn.pooling.learned import MixedPool2d as MixedPool2d
+from minidl.nn.pooling.learned import SoftmaxPool1d as SoftmaxPool1d
+from minidl.nn.pooling.learned import SoftmaxPool2d as SoftmaxPool2d
+from minidl.nn.pooling.sized import AdaptiveAvgPool1d as AdaptiveAvgPool1d
+from minidl.nn.pooling.sized import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from minidl.nn.pooling.sized import AdaptiveMaxPool1d as AdaptiveMaxPool1d
+from minidl.nn.pooling.sized import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+from minidl.nn.pooling.sized import FractionalMaxPool2d as FractionalMaxPool2d
+from minidl.nn.pooling.sized import GlobalMaxPool as GlobalMaxPool
+from minidl.nn.pooling.sized import SpatialPyramidPool2d as SpatialPyramidPool2d
+from minidl.nn.pooling.windows import AvgPool1d as AvgPool1d
+from minidl.nn.pooling.windows import BlurPool2d as BlurPool2d
+from minidl.nn.pooling.windows import ChannelAvgPool as ChannelAvgPool
+from minidl.nn.pooling.windows import ChannelMaxPool as ChannelMaxPool
+from minidl.nn.pooling.windows import ConvPool2d as ConvPool2d
+from minidl.nn.pooling.windows import LPPool1d as LPPool1d
+from minidl.nn.pooling.windows import LPPool2d as LPPool2d
+from minidl.nn.pooling.windows import MaxBlurPool2d as MaxBlurPool2d
+from minidl.nn.pooling.windows import MaxPool1d as MaxPool1d
+from minidl.nn.pooling.windows import MaxUnpool1d as MaxUnpool1d
+from minidl.nn.pooling.windows import MaxUnpool2d as MaxUnpool2d
+from minidl.nn.pooling.windows import MinPool1d as MinPool1d
+from minidl.nn.pooling.windows import MinPool2d as MinPool2d
+from minidl.nn.pooling.windows import StochasticPool1d as StochasticPool1d
+from minidl.nn.pooling.windows import StochasticPool2d as StochasticPool2d

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +41,6 @@ class Conv2d(Module):
     """
 
     _axes = 2
-    _convolve: Callable[..., Tensor] = staticmethod(F.conv2d)
 
     def __init__(
         self,
@@ -66,9 +65,9 @@ class Conv2d(Module):
         self.weight, self.bias = weight_and_bias(shape, out_channels, bias, rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.conv2d`, or `1d` to sequences."""
+        """Apply `functional.conv2d`."""
         geometry = (self.stride, self.padding, self.dilation, self.groups)
-        return self._convolve(x, self.weight, self.bias, *geometry)
+        return F.conv2d(x, self.weight, self.bias, *geometry)
 
 
 class Conv1d(Conv2d):
@@ -82,7 +81,11 @@ class Conv1d(Conv2d):
     """
 
     _axes = 1
-    _convolve = staticmethod(F.conv1d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.conv1d`."""
+        geometry: Any = (self.stride, self.padding, self.dilation, self.groups)
+        return F.conv1d(x, self.weight, self.bias, *geometry)
 
 
 class ConvTranspose2d(Module):

@@ -97,6 +97,10 @@ def operand_array(op: str, value: Any, like: TensorBase, copy: bool = False) -> 
 def check_device(op: str, got: Backend, wanted: Backend) -> None:
     """Raise TypeError unless two operands are on one device."""
     if got is not wanted:
+        if got.device == wanted.device:
+            raise TypeError(
+                f"{op}: got tensors made before and after set_kernels; call it before making any"
+            )
         raise TypeError(
             f"{op}: got tensors on {wanted.device!r} and {got.device!r}; "
             f"move one with .to({wanted.device!r})"

@@ -1,38 +1,20 @@
 """Training: the loop and what keeps it safe, diagnosis, metrics, weights on disk."""
 
-from minidl.training.checkpoint import load_checkpoint, save_checkpoint
-from minidl.training.evaluation import evaluate, predict
-from minidl.training.fit import Run, fit
-from minidl.training.history import History
-from minidl.training.metrics import (
-    Scores,
-    accuracy,
-    class_scores,
-    confusion_matrix,
-    macro_scores,
-    micro_scores,
-    top_k_accuracy,
-)
-from minidl.training.warnings import TrainingWarning, overfit_one_batch
-from minidl.training.weights import load_weights, save_weights
-
-__all__ = [
-    "History",
-    "Run",
-    "Scores",
-    "TrainingWarning",
-    "accuracy",
-    "class_scores",
-    "confusion_matrix",
-    "evaluate",
-    "fit",
-    "load_checkpoint",
-    "load_weights",
-    "macro_scores",
-    "micro_scores",
-    "overfit_one_batch",
-    "predict",
-    "save_checkpoint",
-    "save_weights",
-    "top_k_accuracy",
-]
+from minidl.training.checkpoint import load_checkpoint as load_checkpoint
+from minidl.training.checkpoint import save_checkpoint as save_checkpoint
+from minidl.training.evaluation import evaluate as evaluate
+from minidl.training.evaluation import predict as predict
+from minidl.training.fit import Run as Run
+from minidl.training.fit import fit as fit
+from minidl.training.history import History as History
+from minidl.training.metrics import Scores as Scores
+from minidl.training.metrics import accuracy as accuracy
+from minidl.training.metrics import class_scores as class_scores
+from minidl.training.metrics import confusion_matrix as confusion_matrix
+from minidl.training.metrics import macro_scores as macro_scores
+from minidl.training.metrics import micro_scores as micro_scores
+from minidl.training.metrics import top_k_accuracy as top_k_accuracy
+from minidl.training.warnings import TrainingWarning as TrainingWarning
+from minidl.training.warnings import overfit_one_batch as overfit_one_batch
+from minidl.training.weights import load_weights as load_weights
+from minidl.training.weights import save_weights as save_weights

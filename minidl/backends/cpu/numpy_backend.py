@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import os
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 
 from minidl.backends.base import Array, Backend
 from minidl.backends.cpu import planar, strips, winograd
 from minidl.backends.cpu.runs import overlapping
+from minidl.backends.cpu.threads import blas, current, get_num_threads, keep_freed_memory, share
 from minidl.backends.windows import Windows
 
 CACHE_BYTES = 2**21
@@ -35,23 +29,10 @@ class NumpyBackend(Backend):
     copying, which NumPy does on one thread, is shared between the cores too.
     """
 
-    device = "cpu"
-    xp = np
+    fuses = True
 
     def __init__(self) -> None:
-        _keep_freed_memory()
-
-    def from_numpy(self, array: np.ndarray[Any, Any]) -> Array:
-        """Copy a NumPy array."""
-        return np.array(array)
-
-    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
-        """Copy a NumPy array."""
-        return np.array(array)
-
-    def set_writeable(self, array: Array, writeable: bool) -> None:
-        """Set NumPy's write flag; it raises ValueError for a view of a read-only array."""
-        array.setflags(write=writeable)
+        keep_freed_memory()
 
     def over_batch(self, n: int, bytes_each: int, work: Callable[[slice], None]) -> None:
         """Call `work` on slices of the batch whose scratch memory fits in cache, on all cores.
@@ -63,13 +44,13 @@ class NumpyBackend(Backend):
         count = -(-count // 4) * 4 if count > 1 else 1  # alike, for 2 or 4 threads to end together
         size = max(1, -(-n // count))
         parts = [slice(start, min(start + size, n)) for start in range(0, max(n, 1), size)]
-        if _thread.is_worker:  # within a slice of other work: all threads have some already
+        if current.is_worker:  # within a slice of other work: all threads have some already
             for part in parts:
                 work(part)
             return
-        with _blas().single_threaded():
+        with blas().single_threaded():
             if len(parts) > 1:
-                _share(parts, work)
+                share(parts, work)
             else:
                 work(slice(0, n))
 
@@ -81,19 +62,19 @@ class NumpyBackend(Backend):
         microseconds. This thread has the first piece, and waits at the end, while another that is
         ready takes slices of what this one has left: the first piece is best the longest.
         """
-        if size < CACHE_BYTES // 4 or get_num_threads() == 1 or _thread.is_worker:
+        if size < CACHE_BYTES // 4 or get_num_threads() == 1 or current.is_worker:
             return super().side_by_side(size, *works)
         results: dict[int, Any] = {}
 
         def work(part: slice) -> None:
-            _thread.is_worker = False  # its slices, too, are for all to take
+            current.is_worker = False  # its slices, too, are for all to take
             try:
                 results[part.start] = works[part.start]()
             finally:
-                _thread.is_worker = True
+                current.is_worker = True
 
-        with _blas().single_threaded():
-            _share([slice(i, i + 1) for i in range(len(works))], work)
+        with blas().single_threaded():
+            share([slice(i, i + 1) for i in range(len(works))], work)
         return [results[i] for i in range(len(works))]
 
     @contextmanager
@@ -120,7 +101,7 @@ class NumpyBackend(Backend):
         matrices and drop what they made of it, but NumPy sees the flag that a NaN there has set.
         """
         if a.ndim > 2 or b.ndim > 2 or a.size * b.shape[1] < 2**25:
-            with _blas().single_threaded(), np.errstate(invalid="ignore"):
+            with blas().single_threaded(), np.errstate(invalid="ignore"):
                 return np.matmul(a, b)
         out = np.empty((len(a), b.shape[1]), np.result_type(a, b))
         by_rows = len(a) >= b.shape[1]
@@ -321,183 +302,3 @@ def _form(
     if planar.suits(windows, groups, c):
         return planar
     return strips if strips.suits(windows, groups, *channels, dtype) else None
-
-
-class _Thread(threading.local):
-    is_worker = False
-
-
-_thread = _Thread()
-_threads: list[int] = []  # how many were asked for; empty: one for each core
-
-
-def set_num_threads(n: int) -> None:
-    """Let the kernels on the CPU use `n` threads; results do not depend on their number.
-
-    Without it, there is one for each core that this process may use.
-
-    Raises:
-        ValueError: not a whole number from 1.
-    """
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise ValueError(f"set_num_threads: got {n!r}, wants a whole number from 1")
-    with _making:
-        if _jobs.cache_info().currsize:
-            jobs, threads = _jobs()
-            for _ in range(threads):
-                jobs.put(None)
-        _jobs.cache_clear()
-        _threads[:] = [int(n)]
-
-
-def get_num_threads() -> int:
-    """Return how many threads the kernels on the CPU use."""
-    if _threads:
-        return _threads[0]
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
-    """Work through slices on all threads, this one among them."""
-    left = iter(parts)  # next() of a list's iterator is safe between threads
-
-    def drain() -> None:
-        for part in left:
-            work(part)
-
-    with _making:
-        jobs, threads = _jobs()
-    helpers = range(min(threads, len(parts) - 1))
-    # With NumPy's error state, which belongs to the context.
-    offers = [_Offer(functools.partial(copy_context().run, drain)) for _ in helpers]
-    for offer in offers:
-        jobs.put(offer)
-    _thread.is_worker = True
-    try:
-        drain()
-    finally:
-        _thread.is_worker = False
-        for offer in offers:  # who took it may still write into arrays that the caller gives up
-            offer.close()
-    for offer in offers:
-        if offer.error is not None:
-            raise offer.error
-
-
-class _Offer:
-    """Work for another thread to take, until it is closed: nobody waits for a thread to wake up.
-
-    A call with nothing to do takes 2 microseconds for 114 with a ThreadPoolExecutor; a step of the
-    CIFAR-10 CNN is about 40 calls.
-    """
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self.work: Callable[[], None] | None = work
-        self.error: BaseException | None = None
-        self.taken, self.done = threading.Lock(), threading.Lock()
-        self.done.acquire()
-
-    def take(self) -> None:
-        if self.taken.acquire(blocking=False) and self.work is not None:
-            try:
-                self.work()
-            except BaseException as error:  # to be raised where the work was asked for
-                self.error = error
-            finally:
-                self.done.release()
-
-    def close(self) -> None:
-        if not self.taken.acquire(blocking=False):
-            self.done.acquire()
-        self.work = None  # it holds arrays, and this may lie in the queue for long
-
-
-@functools.cache
-def _jobs() -> tuple[queue.SimpleQueue[_Offer | None], int]:
-    """Return the queue that the threads beside the one that asks take work from; their number."""
-    jobs: queue.SimpleQueue[_Offer | None] = queue.SimpleQueue()
-    threads = get_num_threads() - 1
-
-    def serve() -> None:
-        _thread.is_worker = True
-        while (job := jobs.get()) is not None:
-            job.take()
-
-    for number in range(threads):
-        threading.Thread(target=serve, name=f"minidl-{number}", daemon=True).start()
-    return jobs, threads
-
-
-_making = threading.Lock()  # two threads that ask for the first time would make two queues
-
-
-class _Blas:
-    """Holds BLAS at one thread while any batch is worked through.
-
-    The first user sets it and the last resets it, to the number found when minidl first asked:
-    while another thread multiplies matrices, OpenBLAS can say 1 although it was just set to 2.
-    """
-
-    def __init__(self) -> None:
-        found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-        # threadpoolctl lets one thread alone set the number, for as long as it lives. Here, others
-        # train too, and the lock below sees to their turns.
-        self.libraries = [
-            (getattr(library, "_real_set_num_threads", library.set_num_threads), before)
-            for library in found
-            if (before := library.get_num_threads())
-        ]
-        self.lock, self.users = threading.Lock(), 0
-
-    @contextmanager
-    def single_threaded(self) -> Iterator[None]:
-        is_user = False
-        try:
-            with self.lock:
-                self.users += 1
-                is_user = True
-                for set_threads, _ in self.libraries:
-                    set_threads(1)
-            yield
-        finally:
-            if is_user:
-                with self.lock:
-                    self.users -= 1
-                    for set_threads, threads in self.libraries:
-                        set_threads(1 if self.users else threads)
-
-
-_blas = functools.cache(_Blas)  # finding the library takes milliseconds, using it microseconds
-
-
-def _start_afresh() -> None:
-    """Forget, in a forked child, threads that it does not have, and locks that they held."""
-    global _making
-    _making = threading.Lock()
-    _jobs.cache_clear()
-    _thread.is_worker = False
-    if _blas.cache_info().currsize:
-        blas = _blas()
-        blas.lock, blas.users = threading.Lock(), 0
-        for set_threads, threads in blas.libraries:
-            set_threads(threads)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_afresh)
-
-
-def _keep_freed_memory() -> None:
-    """Ask glibc to keep up to 1 GiB of freed memory for the next arrays.
-
-    A training step frees and takes the same large arrays again and again. By default they go back
-    to the system, which then clears every page anew. A step of the CIFAR-10 CNN takes 42 ms for 57
-    (2 cores, median of 40 steps), with the same peak memory. Other C libraries stay as they are.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    trim_threshold, mmap_threshold = -1, -3  # from malloc.h
-    mallopt(trim_threshold, 2**30)
-    mallopt(mmap_threshold, 2**30)

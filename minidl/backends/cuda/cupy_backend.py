@@ -20,7 +20,7 @@ import numpy as np
 from minidl.backends.base import Array
 from minidl.backends.cuda import cublas, setup
 from minidl.backends.cuda.deferred import DeferringBackend
-from minidl.backends.cuda.setup import FITS
+from minidl.backends.cuda.setup import choices, tell_cupy
 from minidl.backends.update import Update
 from minidl.backends.windows import Windows
 
@@ -49,97 +49,11 @@ EXPRESSIONS = tuple(
 """Every kernel in every form that it is used in."""
 
 
-class _Choices:
-    tf32 = False
-    deterministic = False
-
-
-_choices = _Choices()
-
-
-def set_tf32(on: bool) -> None:
-    """Let a GPU round float32 numbers to TF32 before multiplying matrices, or forbid it.
-
-    TF32 keeps float32's range and 10 of its 23 binary digits: products are several times as fast on
-    GPUs since the A100, and have errors of about 1e-3. Off at first, whatever `CUPY_TF32` says, so
-    that results are those of the CPU. It concerns all products of matrices, and with them all
-    convolutions; nothing on the CPU. Compare with PyTorch under equal settings:
-    `torch.backends.cuda.matmul.allow_tf32`, and `torch.backends.cudnn.allow_tf32`, which is on
-    there at first.
-    """
-    _choices.tf32 = bool(on)
-    if _started():
-        _tell_cupy(_cupy())
-
-
-def get_tf32() -> bool:
-    """Return what `set_tf32` was last told."""
-    return _choices.tf32
-
-
-def set_deterministic(on: bool) -> None:
-    """Add gradients of repeated indices in a fixed order on a GPU, or in any order.
-
-    Everything else minidl does on a GPU gives the same bits in every run. Where several gradients
-    meet in one row of an embedding, or one element of what was indexed, the order of their sum is
-    left to chance at first, and the last bits with it. A fixed order takes a sort in each backward
-    pass, which makes the host wait, and which `capture` cannot record.
-    """
-    _choices.deterministic = bool(on)
-
-
-def get_deterministic() -> bool:
-    """Return what `set_deterministic` was last told."""
-    return _choices.deterministic
-
-
-# Starting CuPy --------------------------------------------------------------------------------
-
-
-@functools.cache
-def _cupy() -> Any:
-    """Import CuPy and run one kernel: it can import well and still fail at its first kernel."""
-    packages = setup.installed()
-    if len(packages) > 1:
-        raise RuntimeError(
-            f"device 'cuda': {' and '.join(packages)} are installed, which overwrite each other's "
-            f"files; remove them all with: pip uninstall -y {' '.join(packages)}; then {FITS}"
-        )
-    try:
-        import cupy
-    except ImportError as error:
-        found = f"; {packages[0]} is installed but damaged" if packages else ""
-        raise RuntimeError(
-            f"device 'cuda' needs CuPy, which does not import: {error}{found}; {FITS}"
-        ) from error
-    setup.check_driver(cupy, packages)
-    try:
-        (cupy.arange(3, dtype=np.float32) + 1).sum().item()
-    except Exception as error:
-        remove = " ".join(packages) or "cupy"
-        raise RuntimeError(
-            f"CuPy {cupy.__version__} is installed but cannot run a kernel: {error}; remove it "
-            f"with: pip uninstall -y {remove}; then {FITS}"
-        ) from error
-    return cupy
-
-
-def _started() -> bool:
-    return _cupy.cache_info().currsize > 0
-
-
-def _tell_cupy(cupy: Any) -> None:
-    """Have CuPy's own products, such as einsum's, follow `set_tf32`."""
-    linalg = cupy._core._routines_linalg
-    kind = linalg.COMPUTE_TYPE_TF32 if _choices.tf32 else linalg.COMPUTE_TYPE_DEFAULT
-    linalg.set_compute_type(np.float32, kind)
-
-
 def describe() -> list[tuple[str, str]]:
     """Return what there is of CuPy, driver and GPU, in words, or what is wrong."""
     rows = [("CuPy packages", ", ".join(setup.installed()) or "none")]
     try:
-        cupy = _cupy()
+        cupy = setup.load_cupy()
     except RuntimeError as error:
         return [*rows, ("device 'cuda'", f"not usable: {error}")]
     runtime = cupy.cuda.runtime
@@ -152,14 +66,8 @@ def describe() -> list[tuple[str, str]]:
         ("GPU", f"{gpu['name'].decode()}, compute capability {gpu['major']}.{gpu['minor']}"),
         ("GPU memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"),
         ("products", "cuBLAS, called directly" if _blas(cupy) else "cuBLAS, through CuPy"),
-        ("TF32", "on" if _choices.tf32 else "off"),
+        ("TF32", "on" if choices.tf32 else "off"),
     ]
-
-
-def ndarray_type() -> type:
-    """Return CuPy's array type."""
-    kind: type = _cupy().ndarray
-    return kind
 
 
 # What the backend is made of ------------------------------------------------------------------
@@ -236,9 +144,9 @@ class CupyBackend(DeferringBackend):
         self._outside: Any = None  # the stream and the allocator around a recording
         self.xp, self._launch, self._blas = xp, launch, blas
         if xp is None:
-            self.xp = _cupy()
+            self.xp = setup.load_cupy()
             self._launch, self._blas = _kernels(self.xp), _blas(self.xp)
-            _tell_cupy(self.xp)
+            tell_cupy(self.xp)
             setup.explain_lack_of_memory(self.xp)
 
     def _run(self, name: str, count: int, *arguments: Any, also: Any = None) -> None:
@@ -305,7 +213,7 @@ class CupyBackend(DeferringBackend):
         target = out
         if out is None or cublas.layout(out)[0] != cublas.AS_IT_IS:
             target = self.xp.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
-        self._blas.multiply(a, b, target, _choices.tf32, self._workspace)
+        self._blas.multiply(a, b, target, choices.tf32, self._workspace)
         if out is None or target is out:
             return target
         out[...] = target
@@ -418,7 +326,7 @@ class CupyBackend(DeferringBackend):
         rows = rows.reshape(-1)
         width, length = math.prod(target.shape[len(parts) :]), math.prod(target.shape[: len(parts)])
         values, size = xp.ascontiguousarray(values), rows.size * width
-        if not _choices.deterministic:
+        if not choices.deterministic:
             sizes = (np.int64(length), np.int64(width))
             self._run("index_add", size, target, *sizes, rows, values, np.int64(size))
             return

@@ -55,12 +55,16 @@ class DeferringBackend(Backend):
     """
 
     records = True
+    fuses = True
 
     def __init__(self) -> None:
         self.to_host = self.to_device = 0
         self._pending: list[tuple[Array, Error]] = []
         self._recording: Recording | None = None
         self._recorded: weakref.WeakSet[Recording] = weakref.WeakSet()
+
+    def set_writeable(self, array: Array, writeable: bool) -> None:
+        """Do nothing: the library's arrays have no write flag."""
 
     def _moved_here(self, array: np.ndarray[Any, Any]) -> Array:
         raise NotImplementedError

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 OLDEST = 6  # major compute capability that kernels.cu compiles for
 
@@ -79,3 +82,95 @@ def explain_lack_of_memory(cupy: Any) -> None:
             ) from error
 
     cupy.cuda.set_allocator(explained)
+
+
+class _Choices:
+    tf32 = False
+    deterministic = False
+
+
+choices = _Choices()
+
+
+def set_tf32(on: bool) -> None:
+    """Let a GPU round float32 numbers to TF32 before multiplying matrices, or forbid it.
+
+    TF32 keeps float32's range and 10 of its 23 binary digits: products are several times as fast on
+    GPUs since the A100, and have errors of about 1e-3. Off at first, whatever `CUPY_TF32` says, so
+    that results are those of the CPU. It concerns all products of matrices, and with them all
+    convolutions; nothing on the CPU. Compare with PyTorch under equal settings:
+    `torch.backends.cuda.matmul.allow_tf32`, and `torch.backends.cudnn.allow_tf32`, which is on
+    there at first.
+    """
+    choices.tf32 = bool(on)
+    if _started():
+        tell_cupy(load_cupy())
+
+
+def get_tf32() -> bool:
+    """Return what `set_tf32` was last told."""
+    return choices.tf32
+
+
+def set_deterministic(on: bool) -> None:
+    """Add gradients of repeated indices in a fixed order on a GPU, or in any order.
+
+    Everything else minidl does on a GPU gives the same bits in every run. Where several gradients
+    meet in one row of an embedding, or one element of what was indexed, the order of their sum is
+    left to chance at first, and the last bits with it. A fixed order takes a sort in each backward
+    pass, which makes the host wait, and which `capture` cannot record.
+    """
+    choices.deterministic = bool(on)
+
+
+def get_deterministic() -> bool:
+    """Return what `set_deterministic` was last told."""
+    return choices.deterministic
+
+
+# Starting CuPy --------------------------------------------------------------------------------
+
+
+@functools.cache
+def load_cupy() -> Any:
+    """Import CuPy and run one kernel: it can import well and still fail at its first kernel."""
+    packages = installed()
+    if len(packages) > 1:
+        raise RuntimeError(
+            f"device 'cuda': {' and '.join(packages)} are installed, which overwrite each other's "
+            f"files; remove them all with: pip uninstall -y {' '.join(packages)}; then {FITS}"
+        )
+    try:
+        import cupy
+    except ImportError as error:
+        found = f"; {packages[0]} is installed but damaged" if packages else ""
+        raise RuntimeError(
+            f"device 'cuda' needs CuPy, which does not import: {error}{found}; {FITS}"
+        ) from error
+    check_driver(cupy, packages)
+    try:
+        (cupy.arange(3, dtype=np.float32) + 1).sum().item()
+    except Exception as error:
+        remove = " ".join(packages) or "cupy"
+        raise RuntimeError(
+            f"CuPy {cupy.__version__} is installed but cannot run a kernel: {error}; remove it "
+            f"with: pip uninstall -y {remove}; then {FITS}"
+        ) from error
+    return cupy
+
+
+def _started() -> bool:
+    return load_cupy.cache_info().currsize > 0
+
+
+def tell_cupy(cupy: Any) -> None:
+    """Have CuPy's own products, such as einsum's, follow `set_tf32`."""
+    linalg = cupy._core._routines_linalg
+    kind = linalg.COMPUTE_TYPE_TF32 if choices.tf32 else linalg.COMPUTE_TYPE_DEFAULT
+    linalg.set_compute_type(np.float32, kind)
+
+
+def ndarray_type() -> type:
+    """Return CuPy's array type."""
+    kind: type = load_cupy().ndarray
+    return kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -13,15 +13,13 @@ from minidl.functional.pooling.kinds import check_p
 from minidl.nn import init
 from minidl.nn.linear import weight_and_bias
 from minidl.nn.module import Module, Parameter
-from minidl.nn.pooling.windows import WindowPool
+from minidl.nn.pooling.basic import WindowPool
 from minidl.tensor import Tensor
 from minidl.tensor.functions import full, zeros
 
 
 class MixedPool2d(WindowPool):
     """A fixed mix of maximum and mean: see `functional.mixed_pool2d` for the arguments."""
-
-    _pool: Callable[..., Tensor] = staticmethod(F.mixed_pool2d)
 
     def __init__(
         self,
@@ -36,16 +34,20 @@ class MixedPool2d(WindowPool):
         self.ceil_mode, self.alpha = ceil_mode, alpha
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.mixed_pool2d`, or `1d` to sequences."""
+        """Apply `functional.mixed_pool2d`."""
         geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
-        return self._pool(x, *geometry, self.alpha)
+        return F.mixed_pool2d(x, *geometry, self.alpha)
 
 
 class MixedPool1d(MixedPool2d):
     """A fixed mix of maximum and mean for sequences: see `functional.mixed_pool1d`."""
 
     _axes = 1
-    _pool = staticmethod(F.mixed_pool1d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.mixed_pool1d`."""
+        arguments: Any = (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.alpha)
+        return F.mixed_pool1d(x, *arguments)
 
 
 class GatedPool2d(WindowPool):
@@ -97,7 +99,6 @@ class GeMPool2d(Module):
     """
 
     _axes = 2
-    _pool: Callable[..., Tensor] = staticmethod(F.gem_pool2d)
 
     def __init__(
         self,
@@ -120,15 +121,19 @@ class GeMPool2d(Module):
         self.p = Parameter(full(channels, float(p)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.gem_pool2d`, or `1d` to sequences."""
-        return self._pool(x, self.p, self.kernel_size, self.stride, self.padding, self.eps)
+        """Apply `functional.gem_pool2d`."""
+        return F.gem_pool2d(x, self.p, self.kernel_size, self.stride, self.padding, self.eps)
 
 
 class GeMPool1d(GeMPool2d):
     """The generalised mean of sequences with a learned power: see `functional.gem_pool1d`."""
 
     _axes = 1
-    _pool = staticmethod(F.gem_pool1d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.gem_pool1d`."""
+        geometry: Any = (self.p, self.kernel_size, self.stride, self.padding, self.eps)
+        return F.gem_pool1d(x, *geometry)
 
 
 class SoftmaxPool2d(WindowPool):
@@ -146,8 +151,6 @@ class SoftmaxPool2d(WindowPool):
         beta: `(channels,)`.
     """
 
-    _pool: Callable[..., Tensor] = staticmethod(F.softmax_pool2d)
-
     def __init__(
         self,
         kernel_size: Pair,
@@ -163,16 +166,20 @@ class SoftmaxPool2d(WindowPool):
         self.beta = Parameter(full(channels, float(beta)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.softmax_pool2d`, or `1d` to sequences."""
+        """Apply `functional.softmax_pool2d`."""
         geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
-        return self._pool(x, *geometry, self.beta)
+        return F.softmax_pool2d(x, *geometry, self.beta)
 
 
 class SoftmaxPool1d(SoftmaxPool2d):
     """A mean of sequences' windows with softmax weights: see `functional.softmax_pool1d`."""
 
     _axes = 1
-    _pool = staticmethod(F.softmax_pool1d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.softmax_pool1d`."""
+        arguments: Any = (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.beta)
+        return F.softmax_pool1d(x, *arguments)
 
 
 class AttentionPool(Module):

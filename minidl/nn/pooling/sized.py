@@ -12,23 +12,9 @@ from minidl.checks import Pair
 from minidl.functional.pooling.drawn import Ratio, check_fractional
 from minidl.functional.pooling.sized import Size, check_levels, check_output_size
 from minidl.nn.module import Module
+from minidl.nn.pooling.basic import GlobalAvgPool
 from minidl.random import generator
 from minidl.tensor import Tensor
-
-
-class GlobalAvgPool(Module):
-    """The mean of each channel: `(n, c, h, w)` to `(n, c)`, or `(n, c, 1, 1)` with `keepdims`.
-
-    Sequences `(n, c, length)` give `(n, c)` or `(n, c, 1)`.
-    """
-
-    def __init__(self, keepdims: bool = False) -> None:
-        self.keepdims = keepdims
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.global_avg_pool2d`, or `1d` to sequences."""
-        pool = F.global_avg_pool1d if x.ndim == 3 else F.global_avg_pool2d
-        return pool(x, self.keepdims)
 
 
 class GlobalMaxPool(GlobalAvgPool):

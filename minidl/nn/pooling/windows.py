@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,59 +13,26 @@ from minidl.functional.geometry import pool_geometry
 from minidl.functional.pooling.kinds import check_p
 from minidl.nn.convolution import Conv2d
 from minidl.nn.module import Module
+from minidl.nn.pooling.basic import MaxPool2d, WindowPool
 from minidl.random import generator
 from minidl.tensor import Tensor
-
-
-class WindowPool(Module):
-    """What layers that pool windows share; those for sequences have windows with one axis."""
-
-    _axes = 2
-
-    def __init__(
-        self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1
-    ) -> None:
-        pool_geometry(type(self).__name__, kernel_size, stride, padding, dilation, self._axes)
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-
-
-class MaxPool2d(WindowPool):
-    """The largest pixel of each window: see `functional.max_pool2d` for the arguments.
-
-    With `return_indices` the output is a pair: values, and places of the winners.
-    """
-
-    _pool: Callable[..., Tensor | tuple[Tensor, Tensor]] = staticmethod(F.max_pool2d)
-
-    def __init__(
-        self,
-        kernel_size: Pair,
-        stride: Pair | None = None,
-        padding: Pair = 0,
-        dilation: Pair = 1,
-        return_indices: bool = False,
-        ceil_mode: bool = False,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation)
-        self.dilation, self.return_indices, self.ceil_mode = dilation, return_indices, ceil_mode
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Apply `functional.max_pool2d`, or `1d` to sequences."""
-        geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        return self._pool(x, *geometry, return_indices=self.return_indices)
 
 
 class MaxPool1d(MaxPool2d):
     """The largest number of each window of sequences: see `functional.max_pool1d`."""
 
     _axes = 1
-    _pool = staticmethod(F.max_pool1d)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Apply `functional.max_pool1d`."""
+        geometry: Any = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        if self.return_indices:
+            return F.max_pool1d(x, *geometry, return_indices=True)
+        return F.max_pool1d(x, *geometry)
 
 
 class MinPool2d(WindowPool):
     """The smallest pixel of each window: see `functional.min_pool2d` for the arguments."""
-
-    _pool: Callable[..., Tensor] = staticmethod(F.min_pool2d)
 
     def __init__(
         self,
@@ -80,40 +46,20 @@ class MinPool2d(WindowPool):
         self.dilation, self.ceil_mode = dilation, ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.min_pool2d`, or `1d` to sequences."""
+        """Apply `functional.min_pool2d`."""
         geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        return self._pool(x, *geometry)
+        return F.min_pool2d(x, *geometry)
 
 
 class MinPool1d(MinPool2d):
     """The smallest number of each window of sequences: see `functional.min_pool1d`."""
 
     _axes = 1
-    _pool = staticmethod(F.min_pool1d)
-
-
-class AvgPool2d(WindowPool):
-    """The mean of each window: see `functional.avg_pool2d` for the arguments."""
-
-    def __init__(
-        self,
-        kernel_size: Pair,
-        stride: Pair | None = None,
-        padding: Pair = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding)
-        if divisor_override is not None:
-            check_whole("AvgPool2d", 1, divisor_override=divisor_override)
-        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
-        self.divisor_override = divisor_override
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.avg_pool2d`."""
-        geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
-        return F.avg_pool2d(x, *geometry, self.count_include_pad, self.divisor_override)
+        """Apply `functional.min_pool1d`."""
+        geometry: Any = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        return F.min_pool1d(x, *geometry)
 
 
 class AvgPool1d(Module):
@@ -140,8 +86,6 @@ class AvgPool1d(Module):
 class LPPool2d(WindowPool):
     """The p-norm of each window: see `functional.lp_pool2d` for the arguments."""
 
-    _pool: Callable[..., Tensor] = staticmethod(F.lp_pool2d)
-
     def __init__(
         self,
         norm_type: float,
@@ -154,15 +98,19 @@ class LPPool2d(WindowPool):
         self.norm_type, self.ceil_mode = norm_type, ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.lp_pool2d`, or `1d` to sequences."""
-        return self._pool(x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+        """Apply `functional.lp_pool2d`."""
+        return F.lp_pool2d(x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
 
 
 class LPPool1d(LPPool2d):
     """The p-norm of each window of sequences: see `functional.lp_pool1d`."""
 
     _axes = 1
-    _pool = staticmethod(F.lp_pool1d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.lp_pool1d`."""
+        geometry: Any = (self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+        return F.lp_pool1d(x, *geometry)
 
 
 class StochasticPool2d(WindowPool):
@@ -170,8 +118,6 @@ class StochasticPool2d(WindowPool):
 
     See `functional.stochastic_pool2d` for the arguments.
     """
-
-    _pool: Callable[..., Tensor] = staticmethod(F.stochastic_pool2d)
 
     def __init__(
         self,
@@ -186,16 +132,27 @@ class StochasticPool2d(WindowPool):
         self.ceil_mode, self._rng = ceil_mode, rng
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.stochastic_pool2d`, or `1d` to sequences."""
+        """Apply `functional.stochastic_pool2d`."""
         geometry = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
-        return self._pool(x, *geometry, self.training, self._rng)
+        return F.stochastic_pool2d(x, *geometry, self.training, self._rng)
 
 
 class StochasticPool1d(StochasticPool2d):
     """In training a number drawn from each window of sequences, else the mean that this has."""
 
     _axes = 1
-    _pool = staticmethod(F.stochastic_pool1d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `functional.stochastic_pool1d`."""
+        arguments: Any = (
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.training,
+            self._rng,
+        )
+        return F.stochastic_pool1d(x, *arguments)
 
 
 class ChannelMaxPool(Module):
@@ -250,24 +207,28 @@ class MaxUnpool2d(WindowPool):
     It is called with values, indices and, where it is not the smallest, an `output_size`.
     """
 
-    _unpool: Callable[..., Tensor] = staticmethod(F.max_unpool2d)
-
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
         super().__init__(kernel_size, stride, padding)
 
     def forward(
         self, x: Tensor, indices: Tensor | Array, output_size: int | tuple[int, ...] | None = None
     ) -> Tensor:
-        """Apply `functional.max_unpool2d`, or `1d` to sequences."""
+        """Apply `functional.max_unpool2d`."""
         geometry = (self.kernel_size, self.stride, self.padding)
-        return self._unpool(x, indices, *geometry, output_size)
+        return F.max_unpool2d(x, indices, *geometry, output_size)
 
 
 class MaxUnpool1d(MaxUnpool2d):
     """Winners of sequences put back where they stood: see `functional.max_unpool1d`."""
 
     _axes = 1
-    _unpool = staticmethod(F.max_unpool1d)
+
+    def forward(
+        self, x: Tensor, indices: Tensor | Array, output_size: int | tuple[int, ...] | None = None
+    ) -> Tensor:
+        """Apply `functional.max_unpool1d`."""
+        arguments: Any = (self.kernel_size, self.stride, self.padding, output_size)
+        return F.max_unpool1d(x, indices, *arguments)
 
 
 class ConvPool2d(Conv2d):
