@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .reading_path import READING_PATH, code_lines, count
+from .reading_path import code_lines, count, traced
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "minidl"
@@ -131,7 +131,7 @@ def test_only_the_cupy_backend_imports_cupy():
         for path in MODULES + CHAPTERS
         if any(n.split(".")[0] in {"cupy", "cupyx"} for n in _imported(_parse(path), "minidl"))
     }
-    assert users <= {"minidl/backends/cuda/cupy_backend.py"}
+    assert users <= {"minidl/backends/cuda/setup.py"}
 
 
 def test_nothing_imports_torch():
@@ -181,16 +181,19 @@ def test_the_package_can_be_read_in_an_afternoon():
     assert sum(count(path) for path in MODULES) <= PACKAGE_BUDGET
 
 
-def test_the_reading_path_is_short():
-    counts = {name: count(ROOT / name) for name in READING_PATH}
-    assert sum(counts.values()) <= READING_PATH_BUDGET, counts
+def test_a_plain_training_step_is_short():
+    executed = traced()
+    assert len(executed) > 15
+    assert "minidl/functional/pooling/basic.py" in executed
+    assert not any("/cpu/" in name or "fused" in name for name in executed)
+    assert sum(executed.values()) < READING_PATH_BUDGET, executed
 
 
 def test_the_readme_prints_the_reading_path():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## Reading path")[2].partition("\n## ")[0]
-    printed = re.findall(r"\((minidl/\S+\.py|chapters/\S+\.py)\) (\d+)", section)
-    assert printed == [(name, str(count(ROOT / name))) for name in READING_PATH]
+    printed = re.findall(r"^ *(\d+)/ *\d+  (minidl/\S+\.py)$", section, re.MULTILINE)
+    assert [(name, int(lines)) for lines, name in printed] == list(traced().items())
 
 
 # Documentation

@@ -10,7 +10,8 @@ from minidl.autograd import watcher
 from minidl.nn.activation import ReLU
 from minidl.nn.convolution import Conv2d
 from minidl.nn.module import Module, is_observed
-from minidl.nn.pooling.windows import MaxPool2d
+from minidl.nn.pooling.basic import MaxPool2d
+from minidl.tensor import Tensor
 
 
 class ModuleList(Module):
@@ -83,7 +84,7 @@ class Sequential(ModuleList):
         """
         layers = list(self)
         while layers:
-            count = _fused_length(layers)
+            count = _fused_length(layers, x)
             try:
                 x = _at_one_go(x, *layers[:count]) if count > 1 else layers[0](x)
             except (TypeError, ValueError):
@@ -94,9 +95,9 @@ class Sequential(ModuleList):
         return x
 
 
-def _fused_length(layers: list[Module]) -> int:
-    """Return how many of the first layers can run at one go: 1, 2 or 3."""
-    if is_observed() or watcher() is not None:
+def _fused_length(layers: list[Module], x: Any) -> int:
+    """Return how many of the first layers can run in one pass over `x`: 1, 2 or 3."""
+    if not isinstance(x, Tensor) or not x.backend.fuses or is_observed() or watcher() is not None:
         return 1
     count = 0
     for layer, kind in zip(layers, (Conv2d, ReLU, MaxPool2d), strict=False):
