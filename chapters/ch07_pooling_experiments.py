@@ -1,26 +1,26 @@
 """Chapter 7. Does pooling help, which kind, and how much? A controlled experiment.
 
-What you will learn: how to compare networks so that the answer is worth something. One thing is
-changed at a time; everything else, down to the first weights and the batches, stays the same; each
-net is trained from several seeds, and a difference counts only if it is larger than what the seeds
-alone make of it.
+What you will learn: how to compare networks so that the result means something. One thing is
+changed at a time; everything else, including the initial weights and the batches, stays the same.
+Each net is trained with several seeds, and a difference counts only if it is larger than the spread
+over the seeds.
 
-    python chapters/ch07_pooling_experiments.py                 # embedded toy pictures, offline
-    python chapters/ch07_pooling_experiments.py --data cifar10  # the real ones
-    python chapters/ch07_pooling_experiments.py --full          # every combination, not one by one
+    python chapters/ch07_pooling_experiments.py                 # built-in toy images, offline
+    python chapters/ch07_pooling_experiments.py --data cifar10  # the real images
+    python chapters/ch07_pooling_experiments.py --full          # every combination of the options
 
-Stop it whenever you like: the same command goes on where it was stopped.
+You can stop it at any time: run the same command again to resume.
 
-What to expect, on 2 cores: toy pictures, 51 runs in one and a half to four minutes. Max and LP
-pooling (both 71 % of the test pictures) beat no pooling (61 %) with a fourteenth of the parameters
-and a third of the multiply-adds; average pooling (56 %) and strided convolution (50 %) lose;
-stochastic, mixed and GeM are not told apart from no pooling. Windows of 3 and strides of 1 have
-higher means, but not beyond the spread; a stride of 3 loses. Four epochs are too few for global
+What to expect on 2 cores: toy images, 51 runs in one and a half to four minutes. Max and LP pooling
+(both 71 % test accuracy) beat no pooling (61 %) with a fourteenth of the parameters and a third of
+the multiply-adds; average pooling (56 %) and strided convolution (50 %) are worse; stochastic,
+mixed and GeM pooling do not differ significantly from no pooling. Windows of 3 and strides of 1
+have higher means, but within the spread; a stride of 3 is worse. Four epochs are too few for global
 average heads (21 to 32 %).
 
-CIFAR-10, 2 epochs of 10,000 pictures, ten minutes: max and LP pooling (49 and 50 %) are not told
-apart from no pooling (50 %); the other kinds and strided convolution lose; max pooling with stride
-1, which keeps nearly all pixels and costs as much as no pooling, is best (52 %).
+CIFAR-10, 2 epochs of 10,000 images, ten minutes: max and LP pooling (49 and 50 %) do not differ
+significantly from no pooling (50 %); the other kinds and strided convolution are worse; max pooling
+with stride 1, which keeps nearly all pixels and costs as much as no pooling, is best (52 %).
 
 Result: best of 17 nets, max pooling 66 to 75 %, no pooling 56 to 66 %; about 90 s on 2 cores.
 With --quick: best of 17 nets, max pooling 5 to 30 %, no pooling 5 to 30 %; about 10 s.
@@ -50,19 +50,19 @@ from minidl.functional import cross_entropy
 from minidl.inspect import plots, summary
 from minidl.training import accuracy, macro_scores
 
-# %% What can be chosen
+# %% Options
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which pictures")
-parser.add_argument("--data-dir", type=Path, help="where CIFAR-10 is, as archive or folder")
-parser.add_argument("--images", type=int, help="to learn from (toy: 2000, cifar10: 10000)")
+parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which images")
+parser.add_argument("--data-dir", type=Path, help="CIFAR-10 archive or folder")
+parser.add_argument("--images", type=int, help="training images (toy: 2000, cifar10: 10000)")
 parser.add_argument("--epochs", type=int, help="passes over the data (toy: 4, cifar10: 2)")
-parser.add_argument("--batch-size", type=int, help="pictures per step (toy: 16, cifar10: 32)")
+parser.add_argument("--batch-size", type=int, help="images per step (toy: 16, cifar10: 32)")
 parser.add_argument("--lr", type=float, default=1e-3, help="Adam's learning rate")
-parser.add_argument("--seed", type=int, default=0, help="the first of the seeds")
-parser.add_argument("--seeds", type=int, help="how many, from 2 (3, quick: 2)")
-parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
-parser.add_argument("--full", action="store_true", help="every combination: 78 nets, not 17")
-parser.add_argument("--quick", action="store_true", help="few pictures, one epoch: seconds")
+parser.add_argument("--seed", type=int, default=0, help="first seed")
+parser.add_argument("--seeds", type=int, help="number of seeds, >= 2 (3, quick: 2)")
+parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device to run on")
+parser.add_argument("--full", action="store_true", help="every combination: 78 nets instead of 17")
+parser.add_argument("--quick", action="store_true", help="few images, one epoch: takes seconds")
 parser.add_argument("--out", type=Path, default=Path("out/ch07"), help="folder for the results")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 usual = {"images": 2000, "epochs": 4, "batch_size": 16, "seeds": 3}
@@ -74,15 +74,15 @@ for name, value in usual.items():
     if getattr(args, name) is None:
         setattr(args, name, value)
 if min(args.images, args.epochs, args.batch_size) < 1 or not 0 < args.lr < math.inf:
-    parser.error("wants --images, --epochs and --batch-size from 1, --lr above 0")
+    parser.error("expected --images, --epochs and --batch-size >= 1, --lr > 0")
 if args.seed < 0 or args.seeds < 2:
-    parser.error("wants --seed from 0 and --seeds from 2: one run has no spread")
+    parser.error("expected --seed >= 0 and --seeds >= 2: one run has no spread")
 if args.data_dir and args.data != "cifar10":
     parser.error("--data-dir goes with --data cifar10")
 
 # %% The data
 try:
-    minidl.zeros(1, device=args.device)  # a missing GPU, or a full disk, is better known now
+    minidl.zeros(1, device=args.device)  # fail early if there is no GPU or the disk is full
     args.out.mkdir(parents=True, exist_ok=True)
     if args.data == "cifar10":
         train, test = load_cifar10(args.data_dir, download=args.data_dir is None)
@@ -94,9 +94,9 @@ train, test = train.first(args.images), test.first(100 if args.quick else len(te
 normalize = Normalize.fit(train.images)
 
 
-# %% The networks: two convolutions, each followed by what is compared, and a linear layer
+# %% The networks: two convolutions, each followed by the pooling under test, and a linear layer
 class Variant(NamedTuple):
-    """One net of the experiment: what it is called by, and all in which it differs."""
+    """One net of the experiment: its name, and everything in which it differs."""
 
     kind: str
     window: int
@@ -109,14 +109,14 @@ class Variant(NamedTuple):
 
 
 def network(variant: Variant, seed: int) -> nn.Sequential:
-    """Build a variant. The same seed gives every variant the same kernels to begin with."""
+    """Build a variant. With the same seed, all variants start from the same kernels."""
     kind, window, stride, head = variant
     weights, draws = np.random.default_rng((seed, 0)), np.random.default_rng((seed, 1))
-    step = stride if kind == "strided" else 1  # a convolution that leaves pixels out
+    step = stride if kind == "strided" else 1  # a convolution that skips pixels
     layers: list[nn.Module] = []
     for inputs, outputs in ((3, 8), (8, 16)):
         layers.append(nn.Conv2d(inputs, outputs, 3, stride=step, padding=1, rng=weights))
-        layers.append(nn.ReLU())  # before pooling: stochastic and GeM want numbers from 0
+        layers.append(nn.ReLU())  # before pooling: stochastic and GeM need values >= 0
         if kind not in ("none", "strided"):
             pool = {
                 "max": lambda: nn.MaxPool2d(window, stride),
@@ -127,17 +127,18 @@ def network(variant: Variant, seed: int) -> nn.Sequential:
                 "GeM": lambda: nn.GeMPool2d(3.0, window, stride),  # its power is learned
             }
             layers.append(pool[kind]())
-    # The head turns 16 maps into ten scores: from every pixel of them, or from their means alone.
+    # The head turns 16 maps into ten scores: from all their pixels, or only from their means.
     layers.append(nn.Flatten() if head == "flatten" else nn.GlobalAvgPool())
     features = summary(nn.Sequential(*layers), (3, 32, 32)).layers[-1].output_shape[0]
     return nn.Sequential(*layers, nn.Linear(features, 10, rng=weights))
 
 
-# From "max 2x2 / 2, flatten" one thing is changed at a time: the kind, the window with its stride,
-# the head. "strided" has no pool: its convolutions, of 3 x 3, take the step themselves. What cannot
-# be kept is said in the table: where more pixels are left, a flatten head has more parameters.
+# Starting from "max 2x2 / 2, flatten", one thing is changed at a time: the kind, the window and
+# stride, or the head. "strided" has no pooling: its 3 x 3 convolutions have the stride instead. One
+# thing cannot stay the same, as the table shows: a flatten head needs more parameters for more
+# pixels.
 def variant(kind: str, window: int = 2, stride: int = 2, head: str = "flatten") -> Variant:
-    """Name a variant; nets without a pool have the window and stride of their convolutions."""
+    """Return a variant; without pooling, window and stride are those of the convolutions."""
     if kind == "none":
         window = stride = 1
     return Variant(kind, 3 if kind == "strided" else window, stride, head)
@@ -157,12 +158,12 @@ if args.full:
     for h in HEADS:
         variants += [variant("strided", 3, stride, h) for stride in (2, 3)]
         variants += [variant(k, w, s, h) for k in POOLS for w in (2, 3) for s in (1, 2, 3)]
-variants = list(dict.fromkeys(variants))  # each once
+variants = list(dict.fromkeys(variants))  # without duplicates
 
 
-# %% One run: a variant trained from a seed, then measured on pictures it has not seen
+# %% One run: train a variant from one seed, then measure it on the test set
 def run(variant: Variant, seed: int, bar: tqdm) -> dict[str, float]:
-    """Train and measure; every variant sees the same batches if the seed is the same."""
+    """Train and measure; with the same seed, all variants see the same batches."""
     model = network(variant, seed).to(args.device)
     size = summary(model, (3, 32, 32))
     options = {"batch_size": args.batch_size, "transform": normalize, "device": args.device}
@@ -196,9 +197,9 @@ def run(variant: Variant, seed: int, bar: tqdm) -> dict[str, float]:
     }
 
 
-# %% All runs, each kept as soon as it is done
-# A row of the file says all that its numbers depend on, even the text of the functions above and
-# the pixels: change something, and the rows of before stay, but no longer count.
+# %% All runs, each saved as soon as it is done
+# Each row of the file records everything its values depend on, including the source of the
+# functions above and the pixels. After a change, earlier rows stay in the file but no longer count.
 code = hashlib.sha256((inspect.getsource(network) + inspect.getsource(run)).encode()).hexdigest()
 settings = {
     "data": args.data,
@@ -219,7 +220,7 @@ COLUMNS = (*settings, *VARIED, *MEASURED)
 
 
 def write(path: Path, text: str) -> None:
-    """Write beside the file, then put it in its place at once: it is never half there."""
+    """Write a temporary file, then rename it: the file is never half written."""
     part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8", newline="\n")
     os.replace(part, path)
@@ -231,7 +232,7 @@ if file.exists():
     try:
         kept = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines(), strict=True))
         if any(tuple(row) != COLUMNS or None in row.values() for row in kept):
-            raise ValueError("its columns are others")
+            raise ValueError("its columns differ")
     except (OSError, ValueError, csv.Error) as error:
         parser.error(f"{file} holds no runs of this chapter ({error}); choose another --out")
 
@@ -242,16 +243,16 @@ def identity(row: dict[str, object]) -> tuple[str, ...]:
 
 done = {identity(row): row for row in kept}
 planned = {}
-for seed in range(args.seed, args.seed + args.seeds):  # outside: whole comparisons come first
+for seed in range(args.seed, args.seed + args.seeds):  # outer loop: finish whole comparisons first
     for v in variants:
         row = settings | dict(zip(VARIED, (*v, seed), strict=True))
         planned[identity(row)] = (v, seed, row)
 to_do = {key: value for key, value in planned.items() if key not in done}
 print(
-    f"{len(variants)} nets from {args.seeds} seeds, {len(train.labels):,} pictures to learn from, "
-    f"{len(test.labels):,} to be tested on, {args.epochs} epochs of batches of {args.batch_size}"
+    f"{len(variants)} nets, {args.seeds} seeds each; {len(train.labels):,} training images, "
+    f"{len(test.labels):,} test images; {args.epochs} epochs, batch size {args.batch_size}"
 )
-print(f"{len(planned)} runs, of which {len(planned) - len(to_do)} are in {file} already")
+print(f"{len(planned)} runs, {len(planned) - len(to_do)} of them already in {file}")
 steps = len(to_do) * args.epochs * math.ceil(len(train.labels) / args.batch_size)
 started = time.perf_counter()
 try:
@@ -272,13 +273,13 @@ try:
             )
             sys.stdout.flush()
 except KeyboardInterrupt:
-    print(f"\nstopped; the finished runs are in {file}, the same command goes on from there")
+    print(f"\nstopped; the finished runs are in {file}; run the same command to resume")
     sys.exit(130)
 
 
 # %% Mean and spread over the seeds: the table
 def values(v: Variant, measure: str = "accuracy") -> np.ndarray:
-    """One number per seed; those from 0 to 1 in percent."""
+    """Return one value per seed, shares in percent."""
     rows = [done[key] for key, (planned_for, *_) in planned.items() if planned_for == v]
     return np.array([float(row[measure]) for row in rows]) * (100 if measure in SHARES else 1)
 
@@ -294,7 +295,7 @@ def spread(v: Variant, measure: str = "accuracy") -> float:
 heads = [*(f"{share}, %" for share in SHARES), "s per epoch", "parameters", "multiply-adds"]
 lines = [
     ", ".join(f"{name} {value}" for name, value in settings.items()),
-    f"\nMean ± standard deviation over {args.seeds} seeds; precision, recall and f1 are macro.\n",
+    f"\nMean ± standard deviation over {args.seeds} seeds; macro precision, recall and f1.\n",
     f"| net | {' | '.join(heads)} |",
     "| --- |" + " --- |" * len(heads),
 ]
@@ -309,17 +310,17 @@ print(f"runs: {file.resolve()}\ntable: {(args.out / 'table.md').resolve()}")
 
 
 # %% Conclusions
-# A difference counts if the bars from mean - spread to mean + spread do not touch. Equally good
-# nets pass for different by chance in 8 of 100 comparisons of 3 seeds, in 2 of 100 of 5: if there
-# are many comparisons, or much depends on one, take more seeds.
+# A difference counts if the bars from mean - spread to mean + spread do not touch. Two equally good
+# nets are called different by chance in 8 of 100 comparisons with 3 seeds, and in 2 of 100 with 5:
+# use more seeds if there are many comparisons or much depends on one.
 def compare(title: str, nets: list[Variant], reference: Variant) -> None:
-    """Say of each net whether it is better than the reference, or that the seeds do not tell."""
-    print(f"{title} Against {reference} ({mean(reference):.1f} ± {spread(reference):.1f}%):")
+    """Print for each net whether it differs from the reference by more than the spread."""
+    print(f"{title} Compared with {reference} ({mean(reference):.1f} ± {spread(reference):.1f}%):")
     for v in nets:
         points = mean(v) - mean(reference)
         told = f"{'better' if points > 0 else 'worse'} by {abs(points):.1f} points"
         if abs(points) <= spread(v) + spread(reference):
-            told = f"no difference within the spread ({points:+.1f} points)"
+            told = f"no difference beyond the spread ({points:+.1f} points)"
         print(f"  {v}: {told}")
 
 
@@ -328,16 +329,16 @@ none, _, usual_net = kinds[:3]
 flat, pooled = pairs[::2], pairs[1::2]
 print("\nConclusions, from the accuracy")
 compare("Does pooling help?", kinds[1:], none)
-parts = [f"{mean(usual_net, cost) / mean(none, cost):.0%} of its {cost}" for cost in COSTS]
-print(f"  {usual_net} takes {', '.join(parts).replace('_', '-')}")
+parts = [f"{mean(usual_net, cost) / mean(none, cost):.0%} of the {cost}" for cost in COSTS]
+print(f"  {usual_net} needs {', '.join(parts).replace('_', '-')}")
 for title, nets in (("Which kind?", kinds), ("Which window and stride?", windows)):
     best, *others = sorted(nets, key=mean, reverse=True)
     compare(title, others, best)
 for with_flat, with_pooled in zip(flat, pooled, strict=True):
     compare("Which head?", [with_pooled], with_flat)
-compare("Does pooling help where the head has few parameters anyway?", pooled[1:], pooled[0])
+compare("Does pooling help when the head has few parameters anyway?", pooled[1:], pooled[0])
 
-# %% Pictures: grey dots are runs, blue bars mean and spread
+# %% Figures: grey dots are runs, blue bars show mean and spread
 bars = {"fmt": "D", "color": plots.COLOURS[0], "capsize": 4, "markersize": 5}
 figure, axes = plt.subplots(
     3, 1, figsize=(8, 8.5), sharex=True, layout="constrained", height_ratios=[8, 6, 8]
@@ -350,7 +351,7 @@ for axis, (title, nets) in zip(axes, questions.items(), strict=True):
     axis.set(title=title, ylim=(len(nets) - 0.5, -0.5))
     axis.grid(alpha=0.3)
 axes[-1].set_xlabel(f"accuracy (%): {args.seeds} seeds (grey), mean ± standard deviation (blue)")
-print("picture:", plots.save(figure, args.out / "accuracy.png").resolve())
+print("figure:", plots.save(figure, args.out / "accuracy.png").resolve())
 
 nets = list(dict.fromkeys([*kinds, *windows, *pairs]))
 rows = range(len(nets))
@@ -363,11 +364,11 @@ for axis, cost in zip(axes[1:], COSTS, strict=False):
     drawn = axis.barh(rows, [mean(v, cost) / 1000 for v in nets], 0.6, color=plots.COLOURS[1])
     axis.bar_label(drawn, fmt="{:,.1f}", padding=3)
     axis.set_xlabel(f"thousand {cost.replace('_', '-')}")
-    axis.set_xlim(0, 1.4 * max(mean(v, cost) / 1000 for v in nets))  # room for the numbers
+    axis.set_xlim(0, 1.4 * max(mean(v, cost) / 1000 for v in nets))  # room for the labels
 for axis in axes:
     axis.grid(alpha=0.3)
     axis.set_axisbelow(True)
-print("picture:", plots.save(figure, args.out / "cost.png").resolve())
+print("figure:", plots.save(figure, args.out / "cost.png").resolve())
 
 # %% The result
 best = max(variants, key=mean)
@@ -378,19 +379,18 @@ print(
 plots.show()
 
 # %% What comes next
-# Chapter 8 pools over sentences instead of pictures.
+# Chapter 8 pools over sentences instead of images.
 #
-# Fill in chapters/exercises/ch07_pooling_experiments.py; `pytest chapters/exercises -k ch07` says
-# what is right and what is not yet.
+# Fill in chapters/exercises/ch07_pooling_experiments.py; `pytest chapters/exercises -k ch07` tells
+# you which answers are right and which are not there yet.
 #
-# 1. `cost`: parameters and multiply-adds of a convolution, by hand.
-# 2. `mean_and_spread`: mean and sample standard deviation over seeds, and whether two nets are told
-#    apart.
-# 3. `paired`: compare seed by seed: mean and spread of the differences. The nets share their seeds;
-#    which conclusions change?
+# 1. `cost`: count the parameters and multiply-adds of a convolution by hand.
+# 2. `mean_and_spread`: mean and sample standard deviation over seeds, and whether two nets differ.
+# 3. `paired`: mean and spread of the differences, seed by seed. The nets share their seeds: which
+#    conclusions change?
 #
-# And to try out here:
-# - Is it the pool that helps, or only the fewer pixels? Add a kind "subsample", which keeps every
-#   second pixel as it is: `nn.MaxPool2d(1, stride)`.
-# - All nets learn with the same --lr. Try 3e-3: some no longer learn at all. Is the same learning
-#   rate for all a fair comparison? What would be a fairer one, and what would it cost?
+# Things to try here:
+# - Does pooling itself help, or only having fewer pixels? Add a kind "subsample", which keeps every
+#   second pixel unchanged: `nn.MaxPool2d(1, stride)`.
+# - All nets are trained with the same --lr. Try 3e-3: some no longer learn at all. Is one learning
+#   rate for all a fair comparison? What would be fairer, and what would it cost?

@@ -1,16 +1,17 @@
 """Chapter 9. Residual networks: why depth fails without shortcuts, and how they are trained.
 
-What you will learn: what happens to gradients in 56 layers with and without shortcuts; what batch
-normalisation keeps in bounds; what augmentation shows the network; how a one-cycle schedule lets
-it learn quickly; and all four at work in ResNet-20.
+What you will learn: how large gradients are in 56 layers with and without shortcuts; how batch
+normalisation keeps activations in bounds; how augmentation varies the training images; how a
+one-cycle schedule speeds up training; and all four at work in ResNet-20.
 
-    python chapters/ch09_resnet.py                    # embedded toy pictures, offline
-    python chapters/ch09_resnet.py --data cifar10     # the real ones (170 MB, downloaded once)
+    python chapters/ch09_resnet.py                    # built-in toy images, offline
+    python chapters/ch09_resnet.py --data cifar10     # real images (170 MB, downloaded once)
 
-What to expect, of 56 untrained layers and CIFAR-10, seed 0: without shortcuts, the first layer's
-gradient is 663 times the last one's; with them, 3.7 times. Without batch normalisation, the signal
-has a spread of 18,000 at the end; with it, of 2.7. ResNet-20 then gets 98 to 99.6 % of the toy
-pictures right after three epochs; while the rate is high, its test accuracy jumps about.
+What to expect with 56 untrained layers on CIFAR-10, seed 0: without shortcuts, the first layer's
+gradient is 663 times as large as the last one's; with them, 3.7 times. Without batch normalisation,
+the activations' standard deviation at the end is 18,000; with it, 2.7. ResNet-20 then classifies 98
+to 99.6 % of the toy images correctly after three epochs; while the learning rate is high, its test
+accuracy jumps up and down.
 
 Result: test accuracy 95 to 100 %; about 70 s on 2 cores.
 With --quick: test accuracy 2 to 25 %; about 4 s.
@@ -41,28 +42,28 @@ from minidl.functional import cross_entropy
 from minidl.inspect import plots
 from minidl.training import fit, save_weights
 
-# %% What can be chosen
+# %% Options
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which pictures")
-parser.add_argument("--data-dir", type=Path, help="where CIFAR-10 is, as archive or folder")
+parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which images")
+parser.add_argument("--data-dir", type=Path, help="CIFAR-10 archive or folder")
 parser.add_argument("--epochs", type=int, help="passes over the data (toy: 3, cifar10: 10)")
-parser.add_argument("--batch-size", type=int, default=128, help="pictures per step")
-parser.add_argument("--lr", type=float, default=0.4, help="the schedule's peak")
-parser.add_argument("--seed", type=int, default=0, help="of weights, batches and augmentation")
-parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
-parser.add_argument("--quick", action="store_true", help="few pictures, small nets: seconds")
+parser.add_argument("--batch-size", type=int, default=128, help="images per step")
+parser.add_argument("--lr", type=float, default=0.4, help="peak of the schedule")
+parser.add_argument("--seed", type=int, default=0, help="for weights, batches and augmentation")
+parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device to run on")
+parser.add_argument("--quick", action="store_true", help="few images, small nets: takes seconds")
 parser.add_argument("--out", type=Path, default=Path("out/ch09"), help="folder for the results")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if args.epochs is None:
     args.epochs = 1 if args.quick else 10 if args.data == "cifar10" else 3
 if min(args.epochs, args.batch_size) < 1 or args.seed < 0 or not 0 < args.lr < math.inf:
-    parser.error("wants --epochs and --batch-size from 1, --seed from 0, --lr above 0")
+    parser.error("expected --epochs and --batch-size >= 1, --seed >= 0, --lr > 0")
 if args.data_dir and args.data != "cifar10":
     parser.error("--data-dir goes with --data cifar10")
 
 # %% The data
 try:
-    minidl.zeros(1, device=args.device)  # a missing GPU, or a full disk, is better known now
+    minidl.zeros(1, device=args.device)  # fail early if there is no GPU or the disk is full
     args.out.mkdir(parents=True, exist_ok=True)
     if args.data == "cifar10":
         train, test = load_cifar10(args.data_dir, download=args.data_dir is None)
@@ -73,18 +74,18 @@ except (OSError, ValueError, RuntimeError) as error:
 if args.quick:
     train, test = train.first(512), test.first(128)
 normalize = Normalize.fit(train.images)
-print(f"{len(train.labels):,} pictures to learn from, {len(test.labels):,} to be tested on")
+print(f"{len(train.labels):,} training images, {len(test.labels):,} test images")
 
 
 def picture(figure: plt.Figure, name: str) -> None:
     """Save a figure and print where."""
-    print("picture:", plots.save(figure, args.out / f"{name}.png").resolve())
+    print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
 
 
 # %% Depth without shortcuts
-# A block computes f(x), two convolutions with batch normalisation. A plain network passes f(x) on;
-# a residual one relu(x + f(x)), so that the gradient also reaches x as it is, through every block.
-# Two networks with the same weights, one backward pass each:
+# A block computes f(x), two convolutions with batch normalisation. A plain network passes on f(x);
+# a residual network passes on relu(x + f(x)), so that the gradient also flows past every block
+# unchanged. Two networks with the same weights, one backward pass each:
 depth = 2 if args.quick else 9  # blocks in each of three stages: 6 * depth + 2 layers
 layers = 6 * depth + 2
 sample = minidl.Tensor(normalize(train.images[:32]), device=args.device)
@@ -107,12 +108,12 @@ for (name, net), axes in zip(deep.items(), panels, strict=True):
     print(f"{layers} layers, {name}: gradient of the first convolution {norms[0]:.3g}, ", end="")
     print(f"of the last {norms[-1]:.3g}: {ratios[name]:.3g} times as large")
     axes.semilogy(range(1, len(norms) + 1), norms, "o", markersize=3)
-    axes.set(xlabel="convolution, from the image on", title=f"{layers} layers, {name}")
-panels[0].set_ylabel("norm of its weights' gradient")
+    axes.set(xlabel="convolution, counted from the input", title=f"{layers} layers, {name}")
+panels[0].set_ylabel("norm of the weight gradient")
 picture(figure, "gradients")
 
 # No learning rate suits layers whose gradients differ by orders of magnitude: one that is right for
-# the last is too large for the first. A race of both networks:
+# the last layer is too large for the first. Now train both networks for a few steps:
 steps = 4 if args.quick else 40
 race: dict[str, list[float]] = {name: [] for name in deep}
 for name, net in deep.items():
@@ -127,21 +128,21 @@ for name, net in deep.items():
         loss.backward()
         sgd.step()
         race[name].append(loss.item())
-    print(f"{name}, {steps} steps: loss {race[name][0]:.2f}, at the end ", end="")
-    print(f"{np.mean(race[name][-5:]):.2f}")
+    print(f"{name}, {steps} steps: loss {race[name][0]:.2f} at first, ", end="")
+    print(f"{np.mean(race[name][-5:]):.2f} at the end")
 figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
 for (name, losses), colour in zip(race.items(), plots.COLOURS, strict=False):
     axes.plot(losses, color=colour, alpha=0.3)
     smooth = [np.mean(losses[max(0, i - 7) : i + 1]) for i in range(steps)]
     axes.plot(smooth, color=colour, label=f"{name}, mean of the last 8")
-axes.set(xlabel="step", ylabel="loss", title=f"{layers} layers, {steps} steps of 32 pictures")
+axes.set(xlabel="step", ylabel="loss", title=f"{layers} layers, {steps} steps of 32 images")
 axes.axhline(math.log(10), color="gray", linestyle=":", label="guessing")
 axes.legend()
 picture(figure, "race")
 
 # %% Batch normalisation
-# An untrained batch norm in evaluation mode divides by 1 and adds 0: it lets everything through.
-# So one network shows both, in training mode with and in evaluation mode without.
+# An untrained batch norm in evaluation mode divides by 1 and adds 0: it changes nothing. So one
+# network shows both cases: with batch norm in training mode, without in evaluation mode.
 fresh = models.CifarResNet(depth, rng=np.random.default_rng(args.seed)).to(args.device)
 figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
 spreads: dict[str, list[float]] = {"without batch norm": [], "with batch norm": []}
@@ -149,34 +150,34 @@ for name, spread in spreads.items():
     fresh.train(name == "with batch norm")
 
     def note(module: nn.Module, inputs: tuple[object, ...], output: minidl.Tensor) -> None:
-        """Keep the spread of a block's output."""
+        """Record the standard deviation of a block's output."""
         if isinstance(module, models.BasicBlock):
-            spread.append(float(output.numpy().std()))  # noqa: B023 - called in this round only
+            spread.append(float(output.numpy().std()))  # noqa: B023 - called in this iteration only
 
     with minidl.no_grad(), nn.observe(note):
         fresh(sample)
     axes.semilogy(range(1, len(spread) + 1), spread, "o-", label=name, markersize=3)
-    print(f"{name}: the signal's spread after the last block is {spread[-1]:.3g}")
-axes.set(xlabel="block", ylabel="standard deviation", title="What comes out of each block")
+    print(f"{name}: standard deviation after the last block {spread[-1]:.3g}")
+axes.set(xlabel="block", ylabel="standard deviation", title="Output of each block")
 axes.legend()
 picture(figure, "batch_norm")
 
-# Every block adds to its input, so that without normalisation signals grow with depth, and so do
-# gradients. Batch norm makes f(x) as large in every block, whatever came in.
+# Every block adds to its input, so without normalisation activations grow with depth, and so do
+# gradients. Batch norm keeps f(x) equally large in every block, whatever the input.
 
-# %% Augmentation: the same picture is never seen twice
-# Shifted by up to 4 pixels, mirrored half of the time. Cutout is shown beside them; it pays in long
-# training, and is not used below.
+# %% Augmentation: the network never sees the same image twice
+# Images are shifted by up to 4 pixels and mirrored half of the time. Cutout is shown as well; it
+# helps in long training and is not used below.
 rng = minidl.manual_seed(args.seed)
 augment = Compose(RandomCrop(padding=4, rng=rng), RandomHorizontalFlip(rng=rng))
 same = train.images[:1].repeat(5, axis=0)
 shown = np.concatenate([same[:1], augment(same), Cutout(12, rng=rng)(same[:4])])
 captions = ["as stored", *["crop, flip"] * 5, *["cutout"] * 4]
-picture(plots.images(shown, captions, "One picture, augmented"), "augmentation")
+picture(plots.images(shown, captions, "One image, augmented"), "augmentation")
 
 # %% ResNet-20, with a one-cycle schedule
-# The rate rises to its peak in the first 30 % of the steps and falls to nearly nothing: large steps
-# while there is far to go, small ones to settle.
+# The learning rate rises to its peak in the first 30 % of the steps, then falls to almost 0: large
+# steps while the weights are far from a minimum, small ones to settle into it.
 rng = minidl.manual_seed(args.seed)
 model = models.resnet20(len(train.classes), rng=rng).to(args.device)
 options = {"batch_size": args.batch_size, "device": args.device}
@@ -208,19 +209,19 @@ print("weights:", weights.resolve())
 # %% The result
 print(
     f"result: test accuracy {history['test_accuracy'][-1]:.2%} after epoch {args.epochs}, "
-    f"{seconds:.0f} s; first gradient of {layers} layers {ratios['plain']:.0f} times the last "
-    f"without shortcuts, {ratios['residual']:.1f} times with them"
+    f"{seconds:.0f} s; gradient of the first of {layers} layers: {ratios['plain']:.0f} times the "
+    f"last without shortcuts, {ratios['residual']:.1f} times with them"
 )
 plots.show()
 
 # %% What comes next
-# Chapter 10 takes a trained network and teaches it something else. The blocks are in
+# Chapter 10 takes a trained network and fine-tunes it for another task. The blocks are in
 # minidl/models/resnet.py, schedules in minidl/optim/schedules.py, augmentation in
 # minidl/data/augment.py.
 #
-# Fill in chapters/exercises/ch09_resnet.py; `pytest chapters/exercises -k ch09` says what is right
-# and what is not yet.
+# Fill in chapters/exercises/ch09_resnet.py; `pytest chapters/exercises -k ch09` tells you which
+# answers are right and which are not there yet.
 #
 # 1. `batch_norm`: normalise each channel over the batch and all pixels, then scale and shift.
-# 2. `residual_block`: two convolutions and a shortcut, with the ReLU in its right place.
+# 2. `residual_block`: two convolutions and a shortcut, with the ReLUs in the right places.
 # 3. `learning_rate`: linear warm-up, then a half cosine down to zero.

@@ -1,23 +1,23 @@
-"""Chapter 10. Fine-tuning: what a network learnt elsewhere serves a new task.
+"""Chapter 10. Fine-tuning: adapt a pretrained network to a new task.
 
-What you will learn: how weights come from a file into a network, and which of them travel to other
-classes; what a new head on a frozen body brings, and what it costs; when to unfreeze everything;
-and that with few labelled pictures each of these beats starting from nothing.
+What you will learn: how to load weights from a file into a network, and which of them transfer to
+other classes; what a new head on a frozen body achieves, and what it costs; when to unfreeze
+everything; and that with few labelled images each of these beats training from scratch.
 
-    python chapters/ch10_fine_tuning.py                  # embedded toy pictures, offline
+    python chapters/ch10_fine_tuning.py                  # built-in toy images, offline
     python chapters/ch10_fine_tuning.py --data cifar10 --weights resnet20_cifar10.safetensors
     python chapters/ch10_fine_tuning.py --data-dir pets --model resnet50 --weights resnet50.pth
 
-The first learns six classes of the toy pictures, then four others from ten pictures of each. The
-second takes a network that knows CIFAR-10's classes (such as resnet20-12fca82f.th of
-github.com/akamaster/pytorch_resnet_cifar10, renamed to .pth), and 5,000 of its pictures (--data-dir
-names a copy that you have). The third is for your own pictures, in a folder with a sub-folder per
-class, and torchvision's weights: it trains only heads, on four fifths of the pictures.
+The first command learns six classes of the toy images, then four others from ten images of each.
+The second takes a network trained on CIFAR-10 (such as resnet20-12fca82f.th of
+github.com/akamaster/pytorch_resnet_cifar10, renamed to .pth) and 5,000 CIFAR-10 images (--data-dir
+names a copy that you have). The third is for your own images, in a folder with a sub-folder per
+class, and torchvision's weights: it trains only heads, on four fifths of the images.
 
-On a JPEG copy of CIFAR-10, whose pictures differ from those that its network learnt from, seed 0:
-81.0 % before any training, 83.2 % with a new head, 83.3 % with the classic one, 86.2 % with all
-unfrozen (41 s of training), 48.1 % from scratch; two minutes in all on 2 cores. What the default
-command gave with five seeds, and --quick with four, widened a little:
+On a JPEG copy of CIFAR-10, whose images differ from those the network was trained on, with seed 0:
+81.0 % before any training, 83.2 % with a new head, 83.3 % with the classic head, 86.2 % with all
+unfrozen (41 s of training), 48.1 % from scratch; two minutes in total on 2 cores. The ranges below
+come from five seeds of the default command and four of --quick, slightly widened.
 
 Result: new head 84 to 97 %, classic head 83 to 96 %, all unfrozen 91 to 98 %, from scratch 45 to
 70 %; about 17 s on 2 cores.
@@ -50,19 +50,19 @@ from minidl.functional import cross_entropy
 from minidl.inspect import plots
 from minidl.training import accuracy, fit, load_weights, predict, save_weights
 
-# %% What can be chosen
-SMALL = ("resnet20", "resnet32", "resnet44", "resnet56")  # for pictures of 32 x 32
+# %% Options
+SMALL = ("resnet20", "resnet32", "resnet44", "resnet56")  # for images of 32 x 32
 LARGE = ("resnet18", "resnet34", "resnet50")  # for 224 x 224
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-parser.add_argument("--data", choices=["toy", "cifar10", "folder"], help="which pictures")
-parser.add_argument("--data-dir", type=Path, help="where CIFAR-10 or your own pictures are")
-parser.add_argument("--model", choices=SMALL + LARGE, help="the network of the weights")
-parser.add_argument("--weights", type=Path, help="a file .safetensors, .pt, .pth or .npz")
-parser.add_argument("--images", type=int, help="labelled pictures (toy: 40, cifar10: 5000)")
-parser.add_argument("--epochs", type=int, help="of whole networks (toy: 40, cifar10: 6)")
-parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
-parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
-parser.add_argument("--quick", action="store_true", help="few pictures and epochs: seconds")
+parser.add_argument("--data", choices=["toy", "cifar10", "folder"], help="which images")
+parser.add_argument("--data-dir", type=Path, help="folder of CIFAR-10 or your own images")
+parser.add_argument("--model", choices=SMALL + LARGE, help="network that the weights are for")
+parser.add_argument("--weights", type=Path, help="a .safetensors, .pt, .pth or .npz file")
+parser.add_argument("--images", type=int, help="labelled images (toy: 40, cifar10: 5000)")
+parser.add_argument("--epochs", type=int, help="epochs for whole networks (toy: 40, cifar10: 6)")
+parser.add_argument("--seed", type=int, default=0, help="for weights and batches")
+parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device to run on")
+parser.add_argument("--quick", action="store_true", help="few images and epochs: takes seconds")
 parser.add_argument("--out", type=Path, default=Path("out/ch10"), help="folder for the results")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 args.data = args.data or ("folder" if args.data_dir else "toy")
@@ -72,24 +72,24 @@ if args.images is None:
 if args.epochs is None:
     args.epochs = (4 if args.quick else 40) if toy else (1 if args.quick else 6)
 if min(args.images, args.epochs) < 1 or args.seed < 0:
-    parser.error("wants --images and --epochs from 1, --seed from 0")
+    parser.error("expected --images and --epochs >= 1, --seed >= 0")
 if toy and (args.weights or args.model or args.data_dir):
     parser.error("--weights, --model and --data-dir go with --data cifar10 or folder")
 if not toy and not (args.weights and (args.data_dir or not own)):
-    parser.error("--data cifar10 and folder want --weights, and folder wants --data-dir")
+    parser.error("--data cifar10 and folder need --weights, and folder needs --data-dir")
 args.model = args.model or ("resnet50" if own else "resnet20")
 if own != (args.model in LARGE):
-    parser.error(f"--model {args.model} wants pictures of another size than --data {args.data} has")
+    parser.error(f"--model {args.model} needs images of another size than --data {args.data} has")
 
 
-# %% The network, and how it is trained and fed
+# %% The network, its training and its batches
 rng = minidl.manual_seed(args.seed)
 mean, std = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
-normalize = Normalize(255 * mean, 255 * std)  # what published networks were trained behind
+normalize = Normalize(255 * mean, 255 * std)  # as for training published networks
 
 
 def build(count, state=None):
-    """Return a network for so many classes, with the weights of a state dict if one is given."""
+    """Return a network for `count` classes, with the weights of `state` if given."""
     net = models.CifarResNet(1, count, rng=rng) if toy else getattr(models, args.model)(count, rng)
     if state is not None:
         net.load_state_dict(state)
@@ -103,7 +103,7 @@ def batches(arrays, labels, size=250, transform=None, **options):
 
 
 def learn(net, loader, optimizer, epochs):
-    """Train with a rate that falls to 0 along half a cosine; return the seconds it took."""
+    """Train with a learning rate that falls to 0 along a half cosine; return the seconds."""
     schedule = optim.CosineAnnealingLR(optimizer, epochs * len(loader))
     history = fit(
         net, cross_entropy, optimizer, loader, epochs=epochs, schedule=schedule, progress=False
@@ -121,15 +121,15 @@ def part(pictures, chosen):
 
 
 def only(pictures, names):
-    """Keep the pictures of some classes, given in their order, and number these anew."""
+    """Keep the images of some classes, named in their original order; renumber the labels."""
     numbers = [pictures.classes.index(name) for name in names]
     kept = part(pictures, np.isin(pictures.labels, numbers))
     return ImageSet(kept.images, np.searchsorted(numbers, kept.labels), tuple(names))
 
 
-# %% A network that has learnt something, and a few labelled pictures for a new task
-# It learnt elsewhere: for weeks on somebody's GPUs; or here, for half of a minute, on six other
-# classes. A state dict is all that comes of it: arrays by name, which fit a network of this form.
+# %% A pretrained network, and a few labelled images for a new task
+# It was trained elsewhere, for weeks on somebody's GPUs; or here, for half a minute, on six other
+# classes. All that remains is a state dict: named arrays that fit a network of the same form.
 started = time.perf_counter()
 try:
     minidl.zeros(1, device=args.device)
@@ -150,13 +150,13 @@ try:
         pictures = load_image_folder(args.data_dir)
         order = rng.permutation(len(pictures.labels))
         if len(order) < 10:
-            raise ValueError(f"{args.data_dir} holds {len(order)} pictures, wants 10 or more")
+            raise ValueError(f"{args.data_dir}: got {len(order)} images, expected at least 10")
         test, train = (part(pictures, some) for some in np.split(order, [len(order) // 5]))
     else:
         train, test = load_cifar10(args.data_dir, download=args.data_dir is None)
     weights = load_weights(args.weights)
     its_classes = len(old) if toy else 1000 if own else len(train.classes)
-    pretrained = build(its_classes, weights)  # an error lists all that is missing or misshapen
+    pretrained = build(its_classes, weights)  # an error lists every missing or misshapen array
 except (OSError, ValueError, RuntimeError) as error:
     parser.error(str(error))
 classes = len(train.classes)
@@ -164,23 +164,22 @@ each = max(1, args.images // classes)
 first_ones = [np.flatnonzero(train.labels == label)[:each] for label in range(classes)]
 train, test = part(train, np.concatenate(first_ones)), test.first(400) if args.quick else test
 numbers = sum(array.size for array in weights.values())
-print(f"{args.weights}: {len(weights)} arrays, {numbers:,} numbers")
-if not own:  # torchvision's networks know the 1000 classes of ImageNet, hardly yours
+print(f"{args.weights}: {len(weights)} arrays, {numbers:,} values")
+if not own:  # torchvision's networks know ImageNet's 1000 classes, hardly yours
     shown = known_test if toy else test
     found = predict(pretrained, batches(shown.images, shown.labels, transform=normalize)).argmax(1)
     before = accuracy(found, shown.labels)
-    print(
-        f"before any training: {before:.2%} on test pictures of the {its_classes} classes it knows"
-    )
-print(f"{len(train.labels):,} pictures to learn from, {len(test.labels):,} to be tested on")
+    print(f"before any training: {before:.2%} on test images of the {its_classes} classes it knows")
+print(f"{len(train.labels):,} training images, {len(test.labels):,} test images")
 print("classes:", ", ".join(train.classes))
 
-# %% What travels
-# The last layer, the head, knows the old classes: it stays behind. All before it, the body, turns a
-# picture into numbers that describe it, its features: of edges, corners, textures, which other
-# classes have too. Seen from the side where they differ most, features of the new toy classes lie
-# in clumps, though the body was never told one of their names.
-body = pretrained.replace_head(nn.Sequential())  # an empty one hands on what it gets
+# %% What transfers
+# The last layer, the head, is specific to the old classes and is dropped. Everything before it, the
+# body, turns an image into features: values that describe edges, corners and textures, which other
+# classes have too. Projected onto the two directions in which they differ most (the principal
+# components), the features of the new toy classes form clusters, although the body was never
+# trained on these classes.
+body = pretrained.replace_head(nn.Sequential())  # an empty one returns its input
 untrained = build(its_classes).replace_head(nn.Sequential())
 some = part(test, slice(200))
 figure, panels = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
@@ -194,19 +193,20 @@ for axes, net, title in zip(
         axes.scatter(*places[some.labels == label].T, s=14, label=name)
     axes.set(title=f"features of {title} body", xticks=[], yticks=[])
 figure.legend(*axes.get_legend_handles_labels(), loc="outside right")
-print("picture:", plots.save(figure, args.out / "features.png").resolve())
+print("figure:", plots.save(figure, args.out / "features.png").resolve())
 
 # %% Two heads on a frozen body
-# Frozen, the body says the same of a picture in every epoch. So its features are computed once, and
-# a head is trained on them in a second. A linear head divides them by straight lines. The classic
-# recipe ends in global average pooling, as this body does, then 1024 numbers, ReLU, the classes.
+# A frozen body computes the same features for an image in every epoch. So they are computed once,
+# and a head is trained on them in a second. A linear head separates them by straight lines. The
+# classic recipe is global average pooling, with which this body ends, then 1024 hidden units, ReLU,
+# and a unit per class.
 body.requires_grad_(False)
 since = time.perf_counter()
 features = predict(body, batches(train.images, train.labels, 50, normalize))
 seconds = time.perf_counter() - since
 test_features = predict(body, batches(test.images, test.labels, 50, normalize))
 small, width = 16 if toy else 64, features.shape[1]
-results, guesses = {}, {}  # by strategy: numbers trained and seconds; predicted classes
+results, guesses = {}, {}  # by strategy: trained parameters and seconds; predicted classes
 
 
 def try_head(name, head, lr):
@@ -224,16 +224,16 @@ hidden, out = nn.Linear(width, 1024, rng=rng), nn.Linear(1024, classes, rng=rng)
 classic = nn.Sequential(hidden, nn.ReLU(), out)
 try_head("new head", linear, 1e-2)
 scores = try_head("classic head", classic, 1e-3)
-whole = body.replace_head(classic)  # one network again, which says of pictures what the head said
+whole = body.replace_head(classic)  # one network again, with the same scores for images
 again = predict(whole, batches(test.images[:50], test.labels[:50], 50, normalize))
 assert np.allclose(again, scores[:50], atol=1e-3)
 save_weights(whole.state_dict(), args.out / "classic_head.safetensors")
 
 
-# %% Everything unfrozen, with a smaller rate; and from scratch
-# First the new head, as above, then all: the gradients of a random head would be noise, and spoil
-# the body (A. Kumar et al., 2022). A tenth of the rate that a new network takes is enough, since
-# these weights are good. Batch normalisation now follows the new pictures.
+# %% Everything unfrozen, with a smaller learning rate; and training from scratch
+# Train the new head first, as above, then everything: the gradients of a random head would be noise
+# and would damage the body (A. Kumar et al., 2022). A tenth of a new network's learning rate is
+# enough, since these weights are already good. Batch normalisation now adapts to the new images.
 shifts = RandomCrop(padding=4, rng=rng), RandomHorizontalFlip(rng=rng)  # chapter 9
 varied = normalize if toy else Compose(*shifts, normalize)
 
@@ -246,7 +246,7 @@ def try_network(name, net, lr):
     return net
 
 
-if not own:  # a whole ResNet-50 wants a GPU, and more pictures
+if not own:  # a whole ResNet-50 needs a GPU and more images
     unfrozen = try_network("all unfrozen", build(its_classes, weights).replace_head(linear), 0.01)
     save_weights(unfrozen.state_dict(), args.out / "fine_tuned.safetensors")
     try_network("from scratch", build(classes), 0.1)
@@ -261,12 +261,12 @@ figure, axes = plt.subplots(figsize=(7, 0.9 + 0.5 * len(scores)), layout="constr
 bars = axes.barh(list(scores), [100 * score for score in scores.values()], color=plots.COLOURS[0])
 axes.bar_label(bars, [f"{100 * s:.1f} %" for s in scores.values()], padding=4)
 axes.axvline(100 / classes, color="black", linestyle=":")
-axes.set(xlim=(0, 112), xlabel="accuracy on the test pictures (%); dotted: guessing")
-axes.set_title(f"{len(train.labels):,} labelled pictures")
+axes.set(xlim=(0, 112), xlabel="test accuracy (%); dotted: guessing")
+axes.set_title(f"{len(train.labels):,} labelled images")
 axes.invert_yaxis()
-print("picture:", plots.save(figure, args.out / "strategies.png").resolve())
+print("figure:", plots.save(figure, args.out / "strategies.png").resolve())
 
-# Where the best of them is right and the worst is not:
+# Images that the best of them gets right and the worst gets wrong:
 best, worst = max(scores, key=scores.get), min(scores, key=scores.get)
 gain = (guesses[best] == test.labels).astype(int) - (guesses[worst] == test.labels)
 chosen = np.argsort(-gain, kind="stable")[:10]
@@ -274,8 +274,8 @@ captions = [
     f"{worst}: {test.classes[guesses[worst][n]]}\n{best}: {test.classes[guesses[best][n]]}"
     for n in chosen
 ]
-figure = plots.images(test.images[chosen], captions, "Two guesses")
-print("picture:", plots.save(figure, args.out / "predictions.png").resolve())
+figure = plots.images(test.images[chosen], captions, "Two predictions")
+print("figure:", plots.save(figure, args.out / "predictions.png").resolve())
 
 # %% The result
 words = ", ".join(f"{name} {score:.2%}" for name, score in scores.items())
@@ -283,9 +283,9 @@ print(f"result: {words}; {time.perf_counter() - started:.0f} s")
 plots.show()
 
 # %% What comes next
-# Chapter 11 takes all this to a GPU. Exercises: fill in chapters/exercises/ch10_fine_tuning.py,
-# then `pytest chapters/exercises -k ch10` says what is right and what is not yet:
-# 1. `freeze_all_but`: freeze a network except for its head; say how many numbers still learn.
-# 2. `load_matching`: load the weights whose names and shapes fit, past a `module.` prefix; list the
-#    rest.
-# 3. `two_rates`: parameter groups: a small rate for the body, a larger one for the new head.
+# Chapter 11 runs all this on a GPU. Fill in chapters/exercises/ch10_fine_tuning.py;
+# `pytest chapters/exercises -k ch10` tells you which answers are right and which are not there yet.
+# 1. `freeze_all_but`: freeze a network except for its head; count the parameters that still learn.
+# 2. `load_matching`: load the weights whose names and shapes fit, ignoring a `module.` prefix; list
+#    the rest.
+# 3. `two_rates`: parameter groups: a small learning rate for the body, a larger one for the head.

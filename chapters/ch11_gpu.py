@@ -1,15 +1,15 @@
 """Chapter 11. The same code on a GPU: what moves, what waits, what is faster and by how much.
 
-What you will learn: where an array lives and what it costs to move it; why a GPU is *asked* for
-work, and who waits for it; when launching takes longer than the arithmetic; how to time a GPU.
+What you will learn: where an array lives and what it costs to move it; why work for a GPU is
+*queued*, and who waits for it; when launching takes longer than the arithmetic; how to time a GPU.
 
-    python chapters/ch11_gpu.py                  # CPU against GPU; without a GPU, the CPU half
-    python chapters/ch11_gpu.py --device cpu     # the CPU half alone
+    python chapters/ch11_gpu.py                  # compare CPU and GPU; without a GPU, the CPU half
+    python chapters/ch11_gpu.py --device cpu     # only the CPU half
 
-What to expect, on 2 cores without a GPU: what is missing and how to mend it, then 10 to 30 s of
-measuring (longer beside other work), and 0.2 to 0.8 ms per picture, the least in large batches.
-No GPU has run this chapter yet. Its GPU half was tested with minidl's CUDA kernels built for the
-CPU, which shows that it runs and says nothing of speed: you will be the first to see its numbers.
+What to expect on 2 cores without a GPU: what is missing and how to fix it, then 10 to 30 s of
+measuring (longer on a busy machine), and 0.2 to 0.8 ms per image, the least for large batches. No
+GPU has run this chapter yet. Its GPU half was tested with minidl's CUDA kernels built for the CPU,
+which shows that it runs but says nothing about speed: you will be the first to see its numbers.
 
 Result: equal losses 10; about 12 s on 2 cores.
 With --quick: equal losses 4; about 4 s.
@@ -31,15 +31,15 @@ from minidl.data import DataLoader, Normalize, load_toy10
 from minidl.functional import cross_entropy
 from minidl.inspect import graph, plots
 
-# %% What can be chosen
+# %% Options
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+parser.add_argument("--seed", type=int, default=0, help="for weights and batches")
 parser.add_argument("--device", choices=["cpu", "cuda"], help="cuda if it works (default), or cpu")
-parser.add_argument("--quick", action="store_true", help="two batch sizes, few steps: seconds")
-parser.add_argument("--out", type=Path, default=Path("out/ch11"), help="folder for the picture")
+parser.add_argument("--quick", action="store_true", help="two batch sizes: takes seconds")
+parser.add_argument("--out", type=Path, default=Path("out/ch11"), help="folder for the figure")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if args.seed < 0:
-    parser.error("wants --seed from 0")
+    parser.error("expected --seed >= 0")
 try:
     args.out.mkdir(parents=True, exist_ok=True)
     pictures = load_toy10()[0].first(256 if args.quick else 2048)
@@ -48,7 +48,7 @@ except (OSError, ValueError) as error:
 sizes = [16, 64] if args.quick else [16, 32, 64, 128, 256, 512]
 steps, rounds = (2, 2) if args.quick else (5, 3)
 
-# %% What this machine has: the same as `python -m minidl`
+# %% What this machine has, as printed by `python -m minidl`
 print("$ python -m minidl")
 runpy.run_module("minidl", run_name="__main__")
 devices = ["cpu"]
@@ -57,32 +57,32 @@ if args.device != "cpu":
         minidl.zeros(1, device="cuda")  # starts CuPy and tries a kernel
         devices.append("cuda")
     except RuntimeError as error:
-        print(f"\nNo GPU can be used, so what follows is the CPU half: {error}.")
+        print(f"\nNo usable GPU; running only the CPU half: {error}.")
 
 # %% What moves
-# An array lives in one memory, the host's or the GPU's, and what is computed from it stays there:
-# the data decide what runs. `model.to("cuda")` moves the weights once; batches have to be moved one
-# by one, over a bus many times slower than the GPU's own memory. Nothing moves by itself: a tensor
-# of the CPU beside one of the GPU is an error, not a hidden copy.
+# An array lives in the memory of the host or of the GPU, and the results of operations on it stay
+# there: the data decides where code runs. `model.to("cuda")` moves the weights once; batches are
+# moved one by one, over a bus many times slower than the GPU's own memory. Nothing moves
+# implicitly: mixing a CPU tensor and a GPU tensor is an error, not a hidden copy.
 normalize = Normalize.fit(pictures.images)
 images = normalize(pictures.images[:64])
 weights = sum(p.size for p in minidl.models.cifar10_cnn().parameters())
-print(f"\nWhat moves: {weights:,} weights, {weights * 4 / 1e3:.0f} kB, once; 64 pictures,")
-print(f"{images.nbytes / 1e3:.0f} kB (as pixels a quarter), in each step")
+print(f"\nWhat moves: {weights:,} weights, {weights * 4 / 1e3:.0f} kB, once; 64 images,")
+print(f"{images.nbytes / 1e3:.0f} kB (a quarter of that as pixels), in each step")
 for device in devices:
-    for _ in range(3):  # the last one counts: the first makes room
+    for _ in range(3):  # only the last one counts: the first allocates memory
         started = perf_counter()
         x = Tensor(images, device=device)
-        x[0, 0, 0, 0].item()  # it has arrived, or it could not be read
+        x[0, 0, 0, 0].item()  # once this is read, x has arrived
         arrived = perf_counter()
         x.numpy()
         there, back = 1e3 * (arrived - started), 1e3 * (perf_counter() - arrived)
-    print(f"64 pictures to a tensor on {device}: {there:.2f} ms; back to NumPy: {back:.2f} ms")
+    print(f"64 images to a tensor on {device}: {there:.2f} ms; back to NumPy: {back:.2f} ms")
 
 
-# %% The step that is measured: chapter 6's network, unchanged
+# %% The step to measure: chapter 6's network, unchanged
 def trainer(device, wrapped=lambda step: step):
-    """Return a training step on a device, of a network whose weights the seed decides."""
+    """Return a training step on a device, for a network initialised from the seed."""
     model = minidl.models.cifar10_cnn(rng=np.random.default_rng(args.seed)).to(device)
     adam = optim.Adam(model.parameters())
 
@@ -97,36 +97,36 @@ def trainer(device, wrapped=lambda step: step):
 
 
 def batches(device, prefetch=0):
-    """Return batches of 64 pictures, in an order that the seed decides."""
+    """Return batches of 64 images, shuffled with the seed."""
     options = {"shuffle": True, "rng": np.random.default_rng(args.seed), "transform": normalize}
     options |= {"device": device, "prefetch": prefetch}
     return DataLoader(pictures.images, pictures.labels, **options)
 
 
 # %% The same seed, the same losses
-# Weights and orders are drawn by NumPy on the host whatever the device. On one device the losses
-# are equal to the last bit; on another they differ by rounding, since sums run in another order.
+# NumPy draws weights and batch orders on the host, whatever the device. On the same device, the
+# losses are bit-identical; on another they differ by rounding, because sums run in another order.
 losses = []
 for device in ["cpu", *devices]:
     step = trainer(device)
     losses.append([step(*batch).item() for batch in itertools.islice(batches(device), 10)])
     apart = np.abs(np.subtract(losses[-1], losses[0])).max()
-    assert apart <= (0 if device == "cpu" else 1e-2), f"losses on {device} are {apart} apart"
-print(f"\nThe same seed: {len(losses[0])} losses, to {losses[0][-1]:.4f}, twice on the CPU: equal")
+    assert apart <= (0 if device == "cpu" else 1e-2), f"losses on {device} differ by {apart}"
+print(f"\nThe same seed, twice on the CPU: {len(losses[0])} equal losses, to {losses[0][-1]:.4f}")
 if "cuda" in devices:
-    print(f"and on the GPU: at most {apart:.1e} apart")
+    print(f"and on the GPU: they differ by at most {apart:.1e}")
 
 # %% What waits
-# A call on the GPU returns when the work has been *asked for*. Python runs ahead until it reads a
-# result: `loss.item()`, `print(loss)`, `x.numpy()`, `if loss > 1`. Then it waits for all that was
-# asked for. So read the loss now and then rather than in each step, and stop no clock before a
-# result is read. While Python waits it makes no batch, unless a thread does: `prefetch=2`. On the
-# CPU, asked for is done, and with all cores busy a thread helps little.
+# A GPU call returns as soon as the work is *queued*. Python runs ahead until it reads a result:
+# `loss.item()`, `print(loss)`, `x.numpy()`, `if loss > 1`. Then it waits for all queued work. So
+# read the loss now and then instead of in every step, and read a result before stopping the clock.
+# While Python waits it prepares no batch, unless a thread does: `prefetch=2`. On the CPU, the work
+# is done when the call returns, and with all cores busy a thread helps little.
 print("\nWhat waits, batches of 64, ms per step:")
-print("  device  loader      loss read   asked for    done")
+print("  device  loader      loss read      queued    done")
 for device, prefetch, read in itertools.product(devices, (0, 2), ("each step", "at the end")):
     step, fastest = trainer(device), (np.inf, np.inf)
-    for _ in range(rounds):  # the first also compiles kernels and finds memory
+    for _ in range(rounds):  # the first also compiles kernels and allocates memory
         started = perf_counter()
         for batch in batches(device, prefetch):
             loss = step(*batch)
@@ -140,16 +140,16 @@ for device, prefetch, read in itertools.product(devices, (0, 2), ("each step", "
 
 
 # %% What is faster, and by how much
-# A launch takes Python and the driver some microseconds, however small the batch: the floor of a
-# small network's step. `minidl.capture` records a step's launches at its third call, and from then
-# on asks for them as one CUDA graph, without Python. No public name counts launches; the table has
-# the operations recorded for backward. Counted with the kernels built for the CPU, a step asks for
-# 17 launches of minidl's own, 14 matrix products and some 90 functions of CuPy, of which most
-# launch a kernel: about 100 launches, for 16 pictures as for 64.
+# A launch costs Python and the driver a few microseconds, however small the batch: a lower bound on
+# the step time of a small network. `minidl.capture` records a step's launches in its third call and
+# then replays them as one CUDA graph, without Python. No public function counts launches, so the
+# table shows the operations recorded for backward. Counted with the kernels built for the CPU, a
+# step needs 17 launches of minidl's own kernels, 14 matrix products and about 90 calls of CuPy
+# functions, most of which launch a kernel: about 100 launches, for 16 images as for 64.
 def milliseconds(step, batch):
-    """Return the median time of a step; each round ends by reading a loss, which waits for all."""
+    """Return the median time of a step; each round ends by reading a loss, and so waits."""
     times = []
-    for count in (4, *[steps] * rounds):  # the first round compiles, finds memory, records
+    for count in (4, *[steps] * rounds):  # the first round compiles, allocates, records
         started = perf_counter()
         for _ in range(count):
             loss = step(*batch)
@@ -176,39 +176,39 @@ for size in sizes:
     cells = [f"{ms:.2f}" for ms in now] + ([f"{now[0] / now[2]:.1f}"] if now[1:] else ["-"] * 3)
     print("  {:5}  {:10}  {:>8}  {:>8}  {:>12}  {:>18}".format(size, count, *cells), flush=True)
 
-# When not to bother: where half the batch takes the GPU as long, you pay for launches. Then take
-# larger batches, capture the step, or stay on the CPU, which may be as fast.
+# When a GPU does not help: if half the batch takes just as long, launches dominate. Then use larger
+# batches, capture the step, or stay on the CPU, which may be as fast.
 
-# %% The picture, and the result
+# %% The figure and the result
 figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
 for (name, times), colour in zip(measured.items(), plots.COLOURS, strict=False):
     axes.plot(sizes, np.array(times) / sizes * 1e3, marker="o", color=colour, label=name)
-axes.set(xscale="log", xlabel="batch size (pictures per step)", ylabel="time per picture (µs)")
+axes.set(xscale="log", xlabel="batch size (images per step)", ylabel="time per image (µs)")
 axes.set(title="Training chapter 6's network", xticks=sizes, xticklabels=sizes)
 axes.set(yscale="log") if len(ways) > 1 else axes.set_ylim(0, axes.get_ylim()[1] * 1.2)
 axes.set_xticks([], minor=True)
 axes.grid(alpha=0.3), axes.legend()
-print("\npicture:", plots.save(figure, args.out / "time_per_picture.png").resolve())
+print("\nfigure:", plots.save(figure, args.out / "time_per_picture.png").resolve())
 best = {name: 1e3 * min(np.array(times) / sizes) for name, times in measured.items()}
-speeds = ", ".join(f"{name} {us:.0f} µs per picture" for name, us in best.items())
+speeds = ", ".join(f"{name} {us:.0f} µs per image" for name, us in best.items())
 print(f"result: equal losses {len(losses[0])}, {speeds}")
 plots.show()
 
 # %% What comes next
-# Chapter 6 on real pictures, `--data cifar10 --device cuda`; or how it is made:
+# Run chapter 6 on real images with `--data cifar10 --device cuda`, or read how the GPU is used:
 # minidl/backends/cupy_backend.py, kernels.cu, deferred.py (who waits), and minidl/replay.py.
 #
-# Fill in chapters/exercises/ch11_gpu.py; `pytest chapters/exercises -k ch11` says what is right and
-# what is not yet.
+# Fill in chapters/exercises/ch11_gpu.py; `pytest chapters/exercises -k ch11` tells you which
+# answers are right and which are not there yet.
 #
 # 1. `mean_loss`: the mean of a hundred losses on a device, waiting for it once.
 # 2. `milliseconds`: time work on a device that only queues it: warm up, wait, start, wait, stop.
-# 3. `break_even`: from which batch size on a GPU that pays for launches beats a CPU.
+# 3. `break_even`: the smallest batch size for which a GPU, despite its launches, beats a CPU.
 #
-# And to try out here:
+# Things to try here:
 # - Call `minidl.set_tf32(True)` before the table. Which batch sizes gain? How far do the losses
-#   drift from the CPU's? Why is it off at first?
-# - Move pixels, a quarter of the bytes, and normalise them on the device (a tensor of uint8 has
-#   `.to(dtype=np.float32)`). Which rows of "what waits" change, and which do not?
+#   drift from the CPU's? Why is it off by default?
+# - Move uint8 pixels, a quarter of the bytes, and normalise them on the device (a uint8 tensor has
+#   `.to(dtype=np.float32)`). Which rows of "What waits" change, and which do not?
 # - Give the network a quarter of its kernels, then four times as many. Guess first: from which
-#   batch size on does the GPU's time grow with the batch? Where does `capture` still help?
+#   batch size does the GPU's time grow with the batch? Where does `capture` still help?

@@ -249,7 +249,7 @@ def test_chapter_10_trains_heads_on_a_folder_of_pictures(run, tmp_path):
     arguments = ["--data-dir", "pictures", "--model", "resnet18", "--weights", "resnet18.pth"]
     done = run(FINE_TUNING, *arguments, "--quick")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "16 pictures to learn from, 4 to be tested on\nclasses: green, red" in done.stdout
+    assert "16 training images, 4 test images\nclasses: green, red" in done.stdout
     assert re.search(r"^classic head +527,362 ", done.stdout, re.MULTILINE)
     assert "unfrozen" not in done.stdout
 
@@ -261,17 +261,17 @@ def test_chapter_10_says_what_is_wrong(run, tmp_path):
     plt.imsave(tmp_path / "few" / "one" / "x.png", np.zeros((8, 8, 3)))
     cifar10, folder = ["--data", "cifar10"], ["--data-dir", "pictures", "--weights", "small.npz"]
     for arguments, message in [
-        (["--images", "0"], "wants --images and --epochs from 1, --seed from 0"),
-        (["--seed", "-1"], "wants --images and --epochs from 1, --seed from 0"),
+        (["--images", "0"], "expected --images and --epochs >= 1, --seed >= 0"),
+        (["--seed", "-1"], "expected --images and --epochs >= 1, --seed >= 0"),
         (["--weights", "small.npz"], "--weights, --model and --data-dir go with --data cifar10 or"),
         (["--model", "resnet20"], "--weights, --model and --data-dir go with --data cifar10 or"),
-        (cifar10, "--data cifar10 and folder want --weights"),
-        (["--data", "folder", "--weights", "small.npz"], "and folder wants --data-dir"),
+        (cifar10, "--data cifar10 and folder need --weights"),
+        (["--data", "folder", "--weights", "small.npz"], "and folder needs --data-dir"),
         ([*cifar10, "--weights", "small.npz", "--model", "resnet18"], "of another size"),
-        ([*folder, "--model", "resnet20"], "--model resnet20 wants pictures of another size than"),
+        ([*folder, "--model", "resnet20"], "--model resnet20 needs images of another size than"),
         (folder, "there is no folder pictures"),
         ([*cifar10, "--weights", "small.npz", "--data-dir", "nowhere"], "nowhere"),
-        ([*folder[:1], "few", *folder[2:]], "few holds 1 pictures, wants 10 or more"),
+        ([*folder[:1], "few", *folder[2:]], "few: got 1 images, expected at least 10"),
         (["--out", "/dev/null/here"], "/dev/null"),
     ]:
         done = run(FINE_TUNING, *arguments)
@@ -296,7 +296,7 @@ def test_chapter_11_asked_for_a_gpu_it_cannot_use_says_why_and_shows_the_cpu_hal
 def test_chapter_11_says_which_flag_is_wrong(run):
     for arguments, message in [
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
-        (["--seed", "-1"], "wants --seed from 0"),
+        (["--seed", "-1"], "expected --seed >= 0"),
         (["--out", "/dev/null/here"], "/dev/null"),
     ]:
         done = run(GPU, *arguments)
@@ -316,7 +316,7 @@ def test_chapter_11_runs_its_gpu_half_on_kernels_built_for_the_cpu(environment, 
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"on the GPU: at most \d\.\de[-+]\d+ apart", done.stdout)
+    assert re.search(r"on the GPU: they differ by at most \d\.\de[-+]\d+", done.stdout)
     assert re.search(r"^ +64 +\d+( +[\d.]+){4}$", done.stdout, re.MULTILINE)  # no column is empty
     assert "GPU captured " in done.stdout.partition("result: ")[2]
 
@@ -340,12 +340,12 @@ def test_chapter_7_goes_on_where_it_was_stopped(environment, run, tmp_path):
         process.send_signal(signal.SIGINT)
         output = process.stdout.read()
     assert process.returncode == 130
-    assert "the same command goes on from there" in output
+    assert "run the same command to resume" in output
     before = measured(tmp_path / "broken")
     assert 5 <= len(before) < 34
 
     done = run(EXPERIMENTS, "--quick", "--out", "broken")
-    assert f"34 runs, of which {len(before)} are in" in done.stdout
+    assert f"34 runs, {len(before)} of them already in" in done.stdout
     after = measured(tmp_path / "broken")
     assert after[: len(before)] == before
     run(EXPERIMENTS, "--quick", "--out", "unbroken")
@@ -357,7 +357,8 @@ def test_chapter_7_goes_on_where_it_was_stopped(environment, run, tmp_path):
 def test_chapter_7_keeps_runs_of_other_settings_apart(run, tmp_path):
     def result(*arguments):
         done = run(EXPERIMENTS, "--quick", "--batch-size", "96", "--out", "here", *arguments)
-        return re.search(r"of which (\d+) are", done.stdout)[1], done.stdout.partition("| net")[2]
+        already = re.search(r"(\d+) of them already", done.stdout)[1]
+        return already, done.stdout.partition("| net")[2]
 
     first = result()
     assert (first[0], len(measured(tmp_path / "here"))) == ("0", 34)
@@ -373,11 +374,11 @@ def test_chapter_7_keeps_runs_of_other_settings_apart(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--images", "0"], "wants --images, --epochs and --batch-size from 1"),
-        (["--epochs", "0"], "wants --images, --epochs and --batch-size from 1"),
-        (["--lr", "inf"], "--lr above 0"),
-        (["--seed", "-1"], "--seed from 0"),
-        (["--seeds", "1"], "--seeds from 2: one run has no spread"),
+        (["--images", "0"], "expected --images, --epochs and --batch-size >= 1"),
+        (["--epochs", "0"], "expected --images, --epochs and --batch-size >= 1"),
+        (["--lr", "inf"], "--lr > 0"),
+        (["--seed", "-1"], "--seed >= 0"),
+        (["--seeds", "1"], "--seeds >= 2: one run has no spread"),
         (["--data-dir", "somewhere"], "--data-dir goes with --data cifar10"),
         (["--out", "/dev/null/here"], "/dev/null"),
         (["--out", "."], "runs.csv holds no runs of this chapter"),
@@ -424,7 +425,7 @@ def test_chapter_8_prints_scores_and_phrases_of_each_class(run):
         )
         precision, recall, f1 = (float(row[i]) for i in (1, 2, 3))
         assert min(precision, recall) - 0.1 <= f1 <= max(precision, recall) + 0.1
-        phrases = re.search(rf"^what says {name}: (.+)$", done.stdout, re.M)[1]
+        phrases = re.search(rf"^strongest phrases for {name}: (.+)$", done.stdout, re.M)[1]
         votes = [float(vote) for vote in re.findall(r"(?:'|\") (\d\.\d\d)", phrases)]
         assert len(votes) == 8
         assert votes == sorted(votes, reverse=True)
@@ -438,7 +439,7 @@ def test_chapter_8_learns_from_a_file_of_ones_own(run, tmp_path):
     columns = ("--text-column", "review", "--label-column", "stars")
     done = run(TEXT_CNN, "--quick", "--data", "own.csv", *columns)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "54 sentences to learn from, 6 to be tested on" in done.stdout
+    assert "54 training sentences, 6 test sentences" in done.stdout
     assert "classes: 1, 5" in done.stdout
 
 
@@ -446,19 +447,19 @@ def test_chapter_8_learns_from_a_file_of_ones_own(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--epochs", "0"], "wants --epochs and --batch-size from 1"),
-        (["--seed", "-1"], "--seed from 0"),
-        (["--lr", "nan"], "--lr above 0"),
+        (["--epochs", "0"], "expected --epochs and --batch-size >= 1"),
+        (["--seed", "-1"], "--seed >= 0"),
+        (["--lr", "nan"], "--lr > 0"),
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["--data-dir", "somewhere"], "--data-dir goes with --data mr"),
         (["--data", "mr", "--data-dir", "nowhere"], "rt-polarity.neg is not there"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
-        (["--data", "one.csv"], "one.csv has a single label, 1: nothing to tell apart"),
+        (["--data", "one.csv"], "one.csv: got a single label, 1, expected two or more"),
         (["--data", "one.csv", "--text-column", "x"], "line 1: got no column 'x'"),
         (["--data", "bad.csv"], "bad.csv, line 2: got the label 'good' in 'label'"),
         (["--data", "empty.csv"], "empty.csv: the file is empty"),
         (["--data", "latin.csv"], "latin.csv, line 2: byte 0xe9 does not fit the encoding 'utf-8'"),
-        (["--predict", " "], "--predict wants a sentence of at least one word"),
+        (["--predict", " "], "--predict: expected a sentence of at least one word"),
         (["--out", "/dev/null/here"], "/dev/null"),
     ],
 )
@@ -497,7 +498,7 @@ def test_chapter_9_finds_that_shortcuts_even_out_gradients(run):
     ratios = re.findall(r"of the last [\d.e+-]+: ([\d.]+) times as large", done.stdout)
     plain, residual = map(float, ratios)
     assert plain > residual
-    without, with_norm = map(float, re.findall(r"last block is ([\d.]+)", done.stdout))
+    without, with_norm = map(float, re.findall(r"last block ([\d.]+)", done.stdout))
     assert without > 2 * with_norm
     assert re.search(r"^result: test accuracy [\d.]+% after epoch 1", done.stdout, re.MULTILINE)
 
@@ -506,8 +507,8 @@ def test_chapter_9_finds_that_shortcuts_even_out_gradients(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--epochs", "0"], "wants --epochs and --batch-size from 1"),
-        (["--lr", "inf"], "--lr above 0"),
+        (["--epochs", "0"], "expected --epochs and --batch-size >= 1"),
+        (["--lr", "inf"], "--lr > 0"),
         (["--data-dir", "somewhere"], "--data-dir goes with --data cifar10"),
         (["--out", "/dev/null/here"], "/dev/null"),
     ],
