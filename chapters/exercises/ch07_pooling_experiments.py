@@ -4,19 +4,20 @@ Fill in the functions; then
 
     python -m pytest chapters/exercises -k ch07
 
-says what is right and what is not yet. Answers: chapters/solutions/ch07_pooling_experiments.py.
+tells you which answers are right and which are not there yet. The answers are
+in chapters/solutions/ch07_pooling_experiments.py.
 """
 
 
 def cost(in_channels, out_channels, size, height, width, stride=1):
     """Return what a convolution without padding costs: parameters and multiply-adds, as a pair.
 
-    Each of its out_channels kernels has size x size weights for each of the in_channels, and one
-    bias. A multiply-add is one product of a weight and a pixel, added to a sum; an output
-    takes one for each weight of its kernel, and biases are not counted. A picture is
-    (in_channels, height, width); out_h = (height - size) // stride + 1.
+    Each of the out_channels kernels has size x size weights per input channel, and one bias. A
+    multiply-add multiplies a weight by a pixel and adds the product to a sum; each output needs one
+    per weight of its kernel, and biases are not counted. An image is (in_channels, height, width);
+    out_h = (height - size) // stride + 1.
 
-    By hand: from 3 to 8 channels, 3 x 3, on 5 x 5 pixels: 224 parameters, 1,944 multiply-adds.
+    By hand: 3 to 8 channels, 3 x 3 kernels, 5 x 5 pixels: 224 parameters, 1,944 multiply-adds.
     """
     raise NotImplementedError
 
@@ -26,18 +27,17 @@ def mean_and_spread(values):
 
         spread = sqrt(sum of (value - mean)² / (n - 1))
 
-    n - 1, not n: the mean was made from the same few values, and lies too near to them.
+    n - 1, not n: the mean was computed from the same few values, and is too close to them.
 
-    By hand: 69, 71 and 73 have the mean 71 and the spread 2.
+    By hand: 69, 71 and 73 have mean 71 and spread 2.
     """
     raise NotImplementedError
 
 
 def told_apart(a, b):
-    """Return True if two nets differ by more than the seeds: their bars do not touch.
+    """Return True if two nets differ by more than the spread over seeds: their bars do not touch.
 
-    a and b are lists of accuracies, one for each seed. A bar goes from mean - spread to mean +
-    spread.
+    a and b are lists of accuracies, one per seed. A bar goes from mean - spread to mean + spread.
 
     By hand: 70, 71, 72 and 74, 75, 76 have bars from 70 to 72 and from 74 to 76.
     """
@@ -45,10 +45,10 @@ def told_apart(a, b):
 
 
 def paired(a, b):
-    """Return mean and sample standard deviation of a - b, seed by seed, as a pair.
+    """Return the mean and sample standard deviation of a - b, seed by seed, as a pair.
 
-    a[i] and b[i] come from the same seed: the same batches, perhaps the same first weights. What a
-    seed does to both nets alike drops out of the difference.
+    a[i] and b[i] come from the same seed: the same batches, perhaps the same initial weights. An
+    effect that a seed has on both nets cancels in the difference.
 
     By hand: 70, 75, 80 and 68, 72, 79 differ by 2, 3 and 1: mean 2, spread 1.
     """

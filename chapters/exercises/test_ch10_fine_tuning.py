@@ -6,7 +6,7 @@ from minidl import nn, optim
 
 
 class Net(nn.Module):
-    """Three layers; the first one's name begins as the last one's does."""
+    """Three layers; the name of the first starts with the name of the last."""
 
     def __init__(self, classes=2):
         self.fc_in = nn.Linear(3, 4)
@@ -22,33 +22,33 @@ def learning(model):
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def test_freeze_all_but_leaves_the_head_alone(exercise):
+def test_freeze_all_but_trains_only_the_head(exercise):
     model = Net()
     exercise.call("freeze_all_but", model, "fc")
     hints = {
         "that is the wrong way round: the head learns, the rest is frozen": BODY,
-        "`fc_in` begins with `fc` as well: look for the name with a dot, `fc.`": BODY[:2] + HEAD,
-        "nothing is frozen: parameter.requires_grad_(False) does that": BODY + HEAD,
+        "`fc_in` starts with `fc` as well: look for the name with a dot, `fc.`": BODY[:2] + HEAD,
+        "nothing is frozen: call parameter.requires_grad_(False)": BODY + HEAD,
         "the head's bias belongs to the head": HEAD[:1],
     }
-    said = 'what learns after freeze_all_but(model, "fc"), of fc_in, layer_norm and fc'
+    said = 'what learns in fc_in, layer_norm and fc after freeze_all_but(model, "fc")'
     exercise.compare(said, learning(model), HEAD, hints)
     exercise.call("freeze_all_but", model.requires_grad_(False), "fc")
-    hints = {"the head was frozen before: requires_grad_(True) lets it learn": []}
-    exercise.compare(f"{said}, when all was frozen before", learning(model), HEAD, hints)
+    hints = {"the head was frozen before: call requires_grad_(True) on it": []}
+    exercise.compare(f"{said}, if all was frozen before", learning(model), HEAD, hints)
 
 
-def test_freeze_all_but_counts_what_learns(exercise):
+def test_freeze_all_but_counts_values_that_learn(exercise):
     hints = {
-        "those are the tensors: count their numbers, parameter.size": 2,
+        "that is the number of tensors: count their values, parameter.size": 2,
         "the bias learns too": 8,
-        "those are the frozen ones": 24,
-        "those are all numbers of the network": 34,
+        "that is the number of frozen values": 24,
+        "that is the number of all values in the network": 34,
     }
     exercise.expect("freeze_all_but", Net(), "fc", wants=10, hints=hints)
 
 
-PREFIX = "every name begins with `module.`: take that off first, name.removeprefix"
+PREFIX = "every name starts with `module.`: remove that first, name.removeprefix"
 
 
 def given(prefix=""):
@@ -60,7 +60,7 @@ def given(prefix=""):
 def test_load_matching_loads_what_fits(exercise):
     model, state = Net(), given()
     usual = (
-        "load only names that the model has, with the same shape: first leave out the rest, then "
+        "load only names that the model has, with the same shape: first drop the rest, then call "
         "model.load_state_dict(..., strict=False)"
     )
     exercise.call("load_matching", model, state, usual=usual)
@@ -70,14 +70,14 @@ def test_load_matching_loads_what_fits(exercise):
     exercise.compare("what load_matching loaded", loaded, fit, usual=usual)
 
 
-def test_load_matching_returns_what_is_left(exercise):
+def test_load_matching_returns_the_names_not_loaded(exercise):
     hints = {
-        "a head of another shape is left as well": ["layer_norm.bias"],
-        "layer_layer_norm.bias is missing in the state: it is left as well": [
+        "a head of another shape is not loaded either": ["layer_norm.bias"],
+        "layer_norm.bias is missing in the state: it is not loaded either": [
             "fc.weight",
             "fc.bias",
         ],
-        "wanted are the model's own names; old.weight is none of them": [
+        "return only the model's own names: old.weight is not one of them": [
             "layer_norm.bias",
             "fc.weight",
             "fc.bias",
@@ -90,16 +90,16 @@ def test_load_matching_returns_what_is_left(exercise):
     exercise.compare("load_matching(model, state)", got, wants, hints)
 
 
-def test_load_matching_takes_off_the_prefix(exercise):
+def test_load_matching_removes_the_prefix(exercise):
     hints = {
         PREFIX: list(Net().state_dict()),
-        "lstrip takes off letters, any of `module.`, not the word: use removeprefix": [
+        "lstrip removes any of the letters in `module.`, not the word: use removeprefix": [
             "layer_norm.weight",
             "layer_norm.bias",
         ],
     }
     got = exercise.call("load_matching", Net(classes=5), given("module."), usual=PREFIX)
-    said = "load_matching(model, state), all names in state with `module.`"
+    said = "load_matching(model, state), if all names in state start with `module.`"
     exercise.compare(said, got, ["layer_norm.bias"], hints)
 
 
@@ -108,24 +108,24 @@ def rates(groups, model):
     return {name: of.get(id(parameter)) for name, parameter in model.named_parameters()}
 
 
-def test_two_rates_gives_the_head_the_larger_one(exercise):
+def test_two_rates_gives_the_head_the_larger_rate(exercise):
     model = Net()
     got = exercise.call("two_rates", model, "fc", 0.1)
     with exercise.in_words("the groups of two_rates"):
         found = list(rates(got, model).values())
     hints = {
-        "the two are exchanged: the new head learns faster": [0.1] * 4 + [0.01] * 2,
-        "`fc_in` begins with `fc` as well: look for the name with a dot, `fc.`": (
+        "the rates are swapped: the new head learns faster": [0.1] * 4 + [0.01] * 2,
+        "`fc_in` starts with `fc` as well: look for the name with a dot, `fc.`": (
             [0.1] * 2 + [0.01] * 2 + [0.1] * 2
         ),
     }
-    said = "the rates that two_rates gives fc_in, layer_norm and fc, each weight and bias"
+    said = "the rates from two_rates for fc_in, layer_norm and fc, each weight and bias"
     exercise.compare(said, found, [0.01] * 4 + [0.1] * 2, hints)
 
 
-def test_two_rates_suits_an_optimizer(exercise):
+def test_two_rates_works_with_an_optimiser(exercise):
     groups = exercise.call("two_rates", Net(), "fc", 0.1)
-    usual = "each parameter in one group; a list of them, which can be read more than once"
+    usual = "put each parameter in one group, as a list, which can be read more than once"
     with exercise.in_words("optim.SGD(two_rates(model, 'fc', 0.1), lr=1.0)", usual):
         optimizer = optim.SGD(groups, lr=1.0)
         counts = [len(group["params"]) for group in optimizer.param_groups]

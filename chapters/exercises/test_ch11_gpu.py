@@ -6,7 +6,7 @@ from unittest import mock
 from minidl import Tensor
 
 
-def test_mean_loss_is_the_mean_as_a_number(exercise):
+def test_mean_loss_returns_the_mean_as_a_number(exercise):
     losses = tuple(Tensor(value) for value in (1.0, 2.0, 6.0))
     exercise.expect("mean_loss", losses, wants=3.0, hints={"that is the sum": 9.0})
     usual = "a tensor stays on the device: read it with .item()"
@@ -31,28 +31,28 @@ def test_mean_loss_waits_once(exercise):
     ):
         exercise.call("mean_loss", losses)
     hints = {
-        "each loss was read by itself: compute the mean on the device, then read that": 100,
-        "each loss and the mean were read: the mean alone will do": 101,
+        "each loss was read: compute the mean on the device, then read only that": 100,
+        "each loss and the mean were read: read only the mean": 101,
     }
-    usual = "minidl.stack makes one tensor of many; its mean is computed on the device"
+    usual = "minidl.stack makes one tensor from many; its mean is computed on the device"
     exercise.compare("how often mean_loss of 100 losses waits", len(reads), 1, hints, usual)
 
 
 class Device:
-    """A device that works for 3 ms when it has been asked, 100 ms longer the first time."""
+    """A device that needs 3 ms for its work, and 100 ms more the first time."""
 
     def __init__(self):
         self.now = self.idle_from = 0.0
         self.first = 0.1
 
     def work(self):
-        """Ask the device to work."""
+        """Queue the work."""
         self.now += 0.0001
         self.idle_from = max(self.now, self.idle_from) + 0.003 + self.first
         self.first = 0.0
 
     def wait(self):
-        """Wait until it has done all it was asked for."""
+        """Wait until all the queued work is done."""
         self.now = max(self.now, self.idle_from)
 
     def clock(self):
@@ -61,9 +61,9 @@ class Device:
 
 
 MISTAKES = {
-    "that is how long asking takes: wait before the clock is stopped": 0.1,
-    "the first time compiles kernels: work once before the clock is started": 103.1,
-    "the untimed work was still running: wait for it before the clock is started": 106.0,
+    "that is how long queueing takes: wait before stopping the clock": 0.1,
+    "the first call compiles kernels: work once before starting the clock": 103.1,
+    "the untimed work was still running: wait for it before starting the clock": 106.0,
     "that is in seconds": 0.0031,
 }
 
@@ -84,10 +84,10 @@ def test_milliseconds_takes_the_median(exercise):
         device.idle_from += next(times, 0)
 
     hints = {
-        "that is the mean: one slow time, of another program, pulls it up": 3.1 + 23 / 4,
+        "that is the mean: one slow time, caused by another program, raises it": 3.1 + 23 / 4,
         "that is the fastest": 3.1,
-        "that is all times together: take their median": 4 * 3.1 + 23,
-        "the untimed work is no time: leave it out": 5.1,
+        "that is the sum of all times: take their median": 4 * 3.1 + 23,
+        "the untimed work does not count: leave out its time": 5.1,
     }
     arguments = work, device.wait, device.clock, 4
     exercise.expect("milliseconds", *arguments, wants=3.1 + 1.5, hints=MISTAKES | hints)
@@ -95,21 +95,21 @@ def test_milliseconds_takes_the_median(exercise):
 
 def test_break_even_by_hand(exercise):
     hints = {
-        "5 pictures take 510 µs on the GPU and 500 on the CPU: round up": 5,
-        "a batch is a whole number of pictures": 500 / 98,
+        "5 images take 510 µs on the GPU and 500 on the CPU: round up": 5,
+        "a batch has a whole number of images": 500 / 98,
     }
     exercise.expect("break_even", 100, 5.0, 2.0, 100.0, wants=6, hints=hints)
-    hints = {"the GPU's time per picture counts too: 500 / (100 - 60)": 6}
+    hints = {"the GPU's time per image counts too: 500 / (100 - 60)": 6}
     exercise.expect("break_even", 100, 5.0, 60.0, 100.0, wants=13, hints=hints)
 
 
-def test_break_even_wants_less_time_not_the_same(exercise):
-    hints = {"5 pictures take 500 µs on both: not less": 5}
+def test_break_even_is_where_the_gpu_takes_less_time_not_equal_time(exercise):
+    hints = {"5 images take 500 µs on both: not less": 5}
     exercise.expect("break_even", 100, 5.0, 0.0, 100.0, wants=6, hints=hints)
     exercise.expect("break_even", 0, 5.0, 1.0, 2.0, wants=1, hints={"n counts from 1": 0})
 
 
 def test_break_even_never(exercise):
-    usual = "a GPU that takes as long for each picture never makes up for its launches: math.inf"
+    usual = "a GPU that is not faster per image never makes up for its launches: math.inf"
     for cpu_us in (2.0, 1.0):
         exercise.expect("break_even", 100, 5.0, 2.0, cpu_us, wants=math.inf, usual=usual)
