@@ -196,7 +196,7 @@ plots.show()
 
 # %% What comes next
 # Run chapter 6 on real images with `--data cifar10 --device cuda`, or read how the GPU is used:
-# minidl/backends/cupy_backend.py, kernels.cu, deferred.py (who waits), and minidl/replay.py.
+# minidl/backends/cuda/ (kernels.cu; deferred.py: what waits), and minidl/training/capture.py.
 #
 # Fill in chapters/exercises/ch11_gpu.py; `pytest chapters/exercises -k ch11` tells you which
 # answers are right and which are not there yet.

@@ -18,6 +18,8 @@ from minidl import functional as F
 from minidl.backends import Backend, Windows, backend_for, backend_of
 from minidl.backends.cpu import numpy_backend
 from minidl.backends.cpu.numpy_backend import NumpyBackend
+from minidl.backends.cpu.threads import blas as blas_of_cpu
+from minidl.backends.cpu.threads import side_by_side
 from minidl.functional import channels as channel_kernels
 
 from .conftest import _why_no_cuda
@@ -385,7 +387,7 @@ def test_a_forked_child_makes_threads_of_its_own():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_forked_while_another_thread_multiplies_is_not_stuck():
-    blas, held, done = threads.blas(), threading.Event(), threading.Event()
+    blas, held, done = blas_of_cpu(), threading.Event(), threading.Event()
 
     def multiply():
         with blas.single_threaded(), blas.lock:
@@ -399,7 +401,7 @@ def test_a_child_forked_while_another_thread_multiplies_is_not_stuck():
     if child == 0:
         signal.alarm(20)
         NumpyBackend().matmul(np.ones((2, 2)), np.ones((2, 2)))
-        os._exit(0 if threads.blas().users == 0 else 1)
+        os._exit(0 if blas_of_cpu().users == 0 else 1)
     done.set()
     thread.join()
     assert os.waitpid(child, 0)[1] == 0
@@ -612,13 +614,13 @@ def test_elementwise_broadcasts_as_the_function_does(backend, shapes, dtypes):
     same(backend, backend.elementwise(backend.xp.subtract, *there[::-1]), b - a)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_work_side_by_side_gives_its_results_in_order(threads):
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_work_side_by_side_gives_its_results_in_order(count):
     before = minidl.get_num_threads()
-    minidl.set_num_threads(threads)
+    minidl.set_num_threads(count)
     try:
         backend, done = NumpyBackend(), []
-        assert backend.side_by_side(numpy_backend.CACHE_BYTES, lambda: 1, lambda: 2) == [1, 2]
+        assert side_by_side(numpy_backend.CACHE_BYTES, lambda: 1, lambda: 2) == [1, 2]
 
         def slices() -> int:  # work that is cut into slices itself
             backend.over_batch(64, numpy_backend.CACHE_BYTES, lambda part: done.append(part.start))
@@ -627,11 +629,11 @@ def test_work_side_by_side_gives_its_results_in_order(threads):
         def fails() -> None:
             raise ValueError("by design")
 
-        assert max(backend.side_by_side(numpy_backend.CACHE_BYTES, slices, slices)) == 128
+        assert max(side_by_side(numpy_backend.CACHE_BYTES, slices, slices)) == 128
         assert sorted(done) == sorted([*range(64), *range(64)])
         for works in ((fails, slices), (slices, fails)):
             with pytest.raises(ValueError, match="by design"):
-                backend.side_by_side(numpy_backend.CACHE_BYTES, *works)
+                side_by_side(numpy_backend.CACHE_BYTES, *works)
     finally:
         minidl.set_num_threads(before)
 

@@ -119,15 +119,6 @@ class Backend:
             first += part
         return first
 
-    def side_by_side(self, size: int, *works: Callable[[], Any]) -> list[Any]:
-        """Do pieces of work that need nothing of each other; return their results.
-
-        Args:
-            size: bytes that each of them reads.
-            works: the pieces.
-        """
-        return [work() for work in works]
-
     def rows(self, length: int) -> AbstractContextManager[None]:
         """Prepare for element-wise functions of rows this long and numbers repeated along them."""
         return nullcontext()
@@ -150,6 +141,15 @@ class Backend:
     convolve = convolution.convolve
     transpose_convolve = convolution.transpose_convolve
     weight_gradient = convolution.weight_gradient
+
+    def convolution_gradients(
+        self, gradient: Array, images: Array, weight: Array, windows: Windows, groups: int
+    ) -> tuple[Array, Array]:
+        """Return the gradients of `convolve` by its images and its weight, from its output's."""
+        return (
+            self.transpose_convolve(gradient, weight, windows, groups),
+            self.weight_gradient(images, gradient, windows, groups),
+        )
 
     def finish(self, images: Array, bias: Array | None, relu: bool) -> None:
         """Add `(d,)` to channels-last images in place, if it is given; then do ReLU, if asked."""

@@ -17,7 +17,7 @@ Each of these three is linear in each of its inputs, and the gradients of each a
 That is why `_convolve`, `_transpose_convolve` and `_weight_gradient`, defined in terms of each
 other, can be differentiated any number of times.
 
-How the backend computes them is its own matter: `backends/convolution.py` has the form above.
+How they are computed is up to the backend: `backends/convolution.py` has the form above.
 
 Source: for the geometry, V. Dumoulin and F. Visin, A guide to convolution arithmetic for deep
 learning (2016).
@@ -25,10 +25,8 @@ learning (2016).
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from minidl.autograd import Gradients
-from minidl.backends import Array, Windows
+from minidl.autograd import Gradients, is_recording
+from minidl.backends import Windows
 from minidl.checks import Pair
 from minidl.functional.geometry import check_images, check_weight, conv_windows, transpose_windows
 from minidl.tensor import Tensor, record
@@ -74,7 +72,6 @@ def conv2d(
         (1, 1, 3, 2)
     """
     windows = conv_windows("conv2d", x, weight, bias, stride, padding, dilation, groups)
-    x, weight, windows = narrowed(x, weight, windows, groups)
     return _convolve(x, weight, bias, windows, groups)
 
 
@@ -161,27 +158,6 @@ def conv_transpose2d(
     return result if bias is None else result + bias.reshape(1, channels, 1, 1)
 
 
-def narrowed(
-    x: Tensor, weight: Tensor, windows: Windows, groups: int
-) -> tuple[Tensor, Tensor, Windows]:
-    """Return the arguments of an equal convolution, one pixel wide if the kernel is that wide.
-
-    A kernel as wide as the image moves down alone: its columns are as good as channels, and few
-    taps of many channels are faster than many of one: 12 ms for the 41 of the three input gradients
-    of a TextCNN (50 sentences of 56 words, 128 numbers each, 2 cores).
-    """
-    if windows.k_w != windows.padded_w or windows.k_w == 1 or windows.is_padded or groups != 1:
-        return x, weight, windows
-    narrow = replace(windows, in_w=1, k_w=1)
-    return _columns_as_channels(x), _columns_as_channels(weight), narrow
-
-
-def _columns_as_channels(x: Tensor) -> Tensor:
-    """Turn `(n, c, h, w)` into `(n, c * w, h, 1)`."""
-    n, c, h, w = x.shape
-    return x.transpose(0, 1, 3, 2).reshape(n, c * w, h, 1)
-
-
 # The three linear maps, each other's gradients ------------------------------------------------
 
 
@@ -200,45 +176,37 @@ def convolve_gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, groups: int
 ) -> Gradients:
     """Turn the gradient of a convolution's output into those of its inputs."""
-    backend, dx, dw = x.backend, None, None
-    if x.requires_grad and weight.requires_grad:
-        dx, dw = backend.side_by_side(
-            gradient.data.nbytes,
-            lambda: backend.transpose_convolve(gradient.data, weight.data, windows, groups),
-            lambda: backend.weight_gradient(x.data, gradient.data, windows, groups),
-        )
+    dx: Tensor | None
+    dw: Tensor | None
+    if x.requires_grad and weight.requires_grad and not is_recording():
+        arrays = (gradient.data, x.data, weight.data)
+        dx, dw = map(Tensor.wrap, x.backend.convolution_gradients(*arrays, windows, groups))
+    else:  # as operations, which can be differentiated again
+        dx = _transpose_convolve(gradient, weight, windows, groups) if x.requires_grad else None
+        dw = _weight_gradient(x, gradient, windows, groups) if weight.requires_grad else None
     # The bias's gradient is summed one axis at a time: sums of few float32 numbers are more
-    # exact than one of 57,600, and NumPy is faster at them (0.18 ms for 0.93, 64x32x30x30).
-    return (
-        _transpose_convolve(gradient, weight, windows, groups, dx) if x.requires_grad else None,
-        _weight_gradient(x, gradient, windows, groups, dw) if weight.requires_grad else None,
-        gradient.sum(2).sum(2).sum(0) if bias is not None and bias.requires_grad else None,
-    )
+    # exact than one of 57,600, and faster (0.18 ms instead of 0.93, 64x32x30x30).
+    db = gradient.sum(2).sum(2).sum(0) if bias is not None and bias.requires_grad else None
+    return dx, dw, db
 
 
-def _transpose_convolve(
-    gradient: Tensor, weight: Tensor, windows: Windows, groups: int, known: Array | None = None
-) -> Tensor:
+def _transpose_convolve(gradient: Tensor, weight: Tensor, windows: Windows, groups: int) -> Tensor:
     def backward(outer: Tensor) -> Gradients:
         return (
             _convolve(outer, weight, None, windows, groups) if gradient.requires_grad else None,
             _weight_gradient(outer, gradient, windows, groups) if weight.requires_grad else None,
         )
 
-    if known is None:
-        known = gradient.backend.transpose_convolve(gradient.data, weight.data, windows, groups)
-    return record("conv_transpose2d", known, (gradient, weight), backward)
+    out = gradient.backend.transpose_convolve(gradient.data, weight.data, windows, groups)
+    return record("conv_transpose2d", out, (gradient, weight), backward)
 
 
-def _weight_gradient(
-    x: Tensor, gradient: Tensor, windows: Windows, groups: int, known: Array | None = None
-) -> Tensor:
+def _weight_gradient(x: Tensor, gradient: Tensor, windows: Windows, groups: int) -> Tensor:
     def backward(outer: Tensor) -> Gradients:
         return (
             _transpose_convolve(gradient, outer, windows, groups) if x.requires_grad else None,
             _convolve(x, outer, None, windows, groups) if gradient.requires_grad else None,
         )
 
-    if known is None:
-        known = x.backend.weight_gradient(x.data, gradient.data, windows, groups)
-    return record("conv2d_weight_gradient", known, (x, gradient), backward)
+    out = x.backend.weight_gradient(x.data, gradient.data, windows, groups)
+    return record("conv2d_weight_gradient", out, (x, gradient), backward)

@@ -14,7 +14,7 @@ from minidl.backends import Array, Windows
 from minidl.backends.base import winner_type
 from minidl.checks import Pair
 from minidl.functional.activation import gated
-from minidl.functional.convolution import convolve_gradients, narrowed
+from minidl.functional.convolution import convolve_gradients
 from minidl.functional.geometry import conv_windows, pool_windows
 from minidl.functional.pooling.basic import scatter_winners
 from minidl.tensor import Tensor, record
@@ -59,7 +59,6 @@ def conv2d_relu(
     """
     op = "conv2d_relu"
     windows = conv_windows(op, x, weight, bias, stride, padding, dilation, groups)
-    x, weight, windows = narrowed(x, weight, windows, groups)
     offset = None if bias is None else bias.data
     response = x.backend.convolve(x.data, weight.data, offset, windows, groups, relu=True)
 

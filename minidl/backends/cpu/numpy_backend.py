@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,13 @@ import numpy as np
 from minidl.backends.base import Array, Backend
 from minidl.backends.cpu import planar, strips, winograd
 from minidl.backends.cpu.runs import overlapping
-from minidl.backends.cpu.threads import blas, current, get_num_threads, keep_freed_memory, share
+from minidl.backends.cpu.threads import (
+    blas,
+    current,
+    keep_freed_memory,
+    share,
+    side_by_side,
+)
 from minidl.backends.windows import Windows
 
 CACHE_BYTES = 2**21
@@ -53,29 +60,6 @@ class NumpyBackend(Backend):
                 share(parts, work)
             else:
                 work(slice(0, n))
-
-    def side_by_side(self, size: int, *works: Callable[[], Any]) -> list[Any]:
-        """Give each thread a piece of work, rather than a share of one piece after the other.
-
-        So threads wait for each other once: with both gradients of each convolution, a step of
-        ResNet-20 takes 155 ms for 160. Small pieces are done in turn, as waking a thread takes 125
-        microseconds. This thread has the first piece, and waits at the end, while another that is
-        ready takes slices of what this one has left: the first piece is best the longest.
-        """
-        if size < CACHE_BYTES // 4 or get_num_threads() == 1 or current.is_worker:
-            return super().side_by_side(size, *works)
-        results: dict[int, Any] = {}
-
-        def work(part: slice) -> None:
-            current.is_worker = False  # its slices, too, are for all to take
-            try:
-                results[part.start] = works[part.start]()
-            finally:
-                current.is_worker = True
-
-        with blas().single_threaded():
-            share([slice(i, i + 1) for i in range(len(works))], work)
-        return [results[i] for i in range(len(works))]
 
     @contextmanager
     def rows(self, length: int) -> Iterator[None]:
@@ -126,6 +110,8 @@ class NumpyBackend(Backend):
         relu: bool = False,
     ) -> Array:
         """Convolve in the form that is the fastest for these sizes: see `_form`."""
+        if _slides_down_only(windows, groups):
+            images, weight, windows = _as_channels(images), _as_channels(weight), _narrow(windows)
         d, c = weight.shape[:2]
         form = _form(windows, groups, (c, d), c, images.dtype)
         if form is None:
@@ -135,7 +121,12 @@ class NumpyBackend(Backend):
     def transpose_convolve(
         self, gradient: Array, weight: Array, windows: Windows, groups: int
     ) -> Array:
-        """Do so in the form that is the fastest: of a convolution that goes the other way."""
+        """Use the fastest form; the input gradient is a convolution with flipped kernels."""
+        if _slides_down_only(windows, groups):
+            narrow = self.transpose_convolve(
+                gradient, _as_channels(weight), _narrow(windows), groups
+            )
+            return _as_columns(narrow, windows.k_w)
         d, c = weight.shape[:2]
         turned = winograd.turned(windows) if winograd.is_plain(windows) else windows
         form = _form(turned, groups, (d, c), c, gradient.dtype)
@@ -146,12 +137,29 @@ class NumpyBackend(Backend):
     def weight_gradient(
         self, images: Array, gradient: Array, windows: Windows, groups: int
     ) -> Array:
-        """Do so in the form that is the fastest."""
+        """Use the fastest form."""
+        if _slides_down_only(windows, groups):
+            narrow = self.weight_gradient(_as_channels(images), gradient, _narrow(windows), groups)
+            return _as_columns(narrow, windows.k_w)
         c, d = images.shape[1], gradient.shape[1]
         form = _form(windows, groups, (c, d), c, images.dtype, weights=True)
         if form is None:
             return super().weight_gradient(images, gradient, windows, groups)
         return form.weight_gradient(self, images, gradient, windows)
+
+    def convolution_gradients(
+        self, gradient: Array, images: Array, weight: Array, windows: Windows, groups: int
+    ) -> tuple[Array, Array]:
+        """Compute both side by side, each on a thread of its own that helps the other at the end.
+
+        Threads then wait for each other once: a step of ResNet-20 takes 155 ms instead of 160.
+        """
+        dx, dw = side_by_side(
+            gradient.nbytes,
+            lambda: self.transpose_convolve(gradient, weight, windows, groups),
+            lambda: self.weight_gradient(images, gradient, windows, groups),
+        )
+        return dx, dw
 
     def bytes_to_fuse(self, weight: Array, windows: Windows, groups: int) -> int:
         """Return the bytes of one image's columns, or of its output if that is larger.
@@ -288,6 +296,31 @@ class NumpyBackend(Backend):
                 left = np.delete(left, first)
             index, values = rows[left], flat[left]
         np.add.at(target, index, values)
+
+
+def _slides_down_only(w: Windows, groups: int) -> bool:
+    """Tell whether a kernel is as wide as the image, so that its columns can become channels.
+
+    A few taps of many channels are faster than many taps of one: the input gradients of a TextCNN
+    take 12 ms instead of 41 (50 sentences of 56 words, 128 values each, 2 cores).
+    """
+    return w.k_w == w.padded_w and w.k_w > 1 and not w.is_padded and groups == 1
+
+
+def _narrow(windows: Windows) -> Windows:
+    return replace(windows, in_w=1, k_w=1)
+
+
+def _as_channels(images: Array) -> Array:
+    """Turn `(n, c, h, w)` into `(n, c * w, h, 1)`."""
+    n, c, h, w = images.shape
+    return images.transpose(0, 1, 3, 2).reshape(n, c * w, h, 1)
+
+
+def _as_columns(images: Array, w: int) -> Array:
+    """Turn `(n, c * w, h, 1)` back into `(n, c, h, w)`."""
+    n, channels, h, _ = images.shape
+    return images.reshape(n, channels // w, w, h).transpose(0, 1, 3, 2)
 
 
 def _form(

@@ -10,9 +10,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
+from typing import Any
 
 import numpy as np
 import threadpoolctl
+
+SMALL = 2**19
+"""Bytes below which pieces of work are done in turn."""
 
 
 class _Thread(threading.local):
@@ -74,6 +78,36 @@ def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
     for offer in offers:
         if offer.error is not None:
             raise offer.error
+
+
+def side_by_side(size: int, *works: Callable[[], Any]) -> list[Any]:
+    """Give each thread a piece of work, instead of a share of one piece after the other.
+
+    The calling thread runs the first piece; a helper that finishes early steals its remaining
+    slices, so put the longest piece first. Waking a thread takes 125 microseconds: small pieces
+    are done in turn.
+
+    Args:
+        size: bytes that each piece reads.
+        works: pieces that do not depend on each other.
+
+    Returns:
+        Their results.
+    """
+    if size < SMALL or get_num_threads() == 1 or current.is_worker:
+        return [work() for work in works]
+    results: dict[int, Any] = {}
+
+    def work(part: slice) -> None:
+        current.is_worker = False  # its slices, too, are for all to take
+        try:
+            results[part.start] = works[part.start]()
+        finally:
+            current.is_worker = True
+
+    with blas().single_threaded():
+        share([slice(i, i + 1) for i in range(len(works))], work)
+    return [results[i] for i in range(len(works))]
 
 
 class _Offer:
