@@ -20,7 +20,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 
 # From the ground up; a module may import at run time from lower lines, and from its own package.
 LAYERS = [
-    {"backends", "checks", "handover", "random"},
+    {"backends", "checks", "files", "handover", "random"},
     {"autograd"},
     {"tensor", "derivatives", "anomaly"},
     {"functional"},

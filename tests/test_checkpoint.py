@@ -13,7 +13,7 @@ import pytest
 
 from minidl import nn, optim
 from minidl.data import DataLoader
-from minidl.data.files import clear_parts
+from minidl.files.whole import clear_parts
 from minidl.functional import cross_entropy
 from minidl.training import History, TrainingWarning, fit, load_checkpoint, save_checkpoint
 
@@ -122,7 +122,7 @@ def test_other_files_and_other_formats_are_refused(tmp_path, monkeypatch):
     np.savez(path, a=np.ones(3))
     with pytest.raises(ValueError, match="or no checkpoint"):
         load_checkpoint(path)
-    monkeypatch.setattr("minidl.training.checkpoint.FORMAT", "minidl checkpoint 99")
+    monkeypatch.setattr("minidl.files.checkpoint.FORMAT", "minidl checkpoint 99")
     save_checkpoint({}, path)
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"not of this version .*'minidl checkpoint 99', wants"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from minidl.data.download import download
+from minidl.files.download import download
 
 CONTENT = bytes(range(256)) * 4000  # about 1 MB: several blocks
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -264,7 +264,7 @@ def test_download_leaves_a_part_to_resume_when_interrupted(
     server, tmp_path, monkeypatch, error, message
 ):
     destination = tmp_path / "file.bin"
-    module = sys.modules[download.__module__]  # minidl.data.download names the function too
+    module = sys.modules[download.__module__]  # minidl.files.download names the function too
     monkeypatch.setattr(module, "tqdm", _FailingBar(error))
     with pytest.raises(type(error), match=message):
         _get(server, destination, "good", "good")

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
 
 from minidl import models, nn
-from minidl.training import load_weights, save_weights, torch_files
+from minidl.files import torch_files
+from minidl.training import load_weights, save_weights
 
 SUFFIXES = [".npz", ".safetensors", ".pt", ".pth"]
 DTYPES = ["f4", "f8", "i1", "i2", "i4", "i8", "u1", "?"]  # those that every format holds

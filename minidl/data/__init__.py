@@ -5,7 +5,6 @@ from minidl.data.augment import Cutout as Cutout
 from minidl.data.augment import RandomCrop as RandomCrop
 from minidl.data.augment import RandomHorizontalFlip as RandomHorizontalFlip
 from minidl.data.cifar10 import load_cifar10 as load_cifar10
-from minidl.data.download import download as download
 from minidl.data.folders import load_image_folder as load_image_folder
 from minidl.data.images import ImageSet as ImageSet
 from minidl.data.images import datasets_folder as datasets_folder
@@ -20,3 +19,4 @@ from minidl.data.text import Vocabulary as Vocabulary
 from minidl.data.text import tokenize as tokenize
 from minidl.data.toy10 import load_toy10 as load_toy10
 from minidl.data.toy_reviews import load_toy_reviews as load_toy_reviews
+from minidl.files.download import download as download

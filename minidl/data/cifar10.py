@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.data.download import download as fetch
 from minidl.data.images import ImageSet, datasets_folder
+from minidl.files.download import download as fetch
 
 CIFAR10_CLASSES = (
     "airplane",

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.data.download import download as fetch
 from minidl.data.images import datasets_folder
+from minidl.files.download import download as fetch
 
 Row = tuple[int, Any, Any]
 """Number of the line, text, label."""

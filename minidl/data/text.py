@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.data.files import whole_file
 from minidl.data.loader import DataLoader
+from minidl.files.whole import whole_file
 
 Array = np.ndarray[Any, Any]
 

@@ -1,7 +1,9 @@
 """Training: the loop and what keeps it safe, diagnosis, metrics, weights on disk."""
 
-from minidl.training.checkpoint import load_checkpoint as load_checkpoint
-from minidl.training.checkpoint import save_checkpoint as save_checkpoint
+from minidl.files.checkpoint import load_checkpoint as load_checkpoint
+from minidl.files.checkpoint import save_checkpoint as save_checkpoint
+from minidl.files.weights import load_weights as load_weights
+from minidl.files.weights import save_weights as save_weights
 from minidl.training.evaluation import evaluate as evaluate
 from minidl.training.evaluation import predict as predict
 from minidl.training.fit import Run as Run
@@ -16,5 +18,3 @@ from minidl.training.metrics import micro_scores as micro_scores
 from minidl.training.metrics import top_k_accuracy as top_k_accuracy
 from minidl.training.warnings import TrainingWarning as TrainingWarning
 from minidl.training.warnings import overfit_one_batch as overfit_one_batch
-from minidl.training.weights import load_weights as load_weights
-from minidl.training.weights import save_weights as save_weights

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minidl.data.files import clear_parts
-from minidl.training.checkpoint import load_checkpoint, save_checkpoint
+from minidl.files.checkpoint import load_checkpoint, save_checkpoint
+from minidl.files.weights import save_weights
+from minidl.files.whole import clear_parts
 from minidl.training.evaluation import Totals
 from minidl.training.warnings import warn
-from minidl.training.weights import save_weights
 
 if TYPE_CHECKING:
     from minidl.training.fit import Run

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-from minidl.data.files import whole_file
-from minidl.training.safetensors import half_to_single, read_safetensors, write_safetensors
-from minidl.training.torch_files import read_torch, write_torch
+from minidl.files.safetensors import half_to_single, read_safetensors, write_safetensors
+from minidl.files.torch_files import read_torch, write_torch
+from minidl.files.whole import whole_file
 
 Array = np.ndarray[Any, Any]
 

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from minidl.training.safetensors import half_to_single
+from minidl.files.safetensors import half_to_single
 
 Array = np.ndarray[Any, Any]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.data.files import whole_file
+from minidl.files.whole import whole_file
 
 Array = np.ndarray[Any, Any]
 

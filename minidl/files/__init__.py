@@ -1,0 +1,9 @@
+"""Files: written whole or not at all, downloads, weights in each format, checkpoints."""
+
+from minidl.files.checkpoint import load_checkpoint as load_checkpoint
+from minidl.files.checkpoint import save_checkpoint as save_checkpoint
+from minidl.files.download import download as download
+from minidl.files.weights import load_weights as load_weights
+from minidl.files.weights import save_weights as save_weights
+from minidl.files.whole import clear_parts as clear_parts
+from minidl.files.whole import whole_file as whole_file
