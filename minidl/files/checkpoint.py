@@ -26,8 +26,8 @@ def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> P
     """Write nested state to a file; whatever happens meanwhile, an older file stays as it was.
 
     Arrays become members of an `.npz` file, named by where they stand; the rest is JSON in a member
-    of its own. Last in the file stands a SHA-256 of all before. It is written under another name,
-    flushed to disk, then renamed.
+    of its own. The file ends with a SHA-256 of everything before it. It is written under another
+    name, flushed to disk, then renamed.
 
     Args:
         state: dicts (of string or whole-number keys), lists and tuples of arrays, NumPy scalars,

@@ -44,7 +44,8 @@ def save_weights(state: Mapping[str, Array], path: str | os.PathLike[str]) -> Pa
         )
     if path.suffix not in _FORMATS or not state:
         raise ValueError(
-            f"save_weights: got {path} and {len(state)} arrays, wants {_ENDINGS}, and some"
+            f"save_weights: got {path} and {len(state)} arrays, expected a non-empty state dict "
+            f"and a file name ending in {_ENDINGS}"
         )
     for name, array in state.items():
         if not (isinstance(name, str) and isinstance(array, np.ndarray)):
