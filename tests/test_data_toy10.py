@@ -1,8 +1,6 @@
 """toy10: what it holds, that a seed repeats it, and that a bad cache costs nothing but time."""
 
-import pickle
-import warnings
-from pathlib import Path
+import os
 
 import numpy as np
 import pytest
@@ -10,12 +8,13 @@ import pytest
 from minidl.data import toy10
 from minidl.data.images import datasets_folder
 from minidl.data.toy10 import TOY10_CLASSES, load_toy10
+from minidl.training import save_checkpoint
 
 SMALL = {"train": 100, "test": 50}
 
 
 def _cache(folder):
-    return folder / "toy10-seed0-100-50-batches-py"
+    return folder / "toy10-seed0-100-50.npz"
 
 
 def _assert_equal(got, wanted):
@@ -33,7 +32,7 @@ def test_toy10_of_full_size_is_balanced_and_deterministic(tmp_path):
     assert np.bincount(test.labels).tolist() == [200] * 10
     drawn_again = toy10._draw_set(2_000, (0, 1))
     np.testing.assert_array_equal(test.images, drawn_again.images)
-    assert (tmp_path / "toy10-batches-py").is_dir()
+    assert (tmp_path / "toy10.npz").is_file()
     _assert_equal(load_toy10(tmp_path), (train, test))
 
 
@@ -76,41 +75,34 @@ def test_toy10_comes_from_the_cache_the_second_time(tmp_path, monkeypatch):
 def test_toy10_is_cached_in_the_datasets_folder_by_default(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIDL_DATASETS", str(tmp_path / "new"))
     load_toy10(**SMALL)
-    assert _cache(tmp_path / "new").is_dir()
+    assert _cache(tmp_path / "new").is_file()
 
 
-def test_toy10_cache_has_the_python_layout_of_cifar10(tmp_path):
+def test_toy10_cache_is_plain_arrays_that_other_programs_can_read(tmp_path):
     train, test = load_toy10(tmp_path, **SMALL)
-    read = []
-    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
-        with (_cache(tmp_path) / name).open("rb") as file:
-            read.append(pickle.load(file, encoding="bytes"))
-    assert set(read[0]) == {b"batch_label", b"labels", b"data", b"filenames"}
-    assert read[0][b"data"].shape == (20, 3072)
-    data = np.concatenate([batch[b"data"] for batch in read[:5]])
-    np.testing.assert_array_equal(data.reshape(-1, 3, 32, 32), train.images)
-    assert [label for batch in read[:5] for label in batch[b"labels"]] == train.labels.tolist()
-    assert read[5][b"labels"] == test.labels.tolist()
-    with (_cache(tmp_path) / "batches.meta").open("rb") as file:
-        meta = pickle.load(file, encoding="bytes")
-    assert meta[b"label_names"][0] == b"disc"
-    assert meta[b"num_vis"] == 3072
+    with np.load(_cache(tmp_path), allow_pickle=False) as archive:
+        arrays = [archive[name] for name in archive.files if name != "json"]
+    for array, wanted in zip(arrays, (*train[:2], *test[:2]), strict=True):
+        assert array.dtype == wanted.dtype
+        np.testing.assert_array_equal(array, wanted)
 
 
-def _flip_a_pixel(path):
-    content = bytearray((path / "data_batch_2").read_bytes())
-    content[10_000] ^= 1
-    (path / "data_batch_2").write_bytes(content)
+def _changed(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda path: (path / "batches.meta").unlink(),
-        lambda path: (path / "data_batch_3").unlink(),
-        lambda path: (path / "test_batch").write_bytes(b""),
-        lambda path: (path / "batches.meta").write_bytes(b"\x80\x02}."),
-        _flip_a_pixel,
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: _changed(path, 10_000),
+        lambda path: _changed(path, -1),
+        lambda path: np.savez(path, images=np.zeros(3)),
+        lambda path: save_checkpoint({"epoch": 3}, path),
     ],
 )
 def test_toy10_draws_a_damaged_cache_anew(tmp_path, damage):
@@ -121,44 +113,50 @@ def test_toy10_draws_a_damaged_cache_anew(tmp_path, damage):
     assert list(tmp_path.iterdir()) == [_cache(tmp_path)]
 
 
+def test_toy10_leaves_a_cache_of_the_older_layout_alone(tmp_path):
+    older = tmp_path / "toy10-seed0-100-50-batches-py"
+    older.mkdir()
+    (older / "batches.meta").write_bytes(b"\x80\x02}.")
+    load_toy10(tmp_path, **SMALL)
+    assert sorted(tmp_path.iterdir()) == [older, _cache(tmp_path)]
+
+
 def test_toy10_draws_the_cache_of_another_generator_anew(tmp_path, monkeypatch):
     wanted = load_toy10(tmp_path, **SMALL)
     monkeypatch.setattr(toy10, "_GENERATOR", toy10._GENERATOR + 1)
-    before = (_cache(tmp_path) / "batches.meta").read_bytes()
+    before = _cache(tmp_path).read_bytes()
     _assert_equal(load_toy10(tmp_path, **SMALL), wanted)
-    assert (_cache(tmp_path) / "batches.meta").read_bytes() != before
+    assert _cache(tmp_path).read_bytes() != before
 
 
 def test_toy10_warns_and_returns_the_images_when_it_cannot_cache(tmp_path):
     blocked = tmp_path / "a file where the folder should be"
     blocked.write_text("")
-    with pytest.warns(UserWarning, match="toy10 is drawn but not cached: .*Not a directory"):
+    with pytest.warns(UserWarning, match="toy10 is drawn but not cached: .*File exists"):
         train, _ = load_toy10(blocked, **SMALL)
     assert len(train.labels) == 100
 
 
 def test_toy10_leaves_no_half_written_cache_when_the_disk_is_full(tmp_path, monkeypatch):
-    def write(path, content):
-        if path.name == "data_batch_4":
-            raise OSError(28, "No space left on device")
+    def flush(file):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", write)
+    monkeypatch.setattr(os, "fsync", flush)
     with pytest.warns(UserWarning, match="not cached: .*No space left"):
         load_toy10(tmp_path, **SMALL)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_toy10_does_not_mind_another_process_writing_the_same_cache(tmp_path, monkeypatch):
-    def rename(source, target):
+    def flush(file):
         monkeypatch.undo()
         load_toy10(tmp_path, **SMALL)
-        raise OSError(39, "Directory not empty")
 
-    monkeypatch.setattr("minidl.data.toy10.os.rename", rename)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        load_toy10(tmp_path, **SMALL)
+    monkeypatch.setattr(os, "fsync", flush)
+    first = load_toy10(tmp_path, **SMALL)
     assert list(tmp_path.iterdir()) == [_cache(tmp_path)]
+    monkeypatch.setattr(toy10, "_draw_set", None)
+    _assert_equal(load_toy10(tmp_path, **SMALL), first)
 
 
 @pytest.mark.parametrize(

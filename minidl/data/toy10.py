@@ -6,11 +6,6 @@ their spacing do. A straight line through pixel space fails here, a fully connec
 the shapes but not the patterns, and a small convolutional network gets both.
 """
 
-import hashlib
-import os
-import pickle
-import shutil
-import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.data.cifar10 import TRAIN_BATCHES, joined, read_python_batch, read_python_dict
 from minidl.data.images import ImageSet, datasets_folder
+from minidl.files.checkpoint import load_checkpoint, save_checkpoint
 
 _GENERATOR = 2  # raised whenever the same seed would draw other pixels, so that caches renew
 _SIDE = 32
@@ -109,9 +104,9 @@ def load_toy10(
 ) -> Splits:
     """Load toy10: 32x32 colour images of ten figures, drawn at the first call and then cached.
 
-    The cache has CIFAR-10's python layout, `<folder>/toy10-batches-py/data_batch_1` and so on
-    (`toy10-seed1-500-100-batches-py/` for other than the default arguments), and is drawn anew
-    when it is damaged or was made by another version of the generator.
+    The cache is one file, `<folder>/toy10.npz` (`toy10-seed1-500-100.npz` for other than the
+    default arguments). The set is drawn anew when the file is damaged or was made by another
+    version of the generator.
 
     Args:
         folder: Where the cache is kept; None means `datasets_folder()`.
@@ -146,7 +141,7 @@ def load_toy10(
     recipe = f"toy10-seed{seed}-{train}-{test}"
     plain = (seed, train, test) == (0, 10_000, 2_000)
     root = datasets_folder() if folder is None else Path(folder).expanduser()
-    path = root / ("toy10-batches-py" if plain else f"{recipe}-batches-py")
+    path = root / ("toy10.npz" if plain else f"{recipe}.npz")
     recipe = f"{recipe}, generator {_GENERATOR}"
     splits = _read_cache(path, recipe)
     if splits is None:
@@ -154,9 +149,7 @@ def load_toy10(
         try:
             _write_cache(path, recipe, splits)
         except OSError as error:
-            # Another process may have put the same cache there in between; that is no trouble.
-            if _read_cache(path, recipe) is None:
-                warnings.warn(f"toy10 is drawn but not cached: {error}", stacklevel=2)
+            warnings.warn(f"toy10 is drawn but not cached: {error}", stacklevel=2)
     return splits
 
 
@@ -244,65 +237,17 @@ def _light(rng: np.random.Generator, n: int) -> Floats:
     return slant * _uniform(rng, n, 1, 0.8, 1.1)
 
 
-def _digest(splits: Splits) -> str:
-    """Return the sha256 of images and labels (as bytes of uint8 and int64), training set first."""
-    digest = hashlib.sha256()
-    for split in splits:
-        digest.update(split.images.tobytes())
-        digest.update(split.labels.astype("<i8").tobytes())
-    return digest.hexdigest()
-
-
 def _read_cache(path: Path, recipe: str) -> Splits | None:
     """Read a cache of this very recipe; None if there is none or it is damaged."""
     try:
-        meta = read_python_dict(path / "batches.meta")
-        if meta.get(b"recipe") != recipe.encode():
-            return None
-        parts = (read_python_batch(path / name) for name in TRAIN_BATCHES)
-        train = joined(parts, TOY10_CLASSES)
-        test = ImageSet(*read_python_batch(path / "test_batch"), TOY10_CLASSES)
+        cache = load_checkpoint(path)
     except (OSError, ValueError):
         return None
-    return (train, test) if meta.get(b"sha256") == _digest((train, test)).encode() else None
+    if cache.get("recipe") != recipe:
+        return None
+    return ImageSet(*cache["train"]), ImageSet(*cache["test"])
 
 
 def _write_cache(path: Path, recipe: str, splits: Splits) -> None:
-    """Write the python layout into a new folder beside `path` and rename it, so never half."""
-    train, test = splits
-    chunks = np.array_split(np.arange(len(train.labels)), len(TRAIN_BATCHES))
-    files = {
-        "batches.meta": {
-            b"num_cases_per_batch": len(chunks[0]),
-            b"label_names": [name.encode() for name in TOY10_CLASSES],
-            b"num_vis": 3 * _SIDE * _SIDE,
-            b"recipe": recipe.encode(),
-            b"sha256": _digest(splits).encode(),
-        },
-        "test_batch": _as_batch(test, b"testing batch 1 of 1"),
-    }
-    for i, (name, rows) in enumerate(zip(TRAIN_BATCHES, chunks, strict=True), 1):
-        part = ImageSet(train.images[rows], train.labels[rows], TOY10_CLASSES)
-        files[name] = _as_batch(part, f"training batch {i} of 5".encode())
-    fresh, old = (path.with_name(f".{path.name}-{uuid.uuid4().hex}") for _ in range(2))
-    try:
-        fresh.mkdir(parents=True)
-        for name, content in files.items():
-            (fresh / name).write_bytes(pickle.dumps(content, protocol=2))
-        if path.exists():
-            os.rename(path, old)
-        os.rename(fresh, path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _as_batch(part: ImageSet, title: bytes) -> dict[bytes, object]:
-    return {
-        b"batch_label": title,
-        b"labels": part.labels.tolist(),
-        b"data": part.images.reshape(len(part.images), -1),  # (n, c, h, w) -> (n, 3072)
-        b"filenames": [
-            f"{TOY10_CLASSES[label]}_{i:05d}.png".encode() for i, label in enumerate(part.labels)
-        ],
-    }
+    """Write the cache as a checkpoint: whole or not at all, with a check of all its bytes."""
+    save_checkpoint({"recipe": recipe, "train": splits[0], "test": splits[1]}, path)
