@@ -1,14 +1,12 @@
 """PyTorch's weight files: a pickle that describes tensors, and the bytes of their storages.
 
-A pickle is a program: unpickled, it may call whatever it names. So none is unpickled here. A small
-interpreter of its own knows the instructions that state dicts are written in, and nothing that it
-meets can be called: the names of a few functions of PyTorch stand for what they would do.
+The pickle is read as data (`pickles.py`): the names of a few functions of PyTorch stand for what
+they would do.
 Source: torch/serialization.py, `_save` and `_legacy_save`; torch/_utils.py, `_rebuild_tensor_v2`.
 """
 
 from __future__ import annotations
 
-import copy
 import io
 import math
 import mmap
@@ -16,12 +14,13 @@ import os
 import pickle
 import pickletools
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from minidl.files.pickles import Global, PickleReader
 from minidl.files.safetensors import half_to_single
 
 Array = np.ndarray[Any, Any]
@@ -34,17 +33,9 @@ _STORAGES = {
 }  # fmt: skip
 _HALF = ("torch.HalfStorage", "torch.BFloat16Storage")
 _WRITTEN = {np.dtype(code): name for name, code in _STORAGES.items() if name not in _HALF}
-_DICT, _PARAMETER = "collections.OrderedDict", "torch._utils._rebuild_parameter"
-_TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
-_ADMITTED = {*_STORAGES, *_TENSORS, _DICT, _PARAMETER}
 _LARGEST_PICKLE = 64 << 20  # bytes; a network of 300 arrays takes 50,000
 _MOST_AXES = 64  # NumPy has no more; the product of a million sizes would take hours
 _MAGIC = 0x1950A86A20F9469CFC6C  # what files older than the zip form begin with
-
-
-@dataclass(frozen=True)
-class _Global:
-    name: str
 
 
 @dataclass(frozen=True)
@@ -102,6 +93,29 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 63  # as in PyTorch; a pickle's have no end
 
 
+def _ordered_dict() -> dict[Any, Any]:
+    return {}
+
+
+def _tensor(*arguments: Any) -> _View:
+    return _View(*arguments[:4])
+
+
+def _parameter(tensor: Any, *_: Any) -> _View:
+    if not isinstance(tensor, _View):
+        raise TypeError("a parameter of no tensor")
+    return tensor
+
+
+_ADMITTED: dict[str, Callable[..., Any] | None] = {
+    **dict.fromkeys(_STORAGES),
+    "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+}
+
+
 # Reading -----------------------------------------------------------------------------------------
 
 
@@ -139,7 +153,7 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> dict[str, Array]:
     if order not in (b"little", b"big"):
         raise ValueError(f"its byte order is {order[:20]!r}, wants little or big")
 
-    views = _chosen(_Interpreter().run(io.BytesIO(archive.read(pickles[0]))))
+    views = _chosen(_Reader().read(io.BytesIO(archive.read(pickles[0]))))
     storages = {view.storage.key: f"{root}data/{view.storage.key}" for view in views.values()}
     contents = {key: archive.read(name) for key, name in storages.items() if name in members}
     return _arrays(views, contents, "<" if order == b"little" else ">")
@@ -147,18 +161,18 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> dict[str, Array]:
 
 def _read_legacy(file: mmap.mmap) -> dict[str, Array]:
     """Read the older form: pickles one after another, then storages, each after its count."""
-    if file[:2] != b"\x80\x02" or _Interpreter().run(file) != _MAGIC:
+    reader = _Reader()
+    if file[:2] != b"\x80\x02" or reader.read(file) != _MAGIC:
         raise ValueError("it is neither a zip file nor an older file of PyTorch's")
-    version, system = _Interpreter().run(file), _Interpreter().run(file)
+    version, system = reader.read(file), reader.read(file)
     if version != 1001 or not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("it wants version 1001 and little-endian numbers")
-    interpreter = _Interpreter()
-    views, keys = _chosen(interpreter.run(file)), _Interpreter().run(file)
+    views, keys = _chosen(reader.read(file)), reader.read(file)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ValueError("it wants a list of its storages' keys")
     contents = {}
     for key in keys:
-        count, storage = int.from_bytes(file.read(8), "little"), interpreter.storages.get(key)
+        count, storage = int.from_bytes(file.read(8), "little"), reader.storages.get(key)
         if storage is None or count != storage.count:
             raise ValueError(f"storage {key:.40} belongs to no tensor, or has another size there")
         contents[key] = file.read(storage.nbytes)
@@ -199,136 +213,28 @@ def _arrays(
     return {name: view.of(storages[view.storage]) for name, view in views.items()}
 
 
-# The interpreter of pickles ----------------------------------------------------------------------
+class _Reader(PickleReader):
+    """Reads numbers, text, tuples, lists, dicts, and tensors as views."""
 
-_VALUES: dict[str, Any] = {
-    "NONE": None, "NEWTRUE": True, "NEWFALSE": False,
-    "EMPTY_TUPLE": (), "EMPTY_LIST": [], "EMPTY_DICT": {},
-}  # fmt: skip
-_LITERALS = {
-    "BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
-}  # fmt: skip
-
-
-class _Interpreter:
-    """Runs a pickle of a state dict: numbers, text, tuples, lists, dicts, and tensors as views."""
+    what = "state dict"
+    admitted = _ADMITTED
+    refusal = (
+        "its pickle asks for {}; weights need only tensors of plain dtypes: save "
+        "model.state_dict(), and do not trust this file otherwise"
+    )
 
     def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.marked: list[list[Any]] = []  # the stacks below each open mark
-        self.memo: dict[int, Any] = {}
         self.storages: dict[str, _Storage] = {}  # that it met
 
-    def run(self, file: Any) -> Any:
-        """Return what the pickle at the file's position describes; go on behind it."""
-        try:
-            for code, argument, _ in pickletools.genops(file):
-                if code.name == "STOP":
-                    return self.stack.pop()
-                self._step(code.name, argument)
-        except (IndexError, KeyError, TypeError) as error:
-            raise ValueError(f"its pickle is broken: {error!r:.80}") from error
-        raise ValueError("its pickle has no end")
-
-    def _step(self, code: str, argument: Any) -> None:
-        if code in _LITERALS:
-            self.stack.append(argument)
-        elif code in _VALUES:
-            self.stack.append(copy.copy(_VALUES[code]))
-        elif code in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
-        elif code in ("BINGET", "LONG_BINGET"):
-            self.stack.append(self.memo[argument])
-        elif code == "MARK":
-            self.marked.append(self.stack)
-            self.stack = []
-        elif code not in ("PROTO", "FRAME"):
-            self._combine(code, argument)
-
-    def _combine(self, code: str, argument: Any) -> None:
-        """Do what makes one value of several."""
-        match code:
-            case "TUPLE":
-                value: Any = tuple(self._since_mark())
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                value = tuple(self._pop(int(code[-1])))
-            case "APPEND" | "APPENDS":
-                items = self._pop(1) if code == "APPEND" else self._since_mark()
-                value = _extended(self.stack.pop(), items)
-            case "SETITEM" | "SETITEMS":
-                items = self._pop(2) if code == "SETITEM" else self._since_mark()
-                value = _updated(self.stack.pop(), items)
-            case "GLOBAL":
-                value = _admitted(*argument.split(" ", 1))
-            case "STACK_GLOBAL":
-                value = _admitted(*self._pop(2))
-            case "BINPERSID":
-                value = _storage(self.stack.pop())
-                self.storages[value.key] = value
-            case "REDUCE":
-                value = _called(*self._pop(2))
-            case "BUILD":  # attributes, such as the `_metadata` of a state dict: of no use here
-                value, _ = self._pop(2)
-                if not isinstance(value, dict):
-                    raise ValueError(f"its pickle sets attributes of a {type(value).__name__}")
-            case _:
-                raise ValueError(f"its pickle uses {code}, which no state dict needs")
-        self.stack.append(value)
-
-    def _pop(self, count: int) -> list[Any]:
-        return [self.stack.pop() for _ in range(count)][::-1]
-
-    def _since_mark(self) -> list[Any]:
-        items, self.stack = self.stack, self.marked.pop()
-        return items
-
-
-def _extended(values: Any, items: list[Any]) -> list[Any]:
-    if not isinstance(values, list):
-        raise ValueError(f"its pickle appends to a {type(values).__name__}")
-    values.extend(items)
-    return values
-
-
-def _updated(values: Any, items: list[Any]) -> dict[Any, Any]:
-    keys = items[::2]
-    # Only text and numbers: to hash tuples within tuples, a thousand deep, could crash Python.
-    if not isinstance(values, dict) or not all(isinstance(key, (str, int)) for key in keys):
-        raise ValueError("its pickle sets items of something else than a dict with plain keys")
-    values.update(zip(keys, items[1::2], strict=True))
-    return values
-
-
-def _admitted(module: Any, name: Any) -> _Global:
-    wanted = f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else "nothing"
-    if wanted not in _ADMITTED:
-        raise ValueError(
-            f"its pickle asks for {wanted:.80}; weights need only tensors of plain dtypes: save "
-            "model.state_dict(), and do not trust this file otherwise"
-        )
-    return _Global(wanted)
-
-
-def _called(function: Any, arguments: Any) -> Any:
-    if not isinstance(function, _Global) or not isinstance(arguments, tuple):
-        raise ValueError(f"its pickle calls a {type(function).__name__}")
-    if function.name == _DICT and not arguments:
-        return {}
-    if function.name in _TENSORS:
-        return _View(*arguments[:4])
-    if function.name == _PARAMETER and arguments and isinstance(arguments[0], _View):
-        return arguments[0]
-    raise ValueError(f"its pickle calls {function.name} with {len(arguments)} other arguments")
-
-
-def _storage(identity: Any) -> _Storage:
-    """Return what `("storage", kind, key, device, count)` says; older files add a None."""
-    match identity:
-        case ("storage", _Global(kind), str(key), _, count) | (
-            "storage", _Global(kind), str(key), _, count, None,
-        ) if kind in _STORAGES and _is_count(count):  # fmt: skip
-            return _Storage(kind, key, count)
-    raise ValueError("its pickle refers to something else than the storage of a plain tensor")
+    def refer(self, identity: Any) -> _Storage:
+        """Return what `("storage", kind, key, device, count)` says; older files add a None."""
+        match identity:
+            case ("storage", Global(kind), str(key), _, count) | (
+                "storage", Global(kind), str(key), _, count, None,
+            ) if kind in _STORAGES and _is_count(count):  # fmt: skip
+                self.storages[key] = _Storage(kind, key, count)
+                return self.storages[key]
+        raise ValueError("its pickle refers to something else than the storage of a plain tensor")
 
 
 # Writing -----------------------------------------------------------------------------------------

@@ -1,0 +1,190 @@
+"""Pickles read as data: a small interpreter, in which nothing that a file names can be called.
+
+A pickle is a program: unpickled, it may call whatever it names. So none is unpickled here. The
+interpreter knows the instructions that plain values, tensors and arrays are written in; for each
+format, a table says which names may occur, and which function of minidl is called in their stead.
+
+Whatever a file says, reading it ends soon and cannot crash Python. The number of instructions is
+bounded. Values nest at most `_DEEPEST` deep: each one on the stack carries its depth, and a list or
+dict that was fetched from the memo can be filled no more: it may be part of another value, or be
+about to become part of itself. Keys of dicts are text, bytes and whole numbers of 60 bits: no
+choice of such keys makes a dict slow.
+Source: Python's `pickletools.py`, which describes each instruction.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickletools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_DEEPEST = 100  # checkpoints nest six deep; Python's own recursion ends at a thousand
+_MOST_INSTRUCTIONS = 2_000_000  # a batch of CIFAR-10 takes 40,000, a network of 300 arrays 10,000
+_KEY_BITS = 60  # whole numbers of more bits may share a hash: a million such keys take hours
+
+_VALUES: dict[str, Any] = {
+    "NONE": None, "NEWTRUE": True, "NEWFALSE": False,
+    "EMPTY_TUPLE": (), "EMPTY_LIST": [], "EMPTY_DICT": {},
+}  # fmt: skip
+_LITERALS = {
+    "BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINSTRING", "SHORT_BINSTRING",
+}  # fmt: skip
+# How many values an instruction takes off the stack; -1: all since the mark. These put them into
+# the value below,
+_FILLING = {"APPEND": 1, "APPENDS": -1, "SETITEM": 2, "SETITEMS": -1, "BUILD": 1}
+_TAKEN = _FILLING | {  # and others make one of them
+    "TUPLE": -1, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "STACK_GLOBAL": 2, "BINPERSID": 1,
+    "REDUCE": 2,
+}  # fmt: skip
+
+
+class ForbiddenGlobalError(ValueError):
+    """A pickle names a function or class that its format has no use for."""
+
+
+@dataclass(frozen=True)
+class Global:
+    """A name in a pickle; it stands for a function or class that is never looked up."""
+
+    name: str
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A value on the stack, how deep it nests, and whether it was fetched from the memo."""
+
+    value: Any
+    depth: int
+    fetched: bool = False
+
+
+class PickleReader:
+    """Reads the pickles of one format, which a subclass describes.
+
+    Attributes:
+        what: what such a pickle holds, for messages.
+        admitted: by the name in a pickle, the function that is called in its stead, with the same
+            arguments; it returns a new value. None where the name is only an argument itself.
+        refusal: the message about any other name, with `{}` in its place.
+    """
+
+    what: str
+    admitted: Mapping[str, Callable[..., Any] | None]
+    refusal: str
+
+    def refer(self, identity: Any) -> Any:
+        """Return the value outside the pickle that a persistent identity refers to."""
+        raise ValueError("its pickle refers to something outside it")
+
+    def build(self, value: Any, state: Any) -> Any:
+        """Return a value with its state set. Attributes of dicts are of no use: they are left."""
+        if isinstance(value, dict):
+            return value
+        raise ValueError(f"its pickle sets attributes of a {type(value).__name__}")
+
+    def read(self, file: Any) -> Any:
+        """Return what the pickle at the file's position describes; leave the position behind it.
+
+        Args:
+            file: open for reading bytes: `io.BytesIO`, or a map of a file.
+
+        Returns:
+            None, bool, int, float, str, bytes; tuples, lists and dicts of them; names; and what
+            the methods and the admitted functions return.
+
+        Raises:
+            ForbiddenGlobalError: it names something that is not admitted.
+            ValueError: it is broken, too long, nested too deeply, or uses other instructions.
+        """
+        self._stack: list[_Entry] = []
+        self._marked: list[list[_Entry]] = []  # the stacks below each open mark
+        self._memo: dict[int, _Entry] = {}
+        self._made = 0  # bytes that functions returned
+        try:
+            for count, (code, argument, position) in enumerate(pickletools.genops(file)):
+                if count > _MOST_INSTRUCTIONS or self._made > (position or 0):
+                    raise ValueError(
+                        f"its pickle has more than {_MOST_INSTRUCTIONS} instructions, or makes "
+                        "more bytes than it holds"
+                    )
+                if code.name == "STOP":
+                    return self._stack.pop().value
+                self._step(code.name, argument, count)
+        except (IndexError, KeyError, TypeError) as error:
+            raise ValueError(f"its pickle is broken: {error!r:.80}") from error
+        raise ValueError("its pickle has no end")
+
+    def _step(self, code: str, argument: Any, count: int) -> None:
+        if code in _LITERALS:  # genops decodes the bytes of Python 2
+            value = argument.encode("latin-1") if code.endswith("STRING") else argument
+            self._stack.append(_Entry(value, 0))
+        elif code in _VALUES:
+            self._stack.append(_Entry(copy.copy(_VALUES[code]), 1))
+        elif code in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            number = len(self._memo) if argument is None else argument
+            if number > count:  # picklers count from 0 or 1
+                raise ValueError(f"its instruction {count} keeps something under number {number}")
+            self._memo[number] = self._stack[-1]
+        elif code in ("GET", "BINGET", "LONG_BINGET"):
+            self._stack.append(self._memo[argument])
+            self._stack[-1].fetched = True
+        elif code == "MARK":
+            self._marked.append(self._stack)
+            self._stack = []
+        elif code not in ("PROTO", "FRAME"):
+            self._combine(code, argument, *self._take(_TAKEN.get(code, 0)))
+
+    def _take(self, count: int) -> tuple[list[Any], int]:
+        """Take values off the stack; return them, and the depth of what they become part of."""
+        if count < 0:
+            entries, self._stack = self._stack, self._marked.pop()
+        else:
+            entries = [self._stack.pop() for _ in range(count)][::-1]
+        depth = 1 + max((entry.depth for entry in entries), default=0)
+        if depth > _DEEPEST:
+            raise ValueError(f"its pickle nests values more than {_DEEPEST} deep")
+        return [entry.value for entry in entries], depth
+
+    def _combine(self, code: str, argument: Any, taken: list[Any], depth: int) -> None:
+        """Make one value of those taken, or put them into the one below."""
+        below = self._stack[-1] if code in _FILLING else _Entry(None, 0)
+        value: Any = tuple(taken)
+        match code, taken, below.value:
+            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3", _, _:
+                pass
+            case "GLOBAL", _, _:
+                value = self._named(argument.replace(" ", ".", 1))
+            case "STACK_GLOBAL", [str(module), str(name)], _:
+                value = self._named(f"{module}.{name}")
+            case "BINPERSID", [identity], _:
+                value = self.refer(identity)
+            case "REDUCE", [Global(name), tuple(arguments)], _ if call := self.admitted[name]:
+                value = call(*arguments)
+                self._made += len(value) if isinstance(value, bytes) else 0
+            case "BUILD", [state], value:
+                below.value = self.build(value, state)
+            case "APPEND" | "APPENDS", _, list(value) if not below.fetched:
+                value.extend(taken)
+            case "SETITEM" | "SETITEMS", _, dict(value) if _may_fill(below, taken[::2]):
+                value.update(zip(taken[::2], taken[1::2], strict=True))
+            case _:
+                raise ValueError(f"its pickle uses {code}, which no {self.what} needs here")
+        if code in _FILLING:
+            below.depth = max(below.depth, depth)
+        else:
+            self._stack.append(_Entry(value, depth))
+
+    def _named(self, name: str) -> Global:
+        if name not in self.admitted:
+            raise ForbiddenGlobalError(self.refusal.format(name[:80]))
+        return Global(name)
+
+
+def _may_fill(entry: _Entry, keys: list[Any]) -> bool:
+    return not entry.fetched and all(
+        isinstance(key, str | bytes) or (isinstance(key, int) and key.bit_length() <= _KEY_BITS)
+        for key in keys
+    )
