@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from minidl.data import cifar10
-from minidl.data.cifar10 import load_cifar10, read_python_batch, read_python_dict
+from minidl.data.cifar10 import load_cifar10, read_python_batch
 
 BATCHES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
 ROWS = 20  # stands for the 10,000 of a real batch
@@ -397,12 +397,6 @@ def test_read_python_batch_refuses_wrong_content(tmp_path, message):
 def test_read_python_batch_refuses_another_kind_of_pickle(tmp_path, value, message):
     with pytest.raises(ValueError, match=message):
         _read(tmp_path, pickle.dumps(value, protocol=2))
-
-
-def test_read_python_dict_reads_the_meta_file(tmp_path):
-    path = tmp_path / "batches.meta"
-    path.write_bytes(b"\x80\x02}(U\x0blabel_names](U\x03catU\x03dogeU\x07num_visM\x00\x0cu.")
-    assert read_python_dict(path) == {b"label_names": [b"cat", b"dog"], b"num_vis": 3072}
 
 
 def test_python_2_sample_has_the_opcodes_of_the_official_files():

@@ -4,8 +4,7 @@ import gzip
 import importlib
 import io
 import lzma
-import pickle
-import pickletools
+import reprlib
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from minidl.data.images import ImageSet, datasets_folder
 from minidl.files.download import download as fetch
+from minidl.files.pickles import ForbiddenGlobalError, PickleReader
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -40,8 +40,8 @@ PYTHON_ARCHIVE_URLS = (
 )
 _FOLDERS = ("cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-batches-mat")
 _ARCHIVES = (PYTHON_ARCHIVE, "cifar-10-binary.tar.gz", "cifar-10-matlab.tar.gz")
-TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
-_BATCHES = (*TRAIN_BATCHES, "test_batch")
+_TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+_BATCHES = (*_TRAIN_BATCHES, "test_batch")
 _BATCH_ROWS = 10_000
 _PIXELS = 3 * 32 * 32
 _LARGEST_MEMBER = 1 << 26  # bytes; a batch has 31 MB, so twice that is no batch
@@ -97,8 +97,8 @@ def load_cifar10(
     missing = [name for name in _BATCHES if name not in batches]
     if missing:
         raise _damaged(source, f"no {', '.join(missing)}", f"the batches {', '.join(_BATCHES)}")
-    train = joined([batches[name] for name in TRAIN_BATCHES], CIFAR10_CLASSES)
-    return train, joined([batches["test_batch"]], CIFAR10_CLASSES)
+    train = _joined([batches[name] for name in _TRAIN_BATCHES], CIFAR10_CLASSES)
+    return train, _joined([batches["test_batch"]], CIFAR10_CLASSES)
 
 
 def read_python_batch(path: str | Path, *, rows: int | None = None) -> Batch:
@@ -119,24 +119,6 @@ def read_python_batch(path: str | Path, *, rows: int | None = None) -> Batch:
         OSError: If it cannot be read.
     """
     return _parse(Path(path).read_bytes(), "", str(path), rows)
-
-
-def read_python_dict(path: str | Path) -> dict[bytes, Any]:
-    """Read a pickled dictionary of the python layout (a batch, or `batches.meta`), safely.
-
-    Only plain values and uint8 arrays can come out of it; no code in the file can run.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The dictionary, with bytes keys.
-
-    Raises:
-        ValueError: If the file is damaged, or its pickle asks for anything but a uint8 array.
-        OSError: If it cannot be read.
-    """
-    return _unpickle(Path(path).read_bytes(), str(path))
 
 
 def _find(root: Path) -> Path | None:
@@ -165,7 +147,7 @@ def _damaged(where: str | Path, got: str, wanted: str) -> ValueError:
     )
 
 
-def joined(batches: Iterable[Batch], classes: tuple[str, ...]) -> ImageSet:
+def _joined(batches: Iterable[Batch], classes: tuple[str, ...]) -> ImageSet:
     """Make one set of batches."""
     images, labels = zip(*batches, strict=True)
     return ImageSet(np.concatenate(images), np.concatenate(labels), classes)
@@ -230,7 +212,8 @@ def _parse(content: bytes, name: str, where: str, rows: int | None) -> Batch:
     wrong = [label for label in labels if not 0 <= label < 10]
     if wrong:
         raise _damaged(where, f"the label {wrong[0]}", "labels from 0 to 9")
-    return data.reshape(-1, 3, 32, 32), np.array(labels, np.int64)  # (n, 3072) -> (n, c, h, w)
+    images = data.reshape(-1, 3, 32, 32).copy()  # (n, 3072) -> (n, c, h, w)
+    return images, np.array(labels, np.int64)
 
 
 def _kind(value: object) -> str:
@@ -240,13 +223,22 @@ def _kind(value: object) -> str:
 
 
 def _parse_python(content: bytes, where: str) -> tuple[Any, list[Any]]:
-    batch = _unpickle(content, where)
+    try:
+        batch = _Reader().read(io.BytesIO(content))
+    except ForbiddenGlobalError as error:
+        raise ValueError(f"{where}: {error}") from error
+    except Exception as error:  # NumPy documents no limit to what a damaged array can raise
+        reason = f"a broken pickle ({error or type(error).__name__})"
+        raise _damaged(where, reason, "a pickled dictionary with a uint8 array") from error
+    if not isinstance(batch, dict):
+        raise _damaged(where, f"a pickled {type(batch).__name__}", "a pickled dictionary")
     absent = [key for key in (b"data", b"labels") if key not in batch]
     if absent:
         raise _damaged(where, f"no entry {absent[0]!r}", "the entries b'data' and b'labels'")
-    if not isinstance(batch[b"labels"], list):
-        raise _damaged(where, f"labels of {_kind(batch[b'labels'])}", "a list of integers")
-    return batch[b"data"], batch[b"labels"]
+    data, labels = batch[b"data"], batch[b"labels"]
+    if not isinstance(labels, list):
+        raise _damaged(where, f"labels of {_kind(labels)}", "a list of integers")
+    return data, labels
 
 
 def _parse_binary(content: bytes, where: str) -> tuple[Any, list[Any]]:
@@ -279,84 +271,47 @@ _PARSERS: dict[str, Callable[[bytes, str], tuple[Any, list[Any]]]] = {
 }
 
 
-class _ForbiddenGlobalError(ValueError):
-    """A pickle asked for a function or class that the format has no use for."""
+def _byte_type(name: object, *_: object) -> np.dtype[np.uint8]:
+    if name not in (b"u1", "u1"):
+        raise ValueError(f"array of dtype {reprlib.repr(name)}")
+    return np.dtype(np.uint8)
 
 
-class _ByteType:
-    """Stands for the dtype uint8 in a pickle; its state says nothing about single bytes."""
-
-    def __init__(self, name: object, *_: object) -> None:
-        if name not in (b"u1", "u1"):
-            raise ValueError(f"array of dtype {name!r}")
-
-    def __setstate__(self, _: object) -> None:
-        pass
+def _no_bytes(*_: object) -> NDArray[np.uint8]:
+    return np.empty(0, np.uint8)  # until its state is set
 
 
-class _ByteArray:
-    """Stands for a uint8 array in a pickle, because NumPy's own loader trusts what it is given."""
-
-    def __init__(self, *_: object) -> None:
-        self.array: NDArray[np.uint8] | None = None
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, kind, column_major, content = state
-        if not isinstance(kind, _ByteType):
-            raise ValueError("array without a dtype")
-        values = np.frombuffer(content, np.uint8)
-        self.array = values.reshape(shape, order="F" if column_major else "C").copy()
-
-
-class _Latin1:
-    """Stands for `_codecs.encode` in a pickle; without attributes that a pickle could set."""
-
-    __slots__ = ()
-
-    def __call__(self, text: str, encoding: object) -> bytes:
-        if encoding not in (b"latin1", "latin1"):
-            raise ValueError(f"encoding {encoding!r}")
-        return text.encode("latin1")
+def _latin1(text: str, encoding: object) -> bytes:
+    if encoding not in (b"latin1", "latin1"):
+        raise ValueError(f"encoding {reprlib.repr(encoding)}")
+    return str.encode(text, "latin1")
 
 
 _ADMITTED = {
-    "numpy.core.multiarray._reconstruct": _ByteArray,
-    "numpy._core.multiarray._reconstruct": _ByteArray,
+    "numpy.core.multiarray._reconstruct": _no_bytes,
+    "numpy._core.multiarray._reconstruct": _no_bytes,
     "numpy.ndarray": None,
-    "numpy.dtype": _ByteType,
-    "_codecs.encode": _Latin1(),
+    "numpy.dtype": _byte_type,
+    "_codecs.encode": _latin1,
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Load plain values and uint8 arrays; each admitted global is a name of this file."""
+class _Reader(PickleReader):
+    """Reads plain values and uint8 arrays; NumPy's own loader would trust what it is given."""
 
-    def find_class(self, module_name: str, global_name: str) -> object:
-        wanted = f"{module_name}.{global_name}"
-        if wanted not in _ADMITTED:
-            raise _ForbiddenGlobalError(wanted)
-        return _ADMITTED[wanted]
+    what = "batch"
+    admitted = _ADMITTED
+    refusal = (
+        "its pickle asks for the forbidden global {}; a batch needs only NumPy arrays. Do not "
+        "trust this file: fetch the official archive, with download=True"
+    )
 
-
-def _refuse_far_memos(content: bytes) -> None:
-    """Raise ValueError where a pickle keeps something far away: memory up to there is allocated."""
-    for count, (code, argument, _) in enumerate(pickletools.genops(content)):
-        if "PUT" in code.name and argument is not None and argument > count:
-            raise ValueError(f"instruction {count} keeps something under number {argument}")
-
-
-def _unpickle(content: bytes, where: str) -> dict[bytes, Any]:
-    try:
-        _refuse_far_memos(content)
-        value = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except _ForbiddenGlobalError as error:
-        raise ValueError(
-            f"{where}: its pickle asks for the forbidden global {error}; a batch needs only NumPy "
-            "arrays. Do not trust this file: fetch the official archive, with download=True"
-        ) from error
-    except Exception as error:  # the pickle module documents no limit to what damage can raise
-        reason = f"a broken pickle ({error or type(error).__name__})"
-        raise _damaged(where, reason, "a pickled dictionary with a uint8 array") from error
-    if not isinstance(value, dict):
-        raise _damaged(where, f"a pickled {type(value).__name__}", "a pickled dictionary")
-    return {k: v.array if isinstance(v, _ByteArray) else v for k, v in value.items()}
+    def build(self, value: Any, state: Any) -> Any:
+        """Return the array of a state, as a view: a pickle may make many of the same bytes."""
+        match value, state:
+            case np.dtype(), _:  # it says nothing about single bytes
+                return value
+            case np.ndarray(), (_, shape, np.dtype(), column_major, content):
+                values = np.frombuffer(content, np.uint8)
+                return values.reshape(shape, order="F" if column_major else "C")
+        return super().build(value, state)
