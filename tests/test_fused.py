@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl
-from minidl import Tensor, nn
+from minidl import Tensor, models, nn
 from minidl import functional as F
 from minidl.anomaly import detect_anomaly
+from minidl.functional import channels
 
 
 def by_steps(x, weight, bias, conv, pool):
@@ -257,3 +261,157 @@ def test_bad_arguments_without_a_pool_are_refused_too():
         F.conv2d_relu(minidl.ones((1, 1, 8, 8)), minidl.ones((1, 1, 3, 3)), stride=0)
     with pytest.raises(TypeError, match="conv2d_relu"):
         F.conv2d_relu(minidl.ones((1, 1, 8, 8)), minidl.ones((1, 1, 3, 3), dtype="float64"))
+
+
+# Batch norm, an addition and ReLU --------------------------------------------------------------
+
+
+class Block(nn.Module):
+    """A residual block as people write it."""
+
+    def __init__(self) -> None:
+        self.norm, self.relu = nn.BatchNorm2d(2), nn.ReLU()
+        self.seen: list[type] = []
+
+    def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        normal = self.norm(x)
+        self.seen.append(type(normal))
+        return self.relu(normal + shortcut)
+
+
+def passes(monkeypatch) -> list[bool]:
+    """Note, for each pass of batch norm over images, whether ReLU joined it."""
+    noted, lines = [], channels.channel_lines
+
+    def counted(*args, relu=False, **kwargs):
+        noted.append(relu)
+        return lines(*args, relu=relu, **kwargs)
+
+    monkeypatch.setattr(channels, "channel_lines", counted)
+    return noted
+
+
+def block_inputs() -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng(0)
+    x, y = (Tensor(rng.normal(size=(3, 2, 4, 4)), requires_grad=True) for _ in range(2))
+    return x, y
+
+
+def test_a_residual_block_is_one_pass_and_equal_to_its_steps(monkeypatch, device):
+    block, (x, y) = Block().to(device, np.float64), block_inputs()
+    x, y = (t.to(device).detach().requires_grad_() for t in (x, y))
+    noted = passes(monkeypatch)
+    out = block(x, y)
+    assert (block.seen, noted) == ([F.fused.PendingNorm], [True])
+    assert type(out) is Tensor
+    assert out.node.op == "batch_norm"
+    weights = Tensor(np.random.default_rng(1).normal(size=out.shape)).to(device)
+    (out * weights).sum().backward()
+    found = [t.grad.numpy() for t in (x, y, *block.parameters())]
+    other = Block().to(device, np.float64)
+    a, b = (t.detach().requires_grad_() for t in (x, y))
+    given = (other.norm.running_mean, other.norm.running_var, other.norm.weight, other.norm.bias)
+    steps = F.relu(F.batch_norm(a, *given, training=True) + b)
+    (steps * weights).sum().backward()
+    np.testing.assert_allclose(out.numpy(), steps.numpy(), rtol=1e-12)
+    for mine, t in zip(found, (a, b, *other.parameters()), strict=True):
+        np.testing.assert_allclose(mine, t.grad.numpy(), rtol=1e-9, atol=1e-12)
+    for name in ("norm.running_mean", "norm.running_var"):
+        value = block.state_dict()[name]
+        np.testing.assert_array_equal(value, other.state_dict()[name])
+
+
+def test_the_shortcut_may_stand_on_the_left(monkeypatch):
+    class Turned(Block):
+        def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
+            return self.relu(shortcut + self.norm(x))
+
+    x, y = block_inputs()
+    noted = passes(monkeypatch)
+    turned, block = Turned().to(dtype=np.float64), Block().to(dtype=np.float64)
+    np.testing.assert_array_equal(turned(x, y).numpy(), block(x, y).numpy())
+    assert noted == [True, True]
+
+
+def test_a_norm_called_by_itself_or_leaving_a_module_is_a_computed_tensor():
+    x, _ = block_inputs()
+    norm = nn.BatchNorm2d(2).to(dtype=np.float64)
+    assert type(norm(x)) is Tensor
+    out = nn.Sequential(norm)(x)
+    assert out.is_leaf is False
+    assert out.node.op == "batch_norm"
+    with minidl.detect_anomaly():
+        assert type(nn.Sequential(norm)(x)) is Tensor
+
+
+def pending(x: Tensor) -> Tensor:
+    return F.pending_batch_norm(x, None, None, training=True)
+
+
+def test_what_is_pending_answers_as_any_tensor_does():
+    x, y = block_inputs()
+    plain = F.batch_norm(x, None, None, training=True)
+    for use in (
+        lambda t: t * 2,
+        lambda t: t.sum((0, 2)),
+        lambda t: t + 1,
+        lambda t: 1 + t,
+        lambda t: t + y.data,
+        lambda t: t + y + y,
+        lambda t: t[1],
+        lambda t: F.relu(t),
+        lambda t: t.detach(),
+    ):
+        np.testing.assert_allclose(use(pending(x)).numpy(), use(plain).numpy(), rtol=1e-12)
+    waiting = pending(x)
+    assert (waiting.shape, waiting.dtype, waiting.ndim, waiting.device) == (
+        *(plain.shape, plain.dtype, plain.ndim, plain.device),
+    )
+    assert waiting.requires_grad
+    assert waiting.joined_relu().node.op == "relu"  # it was computed to answer
+    assert repr(pending(x)) == repr(plain)
+    with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'colour'"):
+        _ = pending(x).colour
+    with minidl.no_grad():
+        np.testing.assert_array_equal(copy.deepcopy(pending(x)).numpy(), plain.numpy())
+        assert type(pickle.loads(pickle.dumps(pending(x)))) is Tensor
+
+
+def test_both_uses_of_a_pending_norm_get_their_gradient():
+    x, y = block_inputs()
+    norm = pending(x)
+    ((norm + y).joined_relu() * norm).sum().backward()
+    a, b = (t.detach().requires_grad_() for t in (x, y))
+    plain = F.batch_norm(a, None, None, training=True)
+    (F.relu(plain + b) * plain).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), a.grad.numpy(), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(y.grad.numpy(), b.grad.numpy(), rtol=1e-9)
+
+
+def test_an_input_changed_while_the_norm_is_pending_is_noticed():
+    x = Tensor(np.ones((2, 1, 2)))
+    norm = pending(x)
+    with x.mutable() as array:
+        array += 1
+    with pytest.raises(RuntimeError, match=r"batch_norm: its input, of shape \(2, 1, 2\), was cha"):
+        norm.numpy()
+
+
+def test_recording_is_that_of_the_norm_and_of_the_sum():
+    x, y = block_inputs()
+    with minidl.no_grad():
+        norm = pending(x)
+    assert not norm.requires_grad
+    with minidl.no_grad():
+        norm = pending(x)
+    total = norm + y
+    total.sum().backward()
+    assert x.grad is None
+    np.testing.assert_array_equal(y.grad.numpy(), np.ones(y.shape))
+
+
+def test_a_step_of_resnet20_has_one_pass_for_each_norm(monkeypatch):
+    net = models.resnet20()
+    noted = passes(monkeypatch)
+    net(minidl.ones((1, 3, 32, 32)))
+    assert noted == [True] * 19

@@ -14,6 +14,7 @@ from minidl import Tensor
 from minidl import functional as F
 from minidl.tensor import functions
 
+from .helpers.op_table import batch_norm, joined_batch_norm
 from .helpers.public import public_names
 from .reference.cases import FAMILIES, HERE, Case, load
 
@@ -28,8 +29,10 @@ for _family in FAMILIES:
 
 # Functions that do not take the inputs one by one, and first.
 SPECIAL: dict[str, Callable[..., Tensor]] = {
-    "batch_norm": lambda x, weight=None, bias=None, added=None, **options: F.batch_norm(
-        x, **running(x, options), weight=weight, bias=bias, added=added, **options
+    "batch_norm": lambda x, weight=None, bias=None, added=None, relu=False, **options: (
+        joined_batch_norm(x, weight, bias, added, relu, **options)
+        if relu or added is not None
+        else batch_norm(x, weight, bias, **options)
     ),
     "concatenate": lambda *xs, **options: minidl.concatenate(xs, **options),
     "einsum": lambda *xs, subscripts: minidl.einsum(subscripts, *xs),
@@ -43,12 +46,6 @@ SPECIAL: dict[str, Callable[..., Tensor]] = {
     "stack": lambda *xs, **options: minidl.stack(xs, **options),
     "where": lambda *xs, condition: minidl.where(condition, *xs),
 }
-
-
-def running(x: Tensor, options: dict[str, Any]) -> dict[str, Tensor | None]:
-    """Take running statistics out of the options, in the dtype of the images."""
-    found = {name: options.pop(name, None) for name in ("running_mean", "running_var")}
-    return {name: None if r is None else r.to(dtype=x.dtype) for name, r in found.items()}
 
 
 def function(op: str) -> Callable[..., Any]:
@@ -145,6 +142,7 @@ NOT_IN_PYTORCH = {
     "conv_pool2d",
     "gated_pool2d",
     "gem_pool1d",
+    "pending_batch_norm",
     "gem_pool2d",
     "max_blur_pool2d",
     "min_pool1d",

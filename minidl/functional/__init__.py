@@ -15,6 +15,7 @@ from minidl.functional.convolution import conv_transpose2d as conv_transpose2d
 from minidl.functional.embedding import embedding as embedding
 from minidl.functional.fused import conv2d_relu as conv2d_relu
 from minidl.functional.fused import conv2d_relu_max_pool2d as conv2d_relu_max_pool2d
+from minidl.functional.fused import pending_batch_norm as pending_batch_norm
 from minidl.functional.linear import dropout as dropout
 from minidl.functional.linear import linear as linear
 from minidl.functional.loss import (

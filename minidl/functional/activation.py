@@ -179,20 +179,13 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     return record("log_softmax", out, (x,), backward, takes_output=True)
 
 
-def gated(values: Tensor, x: Array, known: Array | None = None) -> Tensor:
-    """Return `values` where `x > 0`, else 0: its own transpose.
-
-    Args:
-        values: what is let through.
-        x: an array of the same shape, the gate.
-        known: the result, where a kernel has made it along with something else.
-    """
+def gated(values: Tensor, x: Array) -> Tensor:
+    """Return `values` where the array `x`, of the same shape, is > 0, else 0: its own transpose."""
 
     def backward(outer: Tensor) -> Gradients:
         return (gated(outer, x),)
 
-    passed = values.backend.gated(values.data, x) if known is None else known
-    return record("gated", passed, (values,), backward)
+    return record("gated", values.backend.gated(values.data, x), (values,), backward)
 
 
 def _erf(x: Tensor) -> Tensor:

@@ -9,13 +9,17 @@ and ReLU are one kernel.
 
 from __future__ import annotations
 
-from minidl.autograd import Gradients, is_recording
+from collections.abc import Callable
+from typing import Any
+
+from minidl.autograd import Gradients, is_recording, set_recording
 from minidl.backends import Array, Windows
 from minidl.backends.base import winner_type
 from minidl.checks import Pair
-from minidl.functional.activation import gated
+from minidl.functional.activation import gated, relu
 from minidl.functional.convolution import convolve_gradients
 from minidl.functional.geometry import conv_windows, pool_windows
+from minidl.functional.normalization import channel_statistics, normalize
 from minidl.functional.pooling.basic import scatter_winners
 from minidl.tensor import Tensor, record
 
@@ -136,6 +140,130 @@ def conv2d_relu_max_pool2d(
         return dx, dw, passed.sum(2).sum(2).sum(0) if by_bias else None
 
     return record(op, best, (x, weight, bias), backward, takes_output=True)
+
+
+PARTS = ("_data", "_grad", "_requires_grad", "hooks", "node", "retains_grad", "version")
+"""What a pending tensor does not have: all but its backend."""
+
+
+class PendingNorm(Tensor):
+    """The result of batch norm, not computed yet, so that what follows can join its pass.
+
+    A residual block ends in `relu(norm(y) + x)`. Step by step, that writes three arrays as large as
+    the images and keeps them for the gradient; in one pass, it writes one. So the sum of this and a
+    tensor of its shape is another pending result, and `joined_relu` computes all of it. Anything
+    else that is asked of it computes it first, as if it had been a plain tensor from the start.
+
+    `nn.BatchNorm2d` returns one to the module around it; what leaves that module is computed.
+
+    Args:
+        x: the input of the norm.
+        compute: takes what to add, or None, and whether to do ReLU; returns the result.
+        added: what to add.
+    """
+
+    __slots__ = ("_added", "_compute", "_dtype", "_recording", "_shape", "_version", "_x")
+
+    def __init__(
+        self,
+        x: Tensor,
+        compute: Callable[[Tensor | None, bool], Tensor],
+        added: Tensor | None = None,
+    ) -> None:
+        self.backend, self._shape, self._dtype = x.backend, x.shape, x.dtype
+        self._x: Tensor | None = x
+        self._compute, self._added = compute, added
+        self._recording, self._version = is_recording(), x.version.count
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return self._shape
+
+    @property
+    def dtype(self) -> Any:
+        """NumPy's name for the kind of number."""
+        return self._dtype
+
+    def __getattr__(self, name: str) -> Any:
+        """Compute the result when a part of it is asked for that is not there yet."""
+        if name not in PARTS or self._x is None:
+            raise AttributeError(f"'Tensor' object has no attribute {name!r}")
+        self.settle()
+        return getattr(self, name)
+
+    def settle(self) -> None:
+        """Compute the result now, if it is still pending."""
+        if self._x is not None:
+            result = self._computed(self._x, relu=False)
+            for part in PARTS:
+                setattr(self, part, getattr(result, part))
+            self._x = self._added = None
+
+    def joined_relu(self) -> Tensor:
+        """Return the ReLU of it, in the same pass if it is still pending."""
+        if self._x is None or self._recording != is_recording():
+            return relu(self)
+        return self._computed(self._x, relu=True)
+
+    def _computed(self, x: Tensor, relu: bool) -> Tensor:
+        if x.version.count != self._version:
+            raise RuntimeError(
+                f"batch_norm: its input, of shape {self.shape}, was changed in place before the "
+                "result was used; change a copy() instead, or use the result first"
+            )
+        with set_recording(self._recording):
+            result: Tensor = self._compute(self._added, relu)
+        return result
+
+    def __add__(self, other: Any) -> Tensor:
+        """Add; the first tensor of the same shape joins the pass."""
+        joins = (
+            self._x is not None
+            and self._added is None
+            and self._recording == is_recording()
+            and isinstance(other, Tensor)
+            and (other.shape, other.dtype, other.backend) == (self.shape, self.dtype, self.backend)
+        )
+        if self._x is None or not joins:
+            return super().__add__(other)
+        total = PendingNorm(self._x, self._compute, other)
+        total._version = self._version
+        return total
+
+    def __radd__(self, other: Any) -> Tensor:
+        """Add from the left: the sum is the same."""
+        return self.__add__(other)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let `copy` and `pickle` make a plain tensor."""
+        rebuild, (_, *state) = super().__reduce__()
+        return rebuild, (Tensor, *state)
+
+
+def pending_batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> PendingNorm:
+    """Take the statistics of `batch_norm` now, and leave its pass over memory for later.
+
+    Arguments, errors and source: see `batch_norm`.
+    """
+    op = "batch_norm"
+    statistics = channel_statistics(
+        op, x, running_mean, running_var, weight, bias, training, momentum, eps
+    )
+
+    def compute(added: Tensor | None, relu: bool) -> Tensor:
+        return normalize(op, x, weight, bias, statistics, added, relu)
+
+    return PendingNorm(x, compute)
 
 
 def _responses(

@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minidl.autograd import Gradients
+from minidl.autograd import Gradients, is_recording
 from minidl.backends import Array
 from minidl.checks import check_fraction, check_whole
 from minidl.functional import channels as kernels
@@ -76,18 +76,12 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-    *,
-    added: Tensor | None = None,
-    relu: bool = False,
 ) -> Tensor:
     """Normalise each channel, in training by its own mean and variance over the batch.
 
     In training, running statistics, if there are any, move towards those of the batch:
     `running = (1 - momentum) * running + momentum * batch`, where the variance is the unbiased one,
     divided by m - 1. In evaluation they are what is normalised by.
-
-    What most often follows can be done in the same pass over memory: `y + added`, as at the end of
-    a residual block, and `max(that, 0)`.
 
     Args:
         x: `(n, c)` or `(n, c, ...)`, float32 or float64.
@@ -98,8 +92,6 @@ def batch_norm(
         training: see above.
         momentum: from 0 to 1.
         eps: added to the variance, from 0.
-        added: of the shape of `x`, or None.
-        relu: see above.
 
     Returns:
         A tensor of the shape of `x`.
@@ -116,19 +108,34 @@ def batch_norm(
                [ 1.,  0.]], dtype=float32)
     """
     op = "batch_norm"
+    statistics = channel_statistics(
+        op, x, running_mean, running_var, weight, bias, training, momentum, eps
+    )
+    return normalize(op, x, weight, bias, statistics)
+
+
+def channel_statistics(
+    op: str,
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Statistics:
+    """Check all arguments of `batch_norm`; return what it normalises by."""
     _check(op, x, eps, 2, "(n, c) or (n, c, ...)")
     check_fraction(op, "momentum", momentum)
     running = {"running_mean": running_mean, "running_var": running_var}
     affine = {"weight": weight, "bias": bias}
-    check_together(op, input=x, **running, **affine, added=added)
+    check_together(op, input=x, **running, **affine)
     _check_channels(op, x, x.shape[1:2], **running, **affine)
-    _check_channels(op, x, x.shape, added=added)
     if training:
         _check_count(op, x, len(x))
-        statistics = _batch_statistics(x, running_mean, running_var, momentum, eps)
-    else:
-        statistics = _given_statistics(op, running_mean, running_var, eps)
-    return _normalize(op, x, weight, bias, statistics, added, relu)
+        return _batch_statistics(x, running_mean, running_var, momentum, eps)
+    return _given_statistics(op, running_mean, running_var, eps)
 
 
 def layer_norm(
@@ -290,10 +297,12 @@ def _sums(
     gradient: Tensor, x: Tensor, statistics: Statistics, gate: Array | None = None
 ) -> tuple[Tensor, tuple[Array, Array]]:
     """Return what a gate lets through of a gradient; each channel's `sum(g)`, `sum(g * normal)`."""
+    if gate is not None and is_recording():  # as an operation, which can be differentiated again
+        gradient, gate = gated(gradient, gate), None
     total, products, passed = kernels.channel_sums(
         x.backend, x.data, statistics.centre, gradient.data, gate
     )
-    g = gradient if gate is None else gated(gradient, gate, passed)
+    g = gradient if gate is None else Tensor.wrap(passed)
     return g, (total, (products - statistics.mean * total) * statistics.inverse)
 
 
@@ -305,7 +314,7 @@ def _count(x: Tensor) -> int:
 # Maps and their gradients ---------------------------------------------------------------------
 
 
-def _normalize(
+def normalize(
     op: str,
     x: Tensor,
     weight: Tensor | None,
@@ -314,7 +323,7 @@ def _normalize(
     added: Tensor | None = None,
     relu: bool = False,
 ) -> Tensor:
-    """Return `normal * weight + bias` of each channel, and what `batch_norm` does besides."""
+    """Return `normal * weight + bias` of each channel; then `+ added` and ReLU, if asked for."""
 
     def backward(gradient: Tensor, out: Tensor) -> Gradients:
         learns, shifts = (p is not None and p.requires_grad for p in (weight, bias))
@@ -343,7 +352,7 @@ def _normalize(
 
 
 def _normal(x: Tensor, statistics: Statistics) -> Tensor:
-    return _normalize("normalize", x, None, None, statistics)
+    return normalize("normalize", x, None, None, statistics)
 
 
 def _input_gradient(
@@ -419,7 +428,7 @@ def _normalize_rows(op: str, x: Tensor, rows: int, size: int, eps: float) -> Ten
     """Normalise numbers in rows of a size: a batch of one, of as many channels as rows."""
     lines = x.reshape(1, rows, size)
     statistics, _ = _measured(lines, eps)
-    return _normalize(op, lines, None, None, statistics).reshape(x.shape)
+    return normalize(op, lines, None, None, statistics).reshape(x.shape)
 
 
 def _along_channels(values: Tensor, x: Tensor) -> Tensor:

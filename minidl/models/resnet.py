@@ -53,14 +53,16 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False, rng=rng)
         self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU()
         self.stride, self.shortcut = stride, shortcut
         self.downsample = _projection(inputs, channels, stride, rng) if project else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `relu(shortcut(x) + f(x))`."""
-        out = self.bn1(self.conv1(x), relu=True)
-        added = self._shortcut(x) if self.shortcut else None
-        result: Tensor = self.bn2(self.conv2(out), added, relu=True)
+        relu = self.relu
+        out = relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        result: Tensor = relu(out + self._shortcut(x)) if self.shortcut else relu(out)
         return result
 
     def _shortcut(self, x: Tensor) -> Tensor:
@@ -100,14 +102,16 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, outputs, 1, bias=False, rng=rng)
         self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU()
         self.downsample = _projection(inputs, outputs, stride, rng)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `relu(shortcut(x) + f(x))`."""
-        out = self.bn1(self.conv1(x), relu=True)
-        out = self.bn2(self.conv2(out), relu=True)
-        x = x if self.downsample is None else self.downsample(x)
-        result: Tensor = self.bn3(self.conv3(out), x, relu=True)
+        relu = self.relu
+        out = relu(self.bn1(self.conv1(x)))
+        out = relu(self.bn2(self.conv2(out)))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        result: Tensor = relu(self.bn3(self.conv3(out)) + shortcut)
         return result
 
 
@@ -135,11 +139,12 @@ class _ResNet(nn.Module):
     num_features: int
     conv1: nn.Conv2d
     bn1: nn.BatchNorm2d
+    relu: nn.ReLU
     avgpool: nn.Module
 
     def _stem(self, x: Tensor) -> Tensor:
         """Return what the first stage gets."""
-        out: Tensor = self.bn1(self.conv1(x), relu=True)
+        out: Tensor = self.relu(self.bn1(self.conv1(x)))
         return out
 
     def features(self, x: Tensor) -> Tensor:
@@ -199,6 +204,7 @@ class CifarResNet(_ResNet):
     ) -> None:
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False, rng=rng)
         self.bn1 = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU()
         inputs = 16
         for number, channels in enumerate((16, 32, 64)):
             blocks = []
@@ -233,6 +239,7 @@ class ResNet(_ResNet):
     ) -> None:
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False, rng=rng)
         self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         inputs = 64
         for number, depth in enumerate(depths):

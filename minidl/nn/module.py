@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from minidl.autograd import watcher
 from minidl.nn.state import fitting_arrays, shown_arguments
 from minidl.tensor import Tensor
 
@@ -59,9 +61,22 @@ def observe(callback: Observer) -> Iterator[None]:
         _observers.remove(callback)
 
 
-def is_observed() -> bool:
-    """Return whether modules are being observed."""
-    return bool(_observers)
+class _Calls(threading.local):
+    depth = 0  # of modules whose forward is running in this thread
+
+
+_calls = _Calls()
+
+
+def may_fuse(x: Any) -> bool:
+    """Tell whether layers may run in one pass over `x`: nobody looks at single ones."""
+    watched = bool(_observers) or watcher() is not None
+    return isinstance(x, Tensor) and x.backend.fuses and not watched
+
+
+def joins_next(x: Any) -> bool:
+    """Tell whether a layer may leave its work to the next one: inside another module, that is."""
+    return _calls.depth > 1 and may_fuse(x)
 
 
 class Module:
@@ -80,6 +95,7 @@ class Module:
     """
 
     training = True
+    can_pend = False  # whether the module around it may get a result that is not computed yet
 
     def __setattr__(self, name: str, value: Any) -> None:
         who, old = f"{type(self).__name__}.{name}", vars(self).get(name)
@@ -102,11 +118,16 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward`; an error that leaves it says which layer it came from."""
+        _calls.depth += 1
         try:
             output = self.forward(*args, **kwargs)
+            if not self.can_pend and (settle := getattr(output, "settle", None)) is not None:
+                settle()
         except (TypeError, ValueError, FloatingPointError) as error:
             self._note_layer(error)
             raise
+        finally:
+            _calls.depth -= 1
         for callback in _observers:
             callback(self, (*args, *kwargs.values()), output)
         return output

@@ -10,7 +10,7 @@ from minidl import functional as F
 from minidl.checks import check_fraction, check_whole
 from minidl.functional.geometry import check_floats
 from minidl.functional.normalization import check_eps, normal_shape
-from minidl.nn.module import Buffer, Module, Parameter
+from minidl.nn.module import Buffer, Module, Parameter, joins_next
 from minidl.tensor import Tensor
 from minidl.tensor.functions import ones, zeros
 
@@ -18,6 +18,7 @@ from minidl.tensor.functions import ones, zeros
 class _BatchNorm(Module):
     """What batch normalisation is, whatever the axes beside the channels."""
 
+    can_pend = True
     axes: tuple[tuple[str, ...], ...]  # of each kind of input, those after the channels
 
     def __init__(
@@ -51,7 +52,7 @@ class _BatchNorm(Module):
         given = [p for p in (self.weight, self.bias) if p is not None]
         return bool(given) and not any(p.requires_grad for p in given)
 
-    def forward(self, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Apply `functional.batch_norm`; in training, count the batch."""
         who = type(self).__name__
         check_floats(who, x)
@@ -65,7 +66,10 @@ class _BatchNorm(Module):
         training = self.training and not self.is_frozen
         own = training or self.running_mean is None
         given = (self.running_mean, self.running_var, self.weight, self.bias)
-        out = F.batch_norm(x, *given, own, momentum, self.eps, added=added, relu=relu)
+        if joins_next(x):
+            out: Tensor = F.pending_batch_norm(x, *given, own, momentum, self.eps)
+        else:
+            out = F.batch_norm(x, *given, own, momentum, self.eps)
         if training and self.num_batches_tracked is not None:
             with self.num_batches_tracked.mutable() as count:
                 count += 1

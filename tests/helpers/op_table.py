@@ -835,13 +835,32 @@ POOLING = [
 ]
 
 
-def batch_norm(
-    x: Tensor, weight: Any = None, bias: Any = None, added: Any = None, **options: Any
-) -> Tensor:
-    """Call `functional.batch_norm` with running statistics as arrays, of any dtype."""
+def statistics(x: Tensor, options: dict[str, Any]) -> list[Tensor | None]:
+    """Take running statistics out of the options, in the dtype of the images."""
     running = [options.pop(name, None) for name in ("running_mean", "running_var")]
-    tensors = [None if array is None else Tensor(array, x.dtype) for array in running]
-    return F.batch_norm(x, *tensors, weight, bias, added=added, **options)
+    return [None if array is None else Tensor(array, x.dtype) for array in running]
+
+
+def batch_norm(x: Tensor, weight: Any = None, bias: Any = None, **options: Any) -> Tensor:
+    """Call `functional.batch_norm` with running statistics as arrays, of any dtype."""
+    return F.batch_norm(x, *statistics(x, options), weight, bias, **options)
+
+
+def joined_batch_norm(
+    x: Tensor,
+    weight: Any = None,
+    bias: Any = None,
+    added: Any = None,
+    relu: bool = False,
+    **options: Any,
+) -> Tensor:
+    """Do batch norm, and an addition and ReLU in the same pass."""
+    out: Any = F.pending_batch_norm(x, *statistics(x, options), weight, bias, **options)
+    out = out if added is None else out + added
+    if relu:
+        return out.joined_relu()
+    out.settle()
+    return out
 
 
 RUNNING = {"running_mean": Constant([0.5, -1]), "running_var": Constant([2, 0.5])}
@@ -860,6 +879,17 @@ NORMALIZATION = [
             case(x=numbers(2, 2, 1, 2), weight=numbers(2), bias=numbers(2), **RUNNING),
             case(x=numbers(1, 2), eps=0.1, **RUNNING),
             case(x=numbers(0, 2), weight=numbers(2), bias=numbers(2), **RUNNING),
+        ],
+    ),
+    Op(
+        "functional.pending_batch_norm",
+        joined_batch_norm,
+        formulas.batch_norm,
+        [
+            case(x=numbers(4, 2), weight=numbers(2), bias=numbers(2), training=True),
+            case(
+                x=numbers(4, 2), weight=numbers(2), bias=numbers(2), added=numbers(4, 2), **RUNNING
+            ),
             case(
                 x=numbers(2, 2, 2, 2),
                 weight=numbers(2),

@@ -1,0 +1,37 @@
+"""What `Sequential` recognises: layers that run in one pass over memory, as one operation.
+
+Batch norm, an addition and ReLU join wherever they follow each other: see
+`functional.fused.PendingNorm`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl import functional as F
+from minidl.nn.activation import ReLU
+from minidl.nn.convolution import Conv2d
+from minidl.nn.module import Module, may_fuse
+from minidl.nn.pooling.basic import MaxPool2d
+
+
+def fused_length(layers: list[Module], x: Any) -> int:
+    """Return how many of the first layers can run in one pass over `x`: 1, 2 or 3."""
+    if not may_fuse(x):
+        return 1
+    count = 0
+    for layer, kind in zip(layers, (Conv2d, ReLU, MaxPool2d), strict=False):
+        replaced = "forward" in vars(layer)  # by the user
+        if type(layer) is not kind or replaced or getattr(layer, "return_indices", False):
+            break
+        count += 1
+    return max(1, count)
+
+
+def in_one_pass(x: Any, conv: Any, relu: Module, pool: Any = None) -> Any:
+    """Return what the two or three layers make of `x`."""
+    geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    if pool is None:
+        return F.conv2d_relu(x, conv.weight, conv.bias, *geometry)
+    pooling = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+    return F.conv2d_relu_max_pool2d(x, conv.weight, conv.bias, *geometry, *pooling)
