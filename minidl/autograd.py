@@ -15,33 +15,83 @@ chapter 3.
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from minidl.handover import ONE, is_held_once
+from minidl import handover
 
-if TYPE_CHECKING:  # for type checkers alone: at run time nothing here depends on Tensor's module
-    from minidl.tensor import Tensor
 
-Gradients: TypeAlias = "Sequence[Tensor | None]"
+class Value(Protocol):
+    """What this module asks of a tensor; it knows nothing else about tensors.
+
+    Attributes:
+        node: how it was computed; None for a leaf.
+        version: its `count` goes up whenever the array is changed.
+        grad: the gradient that `backward` has added up so far.
+        retains_grad: whether `backward` keeps the gradient though this is no leaf.
+    """
+
+    node: Node | None
+    version: Any
+    grad: Any
+    retains_grad: bool
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a gradient is to be computed for it, or through it."""
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+
+    @property
+    def dtype(self) -> Any:
+        """The kind of number."""
+
+    @property
+    def backend(self) -> Any:
+        """Where it lies: gradients have to be there too."""
+
+    def sum(self, axis: Any, keepdims: bool) -> Any:
+        """Add up over axes."""
+
+    def reshape(self, *shape: Any) -> Any:
+        """Return the elements in another shape."""
+
+    def copy(self) -> Any:
+        """Return a tensor with memory of its own."""
+
+    def hooked(self, gradient: Any) -> Any:
+        """Return what hooks make of its gradient."""
+
+    def __add__(self, other: Any) -> Any:
+        """Add two gradients."""
+
+
+Gradients: TypeAlias = Sequence[Value | None]
 """One gradient per input of an operation; None where the input needs none."""
 
-Rule: TypeAlias = "Callable[..., Gradients]"
+Rule: TypeAlias = Callable[..., Gradients]
 """Maps the gradient of an output (and the output, if it was asked for) to `Gradients`."""
 
-Found: TypeAlias = "list[tuple[Tensor, Tensor]]"
+Found: TypeAlias = list[tuple[Any, Any]]
 """Inputs of an operation that need a gradient, each with its own."""
+
+V = TypeVar("V", bound=Value)
 
 
 class Watcher(Protocol):
     """Sees every operation as it is recorded, and every rule as it is applied."""
 
-    def made(self, op: str, result: Tensor, inputs: Sequence[Tensor | None]) -> None:
+    def made(self, op: str, result: Any, inputs: Sequence[Any]) -> None:
         """Look at the result of an operation."""
 
-    def arrived(self, tensor: Tensor, gradient: Tensor) -> None:
+    def arrived(self, tensor: Any, gradient: Any) -> None:
         """Look at a tensor's complete gradient, added up."""
 
     def differentiated(self, node: Node, found: Found) -> None:
@@ -78,7 +128,7 @@ def no_grad() -> contextlib.AbstractContextManager[None]:
 
     Example:
         >>> import minidl
-        >>> x = minidl.Tensor([1.0, 2.0], requires_grad=True)
+        >>> x = minidl.Value([1.0, 2.0], requires_grad=True)
         >>> with minidl.no_grad():
         ...     print((x * 2).requires_grad)
         False
@@ -115,14 +165,14 @@ class Node:
     def __init__(
         self,
         op: str,
-        inputs: Sequence[Tensor | None],
+        inputs: Sequence[Value | None],
         rule: Rule,
         takes_output: bool,
         output_version: int,
     ) -> None:
         self.op = op
         self.line = _state.line
-        self.inputs = tuple(inputs)
+        self.inputs: tuple[Any, ...] = tuple(inputs)
         self.rule: Rule | None = rule
         self.takes_output = takes_output
         # Rules read arrays later. A version that has moved on by then means that the array was
@@ -130,7 +180,7 @@ class Node:
         self.versions = self._input_versions()
         self.output_version = output_version
 
-    def gradients(self, gradient: Tensor, output: Tensor) -> Found:
+    def gradients(self, gradient: Value, output: Value) -> Found:
         """Apply the rule; return pairs of an input that needs a gradient and its gradient."""
         if self.rule is None:
             raise RuntimeError(
@@ -158,7 +208,7 @@ class Node:
     def _input_versions(self) -> tuple[int, ...]:
         return tuple([0 if x is None else x.version.count for x in self.inputs])
 
-    def _check_unchanged(self, output: Tensor) -> None:
+    def _check_unchanged(self, output: Value) -> None:
         now = self._input_versions()
         if now != self.versions:
             place = next(i for i, version in enumerate(self.versions) if now[i] != version)
@@ -174,7 +224,7 @@ class Node:
                 "the operation ran, so its gradient would be wrong; change a copy() instead"
             )
 
-    def _checked(self, x: Tensor, gradient: Tensor, place: int) -> Tensor:
+    def _checked(self, x: Value, gradient: Value, place: int) -> Value:
         """Undo broadcasting, then insist that the gradient fits its input."""
         gradient = sum_to(gradient, x.shape)
         if (gradient.shape, gradient.dtype) == (x.shape, x.dtype) and gradient.backend is x.backend:
@@ -189,26 +239,27 @@ class Node:
         return gradient
 
 
-def sum_to(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
+def sum_to(gradient: V, shape: tuple[int, ...]) -> V:
     """Undo broadcasting: sum over the axes along which `shape` was repeated.
 
     Returns the gradient as it is when its shape could not have come from broadcasting `shape`.
     """
     if gradient.shape == shape:
         return gradient
-    extra = gradient.ndim - len(shape)
+    extra = len(gradient.shape) - len(shape)
     if extra < 0:
         return gradient
     repeated = [extra + i for i, size in enumerate(shape) if size == 1]
     summed = gradient.sum(tuple(range(extra)) + tuple(repeated), keepdims=True)
     if summed.shape[extra:] != shape:
         return gradient
-    return summed.reshape(shape)
+    result: V = summed.reshape(shape)
+    return result
 
 
 def backward(
-    outputs: Sequence[Tensor],
-    gradients: Sequence[Tensor],
+    outputs: Sequence[Value],
+    gradients: Sequence[Value],
     *,
     create_graph: bool = False,
     retain_graph: bool | None = None,
@@ -232,16 +283,8 @@ def backward(
             if tensor.is_leaf or tensor.retains_grad:
                 if tensor.grad is not None:
                     tensor.grad = tensor.grad + gradient
-                elif (
-                    tensor.node is None
-                    and not (create_graph or gradient.requires_grad)
-                    and gradient.stored is gradient
-                    and sys.getrefcount(gradient) == ONE + 1  # here, and in `propagate`
-                    and is_held_once(gradient.data)
-                ):
-                    if gradient.data.base is not None:  # or it could not be made mutable
-                        gradient.backend.set_writeable(gradient.data.base, True)
-                    tensor.grad = gradient  # a copy of 16 MiB takes 2 ms: as long as ReLU does
+                elif tensor.is_leaf and not create_graph and handover.is_free(gradient, holders=2):
+                    tensor.grad = gradient  # held here and in `propagate`: nobody else needs it
                 else:
                     tensor.grad = gradient.copy()
                 if watcher is not None:
@@ -249,13 +292,13 @@ def backward(
 
 
 def propagate(
-    outputs: Sequence[Tensor],
-    gradients: Sequence[Tensor],
+    outputs: Sequence[Value],
+    gradients: Sequence[Value],
     retain_graph: bool | None,
     create_graph: bool,
     watcher: Watcher | None,
-    wanted: Sequence[Tensor] | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
+    wanted: Sequence[Value] | None = None,
+) -> Iterator[tuple[Value, Value]]:
     """Yield every tensor that needs a gradient with its complete gradient, outputs first.
 
     With `wanted`, go only where it leads to one of these. The caller decides, around it, whether to
@@ -263,9 +306,9 @@ def propagate(
     operations.
     """
     retain = create_graph if retain_graph is None else retain_graph
-    order = _inputs_first(outputs)
+    order = inputs_first(outputs, _differentiable_inputs)
     needed = _leading_to(wanted, order)
-    arrived: dict[int, Tensor] = {}
+    arrived: dict[int, Value] = {}
     for output, gradient in zip(outputs, gradients, strict=True):
         _accumulate(arrived, output, gradient)
     while order:
@@ -286,11 +329,11 @@ def propagate(
 
 def _pass_on(
     node: Node,
-    gradient: Tensor,
-    output: Tensor,
+    gradient: Value,
+    output: Value,
     watcher: Watcher | None,
     needed: set[int],
-    arrived: dict[int, Tensor],
+    arrived: dict[int, Value],
 ) -> None:
     """Apply a node's rule to the gradient of its output; add what it gives to what has arrived."""
     _state.line = node.line
@@ -305,7 +348,7 @@ def _pass_on(
             _accumulate(arrived, x, dx)
 
 
-def _leading_to(wanted: Sequence[Tensor] | None, order: Sequence[Tensor]) -> set[int]:
+def _leading_to(wanted: Sequence[Value] | None, order: Sequence[Value]) -> set[int]:
     """Return the ids of the tensors, of those in order, that were computed from a wanted one."""
     if wanted is None:
         return {id(tensor) for tensor in order}
@@ -317,17 +360,17 @@ def _leading_to(wanted: Sequence[Tensor] | None, order: Sequence[Tensor]) -> set
     return needed
 
 
-def _accumulate(arrived: dict[int, Tensor], tensor: Tensor, gradient: Tensor) -> None:
+def _accumulate(arrived: dict[int, Value], tensor: Value, gradient: Value) -> None:
     before = arrived.get(id(tensor))
     arrived[id(tensor)] = gradient if before is None else before + gradient
 
 
-def _inputs_first(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """Return the tensors below `outputs` that need gradients, each after all of its inputs.
+def inputs_first(outputs: Iterable[V], inputs: Callable[[V], Iterable[V]]) -> list[V]:
+    """Return the tensors below `outputs`, each after all of its `inputs(tensor)`.
 
     Depth-first search with a stack of its own: Python's would overflow on a long graph.
     """
-    order: list[Tensor] = []
+    order: list[V] = []
     seen: set[int] = set()
     stack = [(output, False) for output in outputs]
     while stack:
@@ -337,8 +380,10 @@ def _inputs_first(outputs: Sequence[Tensor]) -> list[Tensor]:
         elif id(tensor) not in seen:
             seen.add(id(tensor))
             stack.append((tensor, True))
-            if tensor.node is not None:
-                stack.extend(
-                    (x, False) for x in tensor.node.inputs if x is not None and x.requires_grad
-                )
+            stack.extend((x, False) for x in inputs(tensor))
     return order
+
+
+def _differentiable_inputs(tensor: Value) -> list[Value]:
+    node = tensor.node
+    return [] if node is None else [x for x in node.inputs if x is not None and x.requires_grad]

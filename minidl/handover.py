@@ -1,4 +1,8 @@
-"""Whether anybody else holds an array: counted by CPython, which frees what nobody holds."""
+"""Reference counting: is a gradient, and its array, held by nobody else?
+
+CPython frees an object when nobody holds it any more, and says how many do. A gradient that nobody
+else holds can be given away instead of copied: a copy of 16 MiB takes 2 ms, as long as ReLU does.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,38 @@ import sys
 from typing import Any
 
 
-def _references_to_one() -> int:
-    thing = object()
+def _holders(thing: Any) -> int:
     return sys.getrefcount(thing)
 
 
-ONE = _references_to_one()
-"""What `getrefcount` says of a thing that one variable holds: 2, or 1 in newer Pythons."""
+def _of_one_variable() -> int:
+    thing = object()
+    return _holders(thing)
 
 
-def is_held_once(array: Any) -> bool:
-    """Tell whether one tensor holds an array and, if it is a view, nothing else its memory."""
+_ONE = _of_one_variable()
+"""What `_holders` says of a thing that one variable of its caller holds: it depends on Python."""
+
+
+def is_free(gradient: Any, holders: int) -> bool:
+    """Tell whether a gradient can be given away, made mutable, because nobody else holds it.
+
+    Args:
+        gradient: a tensor that no graph belongs to.
+        holders: how many variables outside of this function are known to hold it.
+    """
+    if gradient.requires_grad or gradient.stored is not gradient:
+        return False
+    if _holders(gradient) != _ONE + holders:
+        return False
+    array = gradient.data
     base = array.base
-    if base is not None:
+    if base is not None:  # a view: of all of an array that only it holds?
         whole = type(base) is type(array) and base.base is None and base.size == array.size
-        if not whole or sys.getrefcount(base) != ONE + 1:
+        if not whole or _holders(base) != _ONE + 1:
             return False
-    return sys.getrefcount(array) == ONE + 1  # the tensor, and here
+    if _holders(array) != _ONE + 1:
+        return False
+    if base is not None:  # or the view could not be made mutable
+        gradient.backend.set_writeable(base, True)
+    return True

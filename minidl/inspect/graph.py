@@ -14,6 +14,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from matplotlib.path import Path
 
 from minidl import nn
+from minidl.autograd import inputs_first
 from minidl.derivatives import grad
 from minidl.inspect.plots import COLOURS, Array
 from minidl.inspect.text import aligned
@@ -185,7 +186,7 @@ def graph(
     if not isinstance(output, Tensor):
         raise TypeError(f"graph: got a {type(output).__name__}, wants a Tensor such as a loss")
     name_of = _names(model, names or {})
-    tensors = _inputs_first(output)
+    tensors = inputs_first([output], lambda x: reversed(_inputs(x)))
     gradients = _gradients(output, tensors)
     numbers = {id(x): number for number, x in enumerate(tensors)}
     nodes = []
@@ -217,22 +218,6 @@ def _inputs(x: Tensor) -> list[Tensor]:
             "before backward, or pass retain_graph=True to backward"
         )
     return [] if x.node is None else [i for i in x.node.inputs if i is not None]
-
-
-def _inputs_first(output: Tensor) -> list[Tensor]:
-    """Return all tensors below the output, constants too, in the order of computation."""
-    order: list[Tensor] = []
-    seen: set[int] = set()
-    stack = [(output, False)]  # Python's own would overflow on a long graph
-    while stack:
-        x, inputs_are_done = stack.pop()
-        if inputs_are_done:
-            order.append(x)
-        elif id(x) not in seen:
-            seen.add(id(x))
-            stack.append((x, True))
-            stack.extend((i, False) for i in reversed(_inputs(x)))
-    return order
 
 
 def _gradients(output: Tensor, tensors: Sequence[Tensor]) -> dict[int, float]:

@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from minidl.backends import Array, Backend, asarray, backend_for, backend_of
 
-if TYPE_CHECKING:
-    from minidl.tensor.storage import TensorBase
-
 Axis: TypeAlias = int | Sequence[int] | None
+
+
+class Stored(Protocol):
+    """What this module asks of a tensor."""
+
+    @property
+    def data(self) -> Array:
+        """The array."""
+
+    @property
+    def backend(self) -> Backend:
+        """What the array belongs to."""
+
+    @property
+    def dtype(self) -> Any:
+        """The kind of number."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
 
 
 # Data -----------------------------------------------------------------------------------------
@@ -64,7 +85,7 @@ def device_given(op: str, device: Any) -> Backend:
 # Operands -------------------------------------------------------------------------------------
 
 
-def operand_array(op: str, value: Any, like: TensorBase, copy: bool = False) -> Array:
+def operand_array(op: str, value: Any, like: Stored, copy: bool = False) -> Array:
     """Return a number or array as an array to combine with `like`.
 
     Numbers take the dtype of `like`, NumPy's too: float32 data times `np.float64(2)` stay float32.
@@ -107,7 +128,7 @@ def check_device(op: str, got: Backend, wanted: Backend) -> None:
         )
 
 
-def common_dtype(a: TensorBase, b: TensorBase) -> Any:
+def common_dtype(a: Stored, b: Stored) -> Any:
     """Return the dtype to convert two operands to; None where they can be combined as they are.
 
     Floats win over integers, then axes over none, then NumPy's rule holds. So a float64 number
@@ -150,7 +171,7 @@ def check_matmul(a: Sequence[int], b: Sequence[int]) -> None:
     check_broadcast("matmul", a[:-2], b[:-2])
 
 
-def refuse_bools(op: str, a: TensorBase, b: TensorBase) -> None:
+def refuse_bools(op: str, a: Stored, b: Stored) -> None:
     """Raise TypeError for two operands of bools, which NumPy does not subtract."""
     if a.dtype.kind == b.dtype.kind == "b":
         raise TypeError(f"{op}: got bools, wants numbers; convert with .to(dtype=...)")
@@ -159,7 +180,7 @@ def refuse_bools(op: str, a: TensorBase, b: TensorBase) -> None:
 # Indices --------------------------------------------------------------------------------------
 
 
-def select(index: Any, x: TensorBase) -> tuple[tuple[Any, ...], Array]:
+def select(index: Any, x: Stored) -> tuple[tuple[Any, ...], Array]:
     """Return an index of `x` in parts that nobody else will change, and what it selects.
 
     Lists and NumPy arrays are moved to the device of `x`.
@@ -178,7 +199,7 @@ def select(index: Any, x: TensorBase) -> tuple[tuple[Any, ...], Array]:
         raise IndexError(f"getitem: got index {index!r:.80} for shape {x.shape}: {error}") from None
 
 
-def _index_part(part: Any, x: TensorBase) -> Any:
+def _index_part(part: Any, x: Stored) -> Any:
     if part is None or part is Ellipsis or isinstance(part, (int, slice)):
         return part
     if isinstance(part, np.generic):
@@ -190,7 +211,7 @@ def _index_part(part: Any, x: TensorBase) -> Any:
     return operand_array("getitem", getattr(part, "_data", part), x).copy()
 
 
-def _check_range(parts: Sequence[Any], x: TensorBase) -> None:
+def _check_range(parts: Sequence[Any], x: Stored) -> None:
     """Let NumPy refuse what CuPy would wrap around: try the ends of each array as numbers."""
     stand_in = np.broadcast_to(np.False_, x.shape)  # no memory of its own
     # What is on the device already is not waited for: zeros in its place.

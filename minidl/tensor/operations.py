@@ -83,6 +83,16 @@ class Tensor(TensorBase):
         tensor._hold(array)
         return tensor
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let `copy` and `pickle` rebuild a leaf, its gradient included."""
+        if self.node is not None:
+            raise TypeError(
+                f"copy or pickle: got the result of {self.node.op!r}, which belongs to a graph; "
+                "detach() it first"
+            )
+        gradient = None if self._grad is None else self._grad.numpy()
+        return _rebuild, (type(self), self.numpy(), self.device, self._requires_grad, gradient)
+
     # Its place in the graph -------------------------------------------------------------------
 
     def detach(self) -> Tensor:
@@ -493,6 +503,18 @@ class Tensor(TensorBase):
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
+
+
+def _rebuild(
+    kind: type[Tensor], array: Array, device: str, requires_grad: bool, gradient: Array | None
+) -> Tensor:
+    """Make the tensor that `__reduce__` took apart."""
+    tensor = object.__new__(kind)
+    tensor._hold(own_array(array, None, device))
+    tensor.requires_grad = requires_grad
+    if gradient is not None:
+        tensor.grad = tensor.wrap(own_array(gradient, None, device))
+    return tensor
 
 
 # How operations are recorded ------------------------------------------------------------------

@@ -11,16 +11,13 @@ import operator
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from minidl.autograd import Node
 from minidl.backends import Array, Backend, asarray, backend_of
-from minidl.tensor.operands import check_broadcast, check_device, operand_array, own_array
-
-if TYPE_CHECKING:
-    from minidl.tensor.operations import Tensor
+from minidl.tensor.operands import check_broadcast, check_device, operand_array
 
 
 class Version:
@@ -41,7 +38,7 @@ class Version:
 class Hook:
     """A function that sees a tensor's gradient until `remove()`, or until a `with` block ends."""
 
-    def __init__(self, tensor: TensorBase, function: Callable[[Tensor], Tensor | None]) -> None:
+    def __init__(self, tensor: TensorBase, function: Callable[[Any], Any]) -> None:
         self.function = function
         self._tensor = weakref.ref(tensor)  # whoever keeps the hook does not keep the graph
 
@@ -91,21 +88,11 @@ class TensorBase:
         """Set all that is no array: nothing has happened to this tensor yet."""
         self.backend = backend
         self.version = Version()
-        self._grad: Tensor | None = None
+        self._grad: Any = None
         self.node: Node | None = None
         self._requires_grad = False
         self.retains_grad = False
         self.hooks: tuple[Hook, ...] = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Let `copy` and `pickle` rebuild a leaf, its gradient included."""
-        if self.node is not None:
-            raise TypeError(
-                f"copy or pickle: got the result of {self.node.op!r}, which belongs to a graph; "
-                "detach() it first"
-            )
-        gradient = None if self._grad is None else self._grad.numpy()
-        return _rebuild, (type(self), self.numpy(), self.device, self._requires_grad, gradient)
 
     # Its array --------------------------------------------------------------------------------
 
@@ -197,9 +184,9 @@ class TensorBase:
         return self._data.dtype
 
     @property
-    def stored(self) -> Tensor:
+    def stored(self) -> TensorBase:
         """What is kept of it: this tensor; of a `RowGradient`, the rows that are not zero."""
-        return self  # type: ignore[return-value]
+        return self
 
     # Its gradient -----------------------------------------------------------------------------
 
@@ -232,7 +219,7 @@ class TensorBase:
         return self
 
     @property
-    def grad(self) -> Tensor | None:
+    def grad(self) -> Self | None:
         """The gradient that `backward` has added up, or None."""
         if self._grad is None and not self.is_leaf and not self.retains_grad:
             warnings.warn(
@@ -240,15 +227,16 @@ class TensorBase:
                 "call retain_grad() on it before backward to keep it",
                 stacklevel=2,
             )
-        return self._grad
+        found: Self | None = self._grad
+        return found
 
     @grad.setter
-    def grad(self, value: Tensor | None) -> None:
+    def grad(self, value: TensorBase | None) -> None:
         if value is not None:
             self._check_gradient("Tensor.grad", value)
         self._grad = value
 
-    def register_hook(self, function: Callable[[Tensor], Tensor | None]) -> Hook:
+    def register_hook(self, function: Callable[[Any], Any]) -> Hook:
         """Have `backward` call `function(gradient)` with this tensor's complete gradient.
 
         It is called before the gradient is kept in `.grad` or goes on to what this tensor was
@@ -289,7 +277,7 @@ class TensorBase:
         self.hooks += (hook,)
         return hook
 
-    def hooked(self, gradient: Tensor) -> Tensor:
+    def hooked(self, gradient: Any) -> Any:
         """Return what this tensor's hooks make of its gradient."""
         for hook in self.hooks:
             given = gradient.copy()  # other tensors may be given the same gradient
@@ -385,15 +373,3 @@ class TensorBase:
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else repr(self)
-
-
-def _rebuild(
-    kind: type[Tensor], array: Array, device: str, requires_grad: bool, gradient: Array | None
-) -> Tensor:
-    """Make the tensor that `__reduce__` took apart."""
-    tensor = object.__new__(kind)
-    tensor._hold(own_array(array, None, device))
-    tensor.requires_grad = requires_grad
-    if gradient is not None:
-        tensor.grad = tensor.wrap(own_array(gradient, None, device))
-    return tensor
