@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl.backends.base import Array as Array
 from minidl.backends.base import Backend as Backend
-from minidl.backends.update import Update as Update
+from minidl.backends.base import Update as Update
 from minidl.backends.windows import Windows as Windows
 
 _by_type: dict[type, Backend] = {}

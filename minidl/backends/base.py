@@ -13,16 +13,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from minidl.backends import convolution
-from minidl.backends.update import Update
+from minidl.backends.windows import Array as Array
 from minidl.backends.windows import Windows
 
-Array: TypeAlias = Any
-"""An array of any backend. NumPy's and CuPy's arrays behave alike but share no common type."""
+
+@dataclass(frozen=True)
+class Update:
+    """One parameter's part in a step of an optimiser.
+
+    Attributes:
+        p: the parameter, which is written to.
+        g: its gradient.
+        count: adds to the number of steps done.
+        for_kernel: returns the arrays that the rule's kernel keeps for the parameter, and what
+            gives the kernel's numbers for the step that `count` says.
+        plain: does the step without a kernel, after it was counted.
+    """
+
+    p: Array
+    g: Array
+    count: Callable[[int], None]
+    for_kernel: Callable[[], tuple[Sequence[Array], Callable[[], Sequence[float]]]]
+    plain: Callable[[], None]
 
 
 class Backend:
@@ -137,10 +155,29 @@ class Backend:
 
     # Convolution ------------------------------------------------------------------------------
 
-    # Methods, written apart: what they mean is a chapter of its own.
-    convolve = convolution.convolve
-    transpose_convolve = convolution.transpose_convolve
-    weight_gradient = convolution.weight_gradient
+    def convolve(
+        self,
+        images: Array,
+        weight: Array,
+        bias: Array | None,
+        windows: Windows,
+        groups: int,
+        relu: bool = False,
+    ) -> Array:
+        """Multiply every window with the weights; see `convolution.convolve`."""
+        return convolution.convolve(self, images, weight, bias, windows, groups, relu)
+
+    def transpose_convolve(
+        self, gradient: Array, weight: Array, windows: Windows, groups: int
+    ) -> Array:
+        """Return the gradient of `convolve` by its images; see `convolution`."""
+        return convolution.transpose_convolve(self, gradient, weight, windows, groups)
+
+    def weight_gradient(
+        self, images: Array, gradient: Array, windows: Windows, groups: int
+    ) -> Array:
+        """Return the gradient of `convolve` by its weight; see `convolution`."""
+        return convolution.weight_gradient(self, images, gradient, windows, groups)
 
     def convolution_gradients(
         self, gradient: Array, images: Array, weight: Array, windows: Windows, groups: int

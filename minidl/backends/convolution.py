@@ -10,18 +10,42 @@ Processing (2006).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from minidl.backends.windows import Windows
+from minidl.backends.windows import Array, Windows
 
-if TYPE_CHECKING:
-    from minidl.backends.base import Backend
 
-Array: TypeAlias = Any
+class Kernels(Protocol):
+    """What convolution asks of a backend."""
+
+    def over_batch(self, n: int, bytes_each: int, work: Callable[[slice], None]) -> None:
+        """Call `work` on slices of a batch."""
+
+    def sum_over_batch(self, n: int, bytes_each: int, work: Callable[[slice], Array]) -> Array:
+        """Add up `work(part)` over slices of a batch."""
+
+    def empty_images(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Allocate channels-last images."""
+
+    def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """Multiply stacks of matrices."""
+
+    def tap_products(self, pixels: Array, matrices: Array) -> Array:
+        """Multiply pixels with a matrix for each tap."""
+
+    def gather_windows(self, images: Array, windows: Windows) -> Array:
+        """Copy every window into a row of its own."""
+
+    def scatter_windows(self, gathered: Array, windows: Windows) -> Array:
+        """Add every window's row back to where it was gathered from."""
+
+    def finish(self, images: Array, bias: Array | None, relu: bool) -> None:
+        """Add the bias, and do ReLU if asked."""
 
 
 def convolve(
-    backend: Backend,
+    backend: Kernels,
     images: Array,
     weight: Array,
     bias: Array | None,
@@ -48,7 +72,7 @@ def convolve(
 
 
 def transpose_convolve(
-    backend: Backend, gradient: Array, weight: Array, windows: Windows, groups: int
+    backend: Kernels, gradient: Array, weight: Array, windows: Windows, groups: int
 ) -> Array:
     """Add every output pixel's gradient, times the weights, back to its window.
 
@@ -72,7 +96,7 @@ def transpose_convolve(
 
 
 def weight_gradient(
-    backend: Backend, images: Array, gradient: Array, windows: Windows, groups: int
+    backend: Kernels, images: Array, gradient: Array, windows: Windows, groups: int
 ) -> Array:
     """Sum, over all windows, their pixels times the gradient of the output they gave.
 
@@ -94,7 +118,7 @@ def weight_gradient(
 # Images and weights as matrices, one for each group -------------------------------------------
 
 
-def _columns(backend: Backend, images: Array, windows: Windows, groups: int) -> Array:
+def _columns(backend: Kernels, images: Array, windows: Windows, groups: int) -> Array:
     """Return the windows of images: `(groups, windows, taps * c/g)`."""
     return _by_group(backend.gather_windows(images, windows), groups)
 

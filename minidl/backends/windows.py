@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Array: TypeAlias = Any
+"""An array of any backend. NumPy's and CuPy's arrays behave alike but share no common type."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidl.checks import check_fraction, check_whole
 from minidl.random import generator
-
-Array = np.ndarray[Any, Any]
 
 
 class Compose:
@@ -31,13 +30,13 @@ class Compose:
         (8, 3, 32, 32)
     """
 
-    def __init__(self, *transforms: Callable[[Array], Array]) -> None:
+    def __init__(self, *transforms: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
         for transform in transforms:
             if not callable(transform):
                 raise TypeError(f"Compose: got {transform!r:.80}, wants functions of images")
         self.transforms = transforms
 
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: NDArray[Any]) -> NDArray[Any]:
         """Transform a batch `(n, ...)`."""
         for transform in self.transforms:
             images = transform(images)
@@ -65,14 +64,14 @@ class RandomCrop:
         generator(rng)
         self.padding, self._rng = padding, rng
 
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: NDArray[Any]) -> NDArray[Any]:
         """Crop a batch `(n, c, h, w)`."""
         n, _, h, w = _shape("RandomCrop", images)
         p = self.padding
         padded = np.pad(images, ((0, 0), (0, 0), (p, p), (p, p)))
         tops, lefts = generator(self._rng).integers(0, 2 * p + 1, (2, n))
         windows = np.lib.stride_tricks.sliding_window_view(padded, (h, w), (2, 3))
-        cropped: Array = windows[np.arange(n), :, tops, lefts]  # (n, c, h, w)
+        cropped: NDArray[Any] = windows[np.arange(n), :, tops, lefts]  # (n, c, h, w)
         return cropped
 
 
@@ -89,7 +88,7 @@ class RandomHorizontalFlip:
         generator(rng)
         self.p, self._rng = p, rng
 
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: NDArray[Any]) -> NDArray[Any]:
         """Flip some of a batch `(n, c, h, w)`."""
         n, *_ = _shape("RandomHorizontalFlip", images)
         chosen = generator(self._rng).random(n) < self.p
@@ -118,7 +117,7 @@ class Cutout:
         generator(rng)
         self.size, self.fill, self._rng = size, fill, rng
 
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: NDArray[Any]) -> NDArray[Any]:
         """Cut a hole into each image of a batch `(n, c, h, w)`."""
         n, _, h, w = _shape("Cutout", images)
         rng = generator(self._rng)
@@ -130,7 +129,7 @@ class Cutout:
         return np.where(hole, images.dtype.type(self.fill), images)
 
 
-def _shape(who: str, images: Array) -> tuple[int, ...]:
+def _shape(who: str, images: NDArray[Any]) -> tuple[int, ...]:
     if not isinstance(images, np.ndarray) or images.ndim != 4:
         got = getattr(images, "shape", type(images).__name__)
         raise ValueError(f"{who}: got {got}, wants an array of images (n, c, h, w)")

@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidl.backends import backend_for
 from minidl.checks import check_whole
 from minidl.random import generator, streams
 from minidl.tensor import Tensor
 from minidl.tensor.operands import tensor_dtype
-
-Array = np.ndarray[Any, Any]
 
 
 class DataLoader:
@@ -51,11 +50,11 @@ class DataLoader:
 
     def __init__(
         self,
-        *arrays: Array,
+        *arrays: NDArray[Any],
         batch_size: int = 64,
         shuffle: bool = False,
         drop_last: bool = False,
-        transform: Callable[[Array], Array] | None = None,
+        transform: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
         rng: np.random.Generator | None = None,
         device: str = "cpu",
         prefetch: int = 0,
@@ -105,12 +104,12 @@ class DataLoader:
             return self._ahead(batches, position)
         return self._counted(batches, position)
 
-    def _shuffled(self, rng: np.random.Generator) -> Array:
+    def _shuffled(self, rng: np.random.Generator) -> NDArray[Any]:
         """Draw an order of the examples."""
         return rng.permutation(len(self.arrays[0]))
 
     def _counted(
-        self, batches: Iterator[list[Array]], position: dict[str, Any]
+        self, batches: Iterator[list[NDArray[Any]]], position: dict[str, Any]
     ) -> Iterator[tuple[Tensor, ...]]:
         for batch in batches:
             position["taken"] += 1
@@ -150,21 +149,21 @@ class DataLoader:
             stream.bit_generator.state = saved
         self._position, self._resumed = dict(state), True
 
-    def _batch(self, order: Array, number: int) -> list[Array]:
+    def _batch(self, order: NDArray[Any], number: int) -> list[NDArray[Any]]:
         """Return the arrays of one batch, on the host."""
         chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
         first, *rest = (array[chosen] for array in self.arrays)
         return [first if self.transform is None else self.transform(first), *rest]
 
     def _ahead(
-        self, batches: Iterator[list[Array]], position: dict[str, Any]
+        self, batches: Iterator[list[NDArray[Any]]], position: dict[str, Any]
     ) -> Iterator[tuple[Tensor, ...]]:
         """Yield batches that a thread has made, and begun to move, before they are asked for."""
         backend = backend_for(self.device)
         own = streams(self.transform)
         position["streams"] = [stream.bit_generator.state for stream in own]
 
-        def make() -> tuple[list[Callable[[], Array]], list[Any]] | None:
+        def make() -> tuple[list[Callable[[], NDArray[Any]]], list[Any]] | None:
             batch = next(batches, None)
             if batch is None:
                 return None
@@ -199,13 +198,13 @@ class Normalize:
         array([-1.,  1.], dtype=float32)
     """
 
-    def __init__(self, mean: Array, std: Array) -> None:
+    def __init__(self, mean: NDArray[Any], std: NDArray[Any]) -> None:
         if np.shape(mean) != np.shape(std) or np.ndim(mean) != 1 or not np.all(np.asarray(std) > 0):
             raise ValueError(f"Normalize: got mean={mean}, std={std}, wants (c,) and (c,) above 0")
         self.mean, self.std = np.asarray(mean), np.asarray(std)
 
     @classmethod
-    def fit(cls, images: Array) -> Normalize:
+    def fit(cls, images: NDArray[Any]) -> Normalize:
         """Take mean and standard deviation of each channel from uint8 images `(n, c, h, w)`."""
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(
@@ -219,7 +218,7 @@ class Normalize:
         mean = shares @ np.arange(256)
         return cls(mean, np.sqrt(shares @ np.arange(256) ** 2 - mean**2))
 
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: NDArray[Any]) -> NDArray[Any]:
         """Normalise images `(n, c, h, w)`, of uint8."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != len(self.mean):
             raise ValueError(
@@ -227,5 +226,7 @@ class Normalize:
                 f"(n, {len(self.mean)}, h, w)"
             )
         factor = (1 / self.std).astype(np.float32)[:, None, None]  # (c, 1, 1)
-        scaled: Array = images * factor - (self.mean / self.std).astype(np.float32)[:, None, None]
+        scaled: NDArray[Any] = (
+            images * factor - (self.mean / self.std).astype(np.float32)[:, None, None]
+        )
         return scaled

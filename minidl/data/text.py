@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidl.data.loader import DataLoader
 from minidl.files.whole import whole_file
-
-Array = np.ndarray[Any, Any]
 
 PADDING, UNKNOWN = "<pad>", "<unk>"
 """What fills up short sentences, and what stands for every word that is not known: 0 and 1."""
@@ -124,7 +123,7 @@ class Vocabulary:
     def __contains__(self, word: object) -> bool:
         return word in self._numbers
 
-    def encode(self, sentences: Sequence[Sequence[str]], ending: int = 0) -> Array:
+    def encode(self, sentences: Sequence[Sequence[str]], ending: int = 0) -> NDArray[Any]:
         """Turn sentences into numbers, all filled up to the length of the longest.
 
         With `ending` as large as a TextCNN's largest filter, every sentence has a window of padding
@@ -219,7 +218,13 @@ class BucketLoader(DataLoader):
     """
 
     def __init__(
-        self, words: Array, labels: Array, *, ending: int = 0, pool: int = 50, **options: Any
+        self,
+        words: NDArray[Any],
+        labels: NDArray[Any],
+        *,
+        ending: int = 0,
+        pool: int = 50,
+        **options: Any,
     ) -> None:
         super().__init__(words, labels, transform=self._cut, **options)
         if words.ndim != 2 or words.dtype.kind not in "iu":
@@ -234,7 +239,7 @@ class BucketLoader(DataLoader):
         self.ending, self.pool = ending, pool
         self._lengths = _lengths(words)
 
-    def _shuffled(self, rng: np.random.Generator) -> Array:
+    def _shuffled(self, rng: np.random.Generator) -> NDArray[Any]:
         """Draw an order in which every batch has sentences of like length."""
         order, size = super()._shuffled(rng), self.batch_size
         count = len(order) // size
@@ -244,13 +249,13 @@ class BucketLoader(DataLoader):
         batches = np.concatenate([full[:0], *by_length]).reshape(count, size)
         return np.concatenate([batches[rng.permutation(count)].ravel(), rest])
 
-    def _cut(self, words: Array) -> Array:
+    def _cut(self, words: NDArray[Any]) -> NDArray[Any]:
         longest = int(_lengths(words).max(initial=0)) + self.ending
         return words[:, : max(longest, 1)]
 
 
-def _lengths(words: Array) -> Array:
+def _lengths(words: NDArray[Any]) -> NDArray[Any]:
     """Return how many columns each sentence takes, up to its last word."""
     places = np.arange(1, words.shape[1] + 1)
-    lengths: Array = ((words != 0) * places).max(axis=1, initial=0)
+    lengths: NDArray[Any] = ((words != 0) * places).max(axis=1, initial=0)
     return lengths

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidl.files.whole import whole_file
-
-Array = np.ndarray[Any, Any]
 
 FORMAT = "minidl checkpoint 1"
 DIGEST = 64  # characters of SHA-256 in hexadecimal: the last bytes of the file, a zip's comment
@@ -45,7 +44,7 @@ def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> P
     path = Path(path)
     if path.suffix != ".npz":
         raise ValueError(f"save_checkpoint: got {path}, wants a name that ends in .npz")
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     tree = json.dumps({"format": FORMAT, "state": _packed(state, "state", arrays)})
     arrays["json"] = np.frombuffer(tree.encode(), np.uint8)
     with whole_file(path) as file:
@@ -90,7 +89,7 @@ def _digest(data: bytes) -> bytes:
     return hashlib.sha256(memoryview(data)[:-DIGEST]).hexdigest().encode()
 
 
-def _packed(value: Any, place: str, arrays: dict[str, Array]) -> Any:
+def _packed(value: Any, place: str, arrays: dict[str, NDArray[Any]]) -> Any:
     """Return `value` as JSON can hold it, its arrays put aside by the place they stand in."""
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind != "O":
         arrays[place] = np.asarray(value)
@@ -109,7 +108,7 @@ def _packed(value: Any, place: str, arrays: dict[str, Array]) -> Any:
     )
 
 
-def _unpacked(tree: Any, arrays: Mapping[str, Array]) -> Any:
+def _unpacked(tree: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     if isinstance(tree, list):
         return [_unpacked(item, arrays) for item in tree]
     if not isinstance(tree, dict):

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
-
-Array = np.ndarray[Any, Any]
+from numpy.typing import NDArray
 
 # By name: in memory, and in the file where that differs. Half precision becomes float32, exactly.
 # The order is the one in which arrays lie in a file, from the last up.
@@ -26,7 +25,7 @@ _NAMES = {np.dtype(code): name for name, code in _DTYPES.items() if name not in 
 _LARGEST_HEADER = 100_000_000  # bytes; the original refuses longer ones too
 
 
-def write_safetensors(file: BinaryIO, state: Mapping[str, Array]) -> None:
+def write_safetensors(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays by name, byte for byte as the safetensors library does."""
     names = [_NAMES[array.dtype.newbyteorder("<")] for array in state.values()]
     rank = list(_DTYPES).index
@@ -43,7 +42,7 @@ def write_safetensors(file: BinaryIO, state: Mapping[str, Array]) -> None:
         file.write(state[name].astype(_DTYPES[dtype]).tobytes())
 
 
-def read_safetensors(file: BinaryIO) -> dict[str, Array]:
+def read_safetensors(file: BinaryIO) -> dict[str, NDArray[Any]]:
     """Read arrays by name from an open file on disk.
 
     Raises:
@@ -71,7 +70,7 @@ def read_safetensors(file: BinaryIO) -> dict[str, Array]:
     return {name: found[name] for name in entries}
 
 
-def half_to_single(raw: Array, brain: bool) -> Array:
+def half_to_single(raw: NDArray[Any], brain: bool) -> NDArray[Any]:
     """Turn half precision into float32, which holds each value exactly.
 
     Args:
@@ -124,7 +123,7 @@ def _check_entry(name: str, entry: Any) -> None:
         )
 
 
-def _read(file: BinaryIO, dtype: str, shape: list[int], data_offsets: list[int]) -> Array:
+def _read(file: BinaryIO, dtype: str, shape: list[int], data_offsets: list[int]) -> NDArray[Any]:
     """Read the next array, which the header places here."""
     array = np.fromfile(file, _DTYPES[dtype], math.prod(shape))
     array = array.astype(array.dtype.newbyteorder("="), copy=False)

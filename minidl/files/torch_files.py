@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidl.files.pickles import Global, PickleReader
 from minidl.files.safetensors import half_to_single
-
-Array = np.ndarray[Any, Any]
 
 _STORAGES = {
     "torch.FloatStorage": "f4", "torch.DoubleStorage": "f8", "torch.HalfStorage": "f2",
@@ -78,7 +77,7 @@ class _View:
                 f"does not fit into its storage of {self.storage.count}"
             )
 
-    def of(self, storage: Array) -> Array:
+    def of(self, storage: NDArray[Any]) -> NDArray[Any]:
         """Return the array; tensors of one storage share its memory."""
         if 0 in self.size:
             return np.empty(self.size, storage.dtype)
@@ -119,7 +118,7 @@ _ADMITTED: dict[str, Callable[..., Any] | None] = {
 # Reading -----------------------------------------------------------------------------------------
 
 
-def read_torch(file: BinaryIO) -> dict[str, Array]:
+def read_torch(file: BinaryIO) -> dict[str, NDArray[Any]]:
     """Read a state dict that `torch.save` wrote, as a zip file or in the form before version 1.6.
 
     Of a checkpoint that holds it as `"state_dict"` or `"model"`, beside other things, that.
@@ -135,7 +134,7 @@ def read_torch(file: BinaryIO) -> dict[str, Array]:
         return _read_legacy(content)
 
 
-def _read_zip(archive: zipfile.ZipFile, size: int) -> dict[str, Array]:
+def _read_zip(archive: zipfile.ZipFile, size: int) -> dict[str, NDArray[Any]]:
     members = {info.filename: info for info in archive.infolist()}
     pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1 or len(members) != len(archive.infolist()):
@@ -159,7 +158,7 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> dict[str, Array]:
     return _arrays(views, contents, "<" if order == b"little" else ">")
 
 
-def _read_legacy(file: mmap.mmap) -> dict[str, Array]:
+def _read_legacy(file: mmap.mmap) -> dict[str, NDArray[Any]]:
     """Read the older form: pickles one after another, then storages, each after its count."""
     reader = _Reader()
     if file[:2] != b"\x80\x02" or reader.read(file) != _MAGIC:
@@ -197,8 +196,8 @@ def _chosen(loaded: Any) -> dict[str, _View]:
 
 def _arrays(
     views: Mapping[str, _View], contents: Mapping[str, bytes], order: Literal["<", ">"]
-) -> dict[str, Array]:
-    storages: dict[_Storage, Array] = {}
+) -> dict[str, NDArray[Any]]:
+    storages: dict[_Storage, NDArray[Any]] = {}
     for storage in {view.storage: None for view in views.values()}:
         content, dtype = contents.get(storage.key, b""), np.dtype(_STORAGES[storage.kind])
         if len(content) != storage.nbytes:
@@ -240,7 +239,7 @@ class _Reader(PickleReader):
 # Writing -----------------------------------------------------------------------------------------
 
 
-def write_torch(file: BinaryIO, state: Mapping[str, Array]) -> None:
+def write_torch(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None:
     """Write a state dict as a zip file that `torch.load` reads, with `weights_only=True` too."""
     with zipfile.ZipFile(file, "w") as archive:
 
@@ -254,7 +253,7 @@ def write_torch(file: BinaryIO, state: Mapping[str, Array]) -> None:
         write("version", b"3\n")
 
 
-def _pickled(state: Mapping[str, Array]) -> bytes:
+def _pickled(state: Mapping[str, NDArray[Any]]) -> bytes:
     """Return the pickle of an OrderedDict of tensors, without the PyTorch that could make one."""
 
     def code(value: Any) -> bytes:

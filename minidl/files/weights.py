@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidl.files.safetensors import half_to_single, read_safetensors, write_safetensors
 from minidl.files.torch_files import read_torch, write_torch
 from minidl.files.whole import whole_file
 
-Array = np.ndarray[Any, Any]
 
-
-def save_weights(state: Mapping[str, Array], path: str | os.PathLike[str]) -> Path:
+def save_weights(state: Mapping[str, NDArray[Any]], path: str | os.PathLike[str]) -> Path:
     """Write a state dict to a file; a crash or a full disk leaves an older file as it was.
 
     It is written under a temporary name beside `path`, flushed to disk, then renamed.
@@ -66,7 +65,7 @@ def save_weights(state: Mapping[str, Array], path: str | os.PathLike[str]) -> Pa
     return path
 
 
-def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
+def load_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """Read a state dict from a file, whose contents may be anyone's: nothing in it is run.
 
     minidl computes in float32 and float64. Half precision, float16 or bfloat16, is read as float32,
@@ -107,14 +106,14 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
             ) from error
 
 
-def _write_npz(file: BinaryIO, state: Mapping[str, Array]) -> None:
+def _write_npz(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in state.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _read_npz(file: BinaryIO) -> dict[str, Array]:
+def _read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
     if file.read(6) == b"\x93NUMPY":
         raise ValueError("it holds a single array")
     size = os.fstat(file.fileno()).st_size
@@ -138,8 +137,8 @@ def _read_npz(file: BinaryIO) -> dict[str, Array]:
 _PLAIN = {np.dtype(code) for code in "?bBhHiIqQfd"}
 _UNSIGNED = {np.dtype(code) for code in ("u2", "u4", "u8")}
 _LARGEST_GROWTH = 100  # of a compressed file; weights compress to nine tenths
-_Read: TypeAlias = Callable[[BinaryIO], dict[str, Array]]
-_Write: TypeAlias = Callable[[BinaryIO, Mapping[str, Array]], None]
+_Read: TypeAlias = Callable[[BinaryIO], dict[str, NDArray[Any]]]
+_Write: TypeAlias = Callable[[BinaryIO, Mapping[str, NDArray[Any]]], None]
 _FORMATS: dict[str, tuple[_Read, _Write]] = {
     ".npz": (_read_npz, _write_npz),
     ".safetensors": (read_safetensors, write_safetensors),

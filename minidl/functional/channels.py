@@ -8,14 +8,11 @@ channel to each row or to some columns, whichever their memory is, so that nothi
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from minidl.backends.base import Backend
-
-Array: TypeAlias = Any
+from minidl.backends import Array, Backend
 
 ROW = 2048
 """Numbers in a row of channels-last images, if their pixels can be split so. With one pixel of 64

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidl import nn
 from minidl.autograd import set_recording
@@ -12,10 +13,10 @@ from minidl.derivatives import grad
 from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
 
-Array = np.ndarray[Any, Any]
 
-
-def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Array | None = None) -> Array:
+def grad_cam(
+    model: nn.Module, layer: nn.Module, x: Tensor, classes: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """Return where a layer's feature maps speak for a class: `relu(sum over c of w[c] * A[c])`.
 
     `w[c]` is the mean gradient of the class's score over map c. With global average pooling and one
@@ -49,11 +50,12 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Array | Non
             )
         (slope,) = grad(score, [made[-1]])
     weights = slope.numpy().mean((2, 3), dtype=np.float64, keepdims=True)  # (n, c, 1, 1)
-    evidence: Array = (weights * made[-1].numpy()).sum(1)
-    return np.maximum(evidence, 0.0, out=evidence)
+    evidence: NDArray[Any] = (weights * made[-1].numpy()).sum(1)
+    found: NDArray[Any] = np.maximum(evidence, 0.0, out=evidence)
+    return found
 
 
-def saliency(model: nn.Module, x: Tensor, classes: Array | None = None) -> Array:
+def saliency(model: nn.Module, x: Tensor, classes: NDArray[Any] | None = None) -> NDArray[Any]:
     """Return how much each pixel moves a class's score: its largest |gradient| over channels.
 
     Args:
@@ -69,11 +71,11 @@ def saliency(model: nn.Module, x: Tensor, classes: Array | None = None) -> Array
     image = x.detach().requires_grad_()
     with evaluating(model), set_recording(True):
         (slope,) = grad(_score(model(image), classes), [image])
-    largest: Array = np.abs(slope.numpy()).max(1)
+    largest: NDArray[Any] = np.abs(slope.numpy()).max(1)
     return largest.astype(np.float64)
 
 
-def _score(scores: Tensor, classes: Array | None) -> Tensor:
+def _score(scores: Tensor, classes: NDArray[Any] | None) -> Tensor:
     """Return the sum of the scores to explain: images do not influence each other's."""
     chosen = scores.numpy().argmax(1) if classes is None else np.asarray(classes)
     return scores[np.arange(len(chosen)), chosen].sum()

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-
-Array = np.ndarray[Any, Any]
+from numpy.typing import NDArray
 
 CLOSE = 1e-4  # of the largest number: how well an explanation must fit
 
 
-def diagnose(analytic: Array, numeric: Array, wrong: Array, sizes: Mapping[int, str]) -> str:
+def diagnose(
+    analytic: NDArray[Any], numeric: NDArray[Any], wrong: NDArray[Any], sizes: Mapping[int, str]
+) -> str:
     """Name the likely mistake, or return "" where the numbers allow none.
 
     Args:
@@ -39,7 +40,7 @@ def diagnose(analytic: Array, numeric: Array, wrong: Array, sizes: Mapping[int, 
     return next((words for words in explanations if words), "")
 
 
-def _ratio(a: Array, n: Array) -> float | None:
+def _ratio(a: NDArray[Any], n: NDArray[Any]) -> float | None:
     """Return r where `a` is r times `n` everywhere; None where it is not."""
     if not n.any():
         return None
@@ -47,7 +48,7 @@ def _ratio(a: Array, n: Array) -> float | None:
     return r if np.abs(a - r * n).max() <= CLOSE * np.abs(a).max() else None
 
 
-def _factor(a: Array, n: Array, sizes: Mapping[int, str]) -> str:
+def _factor(a: NDArray[Any], n: NDArray[Any], sizes: Mapping[int, str]) -> str:
     r = _ratio(a, n)
     if r is None:
         return ""
@@ -67,14 +68,14 @@ def _factor(a: Array, n: Array, sizes: Mapping[int, str]) -> str:
     return f"exactly {r:.6g}x everywhere: a constant factor?"
 
 
-def _partial_factor(a: Array, n: Array) -> str:
+def _partial_factor(a: NDArray[Any], n: NDArray[Any]) -> str:
     if not a.any():
         return "zero where it is wrong: a part of the gradient lost?"
     r = _ratio(a, n) if a.size > 1 else None
     return f"exactly {r:.6g}x where it is wrong" if r is not None else ""
 
 
-def _moved(analytic: Array, numeric: Array) -> str:
+def _moved(analytic: NDArray[Any], numeric: NDArray[Any]) -> str:
     """Try to find the right gradient elsewhere in the wrong one."""
     atol = CLOSE * np.abs(numeric).max()
     for words, found, wanted in _moves(analytic, numeric):
@@ -84,7 +85,7 @@ def _moved(analytic: Array, numeric: Array) -> str:
     return ""
 
 
-def _moves(a: Array, n: Array) -> Iterator[tuple[str, Array, Array]]:
+def _moves(a: NDArray[Any], n: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
     axes = range(n.ndim)
     for order in itertools.permutations(axes) if n.ndim <= 4 else ():
         yield f"transposed? right with its axes in the order {order}", a, n.transpose(order)
@@ -98,7 +99,7 @@ def _moves(a: Array, n: Array) -> Iterator[tuple[str, Array, Array]]:
             yield f"shifted by -1 along axis {axis}?", ahead[:-1], behind[1:]
 
 
-def _border(wrong: Array) -> str:
+def _border(wrong: NDArray[Any]) -> str:
     if wrong.ndim < 2 or min(wrong.shape[-2:]) < 3:
         return ""
     inside = wrong[..., 1:-1, 1:-1]
@@ -108,7 +109,7 @@ def _border(wrong: Array) -> str:
     return "right inside the border: gradient of the padded border lost?"
 
 
-def _offset(analytic: Array, numeric: Array) -> str:
+def _offset(analytic: NDArray[Any], numeric: NDArray[Any]) -> str:
     difference = analytic - numeric
     for axis in reversed(range(difference.ndim)):
         spread = np.ptp(difference, axis=axis)

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidl.inspect.diagnosis import diagnose
 from minidl.inspect.slopes import Slack, WeightedFunction, weighted
 from minidl.inspect.text import aligned
 from minidl.random import streams_kept
-
-Array = np.ndarray[Any, Any]
 
 Place: TypeAlias = tuple[int, ...] | None
 """Index of an element; None for a random direction."""
@@ -168,7 +167,7 @@ def _check_elements(
     function: WeightedFunction,
     order: int,
     name: str,
-    gradient: Array,
+    gradient: NDArray[Any],
     rtol: float,
     places: Sequence[tuple[int, ...]] | None = None,
 ) -> InputCheck:
@@ -199,7 +198,7 @@ def _check_directions(
     function: WeightedFunction,
     order: int,
     name: str,
-    gradient: Array,
+    gradient: NDArray[Any],
     rtol: float,
     rng: np.random.Generator,
 ) -> InputCheck:
@@ -229,7 +228,7 @@ def _words(place: Place) -> str:
     return "a direction" if place is None else str(place)
 
 
-def _floor(gradient: Array) -> float:
+def _floor(gradient: NDArray[Any]) -> float:
     """Return what smaller numbers are compared relative to: a hundredth of the largest."""
     finite = np.abs(gradient[np.isfinite(gradient)])
     return float(finite.max(initial=0)) / 100
@@ -240,7 +239,7 @@ def _error(a: float, b: float) -> float:
     return abs(a - b) / larger if larger else 0.0
 
 
-def _sizes(gradient: Array, function: WeightedFunction) -> dict[int, str]:
+def _sizes(gradient: NDArray[Any], function: WeightedFunction) -> dict[int, str]:
     """Return the numbers that a mean in this function may divide by, and what they count."""
     sizes: dict[int, str] = {}
     arrays = [*(("an output", y) for y in function.outputs), ("the input", gradient)]

@@ -12,11 +12,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from matplotlib.path import Path
+from numpy.typing import NDArray
 
 from minidl import nn
 from minidl.autograd import inputs_first
 from minidl.derivatives import grad
-from minidl.inspect.plots import COLOURS, Array
+from minidl.inspect.plots import COLOURS
 from minidl.inspect.text import aligned
 from minidl.tensor import Tensor
 
@@ -233,7 +234,9 @@ def _gradients(output: Tensor, tensors: Sequence[Tensor]) -> dict[int, float]:
 # Drawing ----------------------------------------------------------------------------------------
 
 
-def _layout(nodes: Sequence[GraphNode]) -> tuple[Array, list[int], list[tuple[list[int], float]]]:
+def _layout(
+    nodes: Sequence[GraphNode],
+) -> tuple[NDArray[Any], list[int], list[tuple[list[int], float]]]:
     """Find a place for each box: its x, in widths of a box, and its rank, counted from the top.
 
     The rank is the longest path to the output. An edge over several ranks gets a bend in each
@@ -265,7 +268,7 @@ def _layout(nodes: Sequence[GraphNode]) -> tuple[Array, list[int], list[tuple[li
     return _spread(ranks, pulls), ranks, paths
 
 
-def _spread(ranks: Sequence[int], pulls: Sequence[tuple[int, int, int]]) -> Array:
+def _spread(ranks: Sequence[int], pulls: Sequence[tuple[int, int, int]]) -> NDArray[Any]:
     """Return the x of each place, at least 1 apart within a rank.
 
     Each pull `(upper, lower, aside)` wants `x[upper] = x[lower] + aside`. Sweeps over the ranks,
@@ -288,7 +291,7 @@ def _spread(ranks: Sequence[int], pulls: Sequence[tuple[int, int, int]]) -> Arra
     return x
 
 
-def _curve(xs: Array, ys: Array) -> Path:
+def _curve(xs: NDArray[Any], ys: NDArray[Any]) -> Path:
     """Return the line from box to box: curved between ranks, straight down where it passes one."""
     down = np.add.outer(ys[:-1], (HEIGHT / 2, ROW / 2, ROW / 2, ROW - HEIGHT / 2))
     codes = [Path.LINETO, *[Path.CURVE4] * 3] * (len(xs) - 1)

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from minidl.derivatives import grad
 from minidl.tensor import Tensor
@@ -18,7 +19,6 @@ from minidl.tensor import Tensor
 if TYPE_CHECKING:  # pictures are made of numbers: this module runs without any network
     from minidl import nn
 
-Array = np.ndarray[Any, Any]
 
 # Okabe and Ito's colours, which people with colour-blindness can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -117,7 +117,7 @@ def gradient_flow(model: nn.Module) -> Figure:
     return figure
 
 
-def confusion_matrix(matrix: Array, classes: Sequence[str]) -> Figure:
+def confusion_matrix(matrix: NDArray[Any], classes: Sequence[str]) -> Figure:
     """Draw a confusion matrix: shares of each true class in percent.
 
     The numbers are written in for up to 25 classes; beyond, the figure grows with their names.
@@ -142,7 +142,7 @@ def confusion_matrix(matrix: Array, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def kernels(weight: Array, title: str = "Kernels of the first layer") -> Figure:
+def kernels(weight: NDArray[Any], title: str = "Kernels of the first layer") -> Figure:
     """Draw each kernel of a convolution as a small picture, all on one scale.
 
     Args:
@@ -157,7 +157,7 @@ def kernels(weight: Array, title: str = "Kernels of the first layer") -> Figure:
     return _grid(0.5 + 0.5 * tiles / limit, 8, title, vmin=0, vmax=1)
 
 
-def feature_maps(maps: Array, title: str = "Feature maps") -> Figure:
+def feature_maps(maps: NDArray[Any], title: str = "Feature maps") -> Figure:
     """Draw each channel of one image's feature maps, all on one scale: bright is strong.
 
     Args:
@@ -167,13 +167,19 @@ def feature_maps(maps: Array, title: str = "Feature maps") -> Figure:
     return _grid(maps, 8, title, cmap="viridis", vmin=maps.min(), vmax=maps.max())
 
 
-def images(pictures: Array, captions: Sequence[str], title: str = "", columns: int = 5) -> Figure:
+def images(
+    pictures: NDArray[Any], captions: Sequence[str], title: str = "", columns: int = 5
+) -> Figure:
     """Draw uint8 images `(n, 3, h, w)` in a grid with a caption above each."""
     return _grid(pictures.transpose(0, 2, 3, 1), columns, title, captions=captions, size=1.5)
 
 
 def misclassified(
-    pictures: Array, scores: Array, labels: Array, classes: Sequence[str], count: int = 15
+    pictures: NDArray[Any],
+    scores: NDArray[Any],
+    labels: NDArray[Any],
+    classes: Sequence[str],
+    count: int = 15,
 ) -> Figure:
     """Draw the images that a network got wrong, those first of which it was most certain.
 
@@ -197,7 +203,9 @@ def misclassified(
     return images(pictures[drawn], captions, title)
 
 
-def grad_cam(pictures: Array, maps: Array, captions: Sequence[str], title: str = "") -> Figure:
+def grad_cam(
+    pictures: NDArray[Any], maps: NDArray[Any], captions: Sequence[str], title: str = ""
+) -> Figure:
     """Draw images above the same with their class's evidence, bright where there is most.
 
     Args:
@@ -216,7 +224,9 @@ def grad_cam(pictures: Array, maps: Array, captions: Sequence[str], title: str =
     return figure
 
 
-def saliency(pictures: Array, maps: Array, captions: Sequence[str], title: str = "") -> Figure:
+def saliency(
+    pictures: NDArray[Any], maps: NDArray[Any], captions: Sequence[str], title: str = ""
+) -> Figure:
     """Draw images above how much each of their pixels moves the class's score: dark moves most.
 
     Args:
@@ -231,7 +241,9 @@ def saliency(pictures: Array, maps: Array, captions: Sequence[str], title: str =
     return figure
 
 
-def _pairs(pictures: Array, captions: Sequence[str], title: str) -> tuple[Figure, Array]:
+def _pairs(
+    pictures: NDArray[Any], captions: Sequence[str], title: str
+) -> tuple[Figure, NDArray[Any]]:
     """Return a figure of two rows, with the images and captions in the first."""
     n = len(pictures)
     shape = (1.35 * n, 3.4)
@@ -245,7 +257,9 @@ def _pairs(pictures: Array, captions: Sequence[str], title: str) -> tuple[Figure
     return figure, rows
 
 
-def pooling_routes(x: Array, pool: Callable[[Tensor], Tensor], title: str = "Pooling") -> Figure:
+def pooling_routes(
+    x: NDArray[Any], pool: Callable[[Tensor], Tensor], title: str = "Pooling"
+) -> Figure:
     """Draw a map, what a pooling makes of it, and which way the gradient takes back.
 
     Args:
@@ -279,7 +293,7 @@ def pooling_routes(x: Array, pool: Callable[[Tensor], Tensor], title: str = "Poo
 
 
 def _grid(
-    tiles: Array,
+    tiles: NDArray[Any],
     columns: int,
     title: str,
     *,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from minidl.autograd import no_grad
 from minidl.derivatives import grad
@@ -16,8 +17,6 @@ from minidl.tensor import Tensor
 
 if TYPE_CHECKING:
     from minidl.models import TextCNN
-
-Array = np.ndarray[Any, Any]
 
 
 class Votes(NamedTuple):
@@ -30,8 +29,8 @@ class Votes(NamedTuple):
     """
 
     size: int
-    places: Array
-    values: Array
+    places: NDArray[Any]
+    values: NDArray[Any]
 
 
 def votes(model: TextCNN, words: Tensor) -> list[Votes]:
@@ -63,7 +62,7 @@ def votes(model: TextCNN, words: Tensor) -> list[Votes]:
     ]
 
 
-def word_votes(model: TextCNN, words: Tensor, label: int) -> Array:
+def word_votes(model: TextCNN, words: Tensor, label: int) -> NDArray[Any]:
     """Return the votes for a class that each word of sentences had a part in: `(n, length)`.
 
     A vote is shared evenly among the words of its window.
@@ -76,7 +75,7 @@ def word_votes(model: TextCNN, words: Tensor, label: int) -> Array:
     return total
 
 
-def gradient_times_input(model: TextCNN, words: Tensor, label: int) -> Array:
+def gradient_times_input(model: TextCNN, words: Tensor, label: int) -> NDArray[Any]:
     """Return, per word, how the class's lead would fall as the word's vector began to shrink.
 
     The lead is the class's score less the mean of all; its gradient is multiplied by the vector and
@@ -88,11 +87,13 @@ def gradient_times_input(model: TextCNN, words: Tensor, label: int) -> Array:
     scores = model.classify(vectors)
     lead = (scores[:, label] - scores.mean(1)).sum()
     (gradient,) = grad(lead, vectors)
-    slope: Array = (gradient.numpy() * vectors.numpy()).sum(2)
+    slope: NDArray[Any] = (gradient.numpy() * vectors.numpy()).sum(2)
     return slope
 
 
-def word_bars(words: Sequence[str], panels: Mapping[str, Array], label: str, title: str) -> Figure:
+def word_bars(
+    words: Sequence[str], panels: Mapping[str, NDArray[Any]], label: str, title: str
+) -> Figure:
     """Draw a bar for every word, in panels side by side.
 
     Args:

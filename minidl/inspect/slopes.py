@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidl import nn
 from minidl.autograd import no_grad, set_recording
@@ -17,8 +18,7 @@ from minidl.derivatives import grad
 from minidl.random import generator
 from minidl.tensor import Tensor
 
-Array = np.ndarray[Any, Any]
-Direction: TypeAlias = Array | tuple[int, ...]
+Direction: TypeAlias = NDArray[Any] | tuple[int, ...]
 """The index of the one element to move, or how far to move each."""
 
 STEP = 1e-5  # of smaller ones, rounding takes more than it gives
@@ -102,11 +102,11 @@ class WeightedFunction:
             for y in self.outputs
         ]
 
-    def _values(self) -> list[Array]:
+    def _values(self) -> list[NDArray[Any]]:
         with no_grad():
             return [y.numpy() for y in self._call()]
 
-    def gradients(self) -> list[Array]:
+    def gradients(self) -> list[NDArray[Any]]:
         """Return what the gradient rules say, for each leaf."""
         with set_recording(True):
             outputs = self._call()

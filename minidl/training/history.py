@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidl.files.whole import whole_file
-
-Array = np.ndarray[Any, Any]
 
 
 class History(Mapping[str, list[float]]):
@@ -71,7 +70,7 @@ class History(Mapping[str, list[float]]):
             raise ValueError("History.best_epoch: no epoch is recorded yet")
         return int(np.argmin(np.nan_to_num(losses, nan=np.inf))) + 1
 
-    def arrays(self) -> dict[str, Array]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the columns as float64 arrays `(epochs,)`."""
         return {name: np.array(values) for name, values in self._columns.items()}
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-
-Array = np.ndarray[Any, Any]
+from numpy.typing import NDArray
 
 
 class Scores(NamedTuple):
@@ -23,7 +22,7 @@ class Scores(NamedTuple):
     f1: float
 
 
-def accuracy(predicted: Array, labels: Array) -> float:
+def accuracy(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
     """Return which part of the predicted classes is right, from 0 to 1.
 
     Args:
@@ -43,7 +42,7 @@ def accuracy(predicted: Array, labels: Array) -> float:
     return float((predicted == labels).mean())
 
 
-def confusion_matrix(predicted: Array, labels: Array, classes: int) -> Array:
+def confusion_matrix(predicted: NDArray[Any], labels: NDArray[Any], classes: int) -> NDArray[Any]:
     """Count how often examples of each class (rows) were predicted as each class (columns).
 
     Args:
@@ -61,7 +60,7 @@ def confusion_matrix(predicted: Array, labels: Array, classes: int) -> Array:
     return _count_pairs("confusion_matrix", predicted, labels, classes)
 
 
-def top_k_accuracy(scores: Array, labels: Array, k: int = 5) -> float:
+def top_k_accuracy(scores: NDArray[Any], labels: NDArray[Any], k: int = 5) -> float:
     """Return for which part of the examples the right class is among the `k` highest scores.
 
     Of equal scores, that of the smaller index counts as higher, as `argmax` has it.
@@ -93,7 +92,9 @@ def top_k_accuracy(scores: Array, labels: Array, k: int = 5) -> float:
     return float((higher.sum(1) < k).mean())
 
 
-def class_scores(predicted: Array, labels: Array, classes: int) -> tuple[Array, Array, Array]:
+def class_scores(
+    predicted: NDArray[Any], labels: NDArray[Any], classes: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Return precision, recall and F1 of each class, as three float64 arrays `(classes,)`.
 
     For one class, with `right` of its examples found: `precision = right / predicted as it`,
@@ -121,7 +122,7 @@ def class_scores(predicted: Array, labels: Array, classes: int) -> tuple[Array, 
     return precision, recall, f1
 
 
-def macro_scores(predicted: Array, labels: Array, classes: int) -> Scores:
+def macro_scores(predicted: NDArray[Any], labels: NDArray[Any], classes: int) -> Scores:
     """Return precision, recall and F1, each the mean over classes, so that rare ones count alike.
 
     A class that is neither in `labels` nor in `predicted` is left out; for the others and the
@@ -142,7 +143,7 @@ def macro_scores(predicted: Array, labels: Array, classes: int) -> Scores:
     return Scores(*(float(values[met].mean()) for values in found))
 
 
-def micro_scores(predicted: Array, labels: Array, classes: int) -> Scores:
+def micro_scores(predicted: NDArray[Any], labels: NDArray[Any], classes: int) -> Scores:
     """Return precision, recall and F1 of all classes together, so that examples count alike.
 
     With one label and one prediction each, what is wrong for one class is wrong for another, and
@@ -157,7 +158,9 @@ def micro_scores(predicted: Array, labels: Array, classes: int) -> Scores:
     return Scores(share, share, share)
 
 
-def _count_pairs(name: str, predicted: Array, labels: Array, classes: int) -> Array:
+def _count_pairs(
+    name: str, predicted: NDArray[Any], labels: NDArray[Any], classes: int
+) -> NDArray[Any]:
     _check(name, predicted, labels)
     _check_range(name, "predicted", predicted, classes)
     _check_range(name, "labels", labels, classes)
@@ -165,7 +168,7 @@ def _count_pairs(name: str, predicted: Array, labels: Array, classes: int) -> Ar
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-def _check_range(name: str, what: str, indices: Array, classes: int) -> None:
+def _check_range(name: str, what: str, indices: NDArray[Any], classes: int) -> None:
     if indices.dtype.kind not in "biu":
         raise TypeError(f"{name}: got {what} of dtype {indices.dtype}, wants whole numbers")
     if indices.min() < 0 or indices.max() >= classes:
@@ -174,7 +177,7 @@ def _check_range(name: str, what: str, indices: Array, classes: int) -> None:
         )
 
 
-def _check(name: str, predicted: Array, labels: Array) -> None:
+def _check(name: str, predicted: NDArray[Any], labels: NDArray[Any]) -> None:
     if not (isinstance(predicted, np.ndarray) and isinstance(labels, np.ndarray)):
         raise TypeError(
             f"{name}: got {type(predicted).__name__} and {type(labels).__name__}, wants NumPy "

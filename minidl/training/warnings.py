@@ -18,7 +18,6 @@ from minidl.functional import cross_entropy
 from minidl.random import streams, streams_kept
 from minidl.tensor import Tensor
 
-Array = np.ndarray[Any, Any]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 FAR, NEAR, STUCK = 2.0, 0.1, 0.02  # parts of ln(classes)

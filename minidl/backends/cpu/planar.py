@@ -14,17 +14,11 @@ One more row, of ones, adds the bias in the same product.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
-
 import numpy as np
 
+from minidl.backends.base import Array, Backend
 from minidl.backends.cpu.runs import overlapping
 from minidl.backends.windows import Windows
-
-if TYPE_CHECKING:
-    from minidl.backends.base import Backend
-
-Array: TypeAlias = Any
 
 CHANNELS = 4
 """At most so many channels are few."""

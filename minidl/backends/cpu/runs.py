@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
-
 import numpy as np
 
-Array: TypeAlias = Any
+from minidl.backends.windows import Array
 
 
 def overlapping(

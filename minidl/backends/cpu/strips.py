@@ -22,19 +22,15 @@ Source: that of `winograd.py`, which has the transforms too.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from minidl.backends.base import Array, Backend
 from minidl.backends.cpu import winograd
 from minidl.backends.cpu.runs import overlapping
 from minidl.backends.cpu.winograd import OUT, TILE, transforms
 from minidl.backends.windows import Windows
-
-if TYPE_CHECKING:
-    from minidl.backends.base import Backend
-
-Array: TypeAlias = Any
 
 MOST = 128
 """At most so many channels and kernels. 128x16x32x32 to 16, one core, ms: forward 3.8 for 6.7 of

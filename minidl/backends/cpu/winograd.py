@@ -25,17 +25,13 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from minidl.backends.base import Array, Backend
 from minidl.backends.cpu.runs import overlapping
 from minidl.backends.windows import Windows
-
-if TYPE_CHECKING:
-    from minidl.backends.base import Backend
-
-Array: TypeAlias = Any
 
 TILE, OUT = 6, 4  # pixels in, and out, in each direction
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity

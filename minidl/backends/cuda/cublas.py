@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-Array: TypeAlias = Any
+from minidl.backends.windows import Array
 
 AS_IT_IS, TRANSPOSED, COPY = 0, 1, -1
 FULL_PRECISION, TF32 = 0, 3  # cublasMath_t

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.base import Array
+from minidl.backends.base import Array, Update
 from minidl.backends.cuda import cublas, setup
 from minidl.backends.cuda.deferred import DeferringBackend
 from minidl.backends.cuda.setup import choices, tell_cupy
-from minidl.backends.update import Update
 from minidl.backends.windows import Windows
 
 THREADS = 256  # in each block

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.base import Array, Backend
-from minidl.backends.update import Update
+from minidl.backends.base import Array, Backend, Update
 
 MOST = 1000  # flags that may wait; then they are looked at, so that they do not fill the memory
 CHECKS = 64  # flags of one recording

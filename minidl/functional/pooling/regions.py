@@ -10,16 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from minidl.backends import Array, Backend
 from minidl.backends.windows import Windows
-
-if TYPE_CHECKING:
-    from minidl.backends.base import Backend
-
-Array: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
