@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,11 @@ from minidl.backends import Array, backend_of
 from minidl.data import DataLoader
 from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
-from minidl.training.warnings import IGNORED, Loss, check_loader, classes_of
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Takes the outputs and a batch's last array; returns a single number."""
+
+IGNORED = -100  # the label that counts for nothing in losses
 
 
 @dataclasses.dataclass
@@ -100,3 +104,28 @@ def _outputs(op: str, model: nn.Module, batches: DataLoader) -> Iterator[tuple[T
             with no_grad():
                 outputs = model(*inputs)
             yield outputs, labels
+
+
+def check_loader(op: str, batches: DataLoader | None) -> None:
+    """Raise ValueError where a loader gives no batches, or has no labels beside the inputs."""
+    if not isinstance(batches, DataLoader):
+        return
+    if not len(batches):
+        raise ValueError(
+            f"{op}: got a DataLoader without any batch: it drops the last one, and has "
+            f"{len(batches.arrays[0])} examples for a batch_size of {batches.batch_size}"
+        )
+    if len(batches.arrays) < 2:
+        raise ValueError(
+            f"{op}: got a DataLoader of a single array, wants inputs and, last, labels; what is to "
+            "give its input back has that as labels: DataLoader(x, x)"
+        )
+
+
+def classes_of(outputs: Any, labels: Tensor) -> int:
+    """Return the number of classes of a classifier's outputs; 0 if they are something else."""
+    if not isinstance(outputs, Tensor):  # several, in a tuple
+        return 0
+    scores = outputs.dtype.kind == "f" and outputs.ndim > 1
+    fits = scores and outputs.shape[:1] + outputs.shape[2:] == labels.shape
+    return outputs.shape[1] if fits and labels.dtype.kind in "iu" and outputs.shape[1] > 1 else 0

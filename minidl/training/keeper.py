@@ -10,16 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minidl.files.checkpoint import load_checkpoint, save_checkpoint
 from minidl.files.weights import save_weights
 from minidl.files.whole import clear_parts
 from minidl.training.evaluation import Totals
+from minidl.training.run import Run
 from minidl.training.warnings import warn
-
-if TYPE_CHECKING:
-    from minidl.training.fit import Run
 
 
 class Keeper:

@@ -15,13 +15,12 @@ from minidl.anomaly import detect_anomaly
 from minidl.checks import check_whole
 from minidl.data import DataLoader
 from minidl.functional import cross_entropy
-from minidl.random import streams, streams_kept
+from minidl.random import generator, streams, streams_kept
 from minidl.tensor import Tensor
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+from minidl.training.evaluation import IGNORED, Loss, classes_of
+from minidl.training.run import Run, Watch
 
 FAR, NEAR, STUCK = 2.0, 0.1, 0.02  # parts of ln(classes)
-IGNORED = -100  # the label that counts for nothing in losses
 FEWEST_STEPS = 20  # in an epoch, for its end to say that nothing is learnt
 
 
@@ -37,38 +36,67 @@ def warn(message: str) -> None:
     warnings.warn(message, TrainingWarning, stacklevel=level)
 
 
-def check_loader(op: str, batches: DataLoader | None) -> None:
-    """Raise ValueError where a loader gives no batches, or has no labels beside the inputs."""
-    if not isinstance(batches, DataLoader):
-        return
-    if not len(batches):
-        raise ValueError(
-            f"{op}: got a DataLoader without any batch: it drops the last one, and has "
-            f"{len(batches.arrays[0])} examples for a batch_size of {batches.batch_size}"
+class Diagnosis(Watch):
+    """Warns of what usually means that training will not work; explains NaN.
+
+    Args:
+        run: the run that it will look at.
+    """
+
+    def __init__(self, run: Run) -> None:
+        check_streams(run.train, run.model, run.loss)
+        self._drawn = streams(generator(), run.model, run.loss)  # what one step draws from
+        self._states: list[Any] = []
+        self._is_first, self._classes = True, 0
+
+    def begins(self, run: Run) -> None:
+        """Note the random numbers, so that the step can be done again."""
+        self._states = [stream.bit_generator.state for stream in self._drawn]
+
+    def went_forward(self, run: Run, batch: tuple[Tensor, ...], outputs: Any) -> None:
+        """Check the first batch's inputs, and all labels."""
+        if self._is_first:
+            self._classes = classes_of(outputs, batch[-1])
+            check_inputs(batch[0])
+            for loader in (run.train, run.validation):
+                check_labels(loader, self._classes)
+
+    def asks(self, run: Run) -> list[Any]:
+        """Ask for the sum of all gradients."""
+        return gradient_total(run.model)
+
+    def went_back(
+        self, run: Run, batch: tuple[Tensor, ...], loss: Tensor, found: list[float]
+    ) -> None:
+        """Raise where a number is not finite; check the first loss."""
+        if not np.isfinite(found).all() and not all_finite(loss, run.model):
+            self._explain(run, batch, loss)
+        if self._is_first and not run.history.step_losses:
+            check_first_loss(found[0], self._classes, run.totals.right / max(1, run.totals.labels))
+        self._is_first = False
+
+    def ended_epoch(self, run: Run) -> None:
+        """Check that parameters got gradients, and that the loss fell."""
+        if run.history.epochs == 1:
+            check_gradients(sorted(run.missed))
+        steps = -(-len(run.train) // run.accumulate)
+        check_learning(run.history.step_losses[-steps:], self._classes)
+
+    def _explain(self, run: Run, batch: tuple[Tensor, ...], loss: Tensor) -> None:
+        """Do a step again that gave NaN or infinity, and raise with what is found."""
+        *inputs, labels = batch
+
+        def again() -> None:
+            for stream, state in zip(self._drawn, self._states, strict=True):
+                stream.bit_generator.state = state
+            run.model.zero_grad()
+            run.loss(run.model(*inputs), labels).backward()
+
+        where = f"epoch {run.history.epochs + 1}, batch {run.batch + 1}"
+        raise FloatingPointError(
+            f"fit: the loss is {loss.item():.4g} in {where}, or a gradient is not finite; a "
+            f"smaller learning rate or clip_norm may help. {first_bad_operation(again)}"
         )
-    if len(batches.arrays) < 2:
-        raise ValueError(
-            f"{op}: got a DataLoader of a single array, wants inputs and, last, labels; what is to "
-            "give its input back has that as labels: DataLoader(x, x)"
-        )
-
-
-def check_loss(loss: Any) -> None:
-    """Raise TypeError unless a loss is a tensor, which leads back to the weights."""
-    if not isinstance(loss, Tensor):
-        raise TypeError(
-            f"fit: the loss function returned a {type(loss).__name__}, wants a tensor of a single "
-            "number; was it taken out of one, with item() or numpy()?"
-        )
-
-
-def classes_of(outputs: Any, labels: Tensor) -> int:
-    """Return the number of classes of a classifier's outputs; 0 if they are something else."""
-    if not isinstance(outputs, Tensor):  # several, in a tuple
-        return 0
-    scores = outputs.dtype.kind == "f" and outputs.ndim > 1
-    fits = scores and outputs.shape[:1] + outputs.shape[2:] == labels.shape
-    return outputs.shape[1] if fits and labels.dtype.kind in "iu" and outputs.shape[1] > 1 else 0
 
 
 def check_inputs(inputs: Tensor) -> None:

@@ -1,0 +1,180 @@
+"""A training run: the loop that chapters 2 to 4 spell out, and what it measures."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from minidl import nn
+from minidl.data import DataLoader
+from minidl.optim import Optimizer, clip_grad_norm_
+from minidl.random import generator, streams
+from minidl.tensor import Tensor
+from minidl.training.evaluation import Loss, Totals, evaluate, measures, read
+from minidl.training.history import History
+
+
+class Schedule(Protocol):
+    """What changes learning rates: `minidl.optim` has some."""
+
+    def step(self) -> None:
+        """Set the next rate."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it keeps."""
+
+    def load_state_dict(self, saved: Any) -> None:
+        """Go on from there."""
+
+
+class Watch:
+    """Looks at each step of a run; this one sees nothing, `warnings.Diagnosis` warns."""
+
+    def begins(self, run: Run) -> None:
+        """Look at a run before a batch."""
+
+    def went_forward(self, run: Run, batch: tuple[Tensor, ...], outputs: Any) -> None:
+        """Look at the network's outputs."""
+
+    def asks(self, run: Run) -> list[Any]:
+        """Return numbers on the device that are to be read together with the loss."""
+        return []
+
+    def went_back(
+        self, run: Run, batch: tuple[Tensor, ...], loss: Tensor, found: list[float]
+    ) -> None:
+        """Look at the loss and the gradients; what was asked for comes last in `found`."""
+
+    def ended_epoch(self, run: Run) -> None:
+        """Look at a run after an epoch."""
+
+
+class Run:
+    """A training run: what `fit` works on, and callbacks may look at and change.
+
+    Attributes:
+        model: the network.
+        optimizer: what trains it.
+        history: what was measured so far; `history.epochs` says how many epochs are complete.
+        batch: how many batches of the current epoch are done.
+        is_finished: set by early stopping and by callbacks that return True.
+        missed: parameters that have not got a gradient so far.
+        streams: of random numbers, all that the run draws from.
+        totals: sums over the current epoch.
+        watch: looks at each step.
+    """
+
+    every_step, accumulate = True, 1
+    clip_norm: float | None = None
+    progress: bool | None = None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        optimizer: Optimizer,
+        train: DataLoader,
+        validation: DataLoader | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.train, self.validation, self.schedule = train, validation, schedule
+        self.history, self.totals, self.watch = History(), Totals(), Watch()
+        self.batch, self.is_finished = 0, False
+        self.streams = streams(generator(), model, loss, train, validation)
+        self.missed = {name for name, p in model.named_parameters() if p.requires_grad}
+
+    def steps(self, title: str = "") -> Iterator[None]:
+        """Take the steps of an epoch that are left; yield after each."""
+        if not self.model.training:
+            self.model.train()
+        started = time.perf_counter() - self.totals.seconds
+        batches = iter(self.train)
+        with self._bar(title) as bar:
+            while self.batch < len(self.train):
+                count = min(self.accumulate, len(self.train) - self.batch)
+                self._step([next(batches) for _ in range(count)], bar)
+                self.totals.seconds = time.perf_counter() - started
+                yield
+        next(batches, None)  # a thread that made batches ahead can end
+
+    def _step(self, batches: list[tuple[Tensor, ...]], bar: tqdm[Any]) -> None:
+        """Change the weights once, by the mean gradient of some batches."""
+        self.optimizer.zero_grad()
+        losses = []
+        for batch in batches:
+            losses.append(self._backward(batch, 1 / len(batches)))
+            self.batch += 1
+            bar.update(len(batch[-1]))
+        if self.clip_norm is not None:
+            clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step()
+        if self.schedule is not None and self.every_step:
+            self.schedule.step()
+        self.history.step_losses.append(sum(losses) / len(losses))
+        bar.set_postfix_str(str(self.totals), refresh=False)
+
+    def _backward(self, batch: tuple[Tensor, ...], share: float) -> float:
+        """Add a share of a batch's gradients to those there are; return its loss."""
+        *inputs, labels = batch
+        self.watch.begins(self)
+        outputs = self.model(*inputs)
+        self.watch.went_forward(self, batch, outputs)
+        loss = self.loss(outputs, labels)
+        _check_loss(loss)
+        (loss * share if share < 1 else loss).backward()
+        numbers = measures(loss, outputs, labels)
+        found = read([*numbers, *self.watch.asks(self)])  # all at once: a GPU is waited for
+        self.totals.add(len(labels), *found[: len(numbers)])
+        self.watch.went_back(self, batch, loss, found)
+        if self.missed:
+            self.missed -= {name for name, g in self.model.named_gradients() if g is not None}
+        value: float = found[0]
+        return value
+
+    def end_epoch(
+        self, patience: int | None = None, callbacks: Sequence[Callable[[Run], object]] = ()
+    ) -> None:
+        """Measure, record and print an epoch; see whether it was the last."""
+        rate, seconds = self.optimizer.param_groups[0]["lr"], self.totals.seconds
+        trained, self.totals = self.totals, Totals()
+        words, numbers = str(trained), trained.means("train")
+        if self.validation is not None:
+            tested = evaluate(self.model, self.loss, self.validation)
+            words, numbers = f"{words}; validation {tested}", numbers | tested.means("test")
+        self.history.append(**numbers, lr=rate, seconds=seconds)
+        self.batch, epoch = 0, self.history.epochs
+        speed = f"{trained.seen / max(seconds, 1e-9):,.0f} examples/s"
+        self.say(f"epoch {epoch}: {words}; {speed}, {seconds:.0f} s")
+        self.watch.ended_epoch(self)
+        if self.schedule is not None and not self.every_step:
+            self.schedule.step()
+        waited = epoch - self.history.best_epoch()
+        self.is_finished |= patience is not None and waited >= patience
+        for callback in callbacks:
+            self.is_finished |= callback(self) is True
+
+    def _bar(self, title: str) -> tqdm[Any]:
+        """Show examples, examples/s and time left of an epoch, if stderr is a terminal."""
+        examples = len(self.train.arrays[0]) if isinstance(self.train, DataLoader) else None
+        shown = sys.stderr.isatty() if self.progress is None else self.progress
+        look: dict[str, Any] = {"unit": " examples", "leave": False, "disable": not shown}
+        return tqdm(desc=title, total=examples, initial=self.totals.seen, **look)
+
+    def say(self, words: str) -> None:
+        """Print a line, unless progress is False."""
+        if words and self.progress is not False:
+            print(words, flush=True)
+
+
+def _check_loss(loss: Any) -> None:
+    """Raise TypeError unless a loss is a tensor, which leads back to the weights."""
+    if not isinstance(loss, Tensor):
+        raise TypeError(
+            f"fit: the loss function returned a {type(loss).__name__}, wants a tensor of a single "
+            "number; was it taken out of one, with item() or numpy()?"
+        )
