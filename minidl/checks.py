@@ -26,7 +26,7 @@ def pair(op: str, name: str, value: Pair, least: int, axes: int = 2) -> tuple[in
         or min(both) < least
     ):
         raise ValueError(
-            f"{op}: got {name}={value!r}, wants a whole number from {least}, "
+            f"{op}: got {name}={value!r}, expected an integer >= {least}, "
             "or a pair of them (height, width)"
         )
     return int(both[0]), int(both[1])
@@ -37,16 +37,16 @@ def check_whole(op: str, least: int, **values: Any) -> None:
     for name, value in values.items():
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if not whole or value < least:
-            raise ValueError(f"{op}: got {name}={value!r}, wants a whole number from {least}")
+            raise ValueError(f"{op}: got {name}={value!r}, expected an integer >= {least}")
 
 
 def check_fraction(op: str, name: str, value: float) -> None:
     """Raise ValueError unless an argument is a number from 0 to 1."""
     if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 <= value <= 1:
-        raise ValueError(f"{op}: got {name}={value!r}, wants a number from 0 to 1")
+        raise ValueError(f"{op}: got {name}={value!r}, expected 0 <= {name} <= 1")
 
 
 def check_mode(op: str, mode: str) -> None:
     """Raise ValueError unless a pooling's mode is one of two."""
     if mode not in ("max", "avg"):
-        raise ValueError(f"{op}: got mode={mode!r}, wants 'max' or 'avg'")
+        raise ValueError(f"{op}: got mode={mode!r}, expected 'max' or 'avg'")

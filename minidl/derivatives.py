@@ -108,7 +108,7 @@ def hvp(
     if [v.shape for v in factors] != [x.shape for x in listed]:
         shapes = [v.shape for v in factors], [x.shape for x in listed]
         raise ValueError(
-            f"hvp: got vectors of shapes {shapes[0]}, wants those of inputs {shapes[1]}"
+            f"hvp: got vectors of shapes {shapes[0]}, expected those of inputs {shapes[1]}"
         )
     slopes = _slopes("hvp", output, listed)
     products = grad(slopes, listed, factors, retain_graph=True, materialize_grads=True)
@@ -145,7 +145,7 @@ def jacobian(
     """
     outputs, listed = _listed("jacobian", output), _listed("jacobian", inputs)
     if len(outputs) != 1:
-        raise TypeError(f"jacobian: got {len(outputs)} outputs, wants one")
+        raise TypeError(f"jacobian: got {len(outputs)} outputs, expected one")
     output = outputs[0]
     units = output.backend.xp.eye(output.size, dtype=output.dtype)
     rows = [
@@ -207,7 +207,7 @@ def _slopes(who: str, output: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     if len(outputs) != 1 or outputs[0].size != 1:
         shapes = [x.shape for x in outputs]
         raise ValueError(
-            f"{who}: got outputs of shapes {shapes}, wants one that is a single number"
+            f"{who}: got outputs of shapes {shapes}, expected one that is a single number"
         )
     slopes = grad(outputs, inputs, create_graph=True, materialize_grads=True)
     return [g if g.requires_grad else g.requires_grad_() for g in slopes]
@@ -221,5 +221,5 @@ def _listed(who: str, tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
         if not isinstance(x, Tensor):
             hint = ", not the function that computes them" if callable(x) else ""
             kind = type(tensors if hasattr(tensors, "dtype") else x).__name__
-            raise TypeError(f"{who}: got a {kind}, wants tensors{hint}")
+            raise TypeError(f"{who}: got a {kind}, expected tensors{hint}")
     return listed

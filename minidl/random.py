@@ -39,7 +39,7 @@ def manual_seed(seed: int) -> np.random.Generator:
     """
     global _generator
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"manual_seed: got {seed!r}, wants a whole number from 0")
+        raise ValueError(f"manual_seed: got {seed!r}, expected an integer >= 0")
     _generator = np.random.default_rng(int(seed))
     return _generator
 
@@ -54,7 +54,7 @@ def generator(rng: np.random.Generator | None = None) -> np.random.Generator:
         return _generator
     if not isinstance(rng, np.random.Generator):
         raise TypeError(
-            f"rng={rng!r}: wants a numpy.random.Generator, such as numpy.random.default_rng(0)"
+            f"rng={rng!r}: expected a numpy.random.Generator, such as numpy.random.default_rng(0)"
         )
     return rng
 

@@ -258,7 +258,8 @@ model = nn.Sequential(
     nn.Conv2d(3, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU(),
     nn.MaxPool2d(2), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1024, 10),
 )
-adam, x, y = optim.Adam(model.parameters(), lr=3e-3), minidl.randn(8, 3, 32, 32), minidl.arange(8).data
+adam = optim.Adam(model.parameters(), lr=3e-3)
+x, y = minidl.randn(8, 3, 32, 32), minidl.arange(8).data
 losses = []
 for step in range(8):
     loss = F.cross_entropy(model(x), y)

@@ -63,7 +63,9 @@ def test_a_shape_of_anything_else_is_named(make, shape):
 @pytest.mark.parametrize("dtype", ["float16", "complex64", "datetime64[s]", object])
 def test_dtypes_that_tensors_do_not_have_are_refused(dtype):
     for make in (minidl.zeros, minidl.ones, minidl.rand, minidl.arange):
-        with pytest.raises(TypeError, match=r"got dtype .*, wants float32 or float64, integers or"):
+        with pytest.raises(
+            TypeError, match=r"got dtype .*, expected float32 or float64, integers or"
+        ):
             make(2, dtype=dtype)
     with pytest.raises(TypeError, match="full: got dtype"):
         minidl.full(2, 1, dtype)
@@ -99,13 +101,13 @@ def test_random_numbers_can_come_from_a_generator_of_ones_own():
 
 
 def test_a_seed_in_place_of_a_generator_is_refused():
-    with pytest.raises(TypeError, match=r"rng=3: wants a numpy.random.Generator, such as"):
+    with pytest.raises(TypeError, match=r"rng=3: expected a numpy.random.Generator, such as"):
         minidl.rand(2, rng=3)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "0", None])
 def test_a_seed_is_a_whole_number_from_0(seed):
-    with pytest.raises(ValueError, match=r"manual_seed: got .*, wants a whole number from 0"):
+    with pytest.raises(ValueError, match=r"manual_seed: got .*, expected an integer >= 0"):
         minidl.manual_seed(seed)
 
 
@@ -174,13 +176,13 @@ def test_larger_and_smaller_share_ties_evenly():  # torch.maximum and torch.mini
 
 @pytest.mark.parametrize("condition", [1, [True], np.array([1, 0]), None])
 def test_where_wants_bools(condition):
-    with pytest.raises(TypeError, match=r"where: got a condition .*, wants an array of bools"):
+    with pytest.raises(TypeError, match=r"where: got a condition .*, expected an array of bools"):
         minidl.where(condition, Tensor([1.0, 2.0]), 0)
 
 
 @pytest.mark.parametrize("name", NUMPYS)
 def test_choosing_wants_a_tensor(name):
-    with pytest.raises(TypeError, match=f"{name}: got float and int, wants a tensor"):
+    with pytest.raises(TypeError, match=f"{name}: got float and int, expected a tensor"):
         choosing(name)(1.0, 2)
 
 
@@ -216,15 +218,15 @@ def test_pad_takes_infinities_and_integers(value, device):
         (lambda x: minidl.concatenate([]), "concatenate: got no tensors"),
         (lambda x: minidl.stack([]), "stack: got no tensors"),
         (lambda x: minidl.concatenate([x, x[0]]), r"got shapes \[\(2, 3\), \(3,\)\] and axis 0"),
-        (lambda x: minidl.concatenate([x, x.T]), r"wants equal sizes but at that axis"),
+        (lambda x: minidl.concatenate([x, x.T]), r"expected equal sizes but at that axis"),
         (lambda x: minidl.concatenate([x], 2), r"concatenate: got shapes \[\(2, 3\)\] and axis 2"),
         (
             lambda x: minidl.stack([x, x.T]),
-            r"stack: got shapes \[\(2, 3\), \(3, 2\)\], wants all eq",
+            r"stack: got shapes \[\(2, 3\), \(3, 2\)\], expected all eq",
         ),
         (lambda x: minidl.pad(x, [(1, 1)]), r"pad: got widths \[\(1, 1\)\] for shape \(2, 3\)"),
         (lambda x: minidl.pad(x, [(1, 1), (-1, 0)]), "pad: got widths .* numbers from 0"),
-        (lambda x: minidl.pad(x, 1), r"pad: got widths 1 for shape \(2, 3\), wants a \(before"),
+        (lambda x: minidl.pad(x, 1), r"pad: got widths 1 for shape \(2, 3\), expected a \(before"),
         (lambda x: minidl.pad(x, (1, 1)), r"pad: got widths \(1, 1\) for shape \(2, 3\)"),
     ],
 )
@@ -234,14 +236,16 @@ def test_what_cannot_be_joined_or_padded_is_named(wrong, message, device):
 
 
 def test_joining_wants_tensors():
-    with pytest.raises(TypeError, match="concatenate: got a ndarray, wants tensors"):
+    with pytest.raises(TypeError, match="concatenate: got a ndarray, expected tensors"):
         minidl.concatenate([Tensor([1.0]), np.ones(1)])
 
 
 @pytest.mark.parametrize("join", [minidl.concatenate, minidl.stack])
 def test_joining_two_arguments_asks_for_a_list(join):
     x = Tensor([1.0])
-    with pytest.raises(TypeError, match=f"got a Tensor, wants a list.* {join.__name__}\\(\\[a, b"):
+    with pytest.raises(
+        TypeError, match=f"got a Tensor, expected a list.* {join.__name__}\\(\\[a, b"
+    ):
         join(x, x)
 
 
@@ -292,7 +296,7 @@ def test_einsum_refuses_a_changed_input():
         ("ij->ik", "output of 'ij->ik' repeats or invents a letter"),
         ("ij->ii", "output of 'ij->ii' repeats or invents a letter"),
         ("ii->i", "letter 'i' of 'ii->i' stands for 2 and 3"),
-        ("i1->i", "subscripts 'i1->i' hold '1'; wants letters, commas, '...' and one '->'"),
+        ("i1->i", "subscripts 'i1->i' hold '1'; expected letters, commas, '...' and one '->'"),
         ("ij->i->j", "subscripts 'ij->i->j' hold"),
         ("i.j->i", "subscripts 'i.j->i' hold"),
     ],

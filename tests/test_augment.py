@@ -132,28 +132,32 @@ def test_a_thread_ahead_makes_the_same_batches():
 
 
 BAD = {
-    "no padding": (lambda: RandomCrop(0), ValueError, "RandomCrop: got padding=0, wants a whole"),
+    "no padding": (
+        lambda: RandomCrop(0),
+        ValueError,
+        "RandomCrop: got padding=0, expected an integer",
+    ),
     "a probability above 1": (
         lambda: RandomHorizontalFlip(1.5),
         ValueError,
-        "RandomHorizontalFlip: got p=1.5, wants a number from 0 to 1",
+        "RandomHorizontalFlip: got p=1.5, expected 0 <= p <= 1",
     ),
-    "a hole of no size": (lambda: Cutout(0), ValueError, "Cutout: got size=0, wants a whole"),
-    "a seed": (lambda: Cutout(rng=0), TypeError, "rng=0: wants a numpy.random.Generator"),
+    "a hole of no size": (lambda: Cutout(0), ValueError, "Cutout: got size=0, expected an integer"),
+    "a seed": (lambda: Cutout(rng=0), TypeError, "rng=0: expected a numpy.random.Generator"),
     "a list of transforms": (
         lambda: Compose([RandomCrop()]),
         TypeError,
-        "Compose: got .*, wants functions of images",
+        "Compose: got .*, expected functions of images",
     ),
     "one image": (
         lambda: RandomCrop()(IMAGES[0]),
         ValueError,
-        r"RandomCrop: got \(3, 6, 5\), wants an array of images \(n, c, h, w\)",
+        r"RandomCrop: got \(3, 6, 5\), expected an array of images \(n, c, h, w\)",
     ),
     "a tensor": (
         lambda: Cutout()(minidl.zeros((1, 3, 4, 4))),
         ValueError,
-        r"Cutout: got \(1, 3, 4, 4\), wants an array",
+        r"Cutout: got \(1, 3, 4, 4\), expected an array",
     ),
 }
 

@@ -149,12 +149,14 @@ def test_gradients_are_not_recorded_unless_asked_for():
 
 
 def test_backward_of_several_numbers_needs_a_gradient():
-    with pytest.raises(ValueError, match=r"output of shape \(2,\), wants a single number such as"):
+    with pytest.raises(
+        ValueError, match=r"output of shape \(2,\), expected a single number such as"
+    ):
         (leaf(1.0, 2.0) * 2).backward()
 
 
 def test_backward_wants_a_gradient_of_the_outputs_shape():
-    with pytest.raises(ValueError, match=r"got a gradient of shape \(3,\), wants \(2,\)"):
+    with pytest.raises(ValueError, match=r"got a gradient of shape \(3,\), expected \(2,\)"):
         (leaf(1.0, 2.0) * 2).backward(np.ones(3))
 
 
@@ -282,13 +284,15 @@ def test_a_gradient_of_another_shape_or_dtype_cannot_be_stored():
     x = leaf(1.0, 2.0)
     with pytest.raises(ValueError, match=r"Tensor.grad: got shape \(1,\) and float64"):
         x.grad = Tensor(np.zeros(1))
-    with pytest.raises(ValueError, match=r"got shape \(2,\) and float32, wants \(2,\) and float64"):
+    with pytest.raises(
+        ValueError, match=r"got shape \(2,\) and float32, expected \(2,\) and float64"
+    ):
         x.grad = Tensor([0.0, 0.0])
 
 
 def test_a_gradient_is_a_tensor_on_the_same_device():
     x = leaf(1.0, 2.0)
-    with pytest.raises(TypeError, match=r"Tensor.grad: got a ndarray, wants a Tensor or None"):
+    with pytest.raises(TypeError, match=r"Tensor.grad: got a ndarray, expected a Tensor or None"):
         x.grad = np.zeros(2)
     with pytest.raises(TypeError, match=r"Tensor.grad: got tensors on 'cpu' and 'guarded'"):
         x.grad = Tensor([0.0, 0.0], np.float64, "guarded")
@@ -631,8 +635,8 @@ def test_a_hook_is_called_by_grad_and_may_be_differentiated_through():
 def test_what_a_hook_returns_must_fit():
     x = leaf(1.0, 2.0)
     for returned, error, message in (
-        (3.0, TypeError, "got a float, wants a Tensor or None"),
-        (Tensor([1.0], np.float64), ValueError, r"got shape \(1,\) and float64, wants \(2,\)"),
+        (3.0, TypeError, "got a float, expected a Tensor or None"),
+        (Tensor([1.0], np.float64), ValueError, r"got shape \(1,\) and float64, expected \(2,\)"),
         (Tensor([1.0, 1.0]), ValueError, r"got shape \(2,\) and float32"),
         (Tensor([1.0, 1.0], np.float64, "guarded"), TypeError, "'cpu' and 'guarded'"),
     ):
@@ -645,7 +649,7 @@ def test_what_a_hook_returns_must_fit():
 def test_a_hook_that_would_never_be_called_is_refused():
     with pytest.raises(RuntimeError, match="does not require a gradient, so the function"):
         Tensor(1.0).register_hook(print)
-    with pytest.raises(TypeError, match="register_hook: got a int, wants a function"):
+    with pytest.raises(TypeError, match="register_hook: got a int, expected a function"):
         leaf(1.0).register_hook(3)
 
 

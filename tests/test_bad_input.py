@@ -30,22 +30,23 @@ WRONG_CALLS = {
     "a single image": (
         lambda: F.conv2d(ones(3, 8, 8), KERNELS),
         ValueError,
-        r"conv2d: got shape \(3, 8, 8\), wants \(n, c, h, w\); a single one needs expand_dims",
+        r"conv2d: got shape \(3, 8, 8\), expected \(n, c, h, w\); a single one needs expand_dims",
     ),
     "images as an array": (
         lambda: F.conv2d(np.ones((2, 3, 8, 8)), KERNELS),
         TypeError,
-        "conv2d: got a ndarray, wants a Tensor",
+        "conv2d: got a ndarray, expected a Tensor",
     ),
     "weight as an array": (
         lambda: F.conv2d(IMAGES, np.ones((4, 3, 3, 3), np.float32)),
         TypeError,
-        "conv2d: got a ndarray as weight, wants a Tensor",
+        "conv2d: got a ndarray as weight, expected a Tensor",
     ),
     "uint8 images": (
         lambda: F.conv2d(Tensor(np.zeros((1, 3, 8, 8), np.uint8)), KERNELS),
         TypeError,
-        r"conv2d: got dtype uint8, wants float32 or float64; .* scaled first, for example x / 255",
+        r"conv2d: got dtype uint8, expected float32 or float64; .* scaled first, for example x "
+        r"/ 255",
     ),
     "channels that do not fit": (
         lambda: F.conv2d(ones(2, 1, 8, 8), KERNELS),
@@ -61,12 +62,12 @@ WRONG_CALLS = {
     "no groups": (
         lambda: F.conv2d(IMAGES, KERNELS, groups=0),
         ValueError,
-        "conv2d: got groups=0, wants a whole number from 1",
+        "conv2d: got groups=0, expected an integer >= 1",
     ),
     "a bias of the inputs' size": (
         lambda: F.conv2d(IMAGES, KERNELS, ones(3)),
         ValueError,
-        r"conv2d: got a bias of shape \(3,\), wants \(4,\)",
+        r"conv2d: got a bias of shape \(3,\), expected \(4,\)",
     ),
     "a kernel larger than the image": (
         lambda: F.conv2d(ones(2, 3, 2, 8), KERNELS),
@@ -81,32 +82,32 @@ WRONG_CALLS = {
     "stride 0": (
         lambda: F.conv2d(IMAGES, KERNELS, stride=0),
         ValueError,
-        "conv2d: got stride=0, wants a whole number from 1",
+        "conv2d: got stride=0, expected an integer >= 1",
     ),
     "a fractional stride": (
         lambda: F.conv2d(IMAGES, KERNELS, stride=1.5),
         ValueError,
-        r"conv2d: got stride=1\.5, wants a whole number from 1",
+        r"conv2d: got stride=1\.5, expected an integer >= 1",
     ),
     "negative padding": (
         lambda: F.conv2d(IMAGES, KERNELS, padding=-1),
         ValueError,
-        "conv2d: got padding=-1, wants a whole number from 0",
+        "conv2d: got padding=-1, expected an integer >= 0",
     ),
     "three strides": (
         lambda: F.conv2d(IMAGES, KERNELS, stride=(1, 1, 1)),
         ValueError,
-        r"conv2d: got stride=\(1, 1, 1\), wants .* or a pair of them \(height, width\)",
+        r"conv2d: got stride=\(1, 1, 1\), expected .* or a pair of them \(height, width\)",
     ),
     "an unknown padding": (
         lambda: F.conv2d(IMAGES, KERNELS, padding="full"),
         ValueError,
-        "conv2d: got padding='full', wants a number, a pair, 'same' or 'valid'",
+        "conv2d: got padding='full', expected a number, a pair, 'same' or 'valid'",
     ),
     "same padding with a stride": (
         lambda: F.conv2d(IMAGES, KERNELS, stride=2, padding="same"),
         ValueError,
-        "padding='same' wants stride 1, got stride=2",
+        "padding='same' needs stride 1, got stride=2",
     ),
     "two dtypes": (
         lambda: F.conv2d(ones(2, 3, 8, 8, dtype="float64"), KERNELS),
@@ -121,12 +122,12 @@ WRONG_CALLS = {
     "images for a sequence": (
         lambda: F.conv1d(IMAGES, ones(4, 3, 3)),
         ValueError,
-        r"conv1d: got shape \(2, 3, 8, 8\), wants \(n, c, length\)",
+        r"conv1d: got shape \(2, 3, 8, 8\), expected \(n, c, length\)",
     ),
     "a single sequence": (
         lambda: F.conv1d(ones(3, 8), ones(4, 3, 3)),
         ValueError,
-        r"conv1d: got shape \(3, 8\), wants \(n, c, length\); a single one needs expand_dims",
+        r"conv1d: got shape \(3, 8\), expected \(n, c, length\); a single one needs expand_dims",
     ),
     "a sequence's channels": (
         lambda: F.conv1d(ones(2, 1, 8), ones(4, 3, 3)),
@@ -136,12 +137,12 @@ WRONG_CALLS = {
     "a sequence's weight of images": (
         lambda: F.conv1d(ones(2, 3, 8), KERNELS),
         ValueError,
-        r"conv1d: got a weight of shape \(4, 3, 3, 3\), wants \(d, c // groups, k\)",
+        r"conv1d: got a weight of shape \(4, 3, 3, 3\), expected \(d, c // groups, k\)",
     ),
     "a sequence's bias": (
         lambda: F.conv1d(ones(2, 3, 8), ones(4, 3, 3), ones(3)),
         ValueError,
-        r"conv1d: got a bias of shape \(3,\), wants \(4,\)",
+        r"conv1d: got a bias of shape \(3,\), expected \(4,\)",
     ),
     "a sequence shorter than its kernel": (
         lambda: F.conv1d(ones(2, 3, 2), ones(4, 3, 3)),
@@ -151,17 +152,17 @@ WRONG_CALLS = {
     "a pair of strides along a sequence": (
         lambda: F.conv1d(ones(2, 3, 8), ones(4, 3, 3), stride=(1, 2)),
         ValueError,
-        r"conv1d: got stride=\(1, 2\), wants a whole number from 1",
+        r"conv1d: got stride=\(1, 2\), expected an integer >= 1",
     ),
     "same padding with a stride along a sequence": (
         lambda: F.conv1d(ones(2, 3, 8), ones(4, 3, 3), stride=2, padding="same"),
         ValueError,
-        "conv1d: padding='same' wants stride 1, got stride=2",
+        "conv1d: padding='same' needs stride 1, got stride=2",
     ),
     "output_padding of a whole stride": (
         lambda: F.conv_transpose2d(IMAGES, ones(3, 4, 3, 3), stride=2, output_padding=2),
         ValueError,
-        "conv_transpose2d: got output_padding=2, wants less than stride=2",
+        "conv_transpose2d: got output_padding=2, expected less than stride=2",
     ),
     "padding that leaves no output": (
         lambda: F.conv_transpose2d(ones(1, 3, 1, 1), ones(3, 4, 2, 2), padding=1),
@@ -192,22 +193,22 @@ WRONG_CALLS = {
     "a window of no pixels": (
         lambda: F.max_pool2d(IMAGES, 0),
         ValueError,
-        "max_pool2d: got kernel_size=0, wants a whole number from 1",
+        "max_pool2d: got kernel_size=0, expected an integer >= 1",
     ),
     "a divisor of 0": (
         lambda: F.avg_pool2d(IMAGES, 2, divisor_override=0),
         ValueError,
-        "avg_pool2d: got divisor_override=0, wants a whole number from 1",
+        "avg_pool2d: got divisor_override=0, expected an integer >= 1",
     ),
     "half a divisor": (
         lambda: F.avg_pool2d(IMAGES, 2, divisor_override=2.5),
         ValueError,
-        r"avg_pool2d: got divisor_override=2\.5, wants a whole number from 1",
+        r"avg_pool2d: got divisor_override=2\.5, expected an integer >= 1",
     ),
     "pooling of vectors": (
         lambda: F.global_avg_pool2d(LOGITS),
         ValueError,
-        r"global_avg_pool2d: got shape \(4, 10\), wants \(n, c, h, w\)",
+        r"global_avg_pool2d: got shape \(4, 10\), expected \(n, c, h, w\)",
     ),
     # Normalisation
     "one value for each channel": (
@@ -224,27 +225,28 @@ WRONG_CALLS = {
     "numbers without channels": (
         lambda: F.batch_norm(ones(3), None, None, training=True),
         ValueError,
-        r"batch_norm: got an input of shape \(3,\), wants \(n, c\) or \(n, c, \.\.\.\)",
+        r"batch_norm: got an input of shape \(3,\), expected \(n, c\) or \(n, c, \.\.\.\)",
     ),
     "evaluation without statistics": (
         lambda: F.batch_norm(ones(2, 3), None, ones(3)),
         ValueError,
-        "batch_norm: got no running statistics in evaluation, wants .* or training=True",
+        "batch_norm: got no running statistics in evaluation, expected .* or training=True",
     ),
     "statistics of other channels": (
         lambda: F.batch_norm(ones(2, 3), ones(2), ones(3)),
         ValueError,
-        r"batch_norm: got running_mean of shape \(2,\) for .* \(2, 3\), wants \(3,\)",
+        r"batch_norm: got running_mean of shape \(2,\) for .* \(2, 3\), expected \(3,\)",
     ),
     "a bias of other channels": (
         lambda: F.batch_norm(IMAGES, ones(3), ones(3), bias=ones(8)),
         ValueError,
-        r"batch_norm: got bias of shape \(8,\) for an input of shape \(2, 3, 8, 8\), wants \(3,\)",
+        r"batch_norm: got bias of shape \(8,\) for an input of shape \(2, 3, 8, 8\), expected "
+        r"\(3,\)",
     ),
     "statistics as an array": (
         lambda: F.batch_norm(ones(2, 3), np.zeros(3, np.float32), ones(3)),
         TypeError,
-        "batch_norm: got a ndarray as running_mean, wants a Tensor",
+        "batch_norm: got a ndarray as running_mean, expected a Tensor",
     ),
     "statistics of another dtype": (
         lambda: F.batch_norm(ones(2, 3), ones(3), ones(3, dtype="float64")),
@@ -259,52 +261,52 @@ WRONG_CALLS = {
     "a momentum of 2": (
         lambda: F.batch_norm(ones(2, 3), None, None, training=True, momentum=2),
         ValueError,
-        "batch_norm: got momentum=2, wants a number from 0 to 1",
+        "batch_norm: got momentum=2, expected 0 <= momentum <= 1",
     ),
     "a negative eps": (
         lambda: F.layer_norm(ones(2, 3), 3, eps=-1),
         ValueError,
-        "layer_norm: got eps=-1, wants a number from 0",
+        "layer_norm: got eps=-1, expected a number >= 0",
     ),
     "integers to normalise": (
         lambda: F.batch_norm(Tensor([[1, 2], [3, 4]]), None, None, training=True),
         TypeError,
-        "batch_norm: got dtype int64, wants float32 or float64",
+        "batch_norm: got dtype int64, expected float32 or float64",
     ),
     "another last axis": (
         lambda: F.layer_norm(ones(2, 3), 4),
         ValueError,
-        r"layer_norm: got an input of shape \(2, 3\), wants its last axes to be \(4,\)",
+        r"layer_norm: got an input of shape \(2, 3\), expected its last axes to be \(4,\)",
     ),
     "fewer axes than normalised": (
         lambda: F.layer_norm(ones(3), (2, 3)),
         ValueError,
-        r"layer_norm: got an input of shape \(3,\), wants \(\.\.\., 2, 3\)",
+        r"layer_norm: got an input of shape \(3,\), expected \(\.\.\., 2, 3\)",
     ),
     "no axis to normalise": (
         lambda: F.layer_norm(ones(3), ()),
         ValueError,
-        r"layer_norm: got normalized_shape=\(\), wants at least one size",
+        r"layer_norm: got normalized_shape=\(\), expected at least one size",
     ),
     "a weight of the channels for layer norm": (
         lambda: F.layer_norm(IMAGES, (8, 8), ones(3)),
         ValueError,
-        r"layer_norm: got weight of shape \(3,\) for .*, wants \(8, 8\)",
+        r"layer_norm: got weight of shape \(3,\) for .*, expected \(8, 8\)",
     ),
     "groups of unequal size": (
         lambda: F.group_norm(IMAGES, 2),
         ValueError,
-        r"group_norm: got 3 channels, shape .*, wants a number that num_groups=2 divides",
+        r"group_norm: got 3 channels, shape .*, expected a number that num_groups=2 divides",
     ),
     "no groups of channels": (
         lambda: F.group_norm(IMAGES, 0),
         ValueError,
-        "group_norm: got num_groups=0, wants a whole number from 1",
+        "group_norm: got num_groups=0, expected an integer >= 1",
     ),
     "a weight of other channels for group norm": (
         lambda: F.group_norm(IMAGES, 3, ones(8)),
         ValueError,
-        r"group_norm: got weight of shape \(8,\) for an input of .*, wants \(3,\)",
+        r"group_norm: got weight of shape \(8,\) for an input of .*, expected \(3,\)",
     ),
     # Linear, activations, dropout
     "images that were not flattened": (
@@ -315,17 +317,17 @@ WRONG_CALLS = {
     "integers into a linear layer": (
         lambda: F.linear(Tensor([[1, 2, 3]]), ones(10, 3)),
         TypeError,
-        "linear: got dtype int64, wants float32 or float64",
+        "linear: got dtype int64, expected float32 or float64",
     ),
     "integers into an activation": (
         lambda: F.silu(Tensor([1, 2])),
         TypeError,
-        "silu: got dtype int64, wants float32 or float64",
+        "silu: got dtype int64, expected float32 or float64",
     ),
     "a list into an activation": (
         lambda: F.relu([1.0, 2.0]),
         TypeError,
-        "relu: got a list, wants a Tensor",
+        "relu: got a list, expected a Tensor",
     ),
     "a softmax over no such axis": (
         lambda: F.softmax(LOGITS, 2),
@@ -335,48 +337,48 @@ WRONG_CALLS = {
     "softplus with beta 0": (
         lambda: F.softplus(LOGITS, 0),
         ValueError,
-        "softplus: got beta=0, wants more than 0",
+        "softplus: got beta=0, expected a positive number",
     ),
     "an unknown approximation": (
         lambda: F.gelu(LOGITS, "erf"),
         ValueError,
-        "gelu: got approximate='erf', wants 'none' or 'tanh'",
+        "gelu: got approximate='erf', expected 'none' or 'tanh'",
     ),
     "dropout of 20 percent, written 20": (
         lambda: F.dropout(LOGITS, 20),
         ValueError,
-        "dropout: got p=20, wants a number from 0 to 1",
+        "dropout: got p=20, expected 0 <= p <= 1",
     ),
     "dropout of uint8 images": (
         lambda: F.dropout(Tensor(np.zeros(4, np.uint8))),
         TypeError,
-        "dropout: got dtype uint8, wants float32 or float64",
+        "dropout: got dtype uint8, expected float32 or float64",
     ),
     "a seed in place of a generator": (
         lambda: F.dropout(LOGITS, rng=0),
         TypeError,
-        r"rng=0: wants a numpy\.random\.Generator",
+        r"rng=0: expected a numpy\.random\.Generator",
     ),
     # Losses
     "label -1": (
         lambda: F.cross_entropy(LOGITS, np.array([0, 1, -1, 2])),
         ValueError,
-        r"cross_entropy: got label -1 at \(2,\), wants 0 to 9 for 10 classes",
+        r"cross_entropy: got label -1 at \(2,\), expected 0 to 9 for 10 classes",
     ),
     "label 10 of 10 classes": (
         lambda: F.cross_entropy(LOGITS, np.array([10, 1, 1, 2])),
         ValueError,
-        r"cross_entropy: got label 10 at \(0,\), wants 0 to 9 .*are labels counted from 1",
+        r"cross_entropy: got label 10 at \(0,\), expected 0 to 9 .*are labels counted from 1",
     ),
     "one-hot labels": (
         lambda: F.cross_entropy(LOGITS, np.eye(10, dtype=np.int64)[:4]),
         ValueError,
-        r"cross_entropy: .* labels of shape \(4, 10\), wants labels of shape \(4,\): .* one-hot",
+        r"cross_entropy: .* labels of shape \(4, 10\), expected labels of shape \(4,\): .* one-hot",
     ),
     "float labels": (
         lambda: F.cross_entropy(LOGITS, np.array([0.0, 1.0, 2.0, 3.0])),
         ValueError,
-        r"cross_entropy: .* float targets of shape \(4,\); wants probabilities .*integer labels",
+        r"cross_entropy: .* float targets of shape \(4,\); expected probabilities .*integer labels",
     ),
     "labels for another batch": (
         lambda: F.nll_loss(LOGITS, np.zeros(3, np.int64)),
@@ -386,7 +388,7 @@ WRONG_CALLS = {
     "float labels for nll_loss": (
         lambda: F.nll_loss(LOGITS, np.zeros(4, np.float32)),
         TypeError,
-        "nll_loss: got labels of dtype float32, wants integers",
+        "nll_loss: got labels of dtype float32, expected integers",
     ),
     "labels on another device": (
         lambda: F.cross_entropy(ones(4, 10, device="guarded"), np.zeros(4, np.int64)),
@@ -396,22 +398,22 @@ WRONG_CALLS = {
     "weights for other classes": (
         lambda: F.cross_entropy(LOGITS, np.zeros(4, np.int64), np.ones(9)),
         ValueError,
-        r"cross_entropy: got weights of shape \(9,\), wants \(10,\)",
+        r"cross_entropy: got weights of shape \(9,\), expected \(10,\)",
     ),
     "label smoothing of 10 percent, written 10": (
         lambda: F.cross_entropy(LOGITS, np.zeros(4, np.int64), label_smoothing=10),
         ValueError,
-        "cross_entropy: got label_smoothing=10, wants a number from 0 to 1",
+        "cross_entropy: got label_smoothing=10, expected 0 <= label_smoothing <= 1",
     ),
     "scores without classes": (
         lambda: F.cross_entropy(ones(4), np.zeros(4, np.int64)),
         ValueError,
-        r"cross_entropy: got scores of shape \(4,\), wants \(n, classes\)",
+        r"cross_entropy: got scores of shape \(4,\), expected \(n, classes\)",
     ),
     "logits as an array": (
         lambda: F.cross_entropy(np.ones((4, 10)), np.zeros(4, np.int64)),
         TypeError,
-        "cross_entropy: got a ndarray, wants a Tensor",
+        "cross_entropy: got a ndarray, expected a Tensor",
     ),
     "an empty batch": (
         lambda: F.cross_entropy(ones(0, 10), np.zeros(0, np.int64)),
@@ -426,12 +428,12 @@ WRONG_CALLS = {
     "an unknown reduction": (
         lambda: F.cross_entropy(LOGITS, np.zeros(4, np.int64), reduction="avg"),
         ValueError,
-        "cross_entropy: got reduction='avg', wants 'mean', 'sum' or 'none'",
+        "cross_entropy: got reduction='avg', expected 'mean', 'sum' or 'none'",
     ),
     "predictions (n, 1) against targets (n,)": (
         lambda: F.mse_loss(ones(4, 1), np.ones(4)),
         ValueError,
-        r"mse_loss: got an input of shape \(4, 1\) and a target of shape \(4,\), wants equal",
+        r"mse_loss: got an input of shape \(4, 1\) and a target of shape \(4,\), expected equal",
     ),
     "labels for binary cross-entropy": (
         lambda: F.binary_cross_entropy_with_logits(LOGITS, np.ones(4)),
@@ -442,52 +444,52 @@ WRONG_CALLS = {
     "a layer of no features": (
         lambda: nn.Linear(0, 10),
         ValueError,
-        "Linear: got in_features=0, wants a whole number from 1",
+        "Linear: got in_features=0, expected an integer >= 1",
     ),
     "a layer of half a channel": (
         lambda: nn.Conv2d(3, 16.5, 3),
         ValueError,
-        r"Conv2d: got out_channels=16\.5, wants a whole number from 1",
+        r"Conv2d: got out_channels=16\.5, expected an integer >= 1",
     ),
     "a layer whose groups do not divide": (
         lambda: nn.Conv2d(3, 4, 3, groups=2),
         ValueError,
-        "Conv2d: got 3 input and 4 output channels in 2 groups, wants both divisible",
+        "Conv2d: got 3 input and 4 output channels in 2 groups, expected both divisible",
     ),
     "a pooling layer of stride 0": (
         lambda: nn.MaxPool2d(2, 0),
         ValueError,
-        "MaxPool2d: got stride=0, wants a whole number from 1",
+        "MaxPool2d: got stride=0, expected an integer >= 1",
     ),
     "a convolution layer of stride 0": (
         lambda: nn.Conv2d(3, 4, 3, stride=0),
         ValueError,
-        "Conv2d: got stride=0, wants a whole number from 1",
+        "Conv2d: got stride=0, expected an integer >= 1",
     ),
     "a convolution layer with misspelt padding": (
         lambda: nn.Conv2d(3, 4, 3, padding="sam"),
         ValueError,
-        "Conv2d: got padding='sam', wants a number, a pair, 'same' or 'valid'",
+        "Conv2d: got padding='sam', expected a number, a pair, 'same' or 'valid'",
     ),
     "a sequence layer with negative padding": (
         lambda: nn.Conv1d(3, 4, 3, padding=-1),
         ValueError,
-        "Conv1d: got padding=-1, wants a whole number from 0",
+        "Conv1d: got padding=-1, expected an integer >= 0",
     ),
     "a transposed layer with too much output_padding": (
         lambda: nn.ConvTranspose2d(3, 4, 3, output_padding=1),
         ValueError,
-        "ConvTranspose2d: got output_padding=1, wants less than stride=1",
+        "ConvTranspose2d: got output_padding=1, expected less than stride=1",
     ),
     "a pooling layer with too much padding": (
         lambda: nn.MaxPool2d(2, padding=2),
         ValueError,
-        "MaxPool2d: got padding=2 with kernel_size=2, wants at most half the window",
+        "MaxPool2d: got padding=2 with kernel_size=2, expected at most half the window",
     ),
     "a pooling layer with half a divisor": (
         lambda: nn.AvgPool2d(2, divisor_override=2.5),
         ValueError,
-        r"AvgPool2d: got divisor_override=2\.5, wants a whole number from 1",
+        r"AvgPool2d: got divisor_override=2\.5, expected an integer >= 1",
     ),
     "a weight replaced by an array": (
         lambda: setattr(nn.Linear(2, 2), "weight", np.zeros((2, 2))),
@@ -507,32 +509,32 @@ WRONG_CALLS = {
     "a dropout layer of p -1": (
         lambda: nn.Dropout(-1),
         ValueError,
-        "Dropout: got p=-1, wants a number from 0 to 1",
+        "Dropout: got p=-1, expected 0 <= p <= 1",
     ),
     "a dropout layer in words": (
         lambda: nn.Dropout("a"),
         ValueError,
-        "Dropout: got p='a', wants a number from 0 to 1",
+        "Dropout: got p='a', expected 0 <= p <= 1",
     ),
     "label smoothing in words": (
         lambda: nn.CrossEntropyLoss(label_smoothing="a"),
         ValueError,
-        "CrossEntropyLoss: got label_smoothing='a', wants a number from 0 to 1",
+        "CrossEntropyLoss: got label_smoothing='a', expected 0 <= label_smoothing <= 1",
     ),
     "a loss layer with an unknown reduction": (
         lambda: nn.CrossEntropyLoss(reduction="avg"),
         ValueError,
-        "CrossEntropyLoss: got reduction='avg', wants 'mean', 'sum' or 'none'",
+        "CrossEntropyLoss: got reduction='avg', expected 'mean', 'sum' or 'none'",
     ),
     "a function in a Sequential": (
         lambda: nn.Sequential(nn.Linear(2, 2), F.relu),
         TypeError,
-        r"Sequential: got <function relu .*>, wants a Module, made, such as nn\.ReLU\(\)",
+        r"Sequential: got <function relu .*>, expected a Module, made, such as nn\.ReLU\(\)",
     ),
     "a class in a Sequential": (
         lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU),
         TypeError,
-        r"Sequential: got <class .*ReLU'>, wants a Module, made, such as nn\.ReLU\(\)",
+        r"Sequential: got <class .*ReLU'>, expected a Module, made, such as nn\.ReLU\(\)",
     ),
     "a wrong state": (
         lambda: nn.Linear(2, 2).load_state_dict({"weight": np.ones((3, 2))}),
@@ -542,72 +544,72 @@ WRONG_CALLS = {
     "weights of integers": (
         lambda: nn.Linear(2, 2).to(dtype="int32"),
         TypeError,
-        r"Linear\.to: got dtype int32, wants float32 or float64",
+        r"Linear\.to: got dtype int32, expected float32 or float64",
     ),
     "an unknown activation's gain": (
         lambda: init.calculate_gain("relu6"),
         ValueError,
-        "calculate_gain: got 'relu6', wants one of",
+        "calculate_gain: got 'relu6', expected one of",
     ),
     "an unknown mode of initialisation": (
         lambda: init.kaiming_normal_(ones(2, 2), mode="fan"),
         ValueError,
-        "init: got mode='fan', wants 'fan_in' or 'fan_out'",
+        "init: got mode='fan', expected 'fan_in' or 'fan_out'",
     ),
     "the fan of a bias": (
         lambda: init.xavier_uniform_(ones(3)),
         ValueError,
-        r"init: got shape \(3,\), wants a weight \(out, in, \.\.\.\)",
+        r"init: got shape \(3,\), expected a weight \(out, in, \.\.\.\)",
     ),
     "images for BatchNorm1d": (
         lambda: nn.BatchNorm1d(3)(IMAGES),
         ValueError,
-        r"BatchNorm1d: got an input of shape \(2, 3, 8, 8\), wants \(n, 3\) or \(n, 3, length\)",
+        r"BatchNorm1d: got an input of shape \(2, 3, 8, 8\), expected \(n, 3\) or \(n, 3, length\)",
     ),
     "rows for BatchNorm2d": (
         lambda: nn.BatchNorm2d(3)(ones(2, 3)),
         ValueError,
-        r"BatchNorm2d: got an input of shape \(2, 3\), wants \(n, 3, h, w\)",
+        r"BatchNorm2d: got an input of shape \(2, 3\), expected \(n, 3, h, w\)",
     ),
     "other channels for BatchNorm2d": (
         lambda: nn.BatchNorm2d(8)(IMAGES),
         ValueError,
-        r"BatchNorm2d: got an input of shape \(2, 3, 8, 8\), wants \(n, 8, h, w\)",
+        r"BatchNorm2d: got an input of shape \(2, 3, 8, 8\), expected \(n, 8, h, w\)",
     ),
     "an array for BatchNorm2d": (
         lambda: nn.BatchNorm2d(3)(np.ones((2, 3, 8, 8))),
         TypeError,
-        "BatchNorm2d: got a ndarray, wants a Tensor",
+        "BatchNorm2d: got a ndarray, expected a Tensor",
     ),
     "BatchNorm2d of no features": (
         lambda: nn.BatchNorm2d(0),
         ValueError,
-        "BatchNorm2d: got num_features=0, wants a whole number from 1",
+        "BatchNorm2d: got num_features=0, expected an integer >= 1",
     ),
     "BatchNorm1d with a momentum of -1": (
         lambda: nn.BatchNorm1d(3, momentum=-1),
         ValueError,
-        "BatchNorm1d: got momentum=-1, wants a number from 0 to 1",
+        "BatchNorm1d: got momentum=-1, expected 0 <= momentum <= 1",
     ),
     "BatchNorm1d with a negative eps": (
         lambda: nn.BatchNorm1d(3, eps=-1e-5),
         ValueError,
-        "BatchNorm1d: got eps=-1e-05, wants a number from 0",
+        "BatchNorm1d: got eps=-1e-05, expected a number >= 0",
     ),
     "LayerNorm of a fraction": (
         lambda: nn.LayerNorm((3, 2.5)),
         ValueError,
-        r"LayerNorm: got normalized_shape=2\.5, wants a whole number from 1",
+        r"LayerNorm: got normalized_shape=2\.5, expected an integer >= 1",
     ),
     "GroupNorm of unequal groups": (
         lambda: nn.GroupNorm(4, 6),
         ValueError,
-        "GroupNorm: got num_channels=6 in num_groups=4, wants a number that the groups divide",
+        "GroupNorm: got num_channels=6 in num_groups=4, expected a number that the groups divide",
     ),
     "other channels for GroupNorm": (
         lambda: nn.GroupNorm(2, 4)(IMAGES),
         ValueError,
-        r"GroupNorm: got an input of shape \(2, 3, 8, 8\), wants \(n, 4, \.\.\.\)",
+        r"GroupNorm: got an input of shape \(2, 3, 8, 8\), expected \(n, 4, \.\.\.\)",
     ),
     # Optimisers
     "no parameters": (
@@ -618,17 +620,17 @@ WRONG_CALLS = {
     "one tensor": (
         lambda: optim.SGD(trained(3)),
         TypeError,
-        "SGD: got one Tensor, wants a list",
+        "SGD: got one Tensor, expected a list",
     ),
     "named parameters": (
         lambda: optim.Adam(nn.Linear(2, 2).named_parameters()),
         TypeError,
-        "Adam: got a tuple, wants tensors",
+        "Adam: got a tuple, expected tensors",
     ),
     "the result of an operation": (
         lambda: optim.SGD([trained(3) * 2]),
         ValueError,
-        "SGD: got the result of an operation, wants leaves",
+        "SGD: got the result of an operation, expected leaves",
     ),
     "a parameter twice": (
         lambda: optim.SGD([weight := trained(3), weight]),
@@ -638,67 +640,67 @@ WRONG_CALLS = {
     "a negative learning rate": (
         lambda: optim.Adam([trained(3)], lr=-1e-3),
         ValueError,
-        r"Adam: got lr=-0\.001, wants a number from 0",
+        r"Adam: got lr=-0\.001, expected a number >= 0",
     ),
     "a learning rate that is no number": (
         lambda: optim.RMSprop([trained(3)], lr=float("nan")),
         ValueError,
-        "RMSprop: got lr=nan, wants a number from 0",
+        "RMSprop: got lr=nan, expected a number >= 0",
     ),
     "beta 1": (
         lambda: optim.AdamW([trained(3)], betas=(0.9, 1.0)),
         ValueError,
-        r"AdamW: got betas=\(0\.9, 1\.0\), wants two from 0 to below 1",
+        r"AdamW: got betas=\(0\.9, 1\.0\), expected two numbers with 0 <= beta < 1",
     ),
     "one beta": (
         lambda: optim.Adam([trained(3)], betas=(0.9,)),
         ValueError,
-        r"Adam: got betas=\(0\.9,\), wants two from 0 to below 1",
+        r"Adam: got betas=\(0\.9,\), expected two numbers with 0 <= beta < 1",
     ),
     "betas as one number": (
         lambda: optim.Adam([trained(3)], betas=0.9),
         ValueError,
-        r"Adam: got betas=0\.9, wants two from 0 to below 1",
+        r"Adam: got betas=0\.9, expected two numbers with 0 <= beta < 1",
     ),
     "a dampening in words": (
         lambda: optim.SGD([trained(3)], momentum=0.9, dampening="a"),
         ValueError,
-        "SGD: got dampening='a', wants a number from 0",
+        "SGD: got dampening='a', expected a number >= 0",
     ),
     "a model in place of its parameters": (
         lambda: optim.Adam(nn.Sequential(nn.Linear(2, 2))),
         TypeError,
-        r"Adam: got a Sequential, wants its parameters; pass model\.parameters\(\)",
+        r"Adam: got a Sequential, expected its parameters; pass model\.parameters\(\)",
     ),
     "a model in a group": (
         lambda: optim.Adam([{"params": nn.Linear(2, 2)}]),
         TypeError,
-        r"Adam: got a Linear, wants its parameters; pass model\.parameters\(\)",
+        r"Adam: got a Linear, expected its parameters; pass model\.parameters\(\)",
     ),
     "a model to clip": (
         lambda: optim.clip_grad_norm_(nn.Linear(2, 2), 1.0),
         TypeError,
-        r"clip_grad_norm_: got a Linear, wants its parameters; pass model\.parameters\(\)",
+        r"clip_grad_norm_: got a Linear, expected its parameters; pass model\.parameters\(\)",
     ),
     "names to clip": (
         lambda: optim.clip_grad_norm_(nn.Linear(2, 2).named_parameters(), 1.0),
         TypeError,
-        "clip_grad_norm_: got a tuple, wants tensors",
+        "clip_grad_norm_: got a tuple, expected tensors",
     ),
     "Nesterov without momentum": (
         lambda: optim.SGD([trained(3)], nesterov=True),
         ValueError,
-        "SGD: nesterov=True wants momentum above 0 and dampening 0",
+        "SGD: nesterov=True expected momentum above 0 and dampening 0",
     ),
     "an option of another rule": (
         lambda: optim.SGD([{"params": [trained(3)], "betas": (0.9, 0.99)}]),
         ValueError,
-        r"SGD: got a group with \['betas', 'params'\], wants 'params' and any of",
+        r"SGD: got a group with \['betas', 'params'\], expected 'params' and any of",
     ),
     "a tensor among groups": (
         lambda: optim.SGD([{"params": [trained(3)]}, trained(3)]),
         TypeError,
-        "SGD: got a Tensor among groups, wants dicts alone",
+        "SGD: got a Tensor among groups, expected every group to be a dict",
     ),
     "a step before backward": (
         lambda: optim.SGD([trained(3)]).step(),
@@ -708,13 +710,13 @@ WRONG_CALLS = {
     "a largest norm of 0": (
         lambda: optim.clip_grad_norm_([trained(3)], 0),
         ValueError,
-        r"clip_grad_norm_: got max_norm=0, norm_type=2\.0, wants more than 0",
+        r"clip_grad_norm_: got max_norm=0, norm_type=2\.0, expected a positive number",
     ),
     # Tensors, devices, seeds
     "words": (
         lambda: Tensor(["cat"]),
         TypeError,
-        "Tensor: got data of dtype <U3, wants real numbers",
+        "Tensor: got data of dtype <U3, expected real numbers",
     ),
     "gradients of integers": (
         lambda: Tensor([1, 2], requires_grad=True),
@@ -724,12 +726,12 @@ WRONG_CALLS = {
     "shapes that do not combine": (
         lambda: ones(2, 3) + ones(2),
         ValueError,
-        r"add: got shapes \(2, 3\) and \(2,\); wants sizes that are equal or 1",
+        r"add: got shapes \(2, 3\) and \(2,\); expected sizes that are equal or 1",
     ),
     "backward from many numbers": (
         lambda: (trained(3) * 2).backward(),
         ValueError,
-        r"backward: got an output of shape \(3,\), wants a single number such as a mean loss",
+        r"backward: got an output of shape \(3,\), expected a single number such as a mean loss",
     ),
     "backward twice": (
         lambda: [loss.backward() for loss in [(trained(3) ** 2).sum()] * 2],
@@ -759,12 +761,12 @@ WRONG_CALLS = {
     "a negative seed": (
         lambda: minidl.manual_seed(-1),
         ValueError,
-        "manual_seed: got -1, wants a whole number from 0",
+        "manual_seed: got -1, expected an integer >= 0",
     ),
     "a fractional seed": (
         lambda: minidl.manual_seed(0.5),
         ValueError,
-        r"manual_seed: got 0\.5, wants a whole number from 0",
+        r"manual_seed: got 0\.5, expected an integer >= 0",
     ),
 }
 

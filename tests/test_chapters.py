@@ -74,7 +74,7 @@ def test_the_first_chapters_say_which_flag_is_wrong(topic, run):
     (chapter,) = (ROOT / "chapters").glob(f"{topic}_*.py")
     for arguments, message in [
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
-        (["--seed", "-1"], "wants --seed from 0"),
+        (["--seed", "-1"], "expected --seed from 0"),
         (["--out", "/dev/null/here"], "/dev/null"),
         *([(["--epochs", "0"], "--epochs from 1")] if topic in ("ch02", "ch03") else []),
         *([(["--data-dir", "x"], "goes with --data cifar10")] if topic == "ch03" else []),
@@ -112,7 +112,7 @@ def test_chapter_5_prints_a_row_and_advice_for_each_kind(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--seed", "-1"], "wants --seed from 0"),
+        (["--seed", "-1"], "expected --seed from 0"),
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["--out", "/dev/null/here"], "/dev/null"),
     ],
@@ -156,8 +156,8 @@ def test_chapter_6_builds_the_reference_network():
     ("arguments", "message"),
     [
         (["--data", "mnist"], "argument --data: invalid choice: 'mnist'"),
-        (["--epochs", "0"], "wants --epochs and --batch-size from 1"),
-        (["--epochs", "-3"], "wants --epochs and --batch-size from 1"),
+        (["--epochs", "0"], "expected --epochs and --batch-size from 1"),
+        (["--epochs", "-3"], "expected --epochs and --batch-size from 1"),
         (["--batch-size", "x"], "argument --batch-size: invalid int value: 'x'"),
         (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["--lr", "0"], "--lr above 0"),

@@ -125,7 +125,7 @@ def test_other_files_and_other_formats_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("minidl.files.checkpoint.FORMAT", "minidl checkpoint 99")
     save_checkpoint({}, path)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"not of this version .*'minidl checkpoint 99', wants"):
+    with pytest.raises(ValueError, match=r"not of this version .*'minidl checkpoint 99', expected"):
         load_checkpoint(path)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.npz"):
         load_checkpoint(tmp_path / "nowhere.npz")
@@ -133,9 +133,9 @@ def test_other_files_and_other_formats_are_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("thing", [object(), np.array([{}]), {1.5: 0}, 1j])
 def test_saving_refuses_what_it_could_not_give_back(thing, tmp_path):
-    with pytest.raises(TypeError, match=r"got a \w+ at state/a/1, wants arrays, numbers"):
+    with pytest.raises(TypeError, match=r"got a \w+ at state/a/1, expected arrays, numbers"):
         save_checkpoint({"a": [0, thing]}, tmp_path / "state.npz")
-    with pytest.raises(ValueError, match=r"wants a name that ends in \.npz"):
+    with pytest.raises(ValueError, match=r"expected a name that ends in \.npz"):
         save_checkpoint({}, tmp_path / "state.pkl")
     assert not list(tmp_path.iterdir())
 

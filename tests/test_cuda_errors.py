@@ -96,7 +96,7 @@ def started(monkeypatch):
         (fake_cupy(driver=0), [], r"CuPy 99 finds no NVIDIA driver; install .*--gpus all"),
         (fake_cupy(gpus=None), [], r"finds no GPU: cudaErrorNoDevice"),
         (fake_cupy(gpus=0), [], r"there is no GPU; does CUDA_VISIBLE_DEVICES hide it\?"),
-        (fake_cupy(major=5), [], r"Fake GPU, has compute capability 5\.0, wants 6\.0 or more"),
+        (fake_cupy(major=5), [], r"Fake GPU, has compute capability 5\.0, expected 6\.0 or more"),
         (
             fake_cupy(fails=OSError("libnvrtc.so: cannot open")),
             ["cupy-cuda13x"],

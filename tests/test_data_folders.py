@@ -67,14 +67,14 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
         load_image_folder(tmp_path / "nowhere")
     with pytest.raises(
-        ValueError, match=r"load_image_folder: .* wants a sub-folder for each class"
+        ValueError, match=r"load_image_folder: .* needs a sub-folder for each class"
     ):
         load_image_folder(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty holds no \.jpeg, \.jpg, \.png file"):
         load_image_folder(tmp_path)
     for size, resize in ((0, None), (9, 8)):
-        with pytest.raises(ValueError, match=rf"got size={size}, resize=.*, wants 1 <= size"):
+        with pytest.raises(ValueError, match=rf"got size={size}, resize=.*, expected 1 <= size"):
             load_image_folder(tmp_path, size, resize)
 
 

@@ -104,9 +104,9 @@ def test_fitted_statistics_are_those_of_the_pixels():
 
 def test_normalise_refuses_floats_and_other_channels():
     fitted = Normalize(np.zeros(3), np.ones(3))
-    with pytest.raises(ValueError, match=r"Normalize: got float32 images .* wants uint8"):
+    with pytest.raises(ValueError, match=r"Normalize: got float32 images .* expected uint8"):
         fitted(np.zeros((1, 3, 2, 2), np.float32))
-    with pytest.raises(ValueError, match=r"shape \(1, 1, 2, 2\), wants uint8 \(n, 3, h, w\)"):
+    with pytest.raises(ValueError, match=r"shape \(1, 1, 2, 2\), expected uint8 \(n, 3, h, w\)"):
         fitted(np.zeros((1, 1, 2, 2), np.uint8))
 
 
@@ -123,12 +123,12 @@ def test_first_takes_images_and_labels_alike():
 
 @pytest.mark.parametrize("arrays", [[[1, 2, 3]], [np.float32(3)], [minidl.ones(3)]])
 def test_a_loader_refuses_what_is_no_array(arrays):
-    with pytest.raises(TypeError, match=r"DataLoader: got \['\w+'\], wants NumPy arrays"):
+    with pytest.raises(TypeError, match=r"DataLoader: got \['\w+'\], expected NumPy arrays"):
         DataLoader(*arrays)
 
 
 def test_a_loader_refuses_seeds_and_unknown_devices_at_once():
-    with pytest.raises(TypeError, match=r"rng=3: wants a numpy\.random\.Generator"):
+    with pytest.raises(TypeError, match=r"rng=3: expected a numpy\.random\.Generator"):
         DataLoader(np.ones(3), rng=3)
     with pytest.raises(ValueError, match="device='gpu': minidl knows 'cpu' and 'cuda'"):
         DataLoader(np.ones(3), device="gpu")
@@ -192,15 +192,15 @@ def test_an_error_in_a_batch_made_ahead_is_raised():
 
 def test_a_batch_made_ahead_is_of_a_dtype_that_tensors_have():
     loader = DataLoader(np.zeros((6, 1), np.float16), prefetch=1)
-    with pytest.raises(TypeError, match="DataLoader: got dtype float16, wants float32 or float64"):
+    with pytest.raises(
+        TypeError, match="DataLoader: got dtype float16, expected float32 or float64"
+    ):
         list(loader)
 
 
 @pytest.mark.parametrize("prefetch", [-1, 1.0, True, None])
 def test_prefetch_is_a_whole_number(prefetch):
-    with pytest.raises(
-        ValueError, match=r"DataLoader: got prefetch=.*, wants a whole number from 0"
-    ):
+    with pytest.raises(ValueError, match=r"DataLoader: got prefetch=.*, expected an integer >= 0"):
         DataLoader(np.zeros(3), prefetch=prefetch)
 
 
@@ -251,7 +251,7 @@ def test_a_loader_refuses_the_state_of_another():
     iter(shuffled)
     with pytest.raises(ValueError, match=r"load_state_dict: got .* with shuffle=False"):
         plain.load_state_dict(shuffled.state_dict())
-    with pytest.raises(ValueError, match=r"got \{\}, wants the state of a loader"):
+    with pytest.raises(ValueError, match=r"got \{\}, expected the state of a loader"):
         plain.load_state_dict({})
     for taken in ("1", 0.5, -1, 3):
         with pytest.raises(ValueError, match="up to 2 batches taken"):

@@ -49,9 +49,9 @@ def test_lines_end_in_newlines_and_nowhere_else(tmp_path):
 @pytest.mark.parametrize(
     ("content", "encoding", "message"),
     [
-        (b"", "utf-8", r"lines\.txt: the file is empty, wants lines of text"),
+        (b"", "utf-8", r"lines\.txt: the file is empty, expected lines of text"),
         (b"\n \n", "utf-8", r"lines\.txt: the file is empty"),
-        (b"a\n\nb\n", "utf-8", r"lines\.txt, line 2: got an empty sentence, wants words"),
+        (b"a\n\nb\n", "utf-8", r"lines\.txt, line 2: got an empty sentence, expected words"),
         (b"a\n \r\n", "utf-8", r"lines\.txt, line 2: got an empty sentence"),
         (b"a\nb\x85\n", "utf-8", r"line 2: byte 0x85 does not fit the encoding 'utf-8'; is it an"),
         (b"a\x81\n", "cp1252", r"line 1: byte 0x81 does not fit the encoding 'cp1252'"),
@@ -102,19 +102,31 @@ def test_columns_and_encoding_are_as_asked(tmp_path):
     ("name", "content", "message"),
     [
         ("a.csv", "", r"a\.csv: the file is empty"),
-        ("a.csv", "text,label\n", r"a\.csv: got no rows, wants some"),
+        ("a.csv", "text,label\n", r"a\.csv: got no rows, expected some"),
         ("a.csv", "words,label\nx,1\n", r"a\.csv, line 1: got no column 'text' among \['words',"),
         ("a.csv", "text,y\nx,1\n", r"line 1: got no column 'label' among \['text', 'y'\]"),
-        ("a.csv", "text,label\nx,1\n,0\n", r"a\.csv, line 3: got '' in 'text', wants a text"),
-        ("a.csv", "text,label\nx,1\n  ,0\n", r"line 3: got '  ' in 'text', wants a text"),
-        ("a.csv", "text,label\nx,\n", r"a\.csv, line 2: got no label in 'label', wants a whole"),
-        ("a.csv", "text,label\nx,1\ny,good\n", r"line 3: got the label 'good' in 'label', wants a"),
+        ("a.csv", "text,label\nx,1\n,0\n", r"a\.csv, line 3: got '' in 'text', expected a text"),
+        ("a.csv", "text,label\nx,1\n  ,0\n", r"line 3: got '  ' in 'text', expected a text"),
+        (
+            "a.csv",
+            "text,label\nx,\n",
+            r"a\.csv, line 2: got no label in 'label', expected an integer",
+        ),
+        (
+            "a.csv",
+            "text,label\nx,1\ny,good\n",
+            r"line 3: got the label 'good' in 'label', expected a",
+        ),
         ("a.csv", "text,label\nx,1.5\n", r"line 2: got the label '1.5' in 'label'"),
         ("a.csv", f"text,label\nx,{'9' * 30}\n", "line 2: got the label '999"),
         ("a.csv", 'text,label\n"x\ny",1\nz,w\n', r"line 4: got the label 'w'"),
-        ("a.csv", "text,label\ngood, very,1\n", r"line 2: got 3 fields, wants 2: .*a comma not in"),
-        ("a.csv", "text,label\nx\n", r"a\.csv, line 2: got 1 fields, wants 2"),
-        ("a.csv", "text,label\n\nx,1\n", r"a\.csv, line 2: got 0 fields, wants 2"),
+        (
+            "a.csv",
+            "text,label\ngood, very,1\n",
+            r"line 2: got 3 fields, expected 2: .*a comma not in",
+        ),
+        ("a.csv", "text,label\nx\n", r"a\.csv, line 2: got 1 fields, expected 2"),
+        ("a.csv", "text,label\n\nx,1\n", r"a\.csv, line 2: got 0 fields, expected 2"),
         ("a.csv", 'text,label\nx,1\n"y,1\n', r"a\.csv, line 3: unexpected end of data"),
         ("a.csv", b"text,label\nx,1\n\xff,0\n", r"a\.csv, line 3: byte 0xff does not fit"),
         ("a.tsv", "text,label\nx,1\n", r"a\.tsv, line 1: got no column 'text' among \['text,label"),
@@ -122,11 +134,15 @@ def test_columns_and_encoding_are_as_asked(tmp_path):
         ("a.jsonl", '{"text": "x", "label": 1}\n\n', r"a\.jsonl, line 2: got no JSON"),
         ("a.jsonl", "[1]\n", r"a\.jsonl, line 1: got no column 'text' among a list"),
         ("a.jsonl", '{"a": 1}\n', r"line 1: got no column 'text' among \['a'\]"),
-        ("a.jsonl", '{"text": 5, "label": 1}\n', r"line 1: got 5 in 'text', wants a text"),
+        ("a.jsonl", '{"text": 5, "label": 1}\n', r"line 1: got 5 in 'text', expected a text"),
         ("a.jsonl", '{"text": "x"}\n', r"a\.jsonl, line 1: got no label in 'label'"),
         ("a.jsonl", '{"text": "x", "label": true}\n', r"line 1: got the label True"),
         ("a.jsonl", '{"text": "x", "label": 1.0}\n', r"line 1: got the label 1.0"),
-        ("a.txt", "x\n", r"read_table: got .*a\.txt, wants a name that ends in \.csv, \.tsv, \.js"),
+        (
+            "a.txt",
+            "x\n",
+            r"read_table: got .*a\.txt, expected a name that ends in \.csv, \.tsv, \.js",
+        ),
     ],
 )
 def test_what_is_no_table_is_refused_with_file_and_line(name, content, message, tmp_path):
@@ -160,7 +176,7 @@ def test_mr_that_is_not_there_or_cut_short_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"rt-polarity.neg is not there; download=True"):
         load_mr(tmp_path)
     written(tmp_path, "rt-polarity.neg", b"dull\n" * 5000)
-    with pytest.raises(ValueError, match=r"neg has 5000 lines, wants 5331; is it damaged\?"):
+    with pytest.raises(ValueError, match=r"neg has 5000 lines, expected 5331; is it damaged\?"):
         load_mr(tmp_path)
 
 

@@ -46,7 +46,7 @@ def test_no_character_but_blanks_is_lost(text):
 
 
 def test_tokens_of_what_is_no_text_are_refused():
-    with pytest.raises(TypeError, match="tokenize: got a bytes, wants a string"):
+    with pytest.raises(TypeError, match="tokenize: got a bytes, expected a string"):
         tokenize(b"good")
 
 
@@ -109,7 +109,7 @@ def test_a_damaged_vocabulary_is_refused(content, tmp_path):
     with pytest.raises(ValueError, match=r"Vocabulary.load: .*vocabulary.json holds no vocabulary"):
         Vocabulary.load(path)
     path.write_text(json.dumps({"words": ["<pad>", "<unk>", 5]}))
-    with pytest.raises(ValueError, match="got 5 among the words, wants strings"):
+    with pytest.raises(ValueError, match="got 5 among the words, expected strings"):
         Vocabulary.load(path)
 
 
@@ -120,10 +120,18 @@ def test_a_damaged_vocabulary_is_refused(content, tmp_path):
         (lambda: Vocabulary(["<unk>"]), ValueError, "got '<unk>' more than once"),
         (lambda: Vocabulary.build(["a film"]), TypeError, "got the string 'a film' for a list of"),
         (lambda: Vocabulary.build(SENTENCES, min_count=0), ValueError, "got min_count=0"),
-        (lambda: Vocabulary.build(SENTENCES, max_size=1), ValueError, "max_size=1, wants from 1"),
+        (
+            lambda: Vocabulary.build(SENTENCES, max_size=1),
+            ValueError,
+            "max_size=1, expected from 1",
+        ),
         (lambda: Vocabulary([]).encode(["film"]), TypeError, "got the string 'film'.*tokenize"),
-        (lambda: Vocabulary([]).decode([0, 2]), IndexError, "got number 2, wants 0 to 1; is the"),
-        (lambda: Vocabulary([]).decode([-1]), IndexError, "got number -1, wants 0 to 1"),
+        (
+            lambda: Vocabulary([]).decode([0, 2]),
+            IndexError,
+            "got number 2, expected 0 to 1; is the",
+        ),
+        (lambda: Vocabulary([]).decode([-1]), IndexError, "got number -1, expected 0 to 1"),
     ],
 )
 def test_what_is_no_vocabulary_or_sentence_is_refused(call, error, message):
@@ -185,10 +193,10 @@ def test_a_pass_over_buckets_can_be_taken_up_again():
 @pytest.mark.parametrize(
     ("words", "options", "message"),
     [
-        (np.zeros((2, 3)), {}, r"got words of float64 and shape \(2, 3\), wants integers"),
-        (np.zeros(2, int), {}, r"shape \(2,\), wants integers \(n, length\)"),
+        (np.zeros((2, 3)), {}, r"got words of float64 and shape \(2, 3\), expected integers"),
+        (np.zeros(2, int), {}, r"shape \(2,\), expected integers \(n, length\)"),
         (np.zeros((2, 3), int), {"ending": -1}, "got ending=-1"),
-        (np.zeros((2, 3), int), {"pool": 0}, "pool=0, wants from 0 and from 1"),
+        (np.zeros((2, 3), int), {"pool": 0}, "pool=0, expected from 0 and from 1"),
     ],
 )
 def test_buckets_of_what_is_no_sentences_are_refused(words, options, message):

@@ -76,7 +76,7 @@ def test_grad_refuses_weights_that_do_not_fit():
     x = leaf(1.0, 2.0)
     with pytest.raises(ValueError, match="grad: got 2 gradients for 1 outputs"):
         minidl.grad(x * 2, x, [Tensor([1.0]), Tensor([1.0])])
-    with pytest.raises(ValueError, match=r"got a gradient of shape \(1,\), wants \(2,\)"):
+    with pytest.raises(ValueError, match=r"got a gradient of shape \(1,\), expected \(2,\)"):
         minidl.grad(x * 2, x, [Tensor([1.0])])
 
 
@@ -125,9 +125,9 @@ def test_grad_goes_only_where_it_leads_to_what_was_asked_for():
 
 def test_grad_refuses_what_is_no_tensor():
     x = leaf(1.0)
-    with pytest.raises(TypeError, match="grad: got a function, wants tensors, not the function"):
+    with pytest.raises(TypeError, match="grad: got a function, expected tensors, not the function"):
         minidl.grad(lambda t: t, x)
-    with pytest.raises(TypeError, match="grad: got a float, wants tensors"):
+    with pytest.raises(TypeError, match="grad: got a float, expected tensors"):
         minidl.grad(x.sum(), [1.0])
 
 
@@ -245,7 +245,11 @@ def test_they_leave_no_cycle():
     [
         (lambda x: minidl.hvp(x * 2, x, x), ValueError, r"hvp: got outputs of shapes \[\(2,\)\]"),
         (lambda x: minidl.hvp((x * 3).sum(), x, x[0]), ValueError, r"hvp: got vectors of shapes"),
-        (lambda x: minidl.hvp((x * x).sum(), x, np.ones(2)), TypeError, "hvp: got a ndarray, want"),
+        (
+            lambda x: minidl.hvp((x * x).sum(), x, np.ones(2)),
+            TypeError,
+            "hvp: got a ndarray, expected",
+        ),
         (lambda x: minidl.hessian(x * 2, x), ValueError, r"hessian: got outputs of shapes"),
         (lambda x: minidl.hvp((x * x).sum(), x, x[0]), ValueError, r"hvp: got vectors of shapes"),
         (
@@ -253,10 +257,22 @@ def test_they_leave_no_cycle():
             ValueError,
             "hvp: got vectors of shapes",
         ),
-        (lambda x: minidl.hvp(F.relu, x, x), TypeError, "hvp: got a function, wants tensors, not"),
-        (lambda x: minidl.hessian(F.relu, x), TypeError, "hessian: got a function, wants tensors"),
-        (lambda x: minidl.jacobian(F.relu, x), TypeError, "jacobian: got a function, wants tens"),
-        (lambda x: minidl.jacobian([x, x], x), TypeError, "jacobian: got 2 outputs, wants one"),
+        (
+            lambda x: minidl.hvp(F.relu, x, x),
+            TypeError,
+            "hvp: got a function, expected tensors, not",
+        ),
+        (
+            lambda x: minidl.hessian(F.relu, x),
+            TypeError,
+            "hessian: got a function, expected tensors",
+        ),
+        (
+            lambda x: minidl.jacobian(F.relu, x),
+            TypeError,
+            "jacobian: got a function, expected tens",
+        ),
+        (lambda x: minidl.jacobian([x, x], x), TypeError, "jacobian: got 2 outputs, expected one"),
     ],
 )
 def test_wrong_calls_say_what_is_wanted(call, error, message):

@@ -62,11 +62,16 @@ def test_the_padding_vector_starts_as_zeros_and_stays():
 @pytest.mark.parametrize(
     ("indices", "options", "error", "message"),
     [
-        (np.array([0.0]), {}, TypeError, "got indices of dtype float64, wants integers"),
-        (np.array([True]), {}, TypeError, "got indices of dtype bool, wants integers"),
-        ([0, 4], {}, ValueError, r"from 0 to 4 for a weight of shape \(4, 3\), wants 0 to 3; is"),
+        (np.array([0.0]), {}, TypeError, "got indices of dtype float64, expected integers"),
+        (np.array([True]), {}, TypeError, "got indices of dtype bool, expected integers"),
+        (
+            [0, 4],
+            {},
+            ValueError,
+            r"from 0 to 4 for a weight of shape \(4, 3\), expected 0 to 3; is",
+        ),
         ([-1, 0], {}, ValueError, "from -1 to 0"),
-        ([0], {"padding_idx": 4}, ValueError, "got padding_idx=4, wants -4 to 3"),
+        ([0], {"padding_idx": 4}, ValueError, "got padding_idx=4, expected -4 to 3"),
         (Tensor(np.array([0]), device="guarded"), {}, TypeError, "on 'cpu' and 'guarded'"),
     ],
 )
@@ -76,11 +81,11 @@ def test_what_cannot_be_looked_up_is_refused(indices, options, error, message):
 
 
 def test_wrong_tables_are_refused():
-    with pytest.raises(ValueError, match=r"weight of shape \(3,\), wants \(num_embeddings, emb"):
+    with pytest.raises(ValueError, match=r"weight of shape \(3,\), expected \(num_embeddings, emb"):
         F.embedding([0], minidl.zeros(3))
     with pytest.raises(ValueError, match="Embedding: got num_embeddings=0"):
         nn.Embedding(0, 3)
-    with pytest.raises(ValueError, match="Embedding: got padding_idx=3, wants -3 to 2"):
+    with pytest.raises(ValueError, match="Embedding: got padding_idx=3, expected -3 to 2"):
         nn.Embedding(3, 2, padding_idx=3)
 
 
@@ -94,7 +99,7 @@ def test_vectors_that_are_there_already_are_taken_as_they_are():
     assert frozen.weight.numpy()[2].tolist() == [4, 5]
     trained = nn.Embedding.from_pretrained([[1.0, 2.0]], freeze=False, sparse=True)
     assert (trained.weight.requires_grad, trained.sparse) == (True, True)
-    with pytest.raises(ValueError, match=r"from_pretrained: got vectors of shape \(3,\), wants"):
+    with pytest.raises(ValueError, match=r"from_pretrained: got vectors of shape \(3,\), expected"):
         nn.Embedding.from_pretrained([1.0, 2.0, 3.0])
     with pytest.raises(TypeError, match="int64, only floats have gradients"):
         nn.Embedding.from_pretrained(np.zeros((2, 2), np.int64), freeze=False)
@@ -136,7 +141,9 @@ def test_max_norm_is_pytorchs():
 
 def test_impossible_norms_and_a_second_look_up_are_refused():
     for options in ({"max_norm": 0.0}, {"max_norm": 1.0, "norm_type": -1.0}):
-        with pytest.raises(ValueError, match=r"embedding: got max_norm=.*wants more than 0"):
+        with pytest.raises(
+            ValueError, match=r"embedding: got max_norm=.*expected a positive number"
+        ):
             F.embedding([0], table(), **options)
     weight = table()
     total = sum((F.embedding([i], weight, max_norm=0.1).sum() for i in (0, 1)), start=0)

@@ -198,10 +198,13 @@ def test_the_bar_shows_loss_accuracy_speed_and_time_left(capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "fit: got epochs=0, wants a whole number from 1"),
+        ({"epochs": 0}, "fit: got epochs=0, expected an integer >= 1"),
         ({"accumulate": 0.5}, "fit: got accumulate=0.5"),
         ({"patience": 0}, "fit: got patience=0"),
-        ({"schedule_every": "batch"}, 'fit: got schedule_every=\'batch\', wants "step" or "epoch"'),
+        (
+            {"schedule_every": "batch"},
+            'fit: got schedule_every=\'batch\', expected "step" or "epoch"',
+        ),
         ({"clip_norm": -1.0}, "clip_grad_norm_: got max_norm=-1.0"),
     ],
 )
@@ -217,7 +220,7 @@ def test_fit_refuses_loaders_that_cannot_train():
     empty, single = DataLoader(x, y, batch_size=99, drop_last=True), DataLoader(x)
     for loader, message in (
         (empty, r"a DataLoader without any batch: .* 64 examples for a batch_size of 99"),
-        (single, r"a DataLoader of a single array, wants inputs and, last, labels"),
+        (single, r"a DataLoader of a single array, expected inputs and, last, labels"),
     ):
         for pair in ((loader, None), (batches, loader)):
             with pytest.raises(ValueError, match=f"fit: got {message}"):
@@ -230,7 +233,9 @@ def test_fit_refuses_loaders_that_cannot_train():
 
 def test_fit_refuses_a_loss_that_is_no_tensor():
     model, sgd, batches = small()
-    with pytest.raises(TypeError, match=r"fit: the loss function returned a float, wants a tensor"):
+    with pytest.raises(
+        TypeError, match=r"fit: the loss function returned a float, expected a tensor"
+    ):
         fit(model, lambda *pair: cross_entropy(*pair).item(), sgd, batches, progress=False)
 
 
@@ -311,9 +316,9 @@ def test_the_best_epoch_is_that_of_the_lowest_test_loss():
 def test_a_history_refuses_other_names_and_endings(tmp_path):
     history = History()
     history.append(a=1)
-    with pytest.raises(ValueError, match=r"got \['b'\], wants \['a'\]"):
+    with pytest.raises(ValueError, match=r"got \['b'\], expected \['a'\]"):
         history.append(b=1)
-    with pytest.raises(ValueError, match=r"wants a name that ends in \.csv or \.json"):
+    with pytest.raises(ValueError, match=r"expected a name that ends in \.csv or \.json"):
         history.save(tmp_path / "history.txt")
 
 
@@ -617,5 +622,7 @@ def test_evaluate_takes_a_loss_of_one_number_of_any_kind():
     batches = DataLoader(x, np.array([0, 1, 2, 0, -100]), batch_size=2)
     found = evaluate(model, lambda outputs, labels: np.float64(len(labels)), batches)
     assert (found.loss, found.seen, found.labels) == (9.0, 5, 4)
-    with pytest.raises(ValueError, match=r"evaluate: got a loss of shape \(2, 3\), wants a single"):
+    with pytest.raises(
+        ValueError, match=r"evaluate: got a loss of shape \(2, 3\), expected a single"
+    ):
         evaluate(model, lambda outputs, labels: outputs, batches)

@@ -171,7 +171,9 @@ def test_a_hundred_thousand_operations_need_no_recursion():
     assert len(found.nodes) == 100_001
     assert found.nodes[0].gradient == 100_001
     assert str(found).count("\n") == found.dot().count("\n") // 3 + 1 == 100_002
-    with pytest.raises(ValueError, match=r"Graph.draw: got 100001 nodes, wants at most 300.*dot"):
+    with pytest.raises(
+        ValueError, match=r"Graph.draw: got 100001 nodes, expected at most 300.*dot"
+    ):
         found.draw()
 
 
@@ -204,10 +206,13 @@ def test_an_array_changed_after_its_use_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((3.0,), "graph: got a float, wants a Tensor such as a loss"),
-        ((Tensor(1.0), "w"), "graph: got a str for model, wants a Module$"),
-        ((Tensor(1.0), {}), r"graph: got a dict for model, wants a Module; names go into names="),
-        ((Tensor(1.0), None, {"w": 3}), "graph: got a int named 'w', wants a Tensor"),
+        ((3.0,), "graph: got a float, expected a Tensor such as a loss"),
+        ((Tensor(1.0), "w"), "graph: got a str for model, expected a Module$"),
+        (
+            (Tensor(1.0), {}),
+            r"graph: got a dict for model, expected a Module; names go into names=",
+        ),
+        ((Tensor(1.0), None, {"w": 3}), "graph: got a int named 'w', expected a Tensor"),
     ],
 )
 def test_what_is_no_tensor_or_module_is_refused(arguments, message):

@@ -63,7 +63,7 @@ def test_macro_scores_leave_out_only_classes_that_nobody_met():
 
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_macro_scores_refuse_classes_out_of_range(wrong):
-    with pytest.raises(ValueError, match=r"class_scores: got predicted from .* wants 0 to 2"):
+    with pytest.raises(ValueError, match=r"class_scores: got predicted from .* expected 0 to 2"):
         macro_scores(np.array([0, wrong]), np.array([0, 1]), 3)
 
 
@@ -71,13 +71,13 @@ def test_macro_scores_refuse_classes_out_of_range(wrong):
     ("predicted", "labels"), [(np.ones(3), np.ones(4)), (np.ones((2, 2)),) * 2, (np.ones(0),) * 2]
 )
 def test_metrics_refuse_shapes_that_do_not_pair(predicted, labels):
-    with pytest.raises(ValueError, match=r"accuracy: got shapes .* wants two of \(n,\)"):
+    with pytest.raises(ValueError, match=r"accuracy: got shapes .* expected two of \(n,\)"):
         accuracy(predicted, labels)
 
 
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_confusion_matrix_refuses_classes_out_of_range(wrong):
-    with pytest.raises(ValueError, match=r"got labels from .* wants 0 to 2"):
+    with pytest.raises(ValueError, match=r"got labels from .* expected 0 to 2"):
         confusion_matrix(np.array([0, 1]), np.array([0, wrong]), 3)
 
 
@@ -85,11 +85,13 @@ def test_metrics_refuse_lists_and_floats():
     unsigned = np.array([0, 1], np.uint64)
     assert confusion_matrix(unsigned, unsigned, 2).tolist() == [[1, 0], [0, 1]]
     floats = np.array([0.0, 1.0])
-    with pytest.raises(TypeError, match="confusion_matrix: got predicted of dtype float64, wants"):
+    with pytest.raises(
+        TypeError, match="confusion_matrix: got predicted of dtype float64, expected"
+    ):
         confusion_matrix(floats, np.array([0, 1]), 2)
-    with pytest.raises(TypeError, match="top_k_accuracy: got labels of dtype float64, wants"):
+    with pytest.raises(TypeError, match="top_k_accuracy: got labels of dtype float64, expected"):
         top_k_accuracy(np.eye(2), floats, k=1)
-    with pytest.raises(TypeError, match="accuracy: got list and list, wants NumPy arrays"):
+    with pytest.raises(TypeError, match="accuracy: got list and list, expected NumPy arrays"):
         accuracy([1], [1])
 
 
@@ -142,9 +144,9 @@ def test_a_score_that_is_no_number_is_not_among_the_highest():
 
 def test_top_k_refuses_what_does_not_fit():
     scores = np.zeros((2, 3))
-    with pytest.raises(ValueError, match="top_k_accuracy: got labels from 0 to 3, wants 0 to 2"):
+    with pytest.raises(ValueError, match="top_k_accuracy: got labels from 0 to 3, expected 0 to 2"):
         top_k_accuracy(scores, np.array([0, 3]))
-    with pytest.raises(ValueError, match="got k=0, wants a number from 1"):
+    with pytest.raises(ValueError, match="got k=0, expected a number >= 1"):
         top_k_accuracy(scores, np.array([0, 1]), 0)
     with pytest.raises(ValueError, match=r"top_k_accuracy: got shapes \(2,\) and \(3,\)"):
         top_k_accuracy(scores, np.array([0, 1, 2]))

@@ -97,10 +97,10 @@ def test_a_shared_parameter_with_other_values_under_its_other_name_is_refused():
     model.load_state_dict({**state, "2.weight": state["0.weight"].astype(np.float16)})
     before = model.state_dict()
     with pytest.raises(
-        ValueError, match=r"fit; .*\n  2\.weight: got shape \(1,\), wants \(2, 2\)$"
+        ValueError, match=r"fit; .*\n  2\.weight: got shape \(1,\), expected \(2, 2\)$"
     ):
         model.load_state_dict({**state, "2.weight": np.zeros(1)})
-    says = r"2\.weight: got other values than for 0\.weight, wants equal ones: shared"
+    says = r"2\.weight: got other values than for 0\.weight, expected equal ones: shared"
     with pytest.raises(ValueError, match=says):
         model.load_state_dict(state)
     np.testing.assert_array_equal(model.state_dict()["2.weight"], before["2.weight"])
@@ -319,8 +319,8 @@ def test_loading_lists_every_mismatch_and_changes_nothing():
     assert str(caught.value).splitlines()[1:] == [
         "  1.bias: missing",
         "  head.weight: not expected",
-        "  0.bias: got shape (4,), wants (3,)",
-        "  1.weight: got dtype complex128, wants float32",
+        "  0.bias: got shape (4,), expected (3,)",
+        "  1.weight: got dtype complex128, expected float32",
     ]
     for name, array in net.state_dict().items():
         assert np.array_equal(array, before[name])
@@ -359,7 +359,7 @@ def test_loading_without_strict_takes_what_is_in_both():
     net.load_state_dict({"0.weight": np.ones((3, 2)), "other": np.ones(1)}, strict=False)
     assert (net[0].weight.numpy() == 1).all()
     assert np.array_equal(net[1].weight.numpy(), before["1.weight"])
-    with pytest.raises(ValueError, match=r"0\.weight: got shape \(2, 2\), wants \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"0\.weight: got shape \(2, 2\), expected \(3, 2\)"):
         net.load_state_dict({"0.weight": np.ones((2, 2))}, strict=False)
 
 

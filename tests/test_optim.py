@@ -225,7 +225,7 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_changed():
     before = adam.state_dict()
     other = optim.Adam([small])
     other.step()
-    with pytest.raises(ValueError, match=r"state 0 has shapes .*\(2,\).*, wants \(3,\)"):
+    with pytest.raises(ValueError, match=r"state 0 has shapes .*\(2,\).*, expected \(3,\)"):
         adam.load_state_dict(other.state_dict())
     after = adam.state_dict()
     assert after["groups"] == before["groups"]
@@ -251,14 +251,17 @@ def test_a_deep_copy_goes_on_as_the_original():
 
 
 MISFITS = {
-    "groups": (lambda s: s.pop("groups"), r"got \['state'\], wants 'groups' and 'state'"),
-    "step": (lambda s: s["state"][1].pop("step"), "state 1 has step None, wants a whole number"),
-    "step 0": (lambda s: s["state"][1].update(step=0), "state 1 has step 0, wants a whole number"),
-    "place -1": (lambda s: s["state"].update({-1: s["state"][0]}), r"got state -1, wants 0 to 1"),
-    "place 2": (lambda s: s["state"].update({2: s["state"][0]}), r"got state 2, wants 0 to 1"),
-    "lr": (lambda s: s["groups"][0].update(lr=-1.0), r"got lr=-1\.0, wants a number from 0"),
-    "nesterov": (lambda s: s["groups"][0].update(momentum=0), "nesterov=True wants momentum"),
-    "kind": (lambda s: s["state"][1].update(velocity=["a"]), r"shapes .* \(<U1\), wants \(1,\)"),
+    "groups": (lambda s: s.pop("groups"), r"got \['state'\], expected 'groups' and 'state'"),
+    "step": (lambda s: s["state"][1].pop("step"), "state 1 has step None, expected an integer"),
+    "step 0": (lambda s: s["state"][1].update(step=0), "state 1 has step 0, expected an integer"),
+    "place -1": (
+        lambda s: s["state"].update({-1: s["state"][0]}),
+        r"got state -1, expected 0 to 1",
+    ),
+    "place 2": (lambda s: s["state"].update({2: s["state"][0]}), r"got state 2, expected 0 to 1"),
+    "lr": (lambda s: s["groups"][0].update(lr=-1.0), r"got lr=-1\.0, expected a number >= 0"),
+    "nesterov": (lambda s: s["groups"][0].update(momentum=0), "nesterov=True expected momentum"),
+    "kind": (lambda s: s["state"][1].update(velocity=["a"]), r"shapes .* \(<U1\), expected \(1,\)"),
 }
 
 

@@ -185,7 +185,7 @@ def test_a_label_out_of_range_in_a_replay_is_raised_when_the_loss_is_read(device
     good, bad = (Tensor(np.array(labels), device=device) for labels in ([0, 2], [0, 3]))
     for _ in range(4):
         loss = step(x, good).item()
-    with pytest.raises(ValueError, match=r"got label 3 at \(1,\), wants 0 to 2"):
+    with pytest.raises(ValueError, match=r"got label 3 at \(1,\), expected 0 to 2"):
         step(x, bad).item()
     assert step(x, good).item() == loss
     with pytest.raises(ValueError, match=r"cross_entropy: got label"):  # noqa: PT012

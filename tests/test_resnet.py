@@ -106,7 +106,7 @@ def test_another_pool_can_take_the_average_s_place():
 
 
 def test_a_head_of_no_classes_is_refused():
-    with pytest.raises(ValueError, match="out_features=0, wants a whole number from 1"):
+    with pytest.raises(ValueError, match="out_features=0, expected an integer >= 1"):
         models.resnet20().replace_head(0)
 
 
@@ -209,7 +209,7 @@ def test_pretrained_weights_classify_as_in_pytorch():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     file, folder = os.environ.get("MINIDL_RESNET20"), os.environ.get("MINIDL_CIFAR10")
     if not (file and folder):
-        pytest.skip("wants MINIDL_RESNET20, a weight file, and MINIDL_CIFAR10, a folder")
+        pytest.skip("expected MINIDL_RESNET20, a weight file, and MINIDL_CIFAR10, a folder")
     from .reference import torch_resnet
 
     state = load_weights(Path(file))

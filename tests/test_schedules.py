@@ -133,52 +133,52 @@ BAD = {
     "no optimiser": (
         lambda: optim.StepLR(nn.Linear(1, 1), 1),
         TypeError,
-        "StepLR: got a Linear, wants an optimiser",
+        "StepLR: got a Linear, expected an optimiser",
     ),
     "no steps": (
         lambda: optim.StepLR(sgd(), 0),
         ValueError,
-        "StepLR: got step_size=0, wants a whole number from 1",
+        "StepLR: got step_size=0, expected an integer >= 1",
     ),
     "a negative factor": (
         lambda: optim.MultiStepLR(sgd(), [1], -1),
         ValueError,
-        "MultiStepLR: got gamma=-1, wants a number from 0",
+        "MultiStepLR: got gamma=-1, expected a number >= 0",
     ),
     "falling milestones": (
         lambda: optim.MultiStepLR(sgd(), [3, 2]),
         ValueError,
-        r"MultiStepLR: got milestones=\[3, 2\], wants rising steps",
+        r"MultiStepLR: got milestones=\[3, 2\], expected rising steps",
     ),
     "a rate that is not finite": (
         lambda: optim.CosineAnnealingLR(sgd(), 3, math.inf),
         ValueError,
-        "CosineAnnealingLR: got eta_min=inf, wants a number from 0",
+        "CosineAnnealingLR: got eta_min=inf, expected a number >= 0",
     ),
     "a warm-up from nothing": (
         lambda: optim.LinearLR(sgd(), 0),
         ValueError,
-        "LinearLR: got start_factor=0, wants more",
+        "LinearLR: got start_factor=0, expected more",
     ),
     "peaks of other groups": (
         lambda: optim.OneCycleLR(sgd(), [0.1], 5),
         ValueError,
-        r"OneCycleLR: got max_lr=\[0\.1\], wants one for each of 2 groups, or one for all",
+        r"OneCycleLR: got max_lr=\[0\.1\], expected one for each of 2 groups, or one for all",
     ),
     "a cycle that only rises": (
         lambda: optim.OneCycleLR(sgd(), 0.1, 5, pct_start=1),
         ValueError,
-        "OneCycleLR: got pct_start=1, .*wants a part between 0 and 1",
+        "OneCycleLR: got pct_start=1, .*expected a part between 0 and 1",
     ),
     "another way to anneal": (
         lambda: optim.OneCycleLR(sgd(), 0.1, 5, anneal_strategy="exp"),
         ValueError,
-        "OneCycleLR: got anneal_strategy='exp', wants 'cos' or 'linear'",
+        "OneCycleLR: got anneal_strategy='exp', expected 'cos' or 'linear'",
     ),
     "a milestone too few": (
         lambda: optim.SequentialLR(o := sgd(), [optim.StepLR(o, 1)] * 2, []),
         ValueError,
-        r"SequentialLR: got 2 schedules and milestones \[\], wants one milestone between",
+        r"SequentialLR: got 2 schedules and milestones \[\], expected one milestone between",
     ),
     "a schedule of another optimiser": (
         lambda: optim.SequentialLR(sgd(), [optim.StepLR(sgd(), 1)], []),
@@ -188,17 +188,17 @@ BAD = {
     "a state of other groups": (
         lambda: optim.StepLR(sgd(), 1).load_state_dict({"steps": 1, "base_rates": [1]}),
         ValueError,
-        "StepLR.load_state_dict: got rates of 1 groups, wants 2",
+        "StepLR.load_state_dict: got rates of 1 groups, expected 2",
     ),
     "no state": (
         lambda: optim.StepLR(sgd(), 1).load_state_dict({"steps": 1}),
         ValueError,
-        "StepLR.load_state_dict: got .*, wants 'steps' and 'base_rates'",
+        "StepLR.load_state_dict: got .*, expected 'steps' and 'base_rates'",
     ),
     "no state of a sequence": (
         lambda: optim.SequentialLR(o := sgd(), [optim.StepLR(o, 1)], []).load_state_dict({}),
         ValueError,
-        "SequentialLR.load_state_dict: got .*, wants the states of 1 'schedulers'",
+        "SequentialLR.load_state_dict: got .*, expected the states of 1 'schedulers'",
     ),
 }
 

@@ -273,12 +273,12 @@ def test_a_tensor_copies_what_it_is_made_of():
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        ("text", {}, "dtype <U4, wants real numbers"),
-        (None, {}, "dtype object, wants real numbers"),
-        ([1j], {}, "dtype complex128, wants real numbers"),
-        ([1.0], {"dtype": complex}, "dtype complex128, wants float32 or float64"),
-        ([1.0], {"dtype": np.float16}, "dtype float16, wants float32 or float64"),
-        (np.zeros(1, np.float16), {}, "dtype float16, wants float32 or float64"),
+        ("text", {}, "dtype <U4, expected real numbers"),
+        (None, {}, "dtype object, expected real numbers"),
+        ([1j], {}, "dtype complex128, expected real numbers"),
+        ([1.0], {"dtype": complex}, "dtype complex128, expected float32 or float64"),
+        ([1.0], {"dtype": np.float16}, "dtype float16, expected float32 or float64"),
+        (np.zeros(1, np.float16), {}, "dtype float16, expected float32 or float64"),
         ([1, 2], {"requires_grad": True}, "dtype int64, only floats have gradients"),
         ([True], {"requires_grad": True}, "dtype bool, only floats have gradients"),
     ],
@@ -293,7 +293,7 @@ def test_half_precision_data_can_be_asked_for_in_another_dtype():
 
 
 def test_a_ragged_list_is_refused():
-    with pytest.raises(ValueError, match="Tensor: got a ragged list, wants rows of one length"):
+    with pytest.raises(ValueError, match="Tensor: got a ragged list, expected rows of one length"):
         Tensor([[1.0], [1.0, 2.0]])
 
 
@@ -329,7 +329,9 @@ def test_one_element_becomes_a_python_number(device):
     assert float(x) == 2.5
     assert bool(x > 2)
     assert bool(x)
-    with pytest.raises(ValueError, match=r"Tensor.item: got shape \(2,\), wants a single element"):
+    with pytest.raises(
+        ValueError, match=r"Tensor.item: got shape \(2,\), expected a single element"
+    ):
         Tensor([1.0, 2.0]).item()
 
 
@@ -343,7 +345,7 @@ def test_a_single_number_is_formatted_and_counts():
     assert "abcd"[count] == "d"
     with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
         range(loss)
-    with pytest.raises(ValueError, match=r"got shape \(2,\), wants a single element"):
+    with pytest.raises(ValueError, match=r"got shape \(2,\), expected a single element"):
         f"{Tensor([1.0, 2.0]):.3f}"
 
 
@@ -443,9 +445,9 @@ def test_data_can_be_assigned(device):
 
 def test_data_of_another_shape_or_kind_is_refused():
     x = Tensor([1, 2])
-    with pytest.raises(ValueError, match=r"Tensor.data: got shape \(1,\), wants \(2,\)"):
+    with pytest.raises(ValueError, match=r"Tensor.data: got shape \(1,\), expected \(2,\)"):
         x.data = np.array([1])
-    with pytest.raises(TypeError, match=r"Tensor.data: got dtype float64, wants int64"):
+    with pytest.raises(TypeError, match=r"Tensor.data: got dtype float64, expected int64"):
         x.data = np.array([1.5, 2.5])
 
 
@@ -536,13 +538,15 @@ def test_reductions_take_axes_in_a_list(device):
 def test_bools_have_no_difference(device):
     x = Tensor([True, False], device=device)
     for op, compute in (("sub", lambda: x - x), ("neg", lambda: -x)):
-        with pytest.raises(TypeError, match=rf"{op}: got bools, wants numbers; convert with .to\("):
+        with pytest.raises(
+            TypeError, match=rf"{op}: got bools, expected numbers; convert with .to\("
+        ):
             compute()
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "float16"])
 def test_casting_to_a_dtype_that_tensors_do_not_have_is_refused(dtype):
-    with pytest.raises(TypeError, match=f"to: got dtype {dtype}, wants float32 or float64"):
+    with pytest.raises(TypeError, match=f"to: got dtype {dtype}, expected float32 or float64"):
         Tensor([1.0]).to(dtype=dtype)
 
 
@@ -560,20 +564,20 @@ def test_a_dtype_in_the_place_of_a_device_is_recognised(dtype):
         (lambda x: x.max(-3), r"max: got axis -3 for shape \(2, 3\)"),
         (lambda x: x[:0].mean(), r"mean: got no elements to average, shape \(0, 3\)"),
         (lambda x: x[:0].max(), r"max: got no elements, shape \(0, 3\) over axis None"),
-        (lambda x: x.var(0, ddof=2), "var: got 2 elements with ddof=2, wants more than ddof"),
-        (lambda x: x.clip(), "clip: wants low, high, or both"),
+        (lambda x: x.var(0, ddof=2), "var: got 2 elements with ddof=2, expected more than ddof"),
+        (lambda x: x.clip(), "clip: expected low, high, or both"),
         (lambda x: x.clip(2, 1), "clip: got low=2 above high=1"),
         (lambda x: x.reshape(4, 2), r"reshape: got 6 elements of shape \(2, 3\).*\(4, 2\)"),
         (lambda x: x.reshape(np.int64(4)), r"reshape: got 6 elements.*shape \(4,\)"),
         (lambda x: x.transpose(0, 0), r"transpose: got axis \(0, 0\) for shape \(2, 3\)"),
-        (lambda x: x.transpose(0), r"transpose: got axes \(0,\), wants each of 2 axes once"),
-        (lambda x: x.squeeze(0), r"squeeze: got shape \(2, 3\), wants length 1 at axis 0"),
+        (lambda x: x.transpose(0), r"transpose: got axes \(0,\), expected each of 2 axes once"),
+        (lambda x: x.squeeze(0), r"squeeze: got shape \(2, 3\), expected length 1 at axis 0"),
         (lambda x: x.expand_dims(4), r"expand_dims: got axis 4 for shape \(2, 3\)"),
-        (lambda x: x.broadcast_to((3,)), r"broadcast_to: got shapes \(2, 3\) and \(3,\); wants"),
+        (lambda x: x.broadcast_to((3,)), r"broadcast_to: got shapes \(2, 3\) and \(3,\); expected"),
         (lambda x: x.broadcast_to((1, 3)), r"broadcast_to: got shapes \(2, 3\) and \(1, 3\)"),
         (lambda x: x.expand_dims((0, 0)), r"expand_dims: got axis \(0, 0\) for shape \(2, 3\)"),
         (lambda x: x.broadcast_to((2, 4)), r"broadcast_to: got shapes \(2, 3\) and \(2, 4\)"),
-        (lambda x: x + x[0, :2], r"add: got shapes \(2, 3\) and \(2,\); wants sizes"),
+        (lambda x: x + x[0, :2], r"add: got shapes \(2, 3\) and \(2,\); expected sizes"),
         (lambda x: x * x.T, r"mul: got shapes \(2, 3\) and \(3, 2\)"),
         (lambda x: x > x.T, r"gt: got shapes \(2, 3\) and \(3, 2\)"),
         (lambda x: x @ x, r"matmul: got shapes \(2, 3\) and \(2, 3\).*transposed"),
@@ -592,11 +596,11 @@ def test_wrong_values_are_named(wrong, message, device):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda x: x + "1", "add: got a str, wants a tensor, an array or number"),
-        (lambda x: x - None, "sub: got a NoneType, wants a tensor"),
-        (lambda x: x * 1j, "mul: got a complex, wants"),
-        (lambda x: x == [1.0], "eq: got a list, wants"),
-        (lambda x: x / np.array([1j]), "div: got a complex128, wants"),
+        (lambda x: x + "1", "add: got a str, expected a tensor, an array or number"),
+        (lambda x: x - None, "sub: got a NoneType, expected a tensor"),
+        (lambda x: x * 1j, "mul: got a complex, expected"),
+        (lambda x: x == [1.0], "eq: got a list, expected"),
+        (lambda x: x / np.array([1j]), "div: got a complex128, expected"),
     ],
 )
 def test_wrong_operands_are_named(wrong, message):

@@ -115,7 +115,7 @@ def test_rows_and_whole_gradients_give_the_same_first_step():
     [
         (
             lambda: small()(WORDS[0]),
-            r"got words of shape \(6,\), wants sentences \(n, length\); put",
+            r"got words of shape \(6,\), expected sentences \(n, length\); put",
         ),
         (lambda: small()([[0, 10, 1]]), "got indices from 0 to 10 for a weight of shape .10, 4."),
         (lambda: small()([[-1, 2, 1]]), "got indices from -1 to 2"),
@@ -130,7 +130,7 @@ def test_rows_and_whole_gradients_give_the_same_first_step():
         (lambda: TextCNN(10, dropout=1.5), "Dropout: got p=1.5"),
         (
             lambda: TextCNN(10, pooling="min"),
-            'TextCNN: got pooling=.min., wants "max" or "average"',
+            'TextCNN: got pooling=.min., expected "max" or "average"',
         ),
     ],
 )
@@ -156,7 +156,9 @@ def test_votes_add_up_to_the_lead_of_each_class():
         shared = sentences.word_votes(model, Tensor(WORDS), label)
         np.testing.assert_allclose(shared.sum(1), total[:, label], atol=1e-12)
         assert shared.shape == WORDS.shape
-    with pytest.raises(ValueError, match="votes: got a TextCNN with pooling='average', wants max"):
+    with pytest.raises(
+        ValueError, match="votes: got a TextCNN with pooling='average', expected max"
+    ):
         sentences.votes(small(pooling="average"), Tensor(WORDS))
 
 

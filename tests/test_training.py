@@ -96,7 +96,7 @@ def test_loading_refuses_a_single_array_and_other_zips(tmp_path):
 
 
 def test_saving_refuses_a_model_and_names_its_state_dict(tmp_path):
-    with pytest.raises(TypeError, match=r"got a Sequential, wants .* model\.state_dict\(\)"):
+    with pytest.raises(TypeError, match=r"got a Sequential, expected .* model\.state_dict\(\)"):
         save_weights(models.cifar10_cnn(), tmp_path / "weights.npz")
 
 

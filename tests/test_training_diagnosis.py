@@ -206,7 +206,7 @@ def test_one_batch_is_learnt_by_heart_and_all_is_put_back():
 
 def test_one_batch_wants_a_step_at_least():
     model, batch = nn.Linear(4, 2), (Tensor(np.ones((2, 4))), Tensor([0, 1]))
-    with pytest.raises(ValueError, match="overfit_one_batch: got steps=0, wants a whole number"):
+    with pytest.raises(ValueError, match="overfit_one_batch: got steps=0, expected an integer"):
         overfit_one_batch(model, batch, steps=0)
 
 

@@ -88,7 +88,7 @@ def test_saving_refuses_what_a_format_does_not_hold(suffix, tmp_path):
     if suffix in (".pt", ".pth"):
         with pytest.raises(ValueError, match=r"got w of dtype uint32, which \.pth? files"):
             save_weights({"w": np.ones(2, np.uint32)}, path)
-    with pytest.raises(TypeError, match=r"got a list as 'w', wants NumPy arrays by name"):
+    with pytest.raises(TypeError, match=r"got a list as 'w', expected NumPy arrays by name"):
         save_weights({"w": [1.0]}, path)
     assert not path.exists()
 
@@ -102,7 +102,9 @@ def test_saving_refuses_names_that_would_not_come_back(name, suffix, tmp_path):
 
 
 def test_loading_refuses_other_endings(tmp_path):
-    with pytest.raises(ValueError, match=r"got weights.bin, wants .npz, .safetensors, .pt or .pth"):
+    with pytest.raises(
+        ValueError, match=r"got weights.bin, expected .npz, .safetensors, .pt or .pth"
+    ):
         load_weights("weights.bin")
 
 
@@ -312,27 +314,63 @@ WRONG_HEADERS = {
     "huge header": (b"{}", 2**63, r"its header claims 9223372036854775808 bytes in a file of 26"),
     "no JSON": (b"weights!", None, r"or is damaged \(Expecting value"),
     "no text": (b"\xff\xfe", None, r"can't decode"),
-    "not an object": ([1], None, r"its header is a list, wants an object"),
+    "not an object": ([1], None, r"its header is a list, expected an object"),
     "nested deeply": (b"[" * 50_000, None, r"its header is nested too deeply"),
     "a name twice": (b'{"w": 1, "w": 2}', None, r"its header names something twice"),
-    "a key more": ({"w": ONE | {"x": 1}}, None, r"w wants dtype, shape and data_offsets, and noth"),
-    "an unknown dtype": ({"w": entry("F8_E4M3", [8], 0, 8)}, None, r"has dtype 'F8_E4M3', wants"),
-    "a dtype of lists": ({"w": entry([], [8], 0, 8)}, None, r"w has dtype \[\], wants one of BOOL"),
-    "a negative shape": ({"w": entry("F32", [-2], 0, 8)}, None, r"w has shape \[-2\], wants whole"),
-    "a fraction": ({"w": entry("F32", [2.0], 0, 8)}, None, r"w has shape \[2.0\], wants whole"),
-    "a truth": ({"w": entry("F32", [True], 0, 4)}, None, r"w has shape \[True\], wants whole"),
-    "65 axes": ({"w": entry("F32", [1] * 65, 0, 4)}, None, r"w has shape .* wants whole numbers"),
-    "three offsets": ({"w": ONE | {"data_offsets": [0, 8, 9]}}, None, r"\[0, 8, 9\], wants two"),
-    "backwards": ({"w": entry("F32", [2], 8, 0)}, None, r"w takes bytes 8 to 0, wants 8 for F32"),
-    "another size": ({"w": entry("F32", [3], 0, 16)}, None, r"takes bytes 0 to 16, wants 12 for F"),
+    "a key more": (
+        {"w": ONE | {"x": 1}},
+        None,
+        r"w needs dtype, shape and data_offsets, and noth",
+    ),
+    "an unknown dtype": (
+        {"w": entry("F8_E4M3", [8], 0, 8)},
+        None,
+        r"has dtype 'F8_E4M3', expected",
+    ),
+    "a dtype of lists": (
+        {"w": entry([], [8], 0, 8)},
+        None,
+        r"w has dtype \[\], expected one of BOOL",
+    ),
+    "a negative shape": (
+        {"w": entry("F32", [-2], 0, 8)},
+        None,
+        r"w has shape \[-2\], expected integers",
+    ),
+    "a fraction": (
+        {"w": entry("F32", [2.0], 0, 8)},
+        None,
+        r"w has shape \[2.0\], expected integers",
+    ),
+    "a truth": (
+        {"w": entry("F32", [True], 0, 4)},
+        None,
+        r"w has shape \[True\], expected integers",
+    ),
+    "65 axes": ({"w": entry("F32", [1] * 65, 0, 4)}, None, r"w has shape .* expected integers"),
+    "three offsets": ({"w": ONE | {"data_offsets": [0, 8, 9]}}, None, r"\[0, 8, 9\], expected two"),
+    "backwards": (
+        {"w": entry("F32", [2], 8, 0)},
+        None,
+        r"w takes bytes 8 to 0, expected 8 for F32",
+    ),
+    "another size": (
+        {"w": entry("F32", [3], 0, 16)},
+        None,
+        r"takes bytes 0 to 16, expected 12 for F",
+    ),
     "more than there is": (
         {"w": entry("F32", [2**40], 0, 2**42)},
         None,
         r"its arrays take 4398046511104 bytes of the 16 after the header",
     ),
     "overlap": ({"v": ONE, "w": entry("F32", [3], 4, 16)}, None, r"an overlap before w: it begins"),
-    "the same place": ({"v": ONE, "w": ONE}, None, r"an overlap before w: it begins at 0, wants 8"),
-    "a gap": ({"v": TWO}, None, r"a gap before v: it begins at 8, wants 0"),
+    "the same place": (
+        {"v": ONE, "w": ONE},
+        None,
+        r"an overlap before w: it begins at 0, expected 8",
+    ),
+    "a gap": ({"v": TWO}, None, r"a gap before v: it begins at 8, expected 0"),
     "bytes left over": ({"v": ONE}, None, r"its arrays take 8 bytes of the 16 after the header"),
 }
 
@@ -440,7 +478,7 @@ WRONG_PICKLES = {
     ),
     "a negative stride": (
         {STRIDES: b"K\x02K\x03\x86J\xff\xff\xff\xffK\x01\x86"},
-        r"wants a storage, an offset, sizes and strides from 0",
+        r"needs a storage, an offset, sizes and strides from 0",
     ),
     "strides missing": ({STRIDES: b"K\x02K\x03\x86K\x01\x85"}, r"sizes and strides from 0"),
     "an array of terabytes": (
@@ -449,11 +487,11 @@ WRONG_PICKLES = {
     ),
     "a hundred thousand axes": (  # the product of so many sizes would take hours
         {STRIDES: (b"(" + b"J\xff\xff\xff\x7f" * 100_000 + b"t") * 2},
-        r"wants a storage, an offset, sizes and strides from 0",
+        r"needs a storage, an offset, sizes and strides from 0",
     ),
     "a size of 2,000 bits": (
         {STRIDES: b"K\x02\x8a\xff" + b"\x01" * 255 + b"\x86K\x03K\x01\x86"},
-        r"wants a storage, an offset, sizes and strides from 0",
+        r"needs a storage, an offset, sizes and strides from 0",
     ),
     "keys nested deeply": (
         {b"X\x01\0\0\0w": b")" + b"\x85" * 100_000},
@@ -467,10 +505,10 @@ WRONG_PICKLES = {
     "a memo never set": ({b"cpuK\x06": b"cpuh\x09"}, r"its pickle is broken: KeyError\(9\)"),
     "an empty stack": ({b"\x80\x02": b"\x80\x02a"}, r"its pickle is broken: IndexError"),
     "no end": ({b"u.": b"u"}, r"pickle exhausted before seeing STOP|its pickle has no end"),
-    "a list, not a dict": ({b"u.": b"u(]."}, r"it holds a list, wants tensors by name"),
+    "a list, not a dict": ({b"u.": b"u(]."}, r"it holds a list, expected tensors by name"),
     "a number beside tensors": (
         {b"u.": b"X\x05\0\0\0epochK\x03u."},
-        r"its entry 'epoch' is a int, wants tensors by name: save model.state_dict\(\)",
+        r"its entry 'epoch' is a int, expected tensors by name: save model.state_dict\(\)",
     ),
 }
 
@@ -516,10 +554,13 @@ def test_members_that_claim_more_than_the_file_are_refused(tmp_path):
 
 WRONG_MEMBERS = {
     "no pickle": ({"data.pkl": None}, r"it is a zip file without one data\.pkl"),
-    "a storage missing": ({"data/1": None}, r"storage 1: got 0 bytes, wants 32"),
-    "a storage too short": ({"data/0": bytes(20)}, r"storage 0: got 20 bytes, wants 24"),
-    "a storage too long": ({"data/0": bytes(28)}, r"storage 0: got 28 bytes, wants 24"),
-    "another byte order": ({"byteorder": b"middle"}, r"its byte order is b'middle', wants little"),
+    "a storage missing": ({"data/1": None}, r"storage 1: got 0 bytes, expected 32"),
+    "a storage too short": ({"data/0": bytes(20)}, r"storage 0: got 20 bytes, expected 24"),
+    "a storage too long": ({"data/0": bytes(28)}, r"storage 0: got 28 bytes, expected 24"),
+    "another byte order": (
+        {"byteorder": b"middle"},
+        r"its byte order is b'middle', expected little",
+    ),
 }
 
 
@@ -577,15 +618,15 @@ WRONG_LEGACY = {
         {"start": NOT_TORCH},
         r"neither a zip file nor an older file of PyTorc",
     ),
-    "big-endian": ({"start": BIG_ENDIAN}, r"wants version 1001 and little-endian numbers"),
-    "keys that are no text": ({"keys": (0, 1)}, r"it wants a list of its storages' keys"),
+    "big-endian": ({"start": BIG_ENDIAN}, r"needs version 1001 and little-endian numbers"),
+    "keys that are no text": ({"keys": (0, 1)}, r"it needs a list of its storages' keys"),
     "an unknown key": (
         {"keys": ("0", "7")},
         r"storage 7 belongs to no tensor, or has another size",
     ),
-    "a key missing": ({"keys": ("0",)}, r"storage 1: got 0 bytes, wants 32"),
+    "a key missing": ({"keys": ("0",)}, r"storage 1: got 0 bytes, expected 32"),
     "another count": ({"counts": (6, 5)}, r"storage 1 belongs to no tensor, or has another size"),
-    "a short end": ({"end": 3}, r"storage 1: got 29 bytes, wants 32"),
+    "a short end": ({"end": 3}, r"storage 1: got 29 bytes, expected 32"),
 }
 
 

@@ -33,7 +33,7 @@ class Compose:
     def __init__(self, *transforms: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
         for transform in transforms:
             if not callable(transform):
-                raise TypeError(f"Compose: got {transform!r:.80}, wants functions of images")
+                raise TypeError(f"Compose: got {transform!r:.80}, expected functions of images")
         self.transforms = transforms
 
     def __call__(self, images: NDArray[Any]) -> NDArray[Any]:
@@ -132,6 +132,6 @@ class Cutout:
 def _shape(who: str, images: NDArray[Any]) -> tuple[int, ...]:
     if not isinstance(images, np.ndarray) or images.ndim != 4:
         got = getattr(images, "shape", type(images).__name__)
-        raise ValueError(f"{who}: got {got}, wants an array of images (n, c, h, w)")
+        raise ValueError(f"{who}: got {got}, expected an array of images (n, c, h, w)")
     shape: tuple[int, ...] = images.shape
     return shape

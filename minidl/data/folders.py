@@ -36,13 +36,13 @@ def load_image_folder(folder: str | Path, size: int = 224, resize: int | None = 
     resize = round(size * 8 / 7) if resize is None else resize
     if not 1 <= size <= resize:
         raise ValueError(
-            f"load_image_folder: got size={size}, resize={resize}, wants 1 <= size <= resize"
+            f"load_image_folder: got size={size}, resize={resize}, expected 1 <= size <= resize"
         )
     if not folder.is_dir():
         raise FileNotFoundError(f"load_image_folder: there is no folder {folder}")
     classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not classes:
-        raise ValueError(f"load_image_folder: {folder} wants a sub-folder for each class")
+        raise ValueError(f"load_image_folder: {folder} needs a sub-folder for each class")
     images, labels = [], []
     for label, place in enumerate(classes):
         files = sorted(p for p in place.rglob("*") if _is_shown(p.relative_to(place)))

@@ -61,13 +61,15 @@ class DataLoader:
     ) -> None:
         if not all(isinstance(array, np.ndarray) and array.ndim for array in arrays):
             raise TypeError(
-                f"DataLoader: got {[type(array).__name__ for array in arrays]}, wants NumPy arrays "
+                f"DataLoader: got {[type(array).__name__ for array in arrays]}, expected NumPy "
+                f"arrays "
                 "with an axis of examples, such as train.images, train.labels"
             )
         lengths = [len(array) for array in arrays]
         if len(set(lengths)) != 1 or lengths[0] == 0:
             raise ValueError(
-                f"DataLoader: got arrays of lengths {lengths}, wants one or more, of equal length "
+                f"DataLoader: got arrays of lengths {lengths}, expected one or more, of equal "
+                f"length "
                 "above 0"
             )
         check_whole("DataLoader", 1, batch_size=batch_size)
@@ -142,7 +144,8 @@ class DataLoader:
             and len(state["streams"]) == len(own)
         ):
             raise ValueError(
-                f"DataLoader.load_state_dict: got {state!r:.200}, wants the state of a loader with "
+                f"DataLoader.load_state_dict: got {state!r:.200}, expected the state of a "
+                f"loader with "
                 f"shuffle={self.shuffle}, up to {len(self)} batches taken, and {len(own)} streams"
             )
         for stream, saved in zip(own, state["streams"], strict=True):
@@ -200,7 +203,9 @@ class Normalize:
 
     def __init__(self, mean: NDArray[Any], std: NDArray[Any]) -> None:
         if np.shape(mean) != np.shape(std) or np.ndim(mean) != 1 or not np.all(np.asarray(std) > 0):
-            raise ValueError(f"Normalize: got mean={mean}, std={std}, wants (c,) and (c,) above 0")
+            raise ValueError(
+                f"Normalize: got mean={mean}, std={std}, expected (c,) and (c,) above 0"
+            )
         self.mean, self.std = np.asarray(mean), np.asarray(std)
 
     @classmethod
@@ -208,7 +213,7 @@ class Normalize:
         """Take mean and standard deviation of each channel from uint8 images `(n, c, h, w)`."""
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(
-                f"Normalize.fit: got {images.dtype} of shape {images.shape}, wants uint8 images "
+                f"Normalize.fit: got {images.dtype} of shape {images.shape}, expected uint8 images "
                 "(n, c, h, w)"
             )
         histograms = [
@@ -222,7 +227,7 @@ class Normalize:
         """Normalise images `(n, c, h, w)`, of uint8."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != len(self.mean):
             raise ValueError(
-                f"Normalize: got {images.dtype} images of shape {images.shape}, wants uint8 "
+                f"Normalize: got {images.dtype} images of shape {images.shape}, expected uint8 "
                 f"(n, {len(self.mean)}, h, w)"
             )
         factor = (1 / self.std).astype(np.float32)[:, None, None]  # (c, 1, 1)

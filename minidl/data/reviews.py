@@ -47,7 +47,7 @@ class TextSet(NamedTuple):
         if not 0 < count < len(self.texts):
             raise ValueError(
                 f"TextSet.split: got {len(self.texts)} texts and share={share}, which leaves "
-                f"{len(self.texts) - count} to learn from and {count} to test on; wants some of "
+                f"{len(self.texts) - count} to learn from and {count} to test on; expected some of "
                 "each"
             )
         order = rng.permutation(len(self.texts))
@@ -76,7 +76,7 @@ def read_lines(path: str | Path, encoding: str = "utf-8") -> list[str]:
     lines = _lines(path, encoding)
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise ValueError(f"{path}, line {number}: got an empty sentence, wants words")
+            raise ValueError(f"{path}, line {number}: got an empty sentence, expected words")
     return lines
 
 
@@ -110,27 +110,27 @@ def read_table(
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows}
     suffix = Path(path).suffix.lower()
     if suffix not in readers:
-        raise ValueError(f"read_table: got {path}, wants a name that ends in {', '.join(readers)}")
+        raise ValueError(
+            f"read_table: got {path}, expected a name that ends in {', '.join(readers)}"
+        )
     texts, labels = [], []
     for line, text, label in readers[suffix](path, text_column, label_column, encoding):
         where = f"{path}, line {line}"
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{where}: got {text!r:.60} in {text_column!r}, wants a text")
+            raise ValueError(f"{where}: got {text!r:.60} in {text_column!r}, expected a text")
         texts.append(text)
         labels.append(_label(where, label_column, label))
     if not texts:
-        raise ValueError(f"{path}: got no rows, wants some with a text and a label")
+        raise ValueError(f"{path}: got no rows, expected some with a text and a label")
     classes, numbers = np.unique(np.array(labels, np.int64), return_inverse=True)
     return TextSet(tuple(texts), numbers.astype(np.int64), tuple(map(str, classes.tolist())))
 
 
 def _label(where: str, column: str, value: Any) -> int:
     if value is None or value == "":
-        raise ValueError(f"{where}: got no label in {column!r}, wants a whole number")
+        raise ValueError(f"{where}: got no label in {column!r}, expected an integer")
     if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]{1,18}", str(value).strip()):
-        raise ValueError(
-            f"{where}: got the label {value!r:.60} in {column!r}, wants a whole number"
-        )
+        raise ValueError(f"{where}: got the label {value!r:.60} in {column!r}, expected an integer")
     return int(value)
 
 
@@ -150,7 +150,8 @@ def _csv_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterato
         for row in reader:
             if len(row) != len(header):
                 raise ValueError(
-                    f"{path}, line {line}: got {len(row)} fields, wants {len(header)}: {header}; "
+                    f"{path}, line {line}: got {len(row)} fields, expected {len(header)}: "
+                    f"{header}; "
                     "is a text with a comma not in quotes?"
                 )
             yield line, row[places[0]], row[places[1]]
@@ -193,7 +194,7 @@ def _decoded(path: str | Path, encoding: str) -> str:
     except LookupError as error:
         raise ValueError(f"{path}: {error}") from error
     if not text.strip():
-        raise ValueError(f"{path}: the file is empty, wants lines of text")
+        raise ValueError(f"{path}: the file is empty, expected lines of text")
     return text
 
 
@@ -237,6 +238,8 @@ def load_mr(folder: str | Path | None = None, download: bool = False) -> TextSet
             )
         lines = read_lines(path, "cp1252")
         if len(lines) != 5331:
-            raise ValueError(f"load_mr: {path} has {len(lines)} lines, wants 5331; is it damaged?")
+            raise ValueError(
+                f"load_mr: {path} has {len(lines)} lines, expected 5331; is it damaged?"
+            )
         texts += lines
     return TextSet(tuple(texts), np.repeat([0, 1], 5331).astype(np.int64), ("negative", "positive"))

@@ -37,7 +37,7 @@ def tokenize(text: str) -> list[str]:
         ['it', "'s", 'great', ',', 'do', "n't", 'miss', 'it', '...']
     """
     if not isinstance(text, str):
-        raise TypeError(f"tokenize: got a {type(text).__name__}, wants a string")
+        raise TypeError(f"tokenize: got a {type(text).__name__}, expected a string")
     plain = (
         unicodedata.normalize("NFC", text).lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     )
@@ -83,11 +83,13 @@ class Vocabulary:
         self.words = [PADDING, UNKNOWN, *words]
         for word in self.words:
             if not isinstance(word, str):
-                raise TypeError(f"Vocabulary: got {word!r:.80} among the words, wants strings")
+                raise TypeError(f"Vocabulary: got {word!r:.80} among the words, expected strings")
         self._numbers = {word: number for number, word in enumerate(self.words)}
         if len(self._numbers) < len(self.words):
             twice = [word for word, count in Counter(self.words).items() if count > 1]
-            raise ValueError(f"Vocabulary: got {twice[0]!r} more than once, wants each word once")
+            raise ValueError(
+                f"Vocabulary: got {twice[0]!r} more than once, expected each word once"
+            )
 
     @classmethod
     def build(
@@ -106,7 +108,8 @@ class Vocabulary:
         """
         if min_count < 1 or (max_size is not None and max_size < 2):
             raise ValueError(
-                f"Vocabulary.build: got min_count={min_count}, max_size={max_size}, wants from 1, "
+                f"Vocabulary.build: got min_count={min_count}, max_size={max_size}, expected "
+                f"from 1, "
                 "and from 2 or None"
             )
         counts: Counter[str] = Counter()
@@ -158,7 +161,7 @@ class Vocabulary:
         beyond = [number for number in found if not 0 <= number < len(self)]
         if beyond:
             raise IndexError(
-                f"Vocabulary.decode: got number {beyond[0]}, wants 0 to {len(self) - 1}; is the "
+                f"Vocabulary.decode: got number {beyond[0]}, expected 0 to {len(self) - 1}; is the "
                 "vocabulary another one?"
             )
         return [self.words[number] for number in found if number]
@@ -229,12 +232,13 @@ class BucketLoader(DataLoader):
         super().__init__(words, labels, transform=self._cut, **options)
         if words.ndim != 2 or words.dtype.kind not in "iu":
             raise ValueError(
-                f"BucketLoader: got words of {words.dtype} and shape {words.shape}, wants integers "
+                f"BucketLoader: got words of {words.dtype} and shape {words.shape}, expected "
+                f"integers "
                 "(n, length), as from Vocabulary.encode"
             )
         if ending < 0 or pool < 1:
             raise ValueError(
-                f"BucketLoader: got ending={ending}, pool={pool}, wants from 0 and from 1"
+                f"BucketLoader: got ending={ending}, pool={pool}, expected from 0 and from 1"
             )
         self.ending, self.pool = ending, pool
         self._lengths = _lengths(words)

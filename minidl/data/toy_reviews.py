@@ -77,9 +77,9 @@ def load_toy_reviews(
     """
     for name, value in (("train", train), ("test", test)):
         if value < 2 or value % 2:
-            raise ValueError(f"load_toy_reviews: got {name}={value}, wants an even number from 2")
+            raise ValueError(f"load_toy_reviews: got {name}={value}, expected an even integer >= 2")
     if seed < 0:
-        raise ValueError(f"load_toy_reviews: got seed={seed}, wants a number from 0")
+        raise ValueError(f"load_toy_reviews: got seed={seed}, expected a number >= 0")
     rng, seen = np.random.default_rng(seed), set[str]()
     splits = []
     for count in (train, test):

@@ -43,7 +43,7 @@ def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> P
     """
     path = Path(path)
     if path.suffix != ".npz":
-        raise ValueError(f"save_checkpoint: got {path}, wants a name that ends in .npz")
+        raise ValueError(f"save_checkpoint: got {path}, expected a name that ends in .npz")
     arrays: dict[str, NDArray[Any]] = {}
     tree = json.dumps({"format": FORMAT, "state": _packed(state, "state", arrays)})
     arrays["json"] = np.frombuffer(tree.encode(), np.uint8)
@@ -79,7 +79,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         if tree["format"] == FORMAT:
             loaded: dict[str, Any] = _unpacked(tree["state"], arrays)
             return loaded
-        problem: object = f"its format is {tree['format']!r}, wants {FORMAT!r}"
+        problem: object = f"its format is {tree['format']!r}, expected {FORMAT!r}"
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         problem = error
     raise ValueError(f"load_checkpoint: {path} is not of this version of minidl ({problem})")
@@ -103,7 +103,7 @@ def _packed(value: Any, place: str, arrays: dict[str, NDArray[Any]]) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
-        f"save_checkpoint: got a {type(value).__name__} at {place}, wants arrays, numbers, "
+        f"save_checkpoint: got a {type(value).__name__} at {place}, expected arrays, numbers, "
         "strings, None, and dicts, lists and tuples of them"
     )
 

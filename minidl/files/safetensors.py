@@ -53,7 +53,7 @@ def read_safetensors(file: BinaryIO) -> dict[str, NDArray[Any]]:
     room = size - 8 - length  # for the arrays
     if room < 0 or length > _LARGEST_HEADER:
         raise ValueError(
-            f"its header claims {length} bytes in a file of {size}, wants no more than the file "
+            f"its header claims {length} bytes in a file of {size}, expected no more than the file "
             f"has and at most {_LARGEST_HEADER}"
         )
     entries = _entries(file.read(length))
@@ -62,7 +62,7 @@ def read_safetensors(file: BinaryIO) -> dict[str, NDArray[Any]]:
     for begin, end, name in places:
         if begin != reached:
             what = "a gap" if begin > reached else "an overlap"
-            raise ValueError(f"{what} before {name:.80}: it begins at {begin}, wants {reached}")
+            raise ValueError(f"{what} before {name:.80}: it begins at {begin}, expected {reached}")
         reached = end
     if reached != room:
         raise ValueError(f"its arrays take {reached} bytes of the {room} after the header")
@@ -89,7 +89,7 @@ def _entries(text: bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("its header is nested too deeply") from None
     if not isinstance(header, dict):
-        raise ValueError(f"its header is a {type(header).__name__}, wants an object")
+        raise ValueError(f"its header is a {type(header).__name__}, expected an object")
     header.pop("__metadata__", None)
     for name, entry in header.items():
         _check_entry(name, entry)
@@ -105,20 +105,23 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_entry(name: str, entry: Any) -> None:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"{name:.80} wants dtype, shape and data_offsets, and nothing else")
+        raise ValueError(f"{name:.80} needs dtype, shape and data_offsets, and nothing else")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise ValueError(f"{name:.80} has dtype {dtype!r:.20}, wants one of {', '.join(_DTYPES)}")
+        raise ValueError(
+            f"{name:.80} has dtype {dtype!r:.20}, expected one of {', '.join(_DTYPES)}"
+        )
     for what, numbers in (("shape", shape), ("data_offsets", offsets)):
         whole = isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
         if not whole or len(numbers) > 64:
-            raise ValueError(f"{name:.80} has {what} {numbers!r:.80}, wants whole numbers from 0")
+            raise ValueError(f"{name:.80} has {what} {numbers!r:.80}, expected integers >= 0")
     if len(offsets) != 2:
-        raise ValueError(f"{name:.80} has data_offsets {offsets}, wants two")
+        raise ValueError(f"{name:.80} has data_offsets {offsets}, expected two")
     wanted = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
     if offsets[1] - offsets[0] != wanted:
         raise ValueError(
-            f"{name:.80} takes bytes {offsets[0]} to {offsets[1]}, wants {wanted} for {dtype} of "
+            f"{name:.80} takes bytes {offsets[0]} to {offsets[1]}, expected {wanted} for "
+            f"{dtype} of "
             f"shape {shape}"
         )
 

@@ -68,7 +68,7 @@ class _View:
         if not (
             isinstance(self.storage, _Storage) and whole and len(self.size) == len(self.stride)
         ):
-            raise ValueError("a tensor wants a storage, an offset, sizes and strides from 0")
+            raise ValueError("a tensor needs a storage, an offset, sizes and strides from 0")
         elements = math.prod(self.size)
         last = self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
         if elements and max(last + 1, elements) > self.storage.count:
@@ -150,7 +150,7 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> dict[str, NDArray[Any]]:
         raise ValueError(f"its data.pkl has more than {_LARGEST_PICKLE} bytes")
     order = archive.read(root + "byteorder") if root + "byteorder" in members else b"little"
     if order not in (b"little", b"big"):
-        raise ValueError(f"its byte order is {order[:20]!r}, wants little or big")
+        raise ValueError(f"its byte order is {order[:20]!r}, expected little or big")
 
     views = _chosen(_Reader().read(io.BytesIO(archive.read(pickles[0]))))
     storages = {view.storage.key: f"{root}data/{view.storage.key}" for view in views.values()}
@@ -165,10 +165,10 @@ def _read_legacy(file: mmap.mmap) -> dict[str, NDArray[Any]]:
         raise ValueError("it is neither a zip file nor an older file of PyTorch's")
     version, system = reader.read(file), reader.read(file)
     if version != 1001 or not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise ValueError("it wants version 1001 and little-endian numbers")
+        raise ValueError("it needs version 1001 and little-endian numbers")
     views, keys = _chosen(reader.read(file)), reader.read(file)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise ValueError("it wants a list of its storages' keys")
+        raise ValueError("it needs a list of its storages' keys")
     contents = {}
     for key in keys:
         count, storage = int.from_bytes(file.read(8), "little"), reader.storages.get(key)
@@ -184,11 +184,12 @@ def _chosen(loaded: Any) -> dict[str, _View]:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict):
-        raise ValueError(f"it holds a {type(loaded).__name__.strip('_')}, wants tensors by name")
+        raise ValueError(f"it holds a {type(loaded).__name__.strip('_')}, expected tensors by name")
     for name, value in loaded.items():
         if not (isinstance(name, str) and isinstance(value, _View)):
             raise ValueError(
-                f"its entry {name!r:.40} is a {type(value).__name__}, wants tensors by name: save "
+                f"its entry {name!r:.40} is a {type(value).__name__}, expected tensors by name: "
+                f"save "
                 "model.state_dict()"
             )
     return loaded
@@ -202,7 +203,7 @@ def _arrays(
         content, dtype = contents.get(storage.key, b""), np.dtype(_STORAGES[storage.kind])
         if len(content) != storage.nbytes:
             raise ValueError(
-                f"storage {storage.key:.40}: got {len(content)} bytes, wants {storage.nbytes}"
+                f"storage {storage.key:.40}: got {len(content)} bytes, expected {storage.nbytes}"
             )
         array = np.frombuffer(bytearray(content), dtype.newbyteorder(order))
         array = array.astype(dtype, copy=False)

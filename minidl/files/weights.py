@@ -39,7 +39,8 @@ def save_weights(state: Mapping[str, NDArray[Any]], path: str | os.PathLike[str]
     path = Path(path)
     if not isinstance(state, Mapping):
         raise TypeError(
-            f"save_weights: got a {type(state).__name__}, wants arrays by name: model.state_dict()"
+            f"save_weights: got a {type(state).__name__}, expected arrays by name: "
+            f"model.state_dict()"
         )
     if path.suffix not in _FORMATS or not state:
         raise ValueError(
@@ -49,7 +50,7 @@ def save_weights(state: Mapping[str, NDArray[Any]], path: str | os.PathLike[str]
     for name, array in state.items():
         if not (isinstance(name, str) and isinstance(array, np.ndarray)):
             raise TypeError(
-                f"save_weights: got a {type(array).__name__} as {name!r}, wants NumPy arrays by "
+                f"save_weights: got a {type(array).__name__} as {name!r}, expected NumPy arrays by "
                 "name: model.state_dict()"
             )
         if "\0" in name or name == "__metadata__":  # read back, it would be another name, or none
@@ -87,7 +88,7 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """
     suffix = Path(path).suffix
     if suffix not in _FORMATS:
-        raise ValueError(f"load_weights: got {path}, wants {_ENDINGS}")
+        raise ValueError(f"load_weights: got {path}, expected {_ENDINGS}")
     with open(path, "rb") as file:
         try:
             state = _FORMATS[suffix][0](file)

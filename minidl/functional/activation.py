@@ -96,7 +96,7 @@ def softplus(x: Tensor, beta: float = 1.0) -> Tensor:
     """
     check_floats("softplus", x)
     if not beta > 0:
-        raise ValueError(f"softplus: got beta={beta}, wants more than 0")
+        raise ValueError(f"softplus: got beta={beta}, expected a positive number")
     xp, beta = x.backend.xp, float(beta)
     out = xp.maximum(x.data, 0) + xp.log1p(xp.exp(-xp.abs(x.data * beta))) / beta
 
@@ -131,7 +131,7 @@ def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
         inner = math.sqrt(2 / math.pi) * (near + 0.044715 * (near * near * near))
         return x * 0.5 * (1 + inner.tanh())
     if approximate != "none":
-        raise ValueError(f"gelu: got approximate={approximate!r}, wants 'none' or 'tanh'")
+        raise ValueError(f"gelu: got approximate={approximate!r}, expected 'none' or 'tanh'")
     return x * 0.5 * (1 + _erf(x * math.sqrt(0.5)))
 
 

@@ -146,12 +146,12 @@ def conv_transpose2d(
     if x.shape[1] != weight.shape[0] or x.shape[1] % groups:
         raise ValueError(
             f"{op}: got an input of {x.shape[1]} channels, shape {x.shape}, and a weight of shape "
-            f"{weight.shape} for {weight.shape[0]}, in {groups} group(s); wants equal channels, "
+            f"{weight.shape} for {weight.shape[0]}, in {groups} group(s); expected equal channels, "
             "divisible by groups"
         )
     channels = weight.shape[1] * groups
     if bias is not None and bias.shape != (channels,):
-        raise ValueError(f"{op}: got a bias of shape {bias.shape}, wants ({channels},)")
+        raise ValueError(f"{op}: got a bias of shape {bias.shape}, expected ({channels},)")
     kernel = (weight.shape[2], weight.shape[3])
     windows = transpose_windows(op, x, kernel, stride, padding, output_padding, dilation)
     result = _transpose_convolve(x, weight, windows, groups)

@@ -53,7 +53,7 @@ def embedding(
     check_floats("embedding", weight)
     if weight.ndim != 2:
         raise ValueError(
-            f"embedding: got a weight of shape {weight.shape}, wants (num_embeddings, "
+            f"embedding: got a weight of shape {weight.shape}, expected (num_embeddings, "
             "embedding_dim)"
         )
     rows = _rows(indices, weight)
@@ -74,14 +74,14 @@ def embedding(
 def check_padding_idx(op: str, padding_idx: int | None, count: int) -> None:
     """Raise ValueError unless an index is None or that of one of `count` rows."""
     if padding_idx is not None and not -count <= padding_idx < count:
-        raise ValueError(f"{op}: got padding_idx={padding_idx}, wants {-count} to {count - 1}")
+        raise ValueError(f"{op}: got padding_idx={padding_idx}, expected {-count} to {count - 1}")
 
 
 def _shorten(weight: Tensor, rows: Array, max_norm: float, norm_type: float) -> None:
     """Scale rows of the weight that are longer than `max_norm` down to it."""
     if not (max_norm > 0 and norm_type > 0):
         raise ValueError(
-            f"embedding: got max_norm={max_norm}, norm_type={norm_type}, wants more than 0"
+            f"embedding: got max_norm={max_norm}, norm_type={norm_type}, expected a positive number"
         )
     xp, found = weight.backend.xp, weight.data[rows]
     sizes = abs(found)
@@ -102,7 +102,7 @@ def _rows(indices: Tensor | Array, weight: Tensor) -> Array:
         found = backend.to_numpy(array)
         return ValueError(
             f"embedding: got indices from {found.min()} to {found.max()} for a weight of "
-            f"shape {shape}, wants 0 to {shape[0] - 1}; is the vocabulary another one?"
+            f"shape {shape}, expected 0 to {shape[0] - 1}; is the vocabulary another one?"
         )
 
     backend.raise_if((array < 0) | (array >= shape[0]), error)

@@ -15,10 +15,10 @@ from minidl.tensor.operands import check_device
 def check_floats(op: str, x: Tensor) -> None:
     """Raise unless `x` is a tensor of floats."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"{op}: got a {type(x).__name__}, wants a Tensor")
+        raise TypeError(f"{op}: got a {type(x).__name__}, expected a Tensor")
     if x.dtype.kind != "f":
         raise TypeError(
-            f"{op}: got dtype {x.dtype}, wants float32 or float64; "
+            f"{op}: got dtype {x.dtype}, expected float32 or float64; "
             "images read as uint8 are to be scaled first, for example x / 255"
         )
 
@@ -30,7 +30,7 @@ def check_indices(op: str, indices: Tensor | Array, x: Tensor) -> Array:
         array = x.backend.from_numpy(np.asarray(array))
     array = asarray(array)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{op}: got indices of dtype {array.dtype}, wants integers")
+        raise TypeError(f"{op}: got indices of dtype {array.dtype}, expected integers")
     check_device(op, backend_of(array), x.backend)
     return array
 
@@ -42,7 +42,7 @@ def check_images(op: str, x: Tensor, axes: int = 2) -> None:
     if missing:
         wanted = "(n, c, length)" if axes == 1 else "(n, c, h, w)"
         raise ValueError(
-            f"{op}: got shape {x.shape}, wants {wanted}"
+            f"{op}: got shape {x.shape}, expected {wanted}"
             + ("; a single one needs expand_dims(0)" if missing == 1 else "")
         )
 
@@ -52,7 +52,7 @@ def check_together(op: str, **tensors: Tensor | None) -> None:
     given = {name: x for name, x in tensors.items() if x is not None}
     for name, x in given.items():
         if not isinstance(x, Tensor):
-            raise TypeError(f"{op}: got a {type(x).__name__} as {name}, wants a Tensor")
+            raise TypeError(f"{op}: got a {type(x).__name__} as {name}, expected a Tensor")
     (first_name, first), *rest = given.items()
     for name, x in rest:
         for what in ("device", "dtype"):
@@ -70,7 +70,7 @@ def check_weight(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups
     if weight.ndim != x.ndim or min(weight.shape) < 1:
         kernel = "k_h, k_w" if x.ndim == 4 else "k"
         raise ValueError(
-            f"{op}: got a weight of shape {weight.shape}, wants (d, c // groups, {kernel})"
+            f"{op}: got a weight of shape {weight.shape}, expected (d, c // groups, {kernel})"
         )
     check_whole(op, 1, groups=groups)
 
@@ -81,11 +81,11 @@ def _check_channels(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, gro
     if x.shape[1] != channels * groups or d % groups:
         raise ValueError(
             f"{op}: got an input of {x.shape[1]} channels, shape {x.shape}, and a weight of "
-            f"shape {weight.shape} for {channels * groups} channels in {groups} group(s); wants "
+            f"shape {weight.shape} for {channels * groups} channels in {groups} group(s); expected "
             "equal channels, and output channels divisible by groups"
         )
     if bias is not None and bias.shape != (d,):
-        raise ValueError(f"{op}: got a bias of shape {bias.shape}, wants ({d},)")
+        raise ValueError(f"{op}: got a bias of shape {bias.shape}, expected ({d},)")
 
 
 def pool_geometry(
@@ -103,7 +103,8 @@ def pool_geometry(
     dilations = pair(op, "dilation", dilation, 1, axes)
     if any(2 * p > d * (k - 1) + 1 for p, d, k in zip(pads, dilations, kernel, strict=True)):
         raise ValueError(
-            f"{op}: got padding={padding!r} with kernel_size={kernel_size!r}, wants at most half "
+            f"{op}: got padding={padding!r} with kernel_size={kernel_size!r}, expected at most "
+            f"half "
             "the window, or a window could see nothing but padding"
         )
     return kernel, strides, pads, dilations
@@ -138,7 +139,7 @@ def pool_windows(
         if any(start % d >= size for start in range(-p, 0, s)):
             raise ValueError(
                 f"{op}: got dilation={dilation!r} with padding={padding!r} and input shape "
-                f"{shape}; wants a dilation no larger than the image, or a window could see "
+                f"{shape}; expected a dilation no larger than the image, or a window could see "
                 "nothing but padding"
             )
         out = (size + 2 * p - span + (s - 1 if ceil_mode else 0)) // s + 1
@@ -165,14 +166,14 @@ def conv_geometry(
     dilations = pair(op, "dilation", dilation, 1, axes)
     if isinstance(padding, str) and padding == "same":
         if strides != (1, 1):
-            raise ValueError(f"{op}: padding='same' wants stride 1, got stride={stride!r}")
+            raise ValueError(f"{op}: padding='same' needs stride 1, got stride={stride!r}")
         total_h, total_w = dilations[0] * (k_h - 1), dilations[1] * (k_w - 1)
         sides = (total_h // 2, total_h - total_h // 2, total_w // 2, total_w - total_w // 2)
     elif isinstance(padding, str) and padding == "valid":
         sides = (0, 0, 0, 0)
     elif isinstance(padding, str):
         raise ValueError(
-            f"{op}: got padding={padding!r}, wants a number, a pair, 'same' or 'valid'"
+            f"{op}: got padding={padding!r}, expected a number, a pair, 'same' or 'valid'"
         )
     else:
         pad_h, pad_w = pair(op, "padding", padding, 0, axes)
@@ -214,7 +215,7 @@ def transpose_geometry(
     pads, extra = pair(op, "padding", padding, 0), pair(op, "output_padding", output_padding, 0)
     if any(e >= s for e, s in zip(extra, strides, strict=True)):
         raise ValueError(
-            f"{op}: got output_padding={output_padding!r}, wants less than stride={stride!r}: "
+            f"{op}: got output_padding={output_padding!r}, expected less than stride={stride!r}: "
             "larger images convolve to larger ones than this input"
         )
     return strides, pads, extra, dilations

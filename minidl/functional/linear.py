@@ -38,11 +38,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"linear: got an input of {x.shape[-1] if x.ndim else 'no'} features, shape {x.shape}, "
-            f"and a weight of shape {weight.shape}, wants (..., in_features) and (out_features, "
+            f"and a weight of shape {weight.shape}, expected (..., in_features) and (out_features, "
             "in_features); images are to be flattened first, with Flatten or flatten(1)"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"linear: got a bias of shape {bias.shape}, wants {weight.shape[:1]}")
+        raise ValueError(f"linear: got a bias of shape {bias.shape}, expected {weight.shape[:1]}")
     # As rows: a product of stacks would make one weight gradient for each leading index.
     out = (x.reshape(-1, weight.shape[1]) if x.ndim > 2 else x) @ weight.T
     out = out if bias is None else out + bias

@@ -67,7 +67,7 @@ def cross_entropy(
     if labels.shape != logits.shape:
         raise ValueError(
             f"{op}: got logits of shape {logits.shape} and float targets of shape "
-            f"{labels.shape}; wants probabilities of the logits' shape, or integer labels"
+            f"{labels.shape}; expected probabilities of the logits' shape, or integer labels"
         )
     soft = labels * (1 - label_smoothing) + label_smoothing / logits.shape[1]
     terms = -log_p * soft * _class_weights(op, logits, weight)
@@ -185,7 +185,7 @@ def binary_cross_entropy_with_logits(
 def check_reduction(op: str, reduction: str) -> None:
     """Raise ValueError for an unknown reduction."""
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{op}: got reduction={reduction!r}, wants 'mean', 'sum' or 'none'")
+        raise ValueError(f"{op}: got reduction={reduction!r}, expected 'mean', 'sum' or 'none'")
 
 
 def _reduce(op: str, terms: Tensor, reduction: str) -> Tensor:
@@ -202,7 +202,7 @@ def _reduce(op: str, terms: Tensor, reduction: str) -> Tensor:
 def _beside(op: str, x: Tensor, value: Any) -> Tensor:
     """Return a target or weight as a tensor, on the device of `x`."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"{op}: got a {type(x).__name__}, wants a Tensor")
+        raise TypeError(f"{op}: got a {type(x).__name__}, expected a Tensor")
     if not hasattr(value, "dtype"):  # numbers and lists are on no device yet
         value = x.backend.from_numpy(np.asarray(value))
     if isinstance(value, Tensor):
@@ -225,25 +225,25 @@ def _same_shape(op: str, x: Tensor, target: Any) -> Tensor:
     if other.shape != x.shape:
         raise ValueError(
             f"{op}: got an input of shape {x.shape} and a target of shape {other.shape}, "
-            "wants equal shapes; reshape one of them"
+            "expected equal shapes; reshape one of them"
         )
     return other
 
 
 def _check_scores(op: str, x: Tensor) -> None:
     if x.ndim < 2 or x.shape[1] < 1:
-        raise ValueError(f"{op}: got scores of shape {x.shape}, wants (n, classes) or more axes")
+        raise ValueError(f"{op}: got scores of shape {x.shape}, expected (n, classes) or more axes")
 
 
 def _check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array:
     """Return which labels count; raise unless they are integers in range."""
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"{op}: got labels of dtype {labels.dtype}, wants integers")
+        raise TypeError(f"{op}: got labels of dtype {labels.dtype}, expected integers")
     expected = x.shape[:1] + x.shape[2:]
     if labels.shape != expected:
         raise ValueError(
             f"{op}: got scores of shape {x.shape} and labels of shape {labels.shape}, "
-            f"wants labels of shape {expected}: a class index for each, not one-hot rows"
+            f"expected labels of shape {expected}: a class index for each, not one-hot rows"
         )
     counted = labels != ignore_index
     classes, backend = x.shape[1], x.backend
@@ -253,7 +253,7 @@ def _check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array
         bad = backend.to_numpy(wrong)
         place = tuple(int(i) for i in np.unravel_index(bad.argmax(), bad.shape))
         return ValueError(
-            f"{op}: got label {int(backend.to_numpy(labels)[place])} at {place}, wants "
+            f"{op}: got label {int(backend.to_numpy(labels)[place])} at {place}, expected "
             f"0 to {classes - 1} for {classes} classes (are labels counted from 1?)"
         )
 
@@ -265,5 +265,5 @@ def _class_weights(op: str, x: Tensor, weight: Any) -> Tensor:
     """Return class weights, 1 where None, in a shape that multiplies scores."""
     weights = _beside(op, x, x.backend.xp.ones(x.shape[1], x.dtype) if weight is None else weight)
     if weights.shape != (x.shape[1],):
-        raise ValueError(f"{op}: got weights of shape {weights.shape}, wants ({x.shape[1]},)")
+        raise ValueError(f"{op}: got weights of shape {weights.shape}, expected ({x.shape[1]},)")
     return weights.reshape(-1, *(1,) * (x.ndim - 2))

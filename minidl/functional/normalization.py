@@ -172,7 +172,7 @@ def layer_norm(
     check_together(op, input=x, weight=weight, bias=bias)
     if x.shape[x.ndim - len(shape) :] != shape:
         raise ValueError(
-            f"{op}: got an input of shape {x.shape}, wants its last axes to be {shape}"
+            f"{op}: got an input of shape {x.shape}, expected its last axes to be {shape}"
         )
     _check_channels(op, x, shape, weight=weight, bias=bias)
     size = math.prod(shape)
@@ -218,7 +218,7 @@ def group_norm(
     n, c = x.shape[:2]
     if c % num_groups:
         raise ValueError(
-            f"{op}: got {c} channels, shape {x.shape}, wants a number that num_groups="
+            f"{op}: got {c} channels, shape {x.shape}, expected a number that num_groups="
             f"{num_groups} divides"
         )
     _check_channels(op, x, (c,), weight=weight, bias=bias)
@@ -233,7 +233,7 @@ def normal_shape(op: str, normalized_shape: int | Sequence[int]) -> tuple[int, .
     """Return the sizes of the axes that layer norm is over; ValueError if they are none."""
     sizes = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
     if not sizes:
-        raise ValueError(f"{op}: got normalized_shape=(), wants at least one size")
+        raise ValueError(f"{op}: got normalized_shape=(), expected at least one size")
     for size in sizes:
         check_whole(op, 1, normalized_shape=size)
     return tuple(int(size) for size in sizes)
@@ -286,7 +286,8 @@ def _given_statistics(
     """Return running statistics, which must be there."""
     if running_mean is None or running_var is None:
         raise ValueError(
-            f"{op}: got no running statistics in evaluation, wants running_mean and running_var, "
+            f"{op}: got no running statistics in evaluation, expected running_mean and "
+            f"running_var, "
             "or training=True to normalise by the batch's own"
         )
     mean, variance = (r.data.astype(np.float64) for r in (running_mean, running_var))
@@ -442,14 +443,14 @@ def _along_channels(values: Tensor, x: Tensor) -> Tensor:
 def _check(op: str, x: Tensor, eps: float, least: int, axes: str) -> None:
     check_floats(op, x)
     if x.ndim < least:
-        raise ValueError(f"{op}: got an input of shape {x.shape}, wants {axes}")
+        raise ValueError(f"{op}: got an input of shape {x.shape}, expected {axes}")
     check_eps(op, eps)
 
 
 def check_eps(op: str, eps: float) -> None:
     """Raise ValueError unless `eps` is a number from 0."""
     if not eps >= 0:
-        raise ValueError(f"{op}: got eps={eps!r}, wants a number from 0")
+        raise ValueError(f"{op}: got eps={eps!r}, expected a number >= 0")
 
 
 def _check_channels(op: str, x: Tensor, shape: tuple[int, ...], **given: Tensor | None) -> None:
@@ -457,7 +458,7 @@ def _check_channels(op: str, x: Tensor, shape: tuple[int, ...], **given: Tensor 
         if values is not None and values.shape != shape:
             raise ValueError(
                 f"{op}: got {name} of shape {values.shape} for an input of shape {x.shape}, "
-                f"wants {shape}"
+                f"expected {shape}"
             )
 
 

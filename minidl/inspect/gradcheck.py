@@ -138,9 +138,9 @@ def gradcheck(
         (2, ((1,),))
     """
     if isinstance(order, bool) or order not in (1, 2):
-        raise ValueError(f"gradcheck: got order={order!r}, wants 1 or 2")
+        raise ValueError(f"gradcheck: got order={order!r}, expected 1 or 2")
     if not rtol >= 0:
-        raise ValueError(f"gradcheck: got rtol={rtol!r}, wants a number from 0")
+        raise ValueError(f"gradcheck: got rtol={rtol!r}, expected a number >= 0")
     rng = np.random.default_rng(seed)
     checks: list[InputCheck] = []
     with streams_kept(), np.errstate(all="ignore"):  # NaN is for the table to tell

@@ -112,7 +112,7 @@ class Graph:
         """
         if len(self.nodes) > MOST_BOXES:
             raise ValueError(
-                f"Graph.draw: got {len(self.nodes)} nodes, wants at most {MOST_BOXES}; "
+                f"Graph.draw: got {len(self.nodes)} nodes, expected at most {MOST_BOXES}; "
                 "print str(graph), or give graph.dot() to Graphviz"
             )
         labels = [node.label for node in self.nodes]
@@ -185,7 +185,7 @@ def graph(
         #3        sum(#2)      ()     9      1
     """
     if not isinstance(output, Tensor):
-        raise TypeError(f"graph: got a {type(output).__name__}, wants a Tensor such as a loss")
+        raise TypeError(f"graph: got a {type(output).__name__}, expected a Tensor such as a loss")
     name_of = _names(model, names or {})
     tensors = inputs_first([output], lambda x: reversed(_inputs(x)))
     gradients = _gradients(output, tensors)
@@ -204,10 +204,10 @@ def _names(model: nn.Module | None, names: Mapping[str, Tensor]) -> dict[int, st
     """Return names by the tensors' ids; those that were given come before the model's own."""
     if not isinstance(model, (nn.Module, type(None))):
         hint = "; names go into names=..." if isinstance(model, Mapping) else ""
-        raise TypeError(f"graph: got a {type(model).__name__} for model, wants a Module{hint}")
+        raise TypeError(f"graph: got a {type(model).__name__} for model, expected a Module{hint}")
     for name, x in names.items():
         if not isinstance(x, Tensor):
-            raise TypeError(f"graph: got a {type(x).__name__} named {name!r}, wants a Tensor")
+            raise TypeError(f"graph: got a {type(x).__name__} named {name!r}, expected a Tensor")
     own = {} if model is None else {id(x): name for name, x in model.named_parameters()}
     return own | {id(x): name for name, x in names.items()}
 

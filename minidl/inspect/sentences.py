@@ -50,7 +50,7 @@ def votes(model: TextCNN, words: Tensor) -> list[Votes]:
         ValueError: the model averages over time: no window wins.
     """
     if model.pooling != "max":
-        raise ValueError(f"votes: got a TextCNN with pooling={model.pooling!r}, wants max")
+        raise ValueError(f"votes: got a TextCNN with pooling={model.pooling!r}, expected max")
     weight = model.fc.weight.numpy().T  # (all filters, classes)
     weight = weight - weight.mean(1, keepdims=True)
     parts = weight.reshape(len(model.filter_sizes), -1, weight.shape[1])

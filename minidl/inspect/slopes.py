@@ -219,7 +219,7 @@ def _gradients(
 def weighted(fn: Callable[..., Any], inputs: Any, rng: np.random.Generator) -> WeightedFunction:
     """Return `fn` of float64 copies of its inputs, every call with the same random numbers."""
     if not callable(fn):
-        raise TypeError(f"gradcheck: got a {type(fn).__name__}, wants a function or a module")
+        raise TypeError(f"gradcheck: got a {type(fn).__name__}, expected a function or a module")
     given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     copies, state = _Copies(), generator().bit_generator.state
     function = copies.of_module("", fn) if isinstance(fn, nn.Module) else fn
@@ -286,7 +286,8 @@ def _outputs(result: Any) -> list[Tensor]:
             f"Tensor of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__ for y in listed
         ]
         raise TypeError(
-            f"gradcheck: the function returned {', '.join(kinds) or 'nothing'}; wants a tensor of "
+            f"gradcheck: the function returned {', '.join(kinds) or 'nothing'}; expected a "
+            f"tensor of "
             "floats"
         )
     for y in outputs:

@@ -64,11 +64,11 @@ class TextCNN(nn.Module):
     ) -> None:
         check_whole("TextCNN", 1, num_filters=num_filters, num_classes=num_classes)
         if not filter_sizes:
-            raise ValueError("TextCNN: got no filter_sizes, wants some, such as (3, 4, 5)")
+            raise ValueError("TextCNN: got no filter_sizes, expected some, such as (3, 4, 5)")
         for size in filter_sizes:
             check_whole("TextCNN", 1, filter_size=size)
         if pooling not in ("max", "average"):
-            raise ValueError(f'TextCNN: got pooling={pooling!r}, wants "max" or "average"')
+            raise ValueError(f'TextCNN: got pooling={pooling!r}, expected "max" or "average"')
         self.filter_sizes = tuple(filter_sizes)
         self.padding_idx, self.pooling = padding_idx, pooling
         self.embedding = nn.Embedding(
@@ -95,7 +95,8 @@ class TextCNN(nn.Module):
             array = np.asarray(array)
         if array.ndim != 2:
             raise ValueError(
-                f"TextCNN: got words of shape {array.shape}, wants sentences (n, length); put one "
+                f"TextCNN: got words of shape {array.shape}, expected sentences (n, length); "
+                f"put one "
                 "sentence in a list"
             )
         missing = max(self.filter_sizes) - array.shape[1]

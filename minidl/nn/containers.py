@@ -26,7 +26,7 @@ class ModuleList(Module):
         """Add a module at the end, named by its place."""
         if not isinstance(module, Module):
             raise TypeError(
-                f"{type(self).__name__}: got {module!r:.80}, wants a Module, made, "
+                f"{type(self).__name__}: got {module!r:.80}, expected a Module, made, "
                 "such as nn.ReLU(), where nn.ReLU is a class and F.relu a function"
             )
         setattr(self, str(len(self)), module)

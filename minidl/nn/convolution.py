@@ -141,5 +141,5 @@ def _check_channels(layer: str, inputs: int, outputs: int, groups: int) -> None:
     if inputs % groups or outputs % groups:
         raise ValueError(
             f"{layer}: got {inputs} input and {outputs} output channels in {groups} groups, "
-            "wants both divisible by groups"
+            "expected both divisible by groups"
         )

@@ -79,7 +79,7 @@ class Embedding(Module):
         weight = Parameter(vectors, requires_grad=not freeze)
         if weight.ndim != 2:
             raise ValueError(
-                f"Embedding.from_pretrained: got vectors of shape {weight.shape}, wants "
+                f"Embedding.from_pretrained: got vectors of shape {weight.shape}, expected "
                 "(num_embeddings, embedding_dim)"
             )
         options.setdefault("rng", np.random.default_rng(0))  # what it draws is replaced at once

@@ -38,7 +38,7 @@ def calculate_gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
         return math.sqrt(2 / (1 + negative_slope**2))
     if nonlinearity not in _GAINS:
         names = sorted([*_GAINS, "leaky_relu"])
-        raise ValueError(f"calculate_gain: got {nonlinearity!r}, wants one of {names}")
+        raise ValueError(f"calculate_gain: got {nonlinearity!r}, expected one of {names}")
     return _GAINS[nonlinearity]
 
 
@@ -128,14 +128,14 @@ def fans(x: Tensor) -> tuple[int, int]:
         ValueError: fewer than two axes.
     """
     if x.ndim < 2:
-        raise ValueError(f"init: got shape {x.shape}, wants a weight (out, in, ...)")
+        raise ValueError(f"init: got shape {x.shape}, expected a weight (out, in, ...)")
     taps = math.prod(x.shape[2:])
     return x.shape[1] * taps, x.shape[0] * taps
 
 
 def _kaiming_std(x: Tensor, a: float, mode: str, nonlinearity: str) -> float:
     if mode not in ("fan_in", "fan_out"):
-        raise ValueError(f"init: got mode={mode!r}, wants 'fan_in' or 'fan_out'")
+        raise ValueError(f"init: got mode={mode!r}, expected 'fan_in' or 'fan_out'")
     fan_in, fan_out = fans(x)
     return calculate_gain(nonlinearity, a) / math.sqrt(fan_in if mode == "fan_in" else fan_out)
 

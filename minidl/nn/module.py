@@ -107,7 +107,8 @@ class Module:
             )
         if isinstance(value, Module) and any(module is self for module in value.modules()):
             raise ValueError(
-                f"{who}: got a {type(value).__name__} that is, or holds, this very module; wants "
+                f"{who}: got a {type(value).__name__} that is, or holds, this very module; "
+                f"expected "
                 "modules without circles: hand a parent to forward instead of keeping it"
             )
         super().__setattr__(name, value)
@@ -222,7 +223,7 @@ class Module:
         """
         if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(
-                f"{type(self).__name__}.to: got dtype {dtype}, wants float32 or float64"
+                f"{type(self).__name__}.to: got dtype {dtype}, expected float32 or float64"
             )
         for _, tensor in self._state():
             tensor.to_(device, dtype if tensor.dtype.kind == "f" else None)

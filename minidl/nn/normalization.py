@@ -58,7 +58,9 @@ class _BatchNorm(Module):
         check_floats(who, x)
         wanted = [f"({', '.join(('n', str(self.num_features), *rest))})" for rest in self.axes]
         if x.ndim - 2 not in map(len, self.axes) or x.shape[1] != self.num_features:
-            raise ValueError(f"{who}: got an input of shape {x.shape}, wants {' or '.join(wanted)}")
+            raise ValueError(
+                f"{who}: got an input of shape {x.shape}, expected {' or '.join(wanted)}"
+            )
         momentum = self.momentum
         if momentum is None:
             seen = self.num_batches_tracked
@@ -201,7 +203,8 @@ class GroupNorm(Module):
         check_eps("GroupNorm", eps)
         if num_channels % num_groups:
             raise ValueError(
-                f"GroupNorm: got num_channels={num_channels} in num_groups={num_groups}, wants a "
+                f"GroupNorm: got num_channels={num_channels} in num_groups={num_groups}, "
+                f"expected a "
                 "number that the groups divide"
             )
         self.num_groups, self.num_channels = num_groups, num_channels
@@ -214,6 +217,7 @@ class GroupNorm(Module):
         check_floats("GroupNorm", x)
         if x.ndim < 2 or x.shape[1] != self.num_channels:
             raise ValueError(
-                f"GroupNorm: got an input of shape {x.shape}, wants (n, {self.num_channels}, ...)"
+                f"GroupNorm: got an input of shape {x.shape}, expected (n, {self.num_channels}, "
+                f"...)"
             )
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

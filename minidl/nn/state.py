@@ -36,12 +36,12 @@ def fitting_arrays(
     problems += [f"{n}: not expected" for n in arrays if n not in own] if strict else []
     both = {name: (arrays[name], own[name]) for name in arrays if name in own}
     problems += [
-        f"{name}: got shape {array.shape}, wants {tensor.shape}"
+        f"{name}: got shape {array.shape}, expected {tensor.shape}"
         for name, (array, tensor) in both.items()
         if array.shape != tensor.shape
     ]
     problems += [
-        f"{name}: got dtype {array.dtype}, wants {tensor.dtype}"
+        f"{name}: got dtype {array.dtype}, expected {tensor.dtype}"
         for name, (array, tensor) in both.items()
         if not np.can_cast(array.dtype, tensor.dtype, "same_kind")
     ]
@@ -54,7 +54,7 @@ def fitting_arrays(
         coarser = min(array.dtype, arrays[other].dtype, key=lambda dtype: dtype.itemsize)
         mine, theirs = array.astype(coarser), arrays[other].astype(coarser)
         if not np.array_equal(mine, theirs, equal_nan=mine.dtype.kind == "f"):
-            shared.append(f"{name}: got other values than for {other}, wants equal ones: shared")
+            shared.append(f"{name}: got other values than for {other}, expected equal ones: shared")
     problems += shared
     if problems:
         raise ValueError(

@@ -50,7 +50,8 @@ class Optimizer:
         for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
             if not isinstance(group, Mapping):
                 raise TypeError(
-                    f"{self._name}: got a {type(group).__name__} among groups, wants dicts alone"
+                    f"{self._name}: got a {type(group).__name__} among groups, expected every "
+                    f"group to be a dict"
                 )
             self.param_groups.append(self._checked_group(group, defaults, seen))
         self.state: list[dict[str, Any]] = [
@@ -68,15 +69,15 @@ class Optimizer:
         params = options.pop("params", None)
         if params is None or set(options) - set(defaults):
             raise ValueError(
-                f"{self._name}: got a group with {sorted(group)}, wants 'params' and any of "
+                f"{self._name}: got a group with {sorted(group)}, expected 'params' and any of "
                 f"{sorted(defaults)}"
             )
         params = [params] if isinstance(params, Tensor) else _listed(self._name, params)
         for parameter in params:
             if not isinstance(parameter, Tensor):
-                raise TypeError(f"{self._name}: got a {type(parameter).__name__}, wants tensors")
+                raise TypeError(f"{self._name}: got a {type(parameter).__name__}, expected tensors")
             if not parameter.is_leaf:
-                raise ValueError(f"{self._name}: got the result of an operation, wants leaves")
+                raise ValueError(f"{self._name}: got the result of an operation, expected leaves")
             if id(parameter) in seen:
                 raise ValueError(
                     f"{self._name}: a parameter of shape {parameter.shape} comes twice"
@@ -92,12 +93,13 @@ class Optimizer:
                 two = isinstance(value, (tuple, list)) and len(value) == 2
                 if not two or not all(isinstance(b, NUMBER) and 0 <= b < 1 for b in value):
                     raise ValueError(
-                        f"{self._name}: got betas={value!r}, wants two from 0 to below 1"
+                        f"{self._name}: got betas={value!r}, expected two numbers with 0 <= "
+                        f"beta < 1"
                     )
                 checked[name] = (float(value[0]), float(value[1]))
             elif name not in FLAGS:
                 if not (isinstance(value, NUMBER) and 0 <= value < math.inf):
-                    raise ValueError(f"{self._name}: got {name}={value!r}, wants a number from 0")
+                    raise ValueError(f"{self._name}: got {name}={value!r}, expected a number >= 0")
                 checked[name] = float(value)
         return checked
 
@@ -265,12 +267,14 @@ class Optimizer:
         who = f"{self._name}.load_state_dict"
         if not isinstance(saved, Mapping) or not {"groups", "state"} <= set(saved):
             got = sorted(saved) if isinstance(saved, Mapping) else type(saved).__name__
-            raise ValueError(f"{who}: got {got}, wants 'groups' and 'state', as from state_dict()")
+            raise ValueError(
+                f"{who}: got {got}, expected 'groups' and 'state', as from state_dict()"
+            )
         found = [sorted(group) for group in saved["groups"]]
         wanted = [sorted(set(group) - {"params"}) for group in self.param_groups]
         if found != wanted:
             raise ValueError(
-                f"{who}: got groups with options {found}, wants {wanted}; was it saved from "
+                f"{who}: got groups with options {found}, expected {wanted}; was it saved from "
                 "another kind of optimiser, or from other groups?"
             )
         options = [self.checked_options(group) for group in saved["groups"]]
@@ -278,7 +282,8 @@ class Optimizer:
         unknown = [place for place in saved["state"] if str(place) not in places]
         if unknown:
             raise ValueError(
-                f"{who}: got state {unknown[0]!r}, wants 0 to {len(places) - 1}: no such parameter "
+                f"{who}: got state {unknown[0]!r}, expected 0 to {len(places) - 1}: no such "
+                f"parameter "
                 "(was it saved from a larger network?)"
             )
         given = {str(place): entries for place, entries in saved["state"].items()}
@@ -296,9 +301,9 @@ def _listed(who: str, parameters: Any) -> list[Any]:
     """Return parameters or groups as a list; TypeError if they are one thing, such as a model."""
     kind = type(parameters).__name__
     if hasattr(parameters, "parameters"):
-        raise TypeError(f"{who}: got a {kind}, wants its parameters; pass model.parameters()")
+        raise TypeError(f"{who}: got a {kind}, expected its parameters; pass model.parameters()")
     if isinstance(parameters, (Tensor, Mapping)) or not isinstance(parameters, Iterable):
-        raise TypeError(f"{who}: got one {kind}, wants a list of tensors")
+        raise TypeError(f"{who}: got one {kind}, expected a list of tensors")
     return list(parameters)
 
 
@@ -307,11 +312,11 @@ def _loaded(who: str, p: Tensor, entries: Mapping[str, Any]) -> dict[str, Any]:
     arrays = {name: np.asarray(value) for name, value in entries.items()}
     step = arrays.pop("step", None)
     if step is None or step.dtype.kind not in "iu" or step.shape or step < 1:
-        raise ValueError(f"{who} has step {step}, wants a whole number from 1")
+        raise ValueError(f"{who} has step {step}, expected an integer >= 1")
     for array in arrays.values():
         if array.shape != p.shape or not np.can_cast(array.dtype, p.dtype, "same_kind"):
             shapes = {name: value.shape for name, value in arrays.items()}
-            raise ValueError(f"{who} has shapes {shapes} ({array.dtype}), wants {p.shape}")
+            raise ValueError(f"{who} has shapes {shapes} ({array.dtype}), expected {p.shape}")
     moved = {name: p.backend.from_numpy(a.astype(p.dtype, order="C")) for name, a in arrays.items()}
     return {"step": int(step), **moved}
 
@@ -368,12 +373,12 @@ def clip_grad_norm_(
     who = "clip_grad_norm_"
     if not all(isinstance(value, NUMBER) and value > 0 for value in (max_norm, norm_type)):
         raise ValueError(
-            f"{who}: got max_norm={max_norm!r}, norm_type={norm_type!r}, wants more than 0"
+            f"{who}: got max_norm={max_norm!r}, norm_type={norm_type!r}, expected a positive number"
         )
     given = [parameters] if isinstance(parameters, Tensor) else _listed(who, parameters)
     for parameter in given:
         if not isinstance(parameter, Tensor):
-            raise TypeError(f"{who}: got a {type(parameter).__name__}, wants tensors")
+            raise TypeError(f"{who}: got a {type(parameter).__name__}, expected tensors")
     gradients = [p.grad.stored for p in given if p.grad is not None and p.grad.size]
     if not gradients:
         return Tensor(0.0, np.float64)

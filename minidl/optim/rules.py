@@ -67,7 +67,7 @@ class SGD(Optimizer):
         """Return a group's options; ValueError for impossible ones."""
         checked = super().checked_options(options)
         if checked["nesterov"] and (checked["momentum"] == 0 or checked["dampening"] != 0):
-            raise ValueError("SGD: nesterov=True wants momentum above 0 and dampening 0")
+            raise ValueError("SGD: nesterov=True expected momentum above 0 and dampening 0")
         return checked
 
     def update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:

@@ -34,7 +34,9 @@ class Schedule:
 
     def __init__(self, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{self._name}: got a {type(optimizer).__name__}, wants an optimiser")
+            raise TypeError(
+                f"{self._name}: got a {type(optimizer).__name__}, expected an optimiser"
+            )
         self.optimizer, self.steps = optimizer, 0
         self.found = self.rates()
         self._begin_from(self.found)
@@ -76,12 +78,12 @@ class Schedule:
         """
         who = f"{self._name}.load_state_dict"
         if not isinstance(saved, Mapping) or not {"steps", "base_rates"} <= set(saved):
-            raise ValueError(f"{who}: got {saved!r:.100}, wants 'steps' and 'base_rates'")
+            raise ValueError(f"{who}: got {saved!r:.100}, expected 'steps' and 'base_rates'")
         steps, bases = saved["steps"], [float(base) for base in saved["base_rates"]]
         check_whole(who, 0, steps=steps)
         if len(bases) != len(self.base_rates):
             raise ValueError(
-                f"{who}: got rates of {len(bases)} groups, wants {len(self.base_rates)}; was it "
+                f"{who}: got rates of {len(bases)} groups, expected {len(self.base_rates)}; was it "
                 "saved with other parameter groups?"
             )
         self.steps, self.base_rates = int(steps), bases
@@ -181,7 +183,9 @@ class LinearLR(Schedule):
         check_whole(self._name, 1, total_iters=total_iters)
         _check_range(self._name, 0, 1, start_factor=start_factor, end_factor=end_factor)
         if start_factor == 0:
-            raise ValueError(f"{self._name}: got start_factor=0, wants more: no step would be made")
+            raise ValueError(
+                f"{self._name}: got start_factor=0, expected more: no step would be made"
+            )
         self.start_factor, self.end_factor = start_factor, end_factor
         self.total_iters = total_iters
         super().__init__(optimizer)
@@ -232,12 +236,13 @@ class OneCycleLR(Schedule):
         _check_range(who, 0, 1, pct_start=pct_start)
         if pct_start in (0, 1) or not all(0 < factor < math.inf for factor in factors.values()):
             raise ValueError(
-                f"{who}: got pct_start={pct_start}, {factors}, wants a part between 0 and 1, and "
+                f"{who}: got pct_start={pct_start}, {factors}, expected a part between 0 and 1, "
+                f"and "
                 "factors above 0"
             )
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(
-                f"{who}: got anneal_strategy={anneal_strategy!r}, wants 'cos' or 'linear'"
+                f"{who}: got anneal_strategy={anneal_strategy!r}, expected 'cos' or 'linear'"
             )
         self.total_steps, self.pct_start = total_steps, pct_start
         self.anneal_strategy = anneal_strategy
@@ -249,7 +254,7 @@ class OneCycleLR(Schedule):
         peaks = [self.max_lr] * len(rates) if isinstance(self.max_lr, NUMBER) else self.max_lr
         if not isinstance(peaks, Sequence) or len(peaks) != len(rates):
             raise ValueError(
-                f"{self._name}: got max_lr={self.max_lr!r}, wants one for each of {len(rates)} "
+                f"{self._name}: got max_lr={self.max_lr!r}, expected one for each of {len(rates)} "
                 "groups, or one for all"
             )
         for peak in peaks:
@@ -308,7 +313,7 @@ class SequentialLR(Schedule):
         if not schedulers or len(schedulers) != len(self.milestones) + 1:
             raise ValueError(
                 f"{self._name}: got {len(schedulers)} schedules and milestones {milestones!r}, "
-                "wants one milestone between each two"
+                "expected one milestone between each two"
             )
         if any(schedule.optimizer is not optimizer for schedule in schedulers):
             raise ValueError(f"{self._name}: a schedule was made for another optimiser")
@@ -341,7 +346,7 @@ class SequentialLR(Schedule):
         parts = saved.get("schedulers") if isinstance(saved, Mapping) else None
         if parts is None or len(parts) != len(self.schedulers):
             raise ValueError(
-                f"{self._name}.load_state_dict: got {saved!r:.100}, wants the states of "
+                f"{self._name}.load_state_dict: got {saved!r:.100}, expected the states of "
                 f"{len(self.schedulers)} 'schedulers'"
             )
         for schedule, part in zip(self.schedulers, parts, strict=True):
@@ -359,7 +364,7 @@ def _rising(who: str, milestones: Sequence[int]) -> list[int]:
     for step in steps:
         check_whole(who, 1, milestone=step)
     if steps != sorted(set(steps)):
-        raise ValueError(f"{who}: got milestones={milestones!r}, wants rising steps")
+        raise ValueError(f"{who}: got milestones={milestones!r}, expected rising steps")
     return steps
 
 
@@ -368,4 +373,4 @@ def _check_range(who: str, low: float, high: float, **given: float) -> None:
         fits = isinstance(value, NUMBER) and not isinstance(value, bool)
         if not fits or not low <= value <= high or value == math.inf:
             limit = "" if high == math.inf else f" to {high:g}"
-            raise ValueError(f"{who}: got {name}={value!r}, wants a number from {low:g}{limit}")
+            raise ValueError(f"{who}: got {name}={value!r}, expected a number from {low:g}{limit}")

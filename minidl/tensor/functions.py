@@ -51,7 +51,7 @@ def _sizes(op: str, shape: Sequence[Any]) -> tuple[int, ...]:
     sizes = tuple(unpacked(shape))
     if not all(isinstance(size, (int, np.integer)) and size >= 0 for size in sizes):
         raise TypeError(
-            f"{op}: got shape {sizes}, wants whole numbers from 0; dtype and device go by name"
+            f"{op}: got shape {sizes}, expected integers >= 0; dtype and device go by name"
         )
     return sizes
 
@@ -108,7 +108,7 @@ def where(condition: Array, a: Operand, b: Operand) -> Tensor:
     if isinstance(condition, Tensor):
         condition = condition.data
     if getattr(condition, "dtype", None) != np.bool_:
-        raise TypeError(f"where: got a condition {condition!r:.80}, wants an array of bools")
+        raise TypeError(f"where: got a condition {condition!r:.80}, expected an array of bools")
     a, b = as_operands("where", a, b)
     if isinstance(condition, np.generic):  # what a comparison of single numbers gives
         condition = a.backend.scalar(bool(condition), np.bool_)
@@ -173,7 +173,8 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
         s[:place] + s[place + 1 :] != shapes[0][:place] + shapes[0][place + 1 :] for s in shapes
     ):
         raise ValueError(
-            f"concatenate: got shapes {shapes} and axis {axis}; wants equal sizes but at that axis"
+            f"concatenate: got shapes {shapes} and axis {axis}; expected equal sizes but at "
+            f"that axis"
         )
     ends = np.cumsum([s[place] for s in shapes]).tolist()
     before = (slice(None),) * place
@@ -192,7 +193,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis."""
     tensors = _alike("stack", tensors)
     if any(x.shape != tensors[0].shape for x in tensors):
-        raise ValueError(f"stack: got shapes {[x.shape for x in tensors]}, wants all equal")
+        raise ValueError(f"stack: got shapes {[x.shape for x in tensors]}, expected all equal")
     place = axis + tensors[0].ndim + 1 if axis < 0 else axis
     return concatenate([x.expand_dims(place) for x in tensors], place)
 
@@ -200,13 +201,13 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 def _alike(op: str, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return tensors of one device in one dtype: NumPy's choice, but integers widen no float."""
     if isinstance(tensors, Tensor):
-        raise TypeError(f"{op}: got a Tensor, wants a list of tensors, as in {op}([a, b])")
+        raise TypeError(f"{op}: got a Tensor, expected a list of tensors, as in {op}([a, b])")
     tensors = list(tensors)
     if not tensors:
         raise ValueError(f"{op}: got no tensors")
     for x in tensors:
         if not isinstance(x, Tensor):
-            raise TypeError(f"{op}: got a {type(x).__name__}, wants tensors")
+            raise TypeError(f"{op}: got a {type(x).__name__}, expected tensors")
         check_device(op, x.backend, tensors[0].backend)
     dtypes = [x.dtype for x in tensors]
     dtype = np.result_type(*([kind for kind in dtypes if kind.kind == "f"] or dtypes))
@@ -232,7 +233,7 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
     fit = [np.shape(pair) == (2,) and min(pair) >= 0 for pair in pairs]
     if len(fit) != x.ndim or not all(fit):
         raise ValueError(
-            f"pad: got widths {widths} for shape {x.shape}, wants a (before, after) pair of "
+            f"pad: got widths {widths} for shape {x.shape}, expected a (before, after) pair of "
             "numbers from 0 for each axis"
         )
     inside = tuple(slice(w[0], w[0] + size) for w, size in zip(widths, x.shape, strict=True))
@@ -333,7 +334,8 @@ def _subscripts(subscripts: str, operands: Sequence[Tensor]) -> tuple[list[str],
     wrong = re.sub(r"[a-zA-Z, ]|\.\.\.|->(?!.*->)", "", subscripts)
     if wrong:
         raise ValueError(
-            f"einsum: subscripts {subscripts!r} hold {wrong!r}; wants letters, commas, '...' and "
+            f"einsum: subscripts {subscripts!r} hold {wrong!r}; expected letters, commas, '...' "
+            f"and "
             "one '->'"
         )
     left, arrow, output = subscripts.replace(" ", "").partition("->")

@@ -51,11 +51,11 @@ def own_array(data: Any, dtype: Any, device: str | None) -> Array:
     try:
         array = asarray(data)
     except ValueError:
-        raise ValueError("Tensor: got a ragged list, wants rows of one length") from None
+        raise ValueError("Tensor: got a ragged list, expected rows of one length") from None
     except TypeError as error:
         raise TypeError(f"Tensor: got a list ({error}); tensors are joined by stack()") from None
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"Tensor: got data of dtype {array.dtype}, wants real numbers")
+        raise TypeError(f"Tensor: got data of dtype {array.dtype}, expected real numbers")
     if dtype is None:
         dtype = np.float32 if array.dtype.kind == "f" and not is_array else array.dtype
     dtype = tensor_dtype("Tensor", dtype)
@@ -70,7 +70,7 @@ def tensor_dtype(op: str, dtype: Any) -> Any:
     """Return NumPy's form of a dtype; TypeError if it is none that tensors have."""
     found = np.dtype(dtype)
     if found.kind not in "iub" and found not in (np.float32, np.float64):
-        raise TypeError(f"{op}: got dtype {found}, wants float32 or float64, integers or bools")
+        raise TypeError(f"{op}: got dtype {found}, expected float32 or float64, integers or bools")
     return found
 
 
@@ -109,7 +109,9 @@ def operand_array(op: str, value: Any, like: Stored, copy: bool = False) -> Arra
         return like.backend.scalar(number, kind)
     if getattr(getattr(value, "dtype", None), "kind", "") not in ("f", "i", "u", "b"):
         kind = getattr(value, "dtype", type(value).__name__)
-        raise TypeError(f"{op}: got a {kind}, wants a tensor, an array or number, of real numbers")
+        raise TypeError(
+            f"{op}: got a {kind}, expected a tensor, an array or number, of real numbers"
+        )
     array = asarray(value)
     check_device(op, backend_of(array), like.backend)
     return array.copy(order="K") if copy else array[...]
@@ -146,7 +148,7 @@ def check_broadcast(op: str, a: Sequence[int], b: Sequence[int]) -> None:
     """Raise ValueError unless arrays of shapes `a` and `b` can be combined element by element."""
     if any(m != n and 1 not in (m, n) for m, n in zip(reversed(a), reversed(b), strict=False)):
         raise ValueError(
-            f"{op}: got shapes {tuple(a)} and {tuple(b)}; wants sizes that are equal or 1, "
+            f"{op}: got shapes {tuple(a)} and {tuple(b)}; expected sizes that are equal or 1, "
             "counted from the last axis"
         )
 
@@ -156,7 +158,7 @@ def check_broadcast_to(old: Sequence[int], new: Sequence[int]) -> None:
     pairs = zip(reversed(old), reversed(new), strict=False)
     if len(old) > len(new) or any(m not in (1, n) for m, n in pairs):
         raise ValueError(
-            f"broadcast_to: got shapes {tuple(old)} and {tuple(new)}; wants each of the first's "
+            f"broadcast_to: got shapes {tuple(old)} and {tuple(new)}; expected each of the first's "
             "sizes equal to the second's or 1, counted from the last axis"
         )
 
@@ -165,7 +167,7 @@ def check_matmul(a: Sequence[int], b: Sequence[int]) -> None:
     """Raise ValueError unless stacks of matrices, or vectors, of these shapes can be multiplied."""
     if not a or not b or a[-1] != b[-2 if len(b) > 1 else 0]:
         raise ValueError(
-            f"matmul: got shapes {a} and {b}; wants the first's last axis as long "
+            f"matmul: got shapes {a} and {b}; expected the first's last axis as long "
             "as the second's last but one (is one to be transposed?)"
         )
     check_broadcast("matmul", a[:-2], b[:-2])
@@ -174,7 +176,7 @@ def check_matmul(a: Sequence[int], b: Sequence[int]) -> None:
 def refuse_bools(op: str, a: Stored, b: Stored) -> None:
     """Raise TypeError for two operands of bools, which NumPy does not subtract."""
     if a.dtype.kind == b.dtype.kind == "b":
-        raise TypeError(f"{op}: got bools, wants numbers; convert with .to(dtype=...)")
+        raise TypeError(f"{op}: got bools, expected numbers; convert with .to(dtype=...)")
 
 
 # Indices --------------------------------------------------------------------------------------

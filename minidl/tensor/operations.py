@@ -112,13 +112,16 @@ class Tensor(TensorBase):
         if gradient is None:
             if self.size != 1:
                 raise ValueError(
-                    f"backward: got an output of shape {self.shape}, wants a single number such as "
+                    f"backward: got an output of shape {self.shape}, expected a single number "
+                    f"such as "
                     "a mean loss, or a gradient of the output's shape to start from"
                 )
             return Tensor.wrap(self.backend.xp.ones(self.shape, self.dtype))
         start = _operand("backward", gradient, self)
         if start.shape != self.shape:
-            raise ValueError(f"backward: got a gradient of shape {start.shape}, wants {self.shape}")
+            raise ValueError(
+                f"backward: got a gradient of shape {start.shape}, expected {self.shape}"
+            )
         return start.to(dtype=self.dtype)
 
     def backward(
@@ -360,7 +363,7 @@ class Tensor(TensorBase):
         """
         low, high = (v.item() if isinstance(v, np.generic) else v for v in (low, high))
         if low is None and high is None:
-            raise ValueError("clip: wants low, high, or both")
+            raise ValueError("clip: expected low, high, or both")
         if low is not None and high is not None and low > high:
             raise ValueError(f"clip: got low={low} above high={high}")
         x = _floats(self) if isinstance(low, float) or isinstance(high, float) else self
@@ -403,7 +406,7 @@ class Tensor(TensorBase):
         """
         count = math.prod(self.shape[i] for i in normal_axes("var", self.shape, axis))
         if count <= ddof:
-            raise ValueError(f"var: got {count} elements with ddof={ddof}, wants more than ddof")
+            raise ValueError(f"var: got {count} elements with ddof={ddof}, expected more than ddof")
         centred = self - self.mean(axis, keepdims=True)
         return (centred * centred).sum(axis, keepdims) / (count - ddof)
 
@@ -448,7 +451,7 @@ class Tensor(TensorBase):
         """Reorder the axes: all reversed where none are given."""
         order = tuple(unpacked(axes)) or tuple(reversed(range(self.ndim)))
         if sorted(normal_axes("transpose", self.shape, order)) != list(range(self.ndim)):
-            raise ValueError(f"transpose: got axes {order}, wants each of {self.ndim} axes once")
+            raise ValueError(f"transpose: got axes {order}, expected each of {self.ndim} axes once")
         inverse = tuple(int(i) for i in np.argsort(normal_axes("transpose", self.shape, order)))
 
         def backward(gradient: Tensor) -> Gradients:
@@ -471,7 +474,7 @@ class Tensor(TensorBase):
             axis = tuple(i for i, size in enumerate(self.shape) if size == 1)
         dropped = normal_axes("squeeze", self.shape, axis)
         if any(self.shape[i] != 1 for i in dropped):
-            raise ValueError(f"squeeze: got shape {self.shape}, wants length 1 at axis {axis}")
+            raise ValueError(f"squeeze: got shape {self.shape}, expected length 1 at axis {axis}")
         return self.reshape(tuple(s for i, s in enumerate(self.shape) if i not in dropped))
 
     def expand_dims(self, axis: Axis) -> Tensor:
@@ -570,7 +573,7 @@ def as_operands(op: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
     if isinstance(a, Tensor):
         return _pair(op, a, b)
     if not isinstance(b, Tensor):
-        raise TypeError(f"{op}: got {type(a).__name__} and {type(b).__name__}, wants a tensor")
+        raise TypeError(f"{op}: got {type(a).__name__} and {type(b).__name__}, expected a tensor")
     b, a = _pair(op, b, a)
     return a, b
 

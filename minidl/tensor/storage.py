@@ -105,9 +105,9 @@ class TensorBase:
     def data(self, value: Any) -> None:
         new = value.data if isinstance(value, TensorBase) else asarray(value)
         if new.shape != self.shape:
-            raise ValueError(f"Tensor.data: got shape {new.shape}, wants {self.shape}")
+            raise ValueError(f"Tensor.data: got shape {new.shape}, expected {self.shape}")
         if not np.can_cast(new.dtype, self.dtype, "same_kind"):
-            raise TypeError(f"Tensor.data: got dtype {new.dtype}, wants {self.dtype}")
+            raise TypeError(f"Tensor.data: got dtype {new.dtype}, expected {self.dtype}")
         if backend_of(new) is not self.backend:
             new = self.backend.from_numpy(backend_of(new).to_numpy(new))
         with self.mutable() as array:
@@ -266,7 +266,7 @@ class TensorBase:
         """
         if not callable(function):
             raise TypeError(
-                f"Tensor.register_hook: got a {type(function).__name__}, wants a function"
+                f"Tensor.register_hook: got a {type(function).__name__}, expected a function"
             )
         if not self.requires_grad:
             raise RuntimeError(
@@ -294,12 +294,12 @@ class TensorBase:
 
     def _check_gradient(self, who: str, value: Any) -> None:
         if not isinstance(value, TensorBase):
-            raise TypeError(f"{who}: got a {type(value).__name__}, wants a Tensor or None")
+            raise TypeError(f"{who}: got a {type(value).__name__}, expected a Tensor or None")
         check_device(who, value.backend, self.backend)
         if value.shape != self.shape or value.dtype != self.dtype:
             raise ValueError(
                 f"{who}: got shape {value.shape} and {value.dtype}, "
-                f"wants {self.shape} and {self.dtype}"
+                f"expected {self.shape} and {self.dtype}"
             )
 
     # Comparisons give plain arrays of bools; `==` goes element by element, so tensors do not hash.
@@ -354,7 +354,7 @@ class TensorBase:
     def item(self) -> Any:
         """Return the only element as a Python number; ValueError if there are more or none."""
         if self.size != 1:
-            raise ValueError(f"Tensor.item: got shape {self.shape}, wants a single element")
+            raise ValueError(f"Tensor.item: got shape {self.shape}, expected a single element")
         return self.backend.number(self._data)
 
     def numpy(self) -> np.ndarray[Any, Any]:

@@ -163,7 +163,8 @@ def _kind(value: Any) -> Hashable:
         hash(value)
     except TypeError:
         raise TypeError(
-            f"capture: got a {type(value).__name__} as an argument of the step, wants tensors, and "
+            f"capture: got a {type(value).__name__} as an argument of the step, expected "
+            f"tensors, and "
             "what can be hashed, such as numbers and strings"
         ) from None
     return type(value), value

@@ -75,7 +75,9 @@ def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
         found = loss(outputs, labels)
         found = found if isinstance(found, Tensor) else Tensor(found, device=labels.device)
         if found.size != 1:
-            raise ValueError(f"evaluate: got a loss of shape {found.shape}, wants a single number")
+            raise ValueError(
+                f"evaluate: got a loss of shape {found.shape}, expected a single number"
+            )
         passed.append((len(labels), measures(found, outputs, labels)))
     numbers_read = iter(read([number for _, numbers in passed for number in numbers]))
     for examples, numbers in passed:
@@ -117,7 +119,8 @@ def check_loader(op: str, batches: DataLoader | None) -> None:
         )
     if len(batches.arrays) < 2:
         raise ValueError(
-            f"{op}: got a DataLoader of a single array, wants inputs and, last, labels; what is to "
+            f"{op}: got a DataLoader of a single array, expected inputs and, last, labels; what "
+            f"is to "
             "give its input back has that as labels: DataLoader(x, x)"
         )
 

@@ -94,7 +94,7 @@ def fit(
     if patience is not None:
         check_whole("fit", 1, patience=patience)
     if schedule_every not in ("step", "epoch"):
-        raise ValueError(f'fit: got schedule_every={schedule_every!r}, wants "step" or "epoch"')
+        raise ValueError(f'fit: got schedule_every={schedule_every!r}, expected "step" or "epoch"')
     for loader in (train, validation):
         check_loader("fit", loader)
     run = Run(model, loss, optimizer, train, validation, schedule)

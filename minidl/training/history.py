@@ -59,7 +59,7 @@ class History(Mapping[str, list[float]]):
             ValueError: the names are not those of the epochs before.
         """
         if self._columns and list(values) != list(self._columns):
-            raise ValueError(f"History.append: got {list(values)}, wants {list(self._columns)}")
+            raise ValueError(f"History.append: got {list(values)}, expected {list(self._columns)}")
         for name, value in values.items():
             self._columns.setdefault(name, []).append(float(value))
 
@@ -85,7 +85,9 @@ class History(Mapping[str, list[float]]):
         """
         path = Path(path)
         if path.suffix not in (".csv", ".json"):
-            raise ValueError(f"History.save: got {path}, wants a name that ends in .csv or .json")
+            raise ValueError(
+                f"History.save: got {path}, expected a name that ends in .csv or .json"
+            )
         text = io.StringIO(newline="")
         if path.suffix == ".json":
             lists = self._columns | {"step_losses": self.step_losses}

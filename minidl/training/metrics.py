@@ -85,7 +85,7 @@ def top_k_accuracy(scores: NDArray[Any], labels: NDArray[Any], k: int = 5) -> fl
     _check(who, first, labels)
     _check_range(who, "labels", labels, scores.shape[1])
     if k < 1:
-        raise ValueError(f"{who}: got k={k}, wants a number from 1")
+        raise ValueError(f"{who}: got k={k}, expected a number >= 1")
     own = scores[np.arange(len(labels)), labels.astype(np.int64)][:, None]  # (n, 1)
     before = (scores == own) & (np.arange(scores.shape[1]) < labels[:, None])
     higher = ~(scores <= own) | before  # (n, classes); NaN is never among the highest
@@ -170,20 +170,21 @@ def _count_pairs(
 
 def _check_range(name: str, what: str, indices: NDArray[Any], classes: int) -> None:
     if indices.dtype.kind not in "biu":
-        raise TypeError(f"{name}: got {what} of dtype {indices.dtype}, wants whole numbers")
+        raise TypeError(f"{name}: got {what} of dtype {indices.dtype}, expected integers")
     if indices.min() < 0 or indices.max() >= classes:
         raise ValueError(
-            f"{name}: got {what} from {indices.min()} to {indices.max()}, wants 0 to {classes - 1}"
+            f"{name}: got {what} from {indices.min()} to {indices.max()}, expected 0 to "
+            f"{classes - 1}"
         )
 
 
 def _check(name: str, predicted: NDArray[Any], labels: NDArray[Any]) -> None:
     if not (isinstance(predicted, np.ndarray) and isinstance(labels, np.ndarray)):
         raise TypeError(
-            f"{name}: got {type(predicted).__name__} and {type(labels).__name__}, wants NumPy "
+            f"{name}: got {type(predicted).__name__} and {type(labels).__name__}, expected NumPy "
             "arrays; a tensor's is tensor.numpy()"
         )
     if predicted.shape != labels.shape or predicted.ndim != 1 or predicted.size == 0:
         raise ValueError(
-            f"{name}: got shapes {predicted.shape} and {labels.shape}, wants two of (n,), n > 0"
+            f"{name}: got shapes {predicted.shape} and {labels.shape}, expected two of (n,), n > 0"
         )

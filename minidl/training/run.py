@@ -175,6 +175,7 @@ def _check_loss(loss: Any) -> None:
     """Raise TypeError unless a loss is a tensor, which leads back to the weights."""
     if not isinstance(loss, Tensor):
         raise TypeError(
-            f"fit: the loss function returned a {type(loss).__name__}, wants a tensor of a single "
+            f"fit: the loss function returned a {type(loss).__name__}, expected a tensor of a "
+            f"single "
             "number; was it taken out of one, with item() or numpy()?"
         )

@@ -146,7 +146,7 @@ class GuardedArray:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(value, (list, tuple)):
-            raise TypeError(f"guarded: got a {type(value).__name__} to assign, wants an array")
+            raise TypeError(f"guarded: got a {type(value).__name__} to assign, expected an array")
         new = _unwrap("assignment", value)
         _do(lambda: self._array.__setitem__(_index(index, self.shape), new), [])
 

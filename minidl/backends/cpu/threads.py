@@ -36,7 +36,7 @@ def set_num_threads(n: int) -> None:
         ValueError: not a whole number from 1.
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-        raise ValueError(f"set_num_threads: got {n!r}, wants a whole number from 1")
+        raise ValueError(f"set_num_threads: got {n!r}, expected an integer >= 1")
     with _making:
         if _jobs.cache_info().currsize:
             jobs, threads = _jobs()

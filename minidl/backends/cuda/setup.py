@@ -54,7 +54,8 @@ def check_driver(cupy: Any, packages: Sequence[str]) -> None:
     if gpu["major"] < OLDEST:
         raise RuntimeError(
             f"device 'cuda': the GPU, {gpu['name'].decode()}, has compute capability "
-            f"{gpu['major']}.{gpu['minor']}, wants {OLDEST}.0 or more (Pascal, 2016): older ones "
+            f"{gpu['major']}.{gpu['minor']}, expected {OLDEST}.0 or more (Pascal, 2016): older "
+            f"ones "
             "cannot add float64 numbers atomically"
         )
 

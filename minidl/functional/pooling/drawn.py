@@ -198,7 +198,7 @@ def fractional_max_pool2d(
         if reach > size:
             raise ValueError(
                 f"{op}: got input shape {x.shape}, kernel_size={kernel_size!r} and output size "
-                f"{outs}, wants out + kernel_size - 1 at most the input's size (without "
+                f"{outs}, expected out + kernel_size - 1 at most the input's size (without "
                 "kernel_size, out + 1 if windows overlap)"
             )
         own = source if u is None else u[:, 1 - axis, None]
@@ -229,7 +229,8 @@ def check_fractional(
         pair(op, "kernel_size", kernel_size, 1)
     if (output_size is None) == (output_ratio is None):
         raise ValueError(
-            f"{op}: got output_size={output_size!r} and output_ratio={output_ratio!r}, wants one "
+            f"{op}: got output_size={output_size!r} and output_ratio={output_ratio!r}, expected "
+            f"one "
             "of them"
         )
     if output_size is not None:
@@ -237,10 +238,10 @@ def check_fractional(
     ratios = output_ratio if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * 2
     if output_ratio is not None and (len(ratios) != 2 or not all(0 < r < 1 for r in ratios)):
         raise ValueError(
-            f"{op}: got output_ratio={output_ratio!r}, wants a number between 0 and 1, or a pair"
+            f"{op}: got output_ratio={output_ratio!r}, expected a number between 0 and 1, or a pair"
         )
     if mode not in ("pseudorandom", "random"):
-        raise ValueError(f"{op}: got mode={mode!r}, wants 'pseudorandom' or 'random'")
+        raise ValueError(f"{op}: got mode={mode!r}, expected 'pseudorandom' or 'random'")
 
 
 def _samples(op: str, x: Tensor, given: Any, rng: np.random.Generator) -> Any:
@@ -251,7 +252,8 @@ def _samples(op: str, x: Tensor, given: Any, rng: np.random.Generator) -> Any:
     host = given.numpy() if isinstance(given, Tensor) else np.asarray(given)
     if host.shape != (n, c, 2) or not ((host >= 0) & (host < 1)).all():
         raise ValueError(
-            f"{op}: got _random_samples of shape {host.shape}, wants {(n, c, 2)}, from 0 to below 1"
+            f"{op}: got _random_samples of shape {host.shape}, expected {(n, c, 2)}, from 0 to "
+            f"below 1"
         )
     return host.reshape(n * c, 2).astype(x.dtype)
 

@@ -178,7 +178,7 @@ def check_p(op: str, p: Any) -> None:
     """Raise ValueError unless p is a number more than 0."""
     number = isinstance(p, (int, float, np.integer, np.floating)) and not isinstance(p, bool)
     if not number or not p > 0:
-        raise ValueError(f"{op}: got p={p!r}, wants a number of more than 0")
+        raise ValueError(f"{op}: got p={p!r}, expected a number of more than 0")
 
 
 def _norm(op: str, x: Tensor, p: float, windows: Any) -> Tensor:
@@ -228,7 +228,8 @@ def _channels_as_columns(op: str, x: Tensor, size: int) -> Tensor:
     check_whole(op, 1, size=size)
     if x.ndim < 2 or x.shape[1] % size:
         raise ValueError(
-            f"{op}: got shape {x.shape} and size={size}, wants (n, c, ...) with c divisible by size"
+            f"{op}: got shape {x.shape} and size={size}, expected (n, c, ...) with c divisible "
+            f"by size"
         )
     n, c, *rest = x.shape
     return x.transpose(0, *range(2, x.ndim), 1).reshape(n, 1, math.prod(rest), c)
@@ -271,7 +272,8 @@ def blur_pool2d(x: Tensor, stride: Pair = 2, filter_size: int = 4) -> Tensor:
     before, after = (filter_size - 1) // 2, filter_size // 2
     if min(x.shape[2:]) <= after:
         raise ValueError(
-            f"{op}: got input shape {x.shape}, wants height and width of more than {after}, half "
+            f"{op}: got input shape {x.shape}, expected height and width of more than {after}, "
+            f"half "
             f"of filter_size={filter_size}, to mirror them"
         )
     for axis in (2, 3):
@@ -420,7 +422,8 @@ def _unpooled_size(
         or min(wanted) < 1
     ):
         raise ValueError(
-            f"{op}: got output_size={output_size!r} for an input of {sizes}, wants a size from 1 "
+            f"{op}: got output_size={output_size!r} for an input of {sizes}, expected a size "
+            f"from 1 "
             f"that pools to it, less than a stride from {tuple(least)}"
         )
     out_h, out_w = (1, *(int(size) for size in wanted))[-2:]
@@ -438,7 +441,8 @@ def _checked_places(op: str, x: Tensor, indices: Tensor | Array, size: tuple[int
         least, most = (x.backend.number(found) for found in (places.min(), places.max()))
         return ValueError(
             f"{op}: got indices from {least} to {most} for an output of {size[0]} by {size[1]}, "
-            f"wants 0 to {pixels - 1}; give output_size where the pooled image was larger than the "
+            f"expected 0 to {pixels - 1}; give output_size where the pooled image was larger "
+            f"than the "
             "smallest"
         )
 

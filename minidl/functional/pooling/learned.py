@@ -98,7 +98,7 @@ def gated_pool2d(
     c = x.shape[1]
     if weight.ndim != 4 or weight.shape[1] != 1 or weight.shape[0] not in (1, c):
         raise ValueError(
-            f"{op}: got a weight of shape {weight.shape} for input shape {x.shape}, wants "
+            f"{op}: got a weight of shape {weight.shape} for input shape {x.shape}, expected "
             f"(1, 1, k_h, k_w) or ({c}, 1, k_h, k_w)"
         )
     windows = pool_windows(op, x, (weight.shape[2], weight.shape[3]), stride, padding)
@@ -172,18 +172,18 @@ def gem_pool1d(
 
 
 def _wrong_power(op: str, p: Tensor) -> ValueError:
-    return ValueError(f"{op}: got p={p.numpy().tolist()!r}, wants more than 0")
+    return ValueError(f"{op}: got p={p.numpy().tolist()!r}, expected a positive number")
 
 
 def _generalised(
     op: str, x: Tensor, p: float | Tensor, windows: Windows | None, eps: float
 ) -> Tensor:
     if not eps > 0:
-        raise ValueError(f"{op}: got eps={eps!r}, wants more than 0")
+        raise ValueError(f"{op}: got eps={eps!r}, expected a positive number")
     if isinstance(p, Tensor):
         check_together(op, input=x, p=p)
         if p.shape not in ((), (1,), (x.shape[1],)):
-            raise ValueError(f"{op}: got p of shape {p.shape}, wants (1,) or ({x.shape[1]},)")
+            raise ValueError(f"{op}: got p of shape {p.shape}, expected (1,) or ({x.shape[1]},)")
         x.backend.raise_if(~(p.data > 0), functools.partial(_wrong_power, op, p))
         p = p.reshape(-1, 1, 1)
     else:
@@ -249,7 +249,9 @@ def _soft(op: str, x: Tensor, windows: Windows, beta: float | Tensor) -> Tensor:
     if isinstance(beta, Tensor):
         check_together(op, input=x, beta=beta)
         if beta.shape not in ((), (1,), (x.shape[1],)):
-            raise ValueError(f"{op}: got beta of shape {beta.shape}, wants (1,) or ({x.shape[1]},)")
+            raise ValueError(
+                f"{op}: got beta of shape {beta.shape}, expected (1,) or ({x.shape[1]},)"
+            )
     columns = _gather(x, windows)  # (n, out_h, out_w, k_h·k_w, c)
     scores = columns * beta
     if windows.is_padded:
@@ -317,7 +319,7 @@ def _attention(op: str, pixels: Tensor, weight: Tensor) -> Tensor:
     check_together(op, input=pixels, weight=weight)
     if weight.shape != pixels.shape[1:2]:
         raise ValueError(
-            f"{op}: got a weight of shape {weight.shape} for {pixels.shape[1]} channels, wants "
+            f"{op}: got a weight of shape {weight.shape} for {pixels.shape[1]} channels, expected "
             f"({pixels.shape[1]},)"
         )
     shares = softmax(weight @ pixels)  # (n, pixels)

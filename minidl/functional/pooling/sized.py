@@ -192,7 +192,7 @@ def spatial_pyramid_pool2d(
 def check_levels(op: str, levels: Sequence[int], mode: str) -> None:
     """Raise ValueError unless these are the levels and mode of a pyramid."""
     if not isinstance(levels, (tuple, list)) or not levels:
-        raise ValueError(f"{op}: got levels={levels!r}, wants sizes such as (1, 2, 4)")
+        raise ValueError(f"{op}: got levels={levels!r}, expected sizes such as (1, 2, 4)")
     for level in levels:
         check_whole(op, 1, level=level)
     check_mode(op, mode)
@@ -242,7 +242,8 @@ def output_size_of(
         out_h = 1
     if not 1 <= out_h <= in_h or not 1 <= out_w <= in_w:
         raise ValueError(
-            f"{op}: got output_size={output_size!r} for input shape {x.shape}, wants at most the "
+            f"{op}: got output_size={output_size!r} for input shape {x.shape}, expected at most "
+            f"the "
             "input's size; pooling does not enlarge"
         )
     return (in_h, in_w), (out_h, out_w)
@@ -259,7 +260,7 @@ def check_output_size(op: str, output_size: Any, axes: int = 2) -> None:
         pair(op, "output_size", given, 1)
     except ValueError:
         raise ValueError(
-            f"{op}: got output_size={output_size!r}, wants a whole number from 1, or a pair of "
+            f"{op}: got output_size={output_size!r}, expected an integer >= 1, or a pair of "
             "them (height, width); None keeps the input's"
         ) from None
 

@@ -115,7 +115,7 @@ class GeMPool2d(Module):
         if kernel_size is not None:
             pool_geometry(name, kernel_size, stride, padding, axes=self._axes)
         if not eps > 0:
-            raise ValueError(f"{name}: got eps={eps!r}, wants more than 0")
+            raise ValueError(f"{name}: got eps={eps!r}, expected a positive number")
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.eps, self.channels = eps, channels
         self.p = Parameter(full(channels, float(p)))
