@@ -23,8 +23,9 @@ import pytest
 import minidl
 from minidl import Tensor, autograd, gradcheck, nn
 from minidl import functional as F
+from minidl.backends import convolution as kernels
 from minidl.backends.base import Backend
-from minidl.backends.cpu import planar, strips
+from minidl.backends.cpu import planar, winograd
 from minidl.backends.cpu.numpy_backend import NumpyBackend
 from minidl.backends.windows import Windows
 from minidl.functional import channels as channel_kernels
@@ -377,7 +378,7 @@ MUTATIONS = [
     ),
     Mutation(
         "input gradient: groups exchanged",
-        Backend,
+        kernels,
         "transpose_convolve",
         "rows.transpose(2, 1, 0, 3)",
         "rows.transpose(2, 1, 0, 3)[:, :, ::-1]",
@@ -386,7 +387,7 @@ MUTATIONS = [
     ),
     Mutation(
         "input gradient: channels of a group exchanged",
-        Backend,
+        kernels,
         "transpose_convolve",
         "rows.transpose(2, 1, 0, 3)",
         "rows.transpose(2, 1, 0, 3)[..., ::-1]",
@@ -395,7 +396,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: kernel transposed",
-        Backend,
+        kernels,
         "weight_gradient",
         "split.transpose(0, 3, 1, 2)",
         "split.transpose(0, 3, 2, 1)",
@@ -405,7 +406,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: kernel that is not square transposed",
-        Backend,
+        kernels,
         "weight_gradient",
         "split.transpose(0, 3, 1, 2)",
         "split.transpose(0, 3, 2, 1)",
@@ -414,7 +415,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: taps taken for channels",
-        Backend,
+        kernels,
         "weight_gradient",
         "windows.k_h, windows.k_w, channels // groups)\n    return split.transpose(0, 3, 1, 2)",
         "channels // groups, windows.k_h, windows.k_w)\n    return split",
@@ -423,7 +424,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: mean over the batch in place of the sum",
-        Backend,
+        kernels,
         "weight_gradient",
         ".copy()",
         ".copy() / n",
@@ -433,7 +434,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient: of the first image only",
-        Backend,
+        kernels,
         "weight_gradient",
         "pixels = _pixels(",
         "part = slice(0, 1); pixels = _pixels(",
@@ -1668,9 +1669,9 @@ def check_found(mutation: Mutation, found: dict[str, InputCheck]) -> None:
 
 @pytest.fixture(autouse=True)
 def columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolve small images by columns: bugs are planted there, not in `planar` or `strips`."""
+    """Convolve small images by columns: bugs are planted there, not in `planar` or `winograd`."""
     monkeypatch.setattr(planar, "CHANNELS", 0)
-    monkeypatch.setattr(strips, "MOST", 0)
+    monkeypatch.setattr(winograd, "suits", lambda *_: False)
 
 
 def test_every_call_has_a_mutation_and_no_mutation_comes_twice():

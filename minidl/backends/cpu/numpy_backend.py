@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends.base import Array, Backend
-from minidl.backends.cpu import planar, strips, winograd
+from minidl.backends.cpu import planar, winograd
 from minidl.backends.cpu.runs import overlapping
 from minidl.backends.cpu.threads import (
     blas,
@@ -142,7 +142,7 @@ class NumpyBackend(Backend):
             narrow = self.weight_gradient(_as_channels(images), gradient, _narrow(windows), groups)
             return _as_columns(narrow, windows.k_w)
         c, d = images.shape[1], gradient.shape[1]
-        form = _form(windows, groups, (c, d), c, images.dtype, weights=True)
+        form = _form(windows, groups, (c, d), c, images.dtype)
         if form is None:
             return super().weight_gradient(images, gradient, windows, groups)
         return form.weight_gradient(self, images, gradient, windows)
@@ -164,14 +164,12 @@ class NumpyBackend(Backend):
     def bytes_to_fuse(self, weight: Array, windows: Windows, groups: int) -> int:
         """Return the bytes of one image's columns, or of its output if that is larger.
 
-        Half of a strip's bytes, for fewer slices, and 0 for many channels, which are not to be
+        Half of Winograd's bytes, for fewer slices, and 0 with many channels, which are not to be
         split: Winograd's weights are transformed for each slice anew.
         """
         d, c, k_h, k_w = weight.shape
-        if winograd.suits(windows, groups, c, d, weight.dtype, weights=True):
-            return 0
-        if strips.suits(windows, groups, c, d, weight.dtype):
-            return strips.scratch_bytes(windows, c, d) // 2
+        if winograd.suits(windows, groups, c, d, weight.dtype):
+            return 0 if min(c, d) >= 64 else winograd.scratch_bytes(windows, c, d) // 2
         widest: int = max(d, c * k_h * k_w)
         return windows.out_h * windows.out_w * widest * int(weight.dtype.itemsize)
 
@@ -323,15 +321,11 @@ def _as_columns(images: Array, w: int) -> Array:
     return images.reshape(n, channels // w, w, h).transpose(0, 1, 3, 2)
 
 
-def _form(
-    windows: Windows, groups: int, channels: tuple[int, int], c: int, dtype: Any, **options: bool
-) -> Any:
+def _form(windows: Windows, groups: int, channels: tuple[int, int], c: int, dtype: Any) -> Any:
     """Return the module with the fastest form of a convolution; None for that by columns.
 
-    Winograd's tiles for many channels, rows of pixels for images of few, `c`, strips in between.
+    Rows of pixels for images of few channels, `c`, Winograd's tiles or strips for more.
     """
-    if winograd.suits(windows, groups, *channels, dtype, **options):
-        return winograd
     if planar.suits(windows, groups, c):
         return planar
-    return strips if strips.suits(windows, groups, *channels, dtype) else None
+    return winograd if winograd.suits(windows, groups, *channels, dtype) else None

@@ -1,19 +1,33 @@
-"""Winograd's convolution, F(4 x 4, 3 x 3): a quarter of the multiplications.
+"""Convolution with windows of 3 x 3 pixels by Winograd's F(4, 3), in one direction or in both.
 
 Two polynomials can be multiplied by evaluating both at as many points as the product has
-coefficients, multiplying value by value, and going back from values to coefficients. A 3 x 3
-convolution of a 6 x 6 tile, which gives 4 x 4 outputs, is the transpose of such a product in each
-direction: 36 multiplications for each pair of channels, where the sums themselves take 144. Each of
-the 36 is a matrix product over channels:
+coefficients, multiplying value by value, and going back from values to coefficients. F(4, 3), which
+makes four outputs of six pixels and three weights, is the transpose of such a product: 6
+multiplications for each pair of channels, where the sums themselves take 12.
 
-    V = B x        tiles of the image, 36 pixels to 36 values
-    U = G w        the weights, 9 to 36
-    Y = A (U V)    36 values back to 16 outputs, or to the 9 weights of a gradient
+    V = B x        six pixels to six values
+    U = G w        three weights to six values
+    y = A (U V)    six values to four outputs; in F(3, 4), to the three weights of a gradient
 
-All three transforms are matrix products too, so any points cost the same. Those here, 0, 2/3,
--2/3, 3/2, -3/2 and infinity, keep the error of float32 below 4e-6 of the largest output (64
-channels); the usual 0, 1, -1, 2, -2 are four times worse, columns about five times better. A value
-that is no number, or out of all proportion, reaches every output of its tiles.
+In two directions the transforms are done one after the other. Rows always are transformed. Their
+six values are one more axis of a stack of matrix products over channels. Columns are done in one of
+two ways:
+
+- *strips*: directly. A strip holds the three values side by side that a row of the kernel meets.
+  The stack has 6 matrices of (3 c, d); four by four outputs take 72 multiplications for each pair
+  of channels, for the 144 of columns (`convolution.py`).
+- *tiles*: as the rows. The stack has 36 matrices of (c, d); the same outputs take 36
+  multiplications. The transforms cost more, which pays from about 32 channels.
+
+Transforms read the array where it lies: of six rows in a view of overlapping tiles, a small product
+makes six rows of values. Copies of the tiles would be 2.25 times the image: 128x64x8x8 to values
+takes 1.2 ms instead of 2.3, and the way back 0.5 instead of 1.1 (one core).
+
+Any points cost the same. Those here, 0, 2/3, -2/3, 3/2, -3/2 and infinity, keep the error of
+float32 below 4e-6 of the largest output in tiles (64 channels), and below 3e-6 in strips; the usual
+0, 1, -1, 2, -2 are four times worse, columns about five times better. A value that is no number, or
+out of all proportion, reaches every output of its tile, or of its six rows. Float64, which is there
+to be exact, is left to columns.
 
 Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks (2015); the points
 by trial, after B. Barabasz et al., Error Analysis and Improving the Accuracy of Winograd
@@ -33,8 +47,22 @@ from minidl.backends.base import Array, Backend
 from minidl.backends.cpu.runs import overlapping
 from minidl.backends.windows import Windows
 
-TILE, OUT = 6, 4  # pixels in, and out, in each direction
+TILE, OUT = 6, 4  # pixels in, and out, in one direction
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
+
+MOST = 128
+"""At most so many channels and kernels in strips; tiles have no limit."""
+
+PAIRS = 24
+"""Up to so many channels and kernels, strips serve two pixels of the output each. A third of the
+multiplications meets zeros, but matrices are less narrow, and less is copied: 128x16x32x32 to 16,
+3.8 ms instead of 4.1; from 8 to 8, 1.6 instead of 2.1; from 24 to 24, 7.0 instead of 7.7 (one
+core)."""
+
+SMALL = 10**6
+"""Multiplications of a product for which OpenBLAS copies nothing. In strips, the weights' gradient
+of 128x32x16x16 to 32 takes 3.2 ms instead of the 4.0 of one product for all images of a slice (one
+core)."""
 
 
 def is_plain(w: Windows) -> bool:
@@ -43,26 +71,37 @@ def is_plain(w: Windows) -> bool:
     return geometry == (3, 3, 1, 1, 1, 1) and max(w.top, w.bottom, w.left, w.right) <= 2
 
 
-def suits(
-    windows: Windows, groups: int, channels: int, kernels: int, dtype: Any, weights: bool = False
-) -> bool:
-    """Tell whether a convolution can be done this way, and is the faster for it.
+def suits(windows: Windows, groups: int, c: int, d: int, dtype: Any) -> bool:
+    """Tell whether a convolution is faster this way than by columns.
 
-    With fewer channels the tiles cost too much, to copy and to transform: `strips.py` has fewer.
-    From 64 channels to 64, tiles are the faster for the gradient of the weights alone.
+    Where the output's size is no multiple of four, some of what is computed is dropped.
     """
-    if not is_plain(windows) or groups != 1 or dtype != np.float32 or min(channels, kernels) < 64:
+    if not is_plain(windows) or groups != 1 or dtype != np.float32:
         return False
-    tiles = math.prod(_grid(windows))
-    # By trial, with 64 to 256 channels of 4x4 to 32x32 pixels: what tiles cost, in multiplications.
-    here = tiles * (TILE**2 * channels * kernels + 2000 * channels + 1000 * kernels)
-    many = weights or channels * kernels > 64 * 64
-    return many and tiles >= 4 and here < 8.1 * windows.out_h * windows.out_w * channels * kernels
+    return min(_costs(windows, c, d)) <= 6 * windows.out_h * windows.out_w * c * d
+
+
+def in_tiles(windows: Windows, c: int, d: int) -> bool:
+    """Tell whether tiles are faster than strips."""
+    strips, tiles = _costs(windows, c, d)
+    return tiles < strips
+
+
+def _costs(windows: Windows, c: int, d: int) -> tuple[float, float]:
+    """Return what an image costs in strips, and in tiles, in multiplications within products.
+
+    Constants by trial, with 8 to 512 channels of 4x4 to 32x32 pixels. Forward, ms on one core in
+    strips, tiles and columns: 84x16x32x32 to 16, 7.0, 8.0, 10.6; 84x32x16x16 to 32, 4.2, 3.9, 6.5;
+    84x64x8x8 to 64, 3.1, 2.4, 4.5.
+    """
+    down, across = _grid(windows)
+    strips = 18 * windows.out_w * c * d if max(c, d) <= MOST else math.inf
+    return down * strips, down * across * (36 * c * d + 200 * c + 800 * d)
 
 
 @functools.cache
 def transforms(outputs: int, taps: int) -> tuple[Array, Array, Array]:
-    """Return A, G and B of F(outputs, taps), for one direction.
+    """Return A, G and B of F(outputs, taps).
 
     B goes from pixels to values at the points (its rows are the polynomials that are zero at all
     points but one), G from taps to values, A from values to outputs.
@@ -87,21 +126,29 @@ def convolve(
     windows: Windows,
     relu: bool = False,
 ) -> Array:
-    """Do `convolution.convolve` in tiles."""
-    back, from_taps, _ = transforms(OUT, 3)
-    n, (d, c) = len(images), weight.shape[:2]
-    taps = weight.transpose(2, 3, 1, 0).reshape(3, 3, c * d)
-    values = _both_ways(backend, from_taps, taps).reshape(TILE**2, c, d)
-    out = backend.empty_images((n, d, windows.out_h, windows.out_w), images.dtype)
+    """Do `convolution.convolve` in tiles or strips."""
+    back, _, _ = transforms(OUT, 3)
+    (d, c), (down, across) = weight.shape[:2], _grid(windows)
+    height, width = windows.out_h, windows.out_w
+    tiles = in_tiles(windows, c, d)
+    side = 2 if not tiles and max(c, d) <= PAIRS and width % 2 == 0 else 1
+    matrices = _weight_values(backend, weight, tiles, side)
+    out = backend.empty_images((len(images), d, height, width), images.dtype)
 
     def work(part: slice) -> None:
-        tiles = _tile_values(backend, images[part], windows)
-        products = np.matmul(tiles, values)  # (36, tiles, d)
-        outputs = _both_ways(backend, back, products.reshape(TILE, TILE, -1))  # (4, 4, tiles·d)
-        _untile(outputs, out[part])
+        pixels = out[part].transpose(0, 2, 3, 1)
+        n = len(pixels)
+        rows = np.matmul(_image_values(backend, images[part], windows, tiles, side), matrices)
+        if tiles:
+            rows = _outputs(back, rows.reshape(TILE, TILE * n * down, across, d))[:, :width]
+        rows = rows.reshape(TILE, n, down, width * d)
+        if height % OUT:
+            pixels[...] = _outputs(back, rows).reshape(n, down * OUT, width, d)[:, :height]
+        else:
+            _outputs(back, rows, pixels.reshape(n, height, width * d))
         backend.finish(out[part], bias, relu)
 
-    backend.over_batch(n, _tile_bytes(windows, c, d), work)
+    backend.over_batch(len(images), scratch_bytes(windows, c, d), work)
     return out
 
 
@@ -121,40 +168,109 @@ def turned(w: Windows) -> Windows:
 
 
 def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: Windows) -> Array:
-    """Do `convolution.weight_gradient`: F(3 x 3, 4 x 4), the gradient's tiles being the weights."""
+    """Do `convolution.weight_gradient`: F(3, 4), the gradient's pixels being the weights.
+
+    With many channels, what a slice gives is larger than what it reads, so there are fewer slices:
+    64x256x8x8 to 256 takes 23 ms instead of 60 (two threads).
+    """
     back, from_taps, _ = transforms(3, OUT)
-    n, c, d = len(images), images.shape[1], gradient.shape[1]
-    alone = Windows(windows.out_h, windows.out_w, 1, 1)  # without padding
+    c, d = images.shape[1], gradient.shape[1]
+    tiles = in_tiles(windows, c, d)
+    whole = _covered(Windows(windows.out_h, windows.out_w, 1, 1), windows, tiles)
 
     def work(part: slice) -> Array:
-        tiles = _tile_values(backend, images[part], windows)
-        pixels = _tiles(backend, gradient[part], alone, OUT, _grid(windows))
-        slopes = _both_ways(backend, from_taps, pixels).reshape(TILE**2, -1, d)
-        return np.matmul(slopes.swapaxes(1, 2), tiles)  # (36, d, c)
+        values = _image_values(backend, images[part], windows, tiles)
+        slopes = _rows(backend, from_taps, gradient[part], whole)
+        if tiles:
+            slopes = _values(from_taps, slopes.reshape(-1, whole.padded_w, d))
+            return np.matmul(values.swapaxes(2, 3), slopes.reshape(TILE, TILE, -1, d))
+        n, rows = values.shape[1:3]
+        together = _together(n, rows * 3 * c * d)
+        shape = (TILE, n // together, together * rows)
+        values, slopes = values.reshape(*shape, 3 * c), slopes.reshape(*shape, d)
+        return np.matmul(values.swapaxes(2, 3), slopes).sum(1)  # (6, 3 c, d)
 
-    total = backend.sum_over_batch(n, _tile_bytes(windows, c, d), work)
-    found = _both_ways(backend, back, total.reshape(TILE, TILE, -1)).reshape(3, 3, d, c)
-    return found.transpose(2, 3, 0, 1).copy()
+    each = scratch_bytes(windows, c, d) // (1 + c * d // 2**13)
+    total = backend.sum_over_batch(len(images), each, work)
+    if tiles:  # (6 across, 6 down, c, d)
+        total = backend.matmul(back, total.reshape(TILE, -1)).reshape(3, TILE, c * d).swapaxes(0, 1)
+    found = backend.matmul(back, total.reshape(TILE, 3 * c * d)).reshape(3, 3, c, d)
+    return found.transpose(3, 2, 0, 1).copy()
 
 
-def _both_ways(backend: Backend, matrix: Array, tiles: Array) -> Array:
-    """Transform `(p, p, m)` tiles down, then across: `(q, q, m)`.
+def _weight_values(backend: Backend, weight: Array, tiles: bool, side: int) -> Array:
+    """Return the matrices of weights: `(6, 6, c, d)`; for strips `(6, 1, (2+side) c, side d)`.
 
-    As one product with 36 rows, both at once are three times the multiplications: 0.8 ms for 0.4
-    (128x64x8x8, to values, one core).
+    Where a strip serves two pixels, each has no use for one of its four columns.
     """
-    down = backend.matmul(matrix, tiles.reshape(len(tiles), -1))
-    return backend.matmul(matrix, down.reshape(len(matrix), len(tiles), -1))
+    d, c = weight.shape[:2]
+    _, from_taps, _ = transforms(OUT, 3)
+    rows = backend.matmul(from_taps, weight.transpose(2, 3, 1, 0).reshape(3, 3 * c * d))
+    if tiles:
+        both = backend.matmul(from_taps, rows.reshape(TILE, 3, c * d))
+        return both.reshape(TILE, TILE, c, d).swapaxes(0, 1)
+    values = rows.reshape(TILE, 1, 3 * c, d)
+    if side == 1:
+        return values
+    beside = np.zeros((TILE, 1, (2 + side) * c, side, d), weight.dtype)
+    for pixel in range(side):
+        beside[:, :, pixel * c : (pixel + 3) * c, pixel] = values
+    return beside.reshape(TILE, 1, (2 + side) * c, side * d)
 
 
-# Tiles ----------------------------------------------------------------------------------------
+def _image_values(
+    backend: Backend, images: Array, windows: Windows, tiles: bool, side: int = 1
+) -> Array:
+    """Return the matrices of images: `(6, 6, tiles, c)`, the first axis for columns.
 
-
-def _tile_values(backend: Backend, images: Array, windows: Windows) -> Array:
-    """Return the values of 6 x 6 tiles, which overlap by 2: `(36, tiles, c)`."""
+    In strips, `(6, n, pixels / side, (2+side) c)`.
+    """
     _, _, to_values = transforms(OUT, 3)
-    tiles = _tiles(backend, images, windows, TILE, _grid(windows))
-    return _both_ways(backend, to_values, tiles).reshape(TILE**2, -1, images.shape[1])
+    (n, c), (down, across) = images.shape[:2], _grid(windows)
+    whole = _covered(windows, windows, tiles)
+    rows = _rows(backend, to_values, images, whole)
+    if tiles:
+        values = _values(to_values, rows.reshape(-1, whole.padded_w, c))
+        return values.reshape(TILE, TILE, n * down * across, c)
+    count, length = windows.out_w // side, (2 + side) * c
+    steps = (*rows.strides[:3], side * c * rows.itemsize, rows.itemsize)
+    strips = overlapping(rows, (TILE, n, down, count, length), steps)
+    return strips.reshape(TILE, n, down * count, length)
+
+
+def _rows(backend: Backend, matrix: Array, images: Array, windows: Windows) -> Array:
+    """Return the values of the rows of padded images: `(6, n, down, w * c)`."""
+    pixels = np.ascontiguousarray(backend.pad_images(images, windows, 0).transpose(0, 2, 3, 1))
+    n, h, w, c = pixels.shape
+    return _values(matrix, pixels.reshape(n, h, w * c))
+
+
+def _values(matrix: Array, array: Array) -> Array:
+    """Transform the middle axis of `(k, length, m)`, without gaps, to values: `(6, k, tiles, m)`.
+
+    Tiles are as long as the matrix has columns, and begin four apart.
+    """
+    (k, length, m), size = array.shape, matrix.shape[1]
+    count, step = (length - size) // OUT + 1, m * array.itemsize
+    steps = (length * step, OUT * step, step, array.itemsize)  # .strides can be any for one pixel
+    view = np.lib.stride_tricks.as_strided(array, (k, count, size, m), steps, writeable=False)
+    values = np.empty((TILE, k, count, m), array.dtype)
+    np.matmul(matrix, view, out=values.transpose(1, 2, 0, 3))
+    return values
+
+
+def _outputs(matrix: Array, values: Array, out: Array | None = None) -> Array:
+    """Transform values `(6, k, tiles, m)` to outputs: `(k, tiles * 4, m)`."""
+    _, k, count, m = values.shape
+    outputs: Array = np.empty((k, count * OUT, m), values.dtype) if out is None else out
+    np.matmul(matrix, values.transpose(1, 2, 0, 3), out=outputs.reshape(k, count, OUT, m))
+    return outputs
+
+
+def _together(n: int, multiplications: int) -> int:
+    """Return how many of n images, of so many multiplications each, to add up in one product."""
+    most = max(1, min(n, SMALL // multiplications))
+    return next(count for count in range(most, 0, -1) if n % count == 0)
 
 
 def _grid(windows: Windows) -> tuple[int, int]:
@@ -162,41 +278,16 @@ def _grid(windows: Windows) -> tuple[int, int]:
     return -(-windows.out_h // OUT), -(-windows.out_w // OUT)
 
 
-def _tiles(
-    backend: Backend, images: Array, windows: Windows, size: int, grid: tuple[int, int]
-) -> Array:
-    """Return tiles 4 pixels apart, zeros beyond the image: `(size, size, tiles·c)`."""
-    down, across = grid
-    whole = replace(
-        windows,
-        bottom=windows.bottom + (down - 1) * OUT + size - windows.padded_h,
-        right=windows.right + (across - 1) * OUT + size - windows.padded_w,
-    )
-    n, c = images.shape[:2]
-    padded = backend.pad_images(images, whole, 0).transpose(0, 2, 3, 1)
-    padded = np.ascontiguousarray(padded)
-    step_n, step_h, step_w, step_c = padded.strides
-    steps = (step_h, step_w, step_n, step_h * OUT, step_w * OUT, step_c)
-    tiles = overlapping(padded, (size, size, n, down, across, c), steps)
-    return tiles.reshape(size, size, n * down * across * c)
+def _covered(padding: Windows, windows: Windows, tiles: bool) -> Windows:
+    """Return windows with more padding: to whole tiles down, and across if there are tiles."""
+    down, across = _grid(windows)
+    right = padding.right + (across * OUT - windows.out_w if tiles else 0)
+    return replace(padding, bottom=padding.bottom + down * OUT - windows.out_h, right=right)
 
 
-def _untile(outputs: Array, images: Array) -> None:
-    """Write `(4, 4, tiles·d)` outputs into images `(n, d, h, w)`, leaving out what is beyond."""
-    n, d, h, w = images.shape
-    down, across = -(-h // OUT), -(-w // OUT)
-    tiles = outputs.reshape(OUT, OUT, n, down, across, d).transpose(2, 3, 0, 4, 1, 5)
-    last = images.transpose(0, 2, 3, 1)
-    if (h, w) == (down * OUT, across * OUT):
-        last.reshape(n, down, OUT, across, OUT, d)[...] = tiles
-    else:
-        last[...] = tiles.reshape(n, down * OUT, across * OUT, d)[:, :h, :w]
+def scratch_bytes(windows: Windows, c: int, d: int) -> int:
+    """Return about half the size of one image's values and of their products.
 
-
-def _tile_bytes(windows: Windows, c: int, d: int) -> int:
-    """Return half the size of one image's tiles, their values and their products.
-
-    Half, because tiles are no longer used when products are; by trial, slices of twice this size
-    are slower by a tenth, and so are those of half.
+    By trial, with two threads: slices of twice this size, or of half, are slower by 2 in a hundred.
     """
-    return 2 * math.prod(_grid(windows)) * TILE**2 * (2 * c + d)
+    return TILE * _grid(windows)[0] * windows.out_w * (c + d) * 4
