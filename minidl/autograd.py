@@ -128,7 +128,7 @@ def no_grad() -> contextlib.AbstractContextManager[None]:
 
     Example:
         >>> import minidl
-        >>> x = minidl.Value([1.0, 2.0], requires_grad=True)
+        >>> x = minidl.Tensor([1.0, 2.0], requires_grad=True)
         >>> with minidl.no_grad():
         ...     print((x * 2).requires_grad)
         False

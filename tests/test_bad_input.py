@@ -615,7 +615,7 @@ WRONG_CALLS = {
     "no parameters": (
         lambda: optim.SGD([]),
         ValueError,
-        r"SGD: got no parameters \(was parameters\(\) used up before\?\)",
+        r"SGD: got no parameters \(was the generator already consumed\?\)",
     ),
     "one tensor": (
         lambda: optim.SGD(trained(3)),
@@ -700,7 +700,7 @@ WRONG_CALLS = {
     "a tensor among groups": (
         lambda: optim.SGD([{"params": [trained(3)]}, trained(3)]),
         TypeError,
-        "SGD: got a Tensor among groups, expected every group to be a dict",
+        "SGD: expected every group to be a dict, got a Tensor",
     ),
     "a step before backward": (
         lambda: optim.SGD([trained(3)]).step(),

@@ -20,6 +20,7 @@ from minidl import Tensor, optim
 from minidl.backends import Windows, backend_for
 from minidl.backends.cuda import cublas
 from minidl.backends.cuda.cupy_backend import EXPRESSIONS
+from minidl.tensor.rows import RowGradient
 
 from .helpers import hosted, oracles
 from .test_backends import SPECIAL, geometries, given_geometry, numbers, same
@@ -298,18 +299,49 @@ def test_an_update_of_all_parameters_is_that_of_each(backend, dtype, rule, optio
     assert [y for _, y in launched] == [4, 3, 4, 4, 4], "one launch for each step"
 
 
-def test_a_rule_of_ones_own_does_not_get_a_kernel_of_its_base(backend):
-    class Halved(optim.Adam):
-        def update(self, p, g, state, group):
-            p *= 0.5
+def halved_by_update(self, p, g, state, group):
+    p *= 0.5
 
+
+def halved_by_formula(self, p, g, arrays, numbers):
+    p *= 0.5
+
+
+@pytest.mark.parametrize(
+    "own", [{"update": halved_by_update}, {"formula": halved_by_formula}], ids=["update", "formula"]
+)
+def test_a_rule_of_ones_own_does_not_get_a_kernel_of_its_base(backend, own):
     parameter = Tensor([4.0], device="guarded", requires_grad=True)
     parameter.grad = Tensor([1.0], device="guarded")
-    rule = Halved([parameter])
+    rule = type("Halved", (optim.Adam,), own)([parameter])
     rule.step()
     rule.step()
     assert parameter.numpy().tolist() == [1.0]
     assert rule.state_dict()["state"][0]["step"] == 2
+
+
+@pytest.mark.parametrize(("rule", "options"), RULES)
+def test_rows_of_a_gradient_are_updated_by_the_kernel_too(backend, rule, options, monkeypatch):
+    launched = []
+    monkeypatch.setattr(backend, "_launch", lambda *a: (launched.append(a[0]), hosted.launch(*a)))
+
+    def trained(device):
+        rng = np.random.default_rng(0)
+        weight = Tensor(rng.normal(size=(7, 3)), device=device, requires_grad=True)
+        optimiser = getattr(optim, rule)([weight], **options)
+        for rows in ([1, 5, 1], [5, 0, 2], [1, 1, 6]):
+            optimiser.zero_grad()
+            values = Tensor(rng.normal(size=(3, 3)), device=device).data
+            weight.grad = RowGradient(Tensor(np.array(rows), device=device).data, values, (7, 3))
+            optimiser.step()
+        return weight.numpy(), optimiser.state_dict()["state"][0]
+
+    (mine, my_state), (wanted, state) = trained("guarded"), trained("cpu")
+    np.testing.assert_allclose(mine, wanted, 1e-12, 1e-12)
+    assert my_state.keys() == state.keys()
+    for name, value in state.items():
+        np.testing.assert_allclose(my_state[name], value, 1e-12, 1e-12)
+    assert sum(rule.lower().rstrip("w") in name for name in launched) == 3
 
 
 # Every operation, as on a GPU -----------------------------------------------------------------

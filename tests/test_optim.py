@@ -11,6 +11,7 @@ import pytest
 
 import minidl
 from minidl import Tensor, nn, optim
+from minidl.optim.optimizer import kept
 
 from .reference.cases import (
     CLIPPING,
@@ -98,24 +99,46 @@ def test_centred_rmsprop_survives_a_gradient_that_never_changes():
 # Memory
 
 
+@pytest.fixture
+def one_thread():
+    """Work on one thread, so that memory does not depend on how many there are."""
+    before = minidl.get_num_threads()
+    minidl.set_num_threads(1)
+    yield
+    minidl.set_num_threads(before)
+
+
 @pytest.mark.parametrize("name", OPTIMISERS)
-def test_steps_are_in_place_and_allocate_nothing(name):
-    size = 100_000
+def test_steps_are_in_place_and_allocate_a_few_slices_alone(name, one_thread):
+    size = 4_000_000
     p = Tensor(np.ones(size, np.float32), requires_grad=True)
     rule, options = OPTIMISERS[name]
     optimiser = getattr(optim, rule)([p], **options)
     p.grad = minidl.ones(size)
     optimiser.step()
-    array, kept = p.data, {k: v for k, v in optimiser.state[0].items() if k != "step"}
+    array, arrays = p.data, {k: v for k, v in optimiser.state[0].items() if k != "step"}
     tracemalloc.start()
     try:
         optimiser.step()
-        _, peak = tracemalloc.get_traced_memory()
+        left, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < p.data.nbytes / 4, f"{peak} bytes for a parameter of {p.data.nbytes}"
+    assert peak < 2**20, f"{peak} bytes: more than 4 slices of 256 KiB"
+    assert left < 10_000
     assert p.data is array
-    assert all(optimiser.state[0][key] is value for key, value in kept.items())
+    assert optimiser.state[0].keys() == {"step", *arrays}
+    assert all(optimiser.state[0][key] is value for key, value in arrays.items())
+
+
+@pytest.mark.parametrize("shape", [(10,), (300, 400)])
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_state_has_what_is_saved_alone(name, shape):
+    p = Tensor(np.ones(shape, np.float32), requires_grad=True)
+    rule, options = OPTIMISERS[name]
+    optimiser = getattr(optim, rule)([p], **options)
+    p.grad = minidl.ones(shape)
+    optimiser.step()
+    assert optimiser.state[0].keys() == optimiser.state_dict()["state"][0].keys()
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
@@ -207,13 +230,17 @@ def test_a_loaded_optimiser_goes_on_bit_by_bit(name, device):
         assert np.array_equal(found, wanted)
 
 
-def test_scratch_memory_is_not_saved():
+def test_scratch_memory_of_a_rule_of_ones_own_is_not_saved():
+    class Scratched(optim.Optimizer):
+        def update(self, p, g, state, group):
+            kept(state, "mean", p)[...] = g
+            kept(state, "_scratch", p)[...] = g
+
     p = Tensor([1.0], requires_grad=True)
-    rule = optim.RMSprop([p], weight_decay=0.1, momentum=0.9, centered=True)
+    rule = Scratched([p])
     p.grad = minidl.ones(1)
     rule.step()
-    saved = rule.state_dict()["state"][0]
-    assert set(saved) == {"step", "square", "mean", "velocity"}
+    assert set(rule.state_dict()["state"][0]) == {"step", "mean"}
 
 
 def test_a_state_that_does_not_fit_is_refused_and_nothing_changed():
@@ -372,3 +399,48 @@ def test_a_rule_of_ones_own_sees_whole_arrays_at_every_step():
         p.grad = Tensor(np.ones((1000, 1000)))
         rule.step()
         assert np.linalg.norm(p.numpy() - before) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_slices_of_any_memory_order_give_what_whole_arrays_give(name):
+    """A parameter of 200 x 300 float64 numbers is sliced, its five parts are not."""
+    start = np.random.default_rng(0).normal(size=(200, 300))
+    rule, options = OPTIMISERS[name]
+    found = []
+    for arrays in ([start], [np.asfortranarray(start)], np.split(start, 5)):
+        parameters = [Tensor.wrap(a.copy(order="K")).requires_grad_() for a in arrays]
+        descend(getattr(optim, rule)(parameters, **options), parameters, range(4))
+        found.append(np.concatenate(values(parameters)))
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+
+
+def test_a_rule_of_ones_own_for_each_element_gets_slices_and_rows():
+    sizes = []
+
+    class Counted(optim.Optimizer):
+        def keeps(self, group):
+            return ["total"]
+
+        def numbers(self, group, step, is_first):
+            return [group["lr"], step, is_first]
+
+        def formula(self, p, g, arrays, numbers):
+            lr, step, is_first = numbers
+            assert is_first == (step == 1)
+            sizes.append(p.size)
+            arrays[0][...] += g
+            p -= lr * arrays[0]
+
+    p, layer = Tensor(np.zeros((1000, 1000)), requires_grad=True), nn.Embedding(9, 2, sparse=True)
+    rule = Counted([p, layer.weight], lr=1.0)
+    before = layer.weight.numpy()
+    for _ in range(2):
+        rule.zero_grad()
+        p.grad = minidl.ones(p.shape, dtype="float64")
+        layer([3, 5, 3]).sum().backward()
+        rule.step()
+    assert (p.numpy() == -3).all()
+    np.testing.assert_allclose((before - layer.weight.numpy())[:, 0], [0, 0, 0, 6, 0, 3, 0, 0, 0])
+    assert max(sizes) <= 2**18 // 8
+    assert rule.state_dict()["state"][1]["step"] == 2

@@ -164,7 +164,7 @@ def test_every_deterministic_function_has_a_case():
 
 # Of Tensor's methods and the functions of arrays, those that have no gradient to compare: they keep
 # the graph, guide Python's operators, change the dtype, repeat `__getitem__`, or make new tensors.
-GRAPH = {"__init__", "backward", "detach", "seed_gradient", "to", "to_"}
+GRAPH = {"__init__", "__reduce__", "backward", "detach", "seed_gradient", "to", "to_"}
 OPERATORS = {"__iadd__", "__iter__"}
 CREATION = {"arange", "full", "ones", "rand", "randn", "zeros"}
 

@@ -17,13 +17,20 @@ from minidl.tensor.rows import RowGradient
 Group = dict[str, Any]
 NUMBER = (int, float, np.integer, np.floating)
 SMALL = 2**18
-"""Bytes of a parameter up to which an update is one slice, which takes no preparing."""
+"""Updates of at most this many bytes are not sliced."""
+
+ARRAYS = 8
+"""Arrays of which an update has a slice in cache: parameter, gradient, state and temporaries."""
 
 FLAGS = ("nesterov", "centered")  # the options that are no numbers
 
 
 class Optimizer:
-    """Base of the update rules. Subclasses write `update`.
+    """Base of the update rules. Subclasses write `update`, which may do anything with arrays.
+
+    Rules that change each element by itself write `formula`, `keeps` and `numbers` instead. They
+    are then run on slices that stay in cache, on the rows of a `RowGradient`, and on a GPU by the
+    CUDA kernel that the class attribute `kernel` names, if there is one.
 
     Args:
         parameters: tensors to train, or a list of groups: dicts with `"params"` and any options
@@ -44,14 +51,15 @@ class Optimizer:
     ) -> None:
         given = _listed(self._name, parameters)
         if not given:
-            raise ValueError(f"{self._name}: got no parameters (was parameters() used up before?)")
+            raise ValueError(
+                f"{self._name}: got no parameters (was the generator already consumed?)"
+            )
         self.param_groups: list[Group] = []
         seen: set[int] = set()
         for group in given if isinstance(given[0], Mapping) else [{"params": given}]:
             if not isinstance(group, Mapping):
                 raise TypeError(
-                    f"{self._name}: got a {type(group).__name__} among groups, expected every "
-                    f"group to be a dict"
+                    f"{self._name}: expected every group to be a dict, got a {type(group).__name__}"
                 )
             self.param_groups.append(self._checked_group(group, defaults, seen))
         self.state: list[dict[str, Any]] = [
@@ -114,48 +122,52 @@ class Optimizer:
             parameter.grad = None
 
     def step(self) -> None:
-        """Update every parameter that has a gradient, in place and without allocating memory.
+        """Update every parameter that has a gradient, in place.
 
         Frozen parameters stay as they are, even where a gradient is left from before.
 
         Of a `RowGradient`, as `Embedding(sparse=True)` has, only the rows that it names are
         updated, in the parameter and in what the rule keeps: the others have no momentum, decay of
         running means or weight decay in this step. SGD without these two gives what a whole
-        gradient would; Adam becomes what PyTorch calls SparseAdam. Rules without a kernel, which
-        may look at the shape, get the whole gradient. Do not `capture` steps with rows: in replays,
-        the step's number, which Adam uses, would stay that of the recording.
+        gradient would; Adam becomes what PyTorch calls SparseAdam. Rules that write `update`, which
+        may look at the shape, get the whole gradient. Do not `capture` steps with rows: replays
+        would leave the number of steps in `state` at that of the recording.
 
         Raises:
             RuntimeError: none has one: `backward` was not called, or everything is frozen.
         """
         alike: dict[tuple[int, Any], list[Update]] = {}
-        any_rows = False
         with contextlib.ExitStack() as open_arrays:
             for parameter, state, group in self._places():
                 gradient = parameter.grad
                 if gradient is None or not parameter.requires_grad:
                     continue
                 array = open_arrays.enter_context(parameter.mutable())
-                if isinstance(gradient, RowGradient) and self._kernel is not None:
-                    self._update_rows(array, gradient, state, group)
-                    any_rows = True
+                if isinstance(gradient, RowGradient) and self._is_elementwise:
+                    update = open_arrays.enter_context(
+                        self._taken_out(array, gradient, state, group)
+                    )
                 else:
                     update = self._prepared(array, gradient.data, state, group)
-                    alike.setdefault((id(parameter.backend), parameter.dtype), []).append(update)
+                alike.setdefault((id(parameter.backend), parameter.dtype), []).append(update)
             for updates in alike.values():
                 backend_of(updates[0].p).update_all(self._kernel, updates)
-        if not alike and not any_rows:
+        if not alike:
             raise RuntimeError(
                 f"{self._name}.step: no parameter has a gradient; call loss.backward() first, and "
                 "see that these tensors are not all frozen and that the loss was computed from them"
             )
 
     @property
+    def _is_elementwise(self) -> bool:
+        return type(self).update is Optimizer.update
+
+    @property
     def _kernel(self) -> str | None:
-        """The kernel that does what `update` does: named by the class that defines `update`."""
-        owner = next(kind for kind in type(self).__mro__ if "update" in vars(kind))
+        """The kernel that does what `formula` does: named by the class that defines `formula`."""
+        owner = next(kind for kind in type(self).__mro__ if "formula" in vars(kind))
         name: str | None = vars(owner).get("kernel")
-        return name
+        return name if self._is_elementwise else None
 
     def _prepared(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> Update:
         def count(steps: int) -> None:
@@ -166,72 +178,84 @@ class Optimizer:
             g,
             count,
             for_kernel=lambda: self.for_kernel(p, state, group),
-            plain=lambda: self._update(p, g, state, group),
+            plain=lambda: self.update(p, g, state, group),
         )
+
+    @contextlib.contextmanager
+    def _taken_out(
+        self, p: Array, gradient: RowGradient, state: dict[str, Any], group: Group
+    ) -> Iterator[Update]:
+        """Take a gradient's rows out of the parameter and the state, and put them back at the end.
+
+        Duplicate rows are computed twice with equal results, which avoids a GPU sync to count them.
+        """
+        rows, names = gradient.rows, self.keeps(group)
+        own = {name: kept(state, name, p)[rows] for name in names if name in state}
+        own["step"] = state.get("step", 0)
+        some = p[rows]
+        yield self._prepared(some, gradient.values.data[gradient.first], own, group)
+        p[rows] = some
+        for name in names:
+            kept(state, name, p)[rows] = own[name]
+        state["step"] = own["step"]
 
     def for_kernel(
         self, p: Array, state: dict[str, Any], group: Group
     ) -> tuple[Sequence[Array], Callable[[], Sequence[float]]]:
-        """Return the arrays that the rule's kernel keeps, and what gives its numbers for a step.
+        """Return the arrays that `formula` and the kernel keep, and what gives a step's numbers."""
+        names = self.keeps(group)
+        is_new = any(name not in state for name in names)
 
-        See `kernels.cu` for their order. A rule that names a `kernel` beside its `update` has this.
-        """
-        raise NotImplementedError
+        def numbers() -> Sequence[float]:
+            nonlocal is_new
+            is_first, is_new = is_new or state["step"] == 1, False
+            return self.numbers(group, state["step"], is_first)
 
-    def _update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:
-        """Update a parameter: from its second step on, in slices that stay in cache.
-
-        A rule passes over its arrays a dozen times. Adam on 20,000 x 128 numbers: 4.4 ms for 6.7
-        (2 cores). Rules that have a kernel go element by element; others may look at the shape.
-        """
-        whole = self._kernel is None or state["step"] == 1 or p.nbytes <= SMALL
-        wanted = dict(state)
-        if not whole:
-            self.for_kernel(p, wanted, group)
-        if whole or wanted.keys() != state.keys():
-            self.update(p, g, state, group)  # which makes its arrays first
-            return
-        arrays = {name: value for name, value in state.items() if name != "step"}
-        alike = all(a.dtype == p.dtype and type(a) is type(p) for a in arrays.values())
-        if not alike or not all(a.flags.c_contiguous for a in (p, *arrays.values())):
-            self.update(p, g, state, group)
-            return
-        flat = {name: value.reshape(-1) for name, value in arrays.items()}
-        all_p, all_g = p.reshape(-1), g.reshape(-1)
-
-        made: set[str] = set()
-
-        def work(part: slice) -> None:
-            views = state | {name: value[part] for name, value in flat.items()}
-            self.update(all_p[part], all_g[part], views, group)
-            made.update(views.keys() - state.keys())
-
-        backend_of(p).over_batch(p.size, p.itemsize * (2 + len(arrays)), work)
-        for name in made:  # scratch memory, made anew for each slice: once is enough
-            kept(state, name, p)
-
-    def _update_rows(
-        self, p: Array, gradient: RowGradient, state: dict[str, Any], group: Group
-    ) -> None:
-        """Update some rows of a parameter: taken out, with the rule's arrays, and put back.
-
-        A row that comes twice is computed twice, and alike: no GPU need be asked how many differ.
-        """
-        state["step"] = state.get("step", 0) + 1
-        names = [name for name in state if name != "step" and not name.startswith("_")]
-        own = {name: kept(state, name, p)[gradient.rows] for name in names}
-        own["step"] = state["step"]
-        some = p[gradient.rows]
-        self.update(some, gradient.values.data[gradient.first], own, group)
-        p[gradient.rows] = some
-        for name, array in own.items():
-            if name != "step" and not name.startswith("_"):
-                kept(state, name, p)[gradient.rows] = array
+        return [kept(state, name, p) for name in names], numbers
 
     def update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:
         """Change the parameter array `p` in place, given its gradient `g`, which stays as it is.
 
-        `state` holds `"step"`, from 1, and whatever arrays the rule keeps there with `kept`.
+        `state` holds `"step"`, which is >= 1, and the arrays that the rule keeps there with `kept`.
+
+        Unless a subclass overrides this method, it applies `formula` to slices that stay in cache.
+        """
+        arrays, numbers = self.for_kernel(p, state, group)
+        now = numbers()
+        if p.nbytes <= SMALL:
+            self.formula(p, g, arrays, now)
+            return
+        flat = [array.reshape(-1) for array in (p, g, *arrays)]
+
+        def work(part: slice) -> None:
+            some_p, some_g, *some = [array[part] for array in flat]
+            self.formula(some_p, some_g, some, now)
+
+        backend_of(p).over_batch(p.size, p.itemsize * ARRAYS, work)
+        if not p.flags.c_contiguous:  # then flat[0] is a copy
+            p[...] = flat[0].reshape(p.shape)
+
+    def keeps(self, group: Group) -> Sequence[str]:
+        """Return the names in `state` of the arrays that `formula` gets, in its order."""
+        raise NotImplementedError
+
+    def numbers(self, group: Group, step: int, is_first: bool) -> Sequence[float]:
+        """Return the numbers that `formula` gets in a step, in its order.
+
+        Args:
+            group: the options.
+            step: the number of the step, >= 1.
+            is_first: whether an array is new, and all zeros: in step 1, or as an option changed.
+        """
+        raise NotImplementedError
+
+    def formula(
+        self, p: Array, g: Array, arrays: Sequence[Array], numbers: Sequence[float]
+    ) -> None:
+        """Change `p` and the arrays in place, each element by itself; `g` stays as it is.
+
+        All arrays have one shape, which may be that of any part of the parameter. `kernels.cu` has
+        the same formula and takes arrays and numbers in the same order.
         """
         raise NotImplementedError
 

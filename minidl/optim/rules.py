@@ -1,21 +1,22 @@
 """Update rules. `p` is a parameter, `g` its gradient, `t` the number of the step, from 1.
 
-Every rule works in place: results go into the parameter and into arrays that are kept from step to
-step, so that after the first step nothing is allocated.
+Every rule has one `formula`, which changes any part of a parameter in place, along with the same
+part of the arrays that the rule keeps. `Optimizer.update` calls it for slices that are small enough
+for what it computes on the way to stay in cache. The CUDA kernels in `backends/kernels.cu` have the
+same formulas, and take the same arrays and numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from minidl.backends import Array, backend_of
-from minidl.optim.optimizer import Group, Optimizer, kept
+from minidl.optim.optimizer import Group, Optimizer
 from minidl.tensor import Tensor
 
 Parameters = Iterable[Tensor] | Iterable[Mapping[str, Any]]
-ForKernel = tuple[Sequence[Array], Callable[[], Sequence[float]]]
 
 
 class SGD(Optimizer):
@@ -26,11 +27,11 @@ class SGD(Optimizer):
 
     Args:
         parameters: tensors, or groups.
-        lr: learning rate, from 0.
-        momentum: how much of the last direction is kept, from 0.
+        lr: learning rate, `>= 0`.
+        momentum: how much of the last direction is kept, `>= 0`.
         dampening: how much less of the new gradient enters it.
-        weight_decay: from 0.
-        nesterov: look ahead along the momentum; wants momentum and no dampening.
+        weight_decay: `>= 0`.
+        nesterov: look ahead along the momentum; needs momentum and no dampening.
 
     Source: I. Sutskever et al., On the importance of initialization and momentum (2013), in the
     form of PyTorch, where the learning rate multiplies the velocity.
@@ -70,36 +71,30 @@ class SGD(Optimizer):
             raise ValueError("SGD: nesterov=True expected momentum above 0 and dampening 0")
         return checked
 
-    def update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:
+    def keeps(self, group: Group) -> Sequence[str]:
+        """Keep the velocity, if there is momentum."""
+        return ["velocity"] if group["momentum"] else []
+
+    def numbers(self, group: Group, step: int, is_first: bool) -> Sequence[float]:
+        """Return the options, and the share of the gradient that enters the velocity."""
+        share = 1.0 if is_first else 1 - group["dampening"]
+        options = (group["momentum"], share, group["weight_decay"], group["nesterov"])
+        return [group["lr"], *options]
+
+    def formula(
+        self, p: Array, g: Array, arrays: Sequence[Array], numbers: Sequence[float]
+    ) -> None:
         """Do one step."""
-        xp, scratch = backend_of(p).xp, kept(state, "_scratch", p)
-        lr, momentum, dampening = group["lr"], group["momentum"], group["dampening"]
-        g = _decayed(p, g, state, group)
+        lr, momentum, share, weight_decay, nesterov = numbers
+        if weight_decay:
+            g = g + weight_decay * p
         if not momentum:
-            p -= xp.multiply(g, lr, out=scratch)
+            p -= lr * g
             return
-        first = "velocity" not in state or state["step"] == 1
-        velocity = kept(state, "velocity", p)
+        (velocity,) = arrays
         velocity *= momentum
-        velocity += xp.multiply(g, 1 - dampening, out=scratch) if dampening and not first else g
-        if group["nesterov"]:
-            p -= xp.multiply(g, lr, out=scratch)
-            p -= xp.multiply(velocity, lr * momentum, out=scratch)
-        else:
-            p -= xp.multiply(velocity, lr, out=scratch)
-
-    def for_kernel(self, p: Array, state: dict[str, Any], group: Group) -> ForKernel:
-        """Return what `kernels.cu` takes: the velocity, if there is momentum; the numbers."""
-        is_new = "velocity" not in state
-
-        def numbers() -> list[float]:
-            nonlocal is_new
-            share = 1.0 if is_new or state["step"] == 1 else 1 - group["dampening"]
-            is_new = False
-            options = (group["momentum"], share, group["weight_decay"], group["nesterov"])
-            return [group["lr"], *options]
-
-        return [kept(state, "velocity", p)] if group["momentum"] else [], numbers
+        velocity += g if share == 1 else share * g
+        p -= lr * (g + momentum * velocity if nesterov else velocity)
 
 
 class Adam(Optimizer):
@@ -111,10 +106,10 @@ class Adam(Optimizer):
 
     Args:
         parameters: tensors, or groups.
-        lr: learning rate, from 0.
-        betas: b1 and b2, from 0 to below 1.
+        lr: learning rate, `>= 0`.
+        betas: b1 and b2, `0 <= b < 1`.
         eps: keeps the division finite.
-        weight_decay: from 0.
+        weight_decay: `>= 0`.
 
     Source: D. Kingma and J. Ba, Adam: A Method for Stochastic Optimization (2014), algorithm 1.
     """
@@ -132,39 +127,34 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-    def update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:
+    def keeps(self, group: Group) -> Sequence[str]:
+        """Keep both running means."""
+        return ["mean", "square"]
+
+    def numbers(self, group: Group, step: int, is_first: bool) -> Sequence[float]:
+        """Return the options, with what corrects the means' bias."""
+        lr, (b1, b2), decay = group["lr"], group["betas"], group["weight_decay"]
+        added, shrink = (0.0, 1 - lr * decay) if self.decoupled else (decay, 1.0)
+        rate, root = lr / (1 - b1**step), math.sqrt(1 - b2**step)
+        return [rate, b1, 1 - b1, b2, 1 - b2, root, group["eps"], added, shrink]
+
+    def formula(
+        self, p: Array, g: Array, arrays: Sequence[Array], numbers: Sequence[float]
+    ) -> None:
         """Do one step."""
-        xp, scratch = backend_of(p).xp, kept(state, "_scratch", p)
-        mean, square = kept(state, "mean", p), kept(state, "square", p)
-        lr, t, (b1, b2) = group["lr"], state["step"], group["betas"]
-        if self.decoupled:
-            p *= 1 - lr * group["weight_decay"]
-        else:
-            g = _decayed(p, g, state, group)
+        mean, square = arrays
+        rate, b1, rest1, b2, rest2, root, eps, weight_decay, shrink = numbers
+        if shrink != 1:
+            p *= shrink
+        if weight_decay:
+            g = g + weight_decay * p
         mean *= b1
-        mean += xp.multiply(g, 1 - b1, out=scratch)
+        mean += rest1 * g
         square *= b2
-        xp.multiply(g, g, out=scratch)
-        scratch *= 1 - b2
-        square += scratch
-        xp.sqrt(square, out=scratch)
-        scratch /= math.sqrt(1 - b2**t)
-        scratch += group["eps"]
-        xp.divide(mean, scratch, out=scratch)
-        scratch *= lr / (1 - b1**t)
-        p -= scratch
-
-    def for_kernel(self, p: Array, state: dict[str, Any], group: Group) -> ForKernel:
-        """Return what `kernels.cu` takes: both running means; the numbers."""
-
-        def numbers() -> list[float]:
-            t, lr, (b1, b2) = state["step"], group["lr"], group["betas"]
-            decay = group["weight_decay"]
-            added, shrink = (0.0, 1 - lr * decay) if self.decoupled else (decay, 1.0)
-            step, root = lr / (1 - b1**t), math.sqrt(1 - b2**t)
-            return [step, b1, 1 - b1, b2, 1 - b2, root, group["eps"], added, shrink]
-
-        return [kept(state, "mean", p), kept(state, "square", p)], numbers
+        square += rest2 * (g * g)
+        xp = backend_of(p).xp
+        # Multiplied by `root` above and below: one pass less. Brackets: two temporaries at a time.
+        p -= (rate * root) * (mean / (xp.sqrt(square) + eps * root))
 
 
 class AdamW(Adam):
@@ -172,10 +162,10 @@ class AdamW(Adam):
 
     Args:
         parameters: tensors, or groups.
-        lr: learning rate, from 0.
-        betas: b1 and b2, from 0 to below 1.
+        lr: learning rate, `>= 0`.
+        betas: b1 and b2, `0 <= b < 1`.
         eps: keeps the division finite.
-        weight_decay: from 0.
+        weight_decay: `>= 0`.
 
     Source: I. Loshchilov and F. Hutter, Decoupled Weight Decay Regularization (2017).
     """
@@ -201,11 +191,11 @@ class RMSprop(Optimizer):
 
     Args:
         parameters: tensors, or groups.
-        lr: learning rate, from 0.
+        lr: learning rate, `>= 0`.
         alpha: how much of the running means is kept.
         eps: keeps the division finite.
         weight_decay: adds `weight_decay * p` to the gradient.
-        momentum: from 0.
+        momentum: `>= 0`.
         centered: divide by the standard deviation instead of the root mean square.
 
     Source: T. Tieleman and G. Hinton, Lecture 6.5 (2012); `centered`: A. Graves, Generating
@@ -234,55 +224,37 @@ class RMSprop(Optimizer):
 
     kernel = "rmsprop"
 
-    def update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:
+    def keeps(self, group: Group) -> Sequence[str]:
+        """Keep up to three running means; the kernel gets one in place of those it does not use."""
+        mean = "mean" if group["centered"] else "square"
+        return ["square", mean, "velocity" if group["momentum"] else "square"]
+
+    def numbers(self, group: Group, step: int, is_first: bool) -> Sequence[float]:
+        """Return the options."""
+        alpha = group["alpha"]
+        options = (group["eps"], group["weight_decay"], group["momentum"], group["centered"])
+        return [group["lr"], alpha, 1 - alpha, *options]
+
+    def formula(
+        self, p: Array, g: Array, arrays: Sequence[Array], numbers: Sequence[float]
+    ) -> None:
         """Do one step."""
-        xp, scratch, alpha = backend_of(p).xp, kept(state, "_scratch", p), group["alpha"]
-        g = _decayed(p, g, state, group)
-        square = kept(state, "square", p)
+        xp = backend_of(p).xp
+        square, mean, velocity = arrays
+        lr, alpha, rest, eps, weight_decay, momentum, centered = numbers
+        if weight_decay:
+            g = g + weight_decay * p
         square *= alpha
-        xp.multiply(g, g, out=scratch)
-        scratch *= 1 - alpha
-        square += scratch
-        if group["centered"]:
-            mean = kept(state, "mean", p)
+        square += rest * (g * g)
+        spread = square
+        if centered:
             mean *= alpha
-            mean += xp.multiply(g, 1 - alpha, out=scratch)
-            xp.multiply(mean, mean, out=scratch)
-            xp.subtract(square, scratch, out=scratch)
-            xp.maximum(scratch, 0, out=scratch)  # rounding can make a variance of 0 negative
-            xp.sqrt(scratch, out=scratch)
-        else:
-            xp.sqrt(square, out=scratch)
-        scratch += group["eps"]
-        xp.divide(g, scratch, out=scratch)
-        if group["momentum"]:
-            velocity = kept(state, "velocity", p)
-            velocity *= group["momentum"]
-            velocity += scratch
-            xp.multiply(velocity, group["lr"], out=scratch)
-        else:
-            scratch *= group["lr"]
-        p -= scratch
-
-    def for_kernel(self, p: Array, state: dict[str, Any], group: Group) -> ForKernel:
-        """Return what `kernels.cu` takes: up to three running means; the numbers."""
-        square = kept(state, "square", p)
-        mean = kept(state, "mean", p) if group["centered"] else square
-        velocity = kept(state, "velocity", p) if group["momentum"] else square
-
-        def numbers() -> list[float]:
-            alpha = group["alpha"]
-            options = (group["eps"], group["weight_decay"], group["momentum"], group["centered"])
-            return [group["lr"], alpha, 1 - alpha, *options]
-
-        return [square, mean, velocity], numbers
-
-
-def _decayed(p: Array, g: Array, state: dict[str, Any], group: Group) -> Array:
-    """Return `g + weight_decay * p` in memory of its own, or `g` itself without decay."""
-    if not group["weight_decay"]:
-        return g
-    total = kept(state, "_decayed", p)
-    backend_of(p).xp.multiply(p, group["weight_decay"], out=total)
-    total += g
-    return total
+            mean += rest * g
+            # Rounding can make a variance of 0 negative.
+            spread = xp.maximum(square - mean * mean, 0)
+        direction = g / (xp.sqrt(spread) + eps)
+        if momentum:
+            velocity *= momentum
+            velocity += direction
+            direction = velocity
+        p -= lr * direction

@@ -372,5 +372,6 @@ def _check_range(who: str, low: float, high: float, **given: float) -> None:
     for name, value in given.items():
         fits = isinstance(value, NUMBER) and not isinstance(value, bool)
         if not fits or not low <= value <= high or value == math.inf:
-            limit = "" if high == math.inf else f" to {high:g}"
-            raise ValueError(f"{who}: got {name}={value!r}, expected a number from {low:g}{limit}")
+            least, most = f"a number >= {low:g}", f"{low:g} <= {name} <= {high:g}"
+            expected = least if high == math.inf else most
+            raise ValueError(f"{who}: got {name}={value!r}, expected {expected}")
