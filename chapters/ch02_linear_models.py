@@ -1,17 +1,17 @@
-"""Chapter 2. Linear models: what a weighted sum can learn, and where it stops.
+"""Chapter 2. Linear models: what a weighted sum can learn, and what it cannot.
 
 What you will learn: `Linear`, a loss, and gradient descent, by hand and as layer, function and
 optimiser; how large a step may be, and why; the same model for classes instead of numbers, with
 softmax and cross-entropy; and a problem that no straight line solves, but two layers do.
 
-    python chapters/ch02_linear_models.py                # drawn points, offline
-    python chapters/ch02_linear_models.py --data moons   # another shape that no line divides
+    python chapters/ch02_linear_models.py                # random points, offline
+    python chapters/ch02_linear_models.py --data moons   # another shape that no line separates
 
 You need: chapter 1.
 
-What to expect, from five seeds: blobs 94 to 96 % right. XOR 40 to 57 % with a line, which is
-guessing, and 99 to 100 % with a hidden layer. Moons 87 to 90 % with a line, and 100 %. The gradient
-as array operations is hundreds of times faster than as loops.
+What to expect, over five seeds: blobs 94 to 96 % right. XOR 40 to 57 % with a line, which is
+guessing, and 99 to 100 % with a hidden layer. Moons 87 to 90 % with a line and 100 % with a hidden
+layer. Array operations compute the gradient hundreds of times faster than loops.
 
 Result: blobs with a line 93 to 97 %, XOR with a line 35 to 68 %, XOR with a hidden layer 98 to
 100 %; about 5 s on 2 cores.
@@ -34,22 +34,22 @@ from minidl.functional import cross_entropy, mse_loss
 from minidl.inspect import plots
 from minidl.training import accuracy
 
-# %% What can be chosen
+# %% Options
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-parser.add_argument("--data", choices=["xor", "moons"], default="xor", help="where a line stops")
-parser.add_argument("--epochs", type=int, help="steps over all points for each model (1000)")
-parser.add_argument("--seed", type=int, default=0, help="of the points and the weights")
+parser.add_argument("--data", choices=["xor", "moons"], default="xor", help="the harder problem")
+parser.add_argument("--epochs", type=int, help="steps for each model, over all points (1000)")
+parser.add_argument("--seed", type=int, default=0, help="seed for points and weights")
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
-parser.add_argument("--quick", action="store_true", help="fewer points and epochs: seconds")
-parser.add_argument("--out", type=Path, default=Path("out/ch02"), help="folder for the pictures")
+parser.add_argument("--quick", action="store_true", help="fewer points and epochs; takes seconds")
+parser.add_argument("--out", type=Path, default=Path("out/ch02"), help="folder for the figures")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if args.epochs is None:
     args.epochs = 200 if args.quick else 1000
 if args.seed < 0 or args.epochs < 1:
-    parser.error("wants --seed from 0 and --epochs from 1")
+    parser.error("expected --seed >= 0 and --epochs >= 1")
 started = time.perf_counter()
 try:
-    minidl.zeros(1, device=args.device)  # a missing GPU, or a full disk, is better known now
+    minidl.zeros(1, device=args.device)  # fail early: no GPU, or a full disk
     args.out.mkdir(parents=True, exist_ok=True)
 except (OSError, RuntimeError) as error:
     parser.error(str(error))
@@ -61,22 +61,22 @@ def tensor(array):
 
 
 def keep(figure, name):
-    print("picture:", plots.save(figure, args.out / f"{name}.png").resolve())
+    print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
 
 
 # %% 1. By hand
 # Three points, (1, 1), (2, 3), (3, 2), and a line, prediction = w * x + b. The loss is the mean
-# squared error, and the slope in each parameter is the mean of the points' slopes (chapter 1):
+# squared error; its derivative with respect to a parameter is the mean over the points (chapter 1):
 #
 #     loss = mean (w x + b - y)**2      d loss / d w = mean 2 (w x + b - y) x
 #                                       d loss / d b = mean 2 (w x + b - y)
 #
-# At w = b = 0 the errors are -1, -3, -2. So the loss is 14/3, and the slopes are -26/3 and -4.
+# At w = b = 0 the errors are -1, -3, -2: the loss is 14/3, and the gradient is -26/3 and -4.
 xs, ys = np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])
 
 
 def gradient_by_loops(rows, targets, weight, bias):
-    """Return loss and slopes of a linear model with any number of inputs, one number at a time."""
+    """Return the loss and gradient of a linear model, computed one number at a time."""
     n, features = rows.shape
     loss, of_weight, of_bias = 0.0, [0.0] * features, 0.0
     for i in range(n):
@@ -95,7 +95,7 @@ by_loops = gradient_by_loops(xs[:, None], ys, [0.0], 0.0)
 np.testing.assert_allclose(np.hstack(by_loops), (14 / 3, -26 / 3, -4))
 
 # %% 2. As a layer, a function, and `backward`
-# `Linear(features, outputs)` holds weight (outputs, features) and bias (outputs,), and computes
+# `Linear(features, outputs)` holds a weight (outputs, features) and a bias (outputs,), and computes
 # x @ weight.T + bias for all rows of x at once.
 n, features = (500, 10) if args.quick else (5000, 20)
 rows = rng.standard_normal((n, features)).astype(np.float32)
@@ -118,17 +118,17 @@ np.testing.assert_allclose(loss.item(), slow_loss, rtol=1e-4)
 np.testing.assert_allclose(model.weight.grad.numpy()[0], slow[0], rtol=1e-3, atol=1e-4)
 np.testing.assert_allclose(bias_slope, slow[1], rtol=1e-3, atol=1e-4)
 print(
-    f"the gradient from {n:,} points of {features} numbers each: loops {1e3 * by_loops:.0f} ms, "
-    f"Linear {1e3 * by_layer:.2f} ms, {by_loops / by_layer:.0f} times faster, equal"
+    f"the gradient over {n:,} points of {features} features: loops {1e3 * by_loops:.0f} ms, "
+    f"Linear {1e3 * by_layer:.2f} ms, {by_loops / by_layer:.0f} times faster, same result"
 )
 
 
-# %% 3. Downhill: gradient descent
-# Every step moves each parameter against its slope, by the learning rate times the slope:
+# %% 3. Gradient descent
+# Every step moves each parameter against its gradient, by the learning rate times the gradient:
 #
 #     w = w - lr * d loss / d w                                    (this is what `optim.SGD` does)
 def descend(lr, steps):
-    """Fit the three points from w = b = 0; return the places on the way."""
+    """Fit the three points from w = b = 0; return (w, b) before each step."""
     line = nn.Linear(1, 1).to(args.device)
     nn.init.zeros_(line.weight), nn.init.zeros_(line.bias)
     sgd = optim.SGD(line.parameters(), lr=lr)
@@ -136,24 +136,25 @@ def descend(lr, steps):
     for _ in range(steps):
         path.append((line.weight.item(), line.bias.item()))
         loss = mse_loss(line(tensor(xs[:, None])), tensor(ys[:, None]))
-        sgd.zero_grad()  # or the new gradient would be added to the last
+        sgd.zero_grad()  # otherwise backward adds to the last gradient
         loss.backward()
         sgd.step()
     return np.array(path)
 
 
 first = descend(0.1, 2)
-np.testing.assert_allclose(first[1], (0.1 * 26 / 3, 0.1 * 4), rtol=1e-6)  # from 0, by hand
+np.testing.assert_allclose(first[1], (0.1 * 26 / 3, 0.1 * 4), rtol=1e-6)  # one step from 0, by hand
 
-# How large may lr be? The loss is a valley, as curved as its second derivatives say. Across the
-# steepest direction, whose curvature is the largest eigenvalue of the Hessian, a step multiplies
-# the distance to the bottom by 1 - lr * curvature. Beyond lr = 2 / curvature it grows each time.
+# How large may lr be? The loss is a valley; its second derivatives say how strongly it curves. In
+# the steepest direction, where the curvature is the largest eigenvalue of the Hessian, a step
+# multiplies the distance to the minimum by 1 - lr * curvature. If lr > 2 / curvature, that distance
+# grows with every step.
 pair = minidl.zeros(2, device=args.device)  # w and b
 pair.requires_grad = True
 valley = ((pair[0] * tensor(xs) + pair[1] - tensor(ys)) ** 2).mean()
 curvatures = np.linalg.eigvalsh(minidl.hessian(valley, pair).numpy())
 largest = 2 / curvatures[-1]
-print(f"curvatures {curvatures[0]:.2f} and {curvatures[1]:.2f}: lr has to stay below {largest:.3f}")
+print(f"curvatures {curvatures[0]:.2f} and {curvatures[1]:.2f}: lr must stay below {largest:.3f}")
 
 rates = {"small": 0.1 * largest, "nearly too large": 0.95 * largest, "too large": 1.02 * largest}
 w, b = np.meshgrid(np.linspace(-0.9, 2.4, 120), np.linspace(-0.7, 1.6, 120))
@@ -165,7 +166,7 @@ for axes, (title, lr), steps in zip(panels, rates.items(), (150, 150, 40), stric
     path = descend(lr, steps)
     drawn = axes.contourf(w, b, losses, levels, colors=shades)
     axes.plot(*path.T, ".-", color=plots.COLOURS[1], lw=0.8, label=f"{steps} steps")
-    axes.plot(0.5, 1, "*", color="black", markersize=11, label="lowest: w = 0.5, b = 1")
+    axes.plot(0.5, 1, "*", color="black", markersize=11, label="minimum: w = 0.5, b = 1")
     axes.set(xlim=(-0.9, 2.4), ylim=(-0.7, 1.6), xlabel="w", title=f"lr = {lr:.3f}: {title}")
     axes.legend(loc="upper right", fontsize=8)
 panels[0].set_ylabel("b")
@@ -175,23 +176,24 @@ keep(figure, "descent")
 
 fitted = descend(0.5 * largest, 400)[-1]
 design = np.stack([xs, np.ones(3)], axis=1)
-exact = np.linalg.lstsq(design, ys, rcond=None)[0]  # for a line there is a formula
+exact = np.linalg.lstsq(design, ys, rcond=None)[0]  # for a line there is a closed form
 np.testing.assert_allclose(fitted, exact, atol=1e-3)
-print(f"w and b: by descent {fitted.round(3).tolist()}, by formula {exact.round(3).tolist()}")
+print(f"w and b: by descent {fitted.round(3).tolist()}, exact {exact.round(3).tolist()}")
 
 
 # %% 4. Classes instead of numbers
-# One output per class: a score. Softmax makes them probabilities: positive, with a sum of 1. The
-# loss is how surprised the model is by the truth:
+# One output per class: a score. Softmax turns scores into probabilities: positive, with a sum of 1.
+# The loss measures how much the true class surprises the model:
 #
 #     p[k] = exp(score[k]) / sum of exp(scores)        cross-entropy = mean of -log p[truth]
 #
-# Scores 2 and 0: p = e**2 / (e**2 + 1) = 0.88 and 0.12. If the first was true, the loss is 0.127;
-# if the second was, 2.127. And the slope in a score is p, less 1 for the truth.
+# Scores 2 and 0 give p = e**2 / (e**2 + 1) = 0.88 and 0.12. If the first class is true, the loss is
+# 0.127; if the second is, 2.127. The derivative with respect to a score is p, minus 1 for the true
+# class.
 def cross_entropy_by_loops(scores, labels):
     total = 0.0
     for row, label in zip(scores, labels, strict=True):
-        largest_score = max(row)  # taken off first: exp(1000) is more than a float can hold
+        largest_score = max(row)  # subtracted first: exp(1000) overflows
         powers = [math.exp(score - largest_score) for score in row]
         total -= math.log(powers[label] / sum(powers))
     return total / len(labels)
@@ -206,10 +208,10 @@ np.testing.assert_allclose(scores.grad.numpy(), [[-0.06, 0.06], [0.44, -0.44]], 
 
 
 # %% 5. Training a classifier
-# The loop of every chapter: forward, how wrong, forget the old gradients, backward, update.
+# Every chapter uses this loop: forward, loss, clear the old gradients, backward, update.
 def train(model, points, labels):
     inputs, truth = tensor(points), Tensor(labels, device=args.device)
-    adam = optim.Adam(model.parameters(), lr=0.03)  # SGD with a step for each weight: chapter 3
+    adam = optim.Adam(model.parameters(), lr=0.03)  # SGD with a step size per weight: chapter 3
     for _ in range(args.epochs):
         scores = model(inputs)
         loss = cross_entropy(scores, truth)
@@ -231,33 +233,33 @@ def blobs(n):
 
 def xor(n):
     points = rng.uniform(-2, 2, (n, 2))
-    return points, (points[:, 0] * points[:, 1] > 0).astype(int)  # both of the same sign, or not
+    return points, (points[:, 0] * points[:, 1] > 0).astype(int)  # same sign or not
 
 
 def moons(n):
     labels, angles = np.arange(n) % 2, rng.uniform(0, np.pi, n)
     points = np.stack([np.cos(angles), np.sin(angles)], 1)
     centred = points - (0.5, 0.25)
-    points = np.where(labels[:, None], -centred, centred)  # the second is the first, turned around
+    points = np.where(labels[:, None], -centred, centred)  # the second is rotated by 180°
     return points * 1.2 + 0.1 * rng.standard_normal((n, 2)), labels
 
 
-# %% 6. Where a straight line stops
-# A linear classifier says class 1 where one weighted sum of x and y is larger than another: on one
-# side of a straight line. Blobs can be divided so. XOR cannot, however long it trains: the best
-# line gets two thirds of this square right (cut off a corner, and try), and the cross-entropy
-# is lowest where the model has given up and says 1/2 everywhere.
+# %% 6. What a straight line cannot separate
+# A linear classifier predicts class 1 where one weighted sum of x and y is larger than another: on
+# one side of a straight line. That separates blobs. It cannot separate XOR, however long it trains:
+# the best line gets two thirds of this square right (try cutting off a corner), and the
+# cross-entropy is lowest when the model gives up and predicts 1/2 everywhere.
 #
-# Two `Linear` layers in a row are no way out: a weighted sum of weighted sums is a weighted sum.
-# But bend what is in between, here with ReLU, max(0, x), and each hidden number folds the plane
-# along a line of its own.
+# Two `Linear` layers in a row do not help: a weighted sum of weighted sums is a weighted sum. But
+# put a nonlinearity in between, here ReLU, max(0, x), and each hidden unit folds the plane along a
+# line of its own.
 n = 200 if args.quick else 1000
 hard = xor if args.data == "xor" else moons
 title = "XOR" if args.data == "xor" else "moons"
 tasks = {
     "blobs, a line": (blobs, lambda: nn.Linear(2, 2, rng=rng)),
     f"{title}, a line": (hard, lambda: nn.Linear(2, 2, rng=rng)),
-    f"{title}, two layers, no bend": (
+    f"{title}, two layers, no ReLU": (
         hard,
         lambda: nn.Sequential(nn.Linear(2, 16, rng=rng), nn.Linear(16, 2, rng=rng)),
     ),
@@ -271,9 +273,9 @@ figure, panels = plt.subplots(1, 4, figsize=(12.5, 4.2), sharey=True, layout="co
 right = {}
 for axes, (name, (draw, build)) in zip(panels, tasks.items(), strict=True):
     model = train(build().to(args.device), *draw(n))
-    points, labels = draw(n)  # new ones: not what it has learnt from
+    points, labels = draw(n)  # new points, not the training points
     right[name] = accuracy(classes_of(model, points), labels)
-    print(f"{name}: {right[name]:.1%} of new points")
+    print(f"{name}: {right[name]:.1%} of new points right")
     shades = [plots.COLOURS[0] + "40", plots.COLOURS[1] + "40"]
     regions = classes_of(model, grid.reshape(-1, 2)).reshape(150, 150)
     axes.contourf(grid[..., 0], grid[..., 1], regions, [-0.5, 0.5, 1.5], colors=shades)
@@ -282,7 +284,7 @@ for axes, (name, (draw, build)) in zip(panels, tasks.items(), strict=True):
     axes.set(title=f"{name}\n{right[name]:.1%} right", xlabel="x")
     axes.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal")
 panels[0].set_ylabel("y")
-figure.suptitle("What the model says (areas) and what is true (marks)")
+figure.suptitle("Predicted class (areas) and true class (markers)")
 keep(figure, "where_a_line_stops")
 
 # %% The result
@@ -294,12 +296,13 @@ print(
 plots.show()
 
 # %% What comes next
-# Chapter 3 trains on pictures: in batches, with an eye on what it has not seen, by better
-# optimisers. The layer is minidl/nn/linear.py, the losses are in minidl/functional/loss.py.
+# Chapter 3 trains on images: in batches, with better optimisers, and with an eye on images that the
+# network has not seen. The layer is in minidl/nn/linear.py, the losses in
+# minidl/functional/loss.py.
 #
-# Fill in chapters/exercises/ch02_linear_models.py; `pytest chapters/exercises -k ch02` says what is
-# right and what is not yet.
+# Fill in chapters/exercises/ch02_linear_models.py; `pytest chapters/exercises -k ch02` tells you
+# which answers are right and which are not yet.
 #
 # 1. `line_gradient`: the gradient of the mean squared error of a linear model, in NumPy.
-# 2. `cross_entropy`: the mean cross-entropy from scores, which must survive scores of 1,000.
-# 3. `train_step`: forget, forward, backward, update, in the right order.
+# 2. `cross_entropy`: the mean cross-entropy of scores, without overflow at scores of 1,000.
+# 3. `train_step`: clear the gradients, forward, backward, update, in the right order.

@@ -1,17 +1,17 @@
-"""Chapter 3. Training: batches, epochs, what is learnt and what is only remembered.
+"""Chapter 3. Training: batches, epochs, what is learned and what is only memorised.
 
-What you will learn: why one trains in batches, and what a batch's gradient is worth; what an epoch
-is; how to see under- and overfitting; four optimisers side by side; and how good a network without
-convolutions gets at pictures: the baseline that chapter 6 has to beat.
+What you will learn: why we train in batches, and how accurate a batch's gradient is; what an epoch
+is; how to see under- and overfitting; four optimisers side by side; and how well a network without
+convolutions does on images: the baseline that chapter 6 has to beat.
 
-    python chapters/ch03_training.py                    # embedded toy pictures, offline
-    python chapters/ch03_training.py --data cifar10     # the real ones (170 MB, downloaded once)
+    python chapters/ch03_training.py                    # built-in toy images, offline
+    python chapters/ch03_training.py --data cifar10     # CIFAR-10 (170 MB, downloaded once)
 
 You need: chapters 1 and 2.
 
-What to expect: the baseline learns its own pictures by heart, and gets two thirds of the others
-right (64 to 65 % from three seeds). Before it come twenty short trainings, one for each optimiser
-and rate.
+What to expect: the baseline memorises the training images, and gets two thirds of the test images
+right (64 to 65 % over three seeds). Before that, the chapter makes twenty short training runs, one
+for each optimiser and learning rate.
 
 Result: test accuracy 62 to 68 %, training accuracy 98 to 100 %; about 40 s on 2 cores.
 With --quick: test accuracy 14 to 32 %, training accuracy 45 to 80 %; about 4 s.
@@ -34,25 +34,25 @@ from minidl.functional import cross_entropy
 from minidl.inspect import plots
 from minidl.training import accuracy
 
-# %% What can be chosen
+# %% Options
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which pictures")
-parser.add_argument("--data-dir", type=Path, help="where CIFAR-10 is, as archive or folder")
+parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which images")
+parser.add_argument("--data-dir", type=Path, help="CIFAR-10, as an archive or a folder")
 parser.add_argument("--epochs", type=int, help="passes over the data for the baseline (15)")
-parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
+parser.add_argument("--seed", type=int, default=0, help="seed for weights and batches")
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
-parser.add_argument("--quick", action="store_true", help="few pictures, few epochs: seconds")
-parser.add_argument("--out", type=Path, default=Path("out/ch03"), help="folder for the pictures")
+parser.add_argument("--quick", action="store_true", help="few images and epochs; takes seconds")
+parser.add_argument("--out", type=Path, default=Path("out/ch03"), help="folder for the figures")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if args.epochs is None:
     args.epochs = 3 if args.quick else 15
 if args.seed < 0 or args.epochs < 1:
-    parser.error("wants --seed from 0 and --epochs from 1")
+    parser.error("expected --seed >= 0 and --epochs >= 1")
 if args.data_dir and args.data != "cifar10":
     parser.error("--data-dir goes with --data cifar10")
 started = time.perf_counter()
 try:
-    minidl.zeros(1, device=args.device)  # a missing GPU, or a full disk, is better known now
+    minidl.zeros(1, device=args.device)  # fail early: no GPU, or a full disk
     args.out.mkdir(parents=True, exist_ok=True)
     if args.data == "cifar10":
         train, test = load_cifar10(args.data_dir, download=args.data_dir is None)
@@ -62,18 +62,18 @@ except (OSError, ValueError, RuntimeError) as error:
     parser.error(str(error))
 if args.quick:
     train, test = train.first(1000), test.first(500)
-normalize = Normalize.fit(train.images)  # mean 0, standard deviation 1 in each colour
+normalize = Normalize.fit(train.images)  # mean 0, standard deviation 1 per colour
 rng = minidl.manual_seed(args.seed)
 
 
 def keep(figure, name):
-    print("picture:", plots.save(figure, args.out / f"{name}.png").resolve())
+    print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
 
 
 # %% 1. The network: a multilayer perceptron (MLP)
-# A picture of 3 x 32 x 32 pixels, written as one row of 3,072 numbers; a hidden layer as in chapter
-# 2; a score for each class. What is where in the picture is not built in: exchange two pixels in
-# all pictures, and it would learn just as well.
+# An image of 3 x 32 x 32 pixels, flattened to a row of 3,072 numbers; a hidden layer as in chapter
+# 2; a score for each class. The network does not know which pixels are neighbours: swap the same
+# two pixels in all images, and it learns just as well.
 def mlp(hidden, seed=args.seed):
     rng = np.random.default_rng(seed)
     return nn.Sequential(
@@ -85,16 +85,16 @@ def mlp(hidden, seed=args.seed):
 
 
 # %% 2. Batches, by hand
-# With 10 pictures and batches of 4, an epoch, one pass over the data, has 3 steps: 4, 4 and 2
-# pictures. A batch's loss is the mean over its pictures, so its gradient is the mean of theirs; and
-# the gradient of all 10 is the mean of the batches', weighted by their sizes: (4, 4, 2) / 10.
+# With 10 images and batches of 4, an epoch (one pass over the data) has 3 steps: 4, 4 and 2 images.
+# A batch's loss is the mean over its images, so its gradient is the mean of their gradients; and
+# the gradient of all 10 is the mean of the batch gradients, weighted by size: (4, 4, 2) / 10.
 ten = Tensor(normalize(train.images[:10])), Tensor(train.labels[:10])
 model = mlp(16).to("cpu")
 weight = model[1].weight
 
 
 def gradient(chosen):
-    """Return the gradient of the first layer's weights from some of the ten pictures."""
+    """Return the gradient of the first layer's weights on some of the ten images."""
     model.zero_grad()
     cross_entropy(model(ten[0][chosen]), ten[1][chosen]).backward()
     return weight.grad.numpy().copy()
@@ -108,17 +108,17 @@ sizes = [len(y) for _, y in DataLoader(train.images[:10], train.labels[:10], bat
 assert sizes == [4, 4, 2]
 
 # %% Why batches: one at a time is slow, all at once is wasteful
-# One picture's gradient is a noisy guess of the gradient of all. The mean of B independent guesses
-# is off by 1 / sqrt(B) as much. So four times the batch costs up to four times the work, for half
-# the noise. Small batches, though, leave the processor idle: the time per picture falls until it is
-# busy. In between, tens or hundreds, is where one trains.
+# One image's gradient is a noisy estimate of the gradient of all. The error of the mean of B
+# independent estimates is smaller by a factor of sqrt(B). So a batch four times as large costs up
+# to four times the work and halves the noise. But small batches leave the processor idle: the time
+# per image falls until it is busy. Batches of tens or hundreds are the usual compromise.
 images = Tensor(normalize(train.images[:1000]), device=args.device)
 labels = Tensor(train.labels[:1000], device=args.device)
 model = mlp(16)
 
 
 def slope_and_time(chosen):
-    """Return the gradient from some pictures, as one row, and the seconds that it took."""
+    """Return the gradient on some images, as one row, and how many seconds it took."""
     model.zero_grad()
     began = time.perf_counter()
     cross_entropy(model(images[chosen]), labels[chosen]).backward()
@@ -135,20 +135,20 @@ for size in batch_sizes:
     cost.append(1e6 * min(seconds for _, seconds in drawn) / size)
 print("batch size:           ", *(f"{size:8}" for size in batch_sizes))
 print("error / gradient:     ", *(f"{error:8.1f}" for error in noise))
-print("µs per picture:       ", *(f"{us:8.1f}" for us in cost))
-print(f"in batches of 256, a picture is {cost[0] / cost[-1]:.0f} times faster than alone")
+print("µs per image:         ", *(f"{us:8.1f}" for us in cost))
+print(f"per image, batches of 256 are {cost[0] / cost[-1]:.0f} times faster than single images")
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 left.loglog(batch_sizes, noise, "o-", color=plots.COLOURS[0], label="measured")
 by_rule = noise[0] / np.sqrt(batch_sizes)
 left.loglog(batch_sizes, by_rule, "--", color="black", label="1 / sqrt(batch size)")
-left.set(title="What a batch's gradient is worth", ylabel="error of the gradient / its length")
+left.set(title="Error of a batch's gradient", ylabel="error of the gradient / its length")
 left.set_yticks([1, 2, 5, 10, 20], [1, 2, 5, 10, 20])
 left.legend()
 right.loglog(batch_sizes, cost, "o-", color=plots.COLOURS[1])
-right.set(title="What it costs", ylabel="time per picture (µs)")
+right.set(title="Cost", ylabel="time per image (µs)")
 right.set_yticks([5, 10, 50, 100, 500], [5, 10, 50, 100, 500])
 for axes in (left, right):
-    axes.set(xlabel="batch size (pictures)")
+    axes.set(xlabel="batch size (images)")
     axes.set_xticks(batch_sizes, batch_sizes)
     axes.minorticks_off()
     axes.grid(alpha=0.3)
@@ -156,10 +156,10 @@ keep(figure, "batches")
 
 
 # %% 3. The training loop
-# An epoch: every picture once, in a new order. Then measure, on the pictures that it learns from
-# and on others. Whatever later chapters train, they train in this loop.
+# An epoch visits every image once, in a new order. After each one, measure the network on training
+# and test images. All later chapters train with this loop.
 def measure(model, part):
-    """Return mean loss and accuracy on a part of the data, without recording anything."""
+    """Return mean loss and accuracy on a part of the data, without recording a graph."""
     model.eval()
     found, losses = [], 0.0
     batches = DataLoader(part.images, part.labels, batch_size=500, transform=normalize)
@@ -179,7 +179,7 @@ def fit(model, optimizer, train, epochs, title):
         train.labels,
         shuffle=True,
         transform=normalize,
-        rng=np.random.default_rng(args.seed),  # all fits see the same batches
+        rng=np.random.default_rng(args.seed),  # every fit gets the same batches
         device=args.device,
     )
     history = {n: [] for n in ("train_loss", "test_loss", "train_accuracy", "test_accuracy")}
@@ -194,48 +194,48 @@ def fit(model, optimizer, train, epochs, title):
         (a, b), (c, d) = measure(model, train), measure(model, test)
         for name, value in zip(history, (a, c, b, d), strict=True):
             history[name].append(value)
-    print(f"{title}: {b:.1%} of its own pictures, {d:.1%} of the test pictures")
+    print(f"{title}: accuracy {b:.1%} on training images, {d:.1%} on test images")
     return history
 
 
 # %% 4. Underfitting and overfitting
-# A net that is too small cannot even learn its own pictures: underfitting. A net that has more
-# weights than it has seen facts learns them by heart: its loss on them goes to 0, while on others
-# it first falls and then *rises*, surer and surer of wrong answers: overfitting. The gap between
-# the two curves shows it; stop where the test loss is lowest, or, better, get more data.
+# A network that is too small cannot even learn the training images: underfitting. A network with
+# more weights than training examples memorises them: its training loss goes to 0, while its test
+# loss first falls and then *rises*, as it grows more certain of wrong answers: overfitting. The gap
+# between the two curves shows it; stop where the test loss is lowest, or better, get more data.
 few = train.first(500 if args.quick else 2000)
 rounds = 10 if args.quick else 30
 cases = {
-    "3 hidden numbers: underfitting": mlp(3),
-    "256 hidden numbers: overfitting": mlp(256),
+    "3 hidden units: underfitting": mlp(3),
+    "256 hidden units: overfitting": mlp(256),
 }
 figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
 for axes, (title, model) in zip(panels, cases.items(), strict=True):
     history = fit(model, optim.Adam(model.parameters()), few, rounds, title)
     losses = history["test_loss"]
     epochs = range(1, rounds + 1)
-    axes.plot(epochs, history["train_loss"], color=plots.COLOURS[0], label="its own pictures")
-    axes.plot(epochs, losses, color=plots.COLOURS[1], label="test pictures")
+    axes.plot(epochs, history["train_loss"], color=plots.COLOURS[0], label="training images")
+    axes.plot(epochs, losses, color=plots.COLOURS[1], label="test images")
     axes.axhline(math.log(10), color="#999999", ls=":", label="guessing: ln 10 = 2.30")
     best = int(np.argmin(losses))
     axes.plot(best + 1, losses[best], "v", color="black", label=f"lowest: epoch {best + 1}")
     axes.set(title=title, xlabel="epoch", ylim=(0, 3.2))
     axes.legend(fontsize=8, loc=(0.45, 0.17)), axes.grid(alpha=0.3)
 panels[0].set_ylabel("cross-entropy")
-figure.suptitle(f"Two nets, trained on {len(few.labels):,} pictures")
+figure.suptitle(f"Two networks, trained on {len(few.labels):,} images")
 keep(figure, "fitting")
 
 # %% 5. Optimisers side by side
-# All move against the gradient g. They differ in what they make of earlier ones:
+# All of them move against the gradient g. They differ in how they use earlier gradients:
 #
 #     SGD            w -= lr * g
 #     momentum       v = 0.9 v + g;                        w -= lr * v         keeps going
 #     RMSprop        s = 0.99 s + 0.01 g**2;               w -= lr * g / sqrt(s)
-#     Adam           both: m, a mean of g, over sqrt(s), with both corrected for starting at 0
+#     Adam           both: w -= lr * m / sqrt(s), m a mean of g, both corrected for starting at 0
 #
-# Dividing by sqrt(s) gives each weight steps of about lr, whatever the size of its gradient: small
-# gradients move too. An optimiser is only as good as its learning rate, so each gets five to choose
-# from; or the comparison would be of rates.
+# Dividing by sqrt(s) gives every weight steps of about lr, however small its gradient. An optimiser
+# is only as good as its learning rate, so each gets five to choose from; with one rate for all we
+# would compare rates, not optimisers.
 candidates = {
     "SGD": (lambda p, lr: optim.SGD(p, lr=lr), (0.3, 0.1, 0.03, 0.01, 0.003)),
     "momentum": (lambda p, lr: optim.SGD(p, lr=lr, momentum=0.9), (0.1, 0.03, 0.01, 0.003, 0.001)),
@@ -246,31 +246,32 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout=
 for (name, (build, rates)), colour in zip(candidates.items(), plots.COLOURS, strict=False):
     runs = []
     for lr in rates[1:3] if args.quick else rates:
-        model = mlp(64)  # the same weights to start from
+        model = mlp(64)  # the same initial weights
         history = fit(model, build(model.parameters(), lr), few, 5, f"{name}, lr {lr:g}")
         runs.append((history["train_loss"][-1], lr, history["train_loss"]))
     final, lr, losses = min(runs)
     left.plot(range(1, 6), losses, "o-", color=colour, label=f"{name}, lr {lr:g}")
     right.semilogx([lr for _, lr, _ in runs], [loss for loss, *_ in runs], "o-", color=colour)
-left.set(xlabel="epoch", ylabel="cross-entropy on its own pictures", title="With the best rate")
+left.set(xlabel="epoch", ylabel="cross-entropy on training images", title="With the best rate")
 right.set(xlabel="learning rate", title="After epoch 5, with each rate", ylim=(0, 3.5))
 left.set_xticks(range(1, 6)), left.legend(), left.grid(alpha=0.3), right.grid(alpha=0.3)
 keep(figure, "optimisers")
 
-# Momentum and Adam end alike, plain SGD behind them; and a good rate for one is off by a factor of
-# a hundred for another. So compare, or tune, with several rates.
+# Momentum and Adam end at about the same loss, plain SGD behind them. A good rate for one optimiser
+# can be a hundred times too large for another, so compare and tune with several rates.
 
 # %% 6. The baseline
 model = mlp(256)
 adam = optim.Adam(model.parameters(), lr=3e-4)
-history = fit(model, adam, train, args.epochs, f"baseline, {len(train.labels):,} pictures")
+history = fit(model, adam, train, args.epochs, f"baseline, {len(train.labels):,} images")
 keep(plots.training_curves(history), "baseline")
 
-# The first layer's weights are pictures themselves: what each hidden number looks for. They are
-# strokes, rings and dots, each at one place: a star further left is another star to this net.
+# The first layer's weights can be drawn as images: what each hidden unit responds to. They show
+# strokes, rings and dots, each in one position: to this network, a star further left is a different
+# star.
 first_layer = model[1].weight.numpy().reshape(-1, 3, 32, 32)
 largest = np.argsort(-np.abs(first_layer).sum((1, 2, 3)))[:32]
-keep(plots.kernels(first_layer[largest], "What 32 of 256 hidden numbers look for"), "weights")
+keep(plots.kernels(first_layer[largest], "What 32 of 256 hidden units respond to"), "weights")
 
 # %% The result
 weights = sum(p.size for p in model.parameters())
@@ -282,13 +283,13 @@ print(
 plots.show()
 
 # %% What comes next
-# Chapter 4 asks the same small question at every place of a picture: convolution. With it, chapter
-# 6 gets 97 % and more where this net stops at two thirds, with a sixth of the parameters. The
-# optimisers are minidl/optim/rules.py: an update of a few lines each.
+# Chapter 4 asks the same small question at every position of an image: convolution. With it,
+# chapter 6 reaches 97 % and more where this network stops at two thirds, with a sixth of the
+# parameters. The optimisers are in minidl/optim/rules.py: an update of a few lines each.
 #
-# Fill in chapters/exercises/ch03_training.py; `pytest chapters/exercises -k ch03` says what is
-# right and what is not yet.
+# Fill in chapters/exercises/ch03_training.py; `pytest chapters/exercises -k ch03` tells you which
+# answers are right and which are not yet.
 #
-# 1. `batches`: one epoch of shuffled batches, every picture exactly once, the smaller last one too.
+# 1. `batches`: one epoch of shuffled batches: every image exactly once, the last batch smaller.
 # 2. `adam_step`: one update of Adam, with its bias correction.
 # 3. `stopping`: early stopping: which epoch was best, and after which one training ends.

@@ -1,15 +1,16 @@
-"""Chapter 4. Convolution: the same small question at every place of a picture.
+"""Chapter 4. Convolution: the same small question at every position of an image.
 
 What you will learn: what a convolution computes, by hand, as loops, as one matrix product, and as
-the layer `Conv2d`; what different kernels see; why it needs so few weights; what padding and stride
-do to the size; where its gradients come from; and how far a pixel of a deep layer sees.
+the layer `Conv2d`; what different kernels respond to; why it needs so few weights; how padding and
+stride change the size; where its gradients come from; and how much of the image one output of a
+deep layer sees.
 
-    python chapters/ch04_convolution.py               # embedded toy pictures, offline
+    python chapters/ch04_convolution.py               # built-in toy images, offline
 
-You need: chapter 1 for gradients; chapter 2 for what a linear layer is.
+You need: chapter 1 for gradients; chapter 2 for linear layers.
 
-What to expect: three pictures in seconds. As columns, a convolution is a thousand times faster
-than as loops; `Conv2d` is several times faster again.
+What to expect: three figures within seconds. As a matrix product, a convolution is a thousand times
+faster than as loops; `Conv2d` is several times faster again.
 
 Result: receptive field 18 pixels; about 2 s on 2 cores.
 With --quick: receptive field 18 pixels; about 2 s.
@@ -30,18 +31,18 @@ from minidl import functional as F
 from minidl.data import load_toy10
 from minidl.inspect import plots
 
-# %% What can be chosen
+# %% Options
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-parser.add_argument("--seed", type=int, default=0, help="of weights and of what is drawn")
+parser.add_argument("--seed", type=int, default=0, help="seed for weights and gradients")
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
-parser.add_argument("--quick", action="store_true", help="fewer pictures: seconds")
-parser.add_argument("--out", type=Path, default=Path("out/ch04"), help="folder for the pictures")
+parser.add_argument("--quick", action="store_true", help="fewer images; takes seconds")
+parser.add_argument("--out", type=Path, default=Path("out/ch04"), help="folder for the figures")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if args.seed < 0:
-    parser.error("wants --seed from 0")
+    parser.error("expected --seed >= 0")
 started = time.perf_counter()
 try:
-    minidl.zeros(1, device=args.device)  # a missing GPU, or a full disk, is better known now
+    minidl.zeros(1, device=args.device)  # fail early: no GPU, or a full disk
     args.out.mkdir(parents=True, exist_ok=True)
     toy = load_toy10(train=10, test=100)[1]
 except (OSError, ValueError, RuntimeError) as error:
@@ -54,25 +55,26 @@ def tensor(array, **options):
 
 
 def keep(figure, name):
-    print("picture:", plots.save(figure, args.out / f"{name}.png").resolve())
+    print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
 
 
 # %% 1. By hand
-# A kernel is a small picture of weights. Lay it on the image, multiply what lies on each other, add
-# up: one number. Move it one pixel on, and so over the whole image:
+# A kernel is a small image of weights. Lay it on the image, multiply the numbers that lie on top of
+# each other and add the products: one number. Move the kernel on by one pixel, and repeat until the
+# whole image is covered:
 #
 #     out[y, x] = sum over i, j of kernel[i, j] * image[y + i, x + j]
 #
 # Take an image that is dark (0) on the left and bright (1) on the right. This kernel subtracts a
-# window's left column from its right one: it answers where it gets brighter, and only there. Work
-# out one window.
+# window's left column from its right one: its output is large where the image gets brighter to the
+# right, and 0 elsewhere. Work out one window by hand.
 image = np.array([[0, 0, 1, 1]] * 4, float)  # (h, w) = (4, 4)
 kernel = np.array([[-1, 1], [-1, 1]], float)  # (k_h, k_w) = (2, 2)
 by_hand = [[0, 2, 0], [0, 2, 0], [0, 2, 0]]
 
 figure, panels = plt.subplots(1, 3, figsize=(8, 3.2), layout="constrained")
 for axes, numbers, title in zip(
-    panels, (image, kernel, np.array(by_hand)), ("image", "kernel", "what comes out"), strict=True
+    panels, (image, kernel, np.array(by_hand)), ("image", "kernel", "output"), strict=True
 ):
     axes.imshow(numbers, cmap="RdBu_r", vmin=-3, vmax=3)
     axes.set(xticks=[], yticks=[], title=f"{title}, {len(numbers)} x {len(numbers)}")
@@ -85,19 +87,20 @@ keep(figure, "by_hand")
 
 
 # %% 2. As loops
-# Real images have channels (red, green, blue), and a layer has many kernels, each as deep as the
-# image: a kernel adds up over all input channels c and makes one output channel d. With a bias b:
+# Real images have channels (red, green, blue), and a layer has many kernels, each with as many
+# channels as the image: a kernel sums over all input channels c and makes one output channel d.
+# With a bias b:
 #
 #     out[n, d, y, x] = b[d] + sum over c, i, j of weight[d, c, i, j] * x[n, c, y + i, x + j]
 def convolve_loops(images, weight, bias):
     n, c, h, w = images.shape
     d, _, k_h, k_w = weight.shape
     out = np.zeros((n, d, h - k_h + 1, w - k_w + 1))
-    for picture, channel, row, column in np.ndindex(out.shape):
+    for image, channel, row, column in np.ndindex(out.shape):
         total = bias[channel]
         for k, i, j in np.ndindex(c, k_h, k_w):
-            total += weight[channel, k, i, j] * images[picture, k, row + i, column + j]
-        out[picture, channel, row, column] = total
+            total += weight[channel, k, i, j] * images[image, k, row + i, column + j]
+        out[image, channel, row, column] = total
     return out
 
 
@@ -105,9 +108,10 @@ assert convolve_loops(image[None, None], kernel[None, None], [0])[0, 0].tolist()
 
 
 # %% 3. As columns
-# All the time goes into Python's loops, while the arithmetic is that of a linear layer: a window's
-# pixels, written as one row, times a kernel's weights, written as one column. So copy all windows
-# into one tall matrix, and let a single matrix product do the work. Its name is im2col.
+# Python's loops take all the time, yet the arithmetic is that of a linear layer: a window's pixels,
+# written as one row, times a kernel's weights, written as one column. So copy all windows into one
+# tall matrix, and let a single matrix product do the work. This is called im2col, "image to
+# columns".
 def columns_of(images, k_h, k_w):
     windows = np.lib.stride_tricks.sliding_window_view(images, (k_h, k_w), axis=(2, 3))
     n, c, out_h, out_w, _, _ = windows.shape
@@ -121,22 +125,22 @@ def convolve_columns(images, weight, bias):
     return rows.reshape(n, h - k_h + 1, w - k_w + 1, d).transpose(0, 3, 1, 2)
 
 
-print("the four-by-four image, its first three windows as rows:")
+print("the first three windows of the 4 x 4 image, as rows:")
 print(columns_of(image[None, None], 2, 2)[:3])
 assert convolve_columns(image[None, None], kernel[None, None], [0])[0, 0].tolist() == by_hand
 
 # %% 4. As a layer
-# `Conv2d` holds the weights and the bias as parameters, checks shapes, and has gradients. It does
-# the same product, a few images at a time so that their columns stay in the processor's cache, on
-# all cores, or does it another way that is equal and faster (minidl/backends/ tells).
+# `Conv2d` holds the weights and the bias as parameters, checks shapes, and has gradients. It either
+# computes the same product on all cores, a few images at a time so that their columns fit in the
+# processor's cache, or uses a faster algorithm with the same result (see minidl/backends/).
 layer = nn.Conv2d(3, 16, 3, rng=rng).to(args.device)
 weight, bias = layer.weight.numpy(), layer.bias.numpy()  # (16, 3, 3, 3), (16,)
-colours = toy.images.astype(np.float32) / 255  # (n, 3, 32, 32), from 0 to 1
+colours = toy.images.astype(np.float32) / 255  # (n, 3, 32, 32), 0 <= x <= 1
 one, many = colours[:1], colours[:16] if args.quick else colours
 
 
 def milliseconds(function, images, repeats):
-    """Return the result and the fastest time per image."""
+    """Return the result, and the shortest time per image."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -151,11 +155,12 @@ with minidl.no_grad():
     layers, fast = milliseconds(lambda x: layer(tensor(x)).numpy(), many, 20)
 np.testing.assert_allclose(columns[:1], loops, atol=1e-5)
 np.testing.assert_allclose(layers, columns, atol=1e-5)
-print("one 32 x 32 image, 3 channels to 16, 3 x 3 kernels; all three equal:")
+print("per 32 x 32 image, 3 channels to 16, 3 x 3 kernels; all three give the same result:")
 print(f"  loops {slow:.0f} ms, columns {medium:.3f} ms, Conv2d {fast:.3f} ms")
 
-# %% 5. What a kernel sees
-# These are chosen by hand; a network finds its own by gradient descent. Chapter 6 shows them.
+# %% 5. What a kernel responds to
+# These kernels are chosen by hand; a network learns its own by gradient descent (chapter 6 shows
+# some).
 kernels = {
     "brighter to the right": [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]],
     "brighter downward": [[-1, -2, -1], [0, 0, 0], [1, 2, 1]],
@@ -178,35 +183,35 @@ for axes, title in zip(panels[0], ("image", *kernels), strict=True):
 for axes in panels.flat:
     axes.set(xticks=[], yticks=[])
 figure.suptitle(
-    "Feature maps: red where the window looks like the kernel, blue where like its negative"
+    "Feature maps: red where the window resembles the kernel, blue where it resembles its negative"
 )
 keep(figure, "what_kernels_see")
 
-# Whatever the picture shows, the question is the same everywhere: move the picture, and the answer
-# moves with it. (A linear layer has to learn every place anew.)
+# A convolution asks the same question everywhere: shift the image, and the output shifts with it.
+# (A linear layer has to learn the same thing again for every position.)
 moved = np.roll(greys, 5, axis=3)
 moved_maps = F.conv2d(tensor(moved), tensor(np.array(list(kernels.values()))[:, None])).numpy()
 np.testing.assert_allclose(moved_maps[..., 5:], maps[..., :-5], atol=1e-5)
 dense = 3 * 32 * 32 * 16 * 30 * 30
 shared = sum(p.size for p in layer.parameters())  # 16 * 3 * 3 * 3 weights, 16 biases
 print(
-    f"weights from a 3 x 32 x 32 image to 16 x 30 x 30 numbers: Linear {dense:,}, Conv2d {shared}"
+    f"weights from a 3 x 32 x 32 image to 16 x 30 x 30 outputs: Linear {dense:,}, Conv2d {shared}"
 )
 
 # %% 6. Padding and stride
-# A window of k pixels fits m - k + 1 times into m. Padding adds p zeros on each side; a stride of s
-# moves the window s pixels at a time:
+# A window of k pixels has m - k + 1 positions in m pixels. Padding adds p zeros on each side; a
+# stride of s moves the window s pixels at a time:
 #
 #     out = floor((m + 2p - k) / s) + 1
 for k, p, s in np.ndindex(5, 3, 3):
     k, s = k + 1, s + 1
     size = math.floor((32 + 2 * p - k) / s) + 1
     assert nn.Conv2d(3, 1, k, stride=s, padding=p, rng=rng)(Tensor(one)).shape == (1, 1, size, size)
-print("sizes: 3 x 3 on 32 pixels gives 30; with padding 1, 32; with stride 2 as well, 16")
+print("sizes: a 3 x 3 kernel on 32 pixels gives 30; with padding 1, 32; with stride 2 too, 16")
 
 # %% 7. The gradients
-# Since out = columns @ weights + bias, chapter 1's rules give the gradients. With g, the gradient
-# of the output, written as rows like the output itself:
+# Since out = columns @ weights + bias, chapter 1's rules give the gradients. Let g be the gradient
+# with respect to the output, written as rows like the output itself:
 #
 #     gradient of the weights = columns.T @ g        gradient of the bias = g summed over rows
 #     gradient of the columns = g @ weights.T, each added back to the pixel that it was copied from
@@ -218,23 +223,23 @@ rows = g.transpose(0, 2, 3, 1).reshape(-1, 16)  # (n * out_h * out_w, d)
 of_weight = (columns_of(colours[:4], 3, 3).T @ rows).T.reshape(16, 3, 3, 3)
 of_columns = (rows @ weight.reshape(16, -1)).reshape(4, 30, 30, 3, 3, 3)  # n, y, x, c, i, j
 of_images = np.zeros_like(colours[:4])
-for i, j in np.ndindex(3, 3):  # a pixel lies in nine windows, and gets the sum
+for i, j in np.ndindex(3, 3):  # a pixel lies in nine windows: add up their gradients
     of_images[:, :, i : i + 30, j : j + 30] += of_columns[..., i, j].transpose(0, 3, 1, 2)
 np.testing.assert_allclose(layer.weight.grad.numpy(), of_weight, rtol=1e-3, atol=1e-2)
 np.testing.assert_allclose(layer.bias.grad.numpy(), rows.sum(0), rtol=1e-3, atol=1e-2)
 np.testing.assert_allclose(x.grad.numpy(), of_images, atol=1e-4)
-print("gradients of weights, bias and images: by hand and by minidl, equal")
+print("gradients of weights, bias and images: minidl agrees with the calculation by hand")
 
-# %% 8. How far a deep pixel sees: the receptive field
-# A pixel after one 3 x 3 convolution has seen 3 x 3 pixels of the image. The next layer looks at
-# 3 x 3 of those, so at 5 x 5 of the image; and if pooling came in between, neighbours are 2 pixels
-# apart. With the field r (at first 1) and the distance of neighbours, jump (at first 1), each layer
-# of kernel k and stride s does
+# %% 8. How much of the image one output sees: the receptive field
+# One output of a 3 x 3 convolution sees 3 x 3 pixels of the image. The next layer looks at 3 x 3 of
+# those outputs, so at 5 x 5 pixels; and after a 2 x 2 pooling, neighbouring outputs are 2 pixels
+# apart. Let r be the receptive field and jump the distance between neighbours, both 1 at first. A
+# layer with kernel k and stride s updates them:
 #
 #     r = r + (k - 1) * jump        jump = jump * s
 #
-# Check it by gradient: a pixel of the image was seen if the deep one's gradient is not 0 there.
-# With weights of 1, and means in place of maxima, nothing cancels. These are chapter 6's layers.
+# The gradient checks this: an output sees the pixels where its gradient is not 0. With weights of
+# 1, and average instead of max pooling, nothing cancels. These are chapter 6's layers.
 stack = [("conv 3 x 3", 3, 1), ("pool 2 x 2", 2, 2), ("conv 3 x 3", 3, 1), ("pool 2 x 2", 2, 2)]
 stack.append(("conv 3 x 3", 3, 1))
 figure, panels = plt.subplots(1, 5, figsize=(12, 3.2), layout="constrained")
@@ -254,26 +259,26 @@ for axes, (name, k, s) in zip(panels, stack, strict=True):
     assert (np.ptp(np.nonzero(seen), axis=1) + 1).tolist() == [r, r]
     drawn = axes.imshow(np.ma.masked_equal(seen / seen.max(), 0), cmap="Blues", vmin=0, vmax=1)
     axes.set(title=f"after {name}:\n{r} x {r} pixels", xticks=[0, 31], yticks=[0, 31])
-figure.colorbar(drawn, ax=panels, label="gradient, as a share of the largest", shrink=0.8)
-figure.suptitle("What one pixel of each layer has seen of a 32 x 32 image")
+figure.colorbar(drawn, ax=panels, label="gradient, relative to the largest", shrink=0.8)
+figure.suptitle("What one output of each layer sees of a 32 x 32 image")
 keep(figure, "receptive_field")
 
 # %% The result
 print(
-    f"result: columns faster by {slow / medium:.0f} times, "
-    f"Conv2d faster by {slow / fast:.0f} times, receptive field {r} pixels; "
+    f"result: columns {slow / medium:.0f} times faster, "
+    f"Conv2d {slow / fast:.0f} times faster, receptive field {r} pixels; "
     f"{time.perf_counter() - started:.0f} s"
 )
 plots.show()
 
 # %% What comes next
-# Between convolutions stands pooling, which makes maps smaller and what they say less dependent on
-# the exact place: chapter 5. minidl's own version of cells 3 and 7, for any stride, padding and
-# dilation, is minidl/functional/convolution.py with minidl/backends/convolution.py.
+# Chapter 5 adds pooling between convolutions: it makes feature maps smaller and less sensitive to
+# exact positions. minidl's own version of sections 3 and 7, for any stride, padding and dilation,
+# is in minidl/functional/convolution.py and minidl/backends/convolution.py.
 #
-# Fill in chapters/exercises/ch04_convolution.py; `pytest chapters/exercises -k ch04` says what is
-# right and what is not yet.
+# Fill in chapters/exercises/ch04_convolution.py; `pytest chapters/exercises -k ch04` tells you
+# which answers are right and which are not yet.
 #
-# 1. `columns`: all windows of a batch of pictures as rows of a matrix, for any stride.
-# 2. `convolve_row`: write the backward of a convolution along a row; `gradcheck` judges.
+# 1. `columns`: all windows of a batch of images as rows of a matrix, for any stride.
+# 2. `convolve_row`: write the backward of a convolution along a row; `gradcheck` tests it.
 # 3. `receptive_field`: how many pixels one output sees through a stack of layers with strides.

@@ -74,9 +74,9 @@ def test_the_first_chapters_say_which_flag_is_wrong(topic, run):
     (chapter,) = (ROOT / "chapters").glob(f"{topic}_*.py")
     for arguments, message in [
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
-        (["--seed", "-1"], "expected --seed from 0"),
+        (["--seed", "-1"], "expected --seed >= 0"),
         (["--out", "/dev/null/here"], "/dev/null"),
-        *([(["--epochs", "0"], "--epochs from 1")] if topic in ("ch02", "ch03") else []),
+        *([(["--epochs", "0"], "--epochs >= 1")] if topic in ("ch02", "ch03") else []),
         *([(["--data-dir", "x"], "goes with --data cifar10")] if topic == "ch03" else []),
     ]:
         done = run(chapter, "--quick", *arguments)

@@ -83,9 +83,9 @@ def check(chapter, start, arguments, folder, datasets):
     result = [line for line in done.stdout.splitlines() if line.startswith("result: ")]
     assert result == done.stdout.splitlines()[-1:], "the last line printed is the result"
     assert not broken(promised, result[0])
-    pictures = re.findall(r"^(?:figure|picture): (.+)$", done.stdout, re.MULTILINE)
-    assert pictures
-    for path in pictures:
+    figures = re.findall(r"^(?:figure|picture): (.+)$", done.stdout, re.MULTILINE)
+    assert figures
+    for path in figures:
         assert Path(path).is_relative_to(folder)
         assert Path(path).read_bytes().startswith(b"\x89PNG")
 
