@@ -1,4 +1,4 @@
-"""Exercises: the blanks fail, the answers pass, and what is usually wrong is told so in words."""
+"""Exercises: blanks fail, answers pass, and common mistakes get their hints."""
 
 import ast
 import importlib.util
@@ -196,11 +196,11 @@ def test_pytest_says_what_is_right_and_what_is_not_yet(tmp_path):
     assert done.stdout.count("cannot be read, so none of it can be checked") == 1
     assert (
         """right    receptive field without strides
-not yet  receptive field grows faster behind a stride
+not yet  receptive field grows faster after a stride
          receptive_field([(3, 1), (2, 2), (5, 1)])
-           gave  8
-           wants 12
-           hint: the strides are not used: behind a stride of 2, neighbours are 2 pixels
+           got      8
+           expected 12
+           hint: the strides are not used: after a stride of 2, neighbours are 2 pixels
                  apart
            printed
              3 1

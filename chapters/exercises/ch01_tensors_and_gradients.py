@@ -4,7 +4,8 @@ Fill in the functions; then
 
     python -m pytest chapters/exercises -k ch01
 
-says what is right and what is not yet. Answers: chapters/solutions/ch01_tensors_and_gradients.py.
+tells you which answers are right and which are not yet. Answers:
+chapters/solutions/ch01_tensors_and_gradients.py.
 """
 
 import numpy as np
@@ -17,21 +18,21 @@ def slope(f, x, h=1e-5):
 
         (f(x + h) - f(x - h)) / (2 h)
 
-    f takes a number and returns one. By hand: for x³ at x = 3 with h = 2, the values to the two
-    sides are 125 and 1, and their difference over 4 is 31.
+    f takes a number and returns one. By hand: for x³ at x = 3 with h = 2, the values on both sides
+    are 125 and 1, and their difference divided by 4 is 31.
     """
     raise NotImplementedError
 
 
 def backward(steps, count):
-    """Return the derivative of the last value of a graph by each of its values, as a list.
+    """Return the derivative of a graph's last value with respect to each value, as a list.
 
     The values are numbered from 0 to count - 1. `steps` says how they were computed, in order: each
-    step is a pair of the value that it made, and a list of (input, slope), where slope is
-    the derivative of what was made by that input. What is no step's result is an input.
+    step is a pair of its result and a list of (input, slope), where slope is the derivative of
+    the result with respect to that input. Values that no step computes are the graph's inputs.
 
-    Chain rule: walk through the steps from the last to the first. Each hands the derivative
-    of what it made on to its inputs, times their slopes; a value used twice gets the sum.
+    Chain rule: walk through the steps from the last to the first. Each step passes the derivative
+    of its result to its inputs, times their slopes; a value that is used twice gets the sum.
 
     By hand: a = 3 (value 0), b = 2 (value 1), c = a b (value 2), d = c + a (value 3):
 
@@ -42,15 +43,15 @@ def backward(steps, count):
 
 
 def hypotenuse(a, b):
-    """Return c = sqrt(a² + b²), element by element, as an operation that has a gradient.
+    """Return c = sqrt(a² + b²), elementwise, as an operation that has a gradient.
 
-    a and b are tensors. What comes out is there already; write `backward`. It is given the gradient
-    of the loss by c, a tensor, and returns a pair: the gradients of the loss by a and by b.
+    a and b are tensors. The output is given; write `backward`. It gets the gradient of the loss
+    with respect to c, a tensor, and returns a pair: the gradients with respect to a and b.
 
         dc/da = a / c        dc/db = b / c
 
-    Compute with the tensors a and b, so that the result can be differentiated once more. By hand:
-    where a = 3, b = 4 and the gradient is 3, the pair is 1.8 and 2.4.
+    Compute with the tensors a and b, so that the result can be differentiated again. By hand: for
+    a = 3, b = 4 and gradient 3, the pair is 1.8 and 2.4.
     """
 
     def backward(gradient):

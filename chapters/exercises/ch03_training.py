@@ -4,16 +4,17 @@ Fill in the functions; then
 
     python -m pytest chapters/exercises -k ch03
 
-says what is right and what is not yet. Answers: chapters/solutions/ch03_training.py.
+tells you which answers are right and which are not yet. Answers:
+chapters/solutions/ch03_training.py.
 """
 
 
 def batches(count, size, rng):
     """Return one epoch of shuffled batches: a list of arrays of indices.
 
-    Every index from 0 to count - 1 comes exactly once, in an order drawn from `rng`, a NumPy
-    generator. Each batch has `size` of them, but for the last, which may have fewer: 10 indices in
-    batches of 4 are batches of 4, 4 and 2.
+    Every index, 0 <= i < count, occurs exactly once, in an order drawn from `rng`, a NumPy
+    generator. Each batch has `size` indices, except the last, which may have fewer: 10 indices in
+    batches of 4 give batches of 4, 4 and 2.
     """
     raise NotImplementedError
 
@@ -21,14 +22,14 @@ def batches(count, size, rng):
 def adam_step(value, gradient, mean, square, step, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
     """Return the value after one step of Adam, and the new mean and square, as a triple.
 
-    Arrays of one shape, or numbers. mean and square start at 0, step counts from 1:
+    The arguments are arrays of one shape, or numbers. mean and square start at 0, step at 1:
 
         mean    =  b1 mean + (1 - b1) gradient           b1, b2 = betas
         square  =  b2 square + (1 - b2) gradient²
         value   =  value - lr m / (sqrt(s) + eps)        m = mean / (1 - b1^step)
                                                          s = square / (1 - b2^step)
 
-    m and s correct for the start at 0; what is returned is mean and square without correction.
+    m and s correct for the start at 0; return mean and square without the correction.
 
     By hand: the first step has m = gradient and s = gradient², so it moves by lr, however large
     the gradient: from 1, with gradient 4 and lr 0.1, to 0.9, with mean 0.4 and square 0.016.
@@ -37,13 +38,12 @@ def adam_step(value, gradient, mean, square, step, lr=1e-3, betas=(0.9, 0.999), 
 
 
 def stopping(losses, patience):
-    """Return the best epoch so far, and the epoch after which training stops, as a pair.
+    """Return the best epoch, and the epoch after which training stops, as a pair.
 
-    `losses` are the validation losses of all epochs, from epoch 0, as far as training would go. It
-    stops after the first epoch that ends a row of `patience` epochs without a new lowest
-    loss; if there is none, after the last. The best epoch is the one, up to there, with the
-    lowest loss; an equal loss is not lower.
+    `losses` are the validation losses of all epochs, starting at epoch 0. Training stops after
+    `patience` epochs in a row without a new lowest loss, or else after the last epoch. The best
+    epoch is the one with the lowest loss until then; an equal loss is not lower.
 
-    By hand: losses 1.0, 0.5, 0.6, 0.7, 0.4 and a patience of 2 give (1, 3).
+    By hand: losses 1.0, 0.5, 0.6, 0.7, 0.4 with a patience of 2 give (1, 3).
     """
     raise NotImplementedError

@@ -4,7 +4,8 @@ Fill in the functions; then
 
     python -m pytest chapters/exercises -k ch05
 
-says what is right and what is not yet. Answers: chapters/solutions/ch05_pooling.py.
+tells you which answers are right and which are not yet. Answers:
+chapters/solutions/ch05_pooling.py.
 """
 
 import numpy as np
@@ -12,38 +13,38 @@ import numpy as np
 from minidl.tensor import record
 
 
-def max_pool_with_places(image, size, stride):
-    """Return the largest number of each window, and which pixel that was, as a pair of arrays.
+def max_pool_with_indices(image, size, stride):
+    """Return the maximum of each window and its index, as a pair of arrays.
 
     In NumPy: image is (h, w); both results are (out_h, out_w), out_h = (h - size) // stride + 1.
-    Window (i, j) starts at pixel (i stride, j stride). A place is the pixel's number in the whole
-    image, row times w plus column. Of equal pixels, the first in the window wins.
+    Window (i, j) starts at pixel (i * stride, j * stride). An index counts pixels in the whole
+    image: row * w + column. If pixels are equal, the first in the window wins.
 
-    By hand: of [[1, 9, 2], [4, 3, 8], [7, 5, 6]], windows of 2 x 2 with stride 1 have the
-    largest [[9, 9], [7, 8]] at the places [[1, 1], [6, 5]].
+    By hand: for [[1, 9, 2], [4, 3, 8], [7, 5, 6]], 2 x 2 windows with stride 1 have the maxima
+    [[9, 9], [7, 8]] at the indices [[1, 1], [6, 5]].
     """
     raise NotImplementedError
 
 
 def max_pool(x, size):
-    """Return the largest pixel of each window of size x size, as an operation with a gradient.
+    """Return the maximum of each size x size window, as an operation that has a gradient.
 
-    x is a tensor (n, c, h, w), h and w multiples of size; windows lie side by side. What comes
-    out, (n, c, h / size, w / size), is there already; write `backward`. It is given the gradient
-    by the output, a tensor of the output's shape, and returns a list of one tensor: the gradient
-    by x, in x's shape. The pixel that won its window gets all of the window's gradient, the
-    others 0.
+    x is a tensor (n, c, h, w), with h and w multiples of size; the stride equals size. The output,
+    (n, c, h / size, w / size), is given; write `backward`. It gets the gradient with respect to
+    the output, a tensor of the output's shape, and returns a list of one tensor: the gradient
+    with respect to x, in x's shape. Each window's maximum gets all of the window's gradient, the
+    other pixels get 0.
 
-    `won` says who won: 1.0 and 0.0, with the axes of `windows`: (n, c, row of windows, row
-    within the window, column of windows, column within the window).
+    `won` is 1.0 at the maximum of each window and 0.0 elsewhere, with the axes of `windows`: (n, c,
+    row of windows, row within the window, column of windows, column within the window).
 
-    By hand: of the one window [[1, 2], [4, 3]] with gradient 5, the gradient is [[0, 0], [5, 0]].
+    By hand: for the window [[1, 2], [4, 3]] with gradient 5, the gradient is [[0, 0], [5, 0]].
     """
     n, c, h, w = x.shape
     rows, columns = h // size, w // size
     windows = x.data.reshape(n, c, rows, size, columns, size)
     flat = windows.transpose(0, 1, 2, 4, 3, 5).reshape(n, c, rows, columns, size * size)
-    first = flat.argmax(4, keepdims=True) == np.arange(size * size)  # of equal pixels, one wins
+    first = flat.argmax(4, keepdims=True) == np.arange(size * size)  # if pixels are equal, one wins
     won = first.reshape(n, c, rows, columns, size, size).transpose(0, 1, 2, 4, 3, 5)
     won = won.astype(x.dtype)
 
@@ -57,10 +58,10 @@ def avg_pool_padded(image, size, stride, padding):
     """Return the mean of each window of a padded image, where the padding does not count.
 
     In NumPy: image is (h, w). `padding` pixels are added on all four sides; window (i, j) starts at
-    pixel (i stride, j stride) of the padded image. Its mean is taken over those of its pixels
+    pixel (i * stride, j * stride) of the padded image. Its mean is taken over those of its pixels
     that lie in the image.
 
-    By hand: of [[1, 2], [3, 4]] with size 2, stride 1 and padding 1, the first row of
-    windows sees 1, then 1 and 2, then 2: its means are 1, 1.5 and 2.
+    By hand: for [[1, 2], [3, 4]] with size 2, stride 1 and padding 1, the first row of windows
+    sees 1, then 1 and 2, then 2: its means are 1, 1.5 and 2.
     """
     raise NotImplementedError

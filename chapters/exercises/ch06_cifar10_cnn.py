@@ -4,19 +4,20 @@ Fill in the functions; then
 
     python -m pytest chapters/exercises -k ch06
 
-says what is right and what is not yet. Answers: chapters/solutions/ch06_cifar10_cnn.py.
+tells you which answers are right and which are not yet. Answers:
+chapters/solutions/ch06_cifar10_cnn.py.
 """
 
 
 def normalize(train, test):
-    """Return both sets of pictures, normalised, as a pair of float32 arrays.
+    """Return both sets of images, normalised, as a pair of float32 arrays.
 
-    Pictures are bytes, (n, 3, h, w). Each of the three channels gets mean 0 and standard
-    deviation 1 over all training pictures and pixels:
+    Images are uint8, (n, 3, h, w). Each of the three channels gets mean 0 and standard
+    deviation 1 over all training images and pixels:
 
         (pixel - mean of the channel) / standard deviation of the channel
 
-    Test pictures are normalised with the same six numbers: nothing may be learnt from them.
+    Normalise the test images with the same six numbers: nothing may be learned from them.
 
     By hand: a channel whose mean is 120 and whose standard deviation is 60 turns 150 into 0.5.
     """
@@ -24,14 +25,14 @@ def normalize(train, test):
 
 
 def network(height, width, classes):
-    """Return a CNN for pictures (n, 3, height, width) that gives scores (n, classes).
+    """Return a CNN that maps images (n, 3, height, width) to scores (n, classes).
 
     An `nn.Sequential` of: 3 x 3 convolution with padding 1, to 8 channels; ReLU; 2 x 2 max pool;
     3 x 3 convolution with padding 1, to 16 channels; ReLU; 2 x 2 max pool; flatten; linear layer to
-    the scores. height and width are multiples of 4. Scores are any numbers: the loss makes
-    probabilities of them.
+    the scores. height and width are multiples of 4. Scores may be any numbers: the loss turns them
+    into probabilities.
 
-    By hand: of 8 x 12 pixels the two pools leave 2 x 3 places, each with 16 channels.
+    By hand: the two pools reduce 8 x 12 pixels to 2 x 3, each with 16 channels.
     """
     raise NotImplementedError
 
@@ -39,9 +40,9 @@ def network(height, width, classes):
 def confusion_matrix(labels, guesses, classes):
     """Return the confusion matrix, and each class's recall, as a pair of arrays.
 
-    In NumPy: labels and guesses are (n,), whole numbers from 0 to classes - 1. The matrix,
-    (classes, classes), says in row t and column g how many pictures of class t were taken for class
-    g. Recall, (classes,), is the part of a class's pictures that were found. All classes occur.
+    In NumPy: labels and guesses are (n,), integers with 0 <= value < classes. The matrix, (classes,
+    classes), counts in row t and column g the images of class t that were classified as class g.
+    Recall, (classes,), is the share of a class's images that were found. All classes occur.
 
     By hand: labels 0, 0, 0, 1 and guesses 0, 1, 1, 1 give [[1, 2], [0, 1]] and recalls 1/3 and 1.
     """

@@ -1,12 +1,12 @@
-"""What all checks of exercises share: calling an answer, and saying in words what came of it.
+"""Shared by the checks of all exercises: call an answer, and report the result in plain words.
 
-The checks of a chapter's exercises, then the same of the answers that come with them:
+Check a chapter's exercises, then the answers that come with them:
 
     python -m pytest chapters/exercises -k ch04
     python -m pytest chapters/exercises -k ch04 --answers chapters/solutions
 
-An exercise is a function whose body is missing. This file and the checks never import a file of
-answers: they read it when they call the first answer, so that an error in it comes as words too.
+An exercise is a function without a body. This file and the checks never import a file of answers:
+they read it at the first call, so that an error in it becomes a readable message too.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ collect_ignore_glob = ["ch*.py"]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--answers", type=Path, default=HERE, help="folder of the answers to check")
+    parser.addoption("--answers", type=Path, default=HERE, help="folder with the answers to check")
 
 
 @pytest.fixture
 def exercise(request):
-    """The file of answers that belongs to the checks in `test_<its name>`."""
+    """The file of answers that the checks in `test_<its name>` belong to."""
     folder = request.config.getoption("--answers", HERE)
     return Exercise(folder / request.path.name.removeprefix("test_"))
 
@@ -50,19 +50,19 @@ def pytest_pyfunc_call(pyfuncitem):
 
 
 def judge(check, exercise):
-    """Run a check; an answer that it cannot even look at is wrong, and fails in words as well."""
+    """Run a check; if the check itself raises on an answer, the answer is wrong."""
     try:
         check(exercise)
     except Exception as error:
         said, got = exercise.last
-        lines = [said, f"  gave  {words(got)}", f"  which led to {type(error).__name__}: {error}"]
-        exercise.fail(*lines, usual="is it of the kind and shape that the exercise asks for?")
+        lines = [said, f"  got {words(got)}", f"  then {type(error).__name__}: {error}"]
+        exercise.fail(*lines, usual="does it have the type and shape that the exercise asks for?")
 
 
 def pytest_configure(config):
-    """Find the checks of a file of answers; leave failures to the list at the end.
+    """Find the checks of a file of answers; report failures only in the list at the end.
 
-    Not so where other tests run too, or `--tb` asks for more.
+    If other tests run too, or `--tb` is given, pytest reports as usual.
     """
     places = [Path(arg.partition("::")[0]).resolve() for arg in config.args]
     for i, place in enumerate(places):
@@ -73,7 +73,7 @@ def pytest_configure(config):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """List what is right and what is not yet, with the words of the checks."""
+    """List which answers are right and which are not yet, with the messages of the checks."""
     if config.option.tbstyle != "no":
         return
     terminalreporter.reportchars = ""  # pytest's own list of failures
@@ -87,7 +87,7 @@ def pytest_terminal_summary(terminalreporter, config):
         word = "right" if report.passed else "blank" if text.startswith(BLANK) else "not yet"
         name = report.location[2].removeprefix("test_").replace("_", " ")
         terminalreporter.line(f"{word:8} {name}", green=report.passed, red=report.failed)
-        if text not in ("", said):  # a file that cannot be read says so once
+        if text not in ("", said):  # report a file that cannot be read once
             terminalreporter.line(textwrap.indent(text, " " * 9))
         if report.failed and report.capstdout:
             printed = textwrap.indent(report.capstdout.rstrip(), " " * 13)
@@ -99,12 +99,12 @@ class Exercise:
     """A file of answers.
 
     Args:
-        path: of the file; read at the first call, so that an error in it fails every check.
+        path: the file; read at the first call, so that an error in it fails every check.
     """
 
     def __init__(self, path):
         self.path = path
-        self.last = "", None  # what was called, and what came out
+        self.last = "", None  # the last call and its result
 
     @functools.cached_property
     def answers(self):
@@ -116,12 +116,12 @@ class Exercise:
         return SimpleNamespace(**names)
 
     def expect(self, name, *arguments, wants, hints=None, usual=""):
-        """Call an answer and compare what it gives; see `call` and `compare`."""
+        """Call an answer and compare its result; see `call` and `compare`."""
         got = self.call(name, *arguments, usual=usual)
         self.compare(f"{name}({words_of(arguments)})", got, wants, hints, usual)
 
     def call(self, name, *arguments, usual=""):
-        """Return what the answer `name` gives; fail in words if it gives nothing or raises."""
+        """Return the result of the answer `name`; fail with a message if it is None or raises."""
         function = getattr(self.answers, name, None)
         said = f"{name}({words_of(arguments)})"
         if not callable(function):
@@ -133,17 +133,17 @@ class Exercise:
         self.last = said, result
         after = tuple(x for x in arguments if isinstance(x, (np.ndarray, list)))
         if result is None or result is ...:
-            self.fail(said, "  gave nothing", usual="is a `return` missing?")
+            self.fail(said, "  returned nothing", usual="is a `return` missing?")
         if not same(after, before):
             usual = "work on a copy: x = x - 1, not x -= 1"
-            self.fail(said, "  changed what it was given", usual=usual)
+            self.fail(said, "  modified its arguments", usual=usual)
         return result
 
     def compare(self, said, got, wants, hints=None, usual=""):
         """Fail unless `got` equals `wants`.
 
-        `hints` maps what to say to what the mistake gives: the hint whose value came out is shown,
-        else `usual`. Of a tuple, some parts may be right.
+        `hints` maps hints to the results of mistakes. The hint whose result equals `got` is shown,
+        otherwise `usual`. In a tuple, some parts may be right.
         """
         if same(got, wants):
             return
@@ -156,12 +156,12 @@ class Exercise:
             if isinstance(wants, np.ndarray) and wants.size > 20:
                 place = tuple(np.argwhere(~np.isclose(got, wants, 1e-5, 1e-5))[0].tolist())
                 got, wants, where = got[place], wants[place], f" at {place}"
-        given = f"  gave  {words(got)}{shapes[0]}{where}"
-        self.fail(said, given, f"  wants {words(wants)}{shapes[1]}", usual=[*hint, usual][0])
+        given = f"  got      {words(got)}{shapes[0]}{where}"
+        self.fail(said, given, f"  expected {words(wants)}{shapes[1]}", usual=[*hint, usual][0])
 
     def gradients(self, name, *arguments, gradient, usual=""):
-        """Call an operation on float64 tensors; return the gradients of those given as lists."""
-        usual = usual or "backward returns a list or pair: for each input a tensor of its shape"
+        """Call an operation on float64 tensors; return the gradients of inputs given as lists."""
+        usual = usual or "backward returns a list or pair: one tensor per input, of its shape"
         inputs = [tensor(x) if isinstance(x, list) else x for x in arguments]
         out = self.call(name, *inputs, usual=usual)
         said = f"backward of {name}({words_of(arguments)}), given the gradient {words(gradient)}"
@@ -169,11 +169,11 @@ class Exercise:
             out.backward(tensor(gradient))
         found = tuple(x.grad for x in inputs if isinstance(x, minidl.Tensor))
         if any(x is None for x in found):
-            self.fail(said, "  gave an input no gradient", usual="return one gradient per input")
+            self.fail(said, "  an input got no gradient", usual="return one gradient per input")
         return said, tuple(x.numpy() for x in found)
 
     def gradcheck(self, name, inputs, *options, usual=""):
-        """Compare an operation's gradients, and the gradients of those, with differences."""
+        """Compare first and second derivatives of an operation with finite differences."""
         inputs = [*map(tensor, inputs), *options]
         self.call(name, *inputs)
         with self.in_words(f"gradcheck of {name}", usual):
@@ -182,14 +182,14 @@ class Exercise:
             except GradcheckError as error:
                 if not any(check.wrong for check in error.report.checks if check.order == 1):
                     usual = (
-                        "right, but wrong when differentiated once more: backward computes with "
-                        "arrays (.data) where it should with the tensors themselves"
+                        "right, but wrong when differentiated again: backward must compute with "
+                        "the tensors themselves, not with their arrays (.data)"
                     )
                 self.fail(str(error), usual=usual)
 
     @contextlib.contextmanager
     def in_words(self, said, usual=""):
-        """Turn an error inside a `with` block into a failure that says where it came from."""
+        """Turn an error inside a `with` block into a failure that names the line it came from."""
         try:
             yield
             return
@@ -200,12 +200,12 @@ class Exercise:
             line = f"  {place}: {(error.text or '').strip()}"
             lines = [said, line, f"  {type(error).__name__}: {error.msg}"]
         except Exception as error:
-            place = f"  stopped in {self.place_of(error, with_text=True)}"
+            place = f"  raised in {self.place_of(error, with_text=True)}"
             lines = [said, place, f"  {type(error).__name__}: {error}"]
         self.fail(*lines, usual=usual)
 
     def place_of(self, error, with_text=False):
-        """Say which line of the answers an error came from."""
+        """Return which line of the answers an error came from."""
         trace = traceback.extract_tb(error.__traceback__)
         lines = [frame for frame in trace if frame.filename == str(self.path)]
         if not lines:
@@ -231,7 +231,7 @@ def words_of(arguments):
 def words(value):
     """Return a short text for a value."""
     if isinstance(value, minidl.Tensor):
-        return words(value.data)  # .numpy() would count as waiting
+        return words(value.data)  # .numpy() would count as a sync
     if isinstance(value, np.ndarray) and value.ndim:
         if value.size > 20:
             return f"an array of shape {value.shape}"
@@ -250,7 +250,7 @@ def words(value):
 
 
 def same(a, b):
-    """Tell whether `a` is `b`: numbers but for rounding, a tuple part by part."""
+    """Tell whether `a` equals `b`: numbers up to rounding, tuples part by part."""
     if isinstance(b, tuple):
         alike = isinstance(a, (tuple, list, np.ndarray)) and len(a) == len(b)
         return alike and all(same(x, y) for x, y in zip(a, b, strict=True))
@@ -266,7 +266,7 @@ def same(a, b):
 
 
 def explains(mistake, got, wants):
-    """Tell whether what came out, where it is not right, is what a mistake gives."""
+    """Tell whether every wrong part of `got` is the result of a mistake."""
     if not isinstance(wants, tuple):
         return same(got, mistake)
     if not isinstance(got, (tuple, list, np.ndarray)) or len(got) != len(wants):
@@ -276,7 +276,7 @@ def explains(mistake, got, wants):
 
 
 def shape_of(value):
-    """Say what shape an array has, or how many things a list or tuple holds."""
+    """Describe the shape of an array, or the length of a list or tuple."""
     if not isinstance(value, (tuple, list, np.ndarray, minidl.Tensor)):
         return ""
     try:
@@ -284,5 +284,5 @@ def shape_of(value):
     except ValueError:  # lists of different lengths
         shape = (len(value),)
     if isinstance(value, tuple) or len(shape) == 1:
-        return f", {len(value)} of them"
+        return f", of length {len(value)}"
     return f", of shape {shape}" if shape else ""

@@ -9,25 +9,25 @@ def cube(x):
 
 def test_slope_of_a_cube_by_hand(exercise):
     hints = {
-        "that is the slope to the right only, (f(x + h) - f(x)) / h: look to both sides": 49.0,
-        "that is the slope to the left only: look to both sides": 13.0,
+        "that is the slope to the right only, (f(x + h) - f(x)) / h: use both sides": 49.0,
+        "that is the slope to the left only: use both sides": 13.0,
         "the two points are 2 h apart, not h": 62.0,
-        "that is not divided by 2 h; `/ 2 * h` would multiply by h: write `/ (2 * h)`": 124.0,
+        "this is not divided by 2 h: `/ 2 * h` multiplies by h; write `/ (2 * h)`": 124.0,
     }
     exercise.expect("slope", cube, 3.0, 2.0, wants=31.0, hints=hints)
 
 
-def test_slope_with_the_default_step_is_that_of_the_cosine(exercise):
+def test_slope_of_the_sine_with_the_default_step(exercise):
     usual = "does it use h, and only h, as the step?"
     exercise.expect("slope", math.sin, 1.0, wants=math.cos(1.0), usual=usual)
 
 
-def test_backward_adds_up_what_is_used_twice(exercise):
+def test_backward_adds_up_for_a_value_used_twice(exercise):
     steps = [(2, [(0, 2.0), (1, 3.0)]), (3, [(2, 1.0), (0, 1.0)])]
     hints = {
-        "value 0 is used twice: add what arrives (+=), do not overwrite it": [2.0, 3.0, 1.0, 1.0],
-        "walk from the last step to the first, or nothing has arrived yet": [1.0, 0.0, 1.0, 1.0],
-        "the last value's derivative by itself is 1: put it there before the walk": [0.0] * 4,
+        "value 0 is used twice: add up its gradients (+=)": [2.0, 3.0, 1.0, 1.0],
+        "walk from the last step to the first, so gradients arrive in time": [1.0, 0.0, 1.0, 1.0],
+        "the last value's derivative with respect to itself is 1: set it first": [0.0] * 4,
     }
     exercise.expect("backward", steps, 4, wants=[3.0, 3.0, 1.0, 1.0], hints=hints)
 
@@ -40,8 +40,8 @@ def test_backward_multiplies_along_a_chain(exercise):
 
 def test_hypotenuse_has_the_gradient_found_by_hand(exercise):
     hints = {
-        "multiply by the gradient that arrives: that of the loss by c": ([0.6], [0.8]),
-        "the two gradients are in each other's place": ([2.4], [1.8]),
+        "multiply by the incoming gradient, that of the loss with respect to c": ([0.6], [0.8]),
+        "the two gradients are swapped": ([2.4], [1.8]),
         "divide by c": ([9.0], [12.0]),
         "twice too much: 2 a from the square and 1/2 from the root cancel": ([3.6], [4.8]),
         "half of it: 2 a from the square and 1/2 from the root cancel": ([0.9], [1.2]),

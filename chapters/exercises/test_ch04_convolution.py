@@ -6,7 +6,7 @@ from minidl import Tensor
 from minidl.functional import conv2d
 
 
-def picture(*shape):
+def image(*shape):
     return np.arange(np.prod(shape)).reshape(shape)
 
 
@@ -14,42 +14,40 @@ def test_columns_are_windows_as_rows(exercise):
     wants = np.array([[0, 1, 4, 5], [1, 2, 5, 6], [2, 3, 6, 7]])
     wants = np.concatenate([wants, wants + 4])  # windows of the rows 0 and 1, then of 1 and 2
     hints = {
-        "transposed: a window should be a row": wants.T,
-        "a window's numbers go row by row, not column by column": wants[:, [0, 2, 1, 3]],
-        "windows go along the picture's rows first, not down its columns": wants[
-            [0, 3, 1, 4, 2, 5]
-        ],
+        "transposed: each window is a row": wants.T,
+        "a window's values go row by row, not column by column": wants[:, [0, 2, 1, 3]],
+        "windows go along the image's rows first, not down its columns": wants[[0, 3, 1, 4, 2, 5]],
         "one window is missing in each direction: there are (h - size) // stride + 1": wants[:2],
         "these windows do not overlap: with stride 1 they start at every pixel": wants[[0, 2]],
     }
-    exercise.expect("columns", picture(1, 1, 3, 4), 2, wants=wants, hints=hints)
+    exercise.expect("columns", image(1, 1, 3, 4), 2, wants=wants, hints=hints)
 
 
 def test_columns_move_by_the_stride(exercise):
     first = np.array([[0, 1, 4, 5]])
     hints = {
-        "window (i, j) starts at pixel (i stride, j stride), not at (i, j)": (
+        "window (i, j) starts at pixel (i * stride, j * stride), not at (i, j)": (
             first + np.array([[0], [1], [4], [5]])
         ),
         "the stride is not used": first + np.array([[0, 1, 2, 4, 5, 6, 8, 9, 10]]).T,
         "one window is missing in each direction: there are (h - size) // stride + 1": first,
     }
     wants = first + np.array([[0], [2], [8], [10]])
-    exercise.expect("columns", picture(1, 1, 4, 4), 2, 2, wants=wants, hints=hints)
+    exercise.expect("columns", image(1, 1, 4, 4), 2, 2, wants=wants, hints=hints)
 
 
 def test_columns_times_weights_are_a_convolution(exercise):
     rng = np.random.default_rng(0)
     images, weight = rng.normal(size=(2, 3, 5, 6)), rng.normal(size=(4, 3, 3, 3))
     got = np.asarray(exercise.call("columns", images, 3, 1))
-    usual = "two pictures of 5 x 6 pixels have 2 x 3 x 4 windows of 3 channels x 3 x 3 pixels"
+    usual = "two images of 5 x 6 pixels have 2 x 3 x 4 windows of 3 channels x 3 x 3 pixels"
     exercise.compare(
         "the shape of columns(images of (2, 3, 5, 6), 3)", got.shape, (24, 27), usual=usual
     )
     product = (got @ weight.reshape(4, -1).T).reshape(2, 3, 4, 4).transpose(0, 3, 1, 2)
     wants = conv2d(Tensor(images), Tensor(weight)).numpy()
-    usual = "within a row: all of channel 0's window, then channel 1's; is an axis out of order?"
-    exercise.compare("columns @ weights, as conv2d", product, wants, usual=usual)
+    usual = "a row holds the window of channel 0, then of channel 1: are the axes in order?"
+    exercise.compare("columns @ weights, compared with conv2d", product, wants, usual=usual)
 
 
 def test_convolve_row_has_the_gradient_found_by_hand(exercise):
@@ -57,14 +55,17 @@ def test_convolve_row_has_the_gradient_found_by_hand(exercise):
         "convolve_row", [[1.0, 2.0, 3.0]], [1.0, 10.0], gradient=[[1.0, 2.0]]
     )
     hints = {
-        "dx is the gradient spread by the kernel as it is; this used the flipped kernel": (
+        "dx[i + j] gets weight[j] * gradient[i]; this used the flipped kernel": (
             [[10.0, 21.0, 2.0]],
             [5.0, 8.0],
         ),
-        "dx[i + j] gets something from every j: add it up": ([[0.0, 10.0, 20.0]], [5.0, 8.0]),
-        "the gradient that arrives is missing in dweight": ([[1.0, 12.0, 20.0]], [3.0, 5.0]),
-        "the gradient that arrives is missing in dx": ([[1.0, 11.0, 10.0]], [5.0, 8.0]),
-        "dweight is flipped: dweight[j] multiplies x from pixel j on": (
+        "dx[i + j] gets a contribution from every j: add them up": (
+            [[0.0, 10.0, 20.0]],
+            [5.0, 8.0],
+        ),
+        "the incoming gradient is missing in dweight": ([[1.0, 12.0, 20.0]], [3.0, 5.0]),
+        "the incoming gradient is missing in dx": ([[1.0, 11.0, 10.0]], [5.0, 8.0]),
+        "dweight is flipped: dweight[j] uses x from pixel j on": (
             [[1.0, 12.0, 20.0]],
             [8.0, 5.0],
         ),
@@ -74,24 +75,24 @@ def test_convolve_row_has_the_gradient_found_by_hand(exercise):
 
 def test_convolve_row_passes_gradcheck(exercise):
     rng = np.random.default_rng(0)
-    usual = "where it is right by hand: is it summed over all rows, and right for any k?"
+    usual = "right by hand, but not here: does it sum over all rows, and work for any k?"
     exercise.gradcheck("convolve_row", [rng.normal(size=(2, 6)), rng.normal(size=3)], usual=usual)
 
 
 def test_receptive_field_without_strides(exercise):
     hints = {
-        "a layer does not see k pixels more than the one before, but k - 1": 7,
-        "one output of no layer sees 1 pixel: start there": 4,
-        "windows overlap: layers add to each other, they do not multiply": 9,
+        "a layer sees k - 1 pixels more than the one before, not k": 7,
+        "without layers, an output sees 1 pixel: start with 1": 4,
+        "windows overlap: each layer adds pixels, it does not multiply them": 9,
     }
     exercise.expect("receptive_field", [(3, 1), (3, 1)], wants=5, hints=hints)
 
 
-def test_receptive_field_grows_faster_behind_a_stride(exercise):
+def test_receptive_field_grows_faster_after_a_stride(exercise):
     hints = {
-        "the strides are not used: behind a stride of 2, neighbours are 2 pixels apart": 8,
-        "a layer's own stride counts only for the layers behind it": 13,
+        "the strides are not used: after a stride of 2, neighbours are 2 pixels apart": 8,
+        "a layer's own stride counts only for the layers after it": 13,
     }
-    usual = "what a layer adds is (kernel_size - 1) times the product of all strides before it"
+    usual = "a layer adds (kernel_size - 1) times the product of all strides before it"
     exercise.expect("receptive_field", [(3, 1), (2, 2), (5, 1)], wants=12, hints=hints, usual=usual)
     exercise.expect("receptive_field", [(3, 2), (3, 2), (3, 2)], wants=15, usual=usual)

@@ -3,66 +3,66 @@
 import numpy as np
 
 
-def test_max_pool_with_places_by_hand(exercise):
+def test_max_pool_with_indices_by_hand(exercise):
     image = np.array([[1, 9, 2], [4, 3, 8], [7, 5, 6]])
     values = [[9, 9], [7, 8]]
     hints = {
-        "that is the place within the window: wanted is the place in the whole image": (
+        "that is the index within the window: return the index in the whole image": (
             values,
             [[1, 0], [2, 1]],
         ),
-        "the place is row * w + column; row and column are exchanged": (values, [[3, 3], [2, 7]]),
-        "the place comes second, the largest number first": ([[1, 1], [6, 5]], values),
+        "the index is row * w + column; row and column are swapped": (values, [[3, 3], [2, 7]]),
+        "the order is wrong: first the maxima, then the indices": ([[1, 1], [6, 5]], values),
     }
     wants = (values, [[1, 1], [6, 5]])
-    exercise.expect("max_pool_with_places", image, 2, 1, wants=wants, hints=hints)
+    exercise.expect("max_pool_with_indices", image, 2, 1, wants=wants, hints=hints)
 
 
-def test_max_pool_with_places_moves_by_the_stride(exercise):
+def test_max_pool_with_indices_moves_by_the_stride(exercise):
     image = np.arange(20).reshape(4, 5)
     hints = {
-        "window (i, j) starts at pixel (i stride, j stride), not at (i, j)": (
+        "window (i, j) starts at pixel (i * stride, j * stride), not at (i, j)": (
             [[6, 7], [11, 12]],
             [[6, 7], [11, 12]],
         ),
-        "a place is row * w + column: w is the image's width, here 5, not its height": (
+        "an index is row * w + column: w is the image's width, here 5, not its height": (
             [[6, 8], [16, 18]],
             [[5, 7], [13, 15]],
         ),
     }
     wants = ([[6, 8], [16, 18]], [[6, 8], [16, 18]])
-    exercise.expect("max_pool_with_places", image, 2, 2, wants=wants, hints=hints)
+    exercise.expect("max_pool_with_indices", image, 2, 2, wants=wants, hints=hints)
 
 
-def test_max_pool_with_places_of_negative_and_equal_pixels(exercise):
+def test_max_pool_with_indices_of_negative_and_equal_pixels(exercise):
     hints = {
-        "all pixels are below 0: a search for the largest cannot start from 0": ([[0]], [[0]]),
-        "of equal pixels the first wins: > in place of >=": ([[-1]], [[3]]),
+        "all pixels are below 0: the search for the maximum cannot start at 0": ([[0]], [[0]]),
+        "if pixels are equal, the first wins: use > instead of >=": ([[-1]], [[3]]),
     }
     image = np.array([[-2, -1], [-3, -1]])
-    exercise.expect("max_pool_with_places", image, 2, 2, wants=([[-1]], [[1]]), hints=hints)
+    exercise.expect("max_pool_with_indices", image, 2, 2, wants=([[-1]], [[1]]), hints=hints)
 
 
 def test_max_pool_has_the_gradient_found_by_hand(exercise):
     image = [[[[1.0, 2.0, 8.0, 7.0], [4.0, 3.0, 5.0, 6.0]]]]
     said, got = exercise.gradients("max_pool", image, 2, gradient=[[[[5.0, 10.0]]]])
     hints = {
-        "only the pixel that won gets the gradient: multiply by `won`": (
+        "only the maximum gets the gradient: multiply by `won`": (
             [[[[5.0, 5.0, 10.0, 10.0], [5.0, 5.0, 10.0, 10.0]]]],
         ),
-        "that shares it out as average pooling does: here the winner takes it all": (
+        "that is average pooling: in max pooling, the maximum gets all of the gradient": (
             [[[[1.25, 1.25, 2.5, 2.5], [1.25, 1.25, 2.5, 2.5]]]],
         ),
-        "the winner is right; now multiply by the gradient that arrives": (
+        "the positions are right; now multiply by the incoming gradient": (
             [[[[0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]]]],
         ),
-        "max pooling divides nothing: the winner gets all of the gradient": (
+        "max pooling does not divide: the maximum gets all of the gradient": (
             [[[[0.0, 0.0, 2.5, 0.0], [1.25, 0.0, 0.0, 0.0]]]],
         ),
     }
     usual = (
-        "`won` has 6 axes, the gradient 4: give the gradient axes of length 1, so that each of its "
-        "numbers meets all pixels of its window, and the product x's shape"
+        "`won` has 6 axes, the gradient 4: insert axes of length 1 so that the gradient broadcasts "
+        "over the pixels of its window, and reshape the product to x's shape"
     )
     wants = ([[[[0.0, 0.0, 10.0, 0.0], [5.0, 0.0, 0.0, 0.0]]]],)
     exercise.compare(said, got, wants, hints, usual)
@@ -73,15 +73,19 @@ def test_max_pool_gives_the_gradient_of_equal_pixels_to_one(exercise):
         "max_pool", [[[[7.0, 7.0], [7.0, 7.0]]]], 2, gradient=[[[[1.0]]]]
     )
     hints = {
-        "each of the equal pixels got all of it: one wins; use `won`": ([[[[1.0] * 2] * 2]],),
-        "shared among the equal pixels: here the first wins; use `won`": ([[[[0.25] * 2] * 2]],),
+        "each of the equal pixels got all of it, but only one wins: use `won`": (
+            [[[[1.0] * 2] * 2]],
+        ),
+        "that is shared among the equal pixels, but the first wins: use `won`": (
+            [[[[0.25] * 2] * 2]],
+        ),
     }
     exercise.compare(said, got, ([[[[1.0, 0.0], [0.0, 0.0]]]],), hints)
 
 
 def test_max_pool_passes_gradcheck(exercise):
     image = np.random.default_rng(0).permutation(72).reshape(2, 1, 6, 6)
-    usual = "where it is right by hand: is it right for several pictures, and rows of windows?"
+    usual = "right by hand, but not here: does it work for several images and rows of windows?"
     exercise.gradcheck("max_pool", [image], 3, usual=usual)
 
 
@@ -90,7 +94,7 @@ def test_avg_pool_padded_does_not_count_the_padding(exercise):
     wants = np.array([[1.0, 1.5, 2.0], [2.0, 2.5, 3.0], [3.0, 3.5, 4.0]])
     seen = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]])
     hints = {
-        "divide by the pixels of the image that a window sees: 1 in a corner, not 4": (
+        "divide by the number of image pixels in the window: 1 in a corner, not 4": (
             wants * seen / 4
         ),
         "that is the sum, not the mean": wants * seen,
@@ -102,11 +106,11 @@ def test_avg_pool_padded_does_not_count_the_padding(exercise):
 def test_avg_pool_padded_moves_by_the_stride_and_keeps_fractions(exercise):
     image = np.arange(16).reshape(4, 4)
     hints = {
-        "means of whole numbers have fractions: is an array of integers in the way?": [
+        "means of integers have fractions: is the output an integer array?": [
             [2, 4],
             [10, 12],
         ],
-        "window (i, j) starts at pixel (i stride, j stride), not at (i, j)": [
+        "window (i, j) starts at pixel (i * stride, j * stride), not at (i, j)": [
             [2.5, 3.5],
             [6.5, 7.5],
         ],

@@ -9,7 +9,7 @@ def all_windows(image, size, stride):
     return np.lib.stride_tricks.sliding_window_view(image, (size, size))[::stride, ::stride]
 
 
-def max_pool_with_places(image, size, stride):
+def max_pool_with_indices(image, size, stride):
     windows = all_windows(image, size, stride)  # (out_h, out_w, size, size)
     out_h, out_w = windows.shape[:2]
     inside = windows.reshape(out_h, out_w, -1).argmax(2)
@@ -23,7 +23,7 @@ def max_pool(x, size):
     rows, columns = h // size, w // size
     windows = x.data.reshape(n, c, rows, size, columns, size)
     flat = windows.transpose(0, 1, 2, 4, 3, 5).reshape(n, c, rows, columns, size * size)
-    first = flat.argmax(4, keepdims=True) == np.arange(size * size)  # of equal pixels, one wins
+    first = flat.argmax(4, keepdims=True) == np.arange(size * size)  # if pixels are equal, one wins
     won = first.reshape(n, c, rows, columns, size, size).transpose(0, 1, 2, 4, 3, 5)
     won = won.astype(x.dtype)
 
