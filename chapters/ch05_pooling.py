@@ -1,14 +1,14 @@
 """Chapter 5. Pooling: one number for each window, and what it keeps and throws away.
 
-What you will learn: max and average pooling by hand, as loops and as operations; the size of what
-comes out; two bugs that circulate, and the tests that catch them; where the gradient goes; and,
-measured for nine kinds, what a shift, noise and the way back leave of a picture.
+What you will learn: max and average pooling by hand, as loops and as operations; the output size;
+two common bugs, and the tests that catch them; where the gradient goes; and, measured for nine
+kinds, how much a shift changes the output, how much noise passes, and how much detail is lost.
 
-    python chapters/ch05_pooling.py               # embedded toy pictures, offline
+    python chapters/ch05_pooling.py               # built-in toy images, offline
 
-What to expect: nine pictures and a table. The operations are hundreds of times faster than loops.
-On these pictures, averaging leaves half of the noise, but a quarter of a lone bright pixel; max
-pooling leaves all of both.
+What to expect: nine figures and a table. The operations are hundreds of times faster than loops. On
+these images, average pooling keeps half of the noise, but only a quarter of a lone bright pixel;
+max pooling keeps both in full.
 
 Result: noise left by average 0.45 to 0.60, noise left by max 0.90 to 1.10, lone pixel left by
 average 0.25, lone pixel left by max 1; about 10 s on 2 cores.
@@ -30,18 +30,18 @@ from minidl import functional as F
 from minidl.data import load_toy10
 from minidl.inspect import plots
 
-# %% What can be chosen
+# %% Options
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-parser.add_argument("--seed", type=int, default=0, help="of the noise and of what is drawn")
+parser.add_argument("--seed", type=int, default=0, help="seed for noise and random pooling")
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
-parser.add_argument("--quick", action="store_true", help="few pictures: seconds")
-parser.add_argument("--out", type=Path, default=Path("out/ch05"), help="folder for the pictures")
+parser.add_argument("--quick", action="store_true", help="fewer images; takes seconds")
+parser.add_argument("--out", type=Path, default=Path("out/ch05"), help="folder for the figures")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if args.seed < 0:
-    parser.error("wants --seed from 0")
+    parser.error("expected --seed >= 0")
 started = time.perf_counter()
 try:
-    minidl.zeros(1, device=args.device)
+    minidl.zeros(1, device=args.device)  # fail early: no GPU, or a full disk
     args.out.mkdir(parents=True, exist_ok=True)
     toy = load_toy10(train=10, test=100 if args.quick else 1000)[1]
 except (OSError, ValueError, RuntimeError) as error:
@@ -54,11 +54,11 @@ def tensor(array, **options):
 
 
 def keep(figure, name):
-    print("picture:", plots.save(figure, args.out / f"{name}.png").resolve())
+    print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
 
 
 def gallery(name, tiles, size, rows=1, title="", label="", **options):
-    """Keep pictures side by side, all on one scale; one called "the image" in its greys, 0 to 1."""
+    """Save images side by side on one scale; those named "the image" in grey, 0 to 1."""
     figure, panels = plt.subplots(rows, len(tiles) // rows, figsize=size, layout="constrained")
     greyscale = {"cmap": "gray", "vmin": 0, "vmax": 1}
     for axes, (text, tile) in zip(panels.flat, tiles.items(), strict=True):
@@ -72,14 +72,14 @@ def gallery(name, tiles, size, rows=1, title="", label="", **options):
     keep(figure, name)
 
 
-colours = toy.images.astype(np.float32) / 255  # (n, 3, 32, 32), from 0 to 1
+colours = toy.images.astype(np.float32) / 255  # (n, 3, 32, 32), 0 <= x <= 1
 greys = colours.mean(1, keepdims=True)  # (n, 1, 32, 32)
-grid = list(toy.labels).index(toy.classes.index("grid"))  # the first grid: fine lines
+grid = list(toy.labels).index(toy.classes.index("grid"))  # the first image of a grid: thin lines
 sample = greys[grid : grid + 1]  # (1, 1, 32, 32)
 
 # %% 1. By hand
-# Cut the picture into windows of 2 x 2 pixels and keep one number of each: its largest, or its
-# mean. Cover the right half with a hand and work the first window out: 1, 2, 5, 6.
+# Divide the image into windows of 2 x 2 pixels and replace each by one number: its maximum or its
+# mean. Cover the right half with your hand and work out the first window: 1, 2, 5, 6.
 by_hand = np.arange(1.0, 17.0).reshape(4, 4)
 largest = F.max_pool2d(tensor(by_hand[None, None]), 2).numpy()[0, 0]
 means = F.avg_pool2d(tensor(by_hand[None, None]), 2).numpy()[0, 0]
@@ -90,25 +90,25 @@ assert means.tolist() == [[3.5, 5.5], [11.5, 13.5]]
 figure, panels = plt.subplots(1, 3, figsize=(8, 3.2), layout="constrained")
 titles = ("4 x 4 pixels", "max of each window", "mean of each window")
 for axes, numbers, title in zip(panels, (by_hand, largest, means), titles, strict=True):
-    half = len(numbers) // 2  # pixels of one window and what comes of it share a colour
+    half = len(numbers) // 2  # a window's pixels and its output share a colour
     windows = np.kron([[0, 1], [2, 3]], np.ones((half, half)))
     axes.imshow(windows, cmap="Pastel1", vmin=0, vmax=8)
     axes.set(xticks=[], yticks=[], title=title)
     for (row, column), number in np.ndenumerate(numbers):
         axes.text(column, row, f"{number:g}", ha="center", va="center", size=15)
-figure.suptitle("2 x 2 windows, each two pixels after the last")
+figure.suptitle("2 x 2 windows with stride 2")
 keep(figure, "by_hand")
 
 
-# %% 2. How large is what comes out?
-# Windows of p pixels that move by s fit floor((m - p) / s) + 1 times into m pixels. Padding adds
-# pixels on both sides; ceil_mode rounds up, so that a last window may hang over the edge.
+# %% 2. The output size
+# Over m pixels, windows of p pixels with stride s give floor((m - p) / s) + 1 outputs. Padding adds
+# pixels on both sides; ceil_mode rounds up, so the last window may extend past the edge.
 def size_out(m, p, s, padding=0, ceil_mode=False):
     steps = (m + 2 * padding - p) / s
     if not ceil_mode:
         return math.floor(steps) + 1
     out = math.ceil(steps) + 1
-    return out if (out - 1) * s < m + padding else out - 1  # no window in the padding alone
+    return out if (out - 1) * s < m + padding else out - 1  # no window of padding only
 
 
 checked = 0
@@ -119,7 +119,7 @@ for m in range(4, 12):
             pooled = F.max_pool2d(tensor(np.zeros((1, 1, m, m))), p, s, padding, ceil_mode=bool(up))
             assert pooled.shape[2] == size_out(m, p, s, padding, up), (m, p, s, padding, up)
             checked += 1
-print(f"output sizes: the formula is right for {checked} geometries")
+print(f"output sizes: the formula holds for all {checked} geometries tested")
 
 cases = [(2, 2, 0, 0), (2, 2, 0, 1), (3, 2, 0, 0), (3, 2, 1, 0), (3, 1, 0, 0), (2, 3, 0, 0)]
 figure, panels = plt.subplots(3, 2, figsize=(10, 6.6), layout="constrained")
@@ -155,7 +155,7 @@ def pool_by_loops(images, size, stride, reduce):
 
 
 def milliseconds(function, *inputs, repeats=5):
-    """Return the fastest of some runs, waiting for the device."""
+    """Return the time of the fastest run, including the wait for the device."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -176,7 +176,7 @@ for name, fast, reduce in (("max", F.max_pool2d, np.max), ("mean", F.avg_pool2d,
 
 
 # %% 4. Spot the bug
-# Both of these circulate. Read them before you read on: what is wrong, and what would show it?
+# Both bugs are common. Study the code before you read on: what is wrong, and which test shows it?
 def broken_start(image, size, stride):
     h, w = image.shape
     out = np.zeros(((h - size) // stride + 1, (w - size) // stride + 1))
@@ -194,8 +194,9 @@ def broken_mean(image, size, stride):
     return out
 
 
-# The first starts window i at pixel i, not at i * stride: right for stride 1, and always right in
-# shape. The second writes means into whole numbers: for bytes from 0 to 255, off by less than 1.
+# The first starts window i at pixel i instead of i * stride. With stride 1 it is correct, and the
+# shape is always right. The second stores means in an integer array; for pixels from 0 to 255 the
+# error is below 1, so nobody notices.
 def sees_the_last_pixel(pool):
     """A bright pixel in the last corner must come out in the last corner."""
     corner = np.zeros((4, 4))
@@ -212,7 +213,7 @@ def of_one_image(reduce):
     return lambda image, size, stride: pool_by_loops(image[None, None], size, stride, reduce)[0, 0]
 
 
-for name, pool, test, wants in (
+for name, pool, test, expected in (
     ("broken_start", broken_start, sees_the_last_pixel, False),
     ("max by loops", of_one_image(np.max), sees_the_last_pixel, True),
     ("broken_mean", broken_mean, keeps_fractions, False),
@@ -221,23 +222,23 @@ for name, pool, test, wants in (
     passed = bool(test(pool))
     found = pool(by_hand, 2, 2).tolist()
     print(f"{name:13} gives {found}; {test.__name__}: {'passes' if passed else 'FAILS'}")
-    assert passed == wants
+    assert passed == expected
 
 # %% 5. Where the gradient goes
-# Max: all of it to the winner, and the others learn nothing from this picture. Average: to all
-# alike. The kinds in between share it out by size.
+# Max pooling sends all of it to the largest pixel; the others get nothing. Average pooling sends an
+# equal share to every pixel. The kinds in between give brighter pixels larger shares.
 kinds = {
     "max": lambda x: F.max_pool2d(x, 2),
     "average": lambda x: F.avg_pool2d(x, 2),
     "min": lambda x: F.min_pool2d(x, 2),
-    "2-norm / 2": lambda x: F.lp_pool2d(x, 2, 2) / 2,  # so that a grey area keeps its grey
+    "2-norm / 2": lambda x: F.lp_pool2d(x, 2, 2) / 2,  # a uniform grey keeps its value
     "mixed 0.5": lambda x: F.mixed_pool2d(x, 2, alpha=0.5),
     "GeM p=3": lambda x: F.gem_pool2d(x, 3.0, 2),
     "softmax b=10": lambda x: F.softmax_pool2d(x, 2, beta=10.0),
-    "stochastic": lambda x: F.stochastic_pool2d(x, 2, training=False),  # the mean of what is drawn
+    "stochastic": lambda x: F.stochastic_pool2d(x, 2, training=False),  # the expected value
     "max blurred": lambda x: F.max_blur_pool2d(x),
 }
-others = {  # not of half the size, random, or with weights: looked at here, not compared below
+others = {  # other output size, random, or with weights: shown here, not compared below
     "stochastic drawn": lambda x: F.stochastic_pool2d(x, 2, rng=rng),
     "average blurred": lambda x: F.blur_pool2d(x),
     "gated": lambda x: F.gated_pool2d(x, tensor([[[[4, -4], [4, -4]]]])),
@@ -259,13 +260,13 @@ for name, pool in (kinds | others).items():
     gradient = gradient / np.abs(gradient).max()
     reached[name] = int((np.abs(gradient) > 1e-3).sum())
     tiles[f"{name}\n{reached[name]} of 256 pixels"] = gradient
-title = "Gradient of the sum of all outputs, and how many pixels get any"
-label = "gradient, largest of each panel = 1"
+title = "Gradient of the sum of all outputs, and how many pixels receive any"
+label = "gradient (maximum of each panel = 1)"
 gallery("gradients", tiles, (13, 6.6), 3, title, label, cmap="RdBu_r", vmin=-1, vmax=1)
 
-# %% 6. Window and stride are two things
-# The window says how much is looked at, the stride how often. Summing (the mean, undivided) has
-# as gradient the number of windows that see a pixel.
+# %% 6. Window and stride are independent
+# The window sets how many pixels one output sees, the stride how far apart the outputs are. The
+# gradient of sum pooling (average pooling without the division) counts the windows over each pixel.
 tiles = {}
 for size, stride in ((2, 2), (3, 2), (3, 1), (2, 3)):
     x = tensor(np.zeros((1, 1, 12, 12)), requires_grad=True)
@@ -280,19 +281,18 @@ label = "windows over the pixel (white: 0)"
 gallery("window_and_stride", tiles, (12, 3.5), label=label, cmap="viridis", vmin=1, vmax=9)
 
 
-# %% 7. Shifted by a pixel: how far do the features move?
-# Each picture is looked at through a frame of 24 x 24 pixels that moves by 0 to 3. The change is
-# given in standard deviations of the features, so that 0 is "did not notice", and about 1.4 is what
-# two pictures without anything in common would have. (The blurred kind looks at 5 x 5 pixels for
-# each output: that is what makes it steadier.)
+# %% 7. Shift the image: how much does the output change?
+# Crop each image to 24 x 24 pixels, and move the crop by 0 to 3 pixels. The change is given in
+# standard deviations of the output: 0 means no change, and about 1.4 is the change between two
+# unrelated images. (Each output of the blurred kind sees 5 x 5 pixels, hence its smaller change.)
 def change(pool, shift):
     before = pool(tensor(greys[:, :, 4:28, 4:28])).numpy()
     after = pool(tensor(greys[:, :, 4:28, 4 - shift : 28 - shift])).numpy()
     return float(np.sqrt(np.mean((after - before) ** 2)) / before.std())
 
 
-unpooled = {"every pixel": lambda x: x, "every 2nd pixel": lambda x: F.max_pool2d(x, 1, 2)}
-moved = {name: [change(pool, s) for s in range(4)] for name, pool in (unpooled | kinds).items()}
+no_pooling = {"every pixel": lambda x: x, "every 2nd pixel": lambda x: F.max_pool2d(x, 1, 2)}
+moved = {name: [change(pool, s) for s in range(4)] for name, pool in (no_pooling | kinds).items()}
 figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
 table = np.array(list(moved.values()))
 axes.imshow(table, cmap="Blues", vmin=0, vmax=1.5 * table.max(), aspect="auto")
@@ -300,19 +300,20 @@ for (row, column), value in np.ndenumerate(table):
     axes.text(column, row, f"{value:.2f}", ha="center", va="center")
 axes.set_xticks(range(4))
 axes.set_yticks(range(len(moved)), list(moved))
-axes.set(xlabel="shift (pixels)", title="Change of the features (standard deviations), window 2")
+axes.set(xlabel="shift (pixels)", title="Change of the output (standard deviations), window 2")
 keep(figure, "shift")
 
-# A shift by the stride itself changes nothing but the place: whole windows move.
+# A shift by the stride shifts the output by one, and changes nothing else: whole windows move.
 for pool in (F.max_pool2d, F.avg_pool2d):
     still, shifted = (pool(tensor(sample[:, :, :, s : s + 28]), 2).numpy() for s in (0, 2))
     assert (still[..., 1:] == shifted[..., :-1]).all()
 
 # %% 8. Noise
-# Gaussian noise is a little everywhere; salt is all of a few pixels. 1 is the noise of the
-# unpooled picture, both measured against how much the picture itself varies. A mean of four halves
-# what is independent. Half of the squared error of the largest is a lift: the brightest pixel
-# of a window is likely to be one that noise made brighter.
+# Gaussian noise changes every pixel a little; salt noise sets a few pixels to white. The error is
+# divided by the standard deviation of the clean output, then by the same ratio without pooling: 1
+# means that all noise is left. The mean of four halves independent noise. Half of max pooling's
+# squared error is an upward bias: a window's brightest pixel is likely to be one that noise made
+# brighter.
 gaussian = greys + rng.normal(0, 0.1, greys.shape)
 salt = np.where(rng.random(greys.shape) < 0.02, 1, greys)
 
@@ -323,7 +324,7 @@ def noise_left(pool, noisy):
     return float(np.sqrt(np.mean(error**2)) / clean.std())
 
 
-noises = {"Gaussian, deviation 0.1": gaussian, "salt on 2 % of pixels": salt}
+noises = {"Gaussian, standard deviation 0.1": gaussian, "salt on 2 % of pixels": salt}
 left_over = {
     name: [noise_left(pool, n) / noise_left(lambda x: x, n) for n in noises.values()]
     for name, pool in kinds.items()
@@ -334,17 +335,18 @@ for place, label in enumerate(noises):
     bars = axes.bar(spots, [v[place] for v in left_over.values()], 0.38, color=plots.COLOURS[place])
     bars.set_label(label)
     axes.bar_label(bars, fmt="%.2f", size=8, bbox={"color": "white", "pad": 0.5}, padding=2)
-axes.axhline(1, color="black", linestyle=":", label="unpooled", zorder=0)
+axes.axhline(1, color="black", linestyle=":", label="no pooling", zorder=0)
 axes.set_xticks(range(len(kinds)), list(kinds), rotation=30, ha="right")
-axes.set(ylabel="noise left (unpooled = 1)", title="Noise against picture, after pooling 2 x 2")
+axes.set(ylabel="noise left (no pooling = 1)", title="Noise-to-signal ratio after 2 x 2 pooling")
 axes.legend()
 keep(figure, "noise")
 
 
-# %% 9. The way back: what is lost
-# Repeat each pooled number over its window and compare. Max pooling can also say where its winners
-# stood: `max_unpool2d` puts them there, and black elsewhere. (The blurred kind suffers from this
-# measure: its windows lie half a pixel further right and down than where they are repeated.)
+# %% 9. Unpooling: what is lost
+# Repeat each output over its window and compare with the image. Max pooling can also return the
+# index of each maximum: `max_unpool2d` puts the maxima back there, and zeros elsewhere. (This
+# measure is unfair to the blurred kind: its windows are centred half a pixel further right and down
+# than the pixels over which its outputs are repeated.)
 def way_back(pool, size=2):
     return np.kron(pool(tensor(greys)).numpy(), np.ones((1, 1, size, size)))
 
@@ -354,18 +356,18 @@ def error(back):
 
 
 lost = {name: error(way_back(pool)) for name, pool in kinds.items()}
-winners, places = F.max_pool2d(tensor(greys), 2, return_indices=True)
-backs = {"max, unpooled": F.max_unpool2d(winners, places, 2).numpy()}
+maxima, indices = F.max_pool2d(tensor(greys), 2, return_indices=True)
+backs = {"max_unpool2d": F.max_unpool2d(maxima, indices, 2).numpy()}
 backs |= {name: way_back(pool) for name, pool in kinds.items()}
 for size in (4, 8):
     backs[f"max, window {size}"] = way_back(lambda x, k=size: F.max_pool2d(x, k), size)
     backs[f"average, window {size}"] = way_back(lambda x, k=size: F.avg_pool2d(x, k), size)
 tiles = {"the image\n32 x 32 pixels": greys[grid, 0]}
 tiles |= {f"{name}\nerror {error(back):.0f} %": back[grid, 0] for name, back in backs.items()}
-title = "The way back, and its error over all pictures (100 % = the pictures' deviation)"
+title = "Unpooled outputs, and the error over all images (100 % = their standard deviation)"
 gallery("lost", tiles, (11, 7.6), 3, title)
 
-# Size against what is kept: the larger the window, the less a shift matters, and the less is left.
+# The larger the window, the less a shift matters, and the more detail is lost.
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
 sizes = [1, 2, 4, 8]
 for colour, name, kind in zip(
@@ -377,15 +379,15 @@ for colour, name, kind in zip(
         left.plot(sizes, changes, line, color=colour, label=f"{name}, shifted by {shift}")
     errors = [error(way_back(pool, k)) for pool, k in zip(pools, sizes, strict=True)]
     right.plot(sizes, errors, "o-", color=colour, label=name)
-left.set(title="Moved by a shift", ylabel="change of the features (standard deviations)")
-right.set(title="Lost on the way back", ylabel="error (% of the pictures' deviation)")
+left.set(title="Changed by a shift", ylabel="change of the output (standard deviations)")
+right.set(title="Lost after unpooling", ylabel="error (% of the images' standard deviation)")
 for axes in (left, right):
     axes.set(xlabel="window and stride (pixels)", xticks=sizes, ylim=0)
     axes.grid(alpha=0.3)
     axes.legend()
 keep(figure, "size")
 
-# %% 10. Any size of image, one size of vector
+# %% 10. Images of any size, a vector of fixed size
 for h, w in ((32, 32), (20, 28), (11, 32)):
     x = tensor(colours[:1, :, :h, :w])
     one, pyramid = F.global_avg_pool2d(x), F.spatial_pyramid_pool2d(x, (1, 2, 4))
@@ -393,8 +395,8 @@ for h, w in ((32, 32), (20, 28), (11, 32)):
     assert (one.shape, pyramid.shape) == ((1, 3), (1, 63))
 
 # %% 11. Across channels
-# Four kernels look for an edge, each turned by 90 degrees. The largest of the four says "an edge",
-# whichever way it runs: turn the picture, and the answer turns with it, and is the same.
+# Four kernels detect an edge in four directions, 90 degrees apart. Their maximum detects an edge in
+# any of these directions: rotate the image, and the output rotates with it, otherwise unchanged.
 edge = np.array([[-1, 0, 1]] * 3) / 3
 kernels = tensor(np.stack([np.rot90(edge, k) for k in range(4)])[:, None])
 upright, turned = (
@@ -403,27 +405,27 @@ upright, turned = (
 alone = np.abs(np.rot90(upright.numpy(), axes=(2, 3)) - turned.numpy()).mean()
 either = np.rot90(F.channel_max_pool(upright, 4).numpy(), axes=(2, 3))
 together = np.abs(either - F.channel_max_pool(turned, 4).numpy()).mean()
-print(f"turned by 90 degrees: each channel changes by {alone:.3f}, their maximum by {together:.0e}")
+print(f"rotated by 90 degrees: each channel changes by {alone:.3f}, the maximum by {together:.0e}")
 assert together < 1e-6 < alone
 tiles = {"the image": sample[0, 0]}
 names = ("to the right", "upwards", "to the left", "downwards")
-tiles |= {f"lighter {name}": edges for name, edges in zip(names, upright.numpy()[0], strict=True)}
+tiles |= {f"brighter {name}": edges for name, edges in zip(names, upright.numpy()[0], strict=True)}
 tiles["max of the four"] = F.channel_max_pool(upright, 4).numpy()[0, 0]
 tiles["mean of the four"] = F.channel_avg_pool(upright, 4).numpy()[0, 0]
-strongest, label = upright.numpy().max(), "brightness gained\nin 2 pixels"
+strongest, label = upright.numpy().max(), "increase in brightness\nover 2 pixels"
 gallery("channels", tiles, (13, 2.6), label=label, cmap="viridis", vmin=0, vmax=strongest)
 
-# %% 12. When to choose which
-# One more measurement, of what pooling is for in a network: a feature found in one place alone.
-# How much of a single bright pixel on black comes through, how much of a dark one on white?
+# %% 12. Which kind to choose
+# One more measurement, of what pooling is for in a network: passing on a feature that was found in
+# one place only. How much of a single bright pixel on black passes, or of a dark one on white?
 dots = np.zeros((16, 1, 32, 32))
-dots[range(16), 0, 14 + np.arange(16) // 4, 14 + np.arange(16) % 4] = 1  # at 16 places
+dots[range(16), 0, 14 + np.arange(16) // 4, 14 + np.arange(16) % 4] = 1  # at 16 positions
 measured = {
     name: {
         "shift": moved[name][1],
         "noise": left_over[name][0],
         "salt": left_over[name][1],
-        "way back": lost[name] / 100,
+        "lost": lost[name] / 100,
         "bright": float(pool(tensor(dots)).numpy().max((1, 2, 3)).mean()),
         "dark": 1 - float(pool(tensor(1 - dots)).numpy().min((1, 2, 3)).mean()),
         "reached": reached[name] / 256,
@@ -435,20 +437,21 @@ columns = list(measured["max"])
 print(f"\n{'window 2 x 2':17}" + "".join(f"{column:>10}" for column in columns))
 for name, row in measured.items():
     print(f"{name:17}" + "".join(f"{value:10.2f}" for value in row.values()))
-print("shift: change after 1 pixel; noise, salt: left of it; way back: error; bright, dark: of a")
-print("lone pixel; reached: by the gradient; ms: 64 x 16 x 32 x 32 pixels, forward. 1 = unpooled,")
-print("all, an image's deviation. The first four: less is better. The next three: more is.\n")
+print("shift: change after a shift by 1 pixel; noise, salt: noise left, relative to no pooling;")
+print("lost: error of unpooling; bright, dark: share of a lone pixel that is left; reached: share")
+print("of pixels that get a gradient; ms: forward on 64 x 16 x 32 x 32 pixels. shift and lost are")
+print("in standard deviations. Lower is better in the first four columns and ms, else higher.\n")
 
 best_for: dict[str, list[str]] = {name: [] for name in kinds}
 for column, sign, need in (
     ("shift", 1, "a shift must not matter"),
-    ("noise", 1, "the input is noisy all over"),
-    ("salt", 1, "single pixels are wrong, too bright"),
-    ("way back", 1, "the picture should be kept"),
-    ("bright", -1, "one strong response is the answer (after a ReLU)"),
-    ("dark", -1, "one dark pixel is the answer"),
-    ("reached", -1, "every pixel should learn"),
-    ("ms", 1, "time is short"),
+    ("noise", 1, "every pixel is noisy"),
+    ("salt", 1, "a few pixels are far too bright"),
+    ("lost", 1, "the output must still resemble the image"),
+    ("bright", -1, "one strong response decides (after a ReLU)"),
+    ("dark", -1, "one dark pixel decides"),
+    ("reached", -1, "every pixel should get a gradient"),
+    ("ms", 1, "speed matters most"),
 ):
     ranking = sorted(kinds, key=lambda name: sign * measured[name][column])
     value = measured[ranking[0]][column]
@@ -457,11 +460,11 @@ for column, sign, need in (
     for name in tied:
         best_for[name].append(column)
 for name, needs in best_for.items():
-    print(f"choose {name:17} for: {', '.join(needs) or 'a compromise; first at nothing'}")
+    print(f"choose {name:17} for: {', '.join(needs) or 'a compromise; it is never the best'}")
 
 # %% The result
-# No kind wins everywhere: what makes a lone response come through lets salt through as well.
-# Which one a network wants is a question for the network: chapter 6 trains one with max pooling.
+# No kind wins everywhere: one that passes a lone response also passes salt noise. Which one suits a
+# network has to be tried: chapter 6 trains one with max pooling.
 steady, sharp = measured["average"], measured["max"]
 print(
     f"result: noise left by average {steady['noise']:.2f}, noise left by max {sharp['noise']:.2f}, "
@@ -471,19 +474,20 @@ print(
 plots.show()
 
 # %% What comes next
-# Chapter 6 puts convolution and pooling together and trains on pictures. How pooling is made is in
+# Chapter 6 combines convolution and pooling, and trains on images. Pooling is implemented in
 # minidl/functional/pooling.py.
 #
-# Fill in chapters/exercises/ch05_pooling.py; `pytest chapters/exercises -k ch05` says what is right
-# and what is not yet.
+# Fill in chapters/exercises/ch05_pooling.py; `pytest chapters/exercises -k ch05` tells you which
+# answers are right and which are not yet.
 #
-# 1. `max_pool_with_places`: max pooling that also says which pixel of the picture won.
-# 2. `max_pool`: write the backward of max pooling; `gradcheck` judges.
+# 1. `max_pool_with_indices`: max pooling that also returns the index of each maximum.
+# 2. `max_pool`: write the backward of max pooling; `gradcheck` tests it.
 # 3. `avg_pool_padded`: average pooling with padding, where the padding does not count.
 #
-# And to try out here:
-# - Turn the dial from mean to max: `gem_pool2d` with p from 1 to 20. Where do "noise" and "bright"
-#   of the table cross what "mixed 0.5" has?
-# - Add pepper, 2 % of pixels at 0. Which kind that withstood salt is worst now, and why?
+# Also try this:
+# - Go from mean to max: `gem_pool2d` with p from 1 to 20. For which p do "noise" and "bright" cross
+#   those of "mixed 0.5" in the table?
+# - Add pepper noise: 2 % of the pixels at 0. Which kind that removed salt noise is worst now, and
+#   why?
 # - Write `broken_start` for average pooling. Does `sees_the_last_pixel` catch it? Find a third bug
-#   that passes both tests of cell 4, and the test that catches it.
+#   that passes both tests of section 4, and a test that catches it.

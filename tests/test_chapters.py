@@ -112,7 +112,7 @@ def test_chapter_5_prints_a_row_and_advice_for_each_kind(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--seed", "-1"], "expected --seed from 0"),
+        (["--seed", "-1"], "expected --seed >= 0"),
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["--out", "/dev/null/here"], "/dev/null"),
     ],
