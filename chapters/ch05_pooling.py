@@ -475,7 +475,7 @@ plots.show()
 
 # %% What comes next
 # Chapter 6 combines convolution and pooling, and trains on images. Pooling is implemented in
-# minidl/functional/pooling.py.
+# minidl/functional/pooling/basic.py.
 #
 # Fill in chapters/exercises/ch05_pooling.py; `pytest chapters/exercises -k ch05` tells you which
 # answers are right and which are not yet.

@@ -156,15 +156,15 @@ def test_chapter_6_builds_the_reference_network():
     ("arguments", "message"),
     [
         (["--data", "mnist"], "argument --data: invalid choice: 'mnist'"),
-        (["--epochs", "0"], "expected --epochs and --batch-size from 1"),
-        (["--epochs", "-3"], "expected --epochs and --batch-size from 1"),
+        (["--epochs", "0"], "expected --epochs and --batch-size >= 1"),
+        (["--epochs", "-3"], "expected --epochs and --batch-size >= 1"),
         (["--batch-size", "x"], "argument --batch-size: invalid int value: 'x'"),
         (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
-        (["--lr", "0"], "--lr above 0"),
-        (["--lr", "nan"], "--lr above 0"),
+        (["--lr", "0"], "a finite --lr > 0"),
+        (["--lr", "nan"], "a finite --lr > 0"),
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["--speed", "9"], "unrecognized arguments: --speed 9"),
-        (["--seed", "-1"], "--seed from 0"),
+        (["--seed", "-1"], "--seed >= 0"),
         (["--data-dir", "somewhere"], "--data-dir goes with --data cifar10"),
         (["--out", "/dev/null/here"], "/dev/null"),
         (["--data", "cifar10", "--data-dir", "nowhere"], "nowhere"),
@@ -202,7 +202,7 @@ def test_chapter_6_stopped_by_ctrl_c_goes_on_to_the_same_bits(run, environment, 
         output = process.stdout.read()
     assert process.returncode == 130
     assert re.search(r"stopped after epoch \d and \d+ batches; .*last\.npz", output)
-    assert "to go on: the same command with --resume" in output
+    assert "to continue, run the same command with --resume" in output
     resumed = run(CIFAR10_CNN, *arguments, "kept", "--resume")
     assert re.search(r"^going on from .*last\.npz: epoch \d and \d+ batch", resumed.stdout, re.M)
     losses = r"^epoch (\d): loss ([\d.]+), accuracy ([\d.]+)%; validation loss ([\d.]+)"

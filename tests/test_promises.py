@@ -83,7 +83,7 @@ def check(chapter, start, arguments, folder, datasets):
     result = [line for line in done.stdout.splitlines() if line.startswith("result: ")]
     assert result == done.stdout.splitlines()[-1:], "the last line printed is the result"
     assert not broken(promised, result[0])
-    figures = re.findall(r"^(?:figure|picture): (.+)$", done.stdout, re.MULTILINE)
+    figures = re.findall(r"^figure: (.+)$", done.stdout, re.MULTILINE)
     assert figures
     for path in figures:
         assert Path(path).is_relative_to(folder)
