@@ -132,7 +132,9 @@ assert convolve_columns(image[None, None], kernel[None, None], [0])[0, 0].tolist
 # %% 4. As a layer
 # `Conv2d` holds the weights and the bias as parameters, checks shapes, and has gradients. It either
 # computes the same product on all cores, a few images at a time so that their columns fit in the
-# processor's cache, or uses a faster algorithm with the same result (see minidl/backends/).
+# processor's cache, or uses a faster algorithm with the same result (see minidl/backends/cpu/).
+# Run this file with MINIDL_KERNELS=plain, and a breakpoint in `functional.conv2d` or in
+# minidl/backends/convolution.py stops at exactly the product above.
 layer = nn.Conv2d(3, 16, 3, rng=rng).to(args.device)
 weight, bias = layer.weight.numpy(), layer.bias.numpy()  # (16, 3, 3, 3), (16,)
 colours = toy.images.astype(np.float32) / 255  # (n, 3, 32, 32), 0 <= x <= 1

@@ -475,7 +475,8 @@ plots.show()
 
 # %% What comes next
 # Chapter 6 combines convolution and pooling, and trains on images. Pooling is implemented in
-# minidl/functional/pooling/basic.py.
+# minidl/functional/pooling/basic.py. Run this file with MINIDL_KERNELS=plain, and a breakpoint in
+# `max_pool2d` leads to the loop over the taps of a window, in minidl/backends/base.py.
 #
 # Fill in chapters/exercises/ch05_pooling.py; `pytest chapters/exercises -k ch05` tells you which
 # answers are right and which are not yet.
