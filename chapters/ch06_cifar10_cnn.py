@@ -193,7 +193,7 @@ plots.show()
 # %% What comes next
 # Chapter 7 measures how much pooling helps a network like this one. Layers, losses and optimisers
 # are in minidl/nn, minidl/functional and minidl/optim; the loop is in minidl/training/run.py. With
-# MINIDL_KERNELS=plain no layers are fused, and a breakpoint in `conv2d` or `max_pool2d` stops there.
+# MINIDL_KERNELS=plain no layers are fused: a breakpoint in `conv2d` or `max_pool2d` stops there.
 #
 # Fill in chapters/exercises/ch06_cifar10_cnn.py; `pytest chapters/exercises -k ch06` tells you
 # which answers are right and which are not yet.
