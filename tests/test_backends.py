@@ -324,7 +324,7 @@ def test_over_batch_covers_every_image_once(n, bytes_each):
     def work(part):
         seen[part] += 1
 
-    NumpyBackend().over_batch(n, bytes_each, work)
+    NumpyBackend().over_batch(n, (bytes_each,), np.uint8, work)
     assert (seen == 1).all()
 
 
@@ -334,20 +334,23 @@ def test_over_batch_raises_what_the_work_raises():
             raise ZeroDivisionError("in slice 5")
 
     with pytest.raises(ZeroDivisionError, match="in slice 5"):
-        NumpyBackend().over_batch(9, 2**30, work)
+        NumpyBackend().over_batch(9, (2**30,), np.uint8, work)
 
 
 @pytest.mark.parametrize("bytes_each", [1, 2**17, 2**30])
 def test_a_sum_over_the_batch_does_not_depend_on_the_slices(bytes_each):
     images = np.random.default_rng(0).normal(size=(31, 4))
-    total = NumpyBackend().sum_over_batch(31, bytes_each, lambda part: images[part].sum(0))
+    total = NumpyBackend().sum_over_batch(
+        31, (bytes_each,), np.uint8, lambda part: images[part].sum(0)
+    )
     np.testing.assert_allclose(total, images.sum(0), rtol=1e-12)
 
 
 def test_a_sum_over_the_batch_is_the_same_every_time():
     images = np.random.default_rng(0).normal(size=(64, 100)).astype(np.float32)
     sums = [
-        NumpyBackend().sum_over_batch(64, 2**18, lambda part: images[part].sum(0)) for _ in range(5)
+        NumpyBackend().sum_over_batch(64, (2**18,), np.uint8, lambda part: images[part].sum(0))
+        for _ in range(5)
     ]
     assert all(np.array_equal(sums[0], other) for other in sums)
 
@@ -374,12 +377,12 @@ def test_kernels_can_run_in_several_threads_at_once():
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_makes_threads_of_its_own():
     backend = NumpyBackend()
-    backend.over_batch(4, 2**30, lambda part: None)  # the parent's threads now exist
+    backend.over_batch(4, (2**30,), np.uint8, lambda part: None)  # the parent's threads now exist
     child = os.fork()
     if child == 0:
         signal.alarm(20)  # a pool without threads would wait for ever
         seen = []
-        backend.over_batch(4, 2**30, seen.append)
+        backend.over_batch(4, (2**30,), np.uint8, seen.append)
         os._exit(0 if len(seen) == 4 else 1)
     assert os.waitpid(child, 0)[1] == 0
 
@@ -472,9 +475,9 @@ def test_an_error_in_any_slice_is_raised_when_all_have_ended(threads):
         seen.append(part.start)
 
     with pytest.raises(ZeroDivisionError):
-        backend_for("cpu").over_batch(8, 2**30, work)
+        backend_for("cpu").over_batch(8, (2**30,), np.uint8, work)
     assert set(seen) <= {0, 1, 3, 4, 5, 6, 7}
-    backend_for("cpu").over_batch(8, 2**30, lambda part: seen.append("again"))
+    backend_for("cpu").over_batch(8, (2**30,), np.uint8, lambda part: seen.append("again"))
     assert seen.count("again") == 8
 
 
@@ -584,9 +587,9 @@ def test_work_inside_work_does_not_wait_for_ever(monkeypatch):
     backend, seen = NumpyBackend(), []
 
     def outer(part):
-        backend.over_batch(3, 1, lambda inner: seen.append((part.start, inner.start)))
+        backend.over_batch(3, (1,), np.uint8, lambda inner: seen.append((part.start, inner.start)))
 
-    backend.over_batch(8, 1, outer)
+    backend.over_batch(8, (1,), np.uint8, outer)
     assert sorted(seen) == [(i, j) for i in range(8) for j in range(3)]
 
 
@@ -594,7 +597,7 @@ def test_blas_gets_its_threads_back_after_a_batch(monkeypatch):
     monkeypatch.setattr(numpy_backend, "CACHE_BYTES", 1)
     blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
     before, inside = blas.info(), []
-    NumpyBackend().over_batch(4, 1, lambda part: inside.extend(blas.info()))
+    NumpyBackend().over_batch(4, (1,), np.uint8, lambda part: inside.extend(blas.info()))
     assert {library["num_threads"] for library in inside} == {1}
     assert blas.info() == before
 
@@ -623,7 +626,9 @@ def test_work_side_by_side_gives_its_results_in_order(count):
         assert side_by_side(numpy_backend.CACHE_BYTES, lambda: 1, lambda: 2) == [1, 2]
 
         def slices() -> int:  # work that is cut into slices itself
-            backend.over_batch(64, numpy_backend.CACHE_BYTES, lambda part: done.append(part.start))
+            backend.over_batch(
+                64, (numpy_backend.CACHE_BYTES,), np.uint8, lambda part: done.append(part.start)
+            )
             return len(done)
 
         def fails() -> None:
@@ -652,10 +657,10 @@ def test_a_thread_of_ones_own_trains_to_the_same_bits_and_leaves_blas_as_it_was(
     blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
     before, inside = blas.info(), []
     wanted, found = slopes(), []
-    NumpyBackend().over_batch(1, 1, lambda _: inside.extend(blas.info()))
+    NumpyBackend().over_batch(1, (1,), np.uint8, lambda _: inside.extend(blas.info()))
     for work in (
         lambda: found.extend(slopes()),
-        lambda: NumpyBackend().over_batch(1, 1, lambda _: inside.extend(blas.info())),
+        lambda: NumpyBackend().over_batch(1, (1,), np.uint8, lambda _: inside.extend(blas.info())),
     ):
         thread = threading.Thread(target=work)
         thread.start()

@@ -113,25 +113,30 @@ class Backend:
 
     # Splitting work ---------------------------------------------------------------------------
 
-    def over_batch(self, n: int, bytes_each: int, work: Callable[[slice], None]) -> None:
+    def over_batch(
+        self, n: int, shape: Sequence[int], dtype: Any, work: Callable[[slice], None]
+    ) -> None:
         """Call `work` on slices that together cover a batch of `n` images.
 
         Args:
             n: images in the batch.
-            bytes_each: bytes of scratch memory that `work` needs for one image. A backend that
+            shape: of the scratch array that `work` needs for one image, about. A backend that
                 splits the batch chooses slices whose scratch memory stays in cache.
+            dtype: of that array.
             work: writes the results of its slice; slices may run at the same time.
         """
         work(slice(0, n))
 
-    def sum_over_batch(self, n: int, bytes_each: int, work: Callable[[slice], Array]) -> Array:
+    def sum_over_batch(
+        self, n: int, shape: Sequence[int], dtype: Any, work: Callable[[slice], Array]
+    ) -> Array:
         """Add up `work(part)` over slices of a batch, always in the same order."""
         parts: dict[int, Array] = {}
 
         def store(part: slice) -> None:
             parts[part.start] = work(part)
 
-        self.over_batch(n, bytes_each, store)
+        self.over_batch(n, shape, dtype, store)
         first, *rest = (parts[start] for start in sorted(parts))
         for part in rest:
             first += part
@@ -196,9 +201,12 @@ class Backend:
         if relu:
             self.xp.maximum(pixels, 0, out=pixels)
 
-    def bytes_to_fuse(self, weight: Array, windows: Windows, groups: int) -> int:
-        """Return the scratch memory of one image's convolution; 0 if it is not to be split."""
-        return 0
+    def scratch_to_fuse(self, weight: Array, windows: Windows, groups: int) -> Sequence[int]:
+        """Return the shape of one image's scratch array where more is fused with a convolution.
+
+        `()` keeps the batch whole.
+        """
+        return ()
 
     # Images -----------------------------------------------------------------------------------
 
@@ -283,7 +291,7 @@ class Backend:
             for _, rows, columns in windows.taps():
                 out += padded[:, :, rows, columns]
 
-        self.over_batch(n, _image_bytes(images, windows), work)
+        self.over_batch(n, _padded(images, windows), images.dtype, work)
         return total
 
     def spread_windows(self, values: Array, windows: Windows) -> Array:
@@ -302,7 +310,7 @@ class Backend:
                 padded[:, :, rows, columns] += values[part]
             images[part] = inside
 
-        self.over_batch(n, _image_bytes(values, windows), work)
+        self.over_batch(n, _padded(values, windows), values.dtype, work)
         return images
 
     def _clear_rest(self, images: Array, windows: Windows) -> None:
@@ -330,7 +338,7 @@ class Backend:
             padded = self.pad_images(images[part], windows, -np.inf, images)
             self._find_winners(padded, windows, best[part], winners[part])
 
-        self.over_batch(n, _image_bytes(images, windows), work)
+        self.over_batch(n, _padded(images, windows), images.dtype, work)
         return best, winners
 
     def _find_winners(self, padded: Array, windows: Windows, best: Array, winners: Array) -> None:
@@ -361,7 +369,7 @@ class Backend:
                 padded[:, :, rows, columns] += self.masked(values[part], winners[part] == tap)
             images[part] = inside
 
-        self.over_batch(n, _image_bytes(values, windows), work)
+        self.over_batch(n, _padded(values, windows), values.dtype, work)
         return images
 
     def gather_winners(self, images: Array, winners: Array, windows: Windows) -> Array:
@@ -374,7 +382,7 @@ class Backend:
             for tap, rows, columns in windows.taps():
                 out += self.masked(padded[:, :, rows, columns], winners[part] == tap)
 
-        self.over_batch(len(winners), _image_bytes(images, windows), work)
+        self.over_batch(len(winners), _padded(images, windows), images.dtype, work)
         return values
 
     # Elements and rows ------------------------------------------------------------------------
@@ -431,6 +439,6 @@ def first_tap_inside(xp: Any, windows: Windows) -> Array:
     return i[:, None] * windows.k_w + j
 
 
-def _image_bytes(images: Array, windows: Windows) -> int:
-    """Return the size of one padded image."""
-    return int(windows.padded_h * windows.padded_w * images.shape[1] * images.dtype.itemsize)
+def _padded(images: Array, windows: Windows) -> tuple[int, ...]:
+    """Return the shape of one padded image."""
+    return images.shape[1], windows.padded_h, windows.padded_w

@@ -10,7 +10,7 @@ Processing (2006).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from minidl.backends.windows import Array, Windows
@@ -19,10 +19,14 @@ from minidl.backends.windows import Array, Windows
 class Kernels(Protocol):
     """What convolution asks of a backend."""
 
-    def over_batch(self, n: int, bytes_each: int, work: Callable[[slice], None]) -> None:
+    def over_batch(
+        self, n: int, shape: Sequence[int], dtype: Any, work: Callable[[slice], None]
+    ) -> None:
         """Call `work` on slices of a batch."""
 
-    def sum_over_batch(self, n: int, bytes_each: int, work: Callable[[slice], Array]) -> Array:
+    def sum_over_batch(
+        self, n: int, shape: Sequence[int], dtype: Any, work: Callable[[slice], Array]
+    ) -> Array:
         """Add up `work(part)` over slices of a batch."""
 
     def empty_images(self, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -67,7 +71,7 @@ def convolve(
         backend.product(columns, matrix, out=product)
         backend.finish(out[part], bias, relu)
 
-    backend.over_batch(n, _column_bytes(images.shape[1], windows, images), work)
+    backend.over_batch(n, _scratch(images.shape[1], windows), images.dtype, work)
     return out
 
 
@@ -91,7 +95,7 @@ def transpose_convolve(
         columns = rows.transpose(2, 1, 0, 3).reshape(shape)
         images[part] = backend.scatter_windows(columns, windows)
 
-    backend.over_batch(n, _column_bytes(channels, windows, gradient), work)
+    backend.over_batch(n, _scratch(channels, windows), gradient.dtype, work)
     return images
 
 
@@ -110,7 +114,7 @@ def weight_gradient(
         return backend.product(pixels, columns)  # (groups, d/g, taps·c/g)
 
     n, channels = images.shape[:2]
-    total = backend.sum_over_batch(n, _column_bytes(channels, windows, images), work)
+    total = backend.sum_over_batch(n, _scratch(channels, windows), images.dtype, work)
     split = total.reshape(gradient.shape[1], windows.k_h, windows.k_w, channels // groups)
     return split.transpose(0, 3, 1, 2).copy()
 
@@ -150,7 +154,6 @@ def _as_matrices(weight: Array, groups: int) -> Array:
     return split.transpose(0, 3, 1, 2)
 
 
-def _column_bytes(channels: int, windows: Windows, images: Array) -> int:
-    """Return the size of one image's columns."""
-    taps = windows.k_h * windows.k_w
-    return windows.out_h * windows.out_w * taps * channels * int(images.dtype.itemsize)
+def _scratch(channels: int, windows: Windows) -> tuple[int, ...]:
+    """Return the shape of one image's columns."""
+    return windows.out_h, windows.out_w, windows.k_h * windows.k_w, channels

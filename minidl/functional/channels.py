@@ -105,7 +105,7 @@ def channel_sums(
             backend.gated(other[part], gates[part], out=passed[part])
         return passed[part], x
 
-    bytes_each = order.columns * images.dtype.itemsize
+    shape = (order.columns,)
     if order.by_row:
         totals = xp.empty((2, order.rows), np.float64)
         ones = xp.ones((order.columns, 1), images.dtype)
@@ -115,7 +115,7 @@ def channel_sums(
             totals[0, part] = backend.product(y, ones)[:, 0]
             totals[1, part] = backend.product(y[:, None], x[:, :, None])[:, 0, 0]
 
-        backend.over_batch(order.rows, bytes_each, rows)
+        backend.over_batch(order.rows, shape, images.dtype, rows)
     else:
 
         def columns(part: slice) -> Array:
@@ -124,7 +124,7 @@ def channel_sums(
             sums = backend.product(ones, y)[0]
             return xp.stack([sums, backend.column_products(y, x)]).astype(np.float64)
 
-        totals = backend.sum_over_batch(order.rows, bytes_each, columns)
+        totals = backend.sum_over_batch(order.rows, shape, images.dtype, columns)
     first, second = totals.reshape(2, order.repeats, order.sizes[1]).sum(1)
     return first, second, gradient if gates is None else order.images(passed)
 
@@ -176,5 +176,5 @@ def channel_lines(
             if relu:
                 backend.xp.maximum(line, 0, out=line)
 
-    backend.over_batch(order.rows, order.columns * images.dtype.itemsize, work)
+    backend.over_batch(order.rows, (order.columns,), images.dtype, work)
     return order.images(out)

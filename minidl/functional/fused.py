@@ -284,7 +284,8 @@ def _responses(
         response = backend.convolve(x.data[part], weight.data, offset, windows, groups)
         best[part], winners[part] = backend.max_windows(response, pool)
 
-    backend.over_batch(n, backend.bytes_to_fuse(weight.data, windows, groups), work)
+    scratch = backend.scratch_to_fuse(weight.data, windows, groups)
+    backend.over_batch(n, scratch, x.dtype, work)
     backend.xp.maximum(best, 0, out=best)
     return best, winners
 
@@ -314,8 +315,8 @@ def _slopes(
             return backend.weight_gradient(x.data[part], spread, windows, groups)
         return backend.xp.zeros(1)
 
-    each = backend.bytes_to_fuse(weight.data, windows, groups)
-    total = backend.sum_over_batch(len(x), each, work)
+    scratch = backend.scratch_to_fuse(weight.data, windows, groups)
+    total = backend.sum_over_batch(len(x), scratch, x.dtype, work)
     return (
         None if images is None else Tensor.wrap(images),
         Tensor.wrap(total) if weight.requires_grad else None,

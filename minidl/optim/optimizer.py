@@ -231,7 +231,7 @@ class Optimizer:
             some_p, some_g, *some = [array[part] for array in flat]
             self.formula(some_p, some_g, some, now)
 
-        backend_of(p).over_batch(p.size, p.itemsize * ARRAYS, work)
+        backend_of(p).over_batch(p.size, (ARRAYS,), p.dtype, work)
         if not p.flags.c_contiguous:  # then flat[0] is a copy
             p[...] = flat[0].reshape(p.shape)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -41,13 +42,15 @@ class NumpyBackend(Backend):
     def __init__(self) -> None:
         keep_freed_memory()
 
-    def over_batch(self, n: int, bytes_each: int, work: Callable[[slice], None]) -> None:
+    def over_batch(
+        self, n: int, shape: Sequence[int], dtype: Any, work: Callable[[slice], None]
+    ) -> None:
         """Call `work` on slices of the batch whose scratch memory fits in cache, on all cores.
 
         The slices depend on the sizes alone, never on the number of threads, so results do not
         either.
         """
-        count = -(-n * bytes_each // CACHE_BYTES)
+        count = -(-n * math.prod(shape) * np.dtype(dtype).itemsize // CACHE_BYTES)
         count = -(-count // 4) * 4 if count > 1 else 1  # alike, for 2 or 4 threads to end together
         size = max(1, -(-n // count))
         parts = [slice(start, min(start + size, n)) for start in range(0, max(n, 1), size)]
@@ -97,7 +100,7 @@ class NumpyBackend(Backend):
                 np.matmul(a, b[:, part], out=out[:, part])
 
         length = max(out.shape)
-        self.over_batch(length, CACHE_BYTES // -(-length // 4), work)
+        self.over_batch(length, (CACHE_BYTES // -(-length // 4),), np.uint8, work)
         return out
 
     def convolve(
@@ -161,17 +164,16 @@ class NumpyBackend(Backend):
         )
         return dx, dw
 
-    def bytes_to_fuse(self, weight: Array, windows: Windows, groups: int) -> int:
-        """Return the bytes of one image's columns, or of its output if that is larger.
+    def scratch_to_fuse(self, weight: Array, windows: Windows, groups: int) -> Sequence[int]:
+        """Return the shape of one image's columns, or of its output if that is larger.
 
-        Half of Winograd's bytes, for fewer slices, and 0 with many channels, which are not to be
-        split: Winograd's weights are transformed for each slice anew.
+        Half of Winograd's scratch array, for fewer slices; and nothing with many channels, because
+        Winograd's weights are transformed again for each slice.
         """
         d, c, k_h, k_w = weight.shape
         if winograd.suits(windows, groups, c, d, weight.dtype):
-            return 0 if min(c, d) >= 64 else winograd.scratch_bytes(windows, c, d) // 2
-        widest: int = max(d, c * k_h * k_w)
-        return windows.out_h * windows.out_w * widest * int(weight.dtype.itemsize)
+            return () if min(c, d) >= 64 else winograd.scratch(windows, c, d, part=2)
+        return windows.out_h, windows.out_w, max(d, c * k_h * k_w)
 
     def gather_windows(self, images: Array, windows: Windows) -> Array:
         """Copy every window into a row of its own, in one copy of an overlapping view.
@@ -268,7 +270,7 @@ class NumpyBackend(Backend):
             parts = (x[part] if x.ndim == ndim and len(x) == n else x for x in operands)
             function(*parts, out=out[part])
 
-        self.over_batch(n, like.nbytes // n, work)
+        self.over_batch(n, like.shape[1:], like.dtype, work)
         return out
 
     def gated(self, values: Array, x: Array, out: Array | None = None) -> Array:

@@ -49,7 +49,7 @@ def convolve(
         np.matmul(columns.transpose(0, 2, 1), matrix.T, out=_pixels(out[part]).transpose(0, 2, 1))
         backend.finish(out[part], None, relu)
 
-    backend.over_batch(n, _column_bytes(weight, windows), work)
+    backend.over_batch(n, _scratch(weight, windows), weight.dtype, work)
     return out
 
 
@@ -64,7 +64,7 @@ def transpose_convolve(backend: Backend, gradient: Array, weight: Array, windows
         split = columns.reshape(len(columns), c, k_h * k_w, windows.out_h, windows.out_w)
         images[part] = backend.scatter_windows(split.transpose(0, 3, 4, 2, 1), windows)
 
-    backend.over_batch(n, _column_bytes(weight, windows), work)
+    backend.over_batch(n, _scratch(weight, windows), weight.dtype, work)
     return images
 
 
@@ -78,7 +78,7 @@ def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: W
         return (columns @ _pixels(gradient[part]).transpose(0, 2, 1)).sum(0)  # (c·taps, d)
 
     weight = np.empty(shape, images.dtype)
-    total = backend.sum_over_batch(len(images), _column_bytes(weight, windows), work)
+    total = backend.sum_over_batch(len(images), _scratch(weight, windows), weight.dtype, work)
     return total.T.copy().reshape(shape)
 
 
@@ -104,7 +104,6 @@ def _pixels(images: Array) -> Array:
     return images.reshape(n, c, h * w)
 
 
-def _column_bytes(weight: Array, windows: Windows) -> int:
-    """Return the size of one image's columns."""
-    rows: int = weight.size // len(weight)
-    return rows * windows.out_h * windows.out_w * int(weight.dtype.itemsize)
+def _scratch(weight: Array, windows: Windows) -> tuple[int, ...]:
+    """Return the shape of one image's columns."""
+    return weight.size // len(weight), windows.out_h, windows.out_w

@@ -148,7 +148,7 @@ def convolve(
             _outputs(back, rows, pixels.reshape(n, height, width * d))
         backend.finish(out[part], bias, relu)
 
-    backend.over_batch(len(images), scratch_bytes(windows, c, d), work)
+    backend.over_batch(len(images), scratch(windows, c, d), images.dtype, work)
     return out
 
 
@@ -190,8 +190,8 @@ def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: W
         values, slopes = values.reshape(*shape, 3 * c), slopes.reshape(*shape, d)
         return np.matmul(values.swapaxes(2, 3), slopes).sum(1)  # (6, 3 c, d)
 
-    each = scratch_bytes(windows, c, d) // (1 + c * d // 2**13)
-    total = backend.sum_over_batch(len(images), each, work)
+    shape = scratch(windows, c, d, part=1 + c * d // 2**13)
+    total = backend.sum_over_batch(len(images), shape, images.dtype, work)
     if tiles:  # (6 across, 6 down, c, d)
         total = backend.matmul(back, total.reshape(TILE, -1)).reshape(3, TILE, c * d).swapaxes(0, 1)
     found = backend.matmul(back, total.reshape(TILE, 3 * c * d)).reshape(3, 3, c, d)
@@ -285,9 +285,9 @@ def _covered(padding: Windows, windows: Windows, tiles: bool) -> Windows:
     return replace(padding, bottom=padding.bottom + down * OUT - windows.out_h, right=right)
 
 
-def scratch_bytes(windows: Windows, c: int, d: int) -> int:
-    """Return about half the size of one image's values and of their products.
+def scratch(windows: Windows, c: int, d: int, part: int = 1) -> tuple[int, ...]:
+    """Return a shape about half as large as one image's values and their products, or a part of it.
 
-    By trial, with two threads: slices of twice this size, or of half, are slower by 2 in a hundred.
+    By trial, with two threads: slices of twice this size, or half, are slower by 2 %.
     """
-    return TILE * _grid(windows)[0] * windows.out_w * (c + d) * 4
+    return (TILE * _grid(windows)[0] * windows.out_w * (c + d) // part,)

@@ -195,8 +195,11 @@ class CupyBackend(DeferringBackend):
 
     # Products and slices ----------------------------------------------------------------------
 
-    def over_batch(self, n: int, bytes_each: int, work: Callable[[slice], None]) -> None:
+    def over_batch(
+        self, n: int, shape: Sequence[int], dtype: Any, work: Callable[[slice], None]
+    ) -> None:
         """Call `work` on the whole batch, or on as few slices as its scratch memory allows."""
+        bytes_each = math.prod(shape) * np.dtype(dtype).itemsize
         size = max(1, SCRATCH_BYTES // max(1, bytes_each))
         for start in range(0, n, size):
             work(slice(start, min(start + size, n)))

@@ -107,7 +107,7 @@ def max_regions(backend: Backend, images: Array, regions: Regions) -> tuple[Arra
         best[part] = value.reshape(best[part].shape)
         places[part] = place.reshape(best[part].shape)
 
-    backend.over_batch(n, _bytes(images, best), work)
+    backend.over_batch(n, _scratch(images, best), images.dtype, work)
     return best, places
 
 
@@ -199,7 +199,7 @@ def scatter_places(
                 these = (..., slice(i, None, apart[0]), slice(j, None, apart[1]))
                 pixels[flat[these]] += values[part][these]
 
-    backend.over_batch(n, _bytes(images, values), work)
+    backend.over_batch(n, _scratch(images, values), images.dtype, work)
     return images
 
 
@@ -212,7 +212,7 @@ def gather_places(backend: Backend, images: Array, places: Array) -> Array:
         flat = places[part] + _first_pixels(backend, values[part], pixels)
         values[part] = backend.xp.take(images[part].reshape(-1), flat)
 
-    backend.over_batch(len(images), _bytes(images, values), work)
+    backend.over_batch(len(images), _scratch(images, values), images.dtype, work)
     return values
 
 
@@ -239,7 +239,7 @@ def sum_regions(backend: Backend, images: Array, regions: Regions) -> Array:
         for x, inside in enumerate(columns):
             _add_up(total[part][..., x], [low[..., column] for column in inside])
 
-    backend.over_batch(n, _bytes(images, total), work)
+    backend.over_batch(n, _scratch(images, total), images.dtype, work)
     return total
 
 
@@ -257,7 +257,7 @@ def spread_regions(backend: Backend, values: Array, regions: Regions) -> Array:
         for row in range(regions.in_h):
             _add_up(images[part][:, :, row], [low[:, :, y] for y, r in enumerate(rows) if row in r])
 
-    backend.over_batch(n, _bytes(images, values), work)
+    backend.over_batch(n, _scratch(images, values), images.dtype, work)
     return images
 
 
@@ -268,8 +268,7 @@ def _add_up(out: Array, parts: Sequence[Array]) -> None:
         out += part
 
 
-def _bytes(images: Array, values: Array) -> int:
-    """Return the scratch memory of one image: its pixels, and its windows' values and places."""
-    c = images.shape[1]
+def _scratch(images: Array, values: Array) -> tuple[int, ...]:
+    """Return a shape as large as one image's pixels, and its windows' values and indices."""
     pixels, windows = images.shape[2] * images.shape[3], values.shape[2] * values.shape[3]
-    return int(c * (pixels * images.dtype.itemsize + windows * 32))
+    return images.shape[1], pixels + 8 * windows
