@@ -1,4 +1,4 @@
-"""Whole training steps replayed without Python: for small networks, most of whose time it takes."""
+"""Replay a training step as one CUDA graph, to remove Python overhead on small networks."""
 
 from __future__ import annotations
 
@@ -13,39 +13,38 @@ from minidl.tensor import Tensor
 Step: TypeAlias = Callable[..., Any]
 Key: TypeAlias = "tuple[Hashable, ...]"
 
-RUNS_BEFORE = 2  # plain ones: the first makes the optimiser's memory, and compiles kernels
-MOST = 8  # recordings of one step, each of which keeps the memory of a whole step
+RUNS_BEFORE = 2  # direct runs: the first allocates the optimiser's state, and compiles kernels
+MOST = 8  # recordings of one step, each of which holds the memory of a whole step
 
 
 def capture(step: Step) -> Step:
-    """Return a function that does what `step` does, and from its third call on, without Python.
+    """Return a function that does what `step` does, from its third call on without Python.
 
-    On a GPU, a step over a small network is over before Python has asked for it. So the third time
-    that it is called with tensors of some shapes, what it asks of the GPU is recorded, as a *CUDA
-    graph*, and from then on the GPU is asked for that as a whole. On the CPU, and for shapes that
-    do not come again, such as those of a last, smaller batch, `step` is called as it is. Results
-    are the same.
+    On a GPU, small kernels finish faster than Python can launch them. So on the third call with
+    tensors of the same shapes, the step's GPU work is recorded as a *CUDA graph*, and from then on
+    launched as a whole. On the CPU, and for shapes that do not recur, such as those of a smaller
+    last batch, `step` is called directly. Results are the same.
 
-    What a replay does anew on the host: it counts the optimisers' steps and reads their learning
-    rates, and it draws the masks of `dropout`. It repeats everything else as it was recorded, so
+    On each replay, the host counts the optimisers' steps, reads their learning rates, and draws
+    the masks of `dropout`. Everything else is repeated as it was recorded, so
 
-    - `step` must take its batch as arguments, tensors on the GPU, and forget old gradients itself;
-    - it must not read results on the host (`item`, `numpy`, `print`, `if loss > 1`), nor move data:
-      return the loss, and read it outside. Where it does, there is a warning, and no recording;
-    - its optimiser must not update rows alone (`Embedding(sparse=True)`): their count stays behind;
-    - what it decides in Python, such as which layers are frozen or in training mode, stays decided:
-      after a change, capture it again;
+    - `step` must take its batch as arguments, tensors on the GPU, and clear old gradients itself;
+    - it must not read results on the host (`item`, `numpy`, `print`, `if loss > 1`) or move data:
+      return the loss, and read it outside. Otherwise there is a warning, and no recording;
+    - its optimiser must not update single rows (`Embedding(sparse=True)`): their count lags;
+    - decisions made in Python, such as which layers are frozen or in training mode, stay as
+      recorded: after a change, capture the step again;
     - `p.grad` is that of the last step that was not a replay, or that of this recording.
 
     Args:
-        step: takes tensors, and anything hashable; returns tensors, numbers, None, or tuples, lists
+        step: takes tensors and hashable values; returns tensors, numbers, None, or tuples, lists
             and dicts of them.
 
     Returns:
-        A function of the same arguments. The tensors that it returns belong to no graph.
+        A function with the same arguments. The tensors that it returns are detached.
 
     Raises:
-        TypeError: when called, an argument is neither a tensor nor hashable.
+        TypeError: in a call, an argument is neither a tensor nor hashable.
 
     Example:
         >>> import minidl
@@ -71,7 +70,7 @@ def capture(step: Step) -> Step:
 
 
 class _Captured:
-    """A step, and for each of the shapes that it was called with a count or a recording."""
+    """A step, with a call count or a recording for each set of argument shapes."""
 
     def __init__(self, step: Step) -> None:
         self._step = step
@@ -80,7 +79,7 @@ class _Captured:
         self._is_plain = False
 
     def call(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Do the step plainly, record it, or replay it."""
+        """Run the step directly, record it, or replay it."""
         values = [*arguments, *options.values()]
         backends = {x.backend for x in values if isinstance(x, Tensor)}
         backend = backends.pop() if len(backends) == 1 else None
@@ -95,7 +94,7 @@ class _Captured:
         return self._recorded(backend, key, arguments, options)
 
     def _watched(self, backend: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Do the step plainly; see whether it copies anything from or to the host."""
+        """Run the step directly; check whether it copies anything from or to the host."""
         before = backend.to_host, backend.to_device
         result = self._step(*arguments, **options)
         read, moved = backend.to_host - before[0], backend.to_device - before[1]
@@ -104,8 +103,8 @@ class _Captured:
             what = [f"reads {read} result(s) on the host"] * bool(read)
             what += [f"moves {moved} array(s) to the GPU"] * bool(moved)
             warnings.warn(
-                f"capture: the step {' and '.join(what)}, which cannot be replayed, so it is done "
-                "plainly; return the loss and read it outside, and take what it needs as arguments",
+                f"capture: the step {' and '.join(what)}, which cannot be replayed, so it runs "
+                "in Python; return the loss and read it outside, and pass all inputs as arguments",
                 stacklevel=4,
             )
         return _detached(result)
@@ -118,7 +117,7 @@ class _Captured:
         except Exception as error:
             self._is_plain = True
             warnings.warn(
-                f"capture: the step could not be recorded and is done plainly: {error}",
+                f"capture: the step could not be recorded and runs in Python: {error}",
                 stacklevel=4,
             )
             return _detached(self._step(*arguments, **options))
@@ -127,7 +126,7 @@ class _Captured:
 
 
 class _Replay:
-    """A recorded step, with tensors of its own for its arguments."""
+    """A recorded step, with its own argument tensors."""
 
     def __init__(
         self, step: Step, backend: Backend, arguments: tuple[Any, ...], options: dict[str, Any]
@@ -151,12 +150,12 @@ class _Replay:
         return self.results()
 
     def results(self) -> Any:
-        """Return copies of what the step returned: the next replay writes to the same memory."""
+        """Return copies of the step's results: the next replay writes to the same memory."""
         return _mapped(lambda x: x.copy(), self._result)
 
 
 def _kind(value: Any) -> Hashable:
-    """Return what has to be equal for a recording to fit."""
+    """Return the properties that must match for a recording to be reused."""
     if isinstance(value, Tensor):
         return value.shape, str(value.dtype), value.requires_grad
     try:
@@ -164,8 +163,7 @@ def _kind(value: Any) -> Hashable:
     except TypeError:
         raise TypeError(
             f"capture: got a {type(value).__name__} as an argument of the step, expected "
-            f"tensors, and "
-            "what can be hashed, such as numbers and strings"
+            "tensors and hashable values, such as numbers and strings"
         ) from None
     return type(value), value
 
@@ -181,7 +179,7 @@ def _detached(result: Any) -> Any:
 
 
 def _mapped(function: Callable[[Tensor], Tensor], result: Any) -> Any:
-    """Apply a function to all tensors in tuples, lists and dicts."""
+    """Apply a function to all tensors in nested tuples, lists and dicts."""
     if isinstance(result, Tensor):
         return function(result)
     if isinstance(result, dict):
