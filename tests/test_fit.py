@@ -220,7 +220,7 @@ def test_fit_refuses_loaders_that_cannot_train():
     empty, single = DataLoader(x, y, batch_size=99, drop_last=True), DataLoader(x)
     for loader, message in (
         (empty, r"a DataLoader without any batch: .* 64 examples for a batch_size of 99"),
-        (single, r"a DataLoader of a single array, expected inputs and, last, labels"),
+        (single, r"a DataLoader of a single array, expected inputs and then labels"),
     ):
         for pair in ((loader, None), (batches, loader)):
             with pytest.raises(ValueError, match=f"fit: got {message}"):

@@ -1,4 +1,4 @@
-"""How good a network is on the batches of a loader, and what it says to them."""
+"""Evaluate a network, and collect its predictions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Takes the outputs and a batch's last array; returns a single number."""
+"""Maps the outputs and a batch's last array to a single number."""
 
-IGNORED = -100  # the label that counts for nothing in losses
+IGNORED = -100  # losses ignore examples with this label
 
 
 @dataclasses.dataclass
 class Totals:
-    """Sums over the examples of a pass: their losses, and how many were seen and right."""
+    """Sums over the examples of a pass: losses, examples seen, right answers, labels, time."""
 
     loss: float = 0.0
     seen: int = 0
@@ -32,14 +32,14 @@ class Totals:
     seconds: float = 0.0
 
     def add(self, examples: int, loss: float, right: float = 0, labels: float = 0) -> None:
-        """Count a batch by its mean loss and, of a classifier, its right answers and labels."""
+        """Add a batch: its mean loss and, for a classifier, its right answers and labels."""
         self.loss += loss * examples
         self.seen += examples
         self.right += int(right)
         self.labels += int(labels)
 
     def means(self, part: str) -> dict[str, float]:
-        """Return the mean loss, and accuracy if labels were counted, by the history's names."""
+        """Return the mean loss, and accuracy if labels were counted, under the history's names."""
         found = {f"{part}_loss": self.loss / self.seen}
         return found | ({f"{part}_accuracy": self.right / self.labels} if self.labels else {})
 
@@ -49,7 +49,7 @@ class Totals:
 
 
 def measures(loss: Tensor, outputs: Any, labels: Tensor) -> list[Array]:
-    """Return a batch's numbers for `Totals.add`, which stay on the device until they are read."""
+    """Return a batch's arguments for `Totals.add`, left on the device until they are read."""
     if not classes_of(outputs, labels):
         return [loss.data]
     right = outputs.data.argmax(1) == labels.data
@@ -57,7 +57,7 @@ def measures(loss: Tensor, outputs: Any, labels: Tensor) -> list[Array]:
 
 
 def read(numbers: Sequence[Array]) -> list[float]:
-    """Return arrays of one element each as numbers, waiting for the device once."""
+    """Return arrays of one element each as floats, waiting for the device once."""
     if not numbers:
         return []
     backend = backend_of(numbers[0])
@@ -66,9 +66,9 @@ def read(numbers: Sequence[Array]) -> list[float]:
 
 
 def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
-    """Return what a pass in evaluation mode sums up, without recording anything.
+    """Run one pass in evaluation mode, without recording gradients, and return its totals.
 
-    The model is left in the mode that each of its modules was in.
+    Afterwards each module is in the mode that it was in before.
     """
     totals, passed = Totals(), []
     for outputs, labels in _outputs("evaluate", model, batches):
@@ -88,7 +88,7 @@ def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
 def predict(model: nn.Module, batches: DataLoader) -> np.ndarray[Any, Any]:
     """Return the outputs for all examples of a loader, in evaluation mode: `(n, ...)`.
 
-    The last of each batch's arrays, the labels, is not looked at.
+    The last array of each batch, the labels, is ignored.
 
     Example:
         >>> from minidl import nn
@@ -109,25 +109,24 @@ def _outputs(op: str, model: nn.Module, batches: DataLoader) -> Iterator[tuple[T
 
 
 def check_loader(op: str, batches: DataLoader | None) -> None:
-    """Raise ValueError where a loader gives no batches, or has no labels beside the inputs."""
+    """Raise ValueError if a loader yields no batches, or has no labels next to the inputs."""
     if not isinstance(batches, DataLoader):
         return
     if not len(batches):
         raise ValueError(
-            f"{op}: got a DataLoader without any batch: it drops the last one, and has "
+            f"{op}: got a DataLoader without any batch: it drops incomplete ones, and has "
             f"{len(batches.arrays[0])} examples for a batch_size of {batches.batch_size}"
         )
     if len(batches.arrays) < 2:
         raise ValueError(
-            f"{op}: got a DataLoader of a single array, expected inputs and, last, labels; what "
-            f"is to "
-            "give its input back has that as labels: DataLoader(x, x)"
+            f"{op}: got a DataLoader of a single array, expected inputs and then labels; if "
+            "the network is to reconstruct its inputs, they are the labels: DataLoader(x, x)"
         )
 
 
 def classes_of(outputs: Any, labels: Tensor) -> int:
-    """Return the number of classes of a classifier's outputs; 0 if they are something else."""
-    if not isinstance(outputs, Tensor):  # several, in a tuple
+    """Return the number of classes of a classifier's outputs; 0 if they are not class scores."""
+    if not isinstance(outputs, Tensor):  # a tuple of several
         return 0
     scores = outputs.dtype.kind == "f" and outputs.ndim > 1
     fits = scores and outputs.shape[:1] + outputs.shape[2:] == labels.shape
