@@ -36,45 +36,45 @@ def fit(
     callbacks: Sequence[Callable[[Run], object]] = (),
     progress: bool | None = None,
 ) -> History:
-    """Train a network, measure it after each epoch, and keep it safe on disk.
+    """Train a network, measure it after each epoch, and save it to disk.
 
-    With a `checkpoint` folder, `last.npz` holds all that a run needs to go on: weights, optimiser,
-    schedule, random streams, the place in the loader's order. Called again after a crash or Ctrl-C,
-    an unfinished run goes on from there, and gives bit for bit what it would have given. A finished
-    run starts anew; so does one that was stopped by `patience` or a callback, but one that has had
-    its epochs goes on if `epochs` is now larger. `best.npz` holds the weights of the best epoch
-    (see `History.best_epoch`), for `load_weights`; `history.csv` the numbers. A full disk is a
+    With a `checkpoint` folder, `last.npz` holds all that a run needs to resume: weights, optimiser,
+    schedule, random streams, and the position in the loader's order. Called again after a crash or
+    Ctrl-C, an unfinished run continues from there, with bit-identical results. A finished run, or
+    one that was stopped by `patience` or a callback, starts over; a run that completed its epochs
+    continues if `epochs` is now larger. `best.npz` holds the weights of the best epoch (see
+    `History.best_epoch`), for `load_weights`; `history.csv` holds the history. A full disk is a
     warning. The first Ctrl-C ends the step, saves, and raises KeyboardInterrupt; a second does not
     wait.
 
-    What usually means that training will not work is a `TrainingWarning`.
+    Usual signs that training will not work give a `TrainingWarning`.
 
     Args:
-        model: called with a batch's arrays but the last; ends with the weights of the last epoch.
-        loss: of the outputs and the last array; where that is whole numbers and the outputs are
+        model: called with all of a batch's arrays but the last; ends with the last epoch's weights.
+        loss: of the outputs and the last array; if that holds integers and the outputs are
             `(n, classes, ...)`, accuracy is measured, over the labels that are not -100.
-        optimizer: over the model's parameters.
-        train: batches to learn from.
-        validation: batches to measure with: `test_loss` and `test_accuracy` in the history.
-        epochs: passes over `train`, from 1, in all.
+        optimizer: of the model's parameters.
+        train: batches to train on.
+        validation: batches to measure `test_loss` and `test_accuracy` of the history on.
+        epochs: passes over `train` in total, >= 1.
         schedule: its `step` is called after every step or epoch.
         schedule_every: which of the two.
-        clip_norm: the most that the common norm of all gradients may be.
-        accumulate: batches whose gradients make up one step: their mean.
-        patience: stop after so many epochs that are no better than the best.
-        checkpoint: a folder, made if need be.
-        save_seconds: how often to save within an epoch, besides its end.
-        resume: False starts anew whatever the folder holds.
-        callbacks: functions called with the `Run` after each epoch; one that returns True ends it.
-        progress: False prints nothing; None prints a line per epoch, and where standard error is a
-            terminal, shows a bar; True always does.
+        clip_norm: upper limit of the norm of all gradients together.
+        accumulate: number of batches whose mean gradient makes up one step.
+        patience: stop after this many epochs in a row that are no better than the best.
+        checkpoint: a folder, created if missing.
+        save_seconds: how often to save within an epoch, in addition to its end.
+        resume: False starts over, whatever the folder holds.
+        callbacks: called with the `Run` after each epoch; one that returns True ends the run.
+        progress: False prints nothing; None prints a line per epoch, and shows a bar if stderr is a
+            terminal; True always shows the bar.
 
     Returns:
         The history, from the first epoch on.
 
     Raises:
-        FloatingPointError: the loss or a gradient is NaN or infinite; it names the first operation
-            that made one, and the last checkpoint stays as it was.
+        FloatingPointError: the loss or a gradient is NaN or infinite; the message names the first
+            operation that produced one, and the last checkpoint stays as it was.
         ValueError: an argument is out of range, or the checkpoint is damaged or of another run.
         KeyboardInterrupt: after Ctrl-C.
 
