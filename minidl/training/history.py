@@ -1,4 +1,4 @@
-"""What a run measured, epoch by epoch."""
+"""The measurements of a run, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from minidl.files.whole import whole_file
 
 
 class History(Mapping[str, list[float]]):
-    """Lists of one number per epoch, by name; and the loss of every step.
+    """Lists of one value per epoch, by name, and the loss of every step.
 
-    Names are `train_loss`, `train_accuracy` (0 to 1), `test_loss` and `test_accuracy` (of the
-    validation examples), `lr` and `seconds`; those that a run does not measure are not there.
+    Names are `train_loss`, `train_accuracy` (0 to 1), `test_loss` and `test_accuracy` (on the
+    validation examples), `lr` and `seconds`; those that a run does not measure are missing.
 
     Attributes:
         step_losses: the training loss of each step, from the first on.
@@ -49,14 +49,14 @@ class History(Mapping[str, list[float]]):
 
     @property
     def epochs(self) -> int:
-        """How many epochs are recorded."""
+        """Number of epochs recorded."""
         return max(map(len, self._columns.values()), default=0)
 
     def append(self, **values: float) -> None:
-        """Add the numbers of one epoch.
+        """Add the values of one epoch.
 
         Raises:
-            ValueError: the names are not those of the epochs before.
+            ValueError: the names differ from those of earlier epochs.
         """
         if self._columns and list(values) != list(self._columns):
             raise ValueError(f"History.append: got {list(values)}, expected {list(self._columns)}")
@@ -64,7 +64,7 @@ class History(Mapping[str, list[float]]):
             self._columns.setdefault(name, []).append(float(value))
 
     def best_epoch(self) -> int:
-        """Return which epoch, from 1, has the lowest test loss, or training loss without tests."""
+        """Return the epoch, >= 1, of lowest test loss, or of lowest training loss without tests."""
         losses = self._columns.get("test_loss", self._columns.get("train_loss", []))
         if not losses:
             raise ValueError("History.best_epoch: no epoch is recorded yet")
@@ -77,11 +77,11 @@ class History(Mapping[str, list[float]]):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a `.csv` (a row per epoch) or a `.json` (lists by name); return the path.
 
-        JSON has no NaN and no infinity: they become `null`. An older file of the name stays as it
-        is until the new one is whole.
+        JSON has no NaN and no infinity: they become `null`. An older file of that name stays as it
+        is until the new one is complete.
 
         Raises:
-            ValueError: the name ends otherwise.
+            ValueError: the name ends in neither .csv nor .json.
         """
         path = Path(path)
         if path.suffix not in (".csv", ".json"):
@@ -107,7 +107,7 @@ class History(Mapping[str, list[float]]):
         return {"columns": self.arrays(), "step_losses": np.array(self.step_losses)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Become what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self._columns = {name: array.tolist() for name, array in state["columns"].items()}
         self.step_losses = state["step_losses"].tolist()
 
