@@ -204,7 +204,7 @@ def test_chapter_6_stopped_by_ctrl_c_goes_on_to_the_same_bits(run, environment, 
     assert re.search(r"stopped after epoch \d and \d+ batches; .*last\.npz", output)
     assert "to continue, run the same command with --resume" in output
     resumed = run(CIFAR10_CNN, *arguments, "kept", "--resume")
-    assert re.search(r"^going on from .*last\.npz: epoch \d and \d+ batch", resumed.stdout, re.M)
+    assert re.search(r"^resuming from .*last\.npz: epoch \d and \d+ batch", resumed.stdout, re.M)
     losses = r"^epoch (\d): loss ([\d.]+), accuracy ([\d.]+)%; validation loss ([\d.]+)"
     seen = re.findall(losses, unbroken.stdout, re.M)
     later = re.findall(losses, resumed.stdout, re.M)

@@ -369,14 +369,14 @@ def test_saving_seldom_changes_nothing(unbroken, tmp_path, monkeypatch):
 def test_a_run_that_was_to_be_shorter_goes_on(unbroken, tmp_path, capsys):
     resumable.train(tmp_path, epochs=2)
     found = resumable.train(tmp_path, progress=None)
-    assert f"going on from {tmp_path / 'last.npz'}: epoch 2" in capsys.readouterr().out
+    assert f"resuming from {tmp_path / 'last.npz'}: epoch 2" in capsys.readouterr().out
     assert resumable.fingerprint(*found) == unbroken[0]
 
 
 def test_a_finished_run_starts_anew_and_says_so(unbroken, tmp_path, capsys):
     resumable.train(tmp_path)
     found = resumable.train(tmp_path, progress=None)
-    assert "holds a finished run of 4 epochs; this one starts anew" in capsys.readouterr().out
+    assert "holds a finished run of 4 epochs; this one starts over" in capsys.readouterr().out
     assert resumable.fingerprint(*found) == unbroken[0]
     resumable.train(tmp_path, epochs=9, callbacks=[lambda run: True], resume=False)
     history, _ = resumable.train(tmp_path, epochs=2)
@@ -442,7 +442,7 @@ def test_where_a_generator_lies_in_memory_is_no_setting(tmp_path):
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     minidl.training.save_checkpoint({"mine": 1}, tmp_path / "last.npz")
-    with pytest.raises(ValueError, match=r"last\.npz is a checkpoint, but not of a run of fit"):
+    with pytest.raises(ValueError, match=r"last\.npz is a checkpoint, but was not saved by fit"):
         resumable.train(tmp_path)
 
 
@@ -575,7 +575,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(
         resumable.train(tmp_path, save_seconds=1e9, progress=None)
     assert signal.getsignal(signal.SIGINT) is before
     assert capsys.readouterr().out.endswith(
-        "stopped after epoch 1 and 4 batches; called again with resume=True, fit goes on from "
+        "stopped after epoch 1 and 4 batches; call fit again with resume=True to continue from "
         f"{tmp_path / 'last.npz'}\n"
     )
     found = resumable.train(tmp_path, progress=None)
@@ -597,7 +597,7 @@ def test_ctrl_c_after_the_last_step_ends_a_complete_run(unbroken, tmp_path, caps
 
     found = resumable.train(tmp_path, callbacks=[interrupt], progress=None)
     assert resumable.fingerprint(*found) == unbroken[0]
-    assert "nothing was left to stop: the last epoch is done" in capsys.readouterr().out
+    assert "training had already finished; press Ctrl-C again" in capsys.readouterr().out
 
 
 def test_a_second_ctrl_c_does_not_wait(interrupted):

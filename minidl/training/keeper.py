@@ -1,4 +1,4 @@
-"""How a run survives: where it is kept, when it is saved, and what Ctrl-C does."""
+"""Keep a run safe: where and when it is saved, and what Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from minidl.training.warnings import warn
 
 
 class Keeper:
-    """A folder with `last.npz`, `best.npz` and `history.csv`, or None to keep nothing."""
+    """A folder with `last.npz`, `best.npz` and `history.csv`, or None to save nothing."""
 
     def __init__(self, folder: Path | None = None, save_seconds: float = 60.0) -> None:
         self._folder, self._save_seconds = folder, save_seconds
@@ -29,7 +29,7 @@ class Keeper:
         self._saved, self._is_stopping, self._is_kept = time.monotonic(), False, False
 
     def resume(self, run: Run, epochs: int) -> str:
-        """Take up an unfinished run, if there is one; return what was found, in words.
+        """Resume an unfinished run, if there is one; return a message about it.
 
         Raises:
             ValueError: the checkpoint is damaged, or of a run with other settings.
@@ -43,23 +43,23 @@ class Keeper:
         saved = load_checkpoint(self._last)
         if not {"settings", "history"} <= set(saved):
             raise ValueError(
-                f"fit: {self._last} is a checkpoint, but not of a run of fit; take another folder, "
-                "or start anew with resume=False, which writes over it"
+                f"fit: {self._last} is a checkpoint, but was not saved by fit; use another "
+                "folder, or start over with resume=False, which overwrites it"
             )
         done = len(saved["history"]["columns"].get("train_loss", ()))
         if saved["is_finished"] or done >= epochs:
-            return f"{self._last} holds a finished run of {done} epochs; this one starts anew"
+            return f"{self._last} holds a finished run of {done} epochs; this one starts over"
         _load(run, saved)
-        return f"going on from {self._last}: {_place(run)}"
+        return f"resuming from {self._last}: {_place(run)}"
 
     def save_if_due(self, run: Run) -> None:
-        """After a step: save every so often, and on Ctrl-C, which then ends the run."""
+        """After a step: save if it is time, and on Ctrl-C, which then ends the run."""
         if self._is_stopping or time.monotonic() - self._saved >= self._save_seconds:
             self._save(run)
         self._stop_if_asked(run)
 
     def save_epoch(self, run: Run, is_last: bool) -> None:
-        """Save after an epoch: first the weights if it is the best, so that none is ever lost."""
+        """Save after an epoch; if it is the best, save its weights first, so none is ever lost."""
         if run.history.best_epoch() == run.history.epochs:
             self._write(lambda folder: save_weights(run.model.state_dict(), folder / "best.npz"))
         self._save(run)
@@ -67,9 +67,7 @@ class Keeper:
         if not is_last:
             self._stop_if_asked(run)
         elif self._is_stopping:
-            run.say(
-                "nothing was left to stop: the last epoch is done; Ctrl-C again ends the program"
-            )
+            run.say("training had already finished; press Ctrl-C again to end the program")
 
     def _save(self, run: Run) -> None:
         self._is_kept = self._write(
@@ -78,7 +76,7 @@ class Keeper:
         self._saved = time.monotonic()
 
     def _write(self, write: Callable[[Path], Any]) -> bool:
-        """Write a file and return whether it is there; what fails is no reason to end a run."""
+        """Write a file and return whether that worked; a failure does not end the run."""
         if self._folder is None:
             return False
         try:
@@ -86,14 +84,14 @@ class Keeper:
             return True
         except OSError as error:
             warn(
-                f"not saved in {self._folder}: {error}; training goes on, and older files stay as "
-                "they were. Make room, and the next save will do"
+                f"not saved in {self._folder}: {error}; training continues, and older files "
+                "are unchanged. Free some disk space; the next save will be retried"
             )
             return False
 
     @contextlib.contextmanager
     def ctrl_c_waits(self) -> Iterator[None]:
-        """Let the first Ctrl-C wait for the end of the step; the second one does what it did."""
+        """Delay the first Ctrl-C until the end of the step; a second one acts as usual."""
         before = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is not threading.main_thread() or not callable(before):
             yield
@@ -111,20 +109,20 @@ class Keeper:
 
     def _stop_if_asked(self, run: Run) -> None:
         if self._is_stopping:
-            kept = f"called again with resume=True, fit goes on from {self._last}"
-            lost = "this is not saved: fit has no checkpoint folder, or cannot write there"
+            kept = f"call fit again with resume=True to continue from {self._last}"
+            lost = "this is not saved: fit has no checkpoint folder, or cannot write to it"
             how = kept if self._is_kept else lost
             run.say(f"\nstopped after {_place(run)}; {how}")
             raise KeyboardInterrupt
 
 
 def _place(run: Run) -> str:
-    """Return in words what is done."""
+    """Describe the progress so far."""
     return f"epoch {run.history.epochs}" + (f" and {run.batch} batches" if run.batch else "")
 
 
 def _settings(run: Run) -> dict[str, str]:
-    """Return in words what must not differ for a run to go on as it would have."""
+    """Describe the settings that must be equal for a run to resume exactly."""
     changing = {"params"} if run.schedule is None else {"params", "lr"}
     groups = run.optimizer.param_groups
     found = {
@@ -140,12 +138,12 @@ def _settings(run: Run) -> dict[str, str]:
         "clip_norm": run.clip_norm,
         "streams": len(run.streams),
     }
-    # Where in memory something lies, as in the repr of a generator, is no setting.
+    # A memory address, as in the repr of a generator, is not a setting.
     return {name: re.sub(r" at 0x[0-9A-Fa-f]+", "", str(v)) for name, v in found.items()}
 
 
 def _state(run: Run) -> dict[str, Any]:
-    """Return a copy of everything that the steps to come depend on."""
+    """Return a copy of everything that later steps depend on."""
     return {
         "settings": _settings(run),
         "model": run.model.state_dict(),
@@ -162,13 +160,13 @@ def _state(run: Run) -> dict[str, Any]:
 
 
 def _load(run: Run, saved: dict[str, Any]) -> None:
-    """Go on from a `_state`; ValueError if it is that of a run with other settings."""
+    """Restore a `_state`; raise ValueError if its run had other settings."""
     before, now = saved["settings"], _settings(run)
     other = [f"  {n}: saved {before.get(n)}, now {now[n]}" for n in now if before.get(n) != now[n]]
     if other:
         raise ValueError(
-            "fit: the checkpoint is of an unfinished run with other settings; take another folder, "
-            "or start anew with resume=False, which writes over it\n" + "\n".join(other)
+            "fit: the checkpoint is of an unfinished run with other settings; use another folder, "
+            "or start over with resume=False, which overwrites it\n" + "\n".join(other)
         )
     run.model.load_state_dict(saved["model"])
     run.optimizer.load_state_dict(saved["optimizer"])
