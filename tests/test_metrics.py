@@ -71,7 +71,7 @@ def test_macro_scores_refuse_classes_out_of_range(wrong):
     ("predicted", "labels"), [(np.ones(3), np.ones(4)), (np.ones((2, 2)),) * 2, (np.ones(0),) * 2]
 )
 def test_metrics_refuse_shapes_that_do_not_pair(predicted, labels):
-    with pytest.raises(ValueError, match=r"accuracy: got shapes .* expected two of \(n,\)"):
+    with pytest.raises(ValueError, match=r"accuracy: got shapes .* expected two of shape \(n,\)"):
         accuracy(predicted, labels)
 
 

@@ -1,4 +1,4 @@
-"""How good a classifier's predictions are."""
+"""Metrics of a classifier's predictions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 
 class Scores(NamedTuple):
-    """Three views of one prediction, each from 0 to 1.
+    """Three scores of a prediction, each `0 <= x <= 1`.
 
     Attributes:
-        precision: which part of the examples that were given a class belong to it.
-        recall: which part of the examples of a class were given it.
+        precision: share of the examples predicted as a class that belong to it.
+        recall: share of the examples of a class that were predicted as it.
         f1: the harmonic mean of the two.
     """
 
@@ -23,15 +23,15 @@ class Scores(NamedTuple):
 
 
 def accuracy(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Return which part of the predicted classes is right, from 0 to 1.
+    """Return the share of predicted classes that are right, `0 <= x <= 1`.
 
     Args:
         predicted: class indices `(n,)`.
         labels: class indices `(n,)`.
 
     Raises:
-        ValueError: shapes differ, or there is nothing to count.
-        TypeError: not NumPy arrays.
+        ValueError: shapes differ, or there are no examples.
+        TypeError: an argument is not a NumPy array.
 
     Example:
         >>> import numpy as np
@@ -46,33 +46,33 @@ def confusion_matrix(predicted: NDArray[Any], labels: NDArray[Any], classes: int
     """Count how often examples of each class (rows) were predicted as each class (columns).
 
     Args:
-        predicted: class indices `(n,)`, from 0 to below `classes`.
-        labels: class indices `(n,)`, likewise.
-        classes: how many there are.
+        predicted: class indices `(n,)`, `0 <= x < classes`.
+        labels: class indices `(n,)`, `0 <= x < classes`.
+        classes: number of classes.
 
     Returns:
-        int64 `(classes, classes)`; its diagonal holds the right predictions.
+        int64 `(classes, classes)`; right predictions are on the diagonal.
 
     Raises:
         ValueError: shapes differ, or an index is out of range.
-        TypeError: not NumPy arrays, or no whole numbers.
+        TypeError: an argument is not a NumPy array, or holds no integers.
     """
     return _count_pairs("confusion_matrix", predicted, labels, classes)
 
 
 def top_k_accuracy(scores: NDArray[Any], labels: NDArray[Any], k: int = 5) -> float:
-    """Return for which part of the examples the right class is among the `k` highest scores.
+    """Return the share of examples whose right class is among the `k` highest scores.
 
-    Of equal scores, that of the smaller index counts as higher, as `argmax` has it.
+    Among equal scores, the one with the smaller index counts as higher, as in `argmax`.
 
     Args:
         scores: `(n, classes)`.
-        labels: class indices `(n,)`, from 0 to below `classes`.
-        k: from 1.
+        labels: class indices `(n,)`, `0 <= x < classes`.
+        k: >= 1.
 
     Raises:
-        ValueError: shapes do not fit, a label is out of range, or k is below 1.
-        TypeError: not NumPy arrays, or no whole numbers.
+        ValueError: shapes do not fit, a label is out of range, or `k < 1`.
+        TypeError: an argument is not a NumPy array, or holds no integers.
 
     Example:
         >>> import numpy as np
@@ -97,18 +97,18 @@ def class_scores(
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Return precision, recall and F1 of each class, as three float64 arrays `(classes,)`.
 
-    For one class, with `right` of its examples found: `precision = right / predicted as it`,
-    `recall = right / examples of it`, `f1 = 2 * right / (predicted as it + examples of it)`; where
-    that is 0 / 0, it is 0.
+    For a class with `right` of its examples found: `precision = right / predicted as it`,
+    `recall = right / examples of it`, `f1 = 2 * right / (predicted as it + examples of it)`; 0 / 0
+    counts as 0.
 
     Args:
-        predicted: class indices `(n,)`, from 0 to below `classes`.
-        labels: class indices `(n,)`, likewise.
-        classes: how many there are.
+        predicted: class indices `(n,)`, `0 <= x < classes`.
+        labels: class indices `(n,)`, `0 <= x < classes`.
+        classes: number of classes.
 
     Raises:
         ValueError: shapes differ, or an index is out of range.
-        TypeError: not NumPy arrays, or no whole numbers.
+        TypeError: an argument is not a NumPy array, or holds no integers.
 
     Example:
         >>> import numpy as np
@@ -123,14 +123,14 @@ def class_scores(
 
 
 def macro_scores(predicted: NDArray[Any], labels: NDArray[Any], classes: int) -> Scores:
-    """Return precision, recall and F1, each the mean over classes, so that rare ones count alike.
+    """Return precision, recall and F1, each averaged over classes: rare ones count as much.
 
-    A class that is neither in `labels` nor in `predicted` is left out; for the others and the
-    arguments see `class_scores`. The mean of the classes' F1 is not the F1 of the means.
+    A class that is neither in `labels` nor in `predicted` is left out; see `class_scores` for
+    formulas and arguments. The mean of the classes' F1 is not the F1 of the means.
 
     Raises:
         ValueError: shapes differ, or an index is out of range.
-        TypeError: not NumPy arrays, or no whole numbers.
+        TypeError: an argument is not a NumPy array, or holds no integers.
 
     Example:
         >>> import numpy as np
@@ -144,14 +144,14 @@ def macro_scores(predicted: NDArray[Any], labels: NDArray[Any], classes: int) ->
 
 
 def micro_scores(predicted: NDArray[Any], labels: NDArray[Any], classes: int) -> Scores:
-    """Return precision, recall and F1 of all classes together, so that examples count alike.
+    """Return precision, recall and F1 of all classes together: each example counts the same.
 
-    With one label and one prediction each, what is wrong for one class is wrong for another, and
-    all three are the accuracy; so they are where a report has them. Arguments as `class_scores`.
+    With one label and one prediction per example, a false positive of one class is a false negative
+    of another, so all three equal the accuracy, as in any report. Arguments as in `class_scores`.
 
     Raises:
         ValueError: shapes differ, or an index is out of range.
-        TypeError: not NumPy arrays, or no whole numbers.
+        TypeError: an argument is not a NumPy array, or holds no integers.
     """
     matrix = _count_pairs("micro_scores", predicted, labels, classes)
     share = float(matrix.trace() / matrix.sum())
@@ -182,9 +182,9 @@ def _check(name: str, predicted: NDArray[Any], labels: NDArray[Any]) -> None:
     if not (isinstance(predicted, np.ndarray) and isinstance(labels, np.ndarray)):
         raise TypeError(
             f"{name}: got {type(predicted).__name__} and {type(labels).__name__}, expected NumPy "
-            "arrays; a tensor's is tensor.numpy()"
+            "arrays; for a tensor, pass tensor.numpy()"
         )
     if predicted.shape != labels.shape or predicted.ndim != 1 or predicted.size == 0:
         raise ValueError(
-            f"{name}: got shapes {predicted.shape} and {labels.shape}, expected two of (n,), n > 0"
+            f"{name}: got shapes {predicted.shape} and {labels.shape}, expected two of shape (n,), n > 0"
         )
