@@ -1,4 +1,4 @@
-"""A training run: the loop that chapters 2 to 4 spell out, and what it measures."""
+"""A training run: the loop that chapters 2 to 4 write out, and its measurements."""
 
 from __future__ import annotations
 
@@ -19,53 +19,53 @@ from minidl.training.history import History
 
 
 class Schedule(Protocol):
-    """What changes learning rates: `minidl.optim` has some."""
+    """Changes learning rates; `minidl.optim` has some schedules."""
 
     def step(self) -> None:
-        """Set the next rate."""
+        """Set the next learning rate."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what it keeps."""
+        """Return the state of the schedule."""
 
     def load_state_dict(self, saved: Any) -> None:
-        """Go on from there."""
+        """Restore that state."""
 
 
 class Watch:
-    """Looks at each step of a run; this one sees nothing, `warnings.Diagnosis` warns."""
+    """Inspects each step of a run; this one does nothing, `warnings.Diagnosis` warns."""
 
     def begins(self, run: Run) -> None:
-        """Look at a run before a batch."""
+        """Inspect a run before a batch."""
 
     def went_forward(self, run: Run, batch: tuple[Tensor, ...], outputs: Any) -> None:
-        """Look at the network's outputs."""
+        """Inspect the network's outputs."""
 
     def asks(self, run: Run) -> list[Any]:
-        """Return numbers on the device that are to be read together with the loss."""
+        """Return values on the device, to be read together with the loss."""
         return []
 
     def went_back(
         self, run: Run, batch: tuple[Tensor, ...], loss: Tensor, found: list[float]
     ) -> None:
-        """Look at the loss and the gradients; what was asked for comes last in `found`."""
+        """Inspect the loss and the gradients; the values of `asks` come last in `found`."""
 
     def ended_epoch(self, run: Run) -> None:
-        """Look at a run after an epoch."""
+        """Inspect a run after an epoch."""
 
 
 class Run:
-    """A training run: what `fit` works on, and callbacks may look at and change.
+    """A training run, which `fit` drives, and callbacks may read and change.
 
     Attributes:
         model: the network.
-        optimizer: what trains it.
-        history: what was measured so far; `history.epochs` says how many epochs are complete.
-        batch: how many batches of the current epoch are done.
+        optimizer: updates its parameters.
+        history: measurements so far; `history.epochs` is the number of complete epochs.
+        batch: number of batches of the current epoch that are done.
         is_finished: set by early stopping and by callbacks that return True.
-        missed: parameters that have not got a gradient so far.
-        streams: of random numbers, all that the run draws from.
+        missed: parameters that have not received a gradient so far.
+        streams: all random streams that the run draws from.
         totals: sums over the current epoch.
-        watch: looks at each step.
+        watch: inspects each step.
     """
 
     every_step, accumulate = True, 1
@@ -89,7 +89,7 @@ class Run:
         self.missed = {name for name, p in model.named_parameters() if p.requires_grad}
 
     def steps(self, title: str = "") -> Iterator[None]:
-        """Take the steps of an epoch that are left; yield after each."""
+        """Take the remaining steps of an epoch; yield after each."""
         if not self.model.training:
             self.model.train()
         started = time.perf_counter() - self.totals.seconds
@@ -100,10 +100,10 @@ class Run:
                 self._step([next(batches) for _ in range(count)], bar)
                 self.totals.seconds = time.perf_counter() - started
                 yield
-        next(batches, None)  # a thread that made batches ahead can end
+        next(batches, None)  # lets a prefetching thread end
 
     def _step(self, batches: list[tuple[Tensor, ...]], bar: tqdm[Any]) -> None:
-        """Change the weights once, by the mean gradient of some batches."""
+        """Update the weights once, with the mean gradient of some batches."""
         self.optimizer.zero_grad()
         losses = []
         for batch in batches:
@@ -119,7 +119,7 @@ class Run:
         bar.set_postfix_str(str(self.totals), refresh=False)
 
     def _backward(self, batch: tuple[Tensor, ...], share: float) -> float:
-        """Add a share of a batch's gradients to those there are; return its loss."""
+        """Add a share of a batch's gradients to the existing ones; return its loss."""
         *inputs, labels = batch
         self.watch.begins(self)
         outputs = self.model(*inputs)
@@ -128,7 +128,7 @@ class Run:
         _check_loss(loss)
         (loss * share if share < 1 else loss).backward()
         numbers = measures(loss, outputs, labels)
-        found = read([*numbers, *self.watch.asks(self)])  # all at once: a GPU is waited for
+        found = read([*numbers, *self.watch.asks(self)])  # all at once: this waits for a GPU
         self.totals.add(len(labels), *found[: len(numbers)])
         self.watch.went_back(self, batch, loss, found)
         if self.missed:
@@ -139,7 +139,7 @@ class Run:
     def end_epoch(
         self, patience: int | None = None, callbacks: Sequence[Callable[[Run], object]] = ()
     ) -> None:
-        """Measure, record and print an epoch; see whether it was the last."""
+        """Measure, record and print an epoch; decide whether it was the last."""
         rate, seconds = self.optimizer.param_groups[0]["lr"], self.totals.seconds
         trained, self.totals = self.totals, Totals()
         words, numbers = str(trained), trained.means("train")
@@ -159,7 +159,7 @@ class Run:
             self.is_finished |= callback(self) is True
 
     def _bar(self, title: str) -> tqdm[Any]:
-        """Show examples, examples/s and time left of an epoch, if stderr is a terminal."""
+        """Show an epoch's examples, examples/s and time left, if stderr is a terminal."""
         examples = len(self.train.arrays[0]) if isinstance(self.train, DataLoader) else None
         shown = sys.stderr.isatty() if self.progress is None else self.progress
         look: dict[str, Any] = {"unit": " examples", "leave": False, "disable": not shown}
@@ -172,10 +172,9 @@ class Run:
 
 
 def _check_loss(loss: Any) -> None:
-    """Raise TypeError unless a loss is a tensor, which leads back to the weights."""
+    """Raise TypeError unless a loss is a tensor, which is connected to the weights."""
     if not isinstance(loss, Tensor):
         raise TypeError(
-            f"fit: the loss function returned a {type(loss).__name__}, expected a tensor of a "
-            f"single "
-            "number; was it taken out of one, with item() or numpy()?"
+            f"fit: the loss function returned a {type(loss).__name__}, expected a tensor with a "
+            "single value; does it call item() or numpy()?"
         )
