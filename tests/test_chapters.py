@@ -181,7 +181,7 @@ def test_chapter_6_stops_when_the_loss_is_no_number(run):
     done = run(CIFAR10_CNN, "--quick", "--lr", "1e30")
     assert done.returncode == 1
     assert re.search(r"the loss is (nan|inf|\S+e\+\d+) in epoch 1, batch \d+", done.stderr)
-    assert re.search(r"done again, .*'\w+'", done.stderr)
+    assert re.search(r"When repeated, .*'\w+'", done.stderr)
     assert "try a smaller --lr than 1e+30" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""Training: the loop and what keeps it safe, diagnosis, metrics, weights on disk."""
+"""Training: the loop, saving and resuming it, warnings, metrics, weights on disk."""
 
 from minidl.files.checkpoint import load_checkpoint as load_checkpoint
 from minidl.files.checkpoint import save_checkpoint as save_checkpoint

@@ -1,4 +1,4 @@
-"""What is wrong with a run, said in words: each check is a function of what it looks at."""
+"""Warn of common mistakes in training: each check is a function of what it inspects."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from minidl.tensor import Tensor
 from minidl.training.evaluation import IGNORED, Loss, classes_of
 from minidl.training.run import Run, Watch
 
-FAR, NEAR, STUCK = 2.0, 0.1, 0.02  # parts of ln(classes)
-FEWEST_STEPS = 20  # in an epoch, for its end to say that nothing is learnt
+FAR, NEAR, STUCK = 2.0, 0.1, 0.02  # relative to ln(classes)
+FEWEST_STEPS = 20  # in an epoch, for its losses to show that nothing is learned
 
 
 class TrainingWarning(UserWarning):
-    """Something that usually means that training will not work; the run goes on."""
+    """A usual sign that training will not work; the run continues."""
 
 
 def warn(message: str) -> None:
-    """Warn, pointing at the line outside of minidl that led here."""
+    """Warn, pointing at the line outside minidl that led here."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("minidl."):
         frame, level = frame.f_back, level + 1
@@ -37,20 +37,22 @@ def warn(message: str) -> None:
 
 
 class Diagnosis(Watch):
-    """Warns of what usually means that training will not work; explains NaN.
+    """Warns of usual signs that training will not work; explains NaN.
 
     Args:
-        run: the run that it will look at.
+        run: the run to inspect.
     """
 
     def __init__(self, run: Run) -> None:
         check_streams(run.train, run.model, run.loss)
-        self._drawn = streams(generator(), run.model, run.loss)  # what one step draws from
+        self._drawn = streams(
+            generator(), run.model, run.loss
+        )  # the generators that one step draws from
         self._states: list[Any] = []
         self._is_first, self._classes = True, 0
 
     def begins(self, run: Run) -> None:
-        """Note the random numbers, so that the step can be done again."""
+        """Save the random state, so that the step can be repeated."""
         self._states = [stream.bit_generator.state for stream in self._drawn]
 
     def went_forward(self, run: Run, batch: tuple[Tensor, ...], outputs: Any) -> None:
@@ -62,13 +64,13 @@ class Diagnosis(Watch):
                 check_labels(loader, self._classes)
 
     def asks(self, run: Run) -> list[Any]:
-        """Ask for the sum of all gradients."""
+        """Return the sum of all gradients."""
         return gradient_total(run.model)
 
     def went_back(
         self, run: Run, batch: tuple[Tensor, ...], loss: Tensor, found: list[float]
     ) -> None:
-        """Raise where a number is not finite; check the first loss."""
+        """Raise if a value is not finite; check the first loss."""
         if not np.isfinite(found).all() and not all_finite(loss, run.model):
             self._explain(run, batch, loss)
         if self._is_first and not run.history.step_losses:
@@ -83,7 +85,7 @@ class Diagnosis(Watch):
         check_learning(run.history.step_losses[-steps:], self._classes)
 
     def _explain(self, run: Run, batch: tuple[Tensor, ...], loss: Tensor) -> None:
-        """Do a step again that gave NaN or infinity, and raise with what is found."""
+        """Repeat a step that gave NaN or infinity, and raise with its first bad operation."""
         *inputs, labels = batch
 
         def again() -> None:
@@ -100,7 +102,7 @@ class Diagnosis(Watch):
 
 
 def check_inputs(inputs: Tensor) -> None:
-    """Warn where a batch of floats is far from mean 0 and standard deviation 1, or constant."""
+    """Warn if a batch of floats is far from mean 0 and standard deviation 1, or constant."""
     if inputs.dtype.kind != "f" or not inputs.size:
         return
     numbers = inputs.numpy().astype(np.float64)
@@ -108,46 +110,46 @@ def check_inputs(inputs: Tensor) -> None:
     if max(abs(mean), std) > 10 or std < 0.01:
         warn(
             f"the inputs are not normalised: the first batch has mean {mean:.4g} and standard "
-            f"deviation {std:.4g}, where networks like 0 and 1; for images of uint8, pass "
-            "transform=Normalize.fit(train.images) to the DataLoader"
+            f"deviation {std:.4g}, but networks train best with mean 0 and standard deviation 1; "
+            "for uint8 images, pass transform=Normalize.fit(train.images) to the DataLoader"
         )
 
 
 def check_labels(batches: DataLoader | None, classes: int) -> None:
-    """Warn where class indices that a loader holds do not fit a network's number of outputs."""
+    """Warn if a loader's class indices do not fit a network's number of outputs."""
     labels = batches.arrays[-1].ravel() if isinstance(batches, DataLoader) else np.arange(0)
     wrong = np.flatnonzero(((labels < 0) | (labels >= classes)) & (labels != IGNORED))
     if classes and len(wrong):
         warn(
-            f"{len(wrong):,} of {len(labels):,} labels are not from 0 to {classes - 1}, the "
-            f"network having {classes} outputs: they are {np.unique(labels[wrong])[:10].tolist()}, "
-            f"the first at {wrong[0]}; do labels count from 1, or has the last layer too few "
+            f"{len(wrong):,} of {len(labels):,} labels are not from 0 to {classes - 1}, but the "
+            f"network has {classes} outputs: they are {np.unique(labels[wrong])[:10].tolist()}, "
+            f"the first at index {wrong[0]}; do labels start at 1, or has the last layer too few "
             "outputs?"
         )
 
 
 def check_streams(batches: DataLoader, *others: Any) -> None:
-    """Warn where a thread that makes batches ahead shares its random numbers with the network."""
+    """Warn if a prefetching thread shares its random stream with the network."""
     if isinstance(batches, DataLoader) and batches.prefetch:
         own = {id(stream) for stream in streams(batches.transform)}
         if any(id(stream) in own for stream in streams(*others)):
             warn(
                 "the transform of a loader with prefetch draws from the same stream as the "
-                "network, so who draws first is left to chance, and no run repeats; give the "
-                "transform an rng of its own"
+                "network, so the order of draws is nondeterministic, and runs are not "
+                "reproducible; give the transform its own rng"
             )
 
 
 def check_first_loss(loss: float, classes: int, accuracy: float) -> None:
-    """Warn where a classifier's first loss is far from ln(classes), that of guessing.
+    """Warn if a classifier's first loss is far from ln(classes), the loss of guessing.
 
-    A small one is as it should be for a network that is trained already, which is mostly right.
+    A small one is expected of a network that is already trained, whose answers are mostly right.
     """
     if not classes:
         return
     expected = math.log(classes)
     words = (
-        f"the first loss is {loss:.4g}, where guessing among {classes} classes gives "
+        f"the first loss is {loss:.4g}, but guessing among {classes} classes gives "
         f"ln({classes}) = {expected:.4g}"
     )
     if loss > FAR * expected:
@@ -156,11 +158,11 @@ def check_first_loss(loss: float, classes: int, accuracy: float) -> None:
             'the batch (reduction="sum")?'
         )
     elif loss < NEAR * expected and accuracy < 0.5:
-        warn(f"{words}, and {accuracy:.0%} is right: a loss that is divided once too often?")
+        warn(f"{words}, yet only {accuracy:.0%} are right: is the loss divided once too often?")
 
 
 def check_learning(step_losses: Sequence[float], classes: int) -> None:
-    """Warn where the second half of an epoch's losses is still that of guessing."""
+    """Warn if the second half of an epoch's losses is still no better than guessing."""
     if not classes or len(step_losses) < FEWEST_STEPS:
         return
     mean, expected = float(np.mean(step_losses[len(step_losses) // 2 :])), math.log(classes)
@@ -169,28 +171,28 @@ def check_learning(step_losses: Sequence[float], classes: int) -> None:
             f"after an epoch the loss is {mean:.4g}, still that of guessing, ln({classes}) = "
             f"{expected:.4g}. Usual causes: a learning rate too large (try a tenth) or too small "
             "(try ten times), inputs not normalised, labels that do not belong to their inputs "
-            "(shuffled apart?), softmax before cross_entropy, dead ReLUs or vanishing gradients "
-            "(see inspect.gradient_flow), an optimiser that holds other parameters. First of all "
-            "see whether overfit_one_batch works"
+            "(shuffled separately?), softmax before cross_entropy, dead ReLUs or vanishing gradients "
+            "(see inspect.gradient_flow), an optimiser that holds other parameters. First "
+            "check whether overfit_one_batch works"
         )
 
 
 def check_gradients(names: Iterable[str]) -> None:
-    """Warn where parameters, given by name, never got a gradient in an epoch."""
+    """Warn if parameters, given by name, never got a gradient in an epoch."""
     names = list(names)
     if names:
         warn(
             f"{len(names)} parameter(s) never got a gradient, and are not trained: "
-            f"{', '.join(names[:10])}; is the layer used in forward, and nothing between it and "
-            "the loss detached (numpy(), item(), no_grad)? Freeze what is not to be trained with "
-            "requires_grad_(False)"
+            f"{', '.join(names[:10])}; is the layer unused in forward, or something between it "
+            "and the loss detached (numpy(), item(), no_grad)? If they are to stay fixed, freeze "
+            "them with requires_grad_(False)"
         )
 
 
 def gradient_total(model: nn.Module) -> list[Any]:
     """Return the sum of all gradients, on the device, in a list; an empty one if there are none.
 
-    It is finite only if all of them are; that of huge ones may overflow: see `all_finite`.
+    It is finite only if all gradients are, but huge ones may overflow: see `all_finite`.
     """
     with np.errstate(all="ignore"):
         sums = [g.sum() for g in _gradients(model)]
@@ -198,7 +200,7 @@ def gradient_total(model: nn.Module) -> list[Any]:
 
 
 def all_finite(loss: Tensor, model: nn.Module) -> bool:
-    """Tell whether the loss and all gradients are finite, looking at each."""
+    """Return whether the loss and all gradients are finite, checking each."""
     numbers = [loss.data, *_gradients(model)]
     return all(loss.backend.number(loss.backend.xp.isfinite(array).all()) for array in numbers)
 
@@ -208,13 +210,13 @@ def _gradients(model: nn.Module) -> list[Any]:
 
 
 def first_bad_operation(step: Callable[[], object]) -> str:
-    """Return in words which operation of a step, done again, is the first to make NaN or inf."""
+    """Repeat a step; return a message that names the first operation to make NaN or inf."""
     try:
         with detect_anomaly(), np.errstate(all="ignore"):
             step()
     except FloatingPointError as error:
-        return f"done again, {error}"
-    return "done again under detect_anomaly, the step makes none: does it not repeat exactly?"
+        return f"When repeated, {error}"
+    return "The repeated step produced none; is it nondeterministic?"
 
 
 def overfit_one_batch(
@@ -224,21 +226,21 @@ def overfit_one_batch(
     steps: int = 100,
     lr: float = 1e-3,
 ) -> list[float]:
-    """Train on one batch alone, then put everything back: the first check of a new network.
+    """Train on one batch only, then restore everything: the first check of a new network.
 
-    What cannot learn a few examples by heart will not learn from many. Wants about 8 to 64 examples
-    and dropout off.
+    A network that cannot memorise a few examples will not learn from many. Use 8 to 64 examples or
+    so, and no dropout.
 
     Args:
-        model: left with the weights, gradients and mode that it had; so are its random streams.
+        model: its weights, gradients, mode and random streams are left as they were.
         batch: inputs and labels, as a loader yields them.
         loss: of the outputs and the labels.
-        steps: of Adam, from 1.
-        lr: its learning rate.
+        steps: number of Adam steps, >= 1.
+        lr: Adam's learning rate.
 
     Returns:
-        The loss of each step. There is a `TrainingWarning` if the last is more than a tenth of the
-        first.
+        The loss of each step. A `TrainingWarning` is given if the last is more than a tenth of
+        the first.
 
     Example:
         >>> import minidl
@@ -269,9 +271,9 @@ def overfit_one_batch(
                 parameter.grad = gradient
     if not losses[-1] <= 0.1 * losses[0]:
         warn(
-            f"one batch of {len(labels)} cannot be learnt by heart: the loss went from "
+            f"one batch of {len(labels)} could not be memorised: the loss went from "
             f"{losses[0]:.4g} to {losses[-1]:.4g} in {steps} steps. Either the network, its loss "
-            f"or its gradients are wrong, or it needs another rate than {lr:g}, more steps, or no "
+            f"or its gradients are wrong, or it needs a rate other than {lr:g}, more steps, or no "
             "dropout"
         )
     return losses
