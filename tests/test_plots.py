@@ -85,7 +85,9 @@ def test_grad_cam_refuses_layers_without_maps():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5))
     x = minidl.zeros((1, 3, 8, 8))
     for layer in (net[2], nn.ReLU()):
-        with pytest.raises(ValueError, match=r"grad_cam: \w+\(.* did not run .* or gave no maps"):
+        with pytest.raises(
+            ValueError, match=r"grad_cam: \w+\(.* did not run .* or its output is not"
+        ):
             grad_cam(net, layer, x)
 
 

@@ -1,4 +1,4 @@
-"""Looking inside: gradients checked, networks as tables, graphs and pictures."""
+"""Inspection: check gradients; show networks as tables, graphs and figures."""
 
 from minidl.inspect import plots as plots
 from minidl.inspect import sentences as sentences

@@ -1,4 +1,4 @@
-"""Where in its input a network finds what it says: Grad-CAM and saliency, as arrays."""
+"""Grad-CAM and saliency: which parts of an input drive a prediction, as arrays."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from minidl.tensor import Tensor
 def grad_cam(
     model: nn.Module, layer: nn.Module, x: Tensor, classes: NDArray[Any] | None = None
 ) -> NDArray[Any]:
-    """Return where a layer's feature maps speak for a class: `relu(sum over c of w[c] * A[c])`.
+    """Return where a layer's feature maps support a class: `relu(sum over c of w[c] * A[c])`.
 
-    `w[c]` is the mean gradient of the class's score over map c. With global average pooling and one
-    linear layer behind `layer`, these are, but for a factor, that layer's weights.
+    `w[c]` is the mean gradient of the class's score over map c. If global average pooling and
+    one linear layer follow `layer`, these are that layer's weights, up to a factor.
 
     Args:
-        model: run in evaluation mode, and left in the mode it was in; no `.grad` is touched.
+        model: run in evaluation mode, then put back in its old mode; no `.grad` is changed.
         layer: one of its modules, whose output is `(n, c, h, w)`; usually the last convolution.
         x: images, normalised, `(n, c, h, w)`.
-        classes: which score to explain, for each image `(n,)`; the highest where None.
+        classes: index of the score to explain for each image, `(n,)`; None for the highest.
 
     Returns:
-        `(n, h, w)` of the layer's output, from 0; float64.
+        float64 `(n, h, w)`, >= 0, as high and wide as the layer's output.
 
     Raises:
-        ValueError: the layer did not run, or its output is no map.
+        ValueError: the layer did not run, or its output is not 4-d.
 
     Source: R. Selvaraju et al., Grad-CAM (2017), equations 1 and 2.
     """
@@ -46,7 +46,7 @@ def grad_cam(
         score = _score(model(x), classes)
         if not made or not isinstance(made[-1], Tensor) or made[-1].ndim != 4:
             raise ValueError(
-                f"grad_cam: {layer!r:.80} did not run in this network, or gave no maps (n, c, h, w)"
+                f"grad_cam: {layer!r:.80} did not run in this network, or its output is not (n, c, h, w)"
             )
         (slope,) = grad(score, [made[-1]])
     weights = slope.numpy().mean((2, 3), dtype=np.float64, keepdims=True)  # (n, c, 1, 1)
@@ -56,15 +56,15 @@ def grad_cam(
 
 
 def saliency(model: nn.Module, x: Tensor, classes: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Return how much each pixel moves a class's score: its largest |gradient| over channels.
+    """Return how much each pixel affects a class's score: its largest |gradient| of all channels.
 
     Args:
-        model: run in evaluation mode, and left in the mode it was in; no `.grad` is touched.
+        model: run in evaluation mode, then put back in its old mode; no `.grad` is changed.
         x: images, normalised, `(n, c, h, w)`.
-        classes: which score to explain, for each image `(n,)`; the highest where None.
+        classes: index of the score to explain for each image, `(n,)`; None for the highest.
 
     Returns:
-        `(n, h, w)`, from 0; float64.
+        float64 `(n, h, w)`, >= 0.
 
     Source: K. Simonyan et al., Deep Inside Convolutional Networks (2013), section 3.
     """
@@ -76,6 +76,6 @@ def saliency(model: nn.Module, x: Tensor, classes: NDArray[Any] | None = None) -
 
 
 def _score(scores: Tensor, classes: NDArray[Any] | None) -> Tensor:
-    """Return the sum of the scores to explain: images do not influence each other's."""
+    """Return the sum of the scores to explain: no image influences another's."""
     chosen = scores.numpy().argmax(1) if classes is None else np.asarray(classes)
     return scores[np.arange(len(chosen)), chosen].sum()
