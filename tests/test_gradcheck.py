@@ -291,7 +291,7 @@ def test_the_message_is_a_table_with_the_worst_element():
             lambda x, g: (2 * x * g).swapped(),
             "transposed? right with its axes in the order (0, 2, 1)",
         ),
-        (lambda x, g: 2 * x * g + 0.3, "off by the same along axis 2: the gradient of a mean"),
+        (lambda x, g: 2 * x * g + 0.3, "off by a constant along axis 2: the gradient of a mean"),
         (lambda x, g: 2 * x * g * (1 + 1e-5), "nearly right: float32 inside"),
         (
             lambda x, g: minidl.pad((2 * x * g)[:, 1:-1, 1:-1], [(0, 0), (1, 1), (1, 1)]),
@@ -299,7 +299,7 @@ def test_the_message_is_a_table_with_the_worst_element():
         ),
         (
             lambda x, g: 2 * x * g * (np.arange(4) != 1),
-            "zero where it is wrong: a part of the gradient lost?",
+            "zero where it is wrong: part of the gradient lost?",
         ),
         (lambda x, g: 2 * x * g * (1 + (np.arange(4) == 1)), "exactly 2x where it is wrong"),
     ],

@@ -1239,7 +1239,7 @@ MUTATIONS = [
         "gradient.reshape(kept).broadcast_to(self.shape) * (np.arange(len(self)) == 0)[:, None]",
         "sum",
         "x",
-        "zero where it is wrong: a part of the gradient lost?",
+        "zero where it is wrong: part of the gradient lost?",
     ),
     Mutation(
         "mean: along the wrong axis",

@@ -1,4 +1,4 @@
-"""What a wrong gradient's numbers say about the mistake behind it."""
+"""Guess the mistake behind a wrong gradient from its values."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CLOSE = 1e-4  # of the largest number: how well an explanation must fit
+CLOSE = 1e-4  # relative to the largest value: how well an explanation must fit
 
 
 def diagnose(
     analytic: NDArray[Any], numeric: NDArray[Any], wrong: NDArray[Any], sizes: Mapping[int, str]
 ) -> str:
-    """Name the likely mistake, or return "" where the numbers allow none.
+    """Name the likely mistake, or return "" if the values suggest none.
 
     Args:
-        analytic: the gradient that rules gave.
-        numeric: the right one, of the same shape, NaN where it is not known.
-        wrong: bools of that shape: where the two differ.
-        sizes: numbers that a mean may have been divided by, with what they count.
+        analytic: the gradient from the gradient rules.
+        numeric: the right one, of the same shape, NaN where unknown.
+        wrong: bools of that shape, True where the two differ.
+        sizes: sizes that a mean may divide by, with what they count.
     """
     known = np.isfinite(numeric)
     a, n = analytic[known], numeric[known]
@@ -32,7 +32,7 @@ def diagnose(
     if np.abs(a - n).max() < CLOSE * np.abs(n).max():
         return "nearly right: float32 inside, or a small constant misplaced?"
     if wrong.any() and not numeric[wrong].any():
-        return "a gradient where there is none: mask forgotten, or does forward round?"
+        return "nonzero where it should be zero: mask forgotten, or does forward round?"
     explanations = [_factor(a, n, sizes)]
     if known.all():
         explanations += [_moved(analytic, numeric), _offset(analytic, numeric), _border(wrong)]
@@ -41,7 +41,7 @@ def diagnose(
 
 
 def _ratio(a: NDArray[Any], n: NDArray[Any]) -> float | None:
-    """Return r where `a` is r times `n` everywhere; None where it is not."""
+    """Return r if `a` is r times `n` everywhere, else None."""
     if not n.any():
         return None
     r = float((a * n).sum() / (n * n).sum())
@@ -70,13 +70,13 @@ def _factor(a: NDArray[Any], n: NDArray[Any], sizes: Mapping[int, str]) -> str:
 
 def _partial_factor(a: NDArray[Any], n: NDArray[Any]) -> str:
     if not a.any():
-        return "zero where it is wrong: a part of the gradient lost?"
+        return "zero where it is wrong: part of the gradient lost?"
     r = _ratio(a, n) if a.size > 1 else None
     return f"exactly {r:.6g}x where it is wrong" if r is not None else ""
 
 
 def _moved(analytic: NDArray[Any], numeric: NDArray[Any]) -> str:
-    """Try to find the right gradient elsewhere in the wrong one."""
+    """Check whether the right gradient is transposed, flipped or shifted in the wrong one."""
     atol = CLOSE * np.abs(numeric).max()
     for words, found, wanted in _moves(analytic, numeric):
         same_shape = found.shape == wanted.shape and found.any()
@@ -114,5 +114,5 @@ def _offset(analytic: NDArray[Any], numeric: NDArray[Any]) -> str:
     for axis in reversed(range(difference.ndim)):
         spread = np.ptp(difference, axis=axis)
         if difference.shape[axis] > 2 and spread.max() <= CLOSE * np.abs(difference).max():
-            return f"off by the same along axis {axis}: the gradient of a mean over it missing?"
+            return f"off by a constant along axis {axis}: the gradient of a mean over it missing?"
     return ""

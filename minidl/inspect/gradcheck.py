@@ -1,4 +1,4 @@
-"""Gradients against differences: the check that a wrong one cannot pass."""
+"""Check gradients against central differences: a wrong one cannot pass."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from minidl.random import streams_kept
 Place: TypeAlias = tuple[int, ...] | None
 """Index of an element; None for a random direction."""
 
-DIRECTIONS = 3  # how many random ones a fast check tries
-SAMPLE = 256  # elements that a fast check looks at one by one to say what is wrong
+DIRECTIONS = 3  # number of random ones that a fast check tries
+SAMPLE = 256  # elements that a fast check compares one by one to find the cause
 
 
 class GradcheckError(AssertionError):
-    """A gradient is wrong; `report` holds the numbers, the message the table of them."""
+    """A gradient is wrong; `report` holds the values, the message shows them as a table."""
 
     def __init__(self, message: str, report: GradcheckReport) -> None:
         super().__init__(message, report)
@@ -35,18 +35,18 @@ class GradcheckError(AssertionError):
 
 @dataclass(frozen=True)
 class InputCheck:
-    """What was found for one input, or one parameter.
+    """The result for one input or one parameter.
 
     Attributes:
         name: of the argument, of the parameter, or `gradient of output` at order 2.
         order: 1 for the gradient, 2 for the gradient of the gradients.
-        checked: how many elements, or random directions, were compared.
-        wrong: how many of them are off.
+        checked: number of elements, or random directions, that were compared.
+        wrong: number of them that are off.
         kinks: where the function is not differentiable: its slopes to the two sides differ, or one
-            side is outside its domain. None stands for a random direction.
+            side is outside its domain. None means a random direction.
         worst: where the error is largest; None for a random direction, or if nothing was compared.
-        analytic: what the gradient rules say there.
-        numeric: what differences say there.
+        analytic: the value of the gradient rules there.
+        numeric: the value of the differences there.
         error: `abs(analytic - numeric)` over the larger of the two.
         diagnosis: the likely mistake, or "".
     """
@@ -65,7 +65,7 @@ class InputCheck:
 
 @dataclass(frozen=True, repr=False)
 class GradcheckReport:
-    """All that was found, shown as a table."""
+    """All results, shown as a table."""
 
     checks: tuple[InputCheck, ...]
 
@@ -96,39 +96,39 @@ def gradcheck(
     """Compare the gradients of a function, or network, with central differences, in float64.
 
     The function is reduced to one number, `sum(weight * output)`, with random weights: weights of
-    one would hide errors that cancel in a sum. Every element x of every input is moved, and
-    `(f(x + h) - f(x - h)) / 2h` compared with its gradient. Where they disagree, smaller steps
-    decide. Where the slopes to the two sides differ however small the step is (ReLU at 0, a tie
-    under a maximum), the function has no gradient there: this is reported, and is no failure.
+    one would hide errors that cancel in a sum. Each element x of each input is moved, and
+    `(f(x + h) - f(x - h)) / 2h` compared with its gradient. If they disagree, smaller steps
+    decide. If the slopes to the two sides differ however small the step is (ReLU at 0, a tie
+    in a maximum), the function has no gradient there: this is reported, but is not a failure.
 
     Args:
-        fn: takes the inputs, returns a tensor or several. May draw from minidl's seeded stream
-            (dropout): every call is given the same numbers. A module is checked with its
-            parameters; what a function finds elsewhere, as a lambda's `model`, is not checked:
-            pass it among the inputs.
-        inputs: what to call it with, one or a list. Tensors and arrays of floats are checked, in
-            lists and dicts too, and the parameters of modules; all of them as copies in float64, so
-            nothing of yours is changed. Anything else, such as labels, is handed on as it is.
-        order: 2 checks the gradient of the gradients too, by the inputs and by the gradient of the
-            output.
-        fast: compare along a few random directions in place of every element: a few calls for each
-            input, whatever its size. One by one only to say what is wrong. A small error of a
-            single element among many can hide in a direction.
-        rtol: largest error, from 0, relative to the larger of the two numbers; where it is far
-            smaller than others, relative to a hundredth of the largest in the same input. What
-            rounding can do to a difference is added: outputs of 1e6 that change by 1 are known to
+        fn: takes the inputs, returns one tensor or several. It may draw from minidl's seeded stream
+            (dropout): every call gets the same random numbers. A module is checked with its
+            parameters. Tensors that a function finds elsewhere, such as a lambda's `model`, are not
+            checked: pass them among the inputs.
+        inputs: arguments of `fn`, one or a list. Tensors and arrays of floats are checked, also in
+            lists and dicts, and so are the parameters of modules; all as float64 copies, so nothing
+            of yours is changed. Anything else, such as labels, is passed on as it is.
+        order: 2 also checks the gradient of the gradients, with respect to the inputs and to the
+            gradient of the output.
+        fast: compare along a few random directions instead of every element: a few calls for each
+            input, whatever its size. Single elements are compared only to find the cause of an
+            error. A small error in one element among many can stay hidden.
+        rtol: largest error, >= 0, relative to the larger of the two values or, if that is far
+            smaller than others in the same input, to a hundredth of the largest. The possible
+            rounding error of a difference is added: outputs of 1e6 that change by 1 are known to
             1e-5 of it, not better.
         seed: of the random weights and directions.
 
     Returns:
-        The table of what was compared.
+        The table of the comparisons.
 
     Raises:
         GradcheckError: a gradient is wrong; the message is the table, with the likely cause.
-        TypeError: nothing to differentiate among the inputs or outputs, or an output is no float64.
+        TypeError: no input or output can be differentiated, or an output is not float64.
         ValueError: an output is not finite, or two calls with the same inputs differ.
 
-    Source: for the errors of differences, W. Press et al., Numerical Recipes (2007), section 5.7.
+    Source: on the errors of differences, W. Press et al., Numerical Recipes (2007), section 5.7.
 
     Example:
         >>> import minidl
@@ -143,7 +143,7 @@ def gradcheck(
         raise ValueError(f"gradcheck: got rtol={rtol!r}, expected a number >= 0")
     rng = np.random.default_rng(seed)
     checks: list[InputCheck] = []
-    with streams_kept(), np.errstate(all="ignore"):  # NaN is for the table to tell
+    with streams_kept(), np.errstate(all="ignore"):  # NaNs are reported in the table
         function = weighted(fn, inputs, rng)
         for place in range(1, order + 1):
             function = function if place == 1 else function.of_gradients(rng)
@@ -171,7 +171,7 @@ def _check_elements(
     rtol: float,
     places: Sequence[tuple[int, ...]] | None = None,
 ) -> InputCheck:
-    """Compare one element after another: all of them, or those at some places."""
+    """Compare element by element: all of them, or those at `places`."""
     numeric = np.full(gradient.shape, np.nan)
     off = np.zeros(gradient.shape, np.bool_)
     kinks: list[Place] = []
@@ -202,7 +202,7 @@ def _check_directions(
     rtol: float,
     rng: np.random.Generator,
 ) -> InputCheck:
-    """Compare along random directions; where that fails, look at some elements to say why."""
+    """Compare along random directions; if that fails, compare some elements to find the cause."""
     off, kinks, worst = 0, 0, (0.0, 0.0)
     for _ in range(DIRECTIONS if gradient.size else 0):
         signs = rng.choice([-1, 1], gradient.shape)
@@ -229,7 +229,7 @@ def _words(place: Place) -> str:
 
 
 def _floor(gradient: NDArray[Any]) -> float:
-    """Return what smaller numbers are compared relative to: a hundredth of the largest."""
+    """Return the floor that errors of smaller values are relative to: 1/100 of the largest."""
     finite = np.abs(gradient[np.isfinite(gradient)])
     return float(finite.max(initial=0)) / 100
 
@@ -240,7 +240,7 @@ def _error(a: float, b: float) -> float:
 
 
 def _sizes(gradient: NDArray[Any], function: WeightedFunction) -> dict[int, str]:
-    """Return the numbers that a mean in this function may divide by, and what they count."""
+    """Return the sizes that a mean in this function may divide by, and what they count."""
     sizes: dict[int, str] = {}
     arrays = [*(("an output", y) for y in function.outputs), ("the input", gradient)]
     for what, array in arrays:
