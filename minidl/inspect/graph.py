@@ -1,4 +1,4 @@
-"""The recorded graph of operations: as a table, as a drawing, and as text for Graphviz."""
+"""The recorded graph of operations: as a table, a drawing, and text for Graphviz."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from minidl.inspect.plots import COLOURS
 from minidl.inspect.text import aligned
 from minidl.tensor import Tensor
 
-KINDS = {  # what a box of a drawing can be, and its colour
+KINDS = {  # kinds of boxes in a drawing, with their colours
     "parameter": COLOURS[5],
     "constant": "#999999",
     "operation": COLOURS[4],
     "output": COLOURS[1],
 }
-MOST_BOXES = 300  # a drawing of more would be too large to look at
-# Inches: a rank and the boxes in it, a letter (of 8 points, monospaced), between two boxes.
+MOST_BOXES = 300  # a larger drawing would be unreadable
+# Inches: height of a rank and of a box, width of a letter (8 points, monospaced) and of a gap.
 ROW, HEIGHT, LETTER, GAP = 0.92, 0.54, 0.067, 0.25
 
 
@@ -37,16 +37,16 @@ class GraphNode:
     """One tensor of a graph.
 
     Attributes:
-        number: its place in `Graph.nodes`.
+        number: its index in `Graph.nodes`.
         op: the operation that made it; empty for a leaf.
         name: of the parameter, or as given; empty if it has none.
-        inputs: numbers of the tensors it was computed from, in the operation's order.
+        inputs: indices of the tensors it was computed from, in the operation's order.
         shape: sizes of the axes.
-        dtype: kind of number.
+        dtype: of its elements.
         requires_grad: whether gradients flow to it.
-        value: the number, if it is a single one; else None.
-        gradient: of the graph's output with respect to it: the number if it is a single one, else
-            the largest absolute value; None where there is none.
+        value: that of a tensor of one element; None for others.
+        gradient: of the graph's output with respect to it: the value if there is only one, else
+            the largest absolute value; None if it has no gradient.
     """
 
     number: int
@@ -61,14 +61,14 @@ class GraphNode:
 
     @property
     def made_by(self) -> str:
-        """The operation with the numbers of its inputs, as in `mul(#0, #1)`; leaf or constant."""
+        """The operation with the indices of its inputs, as in `mul(#0, #1)`; leaf or constant."""
         if self.op:
             return f"{self.op}({', '.join(f'#{i}' for i in self.inputs)})"
         return "leaf" if self.requires_grad else "constant"
 
     @property
     def label(self) -> str:
-        """What a box says: name or operation, shape or value, gradient; a line each."""
+        """Text of a box: name or operation, shape or value, gradient; one line each."""
         title = " = ".join(filter(None, (self.name, self.op))) or self.made_by
         shape = f"shape {self.shape} " if self.shape or self.value is None else ""
         value = "" if self.value is None else f"value {self.value:.4g}"
@@ -80,7 +80,7 @@ class GraphNode:
 
 @dataclass(frozen=True)
 class Graph:
-    """The tensors that an output was computed from, each once; print it to see a table.
+    """The tensors that an output was computed from, each once; print it for a table.
 
     Attributes:
         nodes: inputs first, the output last.
@@ -105,7 +105,7 @@ class Graph:
         return "\n".join([head, "-" * max(map(len, (head, *lines))), *lines])
 
     def draw(self) -> Figure:
-        """Draw the graph from the top down, an arrow from each tensor to what is computed of it.
+        """Draw the graph from the top down, with arrows from tensors to those computed from them.
 
         Raises:
             ValueError: there are more than 300 nodes.
@@ -123,17 +123,17 @@ class Graph:
         xs = (places - places.min() + 0.5) * (box + GAP) + (width - needed) / 2
         ys = ROW * (np.array(ranks) + 0.5)
         figure = plt.figure(figsize=(width, height + 0.3))
-        axes = figure.add_axes((0, 0, 1, height / (height + 0.3)))  # the legend's strip stays free
+        axes = figure.add_axes((0, 0, 1, height / (height + 0.3)))  # leaves a strip for the legend
         axes.set(xlim=(0, width), ylim=(height, 0))  # in inches; y grows downward, as ranks do
         axes.set_axis_off()
         for path, share in paths:
             across = xs[path]
-            across[-1] += 0.6 * box * (share - 0.5)  # arrowheads stand side by side
+            across[-1] += 0.6 * box * (share - 0.5)  # arrowheads side by side
             curve = _curve(across, ys[path])
             axes.add_patch(
                 FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=9, color="#555")
             )
-        for node, label, x, y in zip(self.nodes, labels, xs, ys, strict=False):  # then the bends
+        for node, label, x, y in zip(self.nodes, labels, xs, ys, strict=False):  # bends follow
             corner, style = (x - box / 2, y - HEIGHT / 2), "round,pad=0,rounding_size=0.06"
             colour = self.colour(node)
             axes.add_patch(FancyBboxPatch(corner, box, HEIGHT, style, fc=colour + "40", ec=colour))
@@ -143,7 +143,7 @@ class Graph:
         return figure
 
     def dot(self) -> str:
-        """Return the graph in Graphviz's language, DOT."""
+        """Return the graph in DOT, Graphviz's language."""
         lines = ["digraph {", '  node [shape=box, style="rounded,filled", fontname=monospace];']
         for node in self.nodes:
             label = node.label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
@@ -157,10 +157,10 @@ class Graph:
 def graph(
     output: Tensor, model: nn.Module | None = None, names: Mapping[str, Tensor] | None = None
 ) -> Graph:
-    """Look at the graph that was recorded below a tensor, with values and gradients.
+    """Return the graph that a tensor was computed by, with values and gradients.
 
-    The gradients of a single-number output are computed here. No `.grad` changes and nothing is
-    freed: `backward` can still follow. Hooks on the tensors are called, as by any gradient.
+    If the output is a single number, its gradients are computed here. No `.grad` changes and
+    nothing is freed: `backward` can still follow. Hooks on the tensors run, as in `backward`.
 
     Args:
         output: usually a loss.
@@ -171,8 +171,8 @@ def graph(
         A `Graph`: print it, or call its `draw()` or `dot()`.
 
     Raises:
-        TypeError: the output or a named tensor is no Tensor, or the model no Module.
-        RuntimeError: `backward` has freed the graph, or an array was changed after its use.
+        TypeError: the output or a named tensor is not a Tensor, or the model not a Module.
+        RuntimeError: `backward` has freed the graph, or an array was changed after use.
 
     Example:
         >>> w, x = Tensor(3.0, requires_grad=True), Tensor([1.0, 2.0])
@@ -201,7 +201,7 @@ def graph(
 
 
 def _names(model: nn.Module | None, names: Mapping[str, Tensor]) -> dict[int, str]:
-    """Return names by the tensors' ids; those that were given come before the model's own."""
+    """Return names by the tensors' ids; given names take precedence over the model's."""
     if not isinstance(model, (nn.Module, type(None))):
         hint = "; names go into names=..." if isinstance(model, Mapping) else ""
         raise TypeError(f"graph: got a {type(model).__name__} for model, expected a Module{hint}")
@@ -215,14 +215,14 @@ def _names(model: nn.Module | None, names: Mapping[str, Tensor]) -> dict[int, st
 def _inputs(x: Tensor) -> list[Tensor]:
     if x.node is not None and x.node.rule is None:
         raise RuntimeError(
-            f"graph: got a graph whose {x.node.op!r} was freed by backward; look at the graph "
+            f"graph: got a graph whose {x.node.op!r} was freed by backward; call graph "
             "before backward, or pass retain_graph=True to backward"
         )
     return [] if x.node is None else [i for i in x.node.inputs if i is not None]
 
 
 def _gradients(output: Tensor, tensors: Sequence[Tensor]) -> dict[int, float]:
-    """Return by id the gradient of each tensor that has one, or its largest absolute value."""
+    """Return, by id, each gradient that there is, or its largest absolute value."""
     if output.size != 1 or not output.requires_grad:
         return {}
     wanted = [x for x in tensors if x.requires_grad and x.size]
@@ -237,14 +237,14 @@ def _gradients(output: Tensor, tensors: Sequence[Tensor]) -> dict[int, float]:
 def _layout(
     nodes: Sequence[GraphNode],
 ) -> tuple[NDArray[Any], list[int], list[tuple[list[int], float]]]:
-    """Find a place for each box: its x, in widths of a box, and its rank, counted from the top.
+    """Find a position for each box: its x, in box widths, and its rank, counted from the top.
 
     The rank is the longest path to the output. An edge over several ranks gets a bend in each
-    rank between, which takes the place of a box, so that no arrow runs through one.
+    rank between, which takes up the space of a box, so that no arrow crosses a box.
 
     Returns:
-        x and ranks of the nodes and then of the bends; for each edge, the numbers that it leads
-        through, and where along the side of the last box it ends, from 0 to 1.
+        x and ranks of the nodes, then of the bends; for each edge, the indices that it passes
+        through, and where on the side of the last box it ends, `0 < share < 1`.
     """
     heights: list[int] = []  # longest path from a leaf
     for node in nodes:
@@ -255,7 +255,7 @@ def _layout(
             ranks[i] = min(ranks[i], ranks[node.number] - 1)
     paths, pulls = [], []
     for node in nodes:
-        # The longest chain runs straight down; other inputs stand beside it, in their order.
+        # The longest chain runs straight down; other inputs go next to it, in order.
         straight = max(node.inputs, key=lambda i: heights[i], default=0)
         for place, i in enumerate(node.inputs):
             between = range(ranks[i] + 1, ranks[node.number])
@@ -269,10 +269,10 @@ def _layout(
 
 
 def _spread(ranks: Sequence[int], pulls: Sequence[tuple[int, int, int]]) -> NDArray[Any]:
-    """Return the x of each place, at least 1 apart within a rank.
+    """Return the x of each box and bend, at least 1 apart within a rank.
 
-    Each pull `(upper, lower, aside)` wants `x[upper] = x[lower] + aside`. Sweeps over the ranks,
-    up and down, order each by the mean of what its pulls want (the barycentre) and move it there.
+    Each pull `(upper, lower, aside)` asks for `x[upper] = x[lower] + aside`. Sweeps over the ranks,
+    up and down, sort each by the mean x that its pulls ask for (the barycentre) and move it there.
     """
     wishes: list[list[tuple[int, int]]] = [[] for _ in ranks]
     for upper, lower, aside in pulls:
@@ -285,14 +285,14 @@ def _spread(ranks: Sequence[int], pulls: Sequence[tuple[int, int, int]]) -> NDAr
             told = [[x[j] + a for j, a in wishes[i] if x[j] == x[j]] or [0.0] for i in row]
             wanted = np.array([np.mean(each) for each in told])
             order = wanted.argsort(kind="stable")
-            free = wanted[order] - np.arange(len(row))  # in order, these may not decrease
+            free = wanted[order] - np.arange(len(row))  # must not decrease in this order
             moved = np.maximum.accumulate(free) + np.minimum.accumulate(free[::-1])[::-1]
             x[row[order]] = moved / 2 + np.arange(len(row))
     return x
 
 
 def _curve(xs: NDArray[Any], ys: NDArray[Any]) -> Path:
-    """Return the line from box to box: curved between ranks, straight down where it passes one."""
+    """Return the line from box to box: curved between ranks, vertical where it crosses one."""
     down = np.add.outer(ys[:-1], (HEIGHT / 2, ROW / 2, ROW / 2, ROW - HEIGHT / 2))
     codes = [Path.LINETO, *[Path.CURVE4] * 3] * (len(xs) - 1)
     vertices = np.stack([np.repeat(xs, 4)[2:-2], down.ravel()], 1)
