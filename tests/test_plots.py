@@ -29,7 +29,7 @@ def test_misclassified_images_come_in_the_order_of_certainty():
     figure = plots.misclassified(pictures(5), scores, labels, ["cat", "dog"], count=2)
     titles = [axes.get_title() for axes in figure.axes if axes.images]
     assert titles == ["dog, 99%\n(is cat)", "cat, 88%\n(is dog)"]
-    assert figure.get_suptitle() == "3 of 5 are taken for something else"
+    assert figure.get_suptitle() == "3 of 5 are misclassified"
     np.testing.assert_array_equal(
         figure.axes[0].images[0].get_array(), pictures(5)[2].transpose(1, 2, 0)
     )
@@ -37,7 +37,7 @@ def test_misclassified_images_come_in_the_order_of_certainty():
 
 def test_misclassified_images_of_a_network_without_fault():
     figure = plots.misclassified(pictures(2), np.eye(2), np.arange(2), ["cat", "dog"])
-    assert figure.get_suptitle() == "0 of 2 are taken for something else"
+    assert figure.get_suptitle() == "0 of 2 are misclassified"
 
 
 def test_grad_cam_before_a_global_average_is_the_class_activation_map():

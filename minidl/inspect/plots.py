@@ -1,4 +1,4 @@
-"""Pictures of training and of what a network has learnt; each function returns a Figure."""
+"""Plots of training and of trained networks; each function returns a Figure."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from minidl.derivatives import grad
 from minidl.tensor import Tensor
 
-if TYPE_CHECKING:  # pictures are made of numbers: this module runs without any network
+if TYPE_CHECKING:  # plots need only arrays: no network is imported
     from minidl import nn
 
 
-# Okabe and Ito's colours, which people with colour-blindness can tell apart.
+# Okabe and Ito's colours, which colour-blind people can distinguish.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure as PNG, making its folder; keep it open for `show` where there is a screen.
+    """Write a figure as PNG, creating its folder; keep it open for `show` if there is a screen.
 
     Returns:
         The path.
@@ -52,8 +52,8 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Draw loss and accuracy over epochs, side by side.
 
     Args:
-        history: a number per epoch for any of `train_loss`, `test_loss`, `train_accuracy` and
-            `test_accuracy`; accuracies from 0 to 1. Others are passed over.
+        history: a value per epoch for any of `train_loss`, `test_loss`, `train_accuracy` and
+            `test_accuracy`; `0 <= accuracy <= 1`. Other names are ignored.
     """
     figure, (losses, accuracies) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for name, values in history.items():
@@ -80,7 +80,7 @@ def gradient_flow(model: nn.Module) -> Figure:
     """Draw the mean and the largest |gradient| of each parameter, in the model's order, log scale.
 
     Means that shrink by orders of magnitude towards the first layers are vanishing gradients. A
-    gradient that is 0, not finite, or not there is written in words at the left.
+    gradient that is 0, not finite or missing is written as text on the left.
 
     Args:
         model: after `backward`.
@@ -99,7 +99,7 @@ def gradient_flow(model: nn.Module) -> Figure:
         most = sizes.max(initial=0)
         if 0 < most < np.inf:
             drawn.append((row, sizes.mean(dtype=np.float64), most))
-        else:  # what a log scale has no place for
+        else:  # cannot be drawn on a log scale
             words[row] = "no gradient" if gradient is None else f"{most:g}"
     rows, means, largest = np.array(drawn, np.float64).reshape(-1, 3).T
     size = (7.5, 1.2 + 0.26 * len(gradients))
@@ -107,7 +107,7 @@ def gradient_flow(model: nn.Module) -> Figure:
     axes.hlines(rows, means, largest, color="#999999")
     axes.plot(means, rows, "o", color=COLOURS[0], label="mean")
     axes.plot(largest, rows, "D", color=COLOURS[1], label="largest")
-    place = axes.get_yaxis_transform()  # across in the axes' own units, down in rows
+    place = axes.get_yaxis_transform()  # x in axes units, y in rows
     for row, word in words.items():
         axes.text(0.01, row, word, transform=place, va="center", color=COLOURS[1], size=9)
     axes.set(xscale="log", xlabel="|gradient|", ylim=(len(gradients) - 0.5, -0.5))
@@ -118,9 +118,9 @@ def gradient_flow(model: nn.Module) -> Figure:
 
 
 def confusion_matrix(matrix: NDArray[Any], classes: Sequence[str]) -> Figure:
-    """Draw a confusion matrix: shares of each true class in percent.
+    """Draw a confusion matrix, in percent of each true class.
 
-    The numbers are written in for up to 25 classes; beyond, the figure grows with their names.
+    The values are written in for up to 25 classes; for more, the figure grows to fit the names.
 
     Args:
         matrix: counts `(classes, classes)`, true classes in rows.
@@ -143,11 +143,11 @@ def confusion_matrix(matrix: NDArray[Any], classes: Sequence[str]) -> Figure:
 
 
 def kernels(weight: NDArray[Any], title: str = "Kernels of the first layer") -> Figure:
-    """Draw each kernel of a convolution as a small picture, all on one scale.
+    """Draw each kernel of a convolution as a small image, all on one scale.
 
     Args:
         weight: `(out_channels, in_channels, k_h, k_w)`; three input channels are shown as red,
-            green and blue, any other number as its mean.
+            green and blue, any other number of them as their mean.
         title: of the figure.
     """
     tiles = weight.transpose(0, 2, 3, 1)  # (d, k_h, k_w, c)
@@ -158,7 +158,7 @@ def kernels(weight: NDArray[Any], title: str = "Kernels of the first layer") -> 
 
 
 def feature_maps(maps: NDArray[Any], title: str = "Feature maps") -> Figure:
-    """Draw each channel of one image's feature maps, all on one scale: bright is strong.
+    """Draw each channel of one image's feature maps, all on one scale: brighter is larger.
 
     Args:
         maps: `(c, h, w)`.
@@ -170,7 +170,7 @@ def feature_maps(maps: NDArray[Any], title: str = "Feature maps") -> Figure:
 def images(
     pictures: NDArray[Any], captions: Sequence[str], title: str = "", columns: int = 5
 ) -> Figure:
-    """Draw uint8 images `(n, 3, h, w)` in a grid with a caption above each."""
+    """Draw uint8 images `(n, 3, h, w)` in a grid, with a caption above each."""
     return _grid(pictures.transpose(0, 2, 3, 1), columns, title, captions=captions, size=1.5)
 
 
@@ -181,14 +181,14 @@ def misclassified(
     classes: Sequence[str],
     count: int = 15,
 ) -> Figure:
-    """Draw the images that a network got wrong, those first of which it was most certain.
+    """Draw the images that a network got wrong, the most confident mistakes first.
 
     Args:
         pictures: uint8 `(n, 3, h, w)`.
         scores: `(n, classes)`, before softmax.
         labels: `(n,)`.
         classes: their names.
-        count: how many to draw at most.
+        count: largest number of images to draw.
     """
     predicted = scores.argmax(1)
     odds = np.exp(scores - scores.max(1, keepdims=True)).sum(1)  # 1 / probability of the highest
@@ -197,24 +197,24 @@ def misclassified(
     captions = [
         f"{classes[predicted[i]]}, {1 / odds[i]:.0%}\n(is {classes[labels[i]]})" for i in drawn
     ]
-    title = f"{len(wrong):,} of {len(labels):,} are taken for something else"
+    title = f"{len(wrong):,} of {len(labels):,} are misclassified"
     if not len(drawn):
-        drawn, captions = np.arange(1), ["one that is right"]
+        drawn, captions = np.arange(1), ["a correct one"]
     return images(pictures[drawn], captions, title)
 
 
 def grad_cam(
     pictures: NDArray[Any], maps: NDArray[Any], captions: Sequence[str], title: str = ""
 ) -> Figure:
-    """Draw images above the same with their class's evidence, bright where there is most.
+    """Draw images above copies overlaid with their class's evidence: brighter is stronger.
 
     Args:
         pictures: uint8 `(n, 3, h, w)`.
-        maps: `(n, map_h, map_w)`, as `inspect.grad_cam` gives them; each on its own scale.
+        maps: `(n, map_h, map_w)`, as `inspect.grad_cam` returns them; each on its own scale.
         captions: one for each image.
         title: of the figure.
     """
-    figure, rows = _pairs(pictures, captions, title or "What speaks for the class (Grad-CAM)")
+    figure, rows = _pairs(pictures, captions, title or "Evidence for the class (Grad-CAM)")
     height, width = pictures.shape[2:]
     for axes, picture, evidence in zip(rows[1], pictures, maps, strict=True):
         axes.imshow(picture.mean(0), cmap="gray", vmin=0, vmax=255)
@@ -227,15 +227,15 @@ def grad_cam(
 def saliency(
     pictures: NDArray[Any], maps: NDArray[Any], captions: Sequence[str], title: str = ""
 ) -> Figure:
-    """Draw images above how much each of their pixels moves the class's score: dark moves most.
+    """Draw images above how much each pixel affects the class's score: darker is more.
 
     Args:
         pictures: uint8 `(n, 3, h, w)`.
-        maps: `(n, h, w)`, as `inspect.saliency` gives them; each on its own scale.
+        maps: `(n, h, w)`, as `inspect.saliency` returns them; each on its own scale.
         captions: one for each image.
         title: of the figure.
     """
-    figure, rows = _pairs(pictures, captions, title or "Which pixels move the score (saliency)")
+    figure, rows = _pairs(pictures, captions, title or "Pixels that affect the score (saliency)")
     for axes, slopes in zip(rows[1], maps, strict=True):
         axes.imshow(slopes, cmap="Blues", vmin=0, vmax=np.quantile(slopes, 0.99) or 1)
     return figure
@@ -244,7 +244,7 @@ def saliency(
 def _pairs(
     pictures: NDArray[Any], captions: Sequence[str], title: str
 ) -> tuple[Figure, NDArray[Any]]:
-    """Return a figure of two rows, with the images and captions in the first."""
+    """Return a figure with two rows, the images and captions in the first."""
     n = len(pictures)
     shape = (1.35 * n, 3.4)
     figure, rows = plt.subplots(2, n, figsize=shape, layout="constrained", squeeze=False)
@@ -260,10 +260,10 @@ def _pairs(
 def pooling_routes(
     x: NDArray[Any], pool: Callable[[Tensor], Tensor], title: str = "Pooling"
 ) -> Figure:
-    """Draw a map, what a pooling makes of it, and which way the gradient takes back.
+    """Draw a map, its pooled output, and where the gradient flows back to.
 
     Args:
-        x: `(h, w)`, best of up to 12 x 12 pixels, whose numbers are written in.
+        x: `(h, w)`, preferably at most 12 x 12 pixels, whose values are written in.
         pool: from `(1, 1, h, w)` to `(1, 1, out_h, out_w)`, such as
             `lambda x: functional.max_pool2d(x, 3, 1)`.
         title: of the figure.
@@ -272,9 +272,9 @@ def pooling_routes(
     out = pool(image)
     (back,) = grad(out.sum(), [image])
     panels = {
-        "input; ringed: gets a gradient": image.numpy()[0, 0],
+        "input; ringed pixels get a gradient": image.numpy()[0, 0],
         "output": out.numpy()[0, 0],
-        "gradient that arrives,\n1 from each output": back.numpy()[0, 0],
+        "input gradient,\n1 from each output": back.numpy()[0, 0],
     }
     figure, row = plt.subplots(1, 3, figsize=(10.5, 3.9), layout="constrained")
     for (name, values), axes in zip(panels.items(), row, strict=True):
