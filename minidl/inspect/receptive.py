@@ -1,4 +1,4 @@
-"""Receptive fields: how much of the input one number of a feature map can depend on."""
+"""Receptive fields: how much of the input one value of a feature map can depend on."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ Sizes = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Field:
-    """What one place of a feature map sees, along each axis of the image, in pixels.
+    """The receptive field of a feature map's pixel along each axis of the image, in pixels.
 
     Attributes:
         size: of the part of the input that it depends on, padding included.
-        jump: how far apart the parts of neighbouring places lie.
+        jump: distance between the fields of neighbouring pixels.
     """
 
     size: tuple[float, ...]
     jump: tuple[float, ...]
 
     def through(self, windows: Sizes, strides: Sizes, dilations: Sizes) -> Field:
-        """Return what a place sees after a layer of windows: `size + (window - 1) * jump`."""
+        """Return the field after a layer of windows: `size + (window - 1) * jump`."""
         steps = zip(self.size, self.jump, windows, dilations, strict=True)
         size = tuple(s + (k - 1) * d * j for s, j, k, d in steps)
         return Field(size, tuple(j * s for j, s in zip(self.jump, strides, strict=True)))
 
 
 class Fields:
-    """Follows the field from the input through the layers of a network, as they run.
+    """Tracks the field from the input through the layers of a network, as they run.
 
     Source: D. Araujo et al., Computing Receptive Fields of Convolutional Neural Networks (2019).
     """
@@ -44,14 +44,14 @@ class Fields:
         }
 
     def of(self, x: Tensor) -> Field | None:
-        """Return a tensor's field; None if it cannot be told.
+        """Return a tensor's field; None if unknown.
 
-        What no layer made, such as a sum of two branches, sees as the branch that sees most.
+        A tensor that no layer made, such as a sum of branches, has its branches' largest field.
         """
         ahead, found, seen = [x], [], set()
         while ahead:
             tensor = ahead.pop()
-            if not isinstance(tensor, Tensor):  # word numbers, which may be plain arrays
+            if not isinstance(tensor, Tensor):  # word indices, which may be plain arrays
                 return None
             if id(tensor) in self._known:
                 found.append(self._known[id(tensor)][1])
@@ -65,7 +65,7 @@ class Fields:
         return max(found, key=lambda field: field.size if field else ())
 
     def pass_layer(self, module: nn.Module, x: Tensor, out: Tensor) -> Field | None:
-        """Note that a layer made `out` of `x`; return what a place of `out` sees."""
+        """Record that a layer computed `out` from `x`; return the field of `out`."""
         field = self.of(x)
         if field is not None:
             field = _after(module, field, x, out)
@@ -77,7 +77,7 @@ def _after(module: nn.Module, field: Field, x: Tensor, out: Tensor) -> Field | N
     axes = len(field.size)
     image, kernel = x.shape[2:], getattr(module, "kernel_size", None)
     ones = (1,) * axes
-    if isinstance(module, nn.ConvTranspose2d):  # places of the output share those of the input
+    if isinstance(module, nn.ConvTranspose2d):  # output pixels share input pixels
         strides = _each(module.stride, axes)
         windows = tuple(math.ceil(k / s) for k, s in zip(_each(kernel, axes), strides, strict=True))
         wider = field.through(windows, ones, ones)
@@ -96,8 +96,8 @@ def _after(module: nn.Module, field: Field, x: Tensor, out: Tensor) -> Field | N
             field = field.through(_each(pool, axes), _each(jump, axes), ones)
         return field
     if len(image) != axes or out.shape[2:] == image:
-        return field  # each place for itself, or no places any more
-    if out.size == out.shape[0] * out.shape[1]:  # all places in one: global pools, Flatten
+        return field  # pixel by pixel, or no pixels left
+    if out.size == out.shape[0] * out.shape[1]:  # all pixels in one: global pools, Flatten
         return field.through(image, ones, ones)
     return None
 
