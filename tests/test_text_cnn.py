@@ -157,7 +157,7 @@ def test_votes_add_up_to_the_lead_of_each_class():
         np.testing.assert_allclose(shared.sum(1), total[:, label], atol=1e-12)
         assert shared.shape == WORDS.shape
     with pytest.raises(
-        ValueError, match="votes: got a TextCNN with pooling='average', expected max"
+        ValueError, match="votes: got a TextCNN with pooling='average', expected 'max'"
     ):
         sentences.votes(small(pooling="average"), Tensor(WORDS))
 

@@ -1,4 +1,4 @@
-"""Why a TextCNN said what it said: the windows that won, and what each word did."""
+"""Explain a TextCNN's predictions: the windows that won, and each word's contribution."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Votes(NamedTuple):
-    """What the filters of one size found in some sentences.
+    """The windows that the filters of one size picked in some sentences.
 
     Attributes:
-        size: over how many words these filters go.
-        places: int64 `(n, filters)`: the first word of the window that won.
-        values: `(n, filters, classes)`: what that window added to the score of each class.
+        size: number of words that these filters span.
+        places: int64 `(n, filters)`: index of the first word of the winning window.
+        values: `(n, filters, classes)`: what that window contributed to each class's score.
     """
 
     size: int
@@ -36,21 +36,22 @@ class Votes(NamedTuple):
 def votes(model: TextCNN, words: Tensor) -> list[Votes]:
     """Return where each filter of a max-over-time TextCNN fired, and how it voted.
 
-    A vote is the strongest response times the filter's weight in the last layer, which adds these
-    up and nothing else but its bias. What all classes get alike decides nothing, and is taken off.
+    A vote is the strongest response times the filter's weight in the last layer, which only sums
+    the votes and its bias. The part common to all classes is subtracted: it does not affect the
+    decision.
 
     Args:
-        model: in evaluation; with dropout, training weighs other sums.
+        model: in evaluation mode; in training mode, dropout changes the sums.
         words: sentences `(n, length)`.
 
     Returns:
-        For each filter size, the `Votes`.
+        The `Votes` of each filter size.
 
     Raises:
-        ValueError: the model averages over time: no window wins.
+        ValueError: the model averages over time, so no window wins.
     """
     if model.pooling != "max":
-        raise ValueError(f"votes: got a TextCNN with pooling={model.pooling!r}, expected max")
+        raise ValueError(f"votes: got a TextCNN with pooling={model.pooling!r}, expected 'max'")
     weight = model.fc.weight.numpy().T  # (all filters, classes)
     weight = weight - weight.mean(1, keepdims=True)
     parts = weight.reshape(len(model.filter_sizes), -1, weight.shape[1])
@@ -63,9 +64,9 @@ def votes(model: TextCNN, words: Tensor) -> list[Votes]:
 
 
 def word_votes(model: TextCNN, words: Tensor, label: int) -> NDArray[Any]:
-    """Return the votes for a class that each word of sentences had a part in: `(n, length)`.
+    """Return each word's share of the votes for a class: `(n, length)`.
 
-    A vote is shared evenly among the words of its window.
+    A vote is split evenly among the words of its window.
     """
     shape = model.padded(words).shape
     total = np.zeros(shape)
@@ -76,10 +77,10 @@ def word_votes(model: TextCNN, words: Tensor, label: int) -> NDArray[Any]:
 
 
 def gradient_times_input(model: TextCNN, words: Tensor, label: int) -> NDArray[Any]:
-    """Return, per word, how the class's lead would fall as the word's vector began to shrink.
+    """Return, per word, how fast the class's lead falls as the word's vector starts to shrink.
 
-    The lead is the class's score less the mean of all; its gradient is multiplied by the vector and
-    summed over the vector's numbers: `(n, length)`.
+    The lead is the class's score minus the mean of all scores; its gradient is multiplied by the
+    vector and summed over the vector's values: `(n, length)`.
 
     Source: M. Denil et al., Extraction of Salient Sentences from Labelled Documents (2014).
     """
@@ -94,12 +95,12 @@ def gradient_times_input(model: TextCNN, words: Tensor, label: int) -> NDArray[A
 def word_bars(
     words: Sequence[str], panels: Mapping[str, NDArray[Any]], label: str, title: str
 ) -> Figure:
-    """Draw a bar for every word, in panels side by side.
+    """Draw a bar for each word, in panels side by side.
 
     Args:
         words: of one sentence, from top to bottom.
-        panels: numbers `(len(words),)`, by what they are called.
-        label: what positive numbers speak for.
+        panels: values `(len(words),)`, by the title of the panel.
+        label: the class that positive values support.
         title: of the figure.
     """
     size = (4 * len(panels), 1.4 + 0.28 * len(words))
