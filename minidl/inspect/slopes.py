@@ -1,4 +1,4 @@
-"""A function to be moved: its outputs weighted to one number, and the slopes of that."""
+"""Numeric slopes of a random projection of a function's outputs."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from minidl.tensor import Tensor
 Direction: TypeAlias = NDArray[Any] | tuple[int, ...]
 """The index of the one element to move, or how far to move each."""
 
-STEP = 1e-5  # of smaller ones, rounding takes more than it gives
-FINER = tuple(0.25**i for i in range(10))  # parts of it, for where one step does not decide
+STEP = 1e-5  # with smaller ones, rounding costs more than it gains
+FINER = tuple(0.25**i for i in range(10))  # fractions of it, for when one step does not decide
 EPS = float(np.finfo(np.float64).eps)
-KINK = 1e-2  # the two sides of a smooth function are closer, relative to their size
-CLEAR = 1e-6  # of a slope: the most that rounding may take of a finer step's for it to count
+KINK = 1e-2  # the two sides of a smooth function differ by less, relative to their size
+CLEAR = 1e-6  # largest rounding error, relative to a slope, for a finer step to count
 
 
 @dataclass(frozen=True)
 class Slope:
-    """What differences say about one direction.
+    """The result of the differences in one direction.
 
     Attributes:
         value: the slope.
-        agrees: whether the gradient's slope is the same, but for rounding.
-        kink: whether there is none: the two sides differ however small the step.
+        agrees: whether the gradient's slope is the same, up to rounding.
+        kink: whether there is no slope: the two sides differ however small the step.
     """
 
     value: float
@@ -48,11 +48,11 @@ class Sides:
     """Slopes to the right and to the left, weighted and summed over all outputs.
 
     Attributes:
-        right: in the direction.
+        right: along the direction.
         left: against it.
-        size: the same without signs: of what the two sums are made.
-        gap: how far the two are apart, output by output, without signs.
-        noise: what rounding may have done to them, by the last digits of what changed.
+        size: sum of the absolute values of the terms of both.
+        gap: sum of the absolute differences between the two, output by output.
+        noise: possible rounding error in them, from the last digits of what changed.
     """
 
     right: float
@@ -64,7 +64,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class Slack:
-    """How far two slopes may differ: a part of the larger one, or of `floor` if both are less."""
+    """How far two slopes may differ, relative to the larger, or to `floor` if both are less."""
 
     relative: float
     floor: float
@@ -74,9 +74,9 @@ class WeightedFunction:
     """`sum(weight * output)` over all outputs of `call()`, which reads the tensors in `leaves`.
 
     Attributes:
-        leaves: what can be moved, by name; float64.
-        outputs: their values where nothing is moved.
-        weights: random ones, of either sign, and none so small that it would hide an error.
+        leaves: tensors that can be moved, by name; float64.
+        outputs: their values when nothing is moved.
+        weights: random, of either sign, and none so small that it would hide an error.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class WeightedFunction:
         self._call, self.leaves = call, leaves
         self.outputs = self._values()
         if not all(np.isfinite(y).all() for y in self.outputs):
-            raise ValueError("gradcheck: the function gives NaN or infinity at these inputs")
+            raise ValueError("gradcheck: the function returns NaN or infinity at these inputs")
         again = self._values()
         if not all(np.array_equal(a, b) for a, b in zip(self.outputs, again, strict=True)):
             raise ValueError(
-                "gradcheck: two calls with the same inputs differ; does the function draw random "
-                "numbers of its own, or keep something from call to call?"
+                "gradcheck: two calls with the same inputs differ; does the function draw its "
+                "own random numbers, or keep state between calls?"
             )
-        # Relative to the outputs' size: a function of tiny numbers is checked as any other.
+        # Relative to the outputs' size, so that tiny outputs are checked like any others.
         scale = max((float(np.abs(y).max(initial=0)) for y in self.outputs), default=0) or 1.0
         self.weights = [
             rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1, 1], y.shape) / scale
@@ -107,14 +107,14 @@ class WeightedFunction:
             return [y.numpy() for y in self._call()]
 
     def gradients(self) -> list[NDArray[Any]]:
-        """Return what the gradient rules say, for each leaf."""
+        """Return the gradient of each leaf, by the gradient rules."""
         with set_recording(True):
             outputs = self._call()
         seeds = [Tensor(w, device=y.device) for w, y in zip(self.weights, outputs, strict=True)]
         leaves = list(self.leaves.values())
         found = [g.numpy() for g in _gradients(outputs, leaves, seeds)]
         if not all(np.array_equal(s.numpy(), w) for s, w in zip(seeds, self.weights, strict=True)):
-            raise ValueError("gradcheck: a gradient rule changed the gradient that it was given")
+            raise ValueError("gradcheck: a gradient rule modified the gradient that it was given")
         return found
 
     def of_gradients(self, rng: np.random.Generator) -> WeightedFunction:
@@ -135,11 +135,11 @@ class WeightedFunction:
         return WeightedFunction(call, self.leaves | dict(zip(names, seeds, strict=True)), rng)
 
     def compare(self, leaf: Tensor, direction: Direction, wanted: float, slack: Slack) -> Slope:
-        """Compare the gradient's slope in a direction with differences, finer where they disagree.
+        """Compare the gradient's slope in a direction with differences, finer if they disagree.
 
-        The two sides of a smooth function come together as the step gets smaller; at a kink they
-        do not. A slope that is 0 because large numbers cancel is 0 but for rounding, on either
-        side: it shows by differences that agree with nothing, not with each other either.
+        The two sides of a smooth function converge as the step gets smaller; at a kink they do
+        not. A slope that is 0 because large values cancel is 0 only up to rounding, in gradient
+        and differences alike: the differences then do not even agree with each other.
         """
         values: list[float] = []
         gaps: list[float] = []
@@ -148,7 +148,7 @@ class WeightedFunction:
             values.append((sides.right + sides.left) / 2)
             gaps.append(sides.gap)
             larger = max(abs(wanted), abs(values[-1]))
-            # Richardson's extrapolation: the error that grows with the step's square cancels.
+            # Richardson's extrapolation: the error term in the step's square cancels.
             better = values[-1] + (values[-1] - values[-2]) / 15 if len(values) > 1 else values[0]
             smooth = sides.gap <= KINK * max(sides.size, slack.floor) + 10 * sides.noise
             clear = part == 1 or sides.noise <= CLEAR * max(larger, slack.floor)
@@ -159,8 +159,8 @@ class WeightedFunction:
             last, clear = values[-3:], sides.noise < 1e-3 * abs(values[-1])
             settled = max(last) - min(last) <= slack.relative * abs(values[-1]) + sides.noise
             if smooth and clear and settled and len(last) == 3:
-                return Slope(values[-1], agrees=False, kink=False)  # they agree, elsewhere
-        if not math.isfinite(sides.size):  # one side lies outside of the function's domain
+                return Slope(values[-1], agrees=False, kink=False)  # on another value
+        if not math.isfinite(sides.size):  # one side lies outside the function's domain
             return Slope(math.nan, agrees=False, kink=True)
         first = values[:3]
         coherent = max(first) - min(first) <= 0.05 * abs(first[0]) > 0
@@ -171,10 +171,10 @@ class WeightedFunction:
         return Slope(values[gaps.index(min(gaps))], agrees=False, kink=kink and possible)
 
     def _sides(self, leaf: Tensor, direction: Direction, part: float) -> Sides:
-        """Move a leaf by a part of the step, to either side, and back."""
+        """Move a leaf by a fraction of the step, to either side, and back."""
         point, ends = leaf.numpy(), []
         place = direction if isinstance(direction, tuple) else ...
-        # In proportion to large numbers, whose own last digits are coarse.
+        # In proportion to large values, whose last digits are coarse.
         step = STEP * part * max(1.0, float(np.abs(point[place]).max()))
         for signed in (step, -step):
             moved = point.copy()
@@ -192,9 +192,9 @@ class WeightedFunction:
         return Sides(right, left, size, gap, noise)
 
     def _rounding(self, leaf: Tensor) -> float:
-        """Return what rounding may make of a slope that is 0 by cancellation.
+        """Return the largest slope that rounding may give where the true one cancels to 0.
 
-        What cancels inside is seen nowhere; the numbers that went in and came out stand for it.
+        Values that cancel inside are not visible; those of inputs and outputs stand in for them.
         """
         finite = np.abs(leaf.numpy())
         top = float(finite[np.isfinite(finite)].max(initial=0))
@@ -206,18 +206,18 @@ class WeightedFunction:
 def _gradients(
     outputs: list[Tensor], leaves: list[Tensor], seeds: list[Tensor], create_graph: bool = False
 ) -> list[Tensor]:
-    """Return gradients, zeros where nothing leads from an output to a leaf."""
+    """Return gradients; zeros if no output depends on a leaf."""
     pairs = zip(outputs, seeds, strict=True)
     used = [(output, seed) for output, seed in pairs if output.requires_grad]
     ends, starts = [output for output, _ in used], [seed for _, seed in used]
     return grad(ends, leaves, starts, create_graph=create_graph, materialize_grads=True)
 
 
-# Copies of what was given ---------------------------------------------------------------------
+# Copies of the inputs --------------------------------------------------------------------------
 
 
 def weighted(fn: Callable[..., Any], inputs: Any, rng: np.random.Generator) -> WeightedFunction:
-    """Return `fn` of float64 copies of its inputs, every call with the same random numbers."""
+    """Return `fn` on float64 copies of its inputs; every call gets the same random numbers."""
     if not callable(fn):
         raise TypeError(f"gradcheck: got a {type(fn).__name__}, expected a function or a module")
     given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
@@ -226,7 +226,9 @@ def weighted(fn: Callable[..., Any], inputs: Any, rng: np.random.Generator) -> W
     names = _names(fn, len(given))
     arguments = [copies.of(name, value) for name, value in zip(names, given, strict=True)]
     if not copies.leaves:
-        raise TypeError("gradcheck: got no tensors or arrays of floats, and no modules, to check")
+        raise TypeError(
+            "gradcheck: got nothing to check, expected tensors or arrays of floats, or modules"
+        )
 
     def call() -> list[Tensor]:
         generator().bit_generator.state = state
@@ -236,7 +238,7 @@ def weighted(fn: Callable[..., Any], inputs: Any, rng: np.random.Generator) -> W
 
 
 class _Copies:
-    """Copies in float64 of what can be checked, with names for messages, shared as it was."""
+    """Float64 copies of all that can be checked, named for messages; sharing is preserved."""
 
     def __init__(self) -> None:
         self.leaves: dict[str, Tensor] = {}
@@ -252,12 +254,12 @@ class _Copies:
             return {key: self.of(f"{name}[{key!r}]", item) for key, item in value.items()}
         if getattr(getattr(value, "dtype", None), "kind", "") != "f":
             return value
-        name = f"input {name}" if name in self.leaves else name  # a parameter is called so too
+        name = f"input {name}" if name in self.leaves else name  # a parameter has that name too
         self.leaves[name] = Tensor(value, np.float64, requires_grad=True)
         return self.leaves[name]
 
     def of_module(self, prefix: str, module: nn.Module) -> nn.Module:
-        """Copy a module; its parameters are leaves, frozen ones too, tied ones once."""
+        """Copy a module; its parameters become leaves, frozen ones too, tied ones once."""
         module = copy.deepcopy(module, self._memo).to(dtype=np.float64).requires_grad_()
         known = {id(leaf) for leaf in self.leaves.values()}
         for name, p in module.named_parameters():
@@ -267,7 +269,7 @@ class _Copies:
 
 
 def _names(fn: Callable[..., Any], count: int) -> list[str]:
-    """Return what the function calls its arguments."""
+    """Return the names of the function's parameters, one per argument."""
     try:
         known = inspect.signature(getattr(fn, "forward", fn)).parameters.values()
     except (TypeError, ValueError):  # some functions written in C
@@ -278,7 +280,7 @@ def _names(fn: Callable[..., Any], count: int) -> list[str]:
 
 
 def _outputs(result: Any) -> list[Tensor]:
-    """Return what can be differentiated of what the function returned."""
+    """Return the differentiable outputs in the function's result."""
     listed = _flat(result)
     outputs = [y for y in listed if isinstance(y, Tensor) and y.dtype.kind == "f"]
     if not outputs:
@@ -286,21 +288,20 @@ def _outputs(result: Any) -> list[Tensor]:
             f"Tensor of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__ for y in listed
         ]
         raise TypeError(
-            f"gradcheck: the function returned {', '.join(kinds) or 'nothing'}; expected a "
-            f"tensor of "
-            "floats"
+            f"gradcheck: the function returned {', '.join(kinds) or 'nothing'}, expected a "
+            "tensor of floats"
         )
     for y in outputs:
         if y.dtype != np.float64:
             raise TypeError(
-                f"gradcheck: the function made {y.dtype} of float64 inputs; something in it does "
-                "not keep the dtype"
+                f"gradcheck: the function returned {y.dtype} for float64 inputs; something in it "
+                "changes the dtype"
             )
     return outputs
 
 
 def _flat(result: Any) -> list[Any]:
-    """Return what stands in nested lists, tuples and dicts, in order."""
+    """Return the items of nested lists, tuples and dicts, in order."""
     if isinstance(result, dict):
         result = list(result.values())
     if not isinstance(result, (list, tuple)):
