@@ -1,4 +1,4 @@
-"""A network as a table: what comes out of each layer, and what it costs."""
+"""A network as a table: the output and the cost of each layer."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Layer:
         name: dotted name in the network.
         kind: class of the layer.
         output_shape: without the batch axis.
-        parameters: numbers in it that are trained or frozen.
+        parameters: number of its parameter values, trained or frozen.
         multiply_adds: products summed for one example; 0 for layers without weights.
-        receptive_field: how many pixels of the input one number of the output can depend on, along
-            each axis of the image, padding included; None if there is no image, or no telling.
+        receptive_field: how many pixels of the input one output value can depend on, along each
+            axis of the image, padding included; None if unknown.
         memory: of the output for one example, in bytes.
     """
 
@@ -50,7 +50,7 @@ class Summary:
 
     @property
     def parameters(self) -> int:
-        """Total number of parameters, of the layers that ran."""
+        """Total number of parameters of the layers that ran."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
@@ -60,9 +60,9 @@ class Summary:
 
     @property
     def memory(self) -> int:
-        """Bytes of all outputs for one example, which training keeps for the gradient at most.
+        """Bytes of all outputs for one example, the most that training stores for the gradient.
 
-        It keeps less where layers run at one go, and where an output is the input, reshaped.
+        It stores less if layers are fused, or if an output is the reshaped input.
         """
         return sum(layer.memory for layer in self.layers)
 
@@ -86,14 +86,14 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
     """Run a network once on zeros and list its layers.
 
     Args:
-        model: any module; it is run in evaluation mode and left in the mode it was in.
+        model: any module; it is run in evaluation mode, then put back in its old mode.
         input_shape: of one example, without the batch axis; for a network that begins with an
             `Embedding`, the number of words.
 
     Returns:
-        A `Summary`: modules without sub-modules, and those with parameters of their own beside
-        them, in the order they ended. One that runs twice is listed twice, its parameters once; one
-        that does not run, or gives no tensor, is not listed. Images are `(c, h, w)`, sequences
+        A `Summary` of the modules that have no sub-modules, or have parameters next to them, in the
+        order they finished. One that runs twice is listed twice, its parameters once; one that
+        does not run, or returns no tensor, is not listed. Images are `(c, h, w)`, sequences
         `(c, length)`.
 
     Example:
@@ -131,14 +131,14 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
 
     example = _zeros(model, input_shape)
     fields = Fields(example, tuple(input_shape[1:]))
-    # Recorded, so that sums of branches lead back to the layers they come from.
+    # Recorded, so that sums of branches can be traced to the layers they come from.
     with evaluating(model), set_recording(True), nn.observe(note):
         model(example)
     return Summary(tuple(layers))
 
 
 def _first_tensor(output: Any) -> Tensor | None:
-    """Return the first tensor of what a module gives, which may be several by place or name."""
+    """Return the first tensor of a module's output, which may be a sequence or mapping."""
     if isinstance(output, Mapping):
         output = tuple(output.values())
     if isinstance(output, (tuple, list)):
@@ -147,7 +147,7 @@ def _first_tensor(output: Any) -> Tensor | None:
 
 
 def _zeros(model: nn.Module, input_shape: Sequence[int]) -> Tensor:
-    """Return an example that the network takes: floats, or word number 0."""
+    """Return an example input of the network: floats, or word index 0."""
     first = next(model.parameters(), None)
     device = "cpu" if first is None else first.device
     layer = next((m for m in model.modules() if any(p is first for p in vars(m).values())), None)
@@ -164,8 +164,8 @@ def _kilobytes(size: int) -> str:
 def multiply_adds(module: nn.Module, x: Tensor, out: Tensor) -> int:
     """Return how many products a layer sums for one example; 0 if it has no weights.
 
-    A convolution does one product for each output number and each weight that it depends on:
-    `out_h * out_w * weight.size`; its transpose, for each input pixel.
+    A convolution computes one product per output value and weight that it depends on:
+    `out_h * out_w * weight.size`; a transposed one, `h * w * weight.size` of the input.
     """
     if isinstance(module, nn.ConvTranspose2d):
         return math.prod(x.shape[2:]) * module.weight.size

@@ -1,4 +1,4 @@
-"""Tables of text."""
+"""Text tables."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Return rows of cells as lines whose columns stand under each other.
+    """Return rows of cells as lines with aligned columns.
 
     Args:
-        rows: cells, equally many in each.
-        right: numbers of the columns to align to the right, as numbers are.
+        rows: cells, the same number in each row.
+        right: indices of the columns to align to the right, as is usual for numbers.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
