@@ -46,7 +46,8 @@ def grad_cam(
         score = _score(model(x), classes)
         if not made or not isinstance(made[-1], Tensor) or made[-1].ndim != 4:
             raise ValueError(
-                f"grad_cam: {layer!r:.80} did not run in this network, or its output is not (n, c, h, w)"
+                f"grad_cam: {layer!r:.80} did not run in this network, or its output is "
+                "not (n, c, h, w)"
             )
         (slope,) = grad(score, [made[-1]])
     weights = slope.numpy().mean((2, 3), dtype=np.float64, keepdims=True)  # (n, c, 1, 1)

@@ -159,7 +159,7 @@ class WeightedFunction:
             last, clear = values[-3:], sides.noise < 1e-3 * abs(values[-1])
             settled = max(last) - min(last) <= slack.relative * abs(values[-1]) + sides.noise
             if smooth and clear and settled and len(last) == 3:
-                return Slope(values[-1], agrees=False, kink=False)  # on another value
+                return Slope(values[-1], agrees=False, kink=False)  # they agree on another value
         if not math.isfinite(sides.size):  # one side lies outside the function's domain
             return Slope(math.nan, agrees=False, kink=True)
         first = values[:3]

@@ -165,7 +165,7 @@ def multiply_adds(module: nn.Module, x: Tensor, out: Tensor) -> int:
     """Return how many products a layer sums for one example; 0 if it has no weights.
 
     A convolution computes one product per output value and weight that it depends on:
-    `out_h * out_w * weight.size`; a transposed one, `h * w * weight.size` of the input.
+    `out_h * out_w * weight.size`; a transposed one, one product per input pixel and weight.
     """
     if isinstance(module, nn.ConvTranspose2d):
         return math.prod(x.shape[2:]) * module.weight.size

@@ -186,5 +186,6 @@ def _check(name: str, predicted: NDArray[Any], labels: NDArray[Any]) -> None:
         )
     if predicted.shape != labels.shape or predicted.ndim != 1 or predicted.size == 0:
         raise ValueError(
-            f"{name}: got shapes {predicted.shape} and {labels.shape}, expected two of shape (n,), n > 0"
+            f"{name}: got shapes {predicted.shape} and {labels.shape}, expected two of "
+            "shape (n,), n > 0"
         )
