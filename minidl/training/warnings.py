@@ -172,8 +172,8 @@ def check_learning(step_losses: Sequence[float], classes: int) -> None:
             f"{expected:.4g}. Usual causes: a learning rate too large (try a tenth) or too small "
             "(try ten times), inputs not normalised, labels that do not belong to their inputs "
             "(shuffled separately?), softmax before cross_entropy, dead ReLUs or vanishing "
-            "gradients (see inspect.gradient_flow), an optimiser that holds other parameters. First "
-            "check whether overfit_one_batch works"
+            "gradients (see inspect.gradient_flow), an optimiser that holds other parameters. "
+            "First check whether overfit_one_batch works"
         )
 
 
