@@ -1606,7 +1606,7 @@ MUTATIONS = [
         "added_in_place(before, gradient)",
         "shared gradient",
         "b",
-        raises="changed the gradient that it was given",
+        raises="modified the gradient that it was given",
     ),
 ]
 

@@ -57,7 +57,7 @@ def grad_cam(
 
 
 def saliency(model: nn.Module, x: Tensor, classes: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Return how much each pixel affects a class's score: its largest |gradient| of all channels.
+    """Return how much each pixel affects a class's score: its largest |gradient| over channels.
 
     Args:
         model: run in evaluation mode, then put back in its old mode; no `.grad` is changed.

@@ -45,8 +45,8 @@ class InputCheck:
         kinks: where the function is not differentiable: its slopes to the two sides differ, or one
             side is outside its domain. None means a random direction.
         worst: where the error is largest; None for a random direction, or if nothing was compared.
-        analytic: the value of the gradient rules there.
-        numeric: the value of the differences there.
+        analytic: the gradient there, by the gradient rules.
+        numeric: the gradient there, by differences.
         error: `abs(analytic - numeric)` over the larger of the two.
         diagnosis: the likely mistake, or "".
     """

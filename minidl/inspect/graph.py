@@ -44,9 +44,9 @@ class GraphNode:
         shape: sizes of the axes.
         dtype: of its elements.
         requires_grad: whether gradients flow to it.
-        value: that of a tensor of one element; None for others.
+        value: the element if there is only one, else None.
         gradient: of the graph's output with respect to it: the value if there is only one, else
-            the largest absolute value; None if it has no gradient.
+            the largest absolute value; None if there is no gradient.
     """
 
     number: int
@@ -157,10 +157,10 @@ class Graph:
 def graph(
     output: Tensor, model: nn.Module | None = None, names: Mapping[str, Tensor] | None = None
 ) -> Graph:
-    """Return the graph that a tensor was computed by, with values and gradients.
+    """Return the graph recorded behind a tensor, with values and gradients.
 
     If the output is a single number, its gradients are computed here. No `.grad` changes and
-    nothing is freed: `backward` can still follow. Hooks on the tensors run, as in `backward`.
+    nothing is freed: `backward` can still follow. Hooks on the tensors run, as for any gradient.
 
     Args:
         output: usually a loss.

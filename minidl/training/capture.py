@@ -31,7 +31,8 @@ def capture(step: Step) -> Step:
     - `step` must take its batch as arguments, tensors on the GPU, and clear old gradients itself;
     - it must not read results on the host (`item`, `numpy`, `print`, `if loss > 1`) or move data:
       return the loss, and read it outside. Otherwise there is a warning, and no recording;
-    - its optimiser must not update single rows (`Embedding(sparse=True)`): their count lags;
+    - its optimiser must not update single rows (`Embedding(sparse=True)`): replays would
+      not count those steps;
     - decisions made in Python, such as which layers are frozen or in training mode, stay as
       recorded: after a change, capture the step again;
     - `p.grad` is that of the last step that was not a replay, or that of this recording.

@@ -66,7 +66,7 @@ def read(numbers: Sequence[Array]) -> list[float]:
 
 
 def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
-    """Run one pass in evaluation mode, without recording gradients, and return its totals.
+    """Run one pass in evaluation mode, without recording a graph, and return its totals.
 
     Afterwards each module is in the mode that it was in before.
     """

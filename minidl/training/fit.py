@@ -39,8 +39,8 @@ def fit(
     """Train a network, measure it after each epoch, and save it to disk.
 
     With a `checkpoint` folder, `last.npz` holds all that a run needs to resume: weights, optimiser,
-    schedule, random streams, and the position in the loader's order. Called again after a crash or
-    Ctrl-C, an unfinished run continues from there, with bit-identical results. A finished run, or
+    schedule, random streams, and the position in the loader's order. After a crash or Ctrl-C, the
+    same call continues an unfinished run from there, with bit-identical results. A finished run, or
     one that was stopped by `patience` or a callback, starts over; a run that completed its epochs
     continues if `epochs` is now larger. `best.npz` holds the weights of the best epoch (see
     `History.best_epoch`), for `load_weights`; `history.csv` holds the history. A full disk is a
@@ -55,7 +55,7 @@ def fit(
             `(n, classes, ...)`, accuracy is measured, over the labels that are not -100.
         optimizer: of the model's parameters.
         train: batches to train on.
-        validation: batches to measure `test_loss` and `test_accuracy` of the history on.
+        validation: batches to measure on: `test_loss` and `test_accuracy` in the history.
         epochs: passes over `train` in total, >= 1.
         schedule: its `step` is called after every step or epoch.
         schedule_every: which of the two.

@@ -64,7 +64,7 @@ class History(Mapping[str, list[float]]):
             self._columns.setdefault(name, []).append(float(value))
 
     def best_epoch(self) -> int:
-        """Return the epoch, >= 1, of lowest test loss, or of lowest training loss without tests."""
+        """Return the epoch, >= 1, with the lowest test loss, or training loss if not tested."""
         losses = self._columns.get("test_loss", self._columns.get("train_loss", []))
         if not losses:
             raise ValueError("History.best_epoch: no epoch is recorded yet")

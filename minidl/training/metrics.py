@@ -55,7 +55,7 @@ def confusion_matrix(predicted: NDArray[Any], labels: NDArray[Any], classes: int
 
     Raises:
         ValueError: shapes differ, or an index is out of range.
-        TypeError: an argument is not a NumPy array, or holds no integers.
+        TypeError: an argument is not a NumPy array of integers.
     """
     return _count_pairs("confusion_matrix", predicted, labels, classes)
 
@@ -72,7 +72,7 @@ def top_k_accuracy(scores: NDArray[Any], labels: NDArray[Any], k: int = 5) -> fl
 
     Raises:
         ValueError: shapes do not fit, a label is out of range, or `k < 1`.
-        TypeError: an argument is not a NumPy array, or holds no integers.
+        TypeError: an argument is not a NumPy array of integers.
 
     Example:
         >>> import numpy as np
@@ -108,7 +108,7 @@ def class_scores(
 
     Raises:
         ValueError: shapes differ, or an index is out of range.
-        TypeError: an argument is not a NumPy array, or holds no integers.
+        TypeError: an argument is not a NumPy array of integers.
 
     Example:
         >>> import numpy as np
@@ -123,14 +123,14 @@ def class_scores(
 
 
 def macro_scores(predicted: NDArray[Any], labels: NDArray[Any], classes: int) -> Scores:
-    """Return precision, recall and F1, each averaged over classes: rare ones count as much.
+    """Return precision, recall and F1, averaged over classes, so that rare ones count equally.
 
     A class that is neither in `labels` nor in `predicted` is left out; see `class_scores` for
     formulas and arguments. The mean of the classes' F1 is not the F1 of the means.
 
     Raises:
         ValueError: shapes differ, or an index is out of range.
-        TypeError: an argument is not a NumPy array, or holds no integers.
+        TypeError: an argument is not a NumPy array of integers.
 
     Example:
         >>> import numpy as np
@@ -151,7 +151,7 @@ def micro_scores(predicted: NDArray[Any], labels: NDArray[Any], classes: int) ->
 
     Raises:
         ValueError: shapes differ, or an index is out of range.
-        TypeError: an argument is not a NumPy array, or holds no integers.
+        TypeError: an argument is not a NumPy array of integers.
     """
     matrix = _count_pairs("micro_scores", predicted, labels, classes)
     share = float(matrix.trace() / matrix.sum())
