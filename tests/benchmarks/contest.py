@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -67,15 +68,31 @@ def measure(contest: Contest, name: str) -> None:
     print(json.dumps({"ms": statistics.median(times), "peak_mb": peak, "results": results}))
 
 
-def fresh(module: str, key: str, name: str, threads: int) -> dict:
-    """Measure one contestant in a fresh process."""
+def fresh(module: str, key: str, name: str, threads: int, checkout: Path | None = None) -> dict:
+    """Measure one contestant in a fresh process; `"before"` is minidl of another checkout."""
     number = str(threads)
-    limits = {"OMP_NUM_THREADS": number, "OPENBLAS_NUM_THREADS": number}
+    environment = os.environ | {"OMP_NUM_THREADS": number, "OPENBLAS_NUM_THREADS": number}
+    if name == "before":
+        name, environment["PYTHONPATH"] = "minidl", str(checkout)
+    else:
+        checkout = None
     command = [sys.executable, "-m", module, "--measure", key, name]
     done = subprocess.run(
-        command, env=os.environ | limits, check=True, stdout=subprocess.PIPE, text=True
+        command, env=environment, cwd=checkout, check=True, stdout=subprocess.PIPE, text=True
     )
     return json.loads(done.stdout)
+
+
+def processor() -> str:
+    """Return the processor's name, as Linux knows it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in fields.items()}
+    model = f"family {fields.get('cpu family', '?')}, model {fields.get('model', '?')}"
+    return f"{fields.get('model name', platform.machine())} ({model})"
 
 
 def gemm_rate(threads: int) -> float:
@@ -101,6 +118,7 @@ def main(module: str, about: str, contests: dict[str, Contest]) -> None:
     """Run contests as the command line says, and print the table."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--peers", nargs="*", choices=["torch"], default=[])
+    parser.add_argument("--against", type=Path, help="a checkout of another version of minidl")
     parser.add_argument("--only", nargs="*", choices=list(contests), default=list(contests))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -109,23 +127,24 @@ def main(module: str, about: str, contests: dict[str, Contest]) -> None:
     if args.measure:
         measure(contests[args.measure[0]], args.measure[1])
         return
-    names = ["minidl", *args.peers]
+    peers = [*(["before"] if args.against else []), *args.peers]
+    names = ["minidl", *peers]
     rate = gemm_rate(args.threads)
-    print(f"{platform.machine()}, {args.threads} threads, NumPy {np.__version__}, float32")
+    print(f"{processor()}, {args.threads} threads, NumPy {np.__version__}, float32")
     print(f"medians of {args.rounds} rounds of fresh processes in turn; BLAS does at most")
     print(f"{rate / 1e6:.1f} thousand million multiply-adds a second ('floor' below)\n")
     width = max(len(contests[key].title) for key in args.only) + 2
     head = f"{'':{width}}{'ms':>8}{'least':>8}{'most':>8}{'peak MB':>9}"
-    for peer in args.peers:
+    for peer in peers:
         head += f"{peer + ' ms':>10}{'peak MB':>9}{'ratio':>7}{'apart':>9}"
     print(head + f"{'floor':>8}")
     for key in args.only:
         contest = contests[key]
         rounds = [
-            {name: fresh(module, key, name, args.threads) for name in names}
+            {name: fresh(module, key, name, args.threads, args.against) for name in names}
             for _ in range(args.rounds)
         ]
-        print(f"{contest.title:{width}}{_row(contest, rounds, args.peers, rate)}", flush=True)
+        print(f"{contest.title:{width}}{_row(contest, rounds, peers, rate)}", flush=True)
 
 
 def _row(contest: Contest, rounds: list[dict[str, dict]], peers: list[str], rate: float) -> str:
