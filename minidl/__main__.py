@@ -1,4 +1,4 @@
-"""`python -m minidl` prints what minidl finds on this machine, for bug reports and for yourself."""
+"""`python -m minidl` prints the versions and devices that minidl finds, for bug reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minidl.backends.cuda import cupy_backend
 
 
 def found() -> list[tuple[str, str]]:
-    """Return what there is, in words: names and values."""
+    """Return the names and descriptions of what was found."""
     blas = [
         f"{info['internal_api']} {info['version']}, {info['num_threads']} thread(s)"
         for info in threadpoolctl.threadpool_info()
@@ -23,13 +23,13 @@ def found() -> list[tuple[str, str]]:
         ("Python", f"{platform.python_version()} on {platform.platform()}"),
         ("NumPy", np.__version__),
         ("BLAS", "; ".join(blas) or "unknown to threadpoolctl"),
-        ("threads", f"{minidl.get_num_threads()}, minidl's own"),
+        ("threads", f"{minidl.get_num_threads()} (minidl's own)"),
         *cupy_backend.describe(),
     ]
 
 
 def main() -> None:
-    """Print a line for each."""
+    """Print one line per entry of `found`."""
     rows = found()
     width = max(len(name) for name, _ in rows)
     for name, value in rows:

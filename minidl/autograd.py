@@ -1,12 +1,12 @@
 """Reverse-mode automatic differentiation: recording, order, accumulation.
 
-Every operation that makes a tensor leaves a `Node` on it: the inputs, and the *rule* that turns the
-gradient of the output into gradients of the inputs. `backward` walks these nodes from the outputs
-to the leaves, each after everything that used it, and adds up what arrives. It knows nothing of
-what the operations mean.
+Every operation attaches a `Node` to its result: the inputs, and the *rule* that turns the gradient
+of the output into gradients of the inputs. `backward` walks these nodes from the outputs to the
+leaves, visits each after everything that used it, and adds up the gradients that arrive. It knows
+nothing about what the operations compute.
 
 Rules are written with tensor operations. When they run with recording on (`create_graph=True`),
-gradients are tensors with nodes of their own, which is all it takes to differentiate them again.
+the gradients have nodes too, which is all it takes to differentiate them again.
 
 Source: the chain rule; for the method, A. Griewank and A. Walther, Evaluating Derivatives (2008),
 chapter 3.
@@ -23,13 +23,13 @@ from minidl import handover
 
 
 class Value(Protocol):
-    """What this module asks of a tensor; it knows nothing else about tensors.
+    """The part of a tensor's interface that this module uses.
 
     Attributes:
         node: how it was computed; None for a leaf.
-        version: its `count` goes up whenever the array is changed.
-        grad: the gradient that `backward` has added up so far.
-        retains_grad: whether `backward` keeps the gradient though this is no leaf.
+        version: its `count` increases whenever the array is changed.
+        grad: the gradient that `backward` has accumulated so far.
+        retains_grad: whether `backward` stores the gradient even if this is not a leaf.
     """
 
     node: Node | None
@@ -39,7 +39,7 @@ class Value(Protocol):
 
     @property
     def requires_grad(self) -> bool:
-        """Whether a gradient is to be computed for it, or through it."""
+        """Whether a gradient is computed for it, or through it."""
 
     @property
     def is_leaf(self) -> bool:
@@ -51,23 +51,23 @@ class Value(Protocol):
 
     @property
     def dtype(self) -> Any:
-        """The kind of number."""
+        """The type of its elements."""
 
     @property
     def backend(self) -> Any:
-        """Where it lies: gradients have to be there too."""
+        """The backend that holds it; gradients must be there too."""
 
     def sum(self, axis: Any, keepdims: bool) -> Any:
-        """Add up over axes."""
+        """Sum over axes."""
 
     def reshape(self, *shape: Any) -> Any:
         """Return the elements in another shape."""
 
     def copy(self) -> Any:
-        """Return a tensor with memory of its own."""
+        """Return a copy with its own memory."""
 
     def hooked(self, gradient: Any) -> Any:
-        """Return what hooks make of its gradient."""
+        """Return the gradient after its hooks have run."""
 
     def __add__(self, other: Any) -> Any:
         """Add two gradients."""
@@ -77,10 +77,10 @@ Gradients: TypeAlias = Sequence[Value | None]
 """One gradient per input of an operation; None where the input needs none."""
 
 Rule: TypeAlias = Callable[..., Gradients]
-"""Maps the gradient of an output (and the output, if it was asked for) to `Gradients`."""
+"""Maps the gradient of an output (and the output, if `takes_output`) to `Gradients`."""
 
 Found: TypeAlias = list[tuple[Any, Any]]
-"""Inputs of an operation that need a gradient, each with its own."""
+"""Inputs of an operation that need a gradient, each paired with it."""
 
 V = TypeVar("V", bound=Value)
 
@@ -89,19 +89,19 @@ class Watcher(Protocol):
     """Sees every operation as it is recorded, and every rule as it is applied."""
 
     def made(self, op: str, result: Any, inputs: Sequence[Any]) -> None:
-        """Look at the result of an operation."""
+        """Inspect the result of an operation."""
 
     def arrived(self, tensor: Any, gradient: Any) -> None:
-        """Look at a tensor's complete gradient, added up."""
+        """Inspect a tensor's complete gradient."""
 
     def differentiated(self, node: Node, found: Found) -> None:
-        """Look at what a rule made of the gradient of its output."""
+        """Inspect the gradients that a rule returned."""
 
 
 class _State(threading.local):
     recording = True
     watcher: Watcher | None = None
-    line = ""  # of the user's code whose gradient is being computed
+    line = ""  # of the user's code, whose gradient is being computed
 
 
 _state = _State()
@@ -114,7 +114,7 @@ def is_recording() -> bool:
 
 @contextlib.contextmanager
 def set_recording(recording: bool) -> Iterator[None]:
-    """Record operations, or do not, inside a `with` block; restored when it ends."""
+    """Turn recording on or off inside a `with` block; restore it when the block ends."""
     before = _state.recording
     _state.recording = recording
     try:
@@ -124,7 +124,7 @@ def set_recording(recording: bool) -> Iterator[None]:
 
 
 def no_grad() -> contextlib.AbstractContextManager[None]:
-    """Stop recording inside a `with` block: results need no gradient and keep no memory alive.
+    """Stop recording inside a `with` block: results require no gradient and keep no graph alive.
 
     Example:
         >>> import minidl
@@ -137,13 +137,13 @@ def no_grad() -> contextlib.AbstractContextManager[None]:
 
 
 def watcher() -> Watcher | None:
-    """Return what watches the operations of this thread, if anything does."""
+    """Return the watcher of this thread's operations, or None."""
     return _state.watcher
 
 
 @contextlib.contextmanager
 def set_watcher(watcher: Watcher | None) -> Iterator[Watcher | None]:
-    """Show operations to `watcher` inside a `with` block, instead of to the one that it yields."""
+    """Replace the watcher inside a `with` block; yield the previous one, and restore it."""
     before = _state.watcher
     _state.watcher = watcher
     try:
@@ -153,11 +153,11 @@ def set_watcher(watcher: Watcher | None) -> Iterator[Watcher | None]:
 
 
 class Node:
-    """How one tensor was made: the operation's name, its inputs, and the rule for gradients.
+    """How a tensor was computed: the operation's name, its inputs, and the rule for gradients.
 
-    It never refers to the tensor it belongs to: the two would keep each other alive. Where a rule
-    wants the output, the engine passes it in. `line` is where the user's code asked for it, noted
-    under `detect_anomaly`.
+    It holds no reference to its own tensor: the two would keep each other alive. If a rule needs
+    the output, the engine passes it in. `line` is the line of the user's code that ran the
+    operation, noted under `detect_anomaly`.
     """
 
     __slots__ = ("inputs", "line", "op", "output_version", "rule", "takes_output", "versions")
@@ -175,8 +175,8 @@ class Node:
         self.inputs: tuple[Any, ...] = tuple(inputs)
         self.rule: Rule | None = rule
         self.takes_output = takes_output
-        # Rules read arrays later. A version that has moved on by then means that the array was
-        # changed in between, and that the gradient would be silently wrong.
+        # Rules read arrays later. If a version has changed by then, the array was modified in
+        # between, and the gradient would be silently wrong.
         self.versions = self._input_versions()
         self.output_version = output_version
 
@@ -202,7 +202,7 @@ class Node:
         ]
 
     def release(self) -> None:
-        """Let go of everything the rule kept alive."""
+        """Release everything that the rule kept alive."""
         self.inputs, self.rule = (), None
 
     def _input_versions(self) -> tuple[int, ...]:
@@ -225,7 +225,7 @@ class Node:
             )
 
     def _checked(self, x: Value, gradient: Value, place: int) -> Value:
-        """Undo broadcasting, then insist that the gradient fits its input."""
+        """Undo broadcasting, then check that the gradient matches its input."""
         gradient = sum_to(gradient, x.shape)
         if (gradient.shape, gradient.dtype) == (x.shape, x.dtype) and gradient.backend is x.backend:
             return gradient
@@ -242,7 +242,7 @@ class Node:
 def sum_to(gradient: V, shape: tuple[int, ...]) -> V:
     """Undo broadcasting: sum over the axes along which `shape` was repeated.
 
-    Returns the gradient as it is when its shape could not have come from broadcasting `shape`.
+    Returns the gradient unchanged if its shape cannot result from broadcasting `shape`.
     """
     if gradient.shape == shape:
         return gradient
@@ -266,14 +266,14 @@ def backward(
 ) -> None:
     """Add the gradient of `outputs`, weighted by `gradients`, to the `.grad` of every leaf.
 
-    Each `.grad` has memory of its own: a gradient that anybody else holds is copied. Gradients that
-    were there are added to, not overwritten.
+    Each `.grad` has its own memory: a gradient that is referenced elsewhere is copied. Existing
+    gradients are added to, not overwritten.
 
     Args:
-        outputs: tensors to differentiate.
+        outputs: the tensors to differentiate.
         gradients: one for each output, of its shape and dtype.
         create_graph: record the computation of the gradients, to differentiate them again.
-        retain_graph: keep the graph for another backward; `create_graph` where not given.
+        retain_graph: keep the graph for another backward; defaults to `create_graph`.
 
     Raises:
         RuntimeError: the graph was freed, or an array it needs was changed.
@@ -284,7 +284,7 @@ def backward(
                 if tensor.grad is not None:
                     tensor.grad = tensor.grad + gradient
                 elif tensor.is_leaf and not create_graph and handover.is_free(gradient, holders=2):
-                    tensor.grad = gradient  # held here and in `propagate`: nobody else needs it
+                    tensor.grad = gradient  # its only references: here and in `propagate`
                 else:
                     tensor.grad = gradient.copy()
                 if watcher is not None:
@@ -301,9 +301,9 @@ def propagate(
 ) -> Iterator[tuple[Value, Value]]:
     """Yield every tensor that needs a gradient with its complete gradient, outputs first.
 
-    With `wanted`, go only where it leads to one of these. The caller decides, around it, whether to
-    record, and that nothing watches but `watcher`: what rules compute are not the user's
-    operations.
+    With `wanted`, visit only tensors that were computed from one of these. The caller turns
+    recording on or off, and replaces the watcher by None: the operations inside rules are not the
+    user's, and `watcher` sees only gradients.
     """
     retain = create_graph if retain_graph is None else retain_graph
     order = inputs_first(outputs, _differentiable_inputs)
@@ -312,7 +312,7 @@ def propagate(
     for output, gradient in zip(outputs, gradients, strict=True):
         _accumulate(arrived, output, gradient)
     while order:
-        tensor = order.pop()  # popped, not iterated over: what was used is freed on the way
+        tensor = order.pop()  # popped, so that each tensor is freed after its use
         if id(tensor) not in needed or id(tensor) not in arrived:
             continue
         gradient = tensor.hooked(arrived.pop(id(tensor)))
@@ -335,7 +335,7 @@ def _pass_on(
     needed: set[int],
     arrived: dict[int, Value],
 ) -> None:
-    """Apply a node's rule to the gradient of its output; add what it gives to what has arrived."""
+    """Apply a node's rule to the gradient of its output; add the results to `arrived`."""
     _state.line = node.line
     try:
         found = node.gradients(gradient, output)
@@ -349,7 +349,7 @@ def _pass_on(
 
 
 def _leading_to(wanted: Sequence[Value] | None, order: Sequence[Value]) -> set[int]:
-    """Return the ids of the tensors, of those in order, that were computed from a wanted one."""
+    """Return the ids of the tensors in `order` that were computed from a wanted one."""
     if wanted is None:
         return {id(tensor) for tensor in order}
     needed = {id(tensor) for tensor in wanted}
@@ -366,9 +366,9 @@ def _accumulate(arrived: dict[int, Value], tensor: Value, gradient: Value) -> No
 
 
 def inputs_first(outputs: Iterable[V], inputs: Callable[[V], Iterable[V]]) -> list[V]:
-    """Return the tensors below `outputs`, each after all of its `inputs(tensor)`.
+    """Return `outputs` and all they were computed from, each after all of its `inputs(tensor)`.
 
-    Depth-first search with a stack of its own: Python's would overflow on a long graph.
+    Depth-first search with an explicit stack: recursion would overflow on a long graph.
     """
     order: list[V] = []
     seen: set[int] = set()

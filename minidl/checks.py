@@ -1,4 +1,4 @@
-"""What an argument may be: integers, pairs, fractions, modes."""
+"""Argument checks: integers, pairs, fractions, modes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 Pair = int | tuple[int, int]
-"""One number for both directions, or (height, width), in pixels."""
+"""One integer for both directions, or (height, width), in pixels."""
 
 
 def pair(op: str, name: str, value: Pair, least: int, axes: int = 2) -> tuple[int, int]:
-    """Return an argument as (height, width); ValueError unless whole numbers from `least`.
+    """Return an argument as (height, width); raise ValueError unless integers >= `least`.
 
-    With one axis it is for sequences, images one pixel tall, and has to be a single number.
+    With `axes=1`, for sequences (images one pixel tall), it must be a single integer.
     """
     if axes == 1:
         check_whole(op, least, **{name: value})
@@ -33,7 +33,7 @@ def pair(op: str, name: str, value: Pair, least: int, axes: int = 2) -> tuple[in
 
 
 def check_whole(op: str, least: int, **values: Any) -> None:
-    """Raise ValueError unless arguments are whole numbers from `least`."""
+    """Raise ValueError unless all values are integers >= `least`."""
     for name, value in values.items():
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if not whole or value < least:
@@ -41,12 +41,12 @@ def check_whole(op: str, least: int, **values: Any) -> None:
 
 
 def check_fraction(op: str, name: str, value: float) -> None:
-    """Raise ValueError unless an argument is a number from 0 to 1."""
+    """Raise ValueError unless `0 <= value <= 1`."""
     if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 <= value <= 1:
         raise ValueError(f"{op}: got {name}={value!r}, expected 0 <= {name} <= 1")
 
 
 def check_mode(op: str, mode: str) -> None:
-    """Raise ValueError unless a pooling's mode is one of two."""
+    """Raise ValueError unless a pooling's mode is "max" or "avg"."""
     if mode not in ("max", "avg"):
         raise ValueError(f"{op}: got mode={mode!r}, expected 'max' or 'avg'")

@@ -1,8 +1,8 @@
-"""Derivatives as values: gradients, Jacobians, Hessians, and products with them.
+"""Derivatives as return values: gradients, Jacobians, Hessians and Hessian-vector products.
 
-All of them go back through a graph that was recorded already, as `backward` does, but return what
-they find instead of adding it to `.grad`. Where one tensor is asked for, one is returned; where a
-list is, a list (`grad` always returns a list, as PyTorch's does a tuple).
+Like `backward`, they go through a graph that was already recorded, but they return the result
+instead of adding it to `.grad`. For one input tensor they return a tensor, for a list of inputs a
+list (`grad` always returns a list, as PyTorch's `grad` always returns a tuple).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def grad(
     Args:
         outputs: a tensor or several; each a single number unless `gradients` are given.
         inputs: a tensor or several that the outputs were computed from.
-        gradients: weights of the outputs, each of its output's shape; ones where not given.
+        gradients: weights of the outputs, each of its output's shape; ones by default.
         create_graph: record the computation, so that the results can be differentiated again.
-        retain_graph: keep the graph for another backward; `create_graph` where not given.
-        materialize_grads: give zeros for an input that requires a gradient but was not used,
+        retain_graph: keep the graph for another backward; defaults to `create_graph`.
+        materialize_grads: return zeros for an input that requires a gradient but was not used,
             instead of raising.
 
     Returns:
@@ -40,7 +40,7 @@ def grad(
 
     Raises:
         ValueError: an input was not used to compute the outputs, or requires no gradient.
-        RuntimeError: as for `backward`; every output must require a gradient.
+        RuntimeError: an output requires no gradient, or any case in which `backward` raises it.
 
     Example:
         >>> import minidl
@@ -80,21 +80,21 @@ def hvp(output: Tensor, inputs: Sequence[Tensor], vectors: Sequence[Tensor]) -> 
 def hvp(
     output: Tensor, inputs: Tensor | Sequence[Tensor], vectors: Tensor | Sequence[Tensor]
 ) -> Tensor | list[Tensor]:
-    """Multiply the Hessian of a single number with a vector, without making the Hessian.
+    """Multiply the Hessian of a single number by a vector, without building the Hessian.
 
-    `H v = d(g . v)/dx` for the gradient `g = d(output)/dx`: two passes back through the graph,
-    however many inputs there are. The graph is kept.
+    `H v = d(g . v)/dx` for the gradient `g = d(output)/dx`: two backward passes, however many
+    inputs there are. The graph is retained.
 
     Args:
         output: a single number.
         inputs: a tensor or several that it was computed from.
-        vectors: what to multiply with: for each input, a tensor of its shape.
+        vectors: for each input, a tensor of its shape to multiply by.
 
     Returns:
-        For each input, a tensor of its shape; zeros where the Hessian has none but zeros.
+        For each input, a tensor of its shape; zeros where the Hessian is zero.
 
     Raises:
-        ValueError: the output is no single number, or a vector has another shape.
+        ValueError: the output is not a single number, or a vector has the wrong shape.
 
     Source: B. Pearlmutter, Fast Exact Multiplication by the Hessian (1994), by reverse mode twice.
 
@@ -108,7 +108,7 @@ def hvp(
     if [v.shape for v in factors] != [x.shape for x in listed]:
         shapes = [v.shape for v in factors], [x.shape for x in listed]
         raise ValueError(
-            f"hvp: got vectors of shapes {shapes[0]}, expected those of inputs {shapes[1]}"
+            f"hvp: got vectors of shapes {shapes[0]}, expected the inputs' shapes {shapes[1]}"
         )
     slopes = _slopes("hvp", output, listed)
     products = grad(slopes, listed, factors, retain_graph=True, materialize_grads=True)
@@ -124,12 +124,12 @@ def jacobian(
 def jacobian(
     output: Tensor, inputs: Tensor | Sequence[Tensor], *, create_graph: bool = False
 ) -> Tensor | list[Tensor]:
-    """Return the derivative of every element of `output` by every element of each input.
+    """Return the derivatives of the elements of `output` with respect to those of each input.
 
-    One pass back through the graph for each element of the output. The graph is kept.
+    This takes one backward pass per element of the output. The graph is retained.
 
     Args:
-        output: of any shape.
+        output: any shape.
         inputs: a tensor or several that it was computed from.
         create_graph: record the computation, so that the result can be differentiated again.
 
@@ -173,10 +173,10 @@ def hessian(output: Tensor, inputs: Tensor) -> Tensor: ...
 @overload
 def hessian(output: Tensor, inputs: Sequence[Tensor]) -> list[list[Tensor]]: ...
 def hessian(output: Tensor, inputs: Tensor | Sequence[Tensor]) -> Tensor | list[list[Tensor]]:
-    """Return the second derivatives of a single number by every two elements of the inputs.
+    """Return the second derivatives of a single number with respect to all pairs of input elements.
 
-    One pass back through the graph of the gradient for each element of the inputs; for more than a
-    few hundred, use `hvp`. The graph is kept.
+    This takes one backward pass through the gradient's graph per element of the inputs; for more
+    than a few hundred, use `hvp`. The graph is retained.
 
     Args:
         output: a single number.
@@ -187,7 +187,7 @@ def hessian(output: Tensor, inputs: Tensor | Sequence[Tensor]) -> Tensor | list[
         lists: `found[i][j]` has shape `(*inputs[i].shape, *inputs[j].shape)`.
 
     Raises:
-        ValueError: the output is no single number.
+        ValueError: the output is not a single number.
 
     Example:
         >>> import minidl
@@ -202,7 +202,7 @@ def hessian(output: Tensor, inputs: Tensor | Sequence[Tensor]) -> Tensor | list[
 
 
 def _slopes(who: str, output: Tensor, inputs: list[Tensor]) -> list[Tensor]:
-    """Return gradients that can be differentiated again; of a linear function, constants."""
+    """Return gradients that can be differentiated again: for a linear function, constants."""
     outputs = _listed(who, output)
     if len(outputs) != 1 or outputs[0].size != 1:
         shapes = [x.shape for x in outputs]

@@ -1,7 +1,7 @@
-"""Reference counting: is a gradient, and its array, held by nobody else?
+"""Reference counting: is this the only reference to a gradient and its array?
 
-CPython frees an object when nobody holds it any more, and says how many do. A gradient that nobody
-else holds can be given away instead of copied: a copy of 16 MiB takes 2 ms, as long as ReLU does.
+CPython counts the references to each object. A gradient with no other reference can be handed over
+instead of copied: a copy of 16 MiB takes 2 ms, as long as ReLU does.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ def _of_one_variable() -> int:
 
 
 _ONE = _of_one_variable()
-"""What `_holders` says of a thing that one variable of its caller holds: it depends on Python."""
+"""What `_holders` returns for an object that one variable holds: it depends on Python's version."""
 
 
 def is_free(gradient: Any, holders: int) -> bool:
-    """Tell whether a gradient can be given away, made mutable, because nobody else holds it.
+    """Return whether a gradient can be handed over, and made mutable: nothing else refers to it.
 
     Args:
-        gradient: a tensor that no graph belongs to.
-        holders: how many variables outside of this function are known to hold it.
+        gradient: a tensor.
+        holders: how many references to it the callers are known to hold.
     """
     if gradient.requires_grad or gradient.stored is not gradient:
         return False
@@ -36,12 +36,12 @@ def is_free(gradient: Any, holders: int) -> bool:
         return False
     array = gradient.data
     base = array.base
-    if base is not None:  # a view: of all of an array that only it holds?
+    if base is not None:  # a view: it must cover an array that only it refers to
         whole = type(base) is type(array) and base.base is None and base.size == array.size
         if not whole or _holders(base) != _ONE + 1:
             return False
     if _holders(array) != _ONE + 1:
         return False
-    if base is not None:  # or the view could not be made mutable
+    if base is not None:  # otherwise the view could not be made mutable
         gradient.backend.set_writeable(base, True)
     return True

@@ -1,6 +1,6 @@
-"""The one stream of random numbers that people seed; code takes an explicit `rng` instead.
+"""The global random stream, which `manual_seed` restarts; an explicit `rng` replaces it.
 
-Numbers are always drawn on the host and then moved, so that a seed means the same weights, dropout
+Numbers are always drawn on the host and then moved, so that a seed gives the same weights, dropout
 masks and batches on every device.
 """
 
@@ -22,13 +22,13 @@ _generator = np.random.default_rng()
 
 
 def manual_seed(seed: int) -> np.random.Generator:
-    """Restart the stream that is used wherever no `rng` is given; return it.
+    """Restart the stream that is used when no `rng` is given; return it.
 
     Args:
-        seed: any whole number from 0.
+        seed: an integer >= 0.
 
     Raises:
-        ValueError: the seed is negative or no whole number.
+        ValueError: the seed is negative or not an integer.
 
     Example:
         >>> import minidl
@@ -45,7 +45,7 @@ def manual_seed(seed: int) -> np.random.Generator:
 
 
 def generator(rng: np.random.Generator | None = None) -> np.random.Generator:
-    """Return `rng`, or the stream that `manual_seed` restarts where it is None.
+    """Return `rng`, or the global stream if it is None.
 
     Raises:
         TypeError: `rng` is something else, such as a seed.
@@ -54,18 +54,18 @@ def generator(rng: np.random.Generator | None = None) -> np.random.Generator:
         return _generator
     if not isinstance(rng, np.random.Generator):
         raise TypeError(
-            f"rng={rng!r}: expected a numpy.random.Generator, such as numpy.random.default_rng(0)"
+            f"got rng={rng!r}, expected a numpy.random.Generator, e.g. numpy.random.default_rng(0)"
         )
     return rng
 
 
 def streams(*objects: Any) -> list[np.random.Generator]:
-    """Return every generator within some objects, such as networks and loaders, each once.
+    """Return every generator inside objects such as networks and loaders, each once.
 
-    Looked through are attributes, lists, tuples, dicts, and what functions keep or name, in an
-    order that depends on nothing but how the objects are built. An `rng` that is None stands for
-    the stream that `manual_seed` restarts. This is how a checkpoint knows what to save. Streams
-    that are no NumPy generators, such as that of Python's `random`, are not found.
+    The search covers attributes, lists, tuples, dicts, and the variables that functions refer to,
+    in an order that depends only on how the objects are built. An `rng` that is None stands for the
+    global stream. Checkpoints use this to know what to save. Streams other than NumPy generators,
+    such as that of Python's `random`, are not found.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def streams(*objects: Any) -> list[np.random.Generator]:
         True
     """
     found: list[np.random.Generator] = []
-    seen: dict[int, Any] = {}  # kept alive, so that no other object gets the same id
+    seen: dict[int, Any] = {}  # keeps the objects alive, so that no id is reused
     ahead: list[Any] = list(objects)[::-1]
     while ahead:
         thing = ahead.pop()
@@ -92,7 +92,7 @@ def drawn(
     rng: np.random.Generator | None,
     draw: Callable[[np.random.Generator], np.ndarray[Any, Any]],
 ) -> Any:
-    """Return what `draw(stream)` draws on the host as a backend's array; replays draw it anew."""
+    """Draw on the host; return the result as a backend's array. A replay draws again."""
     stream = generator(rng)
     before = stream.bit_generator.state
 
@@ -104,18 +104,18 @@ def drawn(
 
 @contextlib.contextmanager
 def streams_kept(*objects: Any) -> Iterator[None]:
-    """Set the seeded stream, and those within some objects, back when a `with` block ends."""
+    """Restore the global stream, and those inside some objects, when a `with` block ends."""
     kept = [(stream, stream.bit_generator.state) for stream in streams(generator(), *objects)]
     try:
         yield
     finally:
         for stream, state in kept:
             stream.bit_generator.state = state
-        generator().bit_generator.state = kept[0][1]  # another one, after a `manual_seed` inside
+        generator().bit_generator.state = kept[0][1]  # a new one, if `manual_seed` ran inside
 
 
 def _within(thing: Any) -> list[Any]:
-    """Return what an object is made of, as far as a generator may be there."""
+    """Return the parts of an object that may hold a generator."""
     if isinstance(thing, (list, tuple)):
         return list(thing)
     if isinstance(thing, functools.partial):
@@ -125,7 +125,7 @@ def _within(thing: Any) -> list[Any]:
     if isinstance(thing, types.FunctionType):
         kept = inspect.getclosurevars(thing)
         ours = thing.__module__.partition(".")[0] in ("minidl", "numpy")
-        named = {} if ours else kept.globals  # there, functions name none but the seeded stream
+        named = {} if ours else kept.globals  # ours name only the global stream
         return [kept.nonlocals, named, thing.__defaults__, thing.__kwdefaults__]
     if isinstance(thing, (type, types.ModuleType)):
         return []

@@ -32,7 +32,7 @@ def test_a_forward_operation_is_named_with_its_line_and_its_input(device):
     with minidl.detect_anomaly(), pytest.raises(FloatingPointError) as caught:
         (x * 1).log().sum()  # born in log
     message = str(caught.value)
-    assert "'log' made 2 NaN among 3 numbers (shape (3,), the first at (1,))" in message
+    assert "'log' produced 2 NaN among 3 values (shape (3,), the first at (1,))" in message
     assert "there, input 0 is -1" in message
     assert f'File "{__file__}", line {line_of("born in log")}, in test_a_forward' in message
     assert message.endswith("(x * 1).log().sum()  # born in log")
@@ -40,9 +40,9 @@ def test_a_forward_operation_is_named_with_its_line_and_its_input(device):
 
 def test_infinities_are_counted_by_sign():
     x = leaf(0.0, 1.0)
-    with minidl.detect_anomaly(), pytest.raises(FloatingPointError, match="'log' made 1 -inf"):
+    with minidl.detect_anomaly(), pytest.raises(FloatingPointError, match="'log' produced 1 -inf"):
         x.log()
-    message = "'div' made 1 NaN and 1 inf among 2 numbers"
+    message = "'div' produced 1 NaN and 1 inf among 2 values"
     with minidl.detect_anomaly(), pytest.raises(FloatingPointError, match=message):
         x / Tensor([0.0, 0.0], np.float64)
 
@@ -55,7 +55,7 @@ def test_a_gradient_is_traced_to_the_line_where_its_operation_ran(device):
         with pytest.raises(FloatingPointError) as caught:
             loss.backward()
     message = str(caught.value)
-    assert message.startswith("the gradient of 'sqrt' for input 0 has 1 inf among 2 numbers")
+    assert message.startswith("the gradient of 'sqrt' for input 0 has 1 inf among 2 values")
     assert "there, input 0 is 0" in message
     assert f"line {line_of('sqrt of zero')}, in" in message
 
@@ -86,7 +86,7 @@ def test_numbers_that_came_with_the_data_are_told_from_those_that_were_made():
 def test_a_gradient_that_no_rule_made_is_told_apart():
     x = leaf(1.0)
     message = (
-        "the gradient of the result of 'mul' has 1 inf .*, though no rule made it: backward was"
+        "the gradient of the result of 'mul' has 1 inf .*, though no rule produced it: it was pa"
     )
     with minidl.detect_anomaly(), pytest.raises(FloatingPointError, match=message):
         (x * 2).backward(x.data * np.inf)
@@ -132,7 +132,7 @@ def test_infinities_may_be_allowed_but_not_nan():
     mask = Tensor([0.0, -np.inf], np.float64)
     with minidl.detect_anomaly(allow_inf=True):
         F.softmax(scores + mask).sum().backward()
-        with pytest.raises(FloatingPointError, match="'sub' made 1 NaN"):
+        with pytest.raises(FloatingPointError, match="'sub' produced 1 NaN"):
             mask - mask
     assert scores.grad is not None
 
@@ -159,7 +159,7 @@ def test_inside_minidl_the_users_own_line_is_the_one_named():
 
 
 def test_what_rules_compute_is_not_taken_for_the_users_operations():
-    """A NaN that a rule makes and throws away is nobody's concern."""
+    """A NaN that a rule computes and discards is ignored."""
 
     def halved(x):
         def backward(gradient):

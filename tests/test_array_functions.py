@@ -56,7 +56,7 @@ def test_a_shape_is_one_tuple_or_separate_numbers(make, device):
 @pytest.mark.parametrize("make", [minidl.zeros, minidl.ones, minidl.rand, minidl.randn])
 @pytest.mark.parametrize("shape", [(2.0,), (2, "float64"), ((2, 3), np.float32), (-1,)])
 def test_a_shape_of_anything_else_is_named(make, shape):
-    with pytest.raises(TypeError, match=f"{make.__name__}: got shape .* go by name"):
+    with pytest.raises(TypeError, match=f"{make.__name__}: got shape .* by name"):
         make(*shape)
 
 
@@ -101,7 +101,7 @@ def test_random_numbers_can_come_from_a_generator_of_ones_own():
 
 
 def test_a_seed_in_place_of_a_generator_is_refused():
-    with pytest.raises(TypeError, match=r"rng=3: expected a numpy.random.Generator, such as"):
+    with pytest.raises(TypeError, match=r"got rng=3, expected a numpy.random.Generator, e.g."):
         minidl.rand(2, rng=3)
 
 
@@ -182,7 +182,7 @@ def test_where_wants_bools(condition):
 
 @pytest.mark.parametrize("name", NUMPYS)
 def test_choosing_wants_a_tensor(name):
-    with pytest.raises(TypeError, match=f"{name}: got float and int, expected a tensor"):
+    with pytest.raises(TypeError, match=f"{name}: got float and int, expected at least one tensor"):
         choosing(name)(1.0, 2)
 
 
@@ -218,14 +218,14 @@ def test_pad_takes_infinities_and_integers(value, device):
         (lambda x: minidl.concatenate([]), "concatenate: got no tensors"),
         (lambda x: minidl.stack([]), "stack: got no tensors"),
         (lambda x: minidl.concatenate([x, x[0]]), r"got shapes \[\(2, 3\), \(3,\)\] and axis 0"),
-        (lambda x: minidl.concatenate([x, x.T]), r"expected equal sizes but at that axis"),
+        (lambda x: minidl.concatenate([x, x.T]), r"expected equal sizes except at that axis"),
         (lambda x: minidl.concatenate([x], 2), r"concatenate: got shapes \[\(2, 3\)\] and axis 2"),
         (
             lambda x: minidl.stack([x, x.T]),
             r"stack: got shapes \[\(2, 3\), \(3, 2\)\], expected all eq",
         ),
         (lambda x: minidl.pad(x, [(1, 1)]), r"pad: got widths \[\(1, 1\)\] for shape \(2, 3\)"),
-        (lambda x: minidl.pad(x, [(1, 1), (-1, 0)]), "pad: got widths .* numbers from 0"),
+        (lambda x: minidl.pad(x, [(1, 1), (-1, 0)]), "pad: got widths .* integers >= 0"),
         (lambda x: minidl.pad(x, 1), r"pad: got widths 1 for shape \(2, 3\), expected a \(before"),
         (lambda x: minidl.pad(x, (1, 1)), r"pad: got widths \(1, 1\) for shape \(2, 3\)"),
     ],
@@ -293,10 +293,10 @@ def test_einsum_refuses_a_changed_input():
         ("ijk->i", r"term 'ijk' does not fit shape \(2, 3\)"),
         ("i->i", r"term 'i' does not fit shape \(2, 3\)"),
         ("ijk...->i", r"term 'ijk...' does not fit shape \(2, 3\)"),
-        ("ij->ik", "output of 'ij->ik' repeats or invents a letter"),
-        ("ij->ii", "output of 'ij->ii' repeats or invents a letter"),
+        ("ij->ik", "output of 'ij->ik' has a repeated or unknown letter"),
+        ("ij->ii", "output of 'ij->ii' has a repeated or unknown letter"),
         ("ii->i", "letter 'i' of 'ii->i' stands for 2 and 3"),
-        ("i1->i", "subscripts 'i1->i' hold '1'; expected letters, commas, '...' and one '->'"),
+        ("i1->i", "subscripts 'i1->i' contain '1'; expected letters, commas, '...' and one '->'"),
         ("ij->i->j", "subscripts 'ij->i->j' hold"),
         ("i.j->i", "subscripts 'i.j->i' hold"),
     ],
@@ -308,7 +308,9 @@ def test_subscripts_that_do_not_fit_are_named(subscripts, message, device):
 
 def test_einsum_names_sizes_that_differ(device):
     a, b = tensors([values(2, 3), values(4, 2)], device)
-    with pytest.raises(ValueError, match="einsum: letter 'j' of 'ij,jk->ik' stands for 3 and 4"):
+    with pytest.raises(
+        ValueError, match="einsum: letter 'j' of 'ij,jk->ik' stands for sizes 3 and 4"
+    ):
         minidl.einsum("ij,jk->ik", a, b)
 
 

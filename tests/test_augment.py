@@ -143,7 +143,7 @@ BAD = {
         "RandomHorizontalFlip: got p=1.5, expected 0 <= p <= 1",
     ),
     "a hole of no size": (lambda: Cutout(0), ValueError, "Cutout: got size=0, expected an integer"),
-    "a seed": (lambda: Cutout(rng=0), TypeError, "rng=0: expected a numpy.random.Generator"),
+    "a seed": (lambda: Cutout(rng=0), TypeError, "rng=0, expected a numpy.random.Generator"),
     "a list of transforms": (
         lambda: Compose([RandomCrop()]),
         TypeError,

@@ -1,4 +1,4 @@
-"""The engine: order, accumulation, freeing, staleness, recording, and what it refuses."""
+"""The autograd engine: order, accumulation, freeing, stale arrays, recording, errors."""
 
 from __future__ import annotations
 
@@ -142,10 +142,7 @@ def test_gradients_are_not_recorded_unless_asked_for():
     assert x.grad.is_leaf
 
 
-# grad
-
-
-# What backward refuses
+# Errors of backward
 
 
 def test_backward_of_several_numbers_needs_a_gradient():
@@ -190,7 +187,7 @@ def test_a_second_backward_says_what_to_do():
 
 
 def test_a_leaf_takes_a_gradient_that_nobody_else_holds():
-    """Its copy would take as long as many an operation."""
+    """Copying it would take as long as many operations do."""
     made = []
 
     def rule(gradient: Tensor) -> list[Tensor]:
@@ -276,7 +273,7 @@ def test_retain_graph_allows_a_second_backward():
 
 
 def test_requires_grad_cannot_be_taken_from_a_result():
-    with pytest.raises(RuntimeError, match=r"not on the result of an operation; detach\(\)"):
+    with pytest.raises(RuntimeError, match=r"this is an operation's result; use detach\(\)"):
         (leaf(1.0) * 2).requires_grad_(False)
 
 
@@ -302,7 +299,7 @@ def test_requires_grad_is_checked_however_it_is_set():
     for data in ([1, 2], [True]):
         with pytest.raises(TypeError, match="only floats have gradients"):
             Tensor(data).requires_grad = True
-    with pytest.raises(RuntimeError, match=r"not on the result of an operation; detach\(\)"):
+    with pytest.raises(RuntimeError, match=r"this is an operation's result; use detach\(\)"):
         (leaf(1.0) * 2).requires_grad = False
 
 
@@ -343,7 +340,7 @@ def test_grad_of_a_result_says_how_to_keep_it():
     x = leaf(1.0)
     y = x * 2
     y.sum().backward()
-    with pytest.warns(UserWarning, match=r"call retain_grad\(\) on it before backward to keep it"):
+    with pytest.warns(UserWarning, match=r"call retain_grad\(\) on it before backward to store it"):
         assert y.grad is None
 
 
@@ -354,7 +351,7 @@ def test_retain_grad_keeps_it():
     assert y.grad.numpy().tolist() == [4, 12]
 
 
-# Rules that are wrong
+# Wrong rules
 
 
 @pytest.mark.parametrize(
@@ -618,7 +615,7 @@ def test_a_removed_hook_is_not_called():
     with x.register_hook(lambda gradient: gradient * 100):
         (x * 2).sum().backward()
     handle.remove()
-    handle.remove()  # twice does no harm
+    handle.remove()  # a second time does nothing
     (x * 2).sum().backward()
     assert x.grad.item() == 2000 + 2
 
@@ -629,7 +626,7 @@ def test_a_hook_is_called_by_grad_and_may_be_differentiated_through():
     y.register_hook(lambda gradient: gradient * y.detach() * 2)
     (slope,) = minidl.grad((y * y).sum(), x, create_graph=True)
     assert slope.item() == 2 * 3 * 3 * 2
-    assert minidl.grad(slope.sum(), x)[0].item() == 2 * 3 * 2 * 3 * 2  # hooks once more, inside
+    assert minidl.grad(slope.sum(), x)[0].item() == 2 * 3 * 2 * 3 * 2  # the hook runs again
 
 
 def test_what_a_hook_returns_must_fit():
@@ -660,7 +657,7 @@ def test_a_hook_cannot_write_to_a_gradient_that_others_are_given():
         with gradient.mutable() as array:
             array *= 0
 
-    with a.register_hook(cleared), pytest.raises(RuntimeError, match="changed the gradient in pla"):
+    with a.register_hook(cleared), pytest.raises(RuntimeError, match="modified the gradient in pl"):
         ((a + b) * 2).backward(Tensor([1.0, 1.0], np.float64))
     kept = []
     a.register_hook(kept.append)

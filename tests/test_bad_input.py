@@ -357,7 +357,7 @@ WRONG_CALLS = {
     "a seed in place of a generator": (
         lambda: F.dropout(LOGITS, rng=0),
         TypeError,
-        r"rng=0: expected a numpy\.random\.Generator",
+        r"rng=0, expected a numpy\.random\.Generator",
     ),
     # Losses
     "label -1": (

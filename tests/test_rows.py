@@ -203,7 +203,7 @@ def test_a_row_gradient_is_copied_pickled_and_not_written_to():
     assert other.values.data is not some.values.data
     np.testing.assert_array_equal(other.numpy(), some.numpy())
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(some)).numpy(), some.numpy())
-    with pytest.raises(ValueError, match=r"RowGradient.mutable: .*not kept; change \.values"):
+    with pytest.raises(ValueError, match=r"RowGradient.mutable: .*not stored; change \.values"):
         some.mutable()
     with pytest.raises(ValueError, match="read-only"):
         some.data[0] = 1

@@ -1,4 +1,4 @@
-"""Functions that make tensors or join several: NumPy's names, with their gradients."""
+"""Functions that create or join tensors: NumPy's names, with gradients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from minidl.tensor.operations import Operand, Tensor, as_operands, record
 def full(
     shape: Sequence[int] | int, value: float, dtype: Any = None, device: str = "cpu"
 ) -> Tensor:
-    """Make a tensor of `shape` filled with `value`; float32 where no dtype is given.
+    """Return a tensor of `shape` filled with `value`; float32 by default.
 
     Example:
         >>> full((2, 2), 0.5)
@@ -32,12 +32,12 @@ def full(
 
 
 def zeros(*shape: Any, dtype: Any = None, device: str = "cpu") -> Tensor:
-    """Make a tensor of zeros, `zeros(2, 3)` or `zeros((2, 3))`; float32 where no dtype is given."""
+    """Return a tensor of zeros, `zeros(2, 3)` or `zeros((2, 3))`; float32 by default."""
     return _full("zeros", shape, 0, dtype, device)
 
 
 def ones(*shape: Any, dtype: Any = None, device: str = "cpu") -> Tensor:
-    """Make a tensor of ones, `ones(2, 3)` or `ones((2, 3))`; float32 where no dtype is given."""
+    """Return a tensor of ones, `ones(2, 3)` or `ones((2, 3))`; float32 by default."""
     return _full("ones", shape, 1, dtype, device)
 
 
@@ -47,19 +47,19 @@ def _full(op: str, shape: Sequence[Any], value: float, dtype: Any, device: str) 
 
 
 def _sizes(op: str, shape: Sequence[Any]) -> tuple[int, ...]:
-    """Return a shape given as one tuple or as separate numbers."""
+    """Return a shape given as one tuple or as separate integers."""
     sizes = tuple(unpacked(shape))
     if not all(isinstance(size, (int, np.integer)) and size >= 0 for size in sizes):
         raise TypeError(
-            f"{op}: got shape {sizes}, expected integers >= 0; dtype and device go by name"
+            f"{op}: got shape {sizes}, expected integers >= 0; pass dtype and device by name"
         )
     return sizes
 
 
 def arange(*bounds: float, dtype: Any = None, device: str = "cpu") -> Tensor:
-    """Make a tensor of evenly spaced numbers: `arange(stop)` or `arange(start, stop[, step])`.
+    """Return evenly spaced values: `arange(stop)` or `arange(start, stop[, step])`.
 
-    Whole numbers give integers, others float32, where no dtype is given.
+    By default, integer arguments give integers, others float32.
     """
     array = np.arange(*bounds)
     return Tensor(array, np.float32 if dtype is None and array.dtype.kind == "f" else dtype, device)
@@ -71,7 +71,7 @@ def rand(
     device: str = "cpu",
     rng: np.random.Generator | None = None,
 ) -> Tensor:
-    """Draw numbers evenly from 0 to 1, on the host, from `rng` or the seeded stream."""
+    """Draw values uniformly from `0 <= x < 1` on the host, from `rng` or the global stream."""
     return Tensor(generator(rng).random(_sizes("rand", shape)), dtype, device)
 
 
@@ -81,7 +81,7 @@ def randn(
     device: str = "cpu",
     rng: np.random.Generator | None = None,
 ) -> Tensor:
-    """Draw numbers from the standard normal distribution, on the host.
+    """Draw values from the standard normal distribution on the host.
 
     Example:
         >>> import numpy as np
@@ -98,19 +98,19 @@ def where(condition: Array, a: Operand, b: Operand) -> Tensor:
     """Take elements of `a` where `condition` holds and of `b` elsewhere, with broadcasting.
 
     Args:
-        condition: bool array (such as a comparison gives), not differentiated.
+        condition: bool array, such as a comparison returns; not differentiated.
         a: tensor, array or number.
         b: tensor, array or number; at least one of the two a tensor.
 
     Raises:
-        TypeError: the condition is not of bools, or neither `a` nor `b` is a tensor.
+        TypeError: the condition is not a bool array, or neither `a` nor `b` is a tensor.
     """
     if isinstance(condition, Tensor):
         condition = condition.data
     if getattr(condition, "dtype", None) != np.bool_:
         raise TypeError(f"where: got a condition {condition!r:.80}, expected an array of bools")
     a, b = as_operands("where", a, b)
-    if isinstance(condition, np.generic):  # what a comparison of single numbers gives
+    if isinstance(condition, np.generic):  # from a comparison of 0-d arrays
         condition = a.backend.scalar(bool(condition), np.bool_)
     check_device("where", backend_of(condition), a.backend)
     chosen = condition.copy() if is_recording() else condition  # its owner may change it
@@ -125,15 +125,15 @@ def where(condition: Array, a: Operand, b: Operand) -> Tensor:
 
 
 def maximum(a: Operand, b: Operand) -> Tensor:
-    """Return the larger of each two elements; equal ones get half the gradient each, as in PyTorch.
+    """Return the elementwise maximum; equal elements get half the gradient each, as in PyTorch.
 
-    NaN beats every number; both elements then get the whole gradient, again as in PyTorch.
+    NaN propagates; both elements then get the whole gradient, again as in PyTorch.
     """
     return _larger("maximum", a, b)
 
 
 def minimum(a: Operand, b: Operand) -> Tensor:
-    """Return the smaller of each two elements; equal ones get half the gradient each."""
+    """Return the elementwise minimum; equal elements get half the gradient each."""
     return _larger("minimum", a, b)
 
 
@@ -141,7 +141,7 @@ def _larger(op: str, a: Operand, b: Operand) -> Tensor:
     a, b = as_operands(op, a, b)
 
     def backward(gradient: Tensor) -> Gradients:
-        # What the loser lacks of the gradient: all, or half where the two are equal.
+        # The loser misses the whole gradient, or half of it if the two are equal.
         half = gradient.dtype.type(0.5) * (a == b)
         a_less, b_less = (a < b, a > b) if op == "maximum" else (a > b, a < b)
         return (
@@ -156,10 +156,10 @@ def _larger(op: str, a: Operand, b: Operand) -> Tensor:
 
 
 def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Join tensors along an axis that exists; each gets its own piece of the gradient.
+    """Join tensors along an existing axis; each gets its slice of the gradient.
 
     Raises:
-        ValueError: there are none, or their shapes differ elsewhere than at `axis`.
+        ValueError: there are no tensors, or their shapes differ outside `axis`.
 
     Example:
         >>> concatenate([ones(2), zeros(1)])
@@ -173,8 +173,8 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
         s[:place] + s[place + 1 :] != shapes[0][:place] + shapes[0][place + 1 :] for s in shapes
     ):
         raise ValueError(
-            f"concatenate: got shapes {shapes} and axis {axis}; expected equal sizes but at "
-            f"that axis"
+            f"concatenate: got shapes {shapes} and axis {axis}; expected equal sizes except "
+            f"at that axis"
         )
     ends = np.cumsum([s[place] for s in shapes]).tolist()
     before = (slice(None),) * place
@@ -190,7 +190,7 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Join tensors of one shape along a new axis."""
+    """Join tensors of equal shape along a new axis."""
     tensors = _alike("stack", tensors)
     if any(x.shape != tensors[0].shape for x in tensors):
         raise ValueError(f"stack: got shapes {[x.shape for x in tensors]}, expected all equal")
@@ -199,7 +199,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def _alike(op: str, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return tensors of one device in one dtype: NumPy's choice, but integers widen no float."""
+    """Return tensors on one device in a common dtype: NumPy's, but integers never widen floats."""
     if isinstance(tensors, Tensor):
         raise TypeError(f"{op}: got a Tensor, expected a list of tensors, as in {op}([a, b])")
     tensors = list(tensors)
@@ -215,15 +215,15 @@ def _alike(op: str, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """Put elements of `value` around a tensor.
+    """Pad a tensor with `value`.
 
     Args:
         x: any shape.
-        widths: for each axis, how many elements come before and after.
-        value: what they are.
+        widths: for each axis, how many elements to add before and after.
+        value: the value of these elements.
 
     Raises:
-        ValueError: not one pair of widths per axis, or a negative one.
+        ValueError: there is not one pair of widths per axis, or a width is negative.
 
     Example:
         >>> pad(ones((1, 1)), [(0, 0), (1, 2)])
@@ -234,7 +234,7 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
     if len(fit) != x.ndim or not all(fit):
         raise ValueError(
             f"pad: got widths {widths} for shape {x.shape}, expected a (before, after) pair of "
-            "numbers from 0 for each axis"
+            "integers >= 0 for each axis"
         )
     inside = tuple(slice(w[0], w[0] + size) for w, size in zip(widths, x.shape, strict=True))
     shape = [sum(w) + size for w, size in zip(widths, x.shape, strict=True)]
@@ -251,16 +251,16 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
 
 
 def einsum(subscripts: str, *operands: Tensor) -> Tensor:
-    """Sum products of elements as subscripts say (Einstein's convention).
+    """Sum products of elements as the subscripts specify (Einstein's convention).
 
     Args:
         subscripts: a letter per axis, operands separated by commas: `"ij,jk->ik"`. Without `->`,
-            letters that come once remain, in alphabetical order. A letter repeated within one
-            operand takes its diagonal; `...` stands for leading axes, broadcast.
+            letters that occur once remain, in alphabetical order. A letter repeated within one
+            operand takes its diagonal; `...` stands for leading axes, which broadcast.
         operands: one tensor per group of letters.
 
     Raises:
-        ValueError: subscripts and operands do not fit.
+        ValueError: subscripts and operands do not match.
 
     Example:
         >>> a = arange(4, dtype=np.float32).reshape(2, 2)
@@ -273,7 +273,7 @@ def einsum(subscripts: str, *operands: Tensor) -> Tensor:
     reduced: list[Tensor] = []
     for place, x in enumerate(operands):
         term, x = _diagonal(terms[place], x)
-        # Letters that nothing else has are summed away first: then every gradient is an einsum.
+        # First sum over letters that occur nowhere else: then every gradient is an einsum.
         elsewhere = "".join(terms[:place] + terms[place + 1 :]) + output
         alone = tuple(i for i, letter in enumerate(term) if letter not in elsewhere)
         terms[place] = "".join(letter for letter in term if letter in elsewhere)
@@ -282,7 +282,7 @@ def einsum(subscripts: str, *operands: Tensor) -> Tensor:
 
 
 def _contract(terms: Sequence[str], output: str, operands: Sequence[Tensor]) -> Tensor:
-    """Do einsum where each letter comes once in a term, and in another term or the output."""
+    """Compute an einsum whose letters occur once per term, and in another term or the output."""
 
     def gradient_of(place: int, gradient: Tensor) -> Tensor:
         others = [i for i in range(len(terms)) if i != place]
@@ -305,7 +305,7 @@ def _contract(terms: Sequence[str], output: str, operands: Sequence[Tensor]) -> 
 
 
 def _diagonal(term: str, x: Tensor) -> tuple[str, Tensor]:
-    """Replace axes of equal letters by their diagonal."""
+    """Replace axes with equal letters by their diagonal."""
     for letter in dict.fromkeys(term):
         first = term.index(letter)
         while (second := term.find(letter, first + 1)) > 0:
@@ -318,25 +318,25 @@ def _diagonal(term: str, x: Tensor) -> tuple[str, Tensor]:
 
 
 def _check_sizes(subscripts: str, terms: Sequence[str], operands: Sequence[Tensor]) -> None:
-    """Raise ValueError where a letter stands for two sizes; axes that `...` names broadcast."""
+    """Raise ValueError if a letter stands for two sizes; axes under `...` broadcast."""
     sizes: dict[str, int] = {}
     for term, x in zip(terms, operands, strict=True):
         for letter, size in zip(term, x.shape, strict=True):
             if letter in subscripts and sizes.setdefault(letter, size) != size:
                 raise ValueError(
-                    f"einsum: letter {letter!r} of {subscripts!r} stands for {sizes[letter]} "
-                    f"and {size}"
+                    f"einsum: letter {letter!r} of {subscripts!r} stands for sizes "
+                    f"{sizes[letter]} and {size}"
                 )
 
 
 def _subscripts(subscripts: str, operands: Sequence[Tensor]) -> tuple[list[str], str]:
-    """Split subscripts into a term per operand and the output's, with letters for `...`."""
+    """Split subscripts into one term per operand and one for the output, with letters for `...`."""
     wrong = re.sub(r"[a-zA-Z, ]|\.\.\.|->(?!.*->)", "", subscripts)
     if wrong:
         raise ValueError(
-            f"einsum: subscripts {subscripts!r} hold {wrong!r}; expected letters, commas, '...' "
-            f"and "
-            "one '->'"
+            f"einsum: subscripts {subscripts!r} contain {wrong!r}; expected letters, commas, "
+            f"'...' "
+            "and one '->'"
         )
     left, arrow, output = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
@@ -359,5 +359,5 @@ def _subscripts(subscripts: str, operands: Sequence[Tensor]) -> tuple[list[str],
         )
     output = output.replace("...", leading)
     if len(set(output)) != len(output) or not set(output) <= set("".join(terms)):
-        raise ValueError(f"einsum: output of {subscripts!r} repeats or invents a letter")
+        raise ValueError(f"einsum: output of {subscripts!r} has a repeated or unknown letter")
     return terms, output

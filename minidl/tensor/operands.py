@@ -1,4 +1,4 @@
-"""Plumbing of the tensor operations: what data, operands, indices, axes and shapes may be."""
+"""Argument handling for tensor operations: data, operands, indices, axes and shapes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Axis: TypeAlias = int | Sequence[int] | None
 
 
 class Stored(Protocol):
-    """What this module asks of a tensor."""
+    """The part of a tensor's interface that this module uses."""
 
     @property
     def data(self) -> Array:
@@ -22,11 +22,11 @@ class Stored(Protocol):
 
     @property
     def backend(self) -> Backend:
-        """What the array belongs to."""
+        """The backend that holds the array."""
 
     @property
     def dtype(self) -> Any:
-        """The kind of number."""
+        """The type of its elements."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,19 +41,19 @@ class Stored(Protocol):
 
 
 def own_array(data: Any, dtype: Any, device: str | None) -> Array:
-    """Return a new array of `data`, as `Tensor` takes it; Python floats become float32.
+    """Copy the `data` of a new `Tensor` into an array; Python floats become float32.
 
     Raises:
-        ValueError: a ragged list, or no such device.
-        TypeError: the data are not real numbers, or are of a float type other than two.
+        ValueError: the data are a ragged list, or the device is unknown.
+        TypeError: the data are not real numbers, or are floats other than float32 and float64.
     """
     is_array = hasattr(data, "dtype")
     try:
         array = asarray(data)
     except ValueError:
-        raise ValueError("Tensor: got a ragged list, expected rows of one length") from None
+        raise ValueError("Tensor: got a ragged list, expected rows of equal length") from None
     except TypeError as error:
-        raise TypeError(f"Tensor: got a list ({error}); tensors are joined by stack()") from None
+        raise TypeError(f"Tensor: got a list ({error}); join tensors with stack()") from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"Tensor: got data of dtype {array.dtype}, expected real numbers")
     if dtype is None:
@@ -67,19 +67,19 @@ def own_array(data: Any, dtype: Any, device: str | None) -> Array:
 
 
 def tensor_dtype(op: str, dtype: Any) -> Any:
-    """Return NumPy's form of a dtype; TypeError if it is none that tensors have."""
+    """Return NumPy's form of a dtype; raise TypeError for an unsupported dtype."""
     found = np.dtype(dtype)
     if found.kind not in "iub" and found not in (np.float32, np.float64):
-        raise TypeError(f"{op}: got dtype {found}, expected float32 or float64, integers or bools")
+        raise TypeError(f"{op}: got dtype {found}, expected float32 or float64, an integer or bool")
     return found
 
 
 def device_given(op: str, device: Any) -> Backend:
-    """Return a device's backend; where there is none, say how a dtype would be given."""
+    """Return a device's backend; the error for an unknown one says how to pass a dtype."""
     try:
         return backend_for(device)
     except ValueError as error:
-        raise ValueError(f"{op}: {error}; a dtype goes by name, as {op}(dtype=...)") from None
+        raise ValueError(f"{op}: {error}; pass a dtype by name: {op}(dtype=...)") from None
 
 
 # Operands -------------------------------------------------------------------------------------
@@ -88,16 +88,16 @@ def device_given(op: str, device: Any) -> Backend:
 def operand_array(op: str, value: Any, like: Stored, copy: bool = False) -> Array:
     """Return a number or array as an array to combine with `like`.
 
-    Numbers take the dtype of `like`, NumPy's too: float32 data times `np.float64(2)` stay float32.
+    Numbers, even NumPy's, take the dtype of `like`: float32 times `np.float64(2)` stays float32.
 
     Args:
         op: the operation's name, for messages.
-        value: what it got.
+        value: the number or array.
         like: the other operand.
-        copy: copy arrays, because a gradient rule may read them when their owner has changed them.
+        copy: copy arrays, because a gradient rule may read them after their owner changed them.
 
     Raises:
-        TypeError: it is neither, holds no real numbers, or is on another device.
+        TypeError: the value is neither, is not real, or is on another device.
     """
     if isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating)):
         number = value.item() if isinstance(value, np.generic) else value
@@ -109,9 +109,7 @@ def operand_array(op: str, value: Any, like: Stored, copy: bool = False) -> Arra
         return like.backend.scalar(number, kind)
     if getattr(getattr(value, "dtype", None), "kind", "") not in ("f", "i", "u", "b"):
         kind = getattr(value, "dtype", type(value).__name__)
-        raise TypeError(
-            f"{op}: got a {kind}, expected a tensor, an array or number, of real numbers"
-        )
+        raise TypeError(f"{op}: got a {kind}, expected a tensor, array or number with real values")
     array = asarray(value)
     check_device(op, backend_of(array), like.backend)
     return array.copy(order="K") if copy else array[...]
@@ -122,7 +120,7 @@ def check_device(op: str, got: Backend, wanted: Backend) -> None:
     if got is not wanted:
         if got.device == wanted.device:
             raise TypeError(
-                f"{op}: got tensors made before and after set_kernels; call it before making any"
+                f"{op}: got tensors made before and after set_kernels; call it before creating any"
             )
         raise TypeError(
             f"{op}: got tensors on {wanted.device!r} and {got.device!r}; "
@@ -131,10 +129,10 @@ def check_device(op: str, got: Backend, wanted: Backend) -> None:
 
 
 def common_dtype(a: Stored, b: Stored) -> Any:
-    """Return the dtype to convert two operands to; None where they can be combined as they are.
+    """Return the dtype to convert two operands to; None if they can be combined as they are.
 
-    Floats win over integers, then axes over none, then NumPy's rule holds. So a float64 number
-    without axes does not widen float32 data, nor do integers of any size.
+    Floats win over integers, then arrays with axes over 0-d ones, then NumPy's rule holds. So a 0-d
+    float64 array does not widen float32 data, nor do integers of any size.
     """
     if a.dtype == b.dtype or "b" in (a.dtype.kind, b.dtype.kind):
         return None
@@ -145,7 +143,7 @@ def common_dtype(a: Stored, b: Stored) -> Any:
 
 
 def check_broadcast(op: str, a: Sequence[int], b: Sequence[int]) -> None:
-    """Raise ValueError unless arrays of shapes `a` and `b` can be combined element by element."""
+    """Raise ValueError unless arrays of shapes `a` and `b` broadcast together."""
     if any(m != n and 1 not in (m, n) for m, n in zip(reversed(a), reversed(b), strict=False)):
         raise ValueError(
             f"{op}: got shapes {tuple(a)} and {tuple(b)}; expected sizes that are equal or 1, "
@@ -154,27 +152,27 @@ def check_broadcast(op: str, a: Sequence[int], b: Sequence[int]) -> None:
 
 
 def check_broadcast_to(old: Sequence[int], new: Sequence[int]) -> None:
-    """Raise ValueError unless shape `old` can be repeated to fill shape `new`."""
+    """Raise ValueError unless shape `old` can be broadcast to shape `new`."""
     pairs = zip(reversed(old), reversed(new), strict=False)
     if len(old) > len(new) or any(m not in (1, n) for m, n in pairs):
         raise ValueError(
-            f"broadcast_to: got shapes {tuple(old)} and {tuple(new)}; expected each of the first's "
-            "sizes equal to the second's or 1, counted from the last axis"
+            f"broadcast_to: got shapes {tuple(old)} and {tuple(new)}; expected each size of "
+            "the first to be 1 or equal to the second's, counted from the last axis"
         )
 
 
 def check_matmul(a: Sequence[int], b: Sequence[int]) -> None:
-    """Raise ValueError unless stacks of matrices, or vectors, of these shapes can be multiplied."""
+    """Raise ValueError unless vectors or stacks of matrices of these shapes can be multiplied."""
     if not a or not b or a[-1] != b[-2 if len(b) > 1 else 0]:
         raise ValueError(
-            f"matmul: got shapes {a} and {b}; expected the first's last axis as long "
-            "as the second's last but one (is one to be transposed?)"
+            f"matmul: got shapes {a} and {b}; expected the first's last axis to be as long "
+            "as the second's second-to-last (should one be transposed?)"
         )
     check_broadcast("matmul", a[:-2], b[:-2])
 
 
 def refuse_bools(op: str, a: Stored, b: Stored) -> None:
-    """Raise TypeError for two operands of bools, which NumPy does not subtract."""
+    """Raise TypeError if both operands are bools, which NumPy does not subtract."""
     if a.dtype.kind == b.dtype.kind == "b":
         raise TypeError(f"{op}: got bools, expected numbers; convert with .to(dtype=...)")
 
@@ -183,13 +181,13 @@ def refuse_bools(op: str, a: Stored, b: Stored) -> None:
 
 
 def select(index: Any, x: Stored) -> tuple[tuple[Any, ...], Array]:
-    """Return an index of `x` in parts that nobody else will change, and what it selects.
+    """Return an index of `x` as a tuple of copied parts, and the array it selects.
 
     Lists and NumPy arrays are moved to the device of `x`.
 
     Raises:
-        IndexError: a number is out of range, or there are more parts than axes.
-        TypeError: a part is no index, or an array on another device.
+        IndexError: an index is out of range, or there are more parts than axes.
+        TypeError: a part is not an index, or is an array on another device.
     """
     parts = [_index_part(part, x) for part in (index if isinstance(index, tuple) else (index,))]
     try:
@@ -214,9 +212,9 @@ def _index_part(part: Any, x: Stored) -> Any:
 
 
 def _check_range(parts: Sequence[Any], x: Stored) -> None:
-    """Let NumPy refuse what CuPy would wrap around: try the ends of each array as numbers."""
-    stand_in = np.broadcast_to(np.False_, x.shape)  # no memory of its own
-    # What is on the device already is not waited for: zeros in its place.
+    """Let NumPy reject what CuPy would wrap around: try the extremes of each index array."""
+    stand_in = np.broadcast_to(np.False_, x.shape)  # takes no memory
+    # Reading arrays that are on the device would make the host wait: use zeros instead.
     here = [np.zeros(p.shape, p.dtype) if type(p) is type(x.data) else p for p in parts]
     for end in (np.min, np.max):
         stand_in[
@@ -231,7 +229,7 @@ def _check_range(parts: Sequence[Any], x: Stored) -> None:
 
 
 def normal_axes(op: str, shape: Sequence[int], axis: Axis) -> tuple[int, ...]:
-    """Return axes as numbers from 0; ValueError for one that is not there or comes twice."""
+    """Return axes as indices >= 0; raise ValueError for one out of range or repeated."""
     if axis is None:
         return tuple(range(len(shape)))
     wanted = axis if isinstance(axis, (tuple, list)) else (axis,)
@@ -242,13 +240,13 @@ def normal_axes(op: str, shape: Sequence[int], axis: Axis) -> tuple[int, ...]:
 
 
 def reduction(op: str, shape: Sequence[int], axis: Axis) -> tuple[tuple[int, ...], list[int]]:
-    """Return the axes that a reduction is over, and the shape it has with `keepdims=True`."""
+    """Return the axes of a reduction, and its shape with `keepdims=True`."""
     axes = normal_axes(op, shape, axis)
     return axes, [1 if i in axes else size for i, size in enumerate(shape)]
 
 
 def expanded_shape(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
-    """Return `shape` with axes of length 1 put in, at places `axis` of the result."""
+    """Return `shape` with axes of length 1 inserted, at indices `axis` of the result."""
     ndim = len(shape) + (len(axis) if isinstance(axis, (tuple, list)) else 1)
     try:
         places = normal_axes("expand_dims", (1,) * ndim, axis)
@@ -259,5 +257,5 @@ def expanded_shape(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
 
 
 def unpacked(sizes: Sequence[Any]) -> Sequence[Any]:
-    """Return what was given as one tuple or list, or as separate arguments."""
+    """Return sizes that were given as one tuple or list, or as separate arguments."""
     return sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes

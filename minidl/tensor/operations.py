@@ -1,7 +1,7 @@
-"""Tensor: an array that knows how it was made, with NumPy's operations and their gradients.
+"""Tensor: an array that knows how it was computed, with NumPy's operations and their gradients.
 
 Each operation is one method: it computes the output array, defines `backward` (the rule from the
-output's gradient to the inputs' gradients), and hands both to `record`. Read forward and gradient
+output's gradient to the inputs'), and hands both to `record`. Read forward and gradient
 together, top to bottom. In formulas, `g` is the gradient of the loss with respect to the output.
 """
 
@@ -45,19 +45,19 @@ class Tensor(TensorBase):
 
     Args:
         data: a number, nested list, array or tensor; copied. Python floats become float32.
-        dtype: float32, float64, or any integer or bool type; taken from `data` where not given.
-        device: `"cpu"` or `"cuda"`; where `data` already is, or the CPU, where not given.
-        requires_grad: whether `backward` shall compute a gradient for it; floats only.
+        dtype: float32, float64, or any integer or bool type; that of `data` by default.
+        device: `"cpu"` or `"cuda"`; by default where `data` already is, or the CPU.
+        requires_grad: whether `backward` computes a gradient for it; floats only.
 
     `data` is read-only to NumPy: an array that a pending backward needs cannot be changed by
     accident. Assign a new array to `data`, or write inside `with x.mutable() as array`; a backward
     that needed the old values then raises.
 
-    Comparisons give plain arrays. `==` compares element by element, so tensors do not hash.
+    Comparisons return plain arrays. `==` is elementwise, so tensors are not hashable.
 
     Raises:
-        TypeError: the data are not real numbers, or a gradient is asked of integers.
-        ValueError: no such device, or a ragged list.
+        TypeError: the data are not real numbers, or `requires_grad` is set for non-floats.
+        ValueError: the device is unknown, or the data are a ragged list.
 
     Example:
         >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -67,7 +67,7 @@ class Tensor(TensorBase):
     """
 
     __slots__ = ()
-    __array_ufunc__ = None  # array * tensor is left to Tensor.__rmul__
+    __array_ufunc__ = None  # array * tensor calls Tensor.__rmul__
 
     def __init__(
         self, data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False
@@ -78,13 +78,13 @@ class Tensor(TensorBase):
 
     @classmethod
     def wrap(cls, array: Array) -> Tensor:
-        """Make a tensor of an array that nobody else will write to, without copying it."""
+        """Wrap an array in a tensor without copying it; nothing else may write to it."""
         tensor = object.__new__(Tensor)
         tensor._hold(array)
         return tensor
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let `copy` and `pickle` rebuild a leaf, its gradient included."""
+        """Let `copy` and `pickle` rebuild a leaf, including its gradient."""
         if self.node is not None:
             raise TypeError(
                 f"copy or pickle: got the result of {self.node.op!r}, which belongs to a graph; "
@@ -96,18 +96,18 @@ class Tensor(TensorBase):
     # Its place in the graph -------------------------------------------------------------------
 
     def detach(self) -> Tensor:
-        """Return a tensor of the same array that no gradient flows through."""
+        """Return a tensor with the same array, through which no gradient flows."""
         result = Tensor.wrap(self._data)
         result.version = self.version
         return result
 
     def seed_gradient(self, gradient: Operand = None) -> Tensor:
-        """Return the gradient that a backward from here starts with: as given, or one."""
+        """Return the gradient that `backward` starts from: the given one, or 1."""
         if not self.requires_grad:
             off = "" if autograd.is_recording() else "; recording is off (no_grad)"
             raise RuntimeError(
                 "backward: this tensor was not computed from any tensor that requires a gradient, "
-                f"or under no_grad{off}"
+                f"or was computed under no_grad{off}"
             )
         if gradient is None:
             if self.size != 1:
@@ -134,15 +134,15 @@ class Tensor(TensorBase):
         """Add the gradient of this tensor to the `.grad` of every leaf it was computed from.
 
         Args:
-            gradient: where to start, of this tensor's shape; one, if this is a single number.
+            gradient: what to start from, of this tensor's shape; by default 1, for a single number.
             create_graph: record the computation, so that gradients can be differentiated again.
                 `.grad` then refers to the graph and the graph to its leaves; set `.grad = None`
-                when done, or use `minidl.grad`, which keeps no such cycle.
-            retain_graph: keep the graph for another backward; `create_graph` where not given.
+                when done, or use `minidl.grad`, which makes no such cycle.
+            retain_graph: keep the graph for another backward; defaults to `create_graph`.
 
         Raises:
-            ValueError: not a single number, or a gradient of another shape.
-            RuntimeError: no gradient is required of this tensor, its graph was freed, or an array
+            ValueError: a gradient is missing, as this is not a single number, or has another shape.
+            RuntimeError: this tensor requires no gradient, its graph was freed, or an array
                 was changed after it was used.
         """
         gradient = self.seed_gradient(gradient)
@@ -151,7 +151,7 @@ class Tensor(TensorBase):
     # Copies and casts -------------------------------------------------------------------------
 
     def to(self, device: str | None = None, dtype: Any = None) -> Tensor:
-        """Return the tensor on a device and in a dtype: itself if it is there; else a copy."""
+        """Return the tensor on a device and in a dtype: itself if nothing changes, else a copy."""
         array, source, before = self._data, self.backend, self.dtype
         dtype = before if dtype is None else tensor_dtype("to", dtype)
         backend = source if device is None else device_given("to", device)
@@ -168,13 +168,13 @@ class Tensor(TensorBase):
         return record("to", array, (self,), backward)
 
     def to_(self, device: str | None = None, dtype: Any = None) -> Tensor:
-        """Move this leaf in place, with its gradient; return it. Optimisers keep their hold on it.
+        """Move this leaf and its gradient in place; return it. Optimisers that hold it stay valid.
 
         Raises:
-            RuntimeError: it is the result of an operation.
+            RuntimeError: this is the result of an operation.
         """
         if not self.is_leaf:
-            raise RuntimeError("to_: not on the result of an operation; use to()")
+            raise RuntimeError("to_: this is an operation's result; use to()")
         with autograd.no_grad():
             moved = self.to(device, dtype)
             self._grad = None if self._grad is None else self._grad.to(device, dtype)
@@ -184,7 +184,7 @@ class Tensor(TensorBase):
         return self
 
     def copy(self) -> Tensor:
-        """Return a copy in memory of its own, rows first; gradients flow through."""
+        """Return a copy with its own row-major memory; gradients flow through."""
 
         def backward(gradient: Tensor) -> Gradients:
             return (gradient,)
@@ -262,10 +262,10 @@ class Tensor(TensorBase):
 
         def backward(gradient: Tensor, output: Tensor) -> Gradients:
             da = db = None
-            if a.requires_grad:  # at 0**0, 1**-1 in place of the infinite 0**-1
+            if a.requires_grad:  # at 0**0, 1**-1 instead of the infinite 0**-1
                 base = a + ((a.data == 0) & (b.data == 0))
                 da = gradient * (b * base ** (b - 1))
-            if b.requires_grad:  # at 0**b, log(1) in place of the infinite log(0)
+            if b.requires_grad:  # at 0**b, log(1) instead of the infinite log(0)
                 base = a + ((a.data == 0) & (b.data >= 0))
                 db = gradient * (output * base.log())
             return da, db
@@ -276,7 +276,7 @@ class Tensor(TensorBase):
         return _operand("pow", other, self) ** self
 
     def __matmul__(self, other: Operand) -> Tensor:
-        """Multiply matrices, in stacks over leading axes, or vectors, as NumPy does."""
+        """Multiply vectors, or matrices stacked over leading axes, as NumPy does."""
         a, b = _one_dtype(self, _operand("matmul", other, self))
         check_matmul(a.shape, b.shape)
         if a.ndim == 1:
@@ -296,11 +296,11 @@ class Tensor(TensorBase):
         return _operand("matmul", other, self) @ self
 
     def __iadd__(self, other: Operand) -> Tensor:
-        """Keep `weight -= step` from making a new tensor, which nobody would train."""
+        """Refuse `weight -= step` on a leaf: it would make a new tensor that is never trained."""
         if self.is_leaf and self.requires_grad:
             raise TypeError(
                 "in-place update of a leaf that requires a gradient, which would make a new tensor "
-                "and leave this one as it is; write `with p.mutable() as array: array -= ...` with "
+                "and leave this one unchanged; write `with p.mutable() as array: array -= ...` with "
                 "plain arrays such as p.grad.data, or use an optimiser"
             )
         return NotImplemented  # Python then computes `x = x + other`
@@ -310,7 +310,7 @@ class Tensor(TensorBase):
     # Functions of one element -----------------------------------------------------------------
 
     def exp(self) -> Tensor:
-        """Return e to the power of each element, y; the gradient is `g * y`."""
+        """Return exponentials y; the gradient is `g * y`."""
         x = _floats(self)
 
         def backward(gradient: Tensor, output: Tensor) -> Gradients:
@@ -356,16 +356,16 @@ class Tensor(TensorBase):
     __abs__ = abs
 
     def clip(self, low: float | None = None, high: float | None = None) -> Tensor:
-        """Limit elements to `low <= x <= high`; the gradient passes where they are, ends included.
+        """Limit elements to `low <= x <= high`; the gradient passes inside, ends included.
 
         Raises:
             ValueError: neither limit is given, or `low > high`.
         """
         low, high = (v.item() if isinstance(v, np.generic) else v for v in (low, high))
         if low is None and high is None:
-            raise ValueError("clip: expected low, high, or both")
+            raise ValueError("clip: got no limit, expected low, high, or both")
         if low is not None and high is not None and low > high:
-            raise ValueError(f"clip: got low={low} above high={high}")
+            raise ValueError(f"clip: got low={low} > high={high}")
         x = _floats(self) if isinstance(low, float) or isinstance(high, float) else self
         xp = x.backend.xp
 
@@ -377,7 +377,7 @@ class Tensor(TensorBase):
     # Reductions -------------------------------------------------------------------------------
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Add up over `axis` (all, where None); each element gets the sum's gradient."""
+        """Sum over `axis` (all axes if None); each element gets the sum's gradient."""
         axes, kept = reduction("sum", self.shape, axis)
 
         def backward(gradient: Tensor) -> Gradients:
@@ -386,7 +386,7 @@ class Tensor(TensorBase):
         return record("sum", self._data.sum(axes, keepdims=keepdims), (self,), backward)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Average over `axis` (all, where None); each of m elements gets `g / m`."""
+        """Average over `axis` (all axes if None); each of m elements gets `g / m`."""
         x = _floats(self)
         axes, kept = reduction("mean", x.shape, axis)
         count = math.prod(x.shape[i] for i in axes)
@@ -413,8 +413,8 @@ class Tensor(TensorBase):
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Return the largest elements over `axis`; equal ones share the gradient evenly.
 
-        Ties: as in PyTorch's `amax`, and its `max()` of a whole tensor. NaN beats every number;
-        several NaN share, as in its `max()`.
+        Ties are handled as in PyTorch's `amax`, and its `max()` of a whole tensor. NaN propagates;
+        several NaNs share the gradient, as in its `max()`.
         """
         return _extreme("max", self, axis, keepdims)
 
@@ -425,7 +425,7 @@ class Tensor(TensorBase):
     # Shape and selection ----------------------------------------------------------------------
 
     def reshape(self, *shape: Any) -> Tensor:
-        """Return the elements, rows first, in another shape; one size may be -1."""
+        """Return the elements in another shape, in row-major order; one size may be -1."""
         sizes = unpacked(shape)
 
         def backward(gradient: Tensor) -> Gradients:
@@ -441,14 +441,14 @@ class Tensor(TensorBase):
         return record("reshape", array, (self,), backward)
 
     def flatten(self, start_axis: int = 0) -> Tensor:
-        """Join the axes from `start_axis` on into one."""
+        """Merge the axes from `start_axis` on into one."""
         if not self.ndim:
             return self.reshape(1)
         start = normal_axes("flatten", self.shape, start_axis)[0]
         return self.reshape(*self.shape[:start], math.prod(self.shape[start:]))
 
     def transpose(self, *axes: Any) -> Tensor:
-        """Reorder the axes: all reversed where none are given."""
+        """Reorder the axes; reverse them if none are given."""
         order = tuple(unpacked(axes)) or tuple(reversed(range(self.ndim)))
         if sorted(normal_axes("transpose", self.shape, order)) != list(range(self.ndim)):
             raise ValueError(f"transpose: got axes {order}, expected each of {self.ndim} axes once")
@@ -478,7 +478,7 @@ class Tensor(TensorBase):
         return self.reshape(tuple(s for i, s in enumerate(self.shape) if i not in dropped))
 
     def expand_dims(self, axis: Axis) -> Tensor:
-        """Insert an axis of length 1 at place `axis` of the result, or several at several."""
+        """Insert an axis of length 1, or several, at index `axis` of the result."""
         return self.reshape(expanded_shape(self.shape, axis))
 
     def broadcast_to(self, shape: Sequence[int]) -> Tensor:
@@ -494,7 +494,7 @@ class Tensor(TensorBase):
     def __getitem__(self, index: Any) -> Tensor:
         """Select by slices, integers, None, Ellipsis, and integer or boolean arrays, as NumPy does.
 
-        The gradient is added into zeros; an element selected several times gets every share.
+        The gradient is added into zeros; an element selected several times gets the sum.
         Lists and NumPy arrays are moved to the tensor's device; an index tensor must be on it.
         """
         plain, array = select(index, self)
@@ -511,7 +511,7 @@ class Tensor(TensorBase):
 def _rebuild(
     kind: type[Tensor], array: Array, device: str, requires_grad: bool, gradient: Array | None
 ) -> Tensor:
-    """Make the tensor that `__reduce__` took apart."""
+    """Rebuild the tensor that `__reduce__` described."""
     tensor = object.__new__(kind)
     tensor._hold(own_array(array, None, device))
     tensor.requires_grad = requires_grad
@@ -530,11 +530,11 @@ def record(
     backward: Rule,
     takes_output: bool = False,
 ) -> Tensor:
-    """Make `array` the result of an operation; remember how it was made if a gradient may come.
+    """Wrap `array` as an operation's result; record how it was computed if it needs a gradient.
 
     Args:
         op: the operation's name, for messages and drawings.
-        array: its result, which nobody else may write to; a view of an input is fine.
+        array: its result, which nothing else may write to; a view of an input is fine.
         inputs: the tensors it was computed from; None for an optional one that is absent.
         backward: takes the result's gradient and returns one gradient, or None, per input.
         takes_output: whether `backward` takes the result as its second argument. It must not
@@ -545,7 +545,7 @@ def record(
     for x in inputs:
         if x is not None:
             if array is x._data or (base is not None and _is_base(base, x._data)):
-                result.version = x.version  # a view: changes of one are changes of the other
+                result.version = x.version  # a view: a change of one changes the other
             differentiable = differentiable or x._requires_grad
     if differentiable and autograd.is_recording() and array.dtype.kind == "f":
         result._requires_grad = True
@@ -561,7 +561,7 @@ def _is_base(base: Array, array: Array) -> bool:
 
 
 def _operand(op: str, value: Operand, like: Tensor) -> Tensor:
-    """Return `value` as a tensor beside `like`: numbers take its dtype, arrays must be there."""
+    """Return `value` as a tensor on the device of `like`: numbers take its dtype."""
     if not isinstance(value, Tensor):
         return Tensor.wrap(operand_array(op, value, like, copy=autograd.is_recording()))
     check_device(op, value.backend, like.backend)
@@ -573,13 +573,15 @@ def as_operands(op: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
     if isinstance(a, Tensor):
         return _pair(op, a, b)
     if not isinstance(b, Tensor):
-        raise TypeError(f"{op}: got {type(a).__name__} and {type(b).__name__}, expected a tensor")
+        raise TypeError(
+            f"{op}: got {type(a).__name__} and {type(b).__name__}, expected at least one tensor"
+        )
     b, a = _pair(op, b, a)
     return a, b
 
 
 def _pair(op: str, a: Tensor, other: Operand, floats: bool = False) -> tuple[Tensor, Tensor]:
-    """Return two operands that can be combined element by element, in one dtype."""
+    """Return two operands that broadcast together, in one dtype."""
     b = _operand(op, other, a)
     if b.shape and a.shape != b.shape:
         check_broadcast(op, a.shape, b.shape)
@@ -604,7 +606,7 @@ def _extreme(op: str, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
         raise ValueError(f"{op}: got no elements, shape {x.shape} over axis {axis}")
 
     def backward(gradient: Tensor, output: Tensor) -> Gradients:
-        # NaN equals nothing, yet it is what won: let it count as equal to itself.
+        # NaN differs from itself, but it is the winner here: count it as equal.
         winners = (x.data == output.data.reshape(kept)) | (x.data != x.data)
         shares = winners / winners.sum(axes, keepdims=True)
         return (gradient.reshape(kept) * Tensor.wrap(shares.astype(x.dtype)),)
@@ -614,7 +616,7 @@ def _extreme(op: str, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
 
 
 def _each(name: str, x: Tensor, *others: Tensor) -> Array:
-    """Apply a function of NumPy's and CuPy's to each element."""
+    """Apply a NumPy or CuPy function to each element."""
     function = getattr(x.backend.xp, name)
     return x.backend.elementwise(function, x.data, *(other.data for other in others))
 
@@ -623,7 +625,7 @@ def _put(gradient: Tensor, shape: tuple[int, ...], index: tuple[Any, ...]) -> Te
     """Add `gradient` into zeros of `shape` at `index`: the transpose of `getitem`."""
     array = gradient.backend.xp.zeros_like(gradient.data, shape=shape)  # in its memory order
     if all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in index):
-        array[index] = gradient.data  # no element twice
+        array[index] = gradient.data  # no element occurs twice
     else:
         gradient.backend.index_add(array, index, gradient.data)
 

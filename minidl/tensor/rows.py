@@ -1,4 +1,4 @@
-"""Gradients of large tables of which a step touches few rows."""
+"""Row-sparse gradients, for large tables of which a step uses few rows."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from minidl.tensor.operations import Tensor
 
 
 class RowGradient(Tensor):
-    """The gradient of a table that is zero but for some rows, of which it keeps nothing else.
+    """The gradient of a table that is zero except in some rows; only these are stored.
 
-    It is a tensor of the table's shape like any other: whoever asks for its array has it made, with
-    all the zeros. Optimisers and `clip_grad_norm_` ask for the rows, and adding two of these gives
-    another one.
+    It is a tensor of the table's shape like any other: accessing `.data` builds the dense array.
+    Optimisers and `clip_grad_norm_` use the rows, and adding two row gradients gives another one.
 
-    Sizes do not depend on how often a row comes, so that a GPU need not be waited for: a row that
-    comes k times has its sum at the first of its k places, and zeros at the others.
+    Sizes do not depend on how often a row occurs, which avoids a GPU sync: for a row that occurs k
+    times, the first of its k entries holds the sum, and the others hold zeros.
 
     Args:
-        rows: numbers of the rows, in any order, repeated at will.
-        values: what each adds to the gradient, `(*rows.shape, *shape[1:])`.
-        shape: of the table.
+        rows: indices of the rows, in any order; duplicates allowed.
+        values: the contribution of each, `(*rows.shape, *shape[1:])`.
+        shape: the table's shape.
 
     Attributes:
-        rows: the numbers, `(n,)`, sorted.
-        first: for each of them, the first place with the same number.
-        values: `(n, *shape[1:])`: sums at first places, zeros elsewhere.
+        rows: the indices, `(n,)`, sorted.
+        first: for each entry of `rows`, the position of the first equal one.
+        values: `(n, *shape[1:])`: sums at first positions, zeros elsewhere.
 
     Example:
         >>> import numpy as np
@@ -54,7 +53,7 @@ class RowGradient(Tensor):
 
     @property
     def _data(self) -> Array:
-        """The whole table, made anew whenever it is asked for."""
+        """The dense table, rebuilt on every access."""
         table = self.backend.xp.zeros(self._shape, self.dtype)
         table[self.rows] = self.values.data[self.first]
         self.backend.set_writeable(table, False)
@@ -62,7 +61,7 @@ class RowGradient(Tensor):
 
     @property
     def stored(self) -> Tensor:
-        """What is kept: `values`."""
+        """What is stored: `values`."""
         return self.values
 
     @property
@@ -72,18 +71,18 @@ class RowGradient(Tensor):
 
     @property
     def dtype(self) -> Any:
-        """NumPy's name for the kind of number."""
+        """The NumPy dtype of the elements."""
         return self.values.dtype
 
     def mutable(self) -> NoReturn:
-        """Refuse: what is written to a table made on demand would be lost."""
+        """Refuse: what is written to a table built on demand would be lost."""
         raise ValueError(
-            "RowGradient.mutable: the table is made when asked for, and not kept; change .values, "
-            "or put a copy of the whole in its place: p.grad = minidl.Tensor(p.grad.data)"
+            "RowGradient.mutable: the table is built on access and not stored; change .values, "
+            "or replace the gradient by a dense copy: p.grad = minidl.Tensor(p.grad.data)"
         )
 
     def copy(self) -> RowGradient:
-        """Return another one with memory of its own."""
+        """Return a copy with its own memory."""
         return RowGradient(self.rows, self.values.data, self._shape)
 
     def __add__(self, other: Any) -> Tensor:
@@ -96,5 +95,5 @@ class RowGradient(Tensor):
         return RowGradient(rows, values, self._shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let `copy` and `pickle` make a tensor of the whole."""
+        """Let `copy` and `pickle` make a dense tensor."""
         return Tensor, (self.numpy(), None, self.device)

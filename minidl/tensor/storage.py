@@ -1,6 +1,6 @@
-"""What a tensor is apart from its operations: an array whose changes are counted, and a gradient.
+"""A tensor's storage: its array, version counter and gradient.
 
-The array lies on one device and is read-only unless asked; `Tensor` adds what can be computed.
+The array is on one device, and read-only outside `mutable()`; `Tensor` adds the operations.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Version:
 
     Attributes:
         count: how often the array was changed.
-        open: the arrays that `mutable` blocks may write to at the moment, innermost last.
+        open: the arrays that open `mutable` blocks may write to, innermost last.
     """
 
     __slots__ = ("count", "open")
@@ -40,7 +40,7 @@ class Hook:
 
     def __init__(self, tensor: TensorBase, function: Callable[[Any], Any]) -> None:
         self.function = function
-        self._tensor = weakref.ref(tensor)  # whoever keeps the hook does not keep the graph
+        self._tensor = weakref.ref(tensor)  # a hook must not keep the graph alive
 
     def remove(self) -> None:
         """Stop calling the function."""
@@ -56,14 +56,14 @@ class Hook:
 
 
 class TensorBase:
-    """Holds an array, read-only unless asked, every change counted, and its gradient.
+    """An array that is read-only by default, the count of its changes, and its gradient.
 
     Attributes:
-        backend: the backend that the array belongs to.
+        backend: the backend that holds the array.
         version: the counter of its changes, shared by all views of the same memory.
         node: how it was computed; None for a leaf.
-        hooks: what sees its gradient before anything else does.
-        retains_grad: whether `backward` keeps the gradient though this is no leaf.
+        hooks: functions that see its gradient first.
+        retains_grad: whether `backward` stores the gradient even if this is not a leaf.
     """
 
     __slots__ = (
@@ -79,13 +79,13 @@ class TensorBase:
     )
 
     def _hold(self, array: Array) -> None:
-        # NumPy makes a number, not an array, of a result without axes.
+        # NumPy returns 0-d results as numbers, not arrays.
         self._data: Array = np.asarray(array) if isinstance(array, np.generic) else array
         self._begin(backend_of(self._data))
         self.backend.set_writeable(self._data, False)
 
     def _begin(self, backend: Backend) -> None:
-        """Set all that is no array: nothing has happened to this tensor yet."""
+        """Initialise everything except the array."""
         self.backend = backend
         self.version = Version()
         self._grad: Any = None
@@ -98,7 +98,7 @@ class TensorBase:
 
     @property
     def data(self) -> Array:
-        """The array, read-only. Assigning one of its shape copies the values into it."""
+        """The array, read-only. Assigning an array of its shape copies the values into it."""
         return self._data
 
     @data.setter
@@ -118,8 +118,8 @@ class TensorBase:
         """Give write access to the array inside a `with` block.
 
         A pending backward that needs the old values, of this tensor or a view of it, raises.
-        Views taken inside the block must not outlive it: NumPy leaves them writeable, and what is
-        written later is not counted. CuPy's arrays have no write flag at all: on a GPU, writing to
+        Views taken inside the block must not outlive it: NumPy leaves them writeable, and later
+        writes are not counted. CuPy's arrays have no write flag at all: on a GPU, writing to
         `.data[...]` outside such a block is not caught.
 
         Raises:
@@ -146,14 +146,14 @@ class TensorBase:
         try:
             yield array
         finally:
-            version.count += 1  # for what was computed inside the block
+            version.count += 1  # to invalidate what was computed inside the block
             version.open = version.open[:-1]
             if not any(array is outer for outer in version.open):
                 self.backend.set_writeable(array, False)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(
-            "a Tensor cannot be assigned to in part: a gradient may need the old values; write "
+            "a Tensor does not support item assignment: a gradient may need the old values; write "
             "`with x.mutable() as array: array[...] = ...`, or choose values with where()"
         )
 
@@ -180,12 +180,12 @@ class TensorBase:
 
     @property
     def dtype(self) -> Any:
-        """NumPy's name for the kind of number."""
+        """The NumPy dtype of the elements."""
         return self._data.dtype
 
     @property
     def stored(self) -> TensorBase:
-        """What is kept of it: this tensor; of a `RowGradient`, the rows that are not zero."""
+        """The tensor that is stored: this one; for a `RowGradient`, its non-zero rows."""
         return self
 
     # Its gradient -----------------------------------------------------------------------------
@@ -205,26 +205,26 @@ class TensorBase:
         if requires_grad and self.dtype.kind != "f":
             raise TypeError(f"requires_grad: got dtype {self.dtype}, only floats have gradients")
         if not requires_grad and not self.is_leaf:
-            raise RuntimeError("requires_grad_(False): not on the result of an operation; detach()")
+            raise RuntimeError("requires_grad_(False): this is an operation's result; use detach()")
         self._requires_grad = bool(requires_grad)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Say whether `backward` shall compute a gradient for this leaf; return the tensor."""
+        """Set whether `backward` computes a gradient for this leaf; return the tensor."""
         self.requires_grad = requires_grad
         return self
 
     def retain_grad(self) -> Self:
-        """Ask `backward` to keep the gradient of this result of an operation; return the tensor."""
+        """Make `backward` store the gradient of this operation's result; return the tensor."""
         self.retains_grad = True
         return self
 
     @property
     def grad(self) -> Self | None:
-        """The gradient that `backward` has added up, or None."""
+        """The gradient that `backward` has accumulated, or None."""
         if self._grad is None and not self.is_leaf and not self.retains_grad:
             warnings.warn(
-                "this tensor is the result of an operation, so backward does not keep its .grad; "
-                "call retain_grad() on it before backward to keep it",
+                "this tensor is the result of an operation, so backward does not store its .grad; "
+                "call retain_grad() on it before backward to store it",
                 stacklevel=2,
             )
         found: Self | None = self._grad
@@ -239,10 +239,10 @@ class TensorBase:
     def register_hook(self, function: Callable[[Any], Any]) -> Hook:
         """Have `backward` call `function(gradient)` with this tensor's complete gradient.
 
-        It is called before the gradient is kept in `.grad` or goes on to what this tensor was
-        computed from. It may return another gradient to put in its place, but not write to this
-        one. Hooks run in the order they were registered, each on what the one before it left; a
-        copy of the tensor has none.
+        It is called before the gradient is stored in `.grad` or passed on to this tensor's inputs.
+        It may return a replacement, but must not modify the gradient in place. Hooks run in the
+        order they were registered, each on the result of the one before; copies of the tensor
+        have none.
 
         Args:
             function: takes the gradient, of this tensor's shape and dtype; returns one, or None.
@@ -252,8 +252,8 @@ class TensorBase:
 
         Raises:
             RuntimeError: the tensor requires no gradient, so the function would never be called.
-            TypeError: not a function; when called, what it returned is no tensor.
-            ValueError: when called, what it returned has another shape or dtype.
+            TypeError: not a function; or, in backward, its result is neither a tensor nor None.
+            ValueError: in backward, its result has another shape or dtype.
 
         Example:
             >>> import minidl
@@ -278,14 +278,14 @@ class TensorBase:
         return hook
 
     def hooked(self, gradient: Any) -> Any:
-        """Return what this tensor's hooks make of its gradient."""
+        """Return the gradient after this tensor's hooks have run."""
         for hook in self.hooks:
-            given = gradient.copy()  # other tensors may be given the same gradient
+            given = gradient.copy()  # other tensors may get the same gradient
             changed = hook.function(given)
             if given.version.count:
                 raise RuntimeError(
-                    "Tensor.register_hook: the function changed the gradient in place, which would "
-                    "change it for nobody; return a new one"
+                    "Tensor.register_hook: the function modified the gradient in place, which "
+                    "has no effect; return a new one"
                 )
             if changed is not None:
                 self._check_gradient("Tensor.register_hook: the function's result", changed)
@@ -302,7 +302,7 @@ class TensorBase:
                 f"expected {self.shape} and {self.dtype}"
             )
 
-    # Comparisons give plain arrays of bools; `==` goes element by element, so tensors do not hash.
+    # Comparisons return plain bool arrays; `==` is elementwise, so tensors are not hashable.
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -325,7 +325,7 @@ class TensorBase:
         return self._compare("ge", other)
 
     def _compare(self, op: str, other: Any) -> Array:
-        if not isinstance(other, (bool, int, float)):  # those keep their value: uint8 beside -1
+        if not isinstance(other, (bool, int, float)):  # these keep their value: uint8 against -1
             other = operand_array(op, other.data if isinstance(other, TensorBase) else other, self)
             check_broadcast(op, self.shape, other.shape)
         return getattr(operator, op)(self._data, other)
@@ -339,7 +339,7 @@ class TensorBase:
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            return bool(self._data)  # which says why not
+            return bool(self._data)  # raises, and says why
         return bool(self.backend.number(self._data))
 
     def __float__(self) -> float:
@@ -352,7 +352,7 @@ class TensorBase:
         return operator.index(self.item())
 
     def item(self) -> Any:
-        """Return the only element as a Python number; ValueError if there are more or none."""
+        """Return the only element as a Python number; raise ValueError for more or none."""
         if self.size != 1:
             raise ValueError(f"Tensor.item: got shape {self.shape}, expected a single element")
         return self.backend.number(self._data)
@@ -362,8 +362,8 @@ class TensorBase:
         return self.backend.to_numpy(self._data)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuse to become an array unasked: it would copy, and lose the graph, in silence."""
-        raise TypeError("a Tensor does not turn into an array by itself; call .numpy()")
+        """Refuse implicit conversion, which would silently copy and lose the graph."""
+        raise TypeError("a Tensor is not converted to an array implicitly; call .numpy()")
 
     def __repr__(self) -> str:
         values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
