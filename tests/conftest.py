@@ -1,4 +1,4 @@
-"""What every test shares: devices, seeds, and a watch over global state."""
+"""Shared by all tests: devices, seeds, and checks of global state."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .helpers import guarded as guarded  # registers the device "guarded"
 
 matplotlib.use("Agg")
 
-# A machine under load must not make a test fail, nor must CI find by chance what a developer's
-# machine did not: examples are the same everywhere, and none has a deadline. The `device` fixture
+# A slow machine must not make a test fail, and CI must not fail by chance where a developer's
+# machine passes: examples are the same everywhere, and none has a deadline. The `device` fixture
 # is the same object for all examples of a test.
 hypothesis.settings.register_profile(
     "minidl",
@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests had to show when all have run, so that their progress does not garble it."""
+    """Print the drawings after all tests have run, so that progress output does not garble them."""
     for text in terminalreporter.config.stash[SHOWN]:
         title, _, drawing = text.partition("\n")
         terminalreporter.write_line("")
@@ -77,7 +77,7 @@ def _why_no_cuda() -> str | None:
 
 @pytest.fixture
 def cuda() -> str:
-    """The device `"cuda"`; skipped, saying why, where CuPy is absent or broken."""
+    """The device `"cuda"`; skips, with the reason, if CuPy is absent or broken."""
     if reason := _why_no_cuda():
         pytest.skip(reason)
     return "cuda"
@@ -85,7 +85,7 @@ def cuda() -> str:
 
 @pytest.fixture(params=["cpu", "guarded", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> str:
-    """Each device in turn; `"cuda"` is skipped, saying why, where CuPy is absent or broken."""
+    """Each device in turn; `"cuda"` is skipped, with the reason, if CuPy is absent or broken."""
     if request.param == "cuda" and (reason := _why_no_cuda()):
         pytest.skip(reason)
     return str(request.param)
@@ -93,14 +93,14 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def global_state():
-    """Start every test from one seed; insist that it leaves recording and NumPy as they were."""
+    """Start every test from one seed; check that it leaves recording and NumPy unchanged."""
     minidl.manual_seed(0)
     float_errors = np.geterr()
     numpy_stream = np.random.get_state()  # noqa: NPY002 - minidl must not touch NumPy's own stream
     yield
     assert autograd.is_recording(), "recording was left off"
     assert np.geterr() == float_errors, "NumPy's floating-point error handling was changed"
-    zeros((), device="guarded").item()  # raises what was found wrong on that device, unread
+    zeros((), device="guarded").item()  # raises any pending error of that device
     after = np.random.get_state()  # noqa: NPY002
     assert all(np.array_equal(a, b) for a, b in zip(numpy_stream, after, strict=True)), (
         "numpy.random's global stream was used; draw from minidl.random.generator(rng)"
@@ -109,7 +109,7 @@ def global_state():
 
 @pytest.fixture
 def no_collector():
-    """Memory must be freed by reference counting alone: a cycle would keep GPU memory alive."""
+    """Turn the garbage collector off: a reference cycle would keep GPU memory alive."""
     gc.collect()
     gc.disable()
     yield

@@ -1,8 +1,8 @@
-"""The reading path: which code a training step of chapter 6 executes, and how much there is of it.
+"""The reading path: the code that a training step of chapter 6 executes, and its size.
 
 `python -m tests.reading_path` prints how many lines of code each part of the package has;
 `--trace` runs one step of chapter 6's network with the plain kernels, from `Conv2d` to Adam, and
-prints the files that it went through, in that order, with the lines of code that it executed.
+prints the files that it went through, in order, with the number of lines executed in each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PACKAGE = ROOT / "minidl"
 
 
 def code_lines(source: str) -> set[int]:
-    """Return the numbers of the lines that hold code: no blank ones, comments or docstrings."""
+    """Return the line numbers of code: no blank lines, comments or docstrings."""
     nothing = {
         tokenize.COMMENT,
         tokenize.NL,
@@ -40,7 +40,7 @@ def code_lines(source: str) -> set[int]:
         if token.type not in nothing:
             lines.update(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(ast.parse(source)):
-        # A string standing alone documents what it stands under or, in a class or module, after.
+        # A string that is a statement by itself is documentation.
         value = node.value if isinstance(node, ast.Expr) else None
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
@@ -48,7 +48,7 @@ def code_lines(source: str) -> set[int]:
 
 
 def count(path: Path) -> int:
-    """Return how many lines of code a file has."""
+    """Return the number of lines of code in a file."""
     return len(code_lines(path.read_text(encoding="utf-8")))
 
 
@@ -56,10 +56,10 @@ def count(path: Path) -> int:
 
 
 def statements(source: str) -> dict[int, set[int]]:
-    """Return, for each line of code, the lines of the statement, or of its head, that it is in.
+    """Map each line of code to all lines of its statement, or of its header if it has a body.
 
-    A statement may span several lines, and which of them Python reports differs between its
-    versions; of a function that is called, its head counts too.
+    A statement may span several lines, and Python's versions differ in which of them they report.
+    The header of a function that is called counts too.
     """
     lines = code_lines(source)
     found: dict[int, set[int]] = {}
@@ -114,7 +114,7 @@ def trace_step() -> dict[str, set[int]]:
 
 @functools.cache
 def traced() -> dict[str, int]:
-    """Return how many lines of each file a plain step executes, in a process of its own."""
+    """Return how many lines of each file a plain step executes, measured in a new process."""
     command = [sys.executable, "-m", "tests.reading_path", "--trace"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     rows = re.findall(r"^ *(\d+)/ *\d+  (\S+)$", done.stdout, re.MULTILINE)

@@ -70,7 +70,7 @@ def test_grad_is_watched_as_backward_is():
 
 def test_without_the_forward_pass_it_says_how_to_learn_the_line():
     y = leaf(0.0).sqrt().sum()
-    with minidl.detect_anomaly(), pytest.raises(FloatingPointError, match="run forward under dete"):
+    with minidl.detect_anomaly(), pytest.raises(FloatingPointError, match="run the forward pass"):
         y.backward()
 
 

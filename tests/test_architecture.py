@@ -1,4 +1,4 @@
-"""The house keeps its shape: import direction, size, documentation, top level."""
+"""The architecture: import direction, size, documentation, top level."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ PACKAGE = ROOT / "minidl"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 
-# From the ground up: a room imports only from rooms on lower floors, for type checkers too.
+# From the bottom up: a room (a package or top-level module) imports only from lower floors, even
+# under TYPE_CHECKING.
 FLOORS = [
     {"checks", "files", "handover"},
     {"backends"},
@@ -31,7 +32,7 @@ FLOORS = [
     {"inspect"},
 ]
 
-# The framework that is read. It imports none of the wings below, and trains without them.
+# The code meant to be read. It imports none of the wings below, and trains without them.
 CORE = [
     "checks",
     "handover",
@@ -78,22 +79,22 @@ CORE = [
 ]
 CORE_BUDGET = 5_000
 
-# A wing's ceiling, in lines of code, and what the wing buys. Raising one takes a commit of its own
-# that says which capability was bought.
+# Each wing's limit, in lines of code, and what the wing provides. To raise one, make a separate
+# commit that says which capability it adds.
 WINGS = {
     "backends/cpu": (660, "threads, Winograd and pixels last: 0.6 to 1.0 times PyTorch's time"),
-    "backends/cuda training/capture": (730, "the same text on CuPy; steps replayed as CUDA graphs"),
+    "backends/cuda training/capture": (730, "the same code on CuPy; steps replayed as CUDA graphs"),
     "functional/fused": (180, "layers in one pass over memory"),
     "functional/pooling nn/pooling": (1_280, "20 kinds of pooling, for images and sequences"),
     "files": (740, "weights, checkpoints and downloads, safe against hostile files"),
     "data": (880, "CIFAR-10, embedded sets, sentences, folders, augmentation"),
     "optim/schedules models": (470, "schedules; ResNets and TextCNN"),
     "training/fit training/keeper training/warnings training/metrics": (
-        *(480, "runs that survive and say what is wrong; scores"),
+        *(480, "runs that survive crashes and report problems; scores"),
     ),
     "inspect anomaly": (1_230, "gradcheck, graph, summary, plots, the first NaN"),
 }
-FACES_BUDGET = 420  # __init__ and __main__: public names, and the look-up of backends
+FACES_BUDGET = 420  # __init__ and __main__: public names, and the lookup of backends
 
 FILE_BUDGET = 400
 FUNCTION_BUDGET = 40
@@ -113,7 +114,7 @@ def _parse(path: Path) -> ast.Module:
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    """Yield the dotted names that are imported anywhere; `package` resolves relative imports."""
+    """Yield the dotted names of all imports; `package` resolves relative ones."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -129,7 +130,7 @@ def _package_of(path: Path) -> str:
 
 
 def _key(path: Path) -> str:
-    """Return a module as it is written above: `nn/pooling/basic`."""
+    """Return a module's name as in the lists above: `nn/pooling/basic`."""
     return path.relative_to(PACKAGE).with_suffix("").as_posix()
 
 
@@ -138,13 +139,13 @@ def _is_face(path: Path) -> bool:
 
 
 def _targets(path: Path) -> set[str]:
-    """Return the modules of minidl that a module imports, packages by their face."""
+    """Return the modules of minidl that a module imports; for a package, its `__init__`."""
     found = set()
     for name in _imported(_parse(path), _package_of(path)):
         parts = name.split(".")
         if parts[0] != "minidl":
             continue
-        for end in (len(parts), len(parts) - 1):  # the name may be a module, or in one
+        for end in (len(parts), len(parts) - 1):  # the name may be a module, or defined in one
             target = PACKAGE.joinpath(*parts[1:end])
             if target.with_suffix(".py").is_file():
                 found.add("/".join(parts[1:end]))
@@ -163,7 +164,7 @@ def _floor(key: str) -> int | None:
 def _upward_imports(path: Path) -> list[str]:
     key = _key(path)
     level = _floor(key)
-    assert level is not None, f"{key} is on no floor: add its room there, or move it"
+    assert level is not None, f"{key} is on no floor: add its room to FLOORS, or move it"
     wrong = []
     for target in sorted(_targets(path)):
         if target.split("/")[0] == key.split("/")[0]:
@@ -192,7 +193,7 @@ def _circles(arrows: dict[str, set[str]]) -> list[set[str]]:
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    # A face imports its own files, and a file may import another package's face: rooms are below.
+    # Faces are left out: a face imports its own files, and files import only faces of lower floors.
     assert not _circles({_key(p): _targets(p) for p in MODULES if not _is_face(p)})
     assert _circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}] * 3
 
@@ -238,7 +239,7 @@ def test_the_core_imports_no_wing():
 
 
 def test_the_core_trains_without_the_wings(tmp_path):
-    """Copied alone, its faces without the names of the wings, it trains chapter 6's network."""
+    """A copy of the core only, its faces without the wings' names, trains chapter 6's network."""
     for path in MODULES:
         if not _is_face(path) and _key(path) not in CORE:
             continue
@@ -277,7 +278,7 @@ print(losses[0], losses[-1], minidl.__file__)
 
 
 def _names_a_wing(line: str) -> bool:
-    """Tell whether a line of a face imports a file, or a whole room, of a wing."""
+    """Return whether a line of a face imports a file, or a whole package, of a wing."""
     found = re.match(r"from minidl\.?([\w.]*) import (\w+)", line)
     if found is None:
         return False
@@ -297,7 +298,7 @@ def test_the_cpu_and_cuda_wings_do_not_know_each_other():
                 assert not any(t.startswith(f"backends/{other}/") for t in targets)
         if any(t.startswith(("backends/cpu/", "backends/cuda/")) for t in targets):
             inside = _key(path).startswith(("backends/cpu/", "backends/cuda/"))
-            assert inside or _is_face(path), f"{_key(path)} imports a backend's own files"
+            assert inside or _is_face(path), f"{_key(path)} imports a backend's internal files"
 
 
 def test_only_the_cuda_wing_imports_cupy():

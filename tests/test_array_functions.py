@@ -182,7 +182,7 @@ def test_where_wants_bools(condition):
 
 @pytest.mark.parametrize("name", NUMPYS)
 def test_choosing_wants_a_tensor(name):
-    with pytest.raises(TypeError, match=f"{name}: got float and int, expected at least one tensor"):
+    with pytest.raises(TypeError, match=f"{name}: got float and int, expected a tensor"):
         choosing(name)(1.0, 2)
 
 
@@ -295,10 +295,10 @@ def test_einsum_refuses_a_changed_input():
         ("ijk...->i", r"term 'ijk...' does not fit shape \(2, 3\)"),
         ("ij->ik", "output of 'ij->ik' has a repeated or unknown letter"),
         ("ij->ii", "output of 'ij->ii' has a repeated or unknown letter"),
-        ("ii->i", "letter 'i' of 'ii->i' stands for 2 and 3"),
+        ("ii->i", "letter 'i' of 'ii->i' stands for sizes 2 and 3"),
         ("i1->i", "subscripts 'i1->i' contain '1'; expected letters, commas, '...' and one '->'"),
-        ("ij->i->j", "subscripts 'ij->i->j' hold"),
-        ("i.j->i", "subscripts 'i.j->i' hold"),
+        ("ij->i->j", "subscripts 'ij->i->j' contain"),
+        ("i.j->i", "subscripts 'i.j->i' contain"),
     ],
 )
 def test_subscripts_that_do_not_fit_are_named(subscripts, message, device):

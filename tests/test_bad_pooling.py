@@ -237,11 +237,11 @@ WRONG_TYPES = {
     "F.max_unpool2d(I, np.zeros((2, 3, 8, 8)), 2)": (
         "max_unpool2d: got indices of dtype float64, expected integers"
     ),
-    "F.stochastic_pool2d(I, 2, rng=0)": "rng=0, expected a numpy.random.Generator",
+    "F.stochastic_pool2d(I, 2, rng=0)": "got rng=0, expected a numpy.random.Generator",
     "F.attention_pool1d(S, np.ones(3))": (
         "attention_pool1d: got a ndarray as weight, expected a Tensor"
     ),
-    "nn.StochasticPool2d(2, rng=0)": "rng=0, expected a numpy.random.Generator",
+    "nn.StochasticPool2d(2, rng=0)": "got rng=0, expected a numpy.random.Generator",
 }
 CASES = [(ValueError, *case) for case in WRONG_VALUES.items()]
 CASES += [(TypeError, *case) for case in WRONG_TYPES.items()]

@@ -1,4 +1,4 @@
-"""Plain kernels: the code that the reading path names is the code that runs, with equal results."""
+"""Plain kernels run the code that the reading path names, with the same results as fast ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ NETWORKS = {
 
 
 def train(name: str) -> tuple[list[float], dict[str, np.ndarray]]:
-    """Return the losses of some steps, and the weights after them."""
+    """Return the losses of some training steps, and the weights after them."""
     build, batch, steps = NETWORKS[name]
     minidl.manual_seed(0)
     model = build().to(dtype="float64")

@@ -1,4 +1,4 @@
-"""Every public name of an earlier version still imports, and from the same place."""
+"""Every public name of an earlier version can still be imported from the same module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensor: operands, ties, dtypes, indices, views, copies, errors; `test_ops.py` tests each operation."""
+"""Tensor: operands, ties, dtypes, indices, views, copies, errors (operations: `test_ops.py`)."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def tensor_dtype(op: str, dtype: Any) -> Any:
     """Return NumPy's form of a dtype; raise TypeError for an unsupported dtype."""
     found = np.dtype(dtype)
     if found.kind not in "iub" and found not in (np.float32, np.float64):
-        raise TypeError(f"{op}: got dtype {found}, expected float32 or float64, an integer or bool")
+        raise TypeError(f"{op}: got dtype {found}, expected float32 or float64, integers or bools")
     return found
 
 

@@ -299,8 +299,8 @@ class Tensor(TensorBase):
         """Refuse `weight -= step` on a leaf: it would make a new tensor that is never trained."""
         if self.is_leaf and self.requires_grad:
             raise TypeError(
-                "in-place update of a leaf that requires a gradient, which would make a new tensor "
-                "and leave this one unchanged; write `with p.mutable() as array: array -= ...` with "
+                "in-place update of a leaf that requires a gradient, which would make a new "
+                "tensor and not change this one; write `with p.mutable() as array: array -= ...` with "
                 "plain arrays such as p.grad.data, or use an optimiser"
             )
         return NotImplemented  # Python then computes `x = x + other`
@@ -573,9 +573,7 @@ def as_operands(op: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
     if isinstance(a, Tensor):
         return _pair(op, a, b)
     if not isinstance(b, Tensor):
-        raise TypeError(
-            f"{op}: got {type(a).__name__} and {type(b).__name__}, expected at least one tensor"
-        )
+        raise TypeError(f"{op}: got {type(a).__name__} and {type(b).__name__}, expected a tensor")
     b, a = _pair(op, b, a)
     return a, b
 
