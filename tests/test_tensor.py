@@ -598,7 +598,7 @@ def test_wrong_values_are_named(wrong, message, device):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda x: x + "1", "add: got a str, expected a tensor, array or number"),
+        (lambda x: x + "1", "add: got a str, expected a tensor, an array or a number"),
         (lambda x: x - None, "sub: got a NoneType, expected a tensor"),
         (lambda x: x * 1j, "mul: got a complex, expected"),
         (lambda x: x == [1.0], "eq: got a list, expected"),

@@ -109,7 +109,9 @@ def operand_array(op: str, value: Any, like: Stored, copy: bool = False) -> Arra
         return like.backend.scalar(number, kind)
     if getattr(getattr(value, "dtype", None), "kind", "") not in ("f", "i", "u", "b"):
         kind = getattr(value, "dtype", type(value).__name__)
-        raise TypeError(f"{op}: got a {kind}, expected a tensor, array or number with real values")
+        raise TypeError(
+            f"{op}: got a {kind}, expected a tensor, an array or a number with real values"
+        )
     array = asarray(value)
     check_device(op, backend_of(array), like.backend)
     return array.copy(order="K") if copy else array[...]

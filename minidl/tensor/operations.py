@@ -300,8 +300,8 @@ class Tensor(TensorBase):
         if self.is_leaf and self.requires_grad:
             raise TypeError(
                 "in-place update of a leaf that requires a gradient, which would make a new "
-                "tensor and not change this one; write `with p.mutable() as array: array -= ...` with "
-                "plain arrays such as p.grad.data, or use an optimiser"
+                "tensor and not change this one; write `with p.mutable() as array: array -= ...` "
+                "with plain arrays such as p.grad.data, or use an optimiser"
             )
         return NotImplemented  # Python then computes `x = x + other`
 
