@@ -143,7 +143,7 @@ def watcher() -> Watcher | None:
 
 @contextlib.contextmanager
 def set_watcher(watcher: Watcher | None) -> Iterator[Watcher | None]:
-    """Replace the watcher inside a `with` block; yield the previous one, and restore it."""
+    """Replace the watcher inside a `with` block; yield the previous one, restored after."""
     before = _state.watcher
     _state.watcher = watcher
     try:
