@@ -561,7 +561,7 @@ def _is_base(base: Array, array: Array) -> bool:
 
 
 def _operand(op: str, value: Operand, like: Tensor) -> Tensor:
-    """Return `value` as a tensor like `like`: numbers take its dtype, arrays must be on its device."""
+    """Return `value` as a tensor to combine with `like`; an array must be on the same device."""
     if not isinstance(value, Tensor):
         return Tensor.wrap(operand_array(op, value, like, copy=autograd.is_recording()))
     check_device(op, value.backend, like.backend)

@@ -330,7 +330,7 @@ class TensorBase:
             check_broadcast(op, self.shape, other.shape)
         return getattr(operator, op)(self._data, other)
 
-    # Conversion to Python and NumPy -------------------------------------------------------------
+    # Conversion to Python and NumPy ---------------------------------------------------------------
 
     def __len__(self) -> int:
         if not self.ndim:
