@@ -1,4 +1,4 @@
-"""What each network operation means, with its gradient."""
+"""Neural network operations as functions, each with its gradient."""
 
 from minidl.functional.activation import elu as elu
 from minidl.functional.activation import gelu as gelu

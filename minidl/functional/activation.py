@@ -1,4 +1,4 @@
-"""Activations: what bends the straight lines between linear layers, element by element.
+"""Activations: the nonlinear functions between linear layers, most of them elementwise.
 
 `g` is the gradient of the loss with respect to the output.
 """
@@ -17,7 +17,7 @@ from minidl.tensor import Tensor, record
 from minidl.tensor.functions import where
 from minidl.tensor.operands import normal_axes
 
-LIMIT = 30.0  # erf and tanh are 1 or -1 beyond, where squares of float32 numbers could overflow
+LIMIT = 30.0  # beyond it erf and tanh are 1 or -1, and squares of float32 values could overflow
 
 
 def relu(x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def relu(x: Tensor) -> Tensor:
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
-    """Return `x` where `x > 0`, else `negative_slope * x`; `g` is multiplied likewise."""
+    """Return `x` where `x > 0`, else `negative_slope * x`; `g` is scaled in the same way."""
     check_floats("leaky_relu", x)
     xp = x.backend.xp
     factor = xp.where(x.data > 0, x.dtype.type(1), x.dtype.type(negative_slope))
@@ -59,11 +59,11 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """
     check_floats("elu", x)
     xp = x.backend.xp
-    positive, alpha = x > 0, float(alpha)  # a float64 number of NumPy would widen float32
+    positive, alpha = x > 0, float(alpha)  # a NumPy float64 would widen float32
     out = xp.where(positive, x.data, alpha * xp.expm1(xp.minimum(x.data, 0)))
 
     def backward(gradient: Tensor) -> Gradients:
-        below = where(positive, 0, x)  # exp of large x, chosen or not, would overflow
+        below = where(positive, 0, x)  # exp of large x would overflow, even if not selected
         return (gradient * where(positive, 1, alpha * below.exp()),)
 
     return record("elu", out, (x,), backward)
@@ -88,8 +88,8 @@ def sigmoid(x: Tensor) -> Tensor:
 def softplus(x: Tensor, beta: float = 1.0) -> Tensor:
     """Return `log(1 + exp(beta * x)) / beta`, a smooth ReLU; its slope is `sigmoid(beta * x)`.
 
-    Computed as `max(x, 0) + log1p(exp(-abs(beta * x))) / beta`, exact at both ends, so that no
-    threshold to a straight line is needed.
+    Computed as `max(x, 0) + log1p(exp(-abs(beta * x))) / beta`, exact at both ends, so it needs
+    no switch to a straight line for large x.
 
     Raises:
         ValueError: beta is not positive.
@@ -121,7 +121,7 @@ def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     `approximate="tanh"` is `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))`.
 
     Raises:
-        ValueError: another name of an approximation.
+        ValueError: an unknown approximation.
 
     Source: D. Hendrycks and K. Gimpel, Gaussian Error Linear Units (2016).
     """
@@ -136,10 +136,10 @@ def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """Return `y = exp(x) / sum(exp(x))` along an axis: positive numbers that add up to 1.
+    """Return `y = exp(x) / sum(exp(x))` along an axis: positive values that sum to 1.
 
-    The largest x is subtracted first, which changes nothing but keeps exp from overflowing. The
-    gradient is `y * (g - sum(g * y))`.
+    The largest x is subtracted first: this leaves the result unchanged and keeps exp from
+    overflowing. The gradient is `y * (g - sum(g * y))`.
 
     Example:
         >>> softmax(Tensor([0.0, 0.0]))
@@ -147,7 +147,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """
     check_floats("softmax", x)
     normal_axes("softmax", x.shape, axis)
-    if not x.size:  # of which there is no largest
+    if not x.size:  # an empty array has no maximum
         return x.copy()
     xp = x.backend.xp
     powers = xp.exp(x.data - x.data.max(axis, keepdims=True))
@@ -161,7 +161,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """Return `y = x - log(sum(exp(x)))` along an axis: logarithms of `softmax`, without its zeros.
+    """Return `y = x - log(sum(exp(x)))` along an axis: `log(softmax(x))`, never log(0).
 
     The gradient is `g - exp(y) * sum(g)`.
     """
@@ -208,8 +208,8 @@ def _scaled_erfc(t: Any) -> Any:
     return np.array([math.erfc(v) * math.exp(v * v) for v in x])
 
 
-# NumPy has no erf. Fitted once, at import, to Python's own: good to 1e-15 for x up to 6, where
-# exp(-x**2) has made whatever is left vanish.
+# NumPy has no erf. This series is fitted to Python's once, at import: accurate to 1e-15 for x <= 6,
+# beyond which the factor exp(-x**2) makes any error vanish.
 _SERIES = np.polynomial.Chebyshev.interpolate(_scaled_erfc, 30, [0.25, 1.0])
 _COEFFICIENTS = [float(c) for c in _SERIES.coef]
 
