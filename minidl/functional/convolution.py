@@ -1,4 +1,4 @@
-"""Convolution: every window of an image, times the same weights.
+"""Convolution: multiply every window of an image by the same weights.
 
 With `x` an image of c channels, `w` the weights and `b` the bias, output channel d at pixel (y, x)
 
@@ -6,20 +6,20 @@ With `x` an image of c channels, `w` the weights and `b` the bias, output channe
 
 (strictly a cross-correlation: the kernel is not flipped, as everywhere in deep learning).
 
-Write a window's pixels as a row, all windows' rows below each other as the matrix `columns` (its
-usual name), the weights as a matrix too: then convolution is `columns @ matrix`, and the two
-gradients follow from those of a matrix product:
+Write each window's pixels as a row of a matrix, usually called `columns`, and the weights as a
+matrix too. Convolution is then `columns @ matrix`, and the two gradients are those of a matrix
+product:
 
-    gradient of the input    gradient @ matrix.T, every row added back to where its window was
+    gradient of the input    gradient @ matrix.T, every row added back at its window's position
     gradient of the weights  columns.T @ gradient
 
-Each of these three is linear in each of its inputs, and the gradients of each are the other two.
-That is why `_convolve`, `_transpose_convolve` and `_weight_gradient`, defined in terms of each
-other, can be differentiated any number of times.
+Each of these three is linear in each of its inputs, and its gradients are the other two. So
+`_convolve`, `_transpose_convolve` and `_weight_gradient` are defined in terms of each other and
+can be differentiated any number of times.
 
-How they are computed is up to the backend: `backends/convolution.py` has the form above.
+How they are computed is up to the backend: `backends/convolution.py` uses the form above.
 
-Source: for the geometry, V. Dumoulin and F. Visin, A guide to convolution arithmetic for deep
+Source (geometry): V. Dumoulin and F. Visin, A guide to convolution arithmetic for deep
 learning (2016).
 """
 
@@ -47,19 +47,19 @@ def conv2d(
         x: images `(n, c, h, w)`, float32 or float64.
         weight: `(d, c // groups, k_h, k_w)`, of the images' dtype.
         bias: `(d,)`, or None.
-        stride: pixels from one window to the next, from 1.
+        stride: pixels from one window to the next, >= 1.
         padding: zeros on each side, in pixels; `"valid"` is 0; `"same"` keeps h and w at stride 1.
-        dilation: pixels from one tap of the kernel to the next, from 1.
-        groups: channels are split into this many groups that do not see each other; `groups=c` is
-            a depthwise convolution.
+        dilation: pixels from one tap of the kernel to the next, >= 1.
+        groups: split the channels into this many groups that are convolved separately; `groups=c`
+            is a depthwise convolution.
 
-    On a CPU, 3x3 kernels over 5 or more channels of float32 share values between pixels (Winograd):
-    results are within 1e-5 of the largest, but inf or NaN in one pixel makes NaN of outputs up to 5
-    pixels away, and 0 can become 1e-6. float64 has none of that.
+    On a CPU, 3x3 kernels over 5 or more float32 channels share intermediate values between pixels
+    (Winograd): errors are within 1e-5 of the largest result, but inf or NaN in one pixel gives NaN
+    in outputs up to 5 pixels away, and 0 can become 1e-6. float64 is not affected.
 
     Returns:
         `(n, d, out_h, out_w)` with
-        `out_h = (h + 2 * padding - dilation * (k_h - 1) - 1) // stride + 1`, likewise `out_w`.
+        `out_h = (h + 2 * padding - dilation * (k_h - 1) - 1) // stride + 1`; likewise for `out_w`.
 
     Raises:
         ValueError: shapes, groups or geometry do not fit each other.
@@ -116,25 +116,25 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Pair = 1,
 ) -> Tensor:
-    """Do the transpose of a convolution: what carries gradients back through `conv2d`.
+    """Apply the transpose of a convolution, the map that carries gradients back through `conv2d`.
 
-    It spreads every input pixel, times the kernel, over the window that a convolution with the same
-    arguments would have read it from. It enlarges images; it does not invert the convolution.
+    Each input pixel, times the kernel, is added to the window from which a convolution with the
+    same arguments would compute that pixel. This enlarges images; it does not invert a convolution.
 
     Args:
         x: `(n, d, h, w)`.
-        weight: `(d, c // groups, k_h, k_w)`: a convolution's weight from c channels to d.
+        weight: `(d, c // groups, k_h, k_w)`: the weight of a convolution from c channels to d.
         bias: `(c,)`, or None.
         stride: of that convolution.
         padding: of that convolution: this many pixels are cut from each side of the output.
-        output_padding: rows and columns added at the bottom and right, less than `stride`: of the
-            sizes that convolve to h and w, the smallest plus this.
+        output_padding: rows and columns added at the bottom and right, `< stride`. Several output
+            sizes convolve to h and w: this is the difference from the smallest.
         groups: see `conv2d`.
         dilation: of that convolution.
 
     Returns:
         `(n, c, out_h, out_w)` with `out_h = (h - 1) * stride - 2 * padding
-        + dilation * (k_h - 1) + 1 + output_padding`, likewise `out_w`.
+        + dilation * (k_h - 1) + 1 + output_padding`; likewise for `out_w`.
 
     Raises:
         ValueError: shapes, groups or geometry do not fit each other.
@@ -146,8 +146,8 @@ def conv_transpose2d(
     if x.shape[1] != weight.shape[0] or x.shape[1] % groups:
         raise ValueError(
             f"{op}: got an input of {x.shape[1]} channels, shape {x.shape}, and a weight of shape "
-            f"{weight.shape} for {weight.shape[0]}, in {groups} group(s); expected equal channels, "
-            "divisible by groups"
+            f"{weight.shape} for {weight.shape[0]} channels in {groups} group(s); expected equal "
+            "numbers of channels, divisible by groups"
         )
     channels = weight.shape[1] * groups
     if bias is not None and bias.shape != (channels,):
@@ -158,7 +158,7 @@ def conv_transpose2d(
     return result if bias is None else result + bias.reshape(1, channels, 1, 1)
 
 
-# The three linear maps, each other's gradients ------------------------------------------------
+# The three linear maps: each one's gradients are the other two -------------------------------
 
 
 def _convolve(
@@ -175,7 +175,7 @@ def _convolve(
 def convolve_gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, groups: int
 ) -> Gradients:
-    """Turn the gradient of a convolution's output into those of its inputs."""
+    """Return the gradients of a convolution's inputs, given that of its output."""
     dx: Tensor | None
     dw: Tensor | None
     if x.requires_grad and weight.requires_grad and not is_recording():
@@ -184,8 +184,8 @@ def convolve_gradients(
     else:  # as operations, which can be differentiated again
         dx = _transpose_convolve(gradient, weight, windows, groups) if x.requires_grad else None
         dw = _weight_gradient(x, gradient, windows, groups) if weight.requires_grad else None
-    # The bias's gradient is summed one axis at a time: sums of few float32 numbers are more
-    # exact than one of 57,600, and faster (0.18 ms instead of 0.93, 64x32x30x30).
+    # Sum the bias's gradient one axis at a time: short float32 sums are more accurate than one over
+    # 57,600 values, and faster (0.18 ms instead of 0.93, 64x32x30x30).
     db = gradient.sum(2).sum(2).sum(0) if bias is not None and bias.requires_grad else None
     return dx, dw, db
 
