@@ -142,7 +142,7 @@ def test_max_norm_is_pytorchs():
 def test_impossible_norms_and_a_second_look_up_are_refused():
     for options in ({"max_norm": 0.0}, {"max_norm": 1.0, "norm_type": -1.0}):
         with pytest.raises(
-            ValueError, match=r"embedding: got max_norm=.*expected a positive number"
+            ValueError, match=r"embedding: got max_norm=.*expected positive numbers"
         ):
             F.embedding([0], table(), **options)
     weight = table()

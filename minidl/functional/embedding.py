@@ -1,4 +1,4 @@
-"""Embedding: a table with one row of weights for each word of a vocabulary."""
+"""Embedding: a table with one row of weights per word of a vocabulary."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ def embedding(
 ) -> Tensor:
     """Look up a row of `weight` for each index; the gradient is added to the rows looked up.
 
-    It is the product of one-hot rows with `weight`, without the multiplications.
+    This equals the product of one-hot rows and `weight`, without the multiplications.
 
     Args:
-        indices: integers from 0 to below `num_embeddings`, any shape.
+        indices: integers, `0 <= index < num_embeddings`, any shape.
         weight: `(num_embeddings, embedding_dim)`.
-        padding_idx: an index whose row gets no gradient, such as that of the word which fills up
-            short sentences.
-        max_norm: before they are looked up, rows of a larger norm are scaled down to it, in the
-            weight itself, whether training or not. An earlier look-up of the same weight can then
-            not be differentiated any more: look up all words of a step at once.
+        padding_idx: an index whose row gets no gradient, such as that of the word that pads short
+            sentences.
+        max_norm: scale rows of a larger norm down to this norm before the lookup, in training and
+            in evaluation. This modifies the weight, so backward through an earlier lookup raises;
+            do one lookup per step.
         norm_type: p of that norm.
-        sparse: let the gradient be a `RowGradient`, which costs memory and time for the rows looked
-            up and no others, however large the weight; optimisers then leave the others alone (see
-            `Optimizer.step`). With `create_graph` the gradient is whole, as without it.
+        sparse: make the gradient a `RowGradient`, which takes memory and time only for the rows
+            looked up, however large the weight; optimisers then skip the other rows (see
+            `Optimizer.step`). With `create_graph` the gradient is dense, as without `sparse`.
 
     Returns:
         `(*indices.shape, embedding_dim)`.
 
     Raises:
-        TypeError: the indices are no integers, or are on another device.
-        ValueError: the weight has not two axes, an index is out of range, or a norm not positive.
+        TypeError: the indices are not integers, or are on another device.
+        ValueError: the weight is not 2-d, an index is out of range, or a norm is not positive.
 
     Example:
         >>> import minidl
@@ -72,16 +72,16 @@ def embedding(
 
 
 def check_padding_idx(op: str, padding_idx: int | None, count: int) -> None:
-    """Raise ValueError unless an index is None or that of one of `count` rows."""
+    """Raise ValueError unless `padding_idx` is None or the index of one of `count` rows."""
     if padding_idx is not None and not -count <= padding_idx < count:
         raise ValueError(f"{op}: got padding_idx={padding_idx}, expected {-count} to {count - 1}")
 
 
 def _shorten(weight: Tensor, rows: Array, max_norm: float, norm_type: float) -> None:
-    """Scale rows of the weight that are longer than `max_norm` down to it."""
+    """Scale rows of the weight whose norm exceeds `max_norm` down to it."""
     if not (max_norm > 0 and norm_type > 0):
         raise ValueError(
-            f"embedding: got max_norm={max_norm}, norm_type={norm_type}, expected a positive number"
+            f"embedding: got max_norm={max_norm}, norm_type={norm_type}, expected positive numbers"
         )
     xp, found = weight.backend.xp, weight.data[rows]
     sizes = abs(found)
@@ -89,12 +89,12 @@ def _shorten(weight: Tensor, rows: Array, max_norm: float, norm_type: float) -> 
         norms = sizes.max(-1, keepdims=True)
     else:
         norms = (sizes**norm_type).sum(-1, keepdims=True) ** (1 / norm_type)
-    with weight.mutable() as array:  # a row that comes twice is written twice, and alike
+    with weight.mutable() as array:  # duplicate rows are written twice, with equal values
         array[rows] = xp.where(norms > max_norm, found * (max_norm / (norms + 1e-7)), found)
 
 
 def _rows(indices: Tensor | Array, weight: Tensor) -> Array:
-    """Return the indices as an array beside `weight` that nobody else changes."""
+    """Return a copy of the indices as an array on the device of `weight`."""
     array = check_indices("embedding", indices, weight).copy()
     backend, shape = weight.backend, weight.shape
 
@@ -102,7 +102,7 @@ def _rows(indices: Tensor | Array, weight: Tensor) -> Array:
         found = backend.to_numpy(array)
         return ValueError(
             f"embedding: got indices from {found.min()} to {found.max()} for a weight of "
-            f"shape {shape}, expected 0 to {shape[0] - 1}; is the vocabulary another one?"
+            f"shape {shape}, expected 0 to {shape[0] - 1}; is this another vocabulary?"
         )
 
     backend.raise_if((array < 0) | (array >= shape[0]), error)
@@ -110,7 +110,7 @@ def _rows(indices: Tensor | Array, weight: Tensor) -> Array:
 
 
 def _add_rows(values: Tensor, rows: Array, shape: tuple[int, ...]) -> Tensor:
-    """Add each row of values to the row of a table of zeros that it was looked up from."""
+    """Add each row of values, in a table of zeros, to the row that it was looked up from."""
     table = values.backend.xp.zeros(shape, values.dtype)
     values.backend.index_add(table, rows, values.data)
 
