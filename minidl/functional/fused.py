@@ -1,9 +1,9 @@
-"""Several steps as one operation, so that what lies between them never leaves the cache.
+"""Fused operations: several steps in one, whose intermediate results never leave the cache.
 
-A convolution's output is as large as anything in a network. ReLU reads all of it and writes as
-much; a max pool reads that again, to keep a quarter of it; then the gradient takes the same way
-back. Done image by image, from the convolution to ReLU at one go, there is one array to be written
-and kept for the gradient where there were two; on to the pool, only its quarter is. On a GPU, bias
+A convolution's output is among the largest arrays of a network. ReLU reads all of it and writes as
+much; a max pool reads that again and keeps a quarter of it; and the backward pass touches the same
+memory again. If convolution and ReLU run image by image in one pass, one array is written and saved
+for the gradient instead of two; if the pool is included too, only a quarter of one. On a GPU, bias
 and ReLU are one kernel.
 """
 
@@ -33,15 +33,15 @@ def conv2d_relu(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Return `relu(conv2d(x, weight, bias, ...))`; results and gradients are equal to theirs.
+    """Return `relu(conv2d(x, weight, bias, ...))`; with equal results and gradients.
 
-    `Sequential` takes this way where it finds the two.
+    `Sequential` calls this when a ReLU follows a convolution.
 
     Args:
         x: images `(n, c, h, w)`, float32 or float64.
         weight: `(d, c // groups, k_h, k_w)`, of the images' dtype.
         bias: `(d,)`, or None.
-        stride: see `conv2d`, like the next three.
+        stride: see `conv2d`.
         padding: see `conv2d`.
         dilation: see `conv2d`.
         groups: see `conv2d`.
@@ -89,20 +89,20 @@ def conv2d_relu_max_pool2d(
 ) -> Tensor:
     """Return `max_pool2d(relu(conv2d(x, weight, bias, ...)), pool_size, ...)`.
 
-    The largest number of a window is the same before ReLU and after it, so ReLU comes last, when
-    there is less of it. Results are equal to those of the three steps, gradients but for rounding:
-    sums over the batch are split otherwise. `Sequential` takes this way where it finds the three.
+    Max pooling and ReLU commute, so ReLU comes last, on the smaller array. Results equal those of
+    the three steps; gradients agree up to rounding, because batch sums are split differently.
+    `Sequential` calls this when a ReLU and a max pool follow a convolution.
 
     Args:
         x: images `(n, c, h, w)`, float32 or float64.
         weight: `(d, c // groups, k_h, k_w)`, of the images' dtype.
         bias: `(d,)`, or None.
-        stride: of the convolution, like the next three: see `conv2d`.
+        stride: of the convolution: see `conv2d`.
         padding: see `conv2d`.
         dilation: see `conv2d`.
         groups: see `conv2d`.
-        pool_size: of the pool's window, in pixels of the convolution's output.
-        pool_stride: of the pool, like the next three: see `max_pool2d`.
+        pool_size: the pool's window, in pixels of the convolution's output.
+        pool_stride: see `max_pool2d`.
         pool_padding: see `max_pool2d`.
         pool_dilation: see `max_pool2d`.
         ceil_mode: see `max_pool2d`.
@@ -131,35 +131,35 @@ def conv2d_relu_max_pool2d(
 
     def backward(gradient: Tensor, out: Tensor) -> Gradients:
         passed = gated(gradient, out.data)
-        if is_recording():  # the two steps back, one by one: they can be differentiated again
+        if is_recording():  # as two operations, which can be differentiated again
             spread = scatter_winners(passed, winners, pool)
             return convolve_gradients(spread, x, weight, bias, windows, groups)
         dx, dw = _slopes(x, weight, passed.data, winners, windows, groups, pool)
         by_bias = bias is not None and bias.requires_grad
-        # A winner's gradient reaches the bias whichever pixel it goes to.
+        # The bias gets every winner's gradient, whichever pixel won.
         return dx, dw, passed.sum(2).sum(2).sum(0) if by_bias else None
 
     return record(op, best, (x, weight, bias), backward, takes_output=True)
 
 
 PARTS = ("_data", "_grad", "_requires_grad", "hooks", "node", "retains_grad", "version")
-"""What a pending tensor does not have: all but its backend."""
+"""The attributes that a pending tensor does not have yet: all but its backend."""
 
 
 class PendingNorm(Tensor):
-    """The result of batch norm, not computed yet, so that what follows can join its pass.
+    """The result of batch norm, computed lazily so that the next operations can join its pass.
 
-    A residual block ends in `relu(norm(y) + x)`. Step by step, that writes three arrays as large as
-    the images and keeps them for the gradient; in one pass, it writes one. So the sum of this and a
-    tensor of its shape is another pending result, and `joined_relu` computes all of it. Anything
-    else that is asked of it computes it first, as if it had been a plain tensor from the start.
+    A residual block ends in `relu(norm(y) + x)`. Step by step, this writes three arrays as large as
+    the images and saves them for the gradient; in one pass, it writes one. So the sum of this and a
+    tensor of its shape is another pending result, and `joined_relu` computes all of it. Any other
+    access computes the result first, as if it had been a plain tensor from the start.
 
-    `nn.BatchNorm2d` returns one to the module around it; what leaves that module is computed.
+    `nn.BatchNorm2d` returns one to its parent module; results that leave the parent are computed.
 
     Args:
         x: the input of the norm.
-        compute: takes what to add, or None, and whether to do ReLU; returns the result.
-        added: what to add.
+        compute: takes the tensor to add, or None, and whether to apply ReLU; returns the result.
+        added: the tensor to add, or None.
     """
 
     __slots__ = ("_added", "_compute", "_dtype", "_recording", "_shape", "_version", "_x")
@@ -182,11 +182,11 @@ class PendingNorm(Tensor):
 
     @property
     def dtype(self) -> Any:
-        """NumPy's name for the kind of number."""
+        """The NumPy dtype of the elements."""
         return self._dtype
 
     def __getattr__(self, name: str) -> Any:
-        """Compute the result when a part of it is asked for that is not there yet."""
+        """Compute the result when a missing part of it is first accessed."""
         if name not in PARTS or self._x is None:
             raise AttributeError(f"'Tensor' object has no attribute {name!r}")
         self.settle()
@@ -201,7 +201,7 @@ class PendingNorm(Tensor):
             self._x = self._added = None
 
     def joined_relu(self) -> Tensor:
-        """Return the ReLU of it, in the same pass if it is still pending."""
+        """Return its ReLU, in the same pass if it is still pending."""
         if self._x is None or self._recording != is_recording():
             return relu(self)
         return self._computed(self._x, relu=True)
@@ -217,7 +217,7 @@ class PendingNorm(Tensor):
         return result
 
     def __add__(self, other: Any) -> Tensor:
-        """Add; the first tensor of the same shape joins the pass."""
+        """Add `other`; the first tensor of the same shape joins the pass."""
         joins = (
             self._x is not None
             and self._added is None
@@ -251,7 +251,7 @@ def pending_batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> PendingNorm:
-    """Take the statistics of `batch_norm` now, and leave its pass over memory for later.
+    """Compute the statistics of `batch_norm` now, and postpone its pass over the images.
 
     Arguments, errors and source: see `batch_norm`.
     """
@@ -269,10 +269,10 @@ def pending_batch_norm(
 def _responses(
     x: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, groups: int, pool: Windows
 ) -> tuple[Array, Array]:
-    """Return the largest positive response of each window of the pool, or 0, and where it is.
+    """Return the largest positive response of each pool window, or 0, and its index.
 
-    A slice of the batch is pooled while its convolution is in cache. Against three steps (ms, 2
-    cores): 2.3 for 4.6 (first layer of the CIFAR-10 CNN), 4.0 for 4.8 (second).
+    Each slice of the batch is pooled while its convolution is in cache. This takes 2.3 ms instead
+    of 4.6 for three steps (first layer of the CIFAR-10 CNN), 4.0 instead of 4.8 (second; 2 cores).
     """
     backend, n = x.backend, len(x)
     shape = (n, len(weight), pool.out_h, pool.out_w)
@@ -299,10 +299,10 @@ def _slopes(
     groups: int,
     pool: Windows,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of images and weight, each if it is wanted, from that of the winners.
+    """Return the gradients of images and weight, each if required, given that of the winners.
 
-    It is spread over a slice of the batch, and used, in cache. Against three steps (ms, 2 cores):
-    3.0 for 5.1 (first layer of the CIFAR-10 CNN), 9.8 for 10.2 (second).
+    The winners' gradient is scattered and used slice by slice, in cache. This takes 3.0 ms instead
+    of 5.1 for three steps (first layer of the CIFAR-10 CNN), 9.8 instead of 10.2 (second; 2 cores).
     """
     backend = x.backend
     images = backend.empty_images(x.shape, x.dtype) if x.requires_grad else None
