@@ -102,12 +102,12 @@ WRONG_CALLS = {
     "an unknown padding": (
         lambda: F.conv2d(IMAGES, KERNELS, padding="full"),
         ValueError,
-        "conv2d: got padding='full', expected a number, a pair, 'same' or 'valid'",
+        "conv2d: got padding='full', expected an integer, a pair, 'same' or 'valid'",
     ),
     "same padding with a stride": (
         lambda: F.conv2d(IMAGES, KERNELS, stride=2, padding="same"),
         ValueError,
-        "padding='same' needs stride 1, got stride=2",
+        "conv2d: got stride=2, expected 1 with padding='same'",
     ),
     "two dtypes": (
         lambda: F.conv2d(ones(2, 3, 8, 8, dtype="float64"), KERNELS),
@@ -157,7 +157,7 @@ WRONG_CALLS = {
     "same padding with a stride along a sequence": (
         lambda: F.conv1d(ones(2, 3, 8), ones(4, 3, 3), stride=2, padding="same"),
         ValueError,
-        "conv1d: padding='same' needs stride 1, got stride=2",
+        "conv1d: got stride=2, expected 1 with padding='same'",
     ),
     "output_padding of a whole stride": (
         lambda: F.conv_transpose2d(IMAGES, ones(3, 4, 3, 3), stride=2, output_padding=2),
@@ -167,7 +167,7 @@ WRONG_CALLS = {
     "padding that leaves no output": (
         lambda: F.conv_transpose2d(ones(1, 3, 1, 1), ones(3, 4, 2, 2), padding=1),
         ValueError,
-        "conv_transpose2d: got padding=1, which cuts off all of the output",
+        "conv_transpose2d: got padding=1, which cuts off the whole output",
     ),
     "a convolution's weight for its transpose": (
         lambda: F.conv_transpose2d(IMAGES, KERNELS),
@@ -183,7 +183,7 @@ WRONG_CALLS = {
     "windows of padding alone": (
         lambda: F.max_pool2d(ones(1, 1, 1, 9), 2, 1, padding=1, dilation=2),
         ValueError,
-        "max_pool2d: .* a window could see nothing but padding",
+        "max_pool2d: .* a window could contain nothing but padding",
     ),
     "a window larger than the image": (
         lambda: F.avg_pool2d(IMAGES, 9),
@@ -469,7 +469,7 @@ WRONG_CALLS = {
     "a convolution layer with misspelt padding": (
         lambda: nn.Conv2d(3, 4, 3, padding="sam"),
         ValueError,
-        "Conv2d: got padding='sam', expected a number, a pair, 'same' or 'valid'",
+        "Conv2d: got padding='sam', expected an integer, a pair, 'same' or 'valid'",
     ),
     "a sequence layer with negative padding": (
         lambda: nn.Conv1d(3, 4, 3, padding=-1),

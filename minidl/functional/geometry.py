@@ -1,4 +1,4 @@
-"""Checks of tensors that go into operations, and how windows fit on images."""
+"""Checks of the tensors that operations get, and the geometry of windows on images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def check_floats(op: str, x: Tensor) -> None:
     if x.dtype.kind != "f":
         raise TypeError(
             f"{op}: got dtype {x.dtype}, expected float32 or float64; "
-            "images read as uint8 are to be scaled first, for example x / 255"
+            "images read as uint8 must be scaled first, for example x / 255"
         )
 
 
 def check_indices(op: str, indices: Tensor | Array, x: Tensor) -> Array:
-    """Return indices as an array beside `x`; TypeError unless they are integers, on its device."""
+    """Return indices as an array on the device of `x`; TypeError unless integers on that device."""
     array = indices.data if isinstance(indices, Tensor) else indices
-    if not hasattr(array, "dtype"):  # lists are on no device yet
+    if not hasattr(array, "dtype"):  # a list has no device yet
         array = x.backend.from_numpy(np.asarray(array))
     array = asarray(array)
     if array.dtype.kind not in "iu":
@@ -36,7 +36,7 @@ def check_indices(op: str, indices: Tensor | Array, x: Tensor) -> Array:
 
 
 def check_images(op: str, x: Tensor, axes: int = 2) -> None:
-    """Raise unless `x` is a batch of float images, or with one axis of sequences."""
+    """Raise unless `x` is a batch of float images, or of sequences if `axes` is 1."""
     check_floats(op, x)
     missing = axes + 2 - x.ndim
     if missing:
@@ -48,7 +48,7 @@ def check_images(op: str, x: Tensor, axes: int = 2) -> None:
 
 
 def check_together(op: str, **tensors: Tensor | None) -> None:
-    """Raise unless the arguments of these names are tensors that share one dtype and device."""
+    """Raise unless the named arguments are tensors of the same dtype, on the same device."""
     given = {name: x for name, x in tensors.items() if x is not None}
     for name, x in given.items():
         if not isinstance(x, Tensor):
@@ -65,7 +65,7 @@ def check_together(op: str, **tensors: Tensor | None) -> None:
 
 
 def check_weight(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
-    """Raise unless these can be a convolution's arguments, whatever their channels."""
+    """Raise unless these are valid arguments of a convolution, apart from their channels."""
     check_together(op, input=x, weight=weight, bias=bias)
     if weight.ndim != x.ndim or min(weight.shape) < 1:
         kernel = "k_h, k_w" if x.ndim == 4 else "k"
@@ -76,13 +76,13 @@ def check_weight(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups
 
 
 def _check_channels(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
-    """Raise ValueError unless the channels of a convolution's arguments fit each other."""
+    """Raise ValueError unless the channels of a convolution's arguments match."""
     d, channels = weight.shape[:2]
     if x.shape[1] != channels * groups or d % groups:
         raise ValueError(
             f"{op}: got an input of {x.shape[1]} channels, shape {x.shape}, and a weight of "
             f"shape {weight.shape} for {channels * groups} channels in {groups} group(s); expected "
-            "equal channels, and output channels divisible by groups"
+            "equal numbers of channels, and output channels divisible by groups"
         )
     if bias is not None and bias.shape != (d,):
         raise ValueError(f"{op}: got a bias of shape {bias.shape}, expected ({d},)")
@@ -96,7 +96,7 @@ def pool_geometry(
     dilation: Pair = 1,
     axes: int = 2,
 ) -> tuple[tuple[int, int], ...]:
-    """Return kernel, stride, padding and dilation as pairs; ValueError where they do not fit."""
+    """Return kernel, stride, padding and dilation as pairs; ValueError if they do not fit."""
     kernel = pair(op, "kernel_size", kernel_size, 1, axes)
     strides = pair(op, "stride", kernel_size if stride is None else stride, 1, axes)
     pads = pair(op, "padding", padding, 0, axes)
@@ -105,7 +105,7 @@ def pool_geometry(
         raise ValueError(
             f"{op}: got padding={padding!r} with kernel_size={kernel_size!r}, expected at most "
             f"half "
-            "the window, or a window could see nothing but padding"
+            "the window: otherwise a window could contain nothing but padding"
         )
     return kernel, strides, pads, dilations
 
@@ -121,11 +121,11 @@ def pool_windows(
     axes: int = 2,
     shape: tuple[int, ...] | None = None,
 ) -> Windows:
-    """Lay pooling windows over a batch of images, or with one axis of sequences, as PyTorch does.
+    """Lay pooling windows over a batch of images, or of sequences if `axes` is 1, like PyTorch.
 
     `out = (in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1`, rounded down; rounded up
     with `ceil_mode`, unless the last window would then start beyond the image and its left padding.
-    `shape` is that of the images, where they are yet to be computed from `x`.
+    `shape` is the shape of the images if they are still to be computed from `x`.
     """
     check_images(op, x, axes)
     shape = x.shape if shape is None else shape
@@ -134,13 +134,13 @@ def pool_windows(
     ends = []
     for size, k, s, p, d in zip((in_h, in_w), *geometry, strict=True):
         span = d * (k - 1) + 1
-        # A window that begins in the padding enters the image at its first tap that is at 0 or
-        # beyond, at pixel `start % d`: on an image smaller than that, the tap is beyond it already.
+        # The first tap at or after pixel 0 of a window that starts in the padding is at pixel
+        # `start % d`: in an image no larger than that, this tap is already beyond the image.
         if any(start % d >= size for start in range(-p, 0, s)):
             raise ValueError(
                 f"{op}: got dilation={dilation!r} with padding={padding!r} and input shape "
-                f"{shape}; expected a dilation no larger than the image, or a window could see "
-                "nothing but padding"
+                f"{shape}; expected a dilation no larger than the image: otherwise a window could "
+                "contain nothing but padding"
             )
         out = (size + 2 * p - span + (s - 1 if ceil_mode else 0)) // s + 1
         if out < 1:
@@ -156,24 +156,24 @@ def pool_windows(
 def conv_geometry(
     op: str, kernel: tuple[int, ...], stride: Pair, padding: Pair | str, dilation: Pair
 ) -> Windows:
-    """Return convolution windows for images whose size is not known yet, set to 0.
+    """Return convolution windows for images of unknown size, which is set to 0.
 
     `"valid"` is no padding. `"same"` keeps height and width at stride 1: `dilation * (kernel - 1)`
-    pixels in all, the odd one at the bottom and right. A kernel with one axis is for sequences.
+    pixels in all, an odd one at the bottom or right. A kernel with one axis is for sequences.
     """
     axes, (k_h, k_w) = len(kernel), (1, *kernel)[-2:]
     strides = pair(op, "stride", stride, 1, axes)
     dilations = pair(op, "dilation", dilation, 1, axes)
     if isinstance(padding, str) and padding == "same":
         if strides != (1, 1):
-            raise ValueError(f"{op}: padding='same' needs stride 1, got stride={stride!r}")
+            raise ValueError(f"{op}: got stride={stride!r}, expected 1 with padding='same'")
         total_h, total_w = dilations[0] * (k_h - 1), dilations[1] * (k_w - 1)
         sides = (total_h // 2, total_h - total_h // 2, total_w // 2, total_w - total_w // 2)
     elif isinstance(padding, str) and padding == "valid":
         sides = (0, 0, 0, 0)
     elif isinstance(padding, str):
         raise ValueError(
-            f"{op}: got padding={padding!r}, expected a number, a pair, 'same' or 'valid'"
+            f"{op}: got padding={padding!r}, expected an integer, a pair, 'same' or 'valid'"
         )
     else:
         pad_h, pad_w = pair(op, "padding", padding, 0, axes)
@@ -192,9 +192,9 @@ def conv_windows(
     groups: int,
     axes: int = 2,
 ) -> Windows:
-    """Lay convolution windows over a batch of images, or with one axis of sequences.
+    """Lay convolution windows over a batch of images, or of sequences if `axes` is 1.
 
-    Raises for all that can be wrong with a convolution's arguments.
+    Validates every argument of a convolution.
     """
     check_images(op, x, axes)
     check_weight(op, x, weight, bias, groups)
@@ -210,13 +210,13 @@ def conv_windows(
 def transpose_geometry(
     op: str, stride: Pair, padding: Pair, output_padding: Pair, dilation: Pair
 ) -> tuple[tuple[int, int], ...]:
-    """Return the arguments as pairs; ValueError where they do not fit."""
+    """Return the arguments as pairs; ValueError if they do not fit."""
     strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
     pads, extra = pair(op, "padding", padding, 0), pair(op, "output_padding", output_padding, 0)
     if any(e >= s for e, s in zip(extra, strides, strict=True)):
         raise ValueError(
             f"{op}: got output_padding={output_padding!r}, expected less than stride={stride!r}: "
-            "larger images convolve to larger ones than this input"
+            "otherwise the output would convolve to a larger image than this input"
         )
     return strides, pads, extra, dilations
 
@@ -230,14 +230,14 @@ def transpose_windows(
     output_padding: Pair,
     dilation: Pair,
 ) -> Windows:
-    """Lay the windows of the convolution whose output has the size of the batch of images `x`."""
+    """Lay the windows of the convolution whose output has the size of the images `x`."""
     strides, pads, extra, dilations = transpose_geometry(
         op, stride, padding, output_padding, dilation
     )
     geometry = zip(x.shape[2:], strides, pads, dilations, kernel, extra, strict=True)
     out_h, out_w = ((n - 1) * s - 2 * p + d * (k - 1) + 1 + e for n, s, p, d, k, e in geometry)
     if min(out_h, out_w) < 1:
-        raise ValueError(f"{op}: got padding={padding!r}, which cuts off all of the output")
+        raise ValueError(f"{op}: got padding={padding!r}, which cuts off the whole output")
     sides = (pads[0], pads[0], pads[1], pads[1])
     return Windows(out_h, out_w, *kernel, *strides, *dilations, *sides)
 
