@@ -1,4 +1,4 @@
-"""The linear map, and dropout, which thins what goes into it."""
+"""The linear map, and dropout, which is usually applied before it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ValueError(
             f"linear: got an input of {x.shape[-1] if x.ndim else 'no'} features, shape {x.shape}, "
             f"and a weight of shape {weight.shape}, expected (..., in_features) and (out_features, "
-            "in_features); images are to be flattened first, with Flatten or flatten(1)"
+            "in_features); images must be flattened first, with Flatten or flatten(1)"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"linear: got a bias of shape {bias.shape}, expected {weight.shape[:1]}")
-    # As rows: a product of stacks would make one weight gradient for each leading index.
+    # Flatten to rows: a stacked product would compute one weight gradient per leading index.
     out = (x.reshape(-1, weight.shape[1]) if x.ndim > 2 else x) @ weight.T
     out = out if bias is None else out + bias
     return out.reshape(*x.shape[:-1], len(weight)) if x.ndim > 2 else out
@@ -54,20 +54,20 @@ def dropout(
 ) -> Tensor:
     """In training, set each element to 0 with probability `p` and scale the others by 1 / (1 - p).
 
-    The expected value of every element stays what it was, so nothing needs scaling in evaluation.
+    This preserves every element's expected value, so evaluation needs no scaling.
 
     Args:
         x: any shape.
-        p: from 0 to 1.
-        training: return `x` as it is where False.
-        rng: where to draw the mask from, on the host; the seeded stream where None.
+        p: `0 <= p <= 1`.
+        training: if False, return `x` unchanged.
+        rng: the generator of the mask, on the host; if None, the seeded stream.
 
     Returns:
         A tensor of the shape of `x`.
 
     Raises:
-        ValueError: p is not from 0 to 1.
-        TypeError: no floats.
+        ValueError: not `0 <= p <= 1`.
+        TypeError: `x` is not a tensor of floats.
 
     Source: N. Srivastava et al., Dropout (2014), section 10, "inverted".
     """
