@@ -215,7 +215,7 @@ WRONG_CALLS = {
         lambda: F.batch_norm(ones(1, 3), None, None, training=True),
         ValueError,
         r"batch_norm: got an input of shape \(1, 3\)\. Expected more than 1 value per channel when "
-        r"training: .* a last batch of one\? DataLoader\(drop_last=True\)",
+        r"training: .* a last batch of one\? Use DataLoader\(drop_last=True\)",
     ),
     "one value for each group": (
         lambda: F.group_norm(ones(1, 3, 1), 3),
@@ -296,7 +296,7 @@ WRONG_CALLS = {
     "groups of unequal size": (
         lambda: F.group_norm(IMAGES, 2),
         ValueError,
-        r"group_norm: got 3 channels, shape .*, expected a number that num_groups=2 divides",
+        r"group_norm: got 3 channels, shape .*, expected a multiple of num_groups=2",
     ),
     "no groups of channels": (
         lambda: F.group_norm(IMAGES, 0),
@@ -418,7 +418,7 @@ WRONG_CALLS = {
     "an empty batch": (
         lambda: F.cross_entropy(ones(0, 10), np.zeros(0, np.int64)),
         ValueError,
-        "cross_entropy: got an empty batch, or only labels to ignore: nothing to average",
+        "cross_entropy: got an empty batch, or only ignored labels: nothing to average",
     ),
     "an empty batch of numbers": (
         lambda: F.mse_loss(ones(0, 3), np.ones((0, 3))),

@@ -1,6 +1,6 @@
-"""Losses: one number that says how wrong the outputs are.
+"""Losses: one number that measures how wrong the outputs are.
 
-Every loss takes `reduction`: `"mean"` (over what counts, see each), `"sum"`, or `"none"`.
+Every loss takes `reduction`: `"mean"` (each loss says over what), `"sum"` or `"none"`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def cross_entropy(
 ) -> Tensor:
     """Return the cross-entropy `-sum over c of t[c] * log_softmax(logits)[c]`.
 
-    A class index y stands for the probabilities `t = (1 - s) * one_hot(y) + s / classes`, where s
+    A class index y means the probabilities `t = (1 - s) * one_hot(y) + s / classes`, where s
     is `label_smoothing`; probabilities are smoothed in the same way.
 
     Args:
@@ -37,17 +37,17 @@ def cross_entropy(
         target: integer class indices `(n, ...)` with `0 <= y < classes`, or probabilities in the
             shape and dtype of `logits`.
         weight: `(classes,)`: multiplies each class's term.
-        ignore_index: this label counts for nothing.
-        reduction: `"mean"` divides by the weights of the labels that count (by their number where
-            no weight is given), for probabilities by the number of examples.
-        label_smoothing: s, from 0 to 1.
+        ignore_index: examples with this label are ignored.
+        reduction: `"mean"` divides by the sum of the weights of the labels not ignored (by their
+            number if weight is None), or for probabilities by the number of examples.
+        label_smoothing: s, `0 <= s <= 1`.
 
     Returns:
         A single number, or for `"none"` `(n, ...)`.
 
     Raises:
-        ValueError: shapes do not fit, a label is out of range (which, and where), nothing to
-            average, or an argument is out of range.
+        ValueError: shapes do not fit, a label is out of range (the message gives its value and
+            index), there is nothing to average, or an argument is out of range.
         TypeError: labels are neither integers nor probabilities, or on another device.
 
     Source: label smoothing: C. Szegedy et al., Rethinking the Inception Architecture (2015), 7.
@@ -87,14 +87,14 @@ def nll_loss(
         log_probabilities: `(n, classes)` or `(n, classes, ...)`, as from `log_softmax(x, 1)`.
         target: integer class indices `(n, ...)`.
         weight: `(classes,)`, or None.
-        ignore_index: this label counts for nothing.
+        ignore_index: examples with this label are ignored.
         reduction: `"mean"` divides by the sum of the labels' weights.
 
     Returns:
         A single number, or for `"none"` `(n, ...)`.
 
     Raises:
-        ValueError: shapes do not fit, a label is out of range, or nothing counts.
+        ValueError: shapes do not fit, a label is out of range, or there is nothing to average.
         TypeError: labels are not integers, or on another device.
     """
     return _likelihood("nll_loss", log_probabilities, target, weight, ignore_index, reduction)
@@ -118,16 +118,16 @@ def _likelihood(
     order = (0, *range(2, log_p.ndim), 1)
     rows = log_p.transpose(order).reshape(labels.size, classes)
     safe = xp.where(counted, labels, 0)
-    weights = class_weights.data.reshape(-1)[safe] * counted  # 0 for those that do not count
+    weights = class_weights.data.reshape(-1)[safe] * counted  # 0 for ignored labels
     picked = rows[xp.arange(labels.size), safe.reshape(-1)].reshape(labels.shape)
-    # Not only weighted with 0: 0 * log(0) would be NaN.
+    # A weight of 0 is not enough: 0 * log(0) would be NaN.
     terms = -where(counted, picked, 0) * Tensor.wrap(weights)
     if smoothing:
         spread = -where(counted, (log_p * class_weights).sum(1), 0)
         terms = terms * (1 - smoothing) + spread * (smoothing / classes)
     if reduction != "mean":
         return _reduce(op, terms, reduction)
-    words = f"{op}: got an empty batch, or only labels to ignore: nothing to average"
+    words = f"{op}: got an empty batch, or only ignored labels: nothing to average"
     log_p.backend.raise_if(~counted.any(), lambda: ValueError(words))
     return terms.sum() / Tensor.wrap(weights.sum())
 
@@ -136,7 +136,7 @@ def mse_loss(x: Tensor, target: Operand, reduction: Reduction = "mean") -> Tenso
     """Return the squared error `(x - target)**2`, by default its mean over all elements.
 
     Raises:
-        ValueError: the shapes differ (they are not broadcast: that is nearly always a mistake).
+        ValueError: the shapes differ (they are not broadcast, which is nearly always a mistake).
     """
     difference = x - _same_shape("mse_loss", x, target)
     return _reduce("mse_loss", difference * difference, reduction)
@@ -158,15 +158,15 @@ def binary_cross_entropy_with_logits(
     pos_weight: Operand = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Return `-(p * t * log(y) + (1 - t) * log(1 - y))` of `y = sigmoid(logits)`.
+    """Return `-(p * t * log(y) + (1 - t) * log(1 - y))` for `y = sigmoid(logits)`.
 
     Computed as `(1 - t) * x + (1 + (p - 1) * t) * softplus(-x)`, which never takes log(0).
 
     Args:
         logits: any shape.
-        target: t, of the same shape, from 0 to 1.
+        target: t, of the same shape, `0 <= t <= 1`.
         weight: multiplies the terms; broadcast.
-        pos_weight: p, multiplies the terms of t = 1; broadcast; 1 where None.
+        pos_weight: p, multiplies the terms of t = 1; broadcast; None for 1.
         reduction: `"mean"` divides by the number of elements.
 
     Returns:
@@ -203,11 +203,11 @@ def _beside(op: str, x: Tensor, value: Any) -> Tensor:
     """Return a target or weight as a tensor, on the device of `x`."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: got a {type(x).__name__}, expected a Tensor")
-    if not hasattr(value, "dtype"):  # numbers and lists are on no device yet
+    if not hasattr(value, "dtype"):  # numbers and lists have no device yet
         value = x.backend.from_numpy(np.asarray(value))
     if isinstance(value, Tensor):
         other = value
-    else:  # a gradient rule may read it when its owner has changed it
+    else:  # copy: the backward pass may read it after its owner has changed it
         array = asarray(value)
         other = Tensor.wrap(array.copy() if is_recording() else array[...])
     if other.backend is not x.backend:
@@ -236,14 +236,14 @@ def _check_scores(op: str, x: Tensor) -> None:
 
 
 def _check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array:
-    """Return which labels count; raise unless they are integers in range."""
+    """Return a mask of the labels not ignored; raise unless they are integers in range."""
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{op}: got labels of dtype {labels.dtype}, expected integers")
     expected = x.shape[:1] + x.shape[2:]
     if labels.shape != expected:
         raise ValueError(
             f"{op}: got scores of shape {x.shape} and labels of shape {labels.shape}, "
-            f"expected labels of shape {expected}: a class index for each, not one-hot rows"
+            f"expected labels of shape {expected}: one class index each, not one-hot rows"
         )
     counted = labels != ignore_index
     classes, backend = x.shape[1], x.backend
@@ -262,7 +262,7 @@ def _check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array
 
 
 def _class_weights(op: str, x: Tensor, weight: Any) -> Tensor:
-    """Return class weights, 1 where None, in a shape that multiplies scores."""
+    """Return class weights (1 if None) in a shape that broadcasts with scores."""
     weights = _beside(op, x, x.backend.xp.ones(x.shape[1], x.dtype) if weight is None else weight)
     if weights.shape != (x.shape[1],):
         raise ValueError(f"{op}: got weights of shape {weights.shape}, expected ({x.shape[1]},)")

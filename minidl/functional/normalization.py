@@ -1,25 +1,25 @@
-"""Normalisation: numbers less their mean, divided by their standard deviation.
+"""Normalisation: subtract the mean, divide by the standard deviation.
 
-With mean and biased variance taken over m numbers x, and `y` what stands in their place,
+With the mean and biased variance of m values x, the output is
 
     y = (x - mean) / sqrt(var + eps) * weight + bias
 
-| kind | which numbers share a mean and a variance |
+| kind | values that share a mean and a variance |
 | --- | --- |
-| batch norm | a channel, of all images of the batch |
+| batch norm | a channel of all images of the batch |
 | layer norm | the last axes: an example, or a word |
 | group norm | some channels of one image |
 
-Mean and variance depend on x too, so its gradient is more than a multiple of g, that of y. With
-`normal = (x - mean) / sqrt(var + eps)` and `inverse = 1 / sqrt(var + eps)`,
+Mean and variance depend on x too, so its gradient is not just a multiple of g, the gradient of y.
+With `normal = (x - mean) / sqrt(var + eps)` and `inverse = 1 / sqrt(var + eps)`,
 
     gradient of x       weight * inverse * (g - mean(g) - normal * mean(g * normal))
     gradient of weight  sum(g * normal)
     gradient of bias    sum(g)
 
-What stands in brackets is g without its part along the ones and, but for eps, along `normal`: a
-linear map of g that is its own transpose. So the first is used again where it is differentiated by
-g, and where the second is by x.
+The bracket is g projected orthogonally to the ones vector and (up to eps) to `normal`: a linear map
+of g that is its own transpose. So the first formula also gives its own gradient with respect to g,
+and that of the second with respect to x.
 
 Source: S. Ioffe and C. Szegedy, Batch Normalization (2015); J. L. Ba et al., Layer Normalization
 (2016); Y. Wu and K. He, Group Normalization (2018); second derivatives: own derivation.
@@ -42,19 +42,19 @@ from minidl.functional.geometry import check_floats, check_together
 from minidl.tensor import Tensor, record
 
 FAR = 4.0
-"""Standard deviations from 0 at which a mean counts as far. `mean(x**2) - mean(x)**2` then has lost
-a factor of 17 of its precision, which is little; beyond, sums are taken about the mean instead."""
+"""A mean more than this many standard deviations from 0 counts as far: sums are then taken about
+the mean. Up to here, `mean(x**2) - mean(x)**2` loses at most a factor of 17 in precision."""
 
 
 class Statistics(NamedTuple):
-    """Mean and deviation of each channel, `(c,)`, in float64 but for `centre`.
+    """Mean and deviation of each channel, `(c,)`, in float64 except for `centre`.
 
     Attributes:
-        centre: a number of the images' dtype near the mean; None for 0, where that is near enough.
-        mean: the mean less `centre`.
+        centre: a value near the mean, in the images' dtype; None for 0, if that is near enough.
+        mean: the mean minus `centre`.
         inverse: `1 / sqrt(var + eps)`.
-        eps: see there.
-        fixed: whether they do not depend on the images: were given, or there are no images.
+        eps: added to the variance.
+        fixed: whether they are independent of the images: given, or there are no images.
     """
 
     centre: Array | None
@@ -77,28 +77,28 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalise each channel, in training by its own mean and variance over the batch.
+    """Normalise each channel, in training by its mean and variance over the batch.
 
-    In training, running statistics, if there are any, move towards those of the batch:
+    In training, running statistics, if given, move towards those of the batch:
     `running = (1 - momentum) * running + momentum * batch`, where the variance is the unbiased one,
-    divided by m - 1. In evaluation they are what is normalised by.
+    divided by m - 1. In evaluation, the running statistics normalise.
 
     Args:
         x: `(n, c)` or `(n, c, ...)`, float32 or float64.
-        running_mean: `(c,)`, written to in training; None to keep none, in training only.
-        running_var: likewise.
+        running_mean: `(c,)`, updated in training; None (only in training) to track none.
+        running_var: `(c,)`, in the same way.
         weight: `(c,)`, or None for 1.
         bias: `(c,)`, or None for 0.
         training: see above.
-        momentum: from 0 to 1.
-        eps: added to the variance, from 0.
+        momentum: `0 <= momentum <= 1`.
+        eps: added to the variance, >= 0.
 
     Returns:
         A tensor of the shape of `x`.
 
     Raises:
-        ValueError: shapes do not fit each other, or there is one value for each channel in
-            training, or there are no running statistics in evaluation.
+        ValueError: shapes do not fit each other, or there is only one value per channel
+            in training, or there are no running statistics in evaluation.
         TypeError: dtypes or devices differ.
 
     Example:
@@ -125,7 +125,7 @@ def channel_statistics(
     momentum: float,
     eps: float,
 ) -> Statistics:
-    """Check all arguments of `batch_norm`; return what it normalises by."""
+    """Check all arguments of `batch_norm`; return the statistics that it normalises by."""
     _check(op, x, eps, 2, "(n, c) or (n, c, ...)")
     check_fraction(op, "momentum", momentum)
     running = {"running_mean": running_mean, "running_var": running_var}
@@ -145,14 +145,14 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalise over the last axes, each example by its own mean and variance.
+    """Normalise over the last axes, each example by its mean and variance.
 
     Args:
         x: `(..., *normalized_shape)`, float32 or float64.
         normalized_shape: the sizes of the last axes, or of the last one.
         weight: of shape `normalized_shape`, or None for 1.
-        bias: likewise, or None for 0.
-        eps: added to the variance, from 0.
+        bias: of shape `normalized_shape`, or None for 0.
+        eps: added to the variance, >= 0.
 
     Returns:
         A tensor of the shape of `x`.
@@ -188,23 +188,23 @@ def group_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalise each image's channels in groups, each group by its own mean and variance.
+    """Normalise each image's channels in groups, each group by its mean and variance.
 
-    One group is layer norm over an image; as many as channels is "instance norm".
+    One group is layer norm over an image; one group per channel is "instance norm".
 
     Args:
         x: `(n, c)` or `(n, c, ...)`, float32 or float64.
-        num_groups: of `c // num_groups` channels each.
+        num_groups: number of groups, of `c // num_groups` channels each.
         weight: `(c,)`, or None for 1.
         bias: `(c,)`, or None for 0.
-        eps: added to the variance, from 0.
+        eps: added to the variance, >= 0.
 
     Returns:
         A tensor of the shape of `x`.
 
     Raises:
         ValueError: shapes do not fit each other, groups do not divide the channels, or there is
-            one value for each group and one image.
+            only one value per group, in a single image.
         TypeError: dtypes or devices differ.
 
     Example:
@@ -218,8 +218,8 @@ def group_norm(
     n, c = x.shape[:2]
     if c % num_groups:
         raise ValueError(
-            f"{op}: got {c} channels, shape {x.shape}, expected a number that num_groups="
-            f"{num_groups} divides"
+            f"{op}: got {c} channels, shape {x.shape}, expected a multiple of num_groups="
+            f"{num_groups}"
         )
     _check_channels(op, x, (c,), weight=weight, bias=bias)
     _check_count(op, x, n * (c // num_groups))
@@ -230,7 +230,7 @@ def group_norm(
 
 
 def normal_shape(op: str, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
-    """Return the sizes of the axes that layer norm is over; ValueError if they are none."""
+    """Return the sizes of layer norm's axes; ValueError if there are none, or one is not >= 1."""
     sizes = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
     if not sizes:
         raise ValueError(f"{op}: got normalized_shape=(), expected at least one size")
@@ -243,7 +243,7 @@ def normal_shape(op: str, normalized_shape: int | Sequence[int]) -> tuple[int, .
 
 
 def _measured(x: Tensor, eps: float) -> tuple[Statistics, Array]:
-    """Return each channel's statistics, and its biased variance."""
+    """Return each channel's statistics and biased variance."""
     count = max(1, _count(x))
 
     def about(centre: Array | None) -> tuple[Array, Array]:
@@ -253,7 +253,7 @@ def _measured(x: Tensor, eps: float) -> tuple[Statistics, Array]:
 
     centre = None
     mean, variance = about(centre)
-    # Where the host would have to wait for the answer, the second pass is made in any case.
+    # If checking would make the host wait for the device, make the second pass in any case.
     if x.backend.records or (mean**2 > FAR**2 * variance).any():
         centre = mean.astype(x.dtype)
         mean, variance = about(centre)
@@ -268,7 +268,7 @@ def _batch_statistics(
     momentum: float,
     eps: float,
 ) -> Statistics:
-    """Return the statistics of a batch, and let the running ones follow them."""
+    """Return the statistics of a batch, and update the running statistics."""
     statistics, variance = _measured(x, eps)
     if x.size:
         centre, count = statistics.centre, _count(x)
@@ -283,7 +283,7 @@ def _batch_statistics(
 def _given_statistics(
     op: str, running_mean: Tensor | None, running_var: Tensor | None, eps: float
 ) -> Statistics:
-    """Return running statistics, which must be there."""
+    """Return the running statistics; ValueError if they are missing."""
     if running_mean is None or running_var is None:
         raise ValueError(
             f"{op}: got no running statistics in evaluation, expected running_mean and "
@@ -297,7 +297,7 @@ def _given_statistics(
 def _sums(
     gradient: Tensor, x: Tensor, statistics: Statistics, gate: Array | None = None
 ) -> tuple[Tensor, tuple[Array, Array]]:
-    """Return what a gate lets through of a gradient; each channel's `sum(g)`, `sum(g * normal)`."""
+    """Return the gated gradient g, and each channel's `sum(g)` and `sum(g * normal)`."""
     if gate is not None and is_recording():  # as an operation, which can be differentiated again
         gradient, gate = gated(gradient, gate), None
     total, products, passed = kernels.channel_sums(
@@ -308,7 +308,7 @@ def _sums(
 
 
 def _count(x: Tensor) -> int:
-    """Return how many numbers a channel has."""
+    """Return how many values a channel has."""
     return len(x) * math.prod(x.shape[2:])
 
 
@@ -324,7 +324,7 @@ def normalize(
     added: Tensor | None = None,
     relu: bool = False,
 ) -> Tensor:
-    """Return `normal * weight + bias` of each channel; then `+ added` and ReLU, if asked for."""
+    """Return `normal * weight + bias` of each channel; then `+ added` and ReLU, if given."""
 
     def backward(gradient: Tensor, out: Tensor) -> Gradients:
         learns, shifts = (p is not None and p.requires_grad for p in (weight, bias))
@@ -365,7 +365,7 @@ def _input_gradient(
 ) -> Tensor:
     """Return `weight * inverse * (g - mean(g) - normal * mean(g * normal))`.
 
-    Of fixed statistics, `weight * inverse * g`.
+    With fixed statistics this reduces to `weight * inverse * g`.
     """
     inverse = Tensor.wrap(statistics.inverse.astype(x.dtype))
     if statistics.fixed:
@@ -417,7 +417,7 @@ def _weight_gradient(
 
 
 def _bias_gradient(gradient: Tensor, total: Array) -> Tensor:
-    """Return `sum(g)` of each channel, which is known."""
+    """Return `sum(g)` of each channel, already computed as `total`."""
 
     def backward(outer: Tensor) -> Gradients:
         return (_along_channels(outer, gradient).broadcast_to(gradient.shape),)
@@ -426,7 +426,7 @@ def _bias_gradient(gradient: Tensor, total: Array) -> Tensor:
 
 
 def _normalize_rows(op: str, x: Tensor, rows: int, size: int, eps: float) -> Tensor:
-    """Normalise numbers in rows of a size: a batch of one, of as many channels as rows."""
+    """Normalise each row of `size` values, as a channel of a batch of one."""
     lines = x.reshape(1, rows, size)
     statistics, _ = _measured(lines, eps)
     return normalize(op, lines, None, None, statistics).reshape(x.shape)
@@ -448,7 +448,7 @@ def _check(op: str, x: Tensor, eps: float, least: int, axes: str) -> None:
 
 
 def check_eps(op: str, eps: float) -> None:
-    """Raise ValueError unless `eps` is a number from 0."""
+    """Raise ValueError unless `eps >= 0`."""
     if not eps >= 0:
         raise ValueError(f"{op}: got eps={eps!r}, expected a number >= 0")
 
@@ -463,9 +463,9 @@ def _check_channels(op: str, x: Tensor, shape: tuple[int, ...], **given: Tensor 
 
 
 def _check_count(op: str, x: Tensor, first: int) -> None:
-    """Raise ValueError for one value, whose deviation is 0, where there are to be several."""
+    """Raise ValueError if there is only one value, whose deviation is 0."""
     if first * math.prod(x.shape[2:]) == 1:
         raise ValueError(
             f"{op}: got an input of shape {x.shape}. Expected more than 1 value per channel when "
-            "training: one has no spread; is it a last batch of one? DataLoader(drop_last=True)"
+            "training: one has no spread; is it a last batch of one? Use DataLoader(drop_last=True)"
         )
