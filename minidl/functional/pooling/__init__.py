@@ -1,1 +1,1 @@
-"""Every kind of pooling: `basic` is where to begin."""
+"""Every kind of pooling; start with the table in `basic`."""

@@ -1,9 +1,10 @@
-"""Pooling: one number for each window of an image, channel by channel.
+"""Pooling: reduce each window of an image to one value, channel by channel.
 
-With w the m pixels of a window, `best = max(w)`, `hit = w == best`, `mean = sum(w) / m`,
-`mix = a * hit + (1 - a) / m`, out what comes of them, and g the gradient of out:
+Let w be the m pixels of a window, `best = max(w)`, `hit = w == best` (the first, if several are
+equal), `mean = sum(w) / m`, `mix = a * hit + (1 - a) / m`, out the result and g the gradient with
+respect to out:
 
-| kind | formula | gradient of w | layer | source |
+| kind | formula | gradient with respect to w | layer | source |
 | --- | --- | --- | --- | --- |
 | max_pool2d | `best` | `g * hit` | MaxPool2d | 1 |
 | avg_pool2d | `mean` | `g / m` | AvgPool2d | 2 |
@@ -13,10 +14,10 @@ With w the m pixels of a window, `best = max(w)`, `hit = w == best`, `mean = sum
 | global_avg_pool2d | `mean` | `g / m` | GlobalAvgPool | 5 |
 | adaptive_max_pool2d | `best` | `g * hit` | AdaptiveMaxPool2d | 6 |
 | adaptive_avg_pool2d | `mean` | `g / m` | AdaptiveAvgPool2d | 6 |
-| spatial_pyramid_pool2d | `[pool(x, k) for k in levels]` | steps | SpatialPyramidPool2d | 7 |
+| spatial_pyramid_pool2d | `[pool(x, k) for k in levels]` | chain rule | SpatialPyramidPool2d | 7 |
 | fractional_max_pool2d | `best` | `g * hit` | FractionalMaxPool2d | 8 |
-| stochastic_pool2d, training | `w[i]` | `g * (place == i)` | StochasticPool2d | 9 |
-| stochastic_pool2d, evaluation | `sum(w * w) / sum(w)` | `g * (2 * w - out) / sum(w)` |  | 9 |
+| stochastic_pool2d, training | `w[i]` | `g * (index == i)` | StochasticPool2d | 9 |
+| stochastic_pool2d, evaluation | `sum(w * w) / sum(w)` | `g * (2 * w - out) / sum(w)` | same | 9 |
 | channel_max_pool | `best` | `g * hit` | ChannelMaxPool | 10 |
 | channel_avg_pool | `mean` | `g / m` | ChannelAvgPool | own |
 | mixed_pool2d | `a * best + (1 - a) * mean` | `g * mix` | MixedPool2d | 11 |
@@ -25,22 +26,34 @@ With w the m pixels of a window, `best = max(w)`, `hit = w == best`, `mean = sum
 | softmax_pool2d | `sum(s * w)` | `g * s * (1 + b * (w - out))` | SoftmaxPool2d | 13 |
 | attention_pool2d | `sum(t * w)` | `g * t * (1 + v * (w - out))` | AttentionPool | 14 |
 | blur_pool2d | `sum(f * w)` | `g * f` | BlurPool2d | 15 |
-| max_blur_pool2d | `blur_pool2d(max_pool2d(x, k, 1), 1)` | steps | MaxBlurPool2d | 15 |
-| conv_pool2d | `max_pool2d(conv2d(x, v), k)` | steps | ConvPool2d | own |
-| conv2d_relu_max_pool2d | `max_pool2d(relu(conv2d(x, v)), k)` | steps |  | own |
-| max_unpool2d | `image[place] = w` | `g[place]` | MaxUnpool2d | 16 |
+| max_blur_pool2d | `blur_pool2d(max_pool2d(x, k, 1), stride)` | chain rule | MaxBlurPool2d | 15 |
+| conv_pool2d | `max_pool2d(conv2d(x, v), k)` | chain rule | ConvPool2d | own |
+| conv2d_relu_max_pool2d | `max_pool2d(relu(conv2d(x, v)), k)` | chain rule | in Sequential | own |
+| max_unpool2d | `image[index] = w` | `g[index]` | MaxUnpool2d | 16 |
 
-Other letters: p, a, b and v are arguments; i is drawn with probability `w / sum(w)`; a gate has
-`a = sigmoid(sum(v * w))` and `q = a * (1 - a) * (best - mean)`; `s = softmax(b * w)`, and with
-attention, of one channel, `t = softmax(v * w)`; f is the product of two rows of Pascal's triangle,
-divided by their sums; pool is adaptive max or average pooling. "steps": as the functions in the
-formula say, one after the other.
+Further symbols:
+    p, a, b, v  arguments
+    i           a random index, drawn with probabilities `w / sum(w)`
+    a, q        of a gate: `a = sigmoid(sum(v * w))`, `q = a * (1 - a) * (best - mean)`
+    s, t        `s = softmax(b * w)`; `t = softmax(v * w)`, for images with one channel
+    f           outer product of two rows of Pascal's triangle, normalised to sum 1
+    x, k        the image; the size of a window, or of the output at one level of a pyramid
+    pool        adaptive max or average pooling
 
-All but the pyramid, fractional, gated, channel, blurred and convolving kinds have a 1d form for
-sequences. Of the files beside this one, `pooling_windows` slides windows, `pooling_regions` pools
-to a size that is asked for, `pooling_random` draws, and `pooling_learned` learns.
+The global kinds have one window, the whole image. A window of the channel kinds is a group of
+channels at one pixel. All but the pyramid, fractional, gated, channel, blur and convolution kinds
+have a 1d form for sequences.
 
 A window of k pixels moved by `stride` over `size` pixels gives `(size - k) // stride + 1` outputs.
+
+Files:
+    basic       maximum and mean of sliding windows; global mean
+    kinds       1d forms of these; minimum, p-norm, channels, blur, convolution, unpooling
+    sized       to a given output size: adaptive, global, pyramid
+    drawn       random: stochastic, fractional
+    learned     learnable: mixed, gated, generalised mean, softmax, attention
+    regions     kernels for the windows of `sized` and `drawn`, which vary in size
+    ../fused    convolution, ReLU and max pooling in one pass
 
 Sources:
     1   M. Ranzato et al., Unsupervised Learning of Invariant Feature Hierarchies (2007)
@@ -48,7 +61,7 @@ Sources:
     3   P. Sermanet et al., Convolutional Neural Networks Applied to House Numbers (2012)
     4   M. Oquab et al., Is object localization for free? (2015)
     5   M. Lin et al., Network In Network (2013)
-    6   PyTorch, for the windows
+    6   PyTorch, for the position of the windows
     7   K. He et al., Spatial Pyramid Pooling in Deep Convolutional Networks (2014)
     8   B. Graham, Fractional Max-Pooling (2014)
     9   M. Zeiler and R. Fergus, Stochastic Pooling for Regularization (2013)
@@ -105,27 +118,27 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Keep the largest pixel of each window; its gradient goes to that pixel alone.
+    """Return the largest pixel of each window; its gradient goes to that pixel only.
 
-    Padding is -inf, so it never wins. Of equal pixels the first, row by row, wins; NaN wins over
-    numbers, and the last NaN over others: all as in PyTorch.
+    Padding is -inf, so it never wins. Among equal pixels the first, row by row, wins. NaN
+    propagates; among several NaNs the last one's index is reported. All this is as in PyTorch.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        kernel_size: of the window, in pixels.
-        stride: pixels from one window to the next; `kernel_size` where not given.
+        kernel_size: size of the window, in pixels.
+        stride: pixels from one window to the next; default `kernel_size`.
         padding: pixels on each side, at most half the window.
         dilation: pixels from one tap of the window to the next.
-        ceil_mode: let a last window hang over the edge instead of leaving pixels out.
-        return_indices: also return where each winner stands.
+        ceil_mode: let the last window overhang the edge instead of dropping the remaining pixels.
+        return_indices: also return the index of each winner.
 
     Returns:
-        `(n, c, out_h, out_w)`; with `return_indices` also the winners' places `row * w + column` in
-        the input image, int64, of the same shape.
+        `(n, c, out_h, out_w)`; with `return_indices` also the winners' indices `row * w + column`
+        in the input image, int64, of the same shape.
 
     Raises:
-        ValueError: a size that is no whole number in its range, or a window larger than the image.
-        TypeError: no float images.
+        ValueError: a size is not an integer in its range, or a window is larger than the image.
+        TypeError: x is not a tensor of floats.
 
     Example:
         >>> import minidl
@@ -148,15 +161,15 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """Average each window; every pixel of it gets an equal part of the gradient.
+    """Return the mean of each window; each of its pixels gets an equal share of the gradient.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        kernel_size: of the window, in pixels.
-        stride: pixels from one window to the next; `kernel_size` where not given.
+        kernel_size: size of the window, in pixels.
+        stride: pixels from one window to the next; default `kernel_size`.
         padding: zeros on each side, at most half the window.
-        ceil_mode: let a last window hang over the edge instead of leaving pixels out. What hangs
-            over beyond the padding is not counted.
+        ceil_mode: let the last window overhang the edge instead of dropping the remaining pixels.
+            Pixels beyond the padding are not counted.
         count_include_pad: count padding among the pixels that the sum is divided by.
         divisor_override: divide every sum by this instead.
 
@@ -164,8 +177,8 @@ def avg_pool2d(
         `(n, c, out_h, out_w)`.
 
     Raises:
-        ValueError: a size that is no whole number in its range, or a window larger than the image.
-        TypeError: no float images.
+        ValueError: a size is not an integer in its range, or a window is larger than the image.
+        TypeError: x is not a tensor of floats.
 
     Example:
         >>> import minidl
@@ -179,18 +192,18 @@ def avg_pool2d(
 
 
 def global_avg_pool2d(x: Tensor, keepdims: bool = False) -> Tensor:
-    """Average each channel over the whole image, of any size.
+    """Return the mean of each channel over the whole image, of any size.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        keepdims: keep height and width, as 1.
+        keepdims: keep height and width, with size 1.
 
     Returns:
         `(n, c)`, ready for `linear`; or `(n, c, 1, 1)`.
 
     Raises:
-        ValueError: not a batch of images.
-        TypeError: no floats.
+        ValueError: x is not a batch of images.
+        TypeError: x is not a tensor of floats.
 
     Source: M. Lin et al., Network In Network (2013), section 3.2.
     """
@@ -198,13 +211,13 @@ def global_avg_pool2d(x: Tensor, keepdims: bool = False) -> Tensor:
     return x.mean((2, 3), keepdims)
 
 
-# Over windows of any op -----------------------------------------------------------------------
+# Maximum and mean, for all operations ---------------------------------------------------------
 
 
 def max_over(
     op: str, x: Tensor, windows: Windows, return_places: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the largest pixel of each window, and where it stands if that is asked for."""
+    """Return the largest pixel of each window, and its index if `return_places`, else None."""
     best, winners = x.backend.max_windows(x.data, windows)
 
     def backward(gradient: Tensor) -> Gradients:
@@ -221,7 +234,7 @@ def mean_over(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """Return the sum of each window, divided by its number of pixels or another number."""
+    """Return the sum of each window, divided by its number of pixels or by `divisor_override`."""
     if divisor_override is not None:
         check_whole(op, 1, divisor_override=divisor_override)
         divisors: Any = divisor_override
@@ -236,11 +249,11 @@ def mean_over(
     return record(op, means, (x,), backward)
 
 
-# The linear maps inside, each other's gradients -----------------------------------------------
+# Linear maps, in pairs that are each other's gradients ----------------------------------------
 
 
 def scatter_winners(values: Tensor, winners: Array, windows: Windows) -> Tensor:
-    """Send each window's value to the pixel that won it."""
+    """Add each window's value to its winning pixel."""
 
     def backward(outer: Tensor) -> Gradients:
         return (gather_winners(outer, winners, windows),)
@@ -250,7 +263,7 @@ def scatter_winners(values: Tensor, winners: Array, windows: Windows) -> Tensor:
 
 
 def gather_winners(images: Tensor, winners: Array, windows: Windows) -> Tensor:
-    """Look up, for each window, the pixel that won it."""
+    """Return each window's winning pixel."""
 
     def backward(outer: Tensor) -> Gradients:
         return (scatter_winners(outer, winners, windows),)
@@ -260,7 +273,7 @@ def gather_winners(images: Tensor, winners: Array, windows: Windows) -> Tensor:
 
 
 def _spread(values: Tensor, windows: Windows) -> Tensor:
-    """Give each window's value to all its pixels."""
+    """Add each window's value to all its pixels."""
 
     def backward(outer: Tensor) -> Gradients:
         return (_sum(outer, windows),)
@@ -270,7 +283,7 @@ def _spread(values: Tensor, windows: Windows) -> Tensor:
 
 
 def _sum(images: Tensor, windows: Windows) -> Tensor:
-    """Add up each window."""
+    """Return the sum of each window."""
 
     def backward(outer: Tensor) -> Gradients:
         return (_spread(outer, windows),)
@@ -279,12 +292,12 @@ def _sum(images: Tensor, windows: Windows) -> Tensor:
     return record("sum_windows", sums, (images,), backward)
 
 
-# Counting and places --------------------------------------------------------------------------
+# Counts and indices ---------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=64)
 def _divisors(backend: Backend, windows: Windows, count_include_pad: bool, dtype: Any) -> Any:
-    """Return `_pixel_counts` on a device, where they stay for the next batch; a number if equal."""
+    """Return `_pixel_counts` as a read-only array on a device, cached; as an int if all equal."""
     counts = _pixel_counts(windows, count_include_pad)
     if counts.size == 1:
         return int(counts.item())
@@ -294,10 +307,10 @@ def _divisors(backend: Backend, windows: Windows, count_include_pad: bool, dtype
 
 
 def _pixel_counts(windows: Windows, count_include_pad: bool) -> Array:
-    """Return how many pixels each window averages: `(out_h, out_w)`, or `(1, 1)` if all alike.
+    """Return how many pixels each window averages: `(out_h, out_w)`, or `(1, 1)` if all equal.
 
-    `ceil_mode` can make the bottom and right padding larger than asked for, which is what the top
-    and left have; that excess never counts.
+    `ceil_mode` can make the bottom and right padding larger than `padding`, the size of the top and
+    left; the excess is never counted.
     """
     counts = []
     for out, k, s, pad, size in (
@@ -312,7 +325,7 @@ def _pixel_counts(windows: Windows, count_include_pad: bool) -> Array:
 
 
 def _places(x: Tensor, winners: Array, windows: Windows) -> Array:
-    """Turn winning taps into places `row * w + column` of the input image."""
+    """Convert winning taps to indices `row * w + column` into the input image."""
     xp = x.backend.xp
     first_row = xp.arange(windows.out_h)[:, None] * windows.stride_h - windows.top
     first_column = xp.arange(windows.out_w) * windows.stride_w - windows.left
