@@ -1,4 +1,4 @@
-"""Wrong poolings say who was called, what they got, what they want, and the usual cause."""
+"""Errors of pooling name the function, what it got, what it expected, and the usual cause."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ WRONG_VALUES = {
         "min_pool2d: got padding=2 with kernel_size=2, expected at most half the window"
     ),
     "F.min_pool1d(S, 9)": "min_pool1d: the window spans 9 but the padded input has only 8",
-    "F.lp_pool2d(I, 0, 2)": "lp_pool2d: got p=0, expected a number of more than 0",
-    "F.lp_pool1d(S, -1, 2)": "lp_pool1d: got p=-1, expected a number of more than 0",
-    "F.lp_pool2d(I, '2', 2)": "lp_pool2d: got p='2', expected a number of more than 0",
+    "F.lp_pool2d(I, 0, 2)": "lp_pool2d: got p=0, expected a positive number",
+    "F.lp_pool1d(S, -1, 2)": "lp_pool1d: got p=-1, expected a positive number",
+    "F.lp_pool2d(I, '2', 2)": "lp_pool2d: got p='2', expected a positive number",
     "F.lp_pool2d(I, 2, 9)": "lp_pool2d: the window spans 9 but the padded input has only 8",
     "F.adaptive_avg_pool2d(I, 9)": (
         "adaptive_avg_pool2d: got output_size=9 for input shape (2, 3, 8, 8), expected at "
@@ -93,8 +93,8 @@ WRONG_VALUES = {
     "F.blur_pool2d(I, 0)": "blur_pool2d: got stride=0, expected an integer >= 1",
     "F.blur_pool2d(I, filter_size=0)": ("blur_pool2d: got filter_size=0, expected an integer >= 1"),
     "F.blur_pool2d(ones(1, 1, 2, 8), filter_size=4)": (
-        "blur_pool2d: got input shape (1, 1, 2, 8), expected height and width of more than "
-        "2, half of filter_size=4, to mirror them"
+        "blur_pool2d: got input shape (1, 1, 2, 8), expected height and width > 2, "
+        "half of filter_size=4, to mirror the edges"
     ),
     "F.max_blur_pool2d(I, 9)": (
         "max_blur_pool2d: the window spans 9 but the padded input has only 8"
@@ -112,22 +112,23 @@ WRONG_VALUES = {
         "max_unpool2d: got indices from -1 to -1 for an output of 16 by 16, expected 0 to 255"
     ),
     "F.max_unpool2d(I, np.zeros((2, 3, 8, 4), int), 2)": (
-        "max_unpool2d: got indices of shape (2, 3, 8, 4) for an input of (2, 3, 8, 8)"
+        "max_unpool2d: got indices of shape (2, 3, 8, 4), expected (2, 3, 8, 8), the shape of the "
+        "input"
     ),
     "F.max_unpool2d(I, np.zeros((2, 3, 8, 8), int), 2, output_size=(18, 16))": (
         "max_unpool2d: got output_size=(18, 16) for an input of (8, 8), expected a size "
-        "from 1 that pools to it"
+        ">= 1 that pools to the input's"
     ),
     "F.max_unpool2d(I, np.zeros((2, 3, 8, 8), int), 2, output_size=(17.5, 16))": (
         "max_unpool2d: got output_size=(17.5, 16) for an input of (8, 8), expected a size "
-        "from 1 that pools to it"
+        ">= 1 that pools to the input's"
     ),
     "F.max_unpool2d(I, np.zeros((2, 3, 8, 8), int), 0)": (
         "max_unpool2d: got kernel_size=0, expected an integer >= 1"
     ),
     "F.max_unpool1d(S, np.zeros((2, 3, 8), int), 2, output_size=(18,))": (
-        "max_unpool1d: got output_size=(18,) for an input of (8,), expected a size from 1 "
-        "that pools to it"
+        "max_unpool1d: got output_size=(18,) for an input of (8,), expected a size >= 1 "
+        "that pools to the input's"
     ),
     "F.max_unpool1d(S, np.full((2, 3, 8), 16), 2)": (
         "max_unpool1d: got indices from 16 to 16 for an output of 1 by 16, expected 0 to 15"
@@ -186,7 +187,7 @@ WRONG_VALUES = {
     "F.gated_pool2d(I, ones(1, 1, 9, 2))": (
         "gated_pool2d: the window spans 9 but the padded input has only 8"
     ),
-    "F.gem_pool2d(I, 0)": "gem_pool2d: got p=0, expected a number of more than 0",
+    "F.gem_pool2d(I, 0)": "gem_pool2d: got p=0, expected a positive number",
     "F.gem_pool2d(I, Tensor([-1.0]))": "gem_pool2d: got p=[-1.0], expected a positive number",
     "F.gem_pool2d(I, Tensor([1.0, 2.0]))": "gem_pool2d: got p of shape (2,), expected (1,) or (3,)",
     "F.gem_pool2d(I, eps=0)": "gem_pool2d: got eps=0, expected a positive number",
@@ -207,7 +208,7 @@ WRONG_VALUES = {
         "AvgPool1d: got padding=2 with kernel_size=2, expected at most half the window"
     ),
     "nn.MinPool2d(2, 0)": "MinPool2d: got stride=0, expected an integer >= 1",
-    "nn.LPPool2d(0, 2)": "LPPool2d: got p=0, expected a number of more than 0",
+    "nn.LPPool2d(0, 2)": "LPPool2d: got p=0, expected a positive number",
     "nn.LPPool1d(2, 0)": "LPPool1d: got kernel_size=0, expected an integer >= 1",
     "nn.AdaptiveAvgPool2d(0)": "AdaptiveAvgPool2d: got output_size=0, expected an integer >= 1",
     "nn.AdaptiveMaxPool1d((1, 2))": (
@@ -228,7 +229,7 @@ WRONG_VALUES = {
     ),
     "nn.MixedPool2d(2, alpha=2)": "MixedPool2d: got alpha=2, expected 0 <= alpha <= 1",
     "nn.GatedPool2d(2, channels=0)": "GatedPool2d: got channels=0, expected an integer >= 1",
-    "nn.GeMPool2d(0)": "GeMPool2d: got p=0, expected a number of more than 0",
+    "nn.GeMPool2d(0)": "GeMPool2d: got p=0, expected a positive number",
     "nn.GeMPool2d(eps=0)": "GeMPool2d: got eps=0, expected a positive number",
     "nn.SoftmaxPool1d((2, 2))": ("SoftmaxPool1d: got kernel_size=(2, 2), expected an integer >= 1"),
     "nn.AttentionPool(0)": "AttentionPool: got channels=0, expected an integer >= 1",

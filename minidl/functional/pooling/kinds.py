@@ -1,6 +1,6 @@
-"""More ways to pool sliding windows: sequences, minima, norms, channels, blur; and the way back.
+"""More pooling of sliding windows: sequences, minimum, p-norm, channels, blur; and unpooling.
 
-Each is a composition of `pooling`'s maxima and means, with their gradients.
+Each pooling is composed of the maxima and means of `basic`, which provide the gradients.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def max_pool1d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Do `max_pool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`.
+    """Apply `max_pool2d` to sequences: `(n, c, length)` to `(n, c, out_length)`.
 
-    Arguments are single numbers; `return_indices` gives places in the sequence.
+    Sizes are single integers; `return_indices` returns indices into the sequence.
 
     Example:
         >>> import minidl
@@ -83,7 +83,7 @@ def avg_pool1d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Tensor:
-    """Do `avg_pool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
+    """Apply `avg_pool2d` to sequences: `(n, c, length)` to `(n, c, out_length)`."""
     windows = pool_windows("avg_pool1d", x, kernel_size, stride, padding, 1, ceil_mode, axes=1)
     return mean_over("avg_pool1d", x.expand_dims(2), windows, count_include_pad).squeeze(2)
 
@@ -99,9 +99,9 @@ def min_pool2d(
     dilation: Pair = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """Keep the smallest pixel of each window: `-max_pool2d(-x)`, with its arguments.
+    """Return the smallest pixel of each window: `-max_pool2d(-x)`, with the same arguments.
 
-    Source: own derivation; in image processing, the erosion of a grey image.
+    Source: own derivation; in image processing, the erosion of a greyscale image.
     """
     windows = pool_windows("min_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)
     return -max_over("min_pool2d", -x, windows)[0]
@@ -115,7 +115,7 @@ def min_pool1d(
     dilation: int = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """Do `min_pool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
+    """Apply `min_pool2d` to sequences: `(n, c, length)` to `(n, c, out_length)`."""
     op = "min_pool1d"
     windows = pool_windows(op, x, kernel_size, stride, padding, dilation, ceil_mode, axes=1)
     return -max_over(op, -x.expand_dims(2), windows)[0].squeeze(2)
@@ -130,24 +130,24 @@ def lp_pool2d(
 ) -> Tensor:
     """Return the p-norm of each window: `sum(x**p) ** (1 / p)`.
 
-    p = 1 adds up, p = 2 is the length of the window as a vector, infinity the largest `abs(x)`. As
-    in PyTorch, there is no `abs` for other p: an odd p wants numbers that are not negative, a
-    broken one too, or NaN may come out; the gradient of windows of norm 0 is 0; and a window that
-    hangs over the edge counts as if what is missing were as large as what is there.
+    p = 1 is the sum, p = 2 the Euclidean norm, p = infinity the largest `abs(x)`. As in PyTorch,
+    other p take no `abs`: for odd or fractional p the inputs must be non-negative, or the result
+    may be NaN. The gradient of a window of norm 0 is 0. A window that overhangs the edge is
+    rescaled as if the missing pixels equalled the mean of the others.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        norm_type: p, more than 0.
-        kernel_size: of the window, in pixels.
-        stride: pixels from one window to the next; `kernel_size` where not given.
+        norm_type: p > 0.
+        kernel_size: size of the window, in pixels.
+        stride: pixels from one window to the next; default `kernel_size`.
         ceil_mode: see `max_pool2d`.
 
     Returns:
         `(n, c, out_h, out_w)`.
 
     Raises:
-        ValueError: p is not more than 0, or the geometry does not fit.
-        TypeError: no floats.
+        ValueError: p is not > 0, or a size is out of range.
+        TypeError: x is not a tensor of floats.
 
     Source: P. Sermanet et al., Convolutional Neural Networks Applied to House Numbers Digit
     Classification (2012), section 2.2.
@@ -168,17 +168,17 @@ def lp_pool1d(
     stride: int | None = None,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """Do `lp_pool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
+    """Apply `lp_pool2d` to sequences: `(n, c, length)` to `(n, c, out_length)`."""
     check_p("lp_pool1d", norm_type)
     windows = pool_windows("lp_pool1d", x, kernel_size, stride, ceil_mode=ceil_mode, axes=1)
     return _norm("lp_pool1d", x.expand_dims(2), norm_type, windows).squeeze(2)
 
 
 def check_p(op: str, p: Any) -> None:
-    """Raise ValueError unless p is a number more than 0."""
+    """Raise ValueError unless p is a number > 0."""
     number = isinstance(p, (int, float, np.integer, np.floating)) and not isinstance(p, bool)
     if not number or not p > 0:
-        raise ValueError(f"{op}: got p={p!r}, expected a number of more than 0")
+        raise ValueError(f"{op}: got p={p!r}, expected a positive number")
 
 
 def _norm(op: str, x: Tensor, p: float, windows: Any) -> Tensor:
@@ -186,7 +186,7 @@ def _norm(op: str, x: Tensor, p: float, windows: Any) -> Tensor:
         return max_over(op, x.abs(), windows)[0]
     p = int(p) if p == int(p) else float(p)
     total = mean_over(op, x**p, windows) * (windows.k_h * windows.k_w)
-    zero = total == 0  # where the root's slope is infinite
+    zero = total == 0  # there the slope of the root is infinite
     root: Tensor = (total + zero) ** (1 / p) * ~zero
     return root
 
@@ -195,18 +195,18 @@ def _norm(op: str, x: Tensor, p: float, windows: Any) -> Tensor:
 
 
 def channel_max_pool(x: Tensor, size: int) -> Tensor:
-    """Keep the largest of every `size` neighbouring channels, pixel by pixel ("maxout").
+    """Return the largest of every `size` neighbouring channels, pixel by pixel ("maxout").
 
     Args:
         x: `(n, c, ...)`: vectors, sequences or images, float32 or float64.
-        size: channels in a group, a divisor of c.
+        size: channels per group, a divisor of c.
 
     Returns:
         `(n, c // size, ...)`.
 
     Raises:
-        ValueError: `size` does not divide c, or is no whole number from 1.
-        TypeError: no floats.
+        ValueError: `size` does not divide c, or is not an integer >= 1.
+        TypeError: x is not a tensor of floats.
 
     Source: I. Goodfellow et al., Maxout Networks (2013), section 2.
 
@@ -218,25 +218,25 @@ def channel_max_pool(x: Tensor, size: int) -> Tensor:
 
 
 def channel_avg_pool(x: Tensor, size: int) -> Tensor:
-    """Average every `size` neighbouring channels, pixel by pixel; see `channel_max_pool`."""
+    """Return the mean of every `size` neighbouring channels; see `channel_max_pool`."""
     return _from_rows(avg_pool2d(_channels_as_columns("channel_avg_pool", x, size), (1, size)), x)
 
 
 def _channels_as_columns(op: str, x: Tensor, size: int) -> Tensor:
-    """Turn `(n, c, ...)` into images `(n, 1, pixels, c)`, without a copy."""
+    """Reshape `(n, c, ...)` to images `(n, 1, pixels, c)`, without a copy."""
     check_floats(op, x)
     check_whole(op, 1, size=size)
     if x.ndim < 2 or x.shape[1] % size:
         raise ValueError(
             f"{op}: got shape {x.shape} and size={size}, expected (n, c, ...) with c divisible "
-            f"by size"
+            "by size"
         )
     n, c, *rest = x.shape
     return x.transpose(0, *range(2, x.ndim), 1).reshape(n, 1, math.prod(rest), c)
 
 
 def _from_rows(pooled: Tensor, x: Tensor) -> Tensor:
-    """Turn pooled columns back into channels in front of the axes that x has."""
+    """Move pooled columns back to the channel axis, and restore the other axes of x."""
     groups = pooled.shape[3]
     back = pooled.reshape(len(x), *x.shape[2:], groups)
     return back.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
@@ -246,22 +246,22 @@ def _from_rows(pooled: Tensor, x: Tensor) -> Tensor:
 
 
 def blur_pool2d(x: Tensor, stride: Pair = 2, filter_size: int = 4) -> Tensor:
-    """Blur images, then keep every `stride`-th pixel: what is too fine to keep does not come back.
+    """Blur images, then subsample: removes frequencies that the stride would alias.
 
-    The filter is the row `filter_size - 1` of Pascal's triangle, along rows and columns, divided by
-    its sum: that is, averages of 2 by 2 pixels, repeated. Images are mirrored at their edges.
+    The filter is row `filter_size - 1` of Pascal's triangle, divided by its sum, along rows and
+    columns: the same as repeated averages of 2 by 2 pixels. Images are mirrored at their edges.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        stride: pixels from one that is kept to the next.
-        filter_size: of the filter, in pixels; 1 does not blur.
+        stride: pixels from one output pixel to the next.
+        filter_size: size of the filter, in pixels; 1 does not blur.
 
     Returns:
         `(n, c, ceil(h / stride), ceil(w / stride))`.
 
     Raises:
-        ValueError: a size that is no whole number from 1, or images too small to be mirrored.
-        TypeError: no floats.
+        ValueError: a size is not an integer >= 1, or the images are too small to be mirrored.
+        TypeError: x is not a tensor of floats.
 
     Source: R. Zhang, Making Convolutional Networks Shift-Invariant Again (2019), section 3.2.
     """
@@ -272,9 +272,8 @@ def blur_pool2d(x: Tensor, stride: Pair = 2, filter_size: int = 4) -> Tensor:
     before, after = (filter_size - 1) // 2, filter_size // 2
     if min(x.shape[2:]) <= after:
         raise ValueError(
-            f"{op}: got input shape {x.shape}, expected height and width of more than {after}, "
-            f"half "
-            f"of filter_size={filter_size}, to mirror them"
+            f"{op}: got input shape {x.shape}, expected height and width > {after}, "
+            f"half of filter_size={filter_size}, to mirror the edges"
         )
     for axis in (2, 3):
         inner = (slice(None),) * axis
@@ -289,12 +288,12 @@ def blur_pool2d(x: Tensor, stride: Pair = 2, filter_size: int = 4) -> Tensor:
 def max_blur_pool2d(
     x: Tensor, kernel_size: Pair = 2, stride: Pair = 2, filter_size: int = 4
 ) -> Tensor:
-    """Do an anti-aliased max pool: the largest of every window, at stride 1; then `blur_pool2d`."""
-    pool_windows("max_blur_pool2d", x, kernel_size, 1)  # errors shall name this
+    """Return an anti-aliased max pooling: `max_pool2d` with stride 1, then `blur_pool2d`."""
+    pool_windows("max_blur_pool2d", x, kernel_size, 1)  # check here so that errors name this op
     return blur_pool2d(max_pool2d(x, kernel_size, 1), stride, filter_size)
 
 
-# With a convolution before --------------------------------------------------------------------
+# After a convolution --------------------------------------------------------------------------
 
 
 def conv_pool2d(
@@ -312,23 +311,22 @@ def conv_pool2d(
     """Convolve images with weights, then pool: `conv2d`, then `max_pool2d` or `avg_pool2d`.
 
     Args:
-        x: images `(n, c, h, w)`; `weight`, `bias`, `stride`, `padding`, `dilation` and `groups` as
-            in `conv2d`.
+        x: images `(n, c, h, w)`, float32 or float64.
         weight: `(d, c // groups, k_h, k_w)`.
         bias: `(d,)`, or None.
-        pool_size: of the pooling window.
-        pool_stride: from one window to the next; `pool_size` where not given.
+        pool_size: size of the pooling window, in pixels.
+        pool_stride: pixels from one window to the next; default `pool_size`.
         mode: `"max"` or `"avg"`.
-        stride: of the convolution.
-        padding: of the convolution.
-        dilation: of the convolution.
-        groups: of the convolution.
+        stride: see `conv2d`.
+        padding: see `conv2d`.
+        dilation: see `conv2d`.
+        groups: see `conv2d`.
 
     Returns:
         `(n, d, out_h, out_w)`.
 
     Raises:
-        ValueError: shapes or geometry do not fit each other, or another mode.
+        ValueError: shapes do not match, a size is out of range, or the mode is unknown.
         TypeError: dtypes or devices differ.
     """
     check_mode("conv_pool2d", mode)
@@ -336,7 +334,7 @@ def conv_pool2d(
     return pool(conv2d(x, weight, bias, stride, padding, dilation, groups), pool_size, pool_stride)
 
 
-# The way back ---------------------------------------------------------------------------------
+# Unpooling ------------------------------------------------------------------------------------
 
 
 def max_unpool2d(
@@ -347,27 +345,29 @@ def max_unpool2d(
     padding: Pair = 0,
     output_size: int | tuple[int, ...] | None = None,
 ) -> Tensor:
-    """Put the numbers that max pooling kept back where they stood; all other pixels are 0.
+    """Put the values that max pooling returned back at their indices; all other pixels are 0.
 
-    Where windows overlapped, one pixel may have won several: its number is then put there several
-    times. Should two indices that are equal come with different numbers, the last one stays (on a
-    GPU, any), while the gradient goes to both, as in PyTorch.
+    If windows overlapped, one pixel may have won several of them, and its index occurs several
+    times. If an index occurs twice with different values, the last one wins (on a GPU, any), while
+    both get the gradient, as in PyTorch.
 
     Args:
-        x: what was kept, `(n, c, h, w)`, float32 or float64.
-        indices: where each stood, `row * w + column` of the output, as `return_indices` gives them.
-        kernel_size: of the pooling.
-        stride: of the pooling; `kernel_size` where not given.
-        padding: of the pooling.
-        output_size: height and width of the image that was pooled, or its whole shape; where not
-            given, the smallest: `(h - 1) * stride - 2 * padding + kernel_size`.
+        x: the pooled values, `(n, c, h, w)`, float32 or float64.
+        indices: `row * out_w + column` in the output, integers of the shape of x, as
+            `return_indices` returns them.
+        kernel_size: window size of the pooling.
+        stride: stride of the pooling; default `kernel_size`.
+        padding: padding of the pooling.
+        output_size: height and width of the image that was pooled, or its whole shape; default the
+            smallest: `(h - 1) * stride - 2 * padding + kernel_size`.
 
     Returns:
         `(n, c, out_h, out_w)`.
 
     Raises:
-        ValueError: an index out of range, another shape than x, or a size that does not pool to x.
-        TypeError: no floats, or no integers as indices.
+        ValueError: an index is out of range, the shapes of x and indices differ, or an image of
+            `output_size` does not pool to the size of x.
+        TypeError: x is not a tensor of floats, or the indices are not integers.
 
     Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks (2014),
     section 2.1.
@@ -391,7 +391,7 @@ def max_unpool1d(
     padding: int = 0,
     output_size: int | tuple[int, ...] | None = None,
 ) -> Tensor:
-    """Do `max_unpool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
+    """Apply `max_unpool2d` to sequences: `(n, c, length)` to `(n, c, out_length)`."""
     op = "max_unpool1d"
     check_images(op, x, axes=1)
     geometry = pool_geometry(op, kernel_size, stride, padding, axes=1)
@@ -406,7 +406,7 @@ def _unpooled_size(
     geometry: tuple[tuple[int, int], ...],
     output_size: int | tuple[int, ...] | None,
 ) -> tuple[int, int]:
-    """Return the size of an image that pools to one of these sizes: as given, or the smallest."""
+    """Return the size of the image that was pooled: as given, or the smallest possible."""
     kernel, strides, pads, _ = geometry
     axes = list(zip((1, *sizes)[-2:], kernel, strides, pads, strict=True))[-len(sizes) :]
     least = [(size - 1) * s - 2 * p + k for size, k, s, p in axes]
@@ -423,27 +423,26 @@ def _unpooled_size(
     ):
         raise ValueError(
             f"{op}: got output_size={output_size!r} for an input of {sizes}, expected a size "
-            f"from 1 "
-            f"that pools to it, less than a stride from {tuple(least)}"
+            f">= 1 that pools to the input's, less than a stride from {tuple(least)}"
         )
     out_h, out_w = (1, *(int(size) for size in wanted))[-2:]
     return out_h, out_w
 
 
 def _checked_places(op: str, x: Tensor, indices: Tensor | Array, size: tuple[int, int]) -> Array:
-    """Return the indices as an array beside x that nobody else changes."""
+    """Return the indices as a new array on the device of x; raise if one is out of range."""
     array = check_indices(op, indices, x)
     if array.shape != x.shape:
-        raise ValueError(f"{op}: got indices of shape {array.shape} for an input of {x.shape}")
+        raise ValueError(
+            f"{op}: got indices of shape {array.shape}, expected {x.shape}, the shape of the input"
+        )
     places, pixels = array.astype(np.int64), size[0] * size[1]
 
     def error() -> ValueError:
         least, most = (x.backend.number(found) for found in (places.min(), places.max()))
         return ValueError(
             f"{op}: got indices from {least} to {most} for an output of {size[0]} by {size[1]}, "
-            f"expected 0 to {pixels - 1}; give output_size where the pooled image was larger "
-            f"than the "
-            "smallest"
+            f"expected 0 to {pixels - 1}; was the pooled image larger? then give output_size"
         )
 
     x.backend.raise_if((places < 0) | (places >= pixels), error)
