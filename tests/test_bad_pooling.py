@@ -138,17 +138,19 @@ WRONG_VALUES = {
         "stochastic_pool1d: got shape (2, 3, 8, 8), expected (n, c, length)"
     ),
     "F.fractional_max_pool2d(I, 2)": (
-        "fractional_max_pool2d: got output_size=None and output_ratio=None, expected one of them"
+        "fractional_max_pool2d: got output_size=None and output_ratio=None, expected "
+        "exactly one of them"
     ),
     "F.fractional_max_pool2d(I, 2, 4, 0.5)": (
-        "fractional_max_pool2d: got output_size=4 and output_ratio=0.5, expected one of them"
+        "fractional_max_pool2d: got output_size=4 and output_ratio=0.5, expected "
+        "exactly one of them"
     ),
     "F.fractional_max_pool2d(I, 2, output_ratio=1.5)": (
-        "fractional_max_pool2d: got output_ratio=1.5, expected a number between 0 and 1, or a pair"
+        "fractional_max_pool2d: got output_ratio=1.5, expected 0 < output_ratio < 1, or a pair"
     ),
     "F.fractional_max_pool2d(I, 2, output_ratio=0.1)": (
-        "fractional_max_pool2d: got output_ratio=0.1 for input shape (2, 3, 8, 8), which "
-        "leaves no pixel"
+        "fractional_max_pool2d: got output_ratio=0.1 for input shape (2, 3, 8, 8), expected an "
+        "output of at least one pixel"
     ),
     "F.fractional_max_pool2d(I, 2, output_size=8)": (
         "fractional_max_pool2d: got input shape (2, 3, 8, 8), kernel_size=2 and output size (8, 8)"
@@ -168,8 +170,8 @@ WRONG_VALUES = {
         "fractional_max_pool2d: got mode='pseudo', expected 'pseudorandom' or 'random'"
     ),
     "F.fractional_max_pool2d(I, 2, output_size=4, _random_samples=np.zeros((2, 3)))": (
-        "fractional_max_pool2d: got _random_samples of shape (2, 3), expected (2, 3, 2), "
-        "from 0 to below 1"
+        "fractional_max_pool2d: got _random_samples of shape (2, 3), expected (2, 3, 2) "
+        "with values 0 <= u < 1"
     ),
     "F.fractional_max_pool2d(I, 2, output_size=(4, None))": (
         "fractional_max_pool2d: got input shape (2, 3, 8, 8), kernel_size=2 and output size (4, 8)"
@@ -225,7 +227,8 @@ WRONG_VALUES = {
     "nn.ConvPool2d(3, 4, 3, 0)": "ConvPool2d: got pool_size=0, expected an integer >= 1",
     "nn.ConvPool2d(3, 4, 3, 2, 0)": "ConvPool2d: got pool_stride=0, expected an integer >= 1",
     "nn.FractionalMaxPool2d(2)": (
-        "FractionalMaxPool2d: got output_size=None and output_ratio=None, expected one of them"
+        "FractionalMaxPool2d: got output_size=None and output_ratio=None, expected "
+        "exactly one of them"
     ),
     "nn.MixedPool2d(2, alpha=2)": "MixedPool2d: got alpha=2, expected 0 <= alpha <= 1",
     "nn.GatedPool2d(2, channels=0)": "GatedPool2d: got channels=0, expected an integer >= 1",

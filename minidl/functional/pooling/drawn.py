@@ -1,7 +1,7 @@
-"""Pooling that draws: which pixel of a window to keep, or where the windows lie.
+"""Random pooling: which pixel of a window to keep, or where the windows lie.
 
-Everything is drawn on the host, from `rng` or the seeded stream: a seed means the same windows and
-pixels on every device.
+Everything is drawn on the host, from `rng` or the seeded stream, so a seed gives the same windows
+and pixels on every device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from minidl.random import drawn, generator
 from minidl.tensor import Tensor
 
 Ratio = float | tuple[float, float]
-"""Output size divided by input size: one number, or (height, width), of more than 0 and below 1."""
+"""Output size divided by input size, `0 < ratio < 1`: one number, or (height, width)."""
 
 # Which pixel ----------------------------------------------------------------------------------
 
@@ -35,27 +35,27 @@ def stochastic_pool2d(
     training: bool = True,
     rng: np.random.Generator | None = None,
 ) -> Tensor:
-    """Keep one pixel of each window, drawn with a probability in proportion to its value.
+    """Return one random pixel of each window, with probability proportional to its value.
 
-    In training, pixel i of a window is kept with probability `p[i] = x[i] / sum(x)`, and gets all
-    of the gradient; in evaluation the output is the mean that this has, `sum(p * x)`.
+    In training, pixel i of a window is chosen with probability `p[i] = x[i] / sum(x)`, and gets all
+    of the gradient; in evaluation the output is the expected value, `sum(p * x)`.
 
     Args:
-        x: `(n, c, h, w)`, float32 or float64: what comes out of a ReLU. Negative numbers count as
-            0, and a window of zeros gives 0.
-        kernel_size: of the window, in pixels.
-        stride: pixels from one window to the next; `kernel_size` where not given.
+        x: `(n, c, h, w)`, float32 or float64, usually the output of a ReLU. Negative values count
+            as 0, and a window of zeros gives 0.
+        kernel_size: size of the window, in pixels.
+        stride: pixels from one window to the next; default `kernel_size`.
         padding: zeros on each side, at most half the window; they are never drawn.
         ceil_mode: see `max_pool2d`.
-        training: draw where True, average where False.
-        rng: where to draw from, on the host; the seeded stream where None.
+        training: True to draw, False to average.
+        rng: host generator to draw from; default the seeded stream.
 
     Returns:
         `(n, c, out_h, out_w)`.
 
     Raises:
-        ValueError: a size that is no whole number in its range, or a window larger than the image.
-        TypeError: no float images.
+        ValueError: a size is not an integer in its range, or a window is larger than the image.
+        TypeError: x is not a tensor of floats.
 
     Source: M. Zeiler and R. Fergus, Stochastic Pooling for Regularization of Deep Convolutional
     Neural Networks (2013), section 3.
@@ -73,7 +73,7 @@ def stochastic_pool1d(
     training: bool = True,
     rng: np.random.Generator | None = None,
 ) -> Tensor:
-    """Do `stochastic_pool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
+    """Apply `stochastic_pool2d` to sequences: `(n, c, length)` to `(n, c, out_length)`."""
     op = "stochastic_pool1d"
     windows = pool_windows(op, x, kernel_size, stride, padding, 1, ceil_mode, axes=1)
     return _stochastic(op, x.expand_dims(2), windows, training, rng).squeeze(2)
@@ -92,9 +92,9 @@ def _stochastic(
 
 
 def _drawn_taps(x: Tensor, windows: Windows, rng: np.random.Generator | None) -> Array:
-    """Draw one tap of each window: the first at which the running sum exceeds a part of the whole.
+    """Draw one tap of each window: the first whose running sum exceeds a random part of the sum.
 
-    Where there is nothing to draw from, zeros or an infinite sum, the largest pixel is taken.
+    If the sum is 0 or not finite, take the largest pixel.
     """
     xp = x.backend.xp
     padded = x.backend.pad_images(x.data, windows, 0)
@@ -153,37 +153,38 @@ def fractional_max_pool2d(
     overlapping: bool = True,
     rng: np.random.Generator | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Keep the largest pixel of windows whose distances are drawn: sizes shrink by any ratio.
+    """Return the largest pixel of windows at random distances, to shrink images by any ratio.
 
-    Windows start at `a[0] = 0`, `a[1]`, ..., whose increments have two neighbouring sizes, such as
-    1 and 2, which add up to the image. Their order is drawn for each channel of each image:
+    Windows start at `a[0] = 0`, `a[1]`, ...; the increments have two neighbouring sizes, such as 1
+    and 2, and add up to the size of the image. Their order is drawn for each channel of each image:
 
-        pseudorandom    a[i] = floor(alpha * (i + u)) - floor(alpha * u), u drawn from 0 to 1
+        pseudorandom    a[i] = floor(alpha * (i + u)) - floor(alpha * u), u uniform in [0, 1)
         random          the increments are shuffled
 
-    Window i reaches from `a[i]` to `a[i + 1]`, which belongs to it if windows overlap, and does not
-    if they are disjoint. With `kernel_size` all windows have that size instead, as in PyTorch.
+    Window i reaches from `a[i]` to `a[i + 1]`, inclusive if windows overlap, exclusive if they are
+    disjoint. With `kernel_size` all windows have that size instead, as in PyTorch.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        kernel_size: of all windows, in pixels; None for windows that reach to the next.
-        output_size: out_h and out_w; or else
-        output_ratio: what part of h and w they are, rounded down.
-        return_indices: also return each winner's place `row * w + column`, int64.
-        _random_samples: `(n, c, 2)`, u for columns and for rows, instead of drawing it (as PyTorch
-            has it).
+        kernel_size: size of all windows, in pixels; None for windows that reach to the next.
+        output_size: `(out_h, out_w)`. Give either this or `output_ratio`.
+        output_ratio: `out_h / h` and `out_w / w`, `0 < ratio < 1`; the sizes are rounded down.
+        return_indices: also return the index `row * w + column` of each winner, int64.
+        _random_samples: `(n, c, 2)`, `0 <= u < 1` for columns and rows, instead of drawing u (named
+            as in PyTorch).
         mode: `"pseudorandom"` or `"random"`.
         overlapping: whether windows without `kernel_size` share a row and column with the next.
-        rng: where to draw from, on the host; the seeded stream where None.
+        rng: host generator to draw from; default the seeded stream.
 
     Returns:
-        `(n, c, out_h, out_w)`; with `return_indices` also the places, of the same shape.
+        `(n, c, out_h, out_w)`; with `return_indices` also the indices, of the same shape.
 
     Raises:
-        ValueError: not one of output_size and output_ratio, or windows that do not fit.
-        TypeError: no float images.
+        ValueError: both or neither of output_size and output_ratio are given, or an argument is out
+            of range.
+        TypeError: x is not a tensor of floats.
 
-    Source: B. Graham, Fractional Max-Pooling (2014), section 2; windows of one size are PyTorch's.
+    Source: B. Graham, Fractional Max-Pooling (2014), section 2; windows of one size as in PyTorch.
     """
     op = "fractional_max_pool2d"
     check_fractional(op, kernel_size, output_size, output_ratio, mode)
@@ -198,8 +199,8 @@ def fractional_max_pool2d(
         if reach > size:
             raise ValueError(
                 f"{op}: got input shape {x.shape}, kernel_size={kernel_size!r} and output size "
-                f"{outs}, expected out + kernel_size - 1 at most the input's size (without "
-                "kernel_size, out + 1 if windows overlap)"
+                f"{outs}, expected out + kernel_size - 1 <= the input's size (without kernel_size, "
+                "out + 1 if windows overlap)"
             )
         own = source if u is None else u[:, 1 - axis, None]
         spans.append(_spans(size, out, k, overlapping, own, planes))
@@ -208,15 +209,15 @@ def fractional_max_pool2d(
 
 
 def _asked_size(op: str, x: Tensor, output_size: Any, output_ratio: Any) -> Any:
-    """Return the output size, as given or as a part of the input's."""
+    """Return the output size, as given or as a ratio of the input's."""
     if output_ratio is None:
         return output_size
     ratios = output_ratio if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * 2
     asked = tuple(int(size * ratio) for size, ratio in zip(x.shape[2:], ratios, strict=True))
     if min(asked) < 1:
         raise ValueError(
-            f"{op}: got output_ratio={output_ratio!r} for input shape {x.shape}, which leaves no "
-            "pixel"
+            f"{op}: got output_ratio={output_ratio!r} for input shape {x.shape}, expected an "
+            "output of at least one pixel"
         )
     return asked
 
@@ -224,42 +225,41 @@ def _asked_size(op: str, x: Tensor, output_size: Any, output_ratio: Any) -> Any:
 def check_fractional(
     op: str, kernel_size: Any, output_size: Any, output_ratio: Any, mode: str
 ) -> None:
-    """Raise ValueError unless these can be arguments of fractional pooling."""
+    """Raise ValueError unless these are valid arguments of fractional pooling."""
     if kernel_size is not None:
         pair(op, "kernel_size", kernel_size, 1)
     if (output_size is None) == (output_ratio is None):
         raise ValueError(
             f"{op}: got output_size={output_size!r} and output_ratio={output_ratio!r}, expected "
-            f"one "
-            "of them"
+            "exactly one of them"
         )
     if output_size is not None:
         check_output_size(op, output_size)
     ratios = output_ratio if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * 2
     if output_ratio is not None and (len(ratios) != 2 or not all(0 < r < 1 for r in ratios)):
         raise ValueError(
-            f"{op}: got output_ratio={output_ratio!r}, expected a number between 0 and 1, or a pair"
+            f"{op}: got output_ratio={output_ratio!r}, expected 0 < output_ratio < 1, or a pair"
         )
     if mode not in ("pseudorandom", "random"):
         raise ValueError(f"{op}: got mode={mode!r}, expected 'pseudorandom' or 'random'")
 
 
 def _samples(op: str, x: Tensor, given: Any, rng: np.random.Generator) -> Any:
-    """Return u, as given or drawn, `(planes, 2)`, on the host."""
+    """Return u, given or drawn: `(planes, 2)`, on the host."""
     n, c = x.shape[:2]
     if given is None:
         return rng.random((n * c, 2)).astype(x.dtype)
     host = given.numpy() if isinstance(given, Tensor) else np.asarray(given)
     if host.shape != (n, c, 2) or not ((host >= 0) & (host < 1)).all():
         raise ValueError(
-            f"{op}: got _random_samples of shape {host.shape}, expected {(n, c, 2)}, from 0 to "
-            f"below 1"
+            f"{op}: got _random_samples of shape {host.shape}, expected {(n, c, 2)} "
+            "with values 0 <= u < 1"
         )
     return host.reshape(n * c, 2).astype(x.dtype)
 
 
 def _spans(size: int, out: int, k: int | None, overlapping: bool, u: Any, planes: int) -> Spans:
-    """Lay `out` windows along an axis of `size` pixels, for each plane."""
+    """Place `out` windows along an axis of `size` pixels, for each plane."""
     if k is not None:
         starts = _cuts(size - k, out - 1, u, planes)
         return Spans(starts, starts + k)
@@ -269,9 +269,9 @@ def _spans(size: int, out: int, k: int | None, overlapping: bool, u: Any, planes
 
 
 def _cuts(total: int, steps: int, u: Any, planes: int) -> np.ndarray[Any, Any]:
-    """Cut `total` into `steps` nearly equal increments; return where they begin, and the end.
+    """Cut `total` into `steps` nearly equal increments; return their starts, and the end.
 
-    `u` are numbers `(planes, 1)` for a pseudorandom order, or where to draw a random one from.
+    `u` is an array `(planes, 1)` for a pseudorandom order, or the generator for a random one.
     """
     if isinstance(u, np.random.Generator):
         small, more = divmod(total, max(steps, 1))

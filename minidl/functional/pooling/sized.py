@@ -1,8 +1,8 @@
-"""Pooling to a size that is asked for: adaptive, global, pyramid.
+"""Pooling to a given output size: adaptive, global, pyramid.
 
-To pool h rows to `out_h`, window y has rows `y * h // out_h` to before
-`ceil((y + 1) * h / out_h)`: PyTorch's rule. Where `out_h` does not divide h, windows differ in
-height by at most one, and may share a row. Columns likewise.
+To pool h rows to `out_h`, window y covers the rows
+`y * h // out_h <= row < ceil((y + 1) * h / out_h)`: PyTorch's rule. If `out_h` does not divide h,
+windows differ in height by at most one, and may share a row. The same holds for columns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from minidl.tensor import Tensor, record
 from minidl.tensor.functions import concatenate
 
 Size = int | None | tuple[int | None, int | None]
-"""Height and width of an output, or one number for both; None keeps the input's."""
+"""Height and width of an output, or one integer for both; None keeps the input's."""
 
 
 # To any size ----------------------------------------------------------------------------------
@@ -40,21 +40,21 @@ def adaptive_max_pool2d(
 def adaptive_max_pool2d(
     x: Tensor, output_size: Size, return_indices: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Keep the largest pixel of each of `out_h` by `out_w` windows, which cover images of any size.
+    """Return the largest pixel of each of `out_h` by `out_w` windows that cover the image.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        output_size: `out_h` and `out_w`, at most the image's; None keeps the image's.
-        return_indices: also return each winner's place `row * w + column`, int64.
+        output_size: `(out_h, out_w)`, at most the image's size; None keeps the image's.
+        return_indices: also return the index `row * w + column` of each winner, int64.
 
     Returns:
-        `(n, c, out_h, out_w)`; with `return_indices` also the places, of the same shape.
+        `(n, c, out_h, out_w)`; with `return_indices` also the indices, of the same shape.
 
     Raises:
-        ValueError: a size that is no whole number from 1 to the image's, or no images.
-        TypeError: no floats.
+        ValueError: x is not a batch of images, or a size is not an integer >= 1 or exceeds x's.
+        TypeError: x is not a tensor of floats.
 
-    Source: for the windows, PyTorch.
+    Source: PyTorch, for the position of the windows.
 
     Example:
         >>> import minidl
@@ -68,18 +68,18 @@ def adaptive_max_pool2d(
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size: Size) -> Tensor:
-    """Average each of `out_h` by `out_w` windows, which cover images of any size.
+    """Return the mean of each of `out_h` by `out_w` windows that cover the image.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        output_size: `out_h` and `out_w`, at most the image's; None keeps the image's.
+        output_size: `(out_h, out_w)`, at most the image's size; None keeps the image's.
 
     Returns:
         `(n, c, out_h, out_w)`.
 
     Raises:
-        ValueError: a size that is no whole number from 1 to the image's, or no images.
-        TypeError: no floats.
+        ValueError: x is not a batch of images, or a size is not an integer >= 1 or exceeds x's.
+        TypeError: x is not a tensor of floats.
 
     Example:
         >>> import minidl
@@ -109,7 +109,7 @@ def adaptive_max_pool1d(
 def adaptive_max_pool1d(
     x: Tensor, output_size: int, return_indices: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Do `adaptive_max_pool2d` for sequences: `(n, c, length)` to `(n, c, output_size)`."""
+    """Apply `adaptive_max_pool2d` to sequences: `(n, c, length)` to `(n, c, output_size)`."""
     windows = _adaptive("max", x, output_size, axes=1)
     op = "adaptive_max_pool1d"
     out, places = max_of_regions(op, x.expand_dims(2), windows, return_indices)
@@ -117,27 +117,27 @@ def adaptive_max_pool1d(
 
 
 def adaptive_avg_pool1d(x: Tensor, output_size: int) -> Tensor:
-    """Do `adaptive_avg_pool2d` for sequences: `(n, c, length)` to `(n, c, output_size)`."""
+    """Apply `adaptive_avg_pool2d` to sequences: `(n, c, length)` to `(n, c, output_size)`."""
     _adaptive("avg", x, output_size, axes=1)
     return adaptive_avg_pool2d(x.expand_dims(2), (1, output_size)).squeeze(2)
 
 
-# To one number --------------------------------------------------------------------------------
+# To one value ---------------------------------------------------------------------------------
 
 
 def global_max_pool2d(x: Tensor, keepdims: bool = False) -> Tensor:
-    """Keep the largest pixel of each channel, of images of any size.
+    """Return the largest pixel of each channel, for images of any size.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        keepdims: keep height and width, as 1.
+        keepdims: keep height and width, with size 1.
 
     Returns:
         `(n, c)`, ready for `linear`; or `(n, c, 1, 1)`.
 
     Raises:
-        ValueError: not a batch of images.
-        TypeError: no floats.
+        ValueError: x is not a batch of images.
+        TypeError: x is not a tensor of floats.
 
     Source: M. Oquab et al., Is object localization for free? (2015), section 3.
     """
@@ -147,14 +147,14 @@ def global_max_pool2d(x: Tensor, keepdims: bool = False) -> Tensor:
 
 
 def global_max_pool1d(x: Tensor, keepdims: bool = False) -> Tensor:
-    """Keep the largest number of each channel of sequences: `(n, c, length)` to `(n, c)`."""
+    """Return the largest value of each channel of sequences: `(n, c, length)` to `(n, c)`."""
     check_images("global_max_pool1d", x, axes=1)
     out = adaptive_max_pool1d(x, 1)
     return out if keepdims else out.squeeze(2)
 
 
 def global_avg_pool1d(x: Tensor, keepdims: bool = False) -> Tensor:
-    """Average each channel of sequences: `(n, c, length)` to `(n, c)`."""
+    """Return the mean of each channel of sequences: `(n, c, length)` to `(n, c)`."""
     check_images("global_avg_pool1d", x, axes=1)
     return x.mean(2, keepdims)
 
@@ -165,32 +165,32 @@ def global_avg_pool1d(x: Tensor, keepdims: bool = False) -> Tensor:
 def spatial_pyramid_pool2d(
     x: Tensor, levels: Sequence[int] = (1, 2, 4), mode: Literal["max", "avg"] = "max"
 ) -> Tensor:
-    """Pool to several sizes; join all numbers: as many for every size of image, ready for `linear`.
+    """Pool to several sizes and concatenate: a fixed length for any image size, for `linear`.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        levels: output sizes, each at most the image's.
+        levels: output sizes, each at most the image's size.
         mode: `"max"` or `"avg"`.
 
     Returns:
-        `(n, c * sum(level**2))`: level by level, and in each channel by channel.
+        `(n, c * sum(level**2))`: level by level, and within a level channel by channel.
 
     Raises:
-        ValueError: no levels, one that is no whole number from 1 to the image's size, no images, or
-            another mode.
-        TypeError: no floats.
+        ValueError: x is not a batch of images, there are no levels, a level is not an integer >= 1
+            or exceeds the image's size, or the mode is unknown.
+        TypeError: x is not a tensor of floats.
 
     Source: K. He et al., Spatial Pyramid Pooling in Deep Convolutional Networks (2014).
     """
     check_levels("spatial_pyramid_pool2d", levels, mode)
     for level in levels:
-        output_size_of("spatial_pyramid_pool2d", x, level)  # errors shall name this
+        output_size_of("spatial_pyramid_pool2d", x, level)  # check here so that errors name this op
     pool = adaptive_max_pool2d if mode == "max" else adaptive_avg_pool2d
     return concatenate([pool(x, level).flatten(1) for level in levels], axis=1)
 
 
 def check_levels(op: str, levels: Sequence[int], mode: str) -> None:
-    """Raise ValueError unless these are the levels and mode of a pyramid."""
+    """Raise ValueError unless levels and mode are valid for a pyramid."""
     if not isinstance(levels, (tuple, list)) or not levels:
         raise ValueError(f"{op}: got levels={levels!r}, expected sizes such as (1, 2, 4)")
     for level in levels:
@@ -198,13 +198,13 @@ def check_levels(op: str, levels: Sequence[int], mode: str) -> None:
     check_mode(op, mode)
 
 
-# Over windows that a table lists --------------------------------------------------------------
+# Over windows listed in tables ----------------------------------------------------------------
 
 
 def max_of_regions(
     op: str, x: Tensor, windows: Regions, return_places: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the largest pixel of each window, and where it stands if that is asked for."""
+    """Return the largest pixel of each window, and its index if `return_places`, else None."""
     sliding = windows.sliding
     if _is_small(sliding):
         return max_over(op, x, sliding, return_places)
@@ -219,10 +219,10 @@ def max_of_regions(
 
 
 def _is_small(windows: Windows | None) -> TypeGuard[Windows]:
-    """Whether windows slide and have so few taps that this is the fastest way.
+    """Whether windows slide and have so few taps that the sliding kernels are the fastest.
 
-    Of 2 by 2 pixels the mean and its gradient take 10 ms for 24, of 4 by 4 the same time as by
-    tables, and of 8 by 8 20 for 13 (64x64x32x32, one core).
+    Mean and gradient take 10 ms instead of 24 by tables for 2 by 2 pixels, the same time for 4 by
+    4, and 20 ms instead of 13 for 8 by 8 (64x64x32x32, one core).
     """
     return windows is not None and windows.k_h * windows.k_w <= 16
 
@@ -230,7 +230,7 @@ def _is_small(windows: Windows | None) -> TypeGuard[Windows]:
 def output_size_of(
     op: str, x: Tensor, output_size: Size, axes: int = 2
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the sizes of input and output, (height, width); ValueError where they do not fit."""
+    """Return the sizes of input and output, (height, width); raise unless output <= input."""
     check_images(op, x, axes)
     in_h, in_w = (1, *x.shape[2:])[-2:]
     check_output_size(op, output_size, axes)
@@ -243,14 +243,13 @@ def output_size_of(
     if not 1 <= out_h <= in_h or not 1 <= out_w <= in_w:
         raise ValueError(
             f"{op}: got output_size={output_size!r} for input shape {x.shape}, expected at most "
-            f"the "
-            "input's size; pooling does not enlarge"
+            "the input's size; pooling does not enlarge"
         )
     return (in_h, in_w), (out_h, out_w)
 
 
 def check_output_size(op: str, output_size: Any, axes: int = 2) -> None:
-    """Raise ValueError unless this is an output size: whole numbers from 1, or None."""
+    """Raise ValueError unless `output_size` consists of integers >= 1 or None."""
     if axes == 1:
         check_whole(op, 1, output_size=output_size)
         return
@@ -271,14 +270,14 @@ def _adaptive(kind: str, x: Tensor, output_size: Size, axes: int = 2) -> Regions
     spans = []
     for size, out in zip(sizes, outs, strict=True):
         i = np.arange(out)[None]
-        spans.append(Spans(i * size // out, -(-(i + 1) * size // out)))  # rounded down, and up
+        spans.append(Spans(i * size // out, -(-(i + 1) * size // out)))  # rounded down and up
     return Regions(*sizes, *spans)
 
 
 def _scatter(
     values: Tensor, places: Array, size: tuple[int, int], apart: tuple[int, int] | None
 ) -> Tensor:
-    """Send each window's value to the pixel that won it."""
+    """Add each window's value to its winning pixel."""
 
     def backward(outer: Tensor) -> Gradients:
         return (gather_places(outer, places, apart),)
@@ -288,7 +287,7 @@ def _scatter(
 
 
 def gather_places(images: Tensor, places: Array, apart: tuple[int, int] | None) -> Tensor:
-    """Look up the pixel at each place; windows that are `apart` never share one (None: may)."""
+    """Return the pixel at each index; windows `apart` steps apart never share one (None: may)."""
     size = (images.shape[2], images.shape[3])
 
     def backward(outer: Tensor) -> Gradients:
@@ -299,7 +298,7 @@ def gather_places(images: Tensor, places: Array, apart: tuple[int, int] | None) 
 
 
 def _sum(images: Tensor, windows: Regions) -> Tensor:
-    """Add up each window."""
+    """Return the sum of each window."""
 
     def backward(outer: Tensor) -> Gradients:
         return (_spread(outer, windows),)
@@ -309,7 +308,7 @@ def _sum(images: Tensor, windows: Regions) -> Tensor:
 
 
 def _spread(values: Tensor, windows: Regions) -> Tensor:
-    """Give each window's value to all its pixels."""
+    """Add each window's value to all its pixels."""
 
     def backward(outer: Tensor) -> Gradients:
         return (_sum(outer, windows),)
