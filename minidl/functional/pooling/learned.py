@@ -1,6 +1,6 @@
-"""Pooling with numbers to learn: how much of maximum and mean, which power, which weights.
+"""Learnable pooling: the max/mean mix, the power, or the weights are parameters.
 
-What can be learned is an argument, a number or a tensor; as a tensor it gets its own gradient.
+Each parameter is an argument, a number or a tensor; a tensor gets a gradient.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ def mixed_pool2d(
     ceil_mode: bool = False,
     alpha: float | Tensor = 0.5,
 ) -> Tensor:
-    """Mix maximum and mean of each window: `alpha * max(w) + (1 - alpha) * mean(w)`.
+    """Mix the maximum and mean of each window: `alpha * max(w) + (1 - alpha) * mean(w)`.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        kernel_size: of the window, in pixels.
-        stride: pixels from one window to the next; `kernel_size` where not given.
-        padding: pixels on each side, at most half the window, that neither win nor count.
+        kernel_size: size of the window, in pixels.
+        stride: pixels from one window to the next; default `kernel_size`.
+        padding: pixels on each side, at most half the window; ignored by maximum and mean.
         ceil_mode: see `max_pool2d`.
-        alpha: part of the maximum, from 0 to 1; or a tensor that broadcasts to the output, such as
-            `(c, 1, 1)`, which is not checked.
+        alpha: weight of the maximum, `0 <= alpha <= 1`; or a tensor that broadcasts to the output,
+            such as `(c, 1, 1)`, whose values are not checked.
 
     Returns:
         `(n, c, out_h, out_w)`.
 
     Raises:
-        ValueError: alpha is not from 0 to 1, or the geometry does not fit.
-        TypeError: no floats.
+        ValueError: not `0 <= alpha <= 1`, or a size is out of range.
+        TypeError: x is not a tensor of floats.
 
     Source: C.-Y. Lee et al., Generalizing Pooling Functions in Convolutional Neural Networks
     (2016), section 3.1, "mixed".
@@ -64,7 +64,7 @@ def mixed_pool1d(
     ceil_mode: bool = False,
     alpha: float | Tensor = 0.5,
 ) -> Tensor:
-    """Do `mixed_pool2d` for sequences, with one alpha: `(n, c, length)` to `(n, c, out_length)`."""
+    """Apply `mixed_pool2d` to sequences: `(n, c, length)` to `(n, c, out_length)`."""
     op = "mixed_pool1d"
     windows = pool_windows(op, x, kernel_size, stride, padding, 1, ceil_mode, axes=1)
     return _mixed(op, x.expand_dims(2), windows, alpha).squeeze(2)
@@ -73,21 +73,21 @@ def mixed_pool1d(
 def gated_pool2d(
     x: Tensor, weight: Tensor, stride: Pair | None = None, padding: Pair = 0
 ) -> Tensor:
-    """Mix maximum and mean as each window asks for: `alpha = sigmoid(sum(weight * w))`.
+    """Mix the maximum and mean of each window by a gate: `alpha = sigmoid(sum(weight * w))`.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        weight: `(1, 1, k_h, k_w)`, one gate for all channels, or `(c, 1, k_h, k_w)`, one each. The
-            window has its size.
-        stride: pixels from one window to the next; the window's size where not given.
-        padding: pixels on each side, at most half the window, that neither win nor count.
+        weight: `(1, 1, k_h, k_w)`, one gate for all channels, or `(c, 1, k_h, k_w)`, one each;
+            `(k_h, k_w)` is the window size.
+        stride: pixels from one window to the next; default the window size.
+        padding: pixels on each side, at most half the window; ignored by maximum and mean.
 
     Returns:
         `(n, c, out_h, out_w)`.
 
     Raises:
-        ValueError: a weight of another shape, or a geometry that does not fit.
-        TypeError: no floats, or dtypes or devices differ.
+        ValueError: the weight has another shape, or a size is out of range.
+        TypeError: x is not a tensor of floats, or dtypes or devices differ.
 
     Source: C.-Y. Lee et al., Generalizing Pooling Functions in Convolutional Neural Networks
     (2016), section 3.1, "gated".
@@ -125,24 +125,24 @@ def gem_pool2d(
     padding: Pair = 0,
     eps: float = 1e-6,
 ) -> Tensor:
-    """Return the generalised mean: `mean(x**p) ** (1 / p)`, of each window or the whole image.
+    """Return the generalised mean `mean(x**p) ** (1 / p)` of each window or of the whole image.
 
-    p = 1 is the mean, and the larger p, the nearer to the maximum.
+    p = 1 is the mean; as p grows, the result approaches the maximum.
 
     Args:
-        x: `(n, c, h, w)`, float32 or float64: what comes out of a ReLU.
-        p: more than 0: a number, or a tensor `()`, `(1,)`, or `(c,)`, one for each channel.
-        kernel_size: of the window, in pixels; the whole image where not given.
-        stride: pixels from one window to the next; `kernel_size` where not given.
-        padding: pixels on each side, at most half the window, that do not count.
-        eps: smaller numbers count as this, more than 0: the gradient of p needs their logarithm.
+        x: `(n, c, h, w)`, float32 or float64, usually the output of a ReLU.
+        p: `p > 0`: a number, or a tensor `()`, `(1,)`, or `(c,)`, one for each channel.
+        kernel_size: size of the window, in pixels; default the whole image.
+        stride: pixels from one window to the next; default `kernel_size`.
+        padding: pixels on each side, at most half the window, that are not counted.
+        eps: smaller values are set to this; `eps > 0`, as the gradient of p takes their logarithm.
 
     Returns:
-        `(n, c)` of whole images, or `(n, c, out_h, out_w)`.
+        `(n, c)` for whole images, or `(n, c, out_h, out_w)`.
 
     Raises:
-        ValueError: p or eps is not more than 0, p has another shape, or the geometry does not fit.
-        TypeError: no floats.
+        ValueError: p or eps is not > 0, p has another shape, or a size is out of range.
+        TypeError: x is not a tensor of floats.
 
     Source: F. Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation (2018),
     section 3.2.
@@ -162,7 +162,7 @@ def gem_pool1d(
     padding: int = 0,
     eps: float = 1e-6,
 ) -> Tensor:
-    """Do `gem_pool2d` for sequences: `(n, c, length)` to `(n, c)` or `(n, c, out_length)`."""
+    """Apply `gem_pool2d` to sequences: `(n, c, length)` to `(n, c)` or `(n, c, out_length)`."""
     op = "gem_pool1d"
     check_images(op, x, axes=1)
     if kernel_size is None:
@@ -205,15 +205,15 @@ def softmax_pool2d(
     ceil_mode: bool = False,
     beta: float | Tensor = 1.0,
 ) -> Tensor:
-    """Average each window with weights that are larger for larger pixels: `softmax(beta * w)`.
+    """Return the weighted mean of each window, with weights `softmax(beta * w)`.
 
-    beta = 0 is the mean, and the larger beta, the nearer to the maximum.
+    beta = 0 is the mean; as beta grows, the result approaches the maximum.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        kernel_size: of the window, in pixels.
-        stride: pixels from one window to the next; `kernel_size` where not given.
-        padding: pixels on each side, at most half the window, that do not count.
+        kernel_size: size of the window, in pixels.
+        stride: pixels from one window to the next; default `kernel_size`.
+        padding: pixels on each side, at most half the window, that are not counted.
         ceil_mode: see `max_pool2d`.
         beta: a number, or a tensor `()`, `(1,)`, or `(c,)`, one for each channel.
 
@@ -221,8 +221,8 @@ def softmax_pool2d(
         `(n, c, out_h, out_w)`.
 
     Raises:
-        ValueError: the geometry does not fit, or beta has another shape.
-        TypeError: no floats.
+        ValueError: a size is out of range, or beta has another shape.
+        TypeError: x is not a tensor of floats.
 
     Source: Y.-L. Boureau et al., A Theoretical Analysis of Feature Pooling in Visual Recognition
     (2010), section 3.2; A. Stergiou et al., Refining activation downsampling with SoftPool (2021).
@@ -239,7 +239,7 @@ def softmax_pool1d(
     ceil_mode: bool = False,
     beta: float | Tensor = 1.0,
 ) -> Tensor:
-    """Do `softmax_pool2d` for sequences: `(n, c, length)` to `(n, c, out_length)`."""
+    """Apply `softmax_pool2d` to sequences: `(n, c, length)` to `(n, c, out_length)`."""
     op = "softmax_pool1d"
     windows = pool_windows(op, x, kernel_size, stride, padding, 1, ceil_mode, axes=1)
     return _soft(op, x.expand_dims(2), windows, beta).squeeze(2)
@@ -260,7 +260,7 @@ def _soft(op: str, x: Tensor, windows: Windows, beta: float | Tensor) -> Tensor:
 
 
 def _inside(windows: Windows) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Return which taps look at the image, not at padding: `(out_h, out_w, k_h * k_w, 1)`."""
+    """Return which taps lie on the image, not on padding: `(out_h, out_w, k_h * k_w, 1)`."""
     on_image = np.zeros((windows.padded_h, windows.padded_w), bool)
     on_image[windows.inside] = True
     taps = [on_image[rows, columns] for _, rows, columns in windows.taps()]
@@ -268,7 +268,7 @@ def _inside(windows: Windows) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
 def _gather(images: Tensor, windows: Windows) -> Tensor:
-    """Copy each window into a row of its own."""
+    """Copy each window into one row."""
 
     def backward(outer: Tensor) -> Gradients:
         return (_scatter(outer, windows),)
@@ -288,18 +288,18 @@ def _scatter(rows: Tensor, windows: Windows) -> Tensor:
 
 
 def attention_pool2d(x: Tensor, weight: Tensor) -> Tensor:
-    """Average an image's pixels with weights that their channels decide: `softmax(weight . pixel)`.
+    """Return the weighted mean of an image's pixels, with weights `softmax(weight . pixel)`.
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        weight: `(c,)`: a pixel's score is its product with this.
+        weight: `(c,)`; the score of a pixel is its dot product with this.
 
     Returns:
         `(n, c)`.
 
     Raises:
-        ValueError: shapes do not fit each other.
-        TypeError: no floats, or dtypes or devices differ.
+        ValueError: the shapes do not match.
+        TypeError: x is not a tensor of floats, or dtypes or devices differ.
 
     Source: D. Bahdanau et al., Neural Machine Translation by Jointly Learning to Align and
     Translate (2015), section 3.1, with a linear score; M. Ilse et al., Attention-based Deep
@@ -310,7 +310,7 @@ def attention_pool2d(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def attention_pool1d(x: Tensor, weight: Tensor) -> Tensor:
-    """Do `attention_pool2d` for sequences: `(n, c, length)` to `(n, c)`."""
+    """Apply `attention_pool2d` to sequences: `(n, c, length)` to `(n, c)`."""
     check_images("attention_pool1d", x, axes=1)
     return _attention("attention_pool1d", x, weight)
 

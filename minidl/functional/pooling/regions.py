@@ -1,9 +1,9 @@
-"""Pooling over windows of varying size and distance: what they are, and the kernels.
+"""Pooling windows of varying size and distance: their geometry and their kernels.
 
-Sliding windows are all alike, and `Windows` says where they lie in a few numbers. Adaptive and
+Sliding windows are all alike, and `Windows` describes them by a few integers. Adaptive and
 fractional pooling have windows of several sizes, which can differ from channel to channel: here
-tables say where they lie. The kernels use nothing but array functions that NumPy and CuPy share;
-no result depends on the order in which threads write.
+tables list their positions. The kernels use only array functions that NumPy and CuPy share; no
+result depends on the order in which threads write.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from minidl.backends.windows import Windows
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spans:
-    """Where windows lie along one axis: from `starts` to before `stops`, both `(planes, out)`.
+    """Windows along one axis: pixels `starts <= i < stops`, both `(planes, out)`.
 
-    A plane is one channel of one image, number `image * c + channel`; a single row stands for all.
-    Starts and stops both grow from each window to the next, and no window is empty.
+    A plane is one channel of one image, with index `image * c + channel`; a single row is shared by
+    all planes. Starts and stops increase from each window to the next, and no window is empty.
     """
 
     starts: np.ndarray[Any, Any]
@@ -56,7 +56,7 @@ class Spans:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Regions:
-    """Windows over images of one size: every span of rows with every span of columns."""
+    """Windows on images of one size: every span of rows with every span of columns."""
 
     in_h: int
     in_w: int
@@ -65,7 +65,7 @@ class Regions:
 
     @property
     def sliding(self) -> Windows | None:
-        """The same windows as sliding ones, where they lie side by side and are of one size."""
+        """The same windows as `Windows` if they are adjacent and of equal size, else None."""
         sizes = []
         for spans, length in ((self.rows, self.in_h), (self.columns, self.in_w)):
             size = length // spans.out
@@ -81,17 +81,17 @@ class Regions:
 
 
 def max_regions(backend: Backend, images: Array, regions: Regions) -> tuple[Array, Array]:
-    """Find each window's largest pixel and its place `row * w + column`.
+    """Return each window's largest pixel and its index `row * w + column`.
 
-    The first of equal values wins, NaN beats every number, and the last of several NaN wins.
+    Among equal values the first wins. NaN propagates; among several NaNs the last one wins.
 
     Returns:
-        Values and places (int64), both `(n, c, out_h, out_w)`.
+        Values and indices (int64), both `(n, c, out_h, out_w)`.
     """
     n, c = images.shape[:2]
     xp, shape = backend.xp, (n, c, regions.rows.out, regions.columns.out)
     best, places = xp.empty(shape, images.dtype), xp.empty(shape, np.int64)
-    if not best.size:  # tables of no planes have no windows
+    if not best.size:  # tables without planes have no windows
         return best, places
     rows, columns = (_on_device(backend, spans) for spans in (regions.rows, regions.columns))
     shared = len(rows[0]) == 1
@@ -101,7 +101,7 @@ def max_regions(backend: Backend, images: Array, regions: Regions) -> tuple[Arra
         if shared and shape[2] * shape[3] < rows[0].shape[2] * columns[0].shape[2]:
             value, place = _winners_of_each(xp, planes, regions)
         else:
-            own = slice(part.start * c, part.stop * c)  # tables of one row are for all planes
+            own = slice(part.start * c, part.stop * c)  # one-row tables are shared
             tables = [[t if len(t) == 1 else t[own] for t in spans] for spans in (rows, columns)]
             value, place = _winners(xp, planes, regions.in_w, *tables)
         best[part] = value.reshape(best[part].shape)
@@ -119,14 +119,14 @@ def _on_device(backend: Backend, spans: Spans) -> list[Array]:
 def _winners(
     xp: Any, planes: Array, in_w: int, rows: list[Array], columns: list[Array]
 ) -> tuple[Array, Array]:
-    """Compare windows' pixels tap by tap; return values and places, `(planes, out_h, out_w)`.
+    """Compare windows' pixels tap by tap; return values and indices, `(planes, out_h, out_w)`.
 
-    Taps are counted up, so the number of the last that was better than those before it is the
-    largest: finding that takes less time than choosing with `where` each time.
+    Tap indices increase, so the winner is the largest index of a tap that beat all before it:
+    a running `maximum` of indices is faster than a `where` for each tap.
     """
     tall, wide = rows[0].shape[2], columns[0].shape[2]
     lines = rows[0] * in_w
-    if len(lines) > 1:  # each plane has its own: their places are counted from the first plane on
+    if len(lines) > 1:  # each plane has its own table: make its indices count from the first plane
         lines = lines + xp.arange(len(planes))[:, None, None] * planes.shape[1]
 
     def pixels(tap: int) -> Array:
@@ -148,9 +148,10 @@ def _winners(
 
 
 def _winners_of_each(xp: Any, planes: Array, regions: Regions) -> tuple[Array, Array]:
-    """Find the winners of one window after the other; `argmax` takes the first NaN, not the last.
+    """Return the winners window by window; as `argmax` takes the first NaN, look for the last.
 
-    For large windows, of which there are few: 7 ms for 27 of 16 by 16 (64x64x32x32, one core).
+    For large windows, of which there are few: 7 ms instead of 27 for 16 by 16 pixels (64x64x32x32,
+    one core).
     """
     images, numbers = planes.reshape(-1, regions.in_h, regions.in_w), xp.arange(len(planes))
     shape = (len(planes), regions.rows.out, regions.columns.out)
@@ -175,11 +176,11 @@ def scatter_places(
     size: tuple[int, int],
     apart: tuple[int, int] | None,
 ) -> Array:
-    """Add each value to the pixel at its place of an image of zeros: `(n, c, *size)`.
+    """Add each value to the pixel at its index in an image of zeros: `(n, c, *size)`.
 
-    Of windows that are `apart` from each other no two have the same place: those are added at once,
-    in an order that never changes. With `apart` 1 in both directions the pixels are simply set;
-    None is for any places.
+    No two windows that are `apart` steps apart have the same index: these are added together, in a
+    fixed order. With `apart` 1 in both directions the pixels are simply set; None allows any
+    indices.
     """
     n, c = values.shape[:2]
     images = backend.xp.empty((n, c, *size), values.dtype)
@@ -204,7 +205,7 @@ def scatter_places(
 
 
 def gather_places(backend: Backend, images: Array, places: Array) -> Array:
-    """Look up the pixel at each place: the transpose of `scatter_places`."""
+    """Return the pixel at each index: the transpose of `scatter_places`."""
     values = backend.xp.empty(places.shape, images.dtype)
 
     def work(part: slice) -> None:
@@ -217,7 +218,7 @@ def gather_places(backend: Backend, images: Array, places: Array) -> Array:
 
 
 def _first_pixels(backend: Backend, values: Array, pixels: int) -> Array:
-    """Return the number of each plane's first pixel: `(n, c, 1, 1)`."""
+    """Return the index of each plane's first pixel: `(n, c, 1, 1)`."""
     n, c = values.shape[:2]
     return backend.xp.arange(n * c).reshape(n, c, 1, 1) * pixels
 
@@ -226,7 +227,7 @@ def _first_pixels(backend: Backend, values: Array, pixels: int) -> Array:
 
 
 def sum_regions(backend: Backend, images: Array, regions: Regions) -> Array:
-    """Add up each window, rows first, then columns; the tables have to be shared by all planes."""
+    """Return the sum of each window, rows first, then columns; all planes must share the tables."""
     n, c = images.shape[:2]
     rows, columns = regions.rows.ranges(), regions.columns.ranges()
     total = backend.empty_images((n, c, len(rows), len(columns)), images.dtype, images)
@@ -262,7 +263,7 @@ def spread_regions(backend: Backend, values: Array, regions: Regions) -> Array:
 
 
 def _add_up(out: Array, parts: Sequence[Array]) -> None:
-    """Write a sum of arrays into `out`, from the first on."""
+    """Write the sum of the arrays into `out`, added in order."""
     out[...] = parts[0] if parts else 0
     for part in parts[1:]:
         out += part
