@@ -1,4 +1,4 @@
-"""The pooling layers to begin with: maximum, average and global average."""
+"""The basic pooling layers: maximum, average and global average."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minidl.tensor import Tensor
 
 
 class WindowPool(Module):
-    """What layers that pool windows share; those for sequences have windows with one axis."""
+    """Base class of layers that pool windows; sequences have windows with one axis."""
 
     _axes = 2
 
@@ -24,7 +24,7 @@ class WindowPool(Module):
 class MaxPool2d(WindowPool):
     """The largest pixel of each window: see `functional.max_pool2d` for the arguments.
 
-    With `return_indices` the output is a pair: values, and places of the winners.
+    With `return_indices` the output is a pair: the values and the indices of the winners.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Pooling layers that have parameters, or take what others learn: `functional` does the work."""
+"""Pooling layers with learned parameters, and fixed mixes: `functional` does the work."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class MixedPool1d(MixedPool2d):
 
 
 class GatedPool2d(WindowPool):
-    """A mix of maximum and mean that a learned gate chooses for each window.
+    """A mix of maximum and mean, set for each window by a learned gate.
 
     Args:
-        kernel_size: of the window, and of the gate's weight.
+        kernel_size: size of the window and of the gate's weight, in pixels.
         stride: see `functional.gated_pool2d`.
         padding: see `functional.gated_pool2d`.
-        channels: 1 for one gate, or the input's number for a gate each.
-        rng: where to draw the initial weight from; the seeded stream where None.
+        channels: 1 for one shared gate, or the input's channels for one gate each.
+        rng: generator for the initial weight; default the seeded stream.
 
     Attributes:
         weight: `(channels, 1, k_h, k_w)`.
@@ -84,15 +84,15 @@ class GatedPool2d(WindowPool):
 
 
 class GeMPool2d(Module):
-    """The generalised mean with a learned power: see `functional.gem_pool2d` for the arguments.
+    """The generalised mean with a learned power: see `functional.gem_pool2d`.
 
     Args:
-        p: the power to start with.
-        kernel_size: of the window; the whole image where not given.
+        p: initial power, `p > 0`.
+        kernel_size: size of the window, in pixels; default the whole image.
         stride: see `functional.gem_pool2d`.
         padding: see `functional.gem_pool2d`.
         eps: see `functional.gem_pool2d`.
-        channels: 1 for one power, or the input's number for a power each.
+        channels: 1 for one shared power, or the input's channels for one power each.
 
     Attributes:
         p: `(channels,)`.
@@ -137,15 +137,15 @@ class GeMPool1d(GeMPool2d):
 
 
 class SoftmaxPool2d(WindowPool):
-    """A mean whose weights are a softmax of the pixels, times a learned number.
+    """A mean weighted by a softmax of the pixels times a learned factor `beta`.
 
     Args:
-        kernel_size: of the window.
+        kernel_size: size of the window, in pixels.
         stride: see `functional.softmax_pool2d`.
         padding: see `functional.softmax_pool2d`.
         ceil_mode: see `functional.softmax_pool2d`.
-        beta: the number to start with: 0 is the mean.
-        channels: 1 for one number, or the input's number for one each.
+        beta: initial factor; 0 gives the mean.
+        channels: 1 for one shared factor, or the input's channels for one factor each.
 
     Attributes:
         beta: `(channels,)`.
@@ -172,7 +172,7 @@ class SoftmaxPool2d(WindowPool):
 
 
 class SoftmaxPool1d(SoftmaxPool2d):
-    """A mean of sequences' windows with softmax weights: see `functional.softmax_pool1d`."""
+    """A mean of each window of sequences, weighted by softmax: see `functional.softmax_pool1d`."""
 
     _axes = 1
 
@@ -183,13 +183,13 @@ class SoftmaxPool1d(SoftmaxPool2d):
 
 
 class AttentionPool(Module):
-    """A mean of all pixels with learned weights: `(n, c, h, w)` or `(n, c, length)` to `(n, c)`.
+    """A mean of all pixels with attention weights: `(n, c, h, w)` or `(n, c, length)` to `(n, c)`.
 
     See `functional.attention_pool2d`.
 
     Args:
-        channels: c.
-        rng: where to draw the initial weight from; the seeded stream where None.
+        channels: c, the channels of the input.
+        rng: generator for the initial weight; default the seeded stream.
 
     Attributes:
         weight: `(channels,)`.

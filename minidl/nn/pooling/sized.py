@@ -1,4 +1,4 @@
-"""Layers that pool to a size that is asked for, and global ones: `functional` does the work."""
+"""Layers that pool to a given output size, global ones included: `functional` does the work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class GlobalMaxPool(GlobalAvgPool):
 
 
 class AdaptiveAvgPool2d(Module):
-    """The means of windows that cover images of any size: see `functional.adaptive_avg_pool2d`."""
+    """The means of windows that cover an image: see `functional.adaptive_avg_pool2d`."""
 
     def __init__(self, output_size: Size) -> None:
         check_output_size("AdaptiveAvgPool2d", output_size)
@@ -39,7 +39,7 @@ class AdaptiveAvgPool2d(Module):
 
 
 class AdaptiveAvgPool1d(Module):
-    """The means of windows that cover sequences of any length: `functional.adaptive_avg_pool1d`."""
+    """The means of windows that cover a sequence: see `functional.adaptive_avg_pool1d`."""
 
     def __init__(self, output_size: int) -> None:
         check_output_size("AdaptiveAvgPool1d", output_size, axes=1)
@@ -51,9 +51,9 @@ class AdaptiveAvgPool1d(Module):
 
 
 class AdaptiveMaxPool2d(Module):
-    """The largest of windows that cover images of any size: see `functional.adaptive_max_pool2d`.
+    """The maxima of windows that cover an image: see `functional.adaptive_max_pool2d`.
 
-    With `return_indices` the output is a pair: values, and places of the winners.
+    With `return_indices` the output is a pair: the values and the indices of the winners.
     """
 
     def __init__(self, output_size: Size, return_indices: bool = False) -> None:
@@ -68,9 +68,9 @@ class AdaptiveMaxPool2d(Module):
 
 
 class AdaptiveMaxPool1d(Module):
-    """The largest of windows that cover sequences of any length: `functional.adaptive_max_pool1d`.
+    """The maxima of windows that cover a sequence: see `functional.adaptive_max_pool1d`.
 
-    With `return_indices` the output is a pair: values, and places of the winners.
+    With `return_indices` the output is a pair: the values and the indices of the winners.
     """
 
     def __init__(self, output_size: int, return_indices: bool = False) -> None:
@@ -85,7 +85,7 @@ class AdaptiveMaxPool1d(Module):
 
 
 class SpatialPyramidPool2d(Module):
-    """Pooled to several sizes, joined: see `functional.spatial_pyramid_pool2d`."""
+    """Pooling to several sizes, concatenated: see `functional.spatial_pyramid_pool2d`."""
 
     def __init__(
         self, levels: Sequence[int] = (1, 2, 4), mode: Literal["max", "avg"] = "max"
@@ -99,10 +99,10 @@ class SpatialPyramidPool2d(Module):
 
 
 class FractionalMaxPool2d(Module):
-    """The largest of windows whose distances are drawn, in training and in evaluation.
+    """The maxima of windows at random distances, in training and in evaluation.
 
     See `functional.fractional_max_pool2d` for the arguments. With `return_indices` the output is a
-    pair: values, and places of the winners.
+    pair: the values and the indices of the winners.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class FractionalMaxPool2d(Module):
         rng: np.random.Generator | None = None,
     ) -> None:
         check_fractional("FractionalMaxPool2d", kernel_size, output_size, output_ratio, mode)
-        generator(rng)  # raises here already
+        generator(rng)  # fail at construction
         self.kernel_size, self.output_size = kernel_size, output_size
         self.output_ratio, self.return_indices = output_ratio, return_indices
         self.mode, self.overlapping, self._rng = mode, overlapping, rng

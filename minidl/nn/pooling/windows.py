@@ -19,7 +19,7 @@ from minidl.tensor import Tensor
 
 
 class MaxPool1d(MaxPool2d):
-    """The largest number of each window of sequences: see `functional.max_pool1d`."""
+    """The largest value of each window of sequences: see `functional.max_pool1d`."""
 
     _axes = 1
 
@@ -52,7 +52,7 @@ class MinPool2d(WindowPool):
 
 
 class MinPool1d(MinPool2d):
-    """The smallest number of each window of sequences: see `functional.min_pool1d`."""
+    """The smallest value of each window of sequences: see `functional.min_pool1d`."""
 
     _axes = 1
 
@@ -114,7 +114,7 @@ class LPPool1d(LPPool2d):
 
 
 class StochasticPool2d(WindowPool):
-    """In training a pixel drawn from each window, else the mean that this has.
+    """A random pixel of each window in training, its expected value in evaluation.
 
     See `functional.stochastic_pool2d` for the arguments.
     """
@@ -128,7 +128,7 @@ class StochasticPool2d(WindowPool):
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding)
-        generator(rng)  # raises here already
+        generator(rng)  # fail at construction
         self.ceil_mode, self._rng = ceil_mode, rng
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class StochasticPool2d(WindowPool):
 
 
 class StochasticPool1d(StochasticPool2d):
-    """In training a number drawn from each window of sequences, else the mean that this has."""
+    """A random value of each window of sequences in training, its expected value in evaluation."""
 
     _axes = 1
 
@@ -176,7 +176,7 @@ class ChannelAvgPool(ChannelMaxPool):
 
 
 class BlurPool2d(Module):
-    """Blur, and keep every `stride`-th pixel: see `functional.blur_pool2d` for the arguments."""
+    """Blur, then keep every `stride`-th pixel: see `functional.blur_pool2d` for the arguments."""
 
     def __init__(self, stride: Pair = 2, filter_size: int = 4) -> None:
         pair("BlurPool2d", "stride", stride, 1)
@@ -189,7 +189,7 @@ class BlurPool2d(Module):
 
 
 class MaxBlurPool2d(Module):
-    """An anti-aliased max pool: see `functional.max_blur_pool2d` for the arguments."""
+    """Anti-aliased max pooling: see `functional.max_blur_pool2d` for the arguments."""
 
     def __init__(self, kernel_size: Pair = 2, stride: Pair = 2, filter_size: int = 4) -> None:
         pool_geometry("MaxBlurPool2d", kernel_size, stride)
@@ -202,9 +202,9 @@ class MaxBlurPool2d(Module):
 
 
 class MaxUnpool2d(WindowPool):
-    """Winners put back where they stood: see `functional.max_unpool2d` for the arguments.
+    """Winners put back at their indices: see `functional.max_unpool2d` for the arguments.
 
-    It is called with values, indices and, where it is not the smallest, an `output_size`.
+    Call it with values, indices and, unless it is the smallest possible, the `output_size`.
     """
 
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
@@ -219,7 +219,7 @@ class MaxUnpool2d(WindowPool):
 
 
 class MaxUnpool1d(MaxUnpool2d):
-    """Winners of sequences put back where they stood: see `functional.max_unpool1d`."""
+    """Winners of sequences put back at their indices: see `functional.max_unpool1d`."""
 
     _axes = 1
 
@@ -235,18 +235,18 @@ class ConvPool2d(Conv2d):
     """Convolution, then pooling, in one layer: see `Conv2d` and `functional.conv_pool2d`.
 
     Args:
-        in_channels: of the input.
-        out_channels: number of kernels.
-        kernel_size: of the convolution, as are `stride` to `bias`.
-        pool_size: of the pooling window.
-        pool_stride: from one window to the next; `pool_size` where not given.
+        in_channels: channels of the input.
+        out_channels: channels of the output, one per kernel.
+        kernel_size: size of the convolution's kernels, in pixels.
+        pool_size: size of the pooling window, in pixels.
+        pool_stride: pixels from one pooling window to the next; default `pool_size`.
         mode: `"max"` or `"avg"`.
         stride: see `functional.conv2d`.
-        padding: a number, a pair, `"same"` or `"valid"`.
+        padding: of the convolution: an integer, a pair, `"same"` or `"valid"`.
         dilation: see `functional.conv2d`.
         groups: see `functional.conv2d`.
-        bias: whether to add one number per output channel.
-        rng: where to draw initial weights from; the seeded stream where None.
+        bias: whether to add one value per output channel.
+        rng: generator for the initial weights; default the seeded stream.
     """
 
     def __init__(
