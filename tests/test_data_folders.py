@@ -84,5 +84,5 @@ def test_a_file_that_is_no_picture_is_named(name, tmp_path):
     content = path.read_bytes()
     for damaged in (content[: len(content) // 2], b"no picture", b""):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=rf"{name} is no picture, or is damaged \(.*mend or"):
+        with pytest.raises(ValueError, match=rf"{name} is not an image, or is damaged \(.*fix or"):
             load_image_folder(tmp_path)

@@ -1,4 +1,4 @@
-"""Data: CIFAR-10, sentences, the embedded toy sets, folders of pictures, batches, augmentation."""
+"""Data: CIFAR-10, sentences, the embedded toy sets, image folders, batches, augmentation."""
 
 from minidl.data.augment import Compose as Compose
 from minidl.data.augment import Cutout as Cutout

@@ -1,8 +1,8 @@
-"""Augmentation: each pass over the pictures shows them shifted, mirrored or with a hole.
+"""Augmentation: each pass over the images shows them shifted, mirrored or with a hole.
 
-A network that has seen a horse in many places learns the horse, not the place. All work on whole
-batches of images as stored, uint8 `(n, c, h, w)`, before `Normalize`; on floats, after it, too.
-Each draws from its `rng`, one draw for each image, and writes to no image that it is given.
+A network that has seen horses in many positions learns the horse, not the position. Every transform
+works on whole batches `(n, c, h, w)`: uint8, as stored, before `Normalize`, or floats after it.
+It draws from its `rng` for each image, and never writes to its input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minidl.random import generator
 
 
 class Compose:
-    """Apply transforms one after the other: a transform for `DataLoader`.
+    """Apply transforms one after the other, for `DataLoader(transform=...)`.
 
     Args:
         transforms: functions from images to images.
@@ -44,13 +44,13 @@ class Compose:
 
 
 class RandomCrop:
-    """Put `padding` pixels of 0 around each image, and cut one of the old size out, anywhere.
+    """Pad each image with `padding` pixels of 0, and cut a random window of the old size out of it.
 
-    So each image moves by up to `padding` pixels, each way.
+    So each image moves by up to `padding` pixels in each direction.
 
     Args:
-        padding: pixels on each side, from 1.
-        rng: where to draw from; the seeded stream where None.
+        padding: pixels on each side, >= 1.
+        rng: the generator to draw from; the seeded stream if None.
 
     Example:
         >>> image = np.arange(1, 5, dtype=np.uint8).reshape(1, 1, 2, 2)
@@ -79,8 +79,8 @@ class RandomHorizontalFlip:
     """Mirror each image, left for right, with probability `p`.
 
     Args:
-        p: from 0 to 1.
-        rng: where to draw from; the seeded stream where None.
+        p: 0 <= p <= 1.
+        rng: the generator to draw from; the seeded stream if None.
     """
 
     def __init__(self, p: float = 0.5, rng: np.random.Generator | None = None) -> None:
@@ -98,14 +98,14 @@ class RandomHorizontalFlip:
 
 
 class Cutout:
-    """Set a square of each image to a value, its middle anywhere: the rest must be enough to tell.
+    """Set a square of each image to a value, so that the network must use the rest.
 
-    At an edge, part of the square is outside.
+    Its centre is a random pixel: at an edge, part of the square is outside.
 
     Args:
-        size: of the square's sides in pixels, from 1.
+        size: side of the square in pixels, >= 1.
         fill: the value; after `Normalize`, 0 is the mean.
-        rng: where to draw from; the seeded stream where None.
+        rng: the generator to draw from; the seeded stream if None.
 
     Source: T. DeVries and G. Taylor, Improved Regularization of CNNs with Cutout (2017).
     """

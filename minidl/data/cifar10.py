@@ -1,4 +1,4 @@
-"""Read CIFAR-10 in each layout it is published in, trusting none of its bytes."""
+"""Read CIFAR-10 in every published layout, trusting none of its bytes."""
 
 import gzip
 import importlib
@@ -44,7 +44,7 @@ _TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 _BATCHES = (*_TRAIN_BATCHES, "test_batch")
 _BATCH_ROWS = 10_000
 _PIXELS = 3 * 32 * 32
-_LARGEST_MEMBER = 1 << 26  # bytes; a batch has 31 MB, so twice that is no batch
+_LARGEST_MEMBER = 1 << 26  # bytes; a batch has 31 MB, so twice that is not a batch
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -54,23 +54,23 @@ def load_cifar10(
 ) -> tuple[ImageSet, ImageSet]:
     """Load the 60,000 images of CIFAR-10 from an archive or a folder of any published layout.
 
-    Read are the python, binary and Matlab layouts (the last needs SciPy). Archives are read in
-    place, so nothing is extracted and a read-only disk will do.
+    The layouts are python, binary and Matlab (which needs SciPy). Archives are read in place:
+    nothing is extracted, so the disk may be read-only.
 
     Args:
-        data_dir: The folder that holds the batches, its parent, the archive itself, or the
-            folder that holds the archive; None means `datasets_folder()`.
-        download: If nothing is found, fetch the python archive (170 MB) into `data_dir`.
-        progress: Show a progress bar while downloading.
+        data_dir: the folder that holds the batches, its parent, the archive itself, or the
+            folder that holds the archive; `datasets_folder()` if None.
+        download: fetch the python archive (170 MB) into `data_dir` if nothing is found.
+        progress: show a progress bar while downloading.
 
     Returns:
         The training set (50,000 images, the five batches in order) and the test set (10,000),
         images as uint8 of shape (n, 3, 32, 32).
 
     Raises:
-        FileNotFoundError: If there is no data set and `download` is False.
-        ValueError: If a file is damaged, incomplete or unsafe; the message names it.
-        OSError: If downloading or reading fails.
+        FileNotFoundError: there is no data set and `download` is False.
+        ValueError: a file is damaged, incomplete or unsafe; the message names it.
+        OSError: downloading or reading fails.
 
     Source:
         A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, chapter 3;
@@ -108,21 +108,21 @@ def read_python_batch(path: str | Path, *, rows: int | None = None) -> Batch:
     and 1024 blue values, each plane row by row; `b"labels"` a list of n integers.
 
     Args:
-        path: The file, such as `cifar-10-batches-py/data_batch_1`.
-        rows: How many images it must hold; None accepts any number.
+        path: the file, such as `cifar-10-batches-py/data_batch_1`.
+        rows: how many images it must hold; None accepts any number.
 
     Returns:
         Images, uint8 of shape (n, 3, 32, 32), and labels, int64 of shape (n,), 0 <= label < 10.
 
     Raises:
-        ValueError: If the file is damaged, or its pickle asks for anything but a uint8 array.
-        OSError: If it cannot be read.
+        ValueError: the file is damaged, or its pickle asks for anything but a uint8 array.
+        OSError: the file cannot be read.
     """
     return _parse(Path(path).read_bytes(), "", str(path), rows)
 
 
 def _find(root: Path) -> Path | None:
-    """Find the folder of batches or the archive at or right below `root`."""
+    """Find the folder of batches or the archive: `root`, or directly inside it."""
     if root.is_file():
         return root
     for folder in (root, *(root / name for name in _FOLDERS)):
@@ -148,13 +148,13 @@ def _damaged(where: str | Path, got: str, wanted: str) -> ValueError:
 
 
 def _joined(batches: Iterable[Batch], classes: tuple[str, ...]) -> ImageSet:
-    """Make one set of batches."""
+    """Join batches into one set."""
     images, labels = zip(*batches, strict=True)
     return ImageSet(np.concatenate(images), np.concatenate(labels), classes)
 
 
 def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of the batches in a folder, of the first layout found there."""
+    """Yield name and content of each batch in a folder, in the first layout found there."""
     for suffix in _PARSERS:
         names = [name + suffix for name in _BATCHES if (folder / f"{name}{suffix}").is_file()]
         if names:
@@ -163,7 +163,7 @@ def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of the batches in a tar archive, without extracting anything."""
+    """Yield name and content of each batch in a tar archive, without extracting anything."""
     wanted = {f"{name}{suffix}" for name in _BATCHES for suffix in _PARSERS}
     try:
         with tarfile.open(path) as archive:
@@ -174,12 +174,12 @@ def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
                 if stream is not None:
                     yield name, stream.read()
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        reason = str(error).partition(":")[0]  # tarfile adds a line for each compression it tried
+        reason = str(error).partition(":")[0]  # tarfile lists each compression it tried
         raise _damaged(path, f"a broken archive ({reason})", "a complete .tar.gz file") from error
 
 
 def _refuse_unsafe(member: tarfile.TarInfo, path: Path) -> None:
-    """Refuse what no CIFAR-10 archive holds, though nothing is extracted: it is a forgery."""
+    """Refuse members that only a forged CIFAR-10 archive has, although nothing is extracted."""
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
         raise ValueError(
@@ -187,7 +187,7 @@ def _refuse_unsafe(member: tarfile.TarInfo, path: Path) -> None:
         )
     if not (member.isfile() or member.isdir()):
         raise ValueError(
-            f"{path}: got the member {member.name!r}, a link or device, expected files"
+            f"{path}: got the member {member.name!r} (a link or device), expected regular files"
         )
     if member.size > _LARGEST_MEMBER:
         raise ValueError(
@@ -197,7 +197,7 @@ def _refuse_unsafe(member: tarfile.TarInfo, path: Path) -> None:
 
 
 def _parse(content: bytes, name: str, where: str, rows: int | None) -> Batch:
-    """Turn a batch file of any layout, told by the suffix of its name, into checked arrays."""
+    """Parse a batch file, whose suffix tells its layout, into checked arrays."""
     data, labels = _PARSERS[PurePosixPath(name).suffix](content, where)
     if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2):
         raise _damaged(where, f"data of {_kind(data)}", f"a uint8 array of shape (n, {_PIXELS})")
@@ -206,12 +206,12 @@ def _parse(content: bytes, name: str, where: str, rows: int | None) -> Batch:
     if rows is not None and len(data) != rows:
         raise _damaged(where, f"{len(data)} images", f"{rows}")
     if not all(isinstance(label, int) for label in labels):
-        raise _damaged(where, "labels that are no integers", "integers from 0 to 9")
+        raise _damaged(where, "labels that are not integers", "integers 0 <= label < 10")
     if len(labels) != len(data):
         raise _damaged(where, f"{len(labels)} labels for {len(data)} images", "one for each")
     wrong = [label for label in labels if not 0 <= label < 10]
     if wrong:
-        raise _damaged(where, f"the label {wrong[0]}", "labels from 0 to 9")
+        raise _damaged(where, f"the label {wrong[0]}", "0 <= label < 10")
     images = data.reshape(-1, 3, 32, 32).copy()  # (n, 3072) -> (n, c, h, w)
     return images, np.array(labels, np.int64)
 
@@ -227,7 +227,7 @@ def _parse_python(content: bytes, where: str) -> tuple[Any, list[Any]]:
         batch = _Reader().read(io.BytesIO(content))
     except ForbiddenGlobalError as error:
         raise ValueError(f"{where}: {error}") from error
-    except Exception as error:  # NumPy documents no limit to what a damaged array can raise
+    except Exception as error:  # NumPy does not document what a damaged array may raise
         reason = f"a broken pickle ({error or type(error).__name__})"
         raise _damaged(where, reason, "a pickled dictionary with a uint8 array") from error
     if not isinstance(batch, dict):
@@ -255,12 +255,12 @@ def _parse_matlab(content: bytes, where: str) -> tuple[Any, list[Any]]:
     except ImportError as error:
         raise ImportError(
             f"{where}: the Matlab layout needs SciPy, which is not installed (pip install scipy); "
-            f"or use the python or the binary layout, {' or '.join(_ARCHIVES[:2])}"
+            f"or use the python or binary layout, {' or '.join(_ARCHIVES[:2])}"
         ) from error
     try:
         batch = loadmat(io.BytesIO(content))
         return batch["data"], batch["labels"].ravel().tolist()
-    except Exception as error:  # loadmat documents no limit to what a damaged file can raise
+    except Exception as error:  # loadmat does not document what a damaged file may raise
         raise _damaged(where, f"{error}", "a Matlab file with data and labels") from error
 
 
@@ -297,7 +297,7 @@ _ADMITTED = {
 
 
 class _Reader(PickleReader):
-    """Reads plain values and uint8 arrays; NumPy's own loader would trust what it is given."""
+    """Reads plain values and uint8 arrays; NumPy's own unpickling would trust the file."""
 
     what = "batch"
     admitted = _ADMITTED
@@ -307,9 +307,9 @@ class _Reader(PickleReader):
     )
 
     def build(self, value: Any, state: Any) -> Any:
-        """Return the array of a state, as a view: a pickle may make many of the same bytes."""
+        """Return the array of a state, as a view: a pickle may use the same bytes many times."""
         match value, state:
-            case np.dtype(), _:  # it says nothing about single bytes
+            case np.dtype(), _:  # its state does not matter for single bytes
                 return value
             case np.ndarray(), (_, shape, np.dtype(), column_major, content):
                 values = np.frombuffer(content, np.uint8)

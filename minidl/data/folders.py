@@ -1,4 +1,4 @@
-"""Read one's own pictures: a folder with a sub-folder for each class."""
+"""Read your own images: a folder with a sub-folder for each class."""
 
 from pathlib import Path
 
@@ -12,24 +12,24 @@ _SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 def load_image_folder(folder: str | Path, size: int = 224, resize: int | None = None) -> ImageSet:
-    """Read JPEG and PNG files, whose sub-folder is their class, as square pictures of one size.
+    """Read JPEG and PNG files as square images of one size; each sub-folder is a class.
 
-    Each is scaled so that its shorter side has `resize` pixels, with bilinear interpolation over
-    as many pixels as one of the result covers, and the square in its middle is cut out: what
-    networks trained on ImageNet are used to. A picture of 224 x 224 takes 150 kB of memory.
+    Each image is scaled so that its shorter side has `resize` pixels, with bilinear interpolation
+    over as many pixels as one of the result covers, and its central square is cut out, as networks
+    trained on ImageNet expect. An image of 224 x 224 takes 150 kB of memory.
 
     Args:
         folder: such as `pets`, with `pets/cat/1.jpg`, `pets/dog/a/2.png`. Classes are numbered in
-            the order of their names; what is hidden and files of other kinds are passed over.
-        size: height and width of what comes out, in pixels, from 1.
-        resize: of the shorter side, in pixels, from `size`; 8/7 of it where None: 256 for 224.
+            the order of their names; hidden files and files of other kinds are skipped.
+        size: height and width of the result in pixels, >= 1.
+        resize: length of the shorter side in pixels, >= `size`; 8/7 of it if None: 256 for 224.
 
     Returns:
         Images uint8 of shape (n, 3, size, size), in the order of classes and file names.
 
     Raises:
-        ValueError: a number out of range; a folder without sub-folders, a class without pictures,
-            or a file that is no picture: it is named.
+        ValueError: `size` or `resize` is out of range, the folder has no sub-folders, a class has
+            no images, or a file is not an image; the message names it.
         FileNotFoundError: there is no such folder.
     """
     folder = Path(folder)
@@ -62,9 +62,9 @@ def _square(file: Path, size: int, resize: int) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as opened:
             picture = opened.convert("RGB")
-    except Exception as error:  # Pillow documents no limit to what a damaged file can raise
+    except Exception as error:  # Pillow does not document what a damaged file may raise
         raise ValueError(
-            f"load_image_folder: {file} is no picture, or is damaged ({error}); mend or remove it"
+            f"load_image_folder: {file} is not an image, or is damaged ({error}); fix or remove it"
         ) from error
     width, height = (resize * side // min(picture.size) for side in picture.size)
     picture = picture.resize((width, height), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""What every image set looks like, and where data sets live on disk."""
+"""The type of all image sets, and the folder of data sets on disk."""
 
 import os
 from pathlib import Path
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 
 class ImageSet(NamedTuple):
-    """Hold labelled images as stored: whole bytes, four times smaller than float32.
+    """Hold labelled images as stored: one byte per value, a quarter of float32.
 
     Attributes:
         images: uint8, shape (n, 3, h, w), often 32 by 32, channels red, green, blue, 0..255.
         labels: int64, shape (n,), 0 <= label < len(classes).
-        classes: The name of each label, in label order.
+        classes: the name of each label, in label order.
     """
 
     images: NDArray[np.uint8]
@@ -27,11 +27,11 @@ class ImageSet(NamedTuple):
 
 
 def datasets_folder() -> Path:
-    """Return the folder that downloaded and generated data sets are kept in.
+    """Return the folder where downloaded and generated data sets are stored.
 
     The first of these: the environment variable `MINIDL_DATASETS`; `datasets/` of the checkout
     that this package is imported from; `~/.cache/minidl/datasets` for an installed package. The
-    working directory plays no part, so a script finds its data wherever it is started.
+    working directory does not matter, so a script finds its data wherever it is started.
 
     Returns:
         The folder, which need not exist yet.
