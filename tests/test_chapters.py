@@ -455,7 +455,7 @@ def test_chapter_8_learns_from_a_file_of_ones_own(run, tmp_path):
         (["--data", "mr", "--data-dir", "nowhere"], "rt-polarity.neg is not there"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
         (["--data", "one.csv"], "one.csv: got a single label, 1, expected two or more"),
-        (["--data", "one.csv", "--text-column", "x"], "line 1: got no column 'x'"),
+        (["--data", "one.csv", "--text-column", "x"], "line 1: no column 'x'"),
         (["--data", "bad.csv"], "bad.csv, line 2: got the label 'good' in 'label'"),
         (["--data", "empty.csv"], "empty.csv: the file is empty"),
         (["--data", "latin.csv"], "latin.csv, line 2: byte 0xe9 does not fit the encoding 'utf-8'"),

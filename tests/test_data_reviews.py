@@ -51,9 +51,9 @@ def test_lines_end_in_newlines_and_nowhere_else(tmp_path):
     [
         (b"", "utf-8", r"lines\.txt: the file is empty, expected lines of text"),
         (b"\n \n", "utf-8", r"lines\.txt: the file is empty"),
-        (b"a\n\nb\n", "utf-8", r"lines\.txt, line 2: got an empty sentence, expected words"),
-        (b"a\n \r\n", "utf-8", r"lines\.txt, line 2: got an empty sentence"),
-        (b"a\nb\x85\n", "utf-8", r"line 2: byte 0x85 does not fit the encoding 'utf-8'; is it an"),
+        (b"a\n\nb\n", "utf-8", r"lines\.txt, line 2: got an empty line, expected a sentence"),
+        (b"a\n \r\n", "utf-8", r"lines\.txt, line 2: got an empty line"),
+        (b"a\nb\x85\n", "utf-8", r"line 2: byte 0x85 does not fit the encoding 'utf-8'; is the"),
         (b"a\x81\n", "cp1252", r"line 1: byte 0x81 does not fit the encoding 'cp1252'"),
         (b"a\n", "utf-9", r"lines\.txt: unknown encoding: utf-9"),
     ],
@@ -102,11 +102,15 @@ def test_columns_and_encoding_are_as_asked(tmp_path):
     ("name", "content", "message"),
     [
         ("a.csv", "", r"a\.csv: the file is empty"),
-        ("a.csv", "text,label\n", r"a\.csv: got no rows, expected some"),
-        ("a.csv", "words,label\nx,1\n", r"a\.csv, line 1: got no column 'text' among \['words',"),
-        ("a.csv", "text,y\nx,1\n", r"line 1: got no column 'label' among \['text', 'y'\]"),
-        ("a.csv", "text,label\nx,1\n,0\n", r"a\.csv, line 3: got '' in 'text', expected a text"),
-        ("a.csv", "text,label\nx,1\n  ,0\n", r"line 3: got '  ' in 'text', expected a text"),
+        ("a.csv", "text,label\n", r"a\.csv: got no rows, expected at least one"),
+        ("a.csv", "words,label\nx,1\n", r"a\.csv, line 1: no column 'text' among \['words',"),
+        ("a.csv", "text,y\nx,1\n", r"line 1: no column 'label' among \['text', 'y'\]"),
+        (
+            "a.csv",
+            "text,label\nx,1\n,0\n",
+            r"a\.csv, line 3: got '' in 'text', expected a non-empty",
+        ),
+        ("a.csv", "text,label\nx,1\n  ,0\n", r"line 3: got '  ' in 'text', expected a non-empty"),
         (
             "a.csv",
             "text,label\nx,\n",
@@ -123,25 +127,25 @@ def test_columns_and_encoding_are_as_asked(tmp_path):
         (
             "a.csv",
             "text,label\ngood, very,1\n",
-            r"line 2: got 3 fields, expected 2: .*a comma not in",
+            r"line 2: got 3 fields, expected 2: .*a comma missing",
         ),
         ("a.csv", "text,label\nx\n", r"a\.csv, line 2: got 1 fields, expected 2"),
         ("a.csv", "text,label\n\nx,1\n", r"a\.csv, line 2: got 0 fields, expected 2"),
         ("a.csv", 'text,label\nx,1\n"y,1\n', r"a\.csv, line 3: unexpected end of data"),
         ("a.csv", b"text,label\nx,1\n\xff,0\n", r"a\.csv, line 3: byte 0xff does not fit"),
-        ("a.tsv", "text,label\nx,1\n", r"a\.tsv, line 1: got no column 'text' among \['text,label"),
-        ("a.jsonl", '{"text": "x", "label": 1}\n{"tex', r"a\.jsonl, line 2: got no JSON: "),
-        ("a.jsonl", '{"text": "x", "label": 1}\n\n', r"a\.jsonl, line 2: got no JSON"),
-        ("a.jsonl", "[1]\n", r"a\.jsonl, line 1: got no column 'text' among a list"),
-        ("a.jsonl", '{"a": 1}\n', r"line 1: got no column 'text' among \['a'\]"),
-        ("a.jsonl", '{"text": 5, "label": 1}\n', r"line 1: got 5 in 'text', expected a text"),
+        ("a.tsv", "text,label\nx,1\n", r"a\.tsv, line 1: no column 'text' among \['text,label"),
+        ("a.jsonl", '{"text": "x", "label": 1}\n{"tex', r"a\.jsonl, line 2: got invalid JSON: "),
+        ("a.jsonl", '{"text": "x", "label": 1}\n\n', r"a\.jsonl, line 2: got invalid JSON"),
+        ("a.jsonl", "[1]\n", r"a\.jsonl, line 1: no key 'text' among a list"),
+        ("a.jsonl", '{"a": 1}\n', r"line 1: no key 'text' among \['a'\]"),
+        ("a.jsonl", '{"text": 5, "label": 1}\n', r"line 1: got 5 in 'text', expected a non-empty"),
         ("a.jsonl", '{"text": "x"}\n', r"a\.jsonl, line 1: got no label in 'label'"),
         ("a.jsonl", '{"text": "x", "label": true}\n', r"line 1: got the label True"),
         ("a.jsonl", '{"text": "x", "label": 1.0}\n', r"line 1: got the label 1.0"),
         (
             "a.txt",
             "x\n",
-            r"read_table: got .*a\.txt, expected a name that ends in \.csv, \.tsv, \.js",
+            r"read_table: got .*a\.txt, expected a name ending in \.csv, \.tsv, \.js",
         ),
     ],
 )
@@ -173,7 +177,7 @@ def test_a_split_loses_nothing_and_mixes():
 
 
 def test_mr_that_is_not_there_or_cut_short_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"rt-polarity.neg is not there; download=True"):
+    with pytest.raises(FileNotFoundError, match=r"rt-polarity.neg is missing; pass download=True"):
         load_mr(tmp_path)
     written(tmp_path, "rt-polarity.neg", b"dull\n" * 5000)
     with pytest.raises(ValueError, match=r"neg has 5000 lines, expected 5331; is it damaged\?"):

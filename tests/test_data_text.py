@@ -106,7 +106,7 @@ def test_a_vocabulary_that_cannot_be_written_leaves_nothing_half_written(tmp_pat
 def test_a_damaged_vocabulary_is_refused(content, tmp_path):
     path = tmp_path / "vocabulary.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"Vocabulary.load: .*vocabulary.json holds no vocabulary"):
+    with pytest.raises(ValueError, match=r"Vocabulary.load: .*vocabulary.json is not a vocabulary"):
         Vocabulary.load(path)
     path.write_text(json.dumps({"words": ["<pad>", "<unk>", 5]}))
     with pytest.raises(ValueError, match="got 5 among the words, expected strings"):
@@ -118,20 +118,24 @@ def test_a_damaged_vocabulary_is_refused(content, tmp_path):
     [
         (lambda: Vocabulary(["a", "a"]), ValueError, "got 'a' more than once"),
         (lambda: Vocabulary(["<unk>"]), ValueError, "got '<unk>' more than once"),
-        (lambda: Vocabulary.build(["a film"]), TypeError, "got the string 'a film' for a list of"),
+        (
+            lambda: Vocabulary.build(["a film"]),
+            TypeError,
+            "got the string 'a film', expected a list",
+        ),
         (lambda: Vocabulary.build(SENTENCES, min_count=0), ValueError, "got min_count=0"),
         (
             lambda: Vocabulary.build(SENTENCES, max_size=1),
             ValueError,
-            "max_size=1, expected from 1",
+            "max_size=1, expected min_count >= 1",
         ),
         (lambda: Vocabulary([]).encode(["film"]), TypeError, "got the string 'film'.*tokenize"),
         (
             lambda: Vocabulary([]).decode([0, 2]),
             IndexError,
-            "got number 2, expected 0 to 1; is the",
+            "got index 2, expected 0 <= index <= 1; is it",
         ),
-        (lambda: Vocabulary([]).decode([-1]), IndexError, "got number -1, expected 0 to 1"),
+        (lambda: Vocabulary([]).decode([-1]), IndexError, "got index -1, expected 0 <= index <= 1"),
     ],
 )
 def test_what_is_no_vocabulary_or_sentence_is_refused(call, error, message):
@@ -194,9 +198,9 @@ def test_a_pass_over_buckets_can_be_taken_up_again():
     ("words", "options", "message"),
     [
         (np.zeros((2, 3)), {}, r"got words of float64 and shape \(2, 3\), expected integers"),
-        (np.zeros(2, int), {}, r"shape \(2,\), expected integers \(n, length\)"),
+        (np.zeros(2, int), {}, r"shape \(2,\), expected integers of shape \(n, length\)"),
         (np.zeros((2, 3), int), {"ending": -1}, "got ending=-1"),
-        (np.zeros((2, 3), int), {"pool": 0}, "pool=0, expected from 0 and from 1"),
+        (np.zeros((2, 3), int), {"pool": 0}, "pool=0, expected ending >= 0, pool >= 1"),
     ],
 )
 def test_buckets_of_what_is_no_sentences_are_refused(words, options, message):

@@ -82,7 +82,7 @@ def test_toy10_cache_is_plain_arrays_that_other_programs_can_read(tmp_path):
     train, test = load_toy10(tmp_path, **SMALL)
     with np.load(_cache(tmp_path), allow_pickle=False) as archive:
         arrays = [archive[name] for name in archive.files if name != "json"]
-    for array, wanted in zip(arrays, (*train[:2], *test[:2]), strict=True):
+    for array, expected in zip(arrays, (*train[:2], *test[:2]), strict=True):
         assert array.dtype == wanted.dtype
         np.testing.assert_array_equal(array, wanted)
 
@@ -132,7 +132,7 @@ def test_toy10_draws_the_cache_of_another_generator_anew(tmp_path, monkeypatch):
 def test_toy10_warns_and_returns_the_images_when_it_cannot_cache(tmp_path):
     blocked = tmp_path / "a file where the folder should be"
     blocked.write_text("")
-    with pytest.warns(UserWarning, match="toy10 is drawn but not cached: .*File exists"):
+    with pytest.warns(UserWarning, match="toy10 was drawn but not cached: .*File exists"):
         train, _ = load_toy10(blocked, **SMALL)
     assert len(train.labels) == 100
 
@@ -162,12 +162,12 @@ def test_toy10_does_not_mind_another_process_writing_the_same_cache(tmp_path, mo
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        ({"train": 15}, ValueError, "got train=15, wanted a positive multiple of the 10 classes"),
-        ({"test": 0}, ValueError, "got test=0, wanted a positive multiple"),
-        ({"seed": -1}, ValueError, "got seed=-1, wanted 0 or more"),
-        ({"train": 1e4}, TypeError, r"got train=10000\.0, wanted an integer"),
-        ({"seed": None}, TypeError, "got seed=None, wanted an integer"),
-        ({"seed": True}, TypeError, "got seed=True, wanted an integer"),
+        ({"train": 15}, ValueError, "got train=15, expected a positive multiple of the 10 classes"),
+        ({"test": 0}, ValueError, "got test=0, expected a positive multiple"),
+        ({"seed": -1}, ValueError, "got seed=-1, expected an integer >= 0"),
+        ({"train": 1e4}, TypeError, r"got train=10000\.0, expected an integer"),
+        ({"seed": None}, TypeError, "got seed=None, expected an integer"),
+        ({"seed": True}, TypeError, "got seed=True, expected an integer"),
     ],
 )
 def test_toy10_refuses_wrong_numbers(tmp_path, wrong, error, message):

@@ -21,25 +21,25 @@ class DataLoader:
     """Cut arrays of equal length into batches of tensors.
 
     Args:
-        arrays: any number, such as images and labels; their first axes count examples.
-        batch_size: examples per batch, from 1.
+        arrays: one or more, such as images and labels; the first axis of each is the examples.
+        batch_size: examples per batch, >= 1.
         shuffle: draw a new order for each pass.
-        drop_last: leave out a last batch that is smaller.
-        transform: applied to each whole batch of the first array, as a NumPy array; for images of
-            uint8 this is where they become floats, see `Normalize`.
-        rng: where orders are drawn from; the seeded stream where None.
-        device: where the tensors go.
-        prefetch: how many batches are made and moved ahead, by a thread, while the network works
-            on the one before. On a GPU they are copied from pinned memory, beside its work. A
-            transform that draws random numbers then needs a generator that nothing else draws from,
-            or the order of draws is left to chance.
+        drop_last: drop the last batch if it is smaller.
+        transform: applied to each whole batch of the first array, as a NumPy array; it turns
+            uint8 images into floats, see `Normalize`.
+        rng: the generator to draw orders from; the seeded stream if None.
+        device: the device of the tensors.
+        prefetch: how many batches a thread makes and moves ahead while the network works, >= 0.
+            They are copied from pinned memory while the GPU computes. A transform that draws
+            random numbers then needs a generator that nothing else draws from, or the order of
+            draws is nondeterministic.
 
     Iterating yields tuples of tensors, one for each array. `len` is the number of batches.
-    `state_dict` says where the pass stands that was begun last, so that it can be taken up again.
+    `state_dict` returns the position of the latest pass, so that it can be resumed.
 
     Raises:
-        ValueError: no arrays, no examples, unequal lengths, a batch size below 1, no such device.
-        TypeError: not arrays, or an `rng` that is no generator.
+        ValueError: no arrays, no examples, unequal lengths, a batch size < 1, an unknown device.
+        TypeError: an argument is not an array, or `rng` is not a generator.
 
     Example:
         >>> import numpy as np
@@ -62,19 +62,17 @@ class DataLoader:
         if not all(isinstance(array, np.ndarray) and array.ndim for array in arrays):
             raise TypeError(
                 f"DataLoader: got {[type(array).__name__ for array in arrays]}, expected NumPy "
-                f"arrays "
-                "with an axis of examples, such as train.images, train.labels"
+                "arrays with an axis of examples, such as train.images, train.labels"
             )
         lengths = [len(array) for array in arrays]
         if len(set(lengths)) != 1 or lengths[0] == 0:
             raise ValueError(
-                f"DataLoader: got arrays of lengths {lengths}, expected one or more, of equal "
-                f"length "
-                "above 0"
+                f"DataLoader: got arrays of lengths {lengths}, expected one or more of "
+                "equal length >= 1"
             )
         check_whole("DataLoader", 1, batch_size=batch_size)
         check_whole("DataLoader", 0, prefetch=prefetch)
-        backend_for(device)  # an unknown device, or a seed for an rng, is better known now
+        backend_for(device)  # fail early on an unknown device, or a seed as rng
         generator(rng)
         self.arrays, self.batch_size, self.shuffle = arrays, int(batch_size), shuffle
         self.drop_last, self.transform, self.device = drop_last, transform, device
@@ -98,7 +96,7 @@ class DataLoader:
                 stream.state = self._position["order"]
             position["order"] = stream.state
             order = self._shuffled(generator(self._rng))
-            if self._resumed:  # the draws that followed the order were made before the pass stopped
+            if self._resumed:  # the draws after the order were made before the pass stopped
                 stream.state = now
         self._position, self._resumed = position, False
         batches = (self._batch(order, number) for number in range(first, len(self)))
@@ -118,22 +116,22 @@ class DataLoader:
             yield tuple(Tensor(array, device=self.device) for array in batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the pass stands that was begun last.
+        """Return the position of the latest pass.
 
         Returns:
-            The number of batches `"taken"`, the state of the generator that their `"order"` was
-            drawn from, and of the `"streams"` that the transform draws from as the last batch that
-            was handed out left them, however many were made ahead.
+            The number of batches `"taken"`, the generator state that their `"order"` was drawn
+            from, and the states of the transform's `"streams"` after the last batch that was
+            handed out, even if more were made ahead.
         """
         states = [stream.bit_generator.state for stream in streams(self.transform)]
         made = self._position["streams"]
         return self._position | {"streams": states if made is None else made}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next pass go on after the batches that were taken; set the transform's streams.
+        """Let the next pass resume after the batches taken, and set the transform's streams.
 
         Raises:
-            ValueError: the state is that of a loader of another kind, or of fewer batches.
+            ValueError: the state is of a loader of another kind, or has more batches taken than fit.
         """
         own = streams(self.transform)
         whole = isinstance(state, Mapping) and {"taken", "order", "streams"} <= set(state)
@@ -145,8 +143,8 @@ class DataLoader:
         ):
             raise ValueError(
                 f"DataLoader.load_state_dict: got {state!r:.200}, expected the state of a "
-                f"loader with "
-                f"shuffle={self.shuffle}, up to {len(self)} batches taken, and {len(own)} streams"
+                f"loader with shuffle={self.shuffle}, up to {len(self)} batches taken, and "
+                f"{len(own)} streams"
             )
         for stream, saved in zip(own, state["streams"], strict=True):
             stream.bit_generator.state = saved
@@ -161,7 +159,7 @@ class DataLoader:
     def _ahead(
         self, batches: Iterator[list[NDArray[Any]]], position: dict[str, Any]
     ) -> Iterator[tuple[Tensor, ...]]:
-        """Yield batches that a thread has made, and begun to move, before they are asked for."""
+        """Yield batches that a thread makes, and starts to move to the device, ahead of time."""
         backend = backend_for(self.device)
         own = streams(self.transform)
         position["streams"] = [stream.bit_generator.state for stream in own]
@@ -187,12 +185,12 @@ class DataLoader:
 class Normalize:
     """Turn uint8 images into float32 with mean 0 and standard deviation 1 in each channel.
 
-    `(pixel - mean) / std`: what networks like as input. Statistics come from the training images
-    alone; test images get the same treatment.
+    `(pixel - mean) / std`: networks train best on such inputs. Fit it to the training images only,
+    and apply it to the test images too.
 
     Args:
-        mean: `(c,)`, in the pixels' unit, 0 to 255.
-        std: `(c,)`, likewise, each more than 0.
+        mean: `(c,)`, in the pixels' unit, 0 <= mean <= 255.
+        std: `(c,)`, in the same unit, > 0.
 
     Example:
         >>> import numpy as np
@@ -204,31 +202,31 @@ class Normalize:
     def __init__(self, mean: NDArray[Any], std: NDArray[Any]) -> None:
         if np.shape(mean) != np.shape(std) or np.ndim(mean) != 1 or not np.all(np.asarray(std) > 0):
             raise ValueError(
-                f"Normalize: got mean={mean}, std={std}, expected (c,) and (c,) above 0"
+                f"Normalize: got mean={mean}, std={std}, expected shapes (c,) and std > 0"
             )
         self.mean, self.std = np.asarray(mean), np.asarray(std)
 
     @classmethod
     def fit(cls, images: NDArray[Any]) -> Normalize:
-        """Take mean and standard deviation of each channel from uint8 images `(n, c, h, w)`."""
+        """Compute mean and standard deviation of each channel of uint8 images `(n, c, h, w)`."""
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(
                 f"Normalize.fit: got {images.dtype} of shape {images.shape}, expected uint8 images "
-                "(n, c, h, w)"
+                "of shape (n, c, h, w)"
             )
         histograms = [
             np.bincount(channel.ravel(), minlength=256) for channel in images.swapaxes(0, 1)
         ]
-        shares = np.array(histograms) / images[:, 0].size  # (c, 256): exact, and few numbers
+        shares = np.array(histograms) / images[:, 0].size  # (c, 256): exact, and few values
         mean = shares @ np.arange(256)
         return cls(mean, np.sqrt(shares @ np.arange(256) ** 2 - mean**2))
 
     def __call__(self, images: NDArray[Any]) -> NDArray[Any]:
-        """Normalise images `(n, c, h, w)`, of uint8."""
+        """Normalise uint8 images `(n, c, h, w)`."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != len(self.mean):
             raise ValueError(
                 f"Normalize: got {images.dtype} images of shape {images.shape}, expected uint8 "
-                f"(n, {len(self.mean)}, h, w)"
+                f"of shape (n, {len(self.mean)}, h, w)"
             )
         factor = (1 / self.std).astype(np.float32)[:, None, None]  # (c, 1, 1)
         scaled: NDArray[Any] = (

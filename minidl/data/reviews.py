@@ -1,4 +1,4 @@
-"""Labelled sentences: files of one's own, and the movie reviews MR."""
+"""Labelled sentences: your own files, and the movie reviews MR."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from minidl.data.images import datasets_folder
 from minidl.files.download import download as fetch
 
 Row = tuple[int, Any, Any]
-"""Number of the line, text, label."""
+"""Line number, text, label."""
 
 
 class TextSet(NamedTuple):
     """Hold labelled texts.
 
     Attributes:
-        texts: as they stand in the file.
+        texts: as in the file.
         labels: int64 `(n,)`, 0 <= label < len(classes).
         classes: the name of each label, in label order.
     """
@@ -38,7 +38,7 @@ class TextSet(NamedTuple):
         return TextSet(self.texts[:count], self.labels[:count], self.classes)
 
     def split(self, share: float, rng: np.random.Generator) -> tuple[TextSet, TextSet]:
-        """Draw a `share` of the texts for testing; return those for training, and these.
+        """Draw a `share` of the texts for testing; return the training set and the test set.
 
         Raises:
             ValueError: one of the two would be empty.
@@ -47,8 +47,8 @@ class TextSet(NamedTuple):
         if not 0 < count < len(self.texts):
             raise ValueError(
                 f"TextSet.split: got {len(self.texts)} texts and share={share}, which leaves "
-                f"{len(self.texts) - count} to learn from and {count} to test on; expected some of "
-                "each"
+                f"{len(self.texts) - count} to train on and {count} to test on, expected at "
+                "least one of each"
             )
         order = rng.permutation(len(self.texts))
         train, test = (
@@ -59,24 +59,24 @@ class TextSet(NamedTuple):
 
 
 def read_lines(path: str | Path, encoding: str = "utf-8") -> list[str]:
-    r"""Read a file with one sentence on each line.
+    r"""Read a file with one sentence per line.
 
-    Lines end in `\n`, or `\r\n`, and nowhere else: an ellipsis of cp1252, read as latin-1, is a
-    character at which `str.splitlines` would break a line in two.
+    Lines end in `\n` or `\r\n` only: `str.splitlines` would also break a line at an ellipsis of
+    cp1252 that is read as latin-1.
 
     Args:
-        path: of the file.
-        encoding: of its bytes; it is not guessed.
+        path: the file.
+        encoding: of the file, which is not guessed.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty, a line is, or bytes do not fit the encoding; it names file
-            and line.
+        ValueError: the file or a line is empty, or bytes do not fit the encoding; the message
+            names file and line.
     """
     lines = _lines(path, encoding)
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise ValueError(f"{path}, line {number}: got an empty sentence, expected words")
+            raise ValueError(f"{path}, line {number}: got an empty line, expected a sentence")
     return lines
 
 
@@ -88,40 +88,40 @@ def read_table(
 ) -> TextSet:
     r"""Read labelled texts from a `.csv`, `.tsv` or `.jsonl` file.
 
-    A CSV or TSV file names its columns in the first line. Fields of a CSV file that hold commas,
-    quotes or line breaks stand in double quotes; in a TSV file, quotes mean nothing. A JSONL file
-    has an object on each line.
+    A CSV or TSV file names its columns in the first line. In CSV, fields that contain commas,
+    quotes or line breaks are in double quotes; in TSV, quotes have no meaning. A JSONL file has
+    one object per line.
 
     Args:
-        path: of the file; its ending says which of the three.
-        text_column: the name of the column, or key, of the texts.
-        label_column: likewise of the labels, which are whole numbers.
-        encoding: of the file's bytes; it is not guessed.
+        path: the file; its ending says which of the three it is.
+        text_column: the column, or key, of the texts.
+        label_column: the column, or key, of the labels, which are integers.
+        encoding: of the file, which is not guessed.
 
     Returns:
-        The texts; `classes` are the labels' numbers as they stand there, in rising order.
+        The texts; `classes` are the integers used as labels, in ascending order, as strings.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: another ending, an empty file, no such column, a row of another length, a text
-            or label that is missing, a label that is no whole number, bytes that do not fit the
-            encoding; it names file and line.
+        ValueError: another ending, an empty file, no such column, a row of another length, a
+            missing text or label, a label that is not an integer, or bytes that do not fit the
+            encoding; the message names file and line.
     """
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows}
     suffix = Path(path).suffix.lower()
     if suffix not in readers:
-        raise ValueError(
-            f"read_table: got {path}, expected a name that ends in {', '.join(readers)}"
-        )
+        raise ValueError(f"read_table: got {path}, expected a name ending in {', '.join(readers)}")
     texts, labels = [], []
     for line, text, label in readers[suffix](path, text_column, label_column, encoding):
         where = f"{path}, line {line}"
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{where}: got {text!r:.60} in {text_column!r}, expected a text")
+            raise ValueError(
+                f"{where}: got {text!r:.60} in {text_column!r}, expected a non-empty string"
+            )
         texts.append(text)
         labels.append(_label(where, label_column, label))
     if not texts:
-        raise ValueError(f"{path}: got no rows, expected some with a text and a label")
+        raise ValueError(f"{path}: got no rows, expected at least one text and label")
     classes, numbers = np.unique(np.array(labels, np.int64), return_inverse=True)
     return TextSet(tuple(texts), numbers.astype(np.int64), tuple(map(str, classes.tolist())))
 
@@ -144,15 +144,14 @@ def _csv_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterato
         header = next(reader)
         for name in (text, label):
             if name not in header:
-                raise ValueError(f"{path}, line 1: got no column {name!r} among {header}")
+                raise ValueError(f"{path}, line 1: no column {name!r} among {header}")
         places = header.index(text), header.index(label)
         line = reader.line_num + 1
         for row in reader:
             if len(row) != len(header):
                 raise ValueError(
                     f"{path}, line {line}: got {len(row)} fields, expected {len(header)}: "
-                    f"{header}; "
-                    "is a text with a comma not in quotes?"
+                    f"{header}; is a text with a comma missing its quotes?"
                 )
             yield line, row[places[0]], row[places[1]]
             line = reader.line_num + 1
@@ -166,16 +165,16 @@ def _json_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterat
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{where}: got no JSON: {error}") from error
+            raise ValueError(f"{where}: got invalid JSON: {error}") from error
         if not isinstance(row, dict) or text not in row:
             found = list(row) if isinstance(row, dict) else f"a {type(row).__name__}"
-            raise ValueError(f"{where}: got no column {text!r} among {found}")
+            raise ValueError(f"{where}: no key {text!r} among {found}")
         yield number, row[text], row.get(label)
 
 
 def _lines(path: str | Path, encoding: str) -> list[str]:
     lines = _decoded(path, encoding).split("\n")
-    if not lines[-1]:  # what follows the last line's end is no line
+    if not lines[-1]:  # nothing follows the last line break
         lines.pop()
     return [line.removesuffix("\r") for line in lines]
 
@@ -189,7 +188,7 @@ def _decoded(path: str | Path, encoding: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
             f"{path}, line {line}: byte 0x{data[error.start]:02x} does not fit the encoding "
-            f"{encoding!r}; is it another one, such as 'cp1252'?"
+            f"{encoding!r}; is the file in another one, such as 'cp1252'?"
         ) from error
     except LookupError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -212,15 +211,14 @@ def load_mr(folder: str | Path | None = None, download: bool = False) -> TextSet
     """Load MR: 10,662 sentences of movie reviews, half of them positive.
 
     Args:
-        folder: where `rt-polarity.neg` and `rt-polarity.pos` are, or go; None for `mr` in
-            `datasets_folder()`.
-        download: fetch them (1.2 MB) if they are not there, and check them by size and md5.
+        folder: of `rt-polarity.neg` and `rt-polarity.pos`; `mr` in `datasets_folder()` if None.
+        download: fetch the files (1.2 MB) if they are missing, and check their size and md5.
 
     Returns:
-        All sentences, negative ones first: there is no split for testing, see `TextSet.split`.
+        All sentences, the negative ones first. There is no test set: see `TextSet.split`.
 
     Raises:
-        FileNotFoundError: the files are not there.
+        FileNotFoundError: the files are missing.
         OSError: no mirror delivered them.
         ValueError: a file is damaged.
 
@@ -234,7 +232,7 @@ def load_mr(folder: str | Path | None = None, download: bool = False) -> TextSet
             fetch([mirror + name for mirror in _MR_MIRRORS], path, size=size, md5=md5)
         elif not path.is_file():
             raise FileNotFoundError(
-                f"load_mr: {path} is not there; download=True fetches it, or put it there by hand"
+                f"load_mr: {path} is missing; pass download=True, or put it there by hand"
             )
         lines = read_lines(path, "cp1252")
         if len(lines) != 5331:

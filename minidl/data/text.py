@@ -1,4 +1,4 @@
-"""From sentences to arrays: words, their numbers, and batches of sentences of like length."""
+"""Turn sentences into arrays: words, their indices, batches of sentences of similar length."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from minidl.data.loader import DataLoader
 from minidl.files.whole import whole_file
 
 PADDING, UNKNOWN = "<pad>", "<unk>"
-"""What fills up short sentences, and what stands for every word that is not known: 0 and 1."""
+"""The words with indices 0 and 1: padding of short sentences, and any unknown word."""
 
 
 def tokenize(text: str) -> list[str]:
-    """Cut a text into lower-case words, endings of contractions, numbers and punctuation marks.
+    """Split a text into lower-case words, contraction endings, numbers and punctuation marks.
 
-    Letters of any alphabet make words, with their accents: text is brought to Unicode's form NFC
-    first, so that one letter is written in one way. Languages that put no spaces between words need
-    a tokeniser of their own.
+    Words may have letters and accents of any alphabet: the text is first brought to Unicode's form
+    NFC, so that each letter has one spelling. Languages without spaces between words need another
+    tokeniser.
 
     Raises:
-        TypeError: not a string.
+        TypeError: the text is not a string.
 
     Example:
         >>> tokenize("It's GREAT, don't miss it...")
@@ -47,7 +47,7 @@ def tokenize(text: str) -> list[str]:
 @functools.cache
 def _token() -> re.Pattern[str]:
     marks = [c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M"]
-    letter = rf"[\w{''.join(marks)}]"  # vowel signs of Hindi, and others, that \w leaves out
+    letter = rf"[\w{''.join(marks)}]"  # \w leaves out some marks, such as vowel signs of Hindi
     parts = (
         rf"n't(?!{letter})",
         rf"'(?:s|m|d|re|ve|ll)(?!{letter})",
@@ -61,14 +61,14 @@ def _token() -> re.Pattern[str]:
 
 
 class Vocabulary:
-    """Numbers for words: 0 is padding, 1 any word that is not known, then those that are.
+    """Map words to indices: 0 is padding, 1 any unknown word, then come the known words.
 
     Args:
-        words: in the order of their numbers, from 2.
+        words: the known words, in the order of their indices, which start at 2.
 
     Raises:
-        ValueError: a word that comes twice, or is a special one.
-        TypeError: not strings.
+        ValueError: a word occurs twice, or is a special one.
+        TypeError: a word is not a string.
 
     Example:
         >>> vocabulary = Vocabulary.build([["a", "good", "film"], ["a", "film"]], min_count=2)
@@ -95,22 +95,21 @@ class Vocabulary:
     def build(
         cls, sentences: Iterable[Sequence[str]], min_count: int = 1, max_size: int | None = None
     ) -> Vocabulary:
-        """Collect the words of sentences, the most frequent first, equals by the alphabet.
+        """Collect the words of sentences, the most frequent first, ties in alphabetical order.
 
         Args:
-            sentences: lists of words, as `tokenize` returns them; of the training set alone.
-            min_count: how often a word must come.
-            max_size: how many words there may be, with the two special ones.
+            sentences: lists of words, as `tokenize` returns them, of the training set only.
+            min_count: how often a word must occur, >= 1.
+            max_size: the most words, including the two special ones, >= 2; no limit if None.
 
         Raises:
-            ValueError: a number is out of range.
+            ValueError: `min_count` or `max_size` is out of range.
             TypeError: a sentence is a string.
         """
         if min_count < 1 or (max_size is not None and max_size < 2):
             raise ValueError(
                 f"Vocabulary.build: got min_count={min_count}, max_size={max_size}, expected "
-                f"from 1, "
-                "and from 2 or None"
+                "min_count >= 1, and max_size >= 2 or None"
             )
         counts: Counter[str] = Counter()
         for sentence in sentences:
@@ -127,18 +126,17 @@ class Vocabulary:
         return word in self._numbers
 
     def encode(self, sentences: Sequence[Sequence[str]], ending: int = 0) -> NDArray[Any]:
-        """Turn sentences into numbers, all filled up to the length of the longest.
+        """Turn sentences into indices, padded to the length of the longest.
 
         With `ending` as large as a TextCNN's largest filter, every sentence has a window of padding
-        alone, and so the same answer however far it is filled up beside longer ones.
+        only, so its output does not depend on how far longer sentences make it be padded.
 
         Args:
             sentences: lists of words.
-            ending: how much padding follows every sentence, the longest too.
+            ending: how much padding follows every sentence, including the longest.
 
         Returns:
-            int64 `(n, length)`. A sentence without words is all padding; there is at least one
-            column.
+            int64 `(n, length)`, with at least one column. A sentence without words is all padding.
 
         Raises:
             TypeError: a sentence is a string.
@@ -152,22 +150,22 @@ class Vocabulary:
         return table
 
     def decode(self, numbers: Iterable[int]) -> list[str]:
-        """Return the words of one sentence's numbers, without padding.
+        """Return the words of one sentence's indices, without padding.
 
         Raises:
-            IndexError: a number beyond the vocabulary.
+            IndexError: an index is outside the vocabulary.
         """
         found = [int(number) for number in numbers]
         beyond = [number for number in found if not 0 <= number < len(self)]
         if beyond:
             raise IndexError(
-                f"Vocabulary.decode: got number {beyond[0]}, expected 0 to {len(self) - 1}; is the "
-                "vocabulary another one?"
+                f"Vocabulary.decode: got index {beyond[0]}, expected 0 <= index <= {len(self) - 1}; "
+                "is it of another vocabulary?"
             )
         return [self.words[number] for number in found if number]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the words as JSON; a crash leaves an older file as it was. Return the path."""
+        """Write the words as JSON and return the path; a crash leaves an older file intact."""
         path = Path(path)
         with whole_file(path) as file:
             file.write(json.dumps({"words": self.words}, ensure_ascii=False).encode())
@@ -175,11 +173,11 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it holds something else.
+            ValueError: the file holds something else, or is damaged.
         """
         try:
             words = json.loads(Path(path).read_text("utf-8"))["words"]
@@ -188,7 +186,7 @@ class Vocabulary:
             return cls(words[2:])
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise ValueError(
-                f"Vocabulary.load: {path} holds no vocabulary, or is damaged ({error}); save it "
+                f"Vocabulary.load: {path} is not a vocabulary, or is damaged ({error}); save it "
                 "again with Vocabulary.save"
             ) from error
 
@@ -196,22 +194,22 @@ class Vocabulary:
 def _check_sentence(who: str, sentence: Sequence[str]) -> None:
     if isinstance(sentence, str):
         raise TypeError(
-            f"{who}: got the string {sentence!r:.40} for a list of words; use tokenize(text)"
+            f"{who}: got the string {sentence!r:.40}, expected a list of words; use tokenize"
         )
 
 
 class BucketLoader(DataLoader):
-    """Batches of sentences of like length, each cut to its longest: less padding to compute with.
+    """Load batches of sentences of similar length, each cut to its longest, to save padding.
 
-    Shuffled, sentences are drawn into pools of `pool` batches, sorted by length within each, cut
-    into batches, and these shuffled again; without `shuffle` they come in their order.
+    With `shuffle`, sentences are drawn into pools of `pool` batches; each pool is sorted by length
+    and cut into batches, and the batches are shuffled again. Otherwise they keep their order.
 
     Args:
-        words: sentences, integers `(n, length)`, 0 for padding at their ends.
+        words: sentences, integers `(n, length)`, padded with 0 at the end.
         labels: `(n,)`.
-        ending: how many columns of padding follow a batch's longest sentence, if there are as many.
-        pool: how many batches are sorted together; 1 leaves lengths mixed.
-        options: of `DataLoader`, but no `transform`.
+        ending: how many columns of padding follow a batch's longest sentence, if there are that many.
+        pool: how many batches are sorted together, >= 1; with 1, lengths stay mixed.
+        options: those of `DataLoader`, except `transform`.
 
     Example:
         >>> import numpy as np
@@ -233,18 +231,17 @@ class BucketLoader(DataLoader):
         if words.ndim != 2 or words.dtype.kind not in "iu":
             raise ValueError(
                 f"BucketLoader: got words of {words.dtype} and shape {words.shape}, expected "
-                f"integers "
-                "(n, length), as from Vocabulary.encode"
+                "integers of shape (n, length), as from Vocabulary.encode"
             )
         if ending < 0 or pool < 1:
             raise ValueError(
-                f"BucketLoader: got ending={ending}, pool={pool}, expected from 0 and from 1"
+                f"BucketLoader: got ending={ending}, pool={pool}, expected ending >= 0, pool >= 1"
             )
         self.ending, self.pool = ending, pool
         self._lengths = _lengths(words)
 
     def _shuffled(self, rng: np.random.Generator) -> NDArray[Any]:
-        """Draw an order in which every batch has sentences of like length."""
+        """Draw an order in which every batch has sentences of similar length."""
         order, size = super()._shuffled(rng), self.batch_size
         count = len(order) // size
         full, rest = order[: count * size], order[count * size :]
@@ -259,7 +256,7 @@ class BucketLoader(DataLoader):
 
 
 def _lengths(words: NDArray[Any]) -> NDArray[Any]:
-    """Return how many columns each sentence takes, up to its last word."""
+    """Return the length of each sentence, up to its last word."""
     places = np.arange(1, words.shape[1] + 1)
     lengths: NDArray[Any] = ((words != 0) * places).max(axis=1, initial=0)
     return lengths

@@ -1,9 +1,9 @@
 """Draw toy10, the data set that needs no download: six shapes and four patterns.
 
-Every image holds one figure on cluttered ground. Its place, size, angle, colours, light and grain
-are random, so neither a single pixel nor the mean colour tells the class; edges, corners and
-their spacing do. A straight line through pixel space fails here, a fully connected network gets
-the shapes but not the patterns, and a small convolutional network gets both.
+Every image shows one figure on a cluttered background. Its position, size, angle, colours, light
+and grain are random, so neither a single pixel nor the mean colour tells the class; edges, corners
+and their spacing do. A linear model fails here, a fully connected network learns the shapes but not
+the patterns, and a small convolutional network learns both.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from minidl.data.images import ImageSet, datasets_folder
 from minidl.files.checkpoint import load_checkpoint, save_checkpoint
 
-_GENERATOR = 2  # raised whenever the same seed would draw other pixels, so that caches renew
+_GENERATOR = 2  # increase it when a seed draws other pixels, so that caches are redrawn
 _SIDE = 32
 
 # float32 arrays. NumPy's own stubs claim that `float32_array - 0.85` is float64, which it is not.
@@ -25,7 +25,7 @@ Floats: TypeAlias = Any
 Splits = tuple[ImageSet, ImageSet]
 
 # A shape is a signed distance in its own coordinates (about -1..1, x right, y down): negative
-# inside, positive outside, in units of the shape's radius. Distances make soft edges free.
+# inside, positive outside, in units of the shape's radius. Distances make soft edges easy.
 
 
 def _disc(x: Floats, y: Floats) -> Floats:
@@ -48,7 +48,7 @@ def _triangle(x: Floats, y: Floats) -> Floats:
 
 
 def _star(x: Floats, y: Floats) -> Floats:
-    # Inside a five-pointed star one is beyond at most one of its five lines.
+    # A point inside a five-pointed star is beyond at most one of its five lines.
     return np.partition(_half_planes(x, y, -np.pi / 2, 5, 0.46), 3, axis=0)[3]
 
 
@@ -61,7 +61,7 @@ def _moon(x: Floats, y: Floats) -> Floats:
     return np.maximum(np.hypot(x, y) - 1, 0.8 - np.hypot(x - 0.5, y))
 
 
-# A pattern is a signed distance too, in units of its period, and goes on for ever.
+# A pattern is a signed distance too, in units of its period, and repeats for ever.
 
 
 def _stripes(x: Floats, y: Floats) -> Floats:
@@ -102,28 +102,28 @@ TOY10_CLASSES = (*_SHAPES, *_PATTERNS)
 def load_toy10(
     folder: str | Path | None = None, *, seed: int = 0, train: int = 10_000, test: int = 2_000
 ) -> Splits:
-    """Load toy10: 32x32 colour images of ten figures, drawn at the first call and then cached.
+    """Load toy10: 32x32 colour images of ten figures, drawn on the first call and then cached.
 
-    The cache is one file, `<folder>/toy10.npz` (`toy10-seed1-500-100.npz` for other than the
-    default arguments). The set is drawn anew when the file is damaged or was made by another
+    The cache is one file, `<folder>/toy10.npz` (for other arguments, for example
+    `toy10-seed1-500-100.npz`). The set is drawn again if the file is damaged or was made by another
     version of the generator.
 
     Args:
-        folder: Where the cache is kept; None means `datasets_folder()`.
-        seed: Chooses the images, 0 <= seed; the same seed gives the same images.
-        train: Number of training images, a positive multiple of 10.
-        test: Number of test images, a positive multiple of 10.
+        folder: of the cache; `datasets_folder()` if None.
+        seed: chooses the images, >= 0; the same seed gives the same images.
+        train: number of training images, a positive multiple of 10.
+        test: number of test images, a positive multiple of 10.
 
     Returns:
         Training and test set, images uint8 of shape (n, 3, 32, 32), shuffled, with equally many
         images of each class.
 
     Raises:
-        TypeError: If a number is not an integer.
-        ValueError: If a number is out of range.
+        TypeError: an argument is not an integer.
+        ValueError: an argument is out of range.
 
     Source:
-        Own design; its difficulty is measured in `datasets/README.md`.
+        own design; its difficulty is measured in `datasets/README.md`.
 
     Example:
         >>> import tempfile
@@ -134,10 +134,10 @@ def load_toy10(
     """
     for name, value, least in (("seed", seed, 0), ("train", train, 10), ("test", test, 10)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool):
-            raise TypeError(f"load_toy10: got {name}={value!r}, wanted an integer")
+            raise TypeError(f"load_toy10: got {name}={value!r}, expected an integer")
         if value < least or (name != "seed" and value % 10):
-            kind = "0 or more" if name == "seed" else "a positive multiple of the 10 classes"
-            raise ValueError(f"load_toy10: got {name}={value}, wanted {kind}")
+            kind = "an integer >= 0" if name == "seed" else "a positive multiple of the 10 classes"
+            raise ValueError(f"load_toy10: got {name}={value}, expected {kind}")
     recipe = f"toy10-seed{seed}-{train}-{test}"
     plain = (seed, train, test) == (0, 10_000, 2_000)
     root = datasets_folder() if folder is None else Path(folder).expanduser()
@@ -149,7 +149,7 @@ def load_toy10(
         try:
             _write_cache(path, recipe, splits)
         except OSError as error:
-            warnings.warn(f"toy10 is drawn but not cached: {error}", stacklevel=2)
+            warnings.warn(f"toy10 was drawn but not cached: {error}", stacklevel=2)
     return splits
 
 
@@ -162,7 +162,7 @@ def _draw_set(count: int, seed: tuple[int, int]) -> ImageSet:
 
 
 def _draw(name: str, n: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draw n images of one class: ground, bars behind, the figure, a bar before, light, grain."""
+    """Draw n images of one class: ground, bars, the figure, a bar in front, light, grain."""
     ground = _uniform(rng, n, 3, 0.0, 0.45)  # (n, c, 1, 1)
     paint = ground + _uniform(rng, n, 3, 0.35, 0.7)  # lighter than the ground in each channel
     image = ground + 0.05 * _mottle(rng, n)  # (n, c, h, w)
@@ -192,7 +192,7 @@ def _cover(image: Floats, coverage: Floats, colour: Floats) -> None:
 
 
 def _figure(name: str, rng: np.random.Generator, n: int) -> Floats:
-    """Return how far a shape, or a round patch of a pattern, covers each pixel: (n, 1, h, w)."""
+    """Return how much of each pixel a shape, or a round patch of a pattern, covers: (n, 1, h, w)."""
     is_shape = name in _SHAPES
     radius = _uniform(rng, n, 1, 6, 9) if is_shape else _uniform(rng, n, 1, 8, 11)  # pixels
     turn = 0.45 if is_shape else np.pi  # radians
@@ -211,7 +211,7 @@ def _figure(name: str, rng: np.random.Generator, n: int) -> Floats:
 
 
 def _bar(rng: np.random.Generator, n: int) -> Floats:
-    """Return the coverage (n, 1, h, w) of a short round-ended bar, anywhere."""
+    """Return the coverage (n, 1, h, w) of a short round-ended bar at a random position."""
     x, y = _centred(rng, n, _SIDE / 2)
     angle, half_length = _uniform(rng, n, 1, 0, np.pi), _uniform(rng, n, 1, 0, 5)
     cos, sin = np.cos(angle), np.sin(angle)
@@ -221,7 +221,7 @@ def _bar(rng: np.random.Generator, n: int) -> Floats:
 
 
 def _mottle(rng: np.random.Generator, n: int) -> Floats:
-    """Return soft random patches (n, c, h, w): a 5x5 grid of noise, stretched bilinearly."""
+    """Return soft random patches (n, c, h, w): a 5x5 grid of noise, scaled up bilinearly."""
     knots = np.arange(5)
     at = np.linspace(0, 4, _SIDE)[:, None]
     stretch = np.maximum(0, 1 - np.abs(at - knots)).astype(np.float32)  # (32, 5)
@@ -238,7 +238,7 @@ def _light(rng: np.random.Generator, n: int) -> Floats:
 
 
 def _read_cache(path: Path, recipe: str) -> Splits | None:
-    """Read a cache of this very recipe; None if there is none or it is damaged."""
+    """Read a cache of this recipe; None if it is missing, damaged or of another recipe."""
     try:
         cache = load_checkpoint(path)
     except (OSError, ValueError):
@@ -249,5 +249,5 @@ def _read_cache(path: Path, recipe: str) -> Splits | None:
 
 
 def _write_cache(path: Path, recipe: str, splits: Splits) -> None:
-    """Write the cache as a checkpoint: whole or not at all, with a check of all its bytes."""
+    """Write the cache as a checkpoint: atomically, with a checksum."""
     save_checkpoint({"recipe": recipe, "train": splits[0], "test": splits[1]}, path)

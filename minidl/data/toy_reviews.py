@@ -1,9 +1,9 @@
-"""Draw toy_reviews, sentences that need no download: what counts is how words are put together.
+"""Draw toy_reviews, sentences that need no download, in which word order matters.
 
-Every sentence has one verdict, which is its label: an opinion, turned round by a negation in two
-of five. Half of the sentences quote somebody else's opinion too, which does not count, and most
-have facts around it, negations among them. So the words alone say little: a bag of words, blind to
-their order, is told by "good" and "not" that a film may be either.
+The label of every sentence is its verdict: an opinion, negated in two of five. Half of the
+sentences also quote somebody else's opinion, which does not count, and most add facts, some of them
+with negations. So the words say little without their order: to a bag of words, "good" and "not"
+may mean either class.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from minidl.data.reviews import TextSet
 
-# By polarity, negative and positive; words are parted by spaces.
+# Negative, then positive words, separated by spaces.
 _ADJECTIVES = (
     "bad dull weak boring clumsy stale tedious awful shallow messy flat silly",
     "good great brilliant moving funny charming clever gripping fresh warm superb witty",
@@ -58,15 +58,15 @@ def load_toy_reviews(
     """Draw toy_reviews: sentences about films, half of them positive, no two of them the same.
 
     Args:
-        seed: chooses the sentences, from 0.
-        train: number of training sentences, even, from 2.
-        test: number of test sentences, likewise.
+        seed: chooses the sentences, >= 0.
+        train: number of training sentences, even, >= 2.
+        test: number of test sentences, even, >= 2.
 
     Returns:
-        Training and test set, shuffled, with equally many of each class.
+        Training and test set, shuffled, with equally many sentences of each class.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: an argument is out of range.
 
     Source: own design; its difficulty is measured in `datasets/README.md`.
 
@@ -79,7 +79,7 @@ def load_toy_reviews(
         if value < 2 or value % 2:
             raise ValueError(f"load_toy_reviews: got {name}={value}, expected an even integer >= 2")
     if seed < 0:
-        raise ValueError(f"load_toy_reviews: got seed={seed}, expected a number >= 0")
+        raise ValueError(f"load_toy_reviews: got seed={seed}, expected an integer >= 0")
     rng, seen = np.random.default_rng(seed), set[str]()
     splits = []
     for count in (train, test):
@@ -97,7 +97,7 @@ def _unseen(rng: np.random.Generator, label: int, seen: set[str]) -> str:
 
 
 def _sentence(rng: np.random.Generator, label: int) -> str:
-    """Draw facts, a verdict, and perhaps a quotation, in some order."""
+    """Draw facts, a verdict, and perhaps a quotation, in random order."""
     parts = [_verdict(rng, label)]
     if rng.random() < 0.5:
         polarity = int(rng.integers(2))
@@ -110,7 +110,7 @@ def _sentence(rng: np.random.Generator, label: int) -> str:
 
 
 def _verdict(rng: np.random.Generator, label: int) -> str:
-    """Draw an opinion: plain, or negated and then of the opposite words."""
+    """Draw an opinion: plain, or the opposite words negated."""
     negated = rng.random() < 0.4
     polarity = label ^ negated
     subject = f"the {_one(rng, _SUBJECTS)}"
