@@ -120,12 +120,14 @@ def test_every_bit_of_the_file_counts(whole, tmp_path):
 def test_other_files_and_other_formats_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "other.npz"
     np.savez(path, a=np.ones(3))
-    with pytest.raises(ValueError, match="or no checkpoint"):
+    with pytest.raises(ValueError, match="or not a checkpoint"):
         load_checkpoint(path)
     monkeypatch.setattr("minidl.files.checkpoint.FORMAT", "minidl checkpoint 99")
     save_checkpoint({}, path)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"not of this version .*'minidl checkpoint 99', expected"):
+    with pytest.raises(
+        ValueError, match=r"not written by this version .*'minidl checkpoint 99', expected"
+    ):
         load_checkpoint(path)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.npz"):
         load_checkpoint(tmp_path / "nowhere.npz")
@@ -135,7 +137,7 @@ def test_other_files_and_other_formats_are_refused(tmp_path, monkeypatch):
 def test_saving_refuses_what_it_could_not_give_back(thing, tmp_path):
     with pytest.raises(TypeError, match=r"got a \w+ at state/a/1, expected arrays, numbers"):
         save_checkpoint({"a": [0, thing]}, tmp_path / "state.npz")
-    with pytest.raises(ValueError, match=r"expected a name that ends in \.npz"):
+    with pytest.raises(ValueError, match=r"expected a name ending in \.npz"):
         save_checkpoint({}, tmp_path / "state.pkl")
     assert not list(tmp_path.iterdir())
 

@@ -217,17 +217,17 @@ def test_download_reports_a_server_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize("url", ["http://example.com/f", "file:///etc/passwd", "ftp://a/b"])
 def test_download_refuses_what_is_not_https(tmp_path, url):
-    with pytest.raises(ValueError, match=r"got the URL .* wanted https"):
+    with pytest.raises(ValueError, match=r"got the URL .* expected https"):
         download([url], tmp_path / "f", size=1, md5="0" * 32)
 
 
 def test_download_refuses_a_redirect_to_plain_http(server, tmp_path):
-    with pytest.raises(OSError, match=r"got the URL 'http://example\.com/file', wanted https"):
+    with pytest.raises(OSError, match=r"got the URL 'http://example\.com/file', expected https"):
         _get(server, tmp_path / "file.bin", "to_file")
 
 
 def test_download_refuses_an_empty_list_of_mirrors(tmp_path):
-    with pytest.raises(ValueError, match="got no URL, wanted at least one mirror"):
+    with pytest.raises(ValueError, match="got no URL, expected at least one mirror"):
         download([], tmp_path / "f", size=1, md5="0" * 32)
 
 

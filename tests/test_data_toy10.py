@@ -82,7 +82,7 @@ def test_toy10_cache_is_plain_arrays_that_other_programs_can_read(tmp_path):
     train, test = load_toy10(tmp_path, **SMALL)
     with np.load(_cache(tmp_path), allow_pickle=False) as archive:
         arrays = [archive[name] for name in archive.files if name != "json"]
-    for array, expected in zip(arrays, (*train[:2], *test[:2]), strict=True):
+    for array, wanted in zip(arrays, (*train[:2], *test[:2]), strict=True):
         assert array.dtype == wanted.dtype
         np.testing.assert_array_equal(array, wanted)
 

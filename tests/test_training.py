@@ -62,7 +62,9 @@ def test_loading_refuses_a_truncated_file(tmp_path):
     whole = path.read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 5):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"load_weights: .* is no .npz file .* or is damaged"):
+        with pytest.raises(
+            ValueError, match=r"load_weights: .* is not a .npz file .* or is damaged"
+        ):
             load_weights(path)
 
 

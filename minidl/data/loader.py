@@ -131,7 +131,7 @@ class DataLoader:
         """Let the next pass resume after the batches taken, and set the transform's streams.
 
         Raises:
-            ValueError: the state is of a loader of another kind, or has more batches taken than fit.
+            ValueError: the state is of a loader of another kind, or has too many batches taken.
         """
         own = streams(self.transform)
         whole = isinstance(state, Mapping) and {"taken", "order", "streams"} <= set(state)

@@ -181,7 +181,7 @@ def _uniform(rng: np.random.Generator, n: int, channels: int, low: float, high: 
 
 
 def _centred(rng: np.random.Generator, n: int, reach: float | Floats) -> tuple[Floats, Floats]:
-    """Return pixel coordinates, x (n, 1, 1, w) and y (n, 1, h, 1), seen from a random point."""
+    """Return pixel coordinates, x (n, 1, 1, w) and y (n, 1, h, 1), relative to a random point."""
     grid = np.arange(_SIDE, dtype=np.float32) - (_SIDE - 1) / 2
     x = grid - reach * _uniform(rng, n, 1, -1, 1)
     return x, grid[:, None] - reach * _uniform(rng, n, 1, -1, 1)
@@ -192,7 +192,7 @@ def _cover(image: Floats, coverage: Floats, colour: Floats) -> None:
 
 
 def _figure(name: str, rng: np.random.Generator, n: int) -> Floats:
-    """Return how much of each pixel a shape, or a round patch of a pattern, covers: (n, 1, h, w)."""
+    """Return how much of each pixel a shape, or round patch of a pattern, covers: (n, 1, h, w)."""
     is_shape = name in _SHAPES
     radius = _uniform(rng, n, 1, 6, 9) if is_shape else _uniform(rng, n, 1, 8, 11)  # pixels
     turn = 0.45 if is_shape else np.pi  # radians

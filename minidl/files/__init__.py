@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, downloads, weights, checkpoints, pickles read as data."""
+"""Files: atomic writing, downloads, weights, checkpoints, pickles read as data."""
 
 from minidl.files.checkpoint import load_checkpoint as load_checkpoint
 from minidl.files.checkpoint import save_checkpoint as save_checkpoint

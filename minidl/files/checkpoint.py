@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on, in one `.npz` file that is whole or refused."""
+"""Checkpoints: all that is needed to resume a run, in one `.npz` file with a checksum."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from numpy.typing import NDArray
 from minidl.files.whole import whole_file
 
 FORMAT = "minidl checkpoint 1"
-DIGEST = 64  # characters of SHA-256 in hexadecimal: the last bytes of the file, a zip's comment
+DIGEST = 64  # hexadecimal characters of SHA-256: the zip comment that ends the file
 
 
 def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Write nested state to a file; whatever happens meanwhile, an older file stays as it was.
+    """Write nested state to a file atomically: on any failure, an older file stays as it was.
 
-    Arrays become members of an `.npz` file, named by where they stand; the rest is JSON in a member
-    of its own. The file ends with a SHA-256 of everything before it. It is written under another
+    Arrays become members of an `.npz` file, named by their path in the state; the rest is JSON in one
+    more member. The file ends with a SHA-256 of everything before it. It is written under another
     name, flushed to disk, then renamed.
 
     Args:
-        state: dicts (of string or whole-number keys), lists and tuples of arrays, NumPy scalars,
+        state: dicts (with string or integer keys), lists and tuples of arrays, NumPy scalars,
             numbers, strings and None.
-        path: a file name ending in `.npz`; its folder is made if need be.
+        path: a file name ending in `.npz`; its folder is created if needed.
 
     Returns:
         The path.
 
     Raises:
-        TypeError: something else is in the state; it says where.
-        ValueError: the name ends otherwise.
+        TypeError: the state holds something else; the message says where.
+        ValueError: the name has another ending.
         OSError: the disk is full, or the folder cannot be written to.
     """
     path = Path(path)
     if path.suffix != ".npz":
-        raise ValueError(f"save_checkpoint: got {path}, expected a name that ends in .npz")
+        raise ValueError(f"save_checkpoint: got {path}, expected a name ending in .npz")
     arrays: dict[str, NDArray[Any]] = {}
     tree = json.dumps({"format": FORMAT, "state": _packed(state, "state", arrays)})
     arrays["json"] = np.frombuffer(tree.encode(), np.uint8)
@@ -59,18 +59,18 @@ def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> P
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote, bit for bit, refusing pickles.
+    """Read a file that `save_checkpoint` wrote, bit for bit, refusing pickles.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, a single bit of it has changed, or it has another format.
+        ValueError: the file is not a checkpoint, even one bit has changed, or it has another format.
     """
     path = Path(path)
     data = path.read_bytes()
     if data[-DIGEST:] != _digest(data):
         raise ValueError(
-            f"load_checkpoint: {path} ({len(data):,} bytes) is damaged, or no checkpoint: its "
-            "SHA-256 does not fit; delete it, or start anew with resume=False"
+            f"load_checkpoint: {path} ({len(data):,} bytes) is damaged, or not a checkpoint: "
+            "its SHA-256 does not match; delete it, or start again with resume=False"
         )
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
@@ -82,7 +82,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         problem: object = f"its format is {tree['format']!r}, expected {FORMAT!r}"
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         problem = error
-    raise ValueError(f"load_checkpoint: {path} is not of this version of minidl ({problem})")
+    raise ValueError(
+        f"load_checkpoint: {path} was not written by this version of minidl ({problem})"
+    )
 
 
 def _digest(data: bytes) -> bytes:
@@ -90,13 +92,13 @@ def _digest(data: bytes) -> bytes:
 
 
 def _packed(value: Any, place: str, arrays: dict[str, NDArray[Any]]) -> Any:
-    """Return `value` as JSON can hold it, its arrays put aside by the place they stand in."""
+    """Return `value` in a form that JSON can hold, and collect its arrays by their path."""
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind != "O":
         arrays[place] = np.asarray(value)
         return {"array" if isinstance(value, np.ndarray) else "scalar": place}
     if isinstance(value, Mapping) and all(isinstance(key, (str, int)) for key in value):
         items = [[key, _packed(v, f"{place}/{key}", arrays)] for key, v in value.items()]
-        return {"dict": items}  # as pairs, since JSON makes a string of every key
+        return {"dict": items}  # as pairs, since JSON turns every key into a string
     if isinstance(value, (list, tuple)):
         items = [_packed(v, f"{place}/{i}", arrays) for i, v in enumerate(value)]
         return items if isinstance(value, list) else {"tuple": items}

@@ -11,11 +11,11 @@ from typing import IO
 
 from tqdm import tqdm
 
-_BLOCK = 1 << 18  # bytes: large enough to keep Python out of the way, small for a smooth bar
+_BLOCK = 1 << 18  # bytes: large enough to hide Python's overhead, small for a smooth bar
 
 
 class _MirrorError(Exception):
-    """Why one mirror did not deliver; the next one may."""
+    """The reason why one mirror failed; the next one may work."""
 
 
 def download(
@@ -30,28 +30,30 @@ def download(
     """Fetch a file from the first mirror that delivers exactly the expected bytes.
 
     Bytes are collected in `<destination>.part` and renamed at the end, once size and md5 are
-    right. A broken connection, Ctrl-C or a full disk leave the `.part`, and the next mirror or
-    the next call goes on from there (HTTP Range, RFC 9110 section 14). A file that is there
-    already with the right size and md5 is not fetched again.
+    right. After a broken connection, Ctrl-C or a full disk, the `.part` stays, and the next
+    mirror or call resumes from it (HTTP Range, RFC 9110 section 14). An existing file with the
+    right size and md5 is not fetched again.
 
     Args:
-        urls: Mirrors of the identical file, tried in order; https only (http to 127.0.0.1).
-        destination: Path of the finished file; its folder is created.
-        size: Length of the file in bytes.
-        md5: Its md5 as 32 hexadecimal digits; guards against damage, not against an attacker.
-        progress: Show a progress bar on stderr.
-        timeout: Seconds without an answer after which a mirror is given up.
+        urls: mirrors of the identical file, tried in order; https only (http to 127.0.0.1).
+        destination: path of the finished file; its folder is created.
+        size: length of the file in bytes.
+        md5: its md5 as 32 hexadecimal digits; guards against damage, not against an attacker.
+        progress: show a progress bar on stderr.
+        timeout: seconds without an answer after which to give up on a mirror.
 
     Returns:
         `destination` as a path.
 
     Raises:
-        ValueError: If `urls` is empty or one of them is not https.
-        OSError: If no mirror delivered (each is listed with its reason), or if writing failed.
+        ValueError: `urls` is empty or one of them is not https.
+        OSError: no mirror delivered (each is listed with its reason), or writing failed.
     """
     destination = Path(destination)
     if not urls:
-        raise ValueError(f"download of {destination.name}: got no URL, wanted at least one mirror")
+        raise ValueError(
+            f"download of {destination.name}: got no URL, expected at least one mirror"
+        )
     for url in urls:
         _require_secure(url)
     if destination.is_file() and not _fault(destination, size, md5):
@@ -79,11 +81,11 @@ def _require_secure(url: str) -> None:
     parsed = urllib.parse.urlsplit(url)
     if parsed.scheme == "https" or (parsed.scheme == "http" and parsed.hostname == "127.0.0.1"):
         return
-    raise ValueError(f"download: got the URL {url!r}, wanted https:// (plain http can be altered)")
+    raise ValueError(f"download: got the URL {url!r}, expected https:// (http is insecure)")
 
 
 class _SecureRedirects(urllib.request.HTTPRedirectHandler):
-    """Follow a redirect only to where a mirror itself may be."""
+    """Follow redirects only to URLs that a mirror itself may have."""
 
     def redirect_request(
         self,
@@ -99,7 +101,7 @@ class _SecureRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _complete(url: str, part: Path, size: int, md5: str, progress: bool, timeout: float) -> None:
-    """Bring `part` to the full, checked file, or raise _MirrorError."""
+    """Complete and check `part`, or raise _MirrorError."""
     while True:
         start = part.stat().st_size if part.exists() else 0
         if start < size:
@@ -110,11 +112,11 @@ def _complete(url: str, part: Path, size: int, md5: str, progress: bool, timeout
         part.unlink()
         if start == 0:
             raise _MirrorError(fault)
-        # The damage may lie in bytes kept from an earlier try: ask this mirror for all of them.
+        # The damage may be in bytes saved by an earlier try: fetch all of them from this mirror.
 
 
 def _fault(path: Path, size: int, md5: str) -> str:
-    """Say what is wrong with a finished file; empty when nothing is."""
+    """Return what is wrong with a finished file, or an empty string."""
     length = path.stat().st_size
     if length != size:
         return f"got {length} bytes, expected {size}"
@@ -126,7 +128,7 @@ def _fault(path: Path, size: int, md5: str) -> str:
 def _fetch_rest(
     url: str, part: Path, start: int, size: int, progress: bool, timeout: float
 ) -> None:
-    """Append bytes `start`.. to `part`, or write it anew if the server ignores the range."""
+    """Append bytes from `start` on to `part`; rewrite it if the server ignores the range."""
     request = urllib.request.Request(url, headers={"User-Agent": "minidl"})
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -167,14 +169,14 @@ def _write(
                 disable=not progress,
             ) as bar,
         ):
-            # One block past the size is enough to notice that a file is too long.
+            # One block past the size is enough to detect a file that is too long.
             while position <= size and (block := _read(response)):
                 out.write(block)
                 position += len(block)
                 bar.update(len(block))
     except OSError as error:
         reason = error.strerror or str(error)
-        message = f"{reason}; what arrived is kept and the next call resumes from it"
+        message = f"{reason}; the part that arrived is saved, and the next call resumes from it"
         raise OSError(error.errno, message, str(part)) from error
     return position
 

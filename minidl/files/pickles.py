@@ -1,14 +1,14 @@
-"""Pickles read as data: a small interpreter, in which nothing that a file names can be called.
+"""Pickles read as data: a small interpreter that calls nothing that a file names.
 
-A pickle is a program: unpickled, it may call whatever it names. So none is unpickled here. The
-interpreter knows the instructions that plain values, tensors and arrays are written in; for each
-format, a table says which names may occur, and which function of minidl is called in their stead.
+A pickle is a program: unpickling it may call anything that it names. So none is unpickled here. The
+interpreter knows the instructions that describe plain values, tensors and arrays; for each format,
+a table lists the names that may occur, and the minidl function that is called instead of each.
 
-Whatever a file says, reading it ends soon and cannot crash Python. The number of instructions is
-bounded. Values nest at most `_DEEPEST` deep: each one on the stack carries its depth, and a list or
-dict that was fetched from the memo can be filled no more: it may be part of another value, or be
-about to become part of itself. Keys of dicts are text, bytes and whole numbers of 60 bits: no
-choice of such keys makes a dict slow.
+Reading any file ends soon and cannot crash Python. The number of instructions is bounded. Values
+nest at most `_DEEPEST` deep: each one on the stack carries its depth, and a list or dict fetched
+from the memo can no longer be filled, since it may be part of another value, or about to become
+part of itself. Keys of dicts are strings, bytes and integers of at most 60 bits, so that no choice
+of keys makes a dict slow.
 Source: Python's `pickletools.py`, which describes each instruction.
 """
 
@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_DEEPEST = 100  # checkpoints nest six deep; Python's own recursion ends at a thousand
+_DEEPEST = 100  # checkpoints nest six deep; Python's own recursion limit is a thousand
 _MOST_INSTRUCTIONS = 2_000_000  # a batch of CIFAR-10 takes 40,000, a network of 300 arrays 10,000
-_KEY_BITS = 60  # whole numbers of more bits may share a hash: a million such keys take hours
+_KEY_BITS = 60  # integers of more bits may share a hash: a million such keys take hours
 
 _VALUES: dict[str, Any] = {
     "NONE": None, "NEWTRUE": True, "NEWFALSE": False,
@@ -32,22 +32,22 @@ _LITERALS = {
     "BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
     "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINSTRING", "SHORT_BINSTRING",
 }  # fmt: skip
-# How many values an instruction takes off the stack; -1: all since the mark. These put them into
-# the value below,
+# How many values an instruction pops off the stack; -1: all since the mark. These add them to the
+# value below,
 _FILLING = {"APPEND": 1, "APPENDS": -1, "SETITEM": 2, "SETITEMS": -1, "BUILD": 1}
-_TAKEN = _FILLING | {  # and others make one of them
+_TAKEN = _FILLING | {  # and others combine them into one
     "TUPLE": -1, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "STACK_GLOBAL": 2, "BINPERSID": 1,
     "REDUCE": 2,
 }  # fmt: skip
 
 
 class ForbiddenGlobalError(ValueError):
-    """A pickle names a function or class that its format has no use for."""
+    """A pickle names a function or class that its format does not need."""
 
 
 @dataclass(frozen=True)
 class Global:
-    """A name in a pickle; it stands for a function or class that is never looked up."""
+    """A name in a pickle: of a function or class that is never looked up."""
 
     name: str
 
@@ -65,10 +65,10 @@ class PickleReader:
     """Reads the pickles of one format, which a subclass describes.
 
     Attributes:
-        what: what such a pickle holds, for messages.
-        admitted: by the name in a pickle, the function that is called in its stead, with the same
-            arguments; it returns a new value. None where the name is only an argument itself.
-        refusal: the message about any other name, with `{}` in its place.
+        what: the content of such a pickle, for messages.
+        admitted: for each name in a pickle, the function that is called instead, with the same
+            arguments; it returns a new value. None if the name is only an argument itself.
+        refusal: the message for any other name, with `{}` in its place.
     """
 
     what: str
@@ -80,24 +80,24 @@ class PickleReader:
         raise ValueError("its pickle refers to something outside it")
 
     def build(self, value: Any, state: Any) -> Any:
-        """Return a value with its state set. Attributes of dicts are of no use: they are left."""
+        """Return a value with its state set. Attributes of dicts are ignored."""
         if isinstance(value, dict):
             return value
         raise ValueError(f"its pickle sets attributes of a {type(value).__name__}")
 
     def read(self, file: Any) -> Any:
-        """Return what the pickle at the file's position describes; leave the position behind it.
+        """Return the value of the pickle at the file's position, and move the position past it.
 
         Args:
-            file: open for reading bytes: `io.BytesIO`, or a map of a file.
+            file: open for reading bytes: `io.BytesIO`, or a memory-mapped file.
 
         Returns:
-            None, bool, int, float, str, bytes; tuples, lists and dicts of them; names; and what
-            the methods and the admitted functions return.
+            None, bool, int, float, str, bytes; tuples, lists and dicts of them; names; and the
+            results of the methods and the admitted functions.
 
         Raises:
-            ForbiddenGlobalError: it names something that is not admitted.
-            ValueError: it is broken, too long, nested too deeply, or uses other instructions.
+            ForbiddenGlobalError: the pickle names something that is not admitted.
+            ValueError: the pickle is broken, too long, nested too deeply, or uses other instructions.
         """
         self._stack: list[_Entry] = []
         self._marked: list[list[_Entry]] = []  # the stacks below each open mark
@@ -126,7 +126,7 @@ class PickleReader:
         elif code in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             number = len(self._memo) if argument is None else argument
             if number > count:  # picklers count from 0 or 1
-                raise ValueError(f"its instruction {count} keeps something under number {number}")
+                raise ValueError(f"its instruction {count} stores a value at index {number}")
             self._memo[number] = self._stack[-1]
         elif code in ("GET", "BINGET", "LONG_BINGET"):
             self._stack.append(self._memo[argument])
@@ -138,7 +138,7 @@ class PickleReader:
             self._combine(code, argument, *self._take(_TAKEN.get(code, 0)))
 
     def _take(self, count: int) -> tuple[list[Any], int]:
-        """Take values off the stack; return them, and the depth of what they become part of."""
+        """Pop values off the stack; return them, and the depth of the value that will hold them."""
         if count < 0:
             entries, self._stack = self._stack, self._marked.pop()
         else:
@@ -149,7 +149,7 @@ class PickleReader:
         return [entry.value for entry in entries], depth
 
     def _combine(self, code: str, argument: Any, taken: list[Any], depth: int) -> None:
-        """Make one value of those taken, or put them into the one below."""
+        """Combine the values taken into one, or add them to the one below."""
         below = self._stack[-1] if code in _FILLING else _Entry(None, 0)
         value: Any = tuple(taken)
         match code, taken, below.value:

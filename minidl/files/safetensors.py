@@ -1,7 +1,7 @@
-"""The safetensors format: a length, a JSON header of so many bytes, then the arrays' bytes.
+"""The safetensors format: a length, a JSON header of that length, then the arrays' bytes.
 
-The header names each array's dtype, shape and place among those bytes; nothing in a file can ask
-for anything to be run. Source: huggingface/safetensors, README, "Format".
+The header gives each array's dtype, shape and position among those bytes; nothing in a file can
+cause code to run. Source: huggingface/safetensors, README, "Format".
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-# By name: in memory, and in the file where that differs. Half precision becomes float32, exactly.
-# The order is the one in which arrays lie in a file, from the last up.
+# The dtype of each name in a file. Half precision becomes float32 in memory, exactly.
+# A file holds its arrays in the reverse of this order.
 _DTYPES = {
     "BOOL": "?", "U8": "<u1", "I8": "<i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "BF16": "<u2",
     "I32": "<i4", "U32": "<u4", "F32": "<f4", "F64": "<f8", "I64": "<i8", "U64": "<u8",
 }  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items() if name not in ("F16", "BF16")}
-_LARGEST_HEADER = 100_000_000  # bytes; the original refuses longer ones too
+_LARGEST_HEADER = 100_000_000  # bytes; the original library refuses longer ones too
 
 
 def write_safetensors(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None:
@@ -46,7 +46,7 @@ def read_safetensors(file: BinaryIO) -> dict[str, NDArray[Any]]:
     """Read arrays by name from an open file on disk.
 
     Raises:
-        ValueError: the header or what it says is wrong; nothing has been allocated by then.
+        ValueError: the header is malformed, or does not fit the file; no array is allocated then.
     """
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
@@ -54,7 +54,7 @@ def read_safetensors(file: BinaryIO) -> dict[str, NDArray[Any]]:
     if room < 0 or length > _LARGEST_HEADER:
         raise ValueError(
             f"its header claims {length} bytes in a file of {size}, expected no more than the file "
-            f"has and at most {_LARGEST_HEADER}"
+            f"holds, and at most {_LARGEST_HEADER}"
         )
     entries = _entries(file.read(length))
     places = sorted((*entry["data_offsets"], name) for name, entry in entries.items())
@@ -65,7 +65,7 @@ def read_safetensors(file: BinaryIO) -> dict[str, NDArray[Any]]:
             raise ValueError(f"{what} before {name:.80}: it begins at {begin}, expected {reached}")
         reached = end
     if reached != room:
-        raise ValueError(f"its arrays take {reached} bytes of the {room} after the header")
+        raise ValueError(f"its arrays take {reached} bytes, expected the {room} after the header")
     found = {name: _read(file, **entries[name]) for *_, name in places}
     return {name: found[name] for name in entries}
 
@@ -74,7 +74,7 @@ def half_to_single(raw: NDArray[Any], brain: bool) -> NDArray[Any]:
     """Turn half precision into float32, which holds each value exactly.
 
     Args:
-        raw: float16; or bfloat16 as uint16: the upper half of a float32.
+        raw: float16; or bfloat16 as uint16, the upper half of a float32.
         brain: whether it is bfloat16.
     """
     if not brain:
@@ -83,7 +83,7 @@ def half_to_single(raw: NDArray[Any], brain: bool) -> NDArray[Any]:
 
 
 def _entries(text: bytes) -> dict[str, Any]:
-    """Return the header's entries, each checked by itself."""
+    """Return the header's entries, after checking each one."""
     try:
         header = json.loads(text.decode(), object_pairs_hook=_unique)
     except RecursionError:
@@ -127,7 +127,7 @@ def _check_entry(name: str, entry: Any) -> None:
 
 
 def _read(file: BinaryIO, dtype: str, shape: list[int], data_offsets: list[int]) -> NDArray[Any]:
-    """Read the next array, which the header places here."""
+    """Read the array at the file's position."""
     array = np.fromfile(file, _DTYPES[dtype], math.prod(shape))
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if dtype in ("F16", "BF16"):

@@ -1,7 +1,7 @@
 """PyTorch's weight files: a pickle that describes tensors, and the bytes of their storages.
 
-The pickle is read as data (`pickles.py`): the names of a few functions of PyTorch stand for what
-they would do.
+The pickle is read as data (`pickles.py`): functions of minidl replace the few of PyTorch that it
+names.
 Source: torch/serialization.py, `_save` and `_legacy_save`; torch/_utils.py, `_rebuild_tensor_v2`.
 """
 
@@ -33,13 +33,13 @@ _STORAGES = {
 _HALF = ("torch.HalfStorage", "torch.BFloat16Storage")
 _WRITTEN = {np.dtype(code): name for name, code in _STORAGES.items() if name not in _HALF}
 _LARGEST_PICKLE = 64 << 20  # bytes; a network of 300 arrays takes 50,000
-_MOST_AXES = 64  # NumPy has no more; the product of a million sizes would take hours
-_MAGIC = 0x1950A86A20F9469CFC6C  # what files older than the zip form begin with
+_MOST_AXES = 64  # NumPy allows no more; the product of a million sizes would take hours
+_MAGIC = 0x1950A86A20F9469CFC6C  # files older than the zip format begin with it
 
 
 @dataclass(frozen=True)
 class _Storage:
-    """A run of `count` numbers, which lies elsewhere in the file under a key."""
+    """A run of `count` values, stored elsewhere in the file under a key."""
 
     kind: str
     key: str
@@ -52,7 +52,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _View:
-    """A tensor: which of its storage's numbers it consists of. Strides count numbers."""
+    """A tensor as a view of its storage. Offset and strides count values, not bytes."""
 
     storage: _Storage
     offset: int
@@ -68,20 +68,20 @@ class _View:
         if not (
             isinstance(self.storage, _Storage) and whole and len(self.size) == len(self.stride)
         ):
-            raise ValueError("a tensor needs a storage, an offset, sizes and strides from 0")
+            raise ValueError("a tensor needs a storage, and offset, sizes and strides >= 0")
         elements = math.prod(self.size)
         last = self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
         if elements and max(last + 1, elements) > self.storage.count:
             raise ValueError(
                 f"a tensor of shape {self.size}, strides {self.stride} and offset {self.offset} "
-                f"does not fit into its storage of {self.storage.count}"
+                f"does not fit into its storage of {self.storage.count} values"
             )
 
     def of(self, storage: NDArray[Any]) -> NDArray[Any]:
         """Return the array; tensors of one storage share its memory."""
         if 0 in self.size:
             return np.empty(self.size, storage.dtype)
-        # The stride of an axis of one is never used, and may be any number.
+        # The stride of an axis of size 1 is never used, and may have any value.
         steps = [s if n > 1 else 0 for n, s in zip(self.size, self.stride, strict=True)]
         return np.lib.stride_tricks.as_strided(
             storage[self.offset :], self.size, [s * storage.itemsize for s in steps]
@@ -89,7 +89,7 @@ class _View:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63  # as in PyTorch; a pickle's have no end
+    return type(value) is int and 0 <= value < 1 << 63  # as in PyTorch; a pickle's have no limit
 
 
 def _ordered_dict() -> dict[Any, Any]:
@@ -102,7 +102,7 @@ def _tensor(*arguments: Any) -> _View:
 
 def _parameter(tensor: Any, *_: Any) -> _View:
     if not isinstance(tensor, _View):
-        raise TypeError("a parameter of no tensor")
+        raise TypeError("a parameter without a tensor")
     return tensor
 
 
@@ -119,13 +119,13 @@ _ADMITTED: dict[str, Callable[..., Any] | None] = {
 
 
 def read_torch(file: BinaryIO) -> dict[str, NDArray[Any]]:
-    """Read a state dict that `torch.save` wrote, as a zip file or in the form before version 1.6.
+    """Read a state dict that `torch.save` wrote, as a zip file or in the format before version 1.6.
 
-    Of a checkpoint that holds it as `"state_dict"` or `"model"`, beside other things, that.
+    If a checkpoint holds it as `"state_dict"` or `"model"`, that entry is read.
 
     Raises:
-        ValueError: it is damaged, or asks for anything but tensors of plain dtypes.
-        zipfile.BadZipFile: likewise.
+        ValueError: the file is damaged, or asks for anything but tensors of plain dtypes.
+        zipfile.BadZipFile: the file is damaged.
     """
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
@@ -138,7 +138,9 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> dict[str, NDArray[Any]]:
     members = {info.filename: info for info in archive.infolist()}
     pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1 or len(members) != len(archive.infolist()):
-        raise ValueError("it is a zip file without one data.pkl, or with a member that comes twice")
+        raise ValueError(
+            "it is a zip file without exactly one data.pkl, or with a duplicate member"
+        )
     total = sum(info.file_size for info in members.values())
     if total > size or any(info.compress_type for info in members.values()):
         raise ValueError(
@@ -159,13 +161,13 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> dict[str, NDArray[Any]]:
 
 
 def _read_legacy(file: mmap.mmap) -> dict[str, NDArray[Any]]:
-    """Read the older form: pickles one after another, then storages, each after its count."""
+    """Read the older format: pickles one after another, then storages, each after its count."""
     reader = _Reader()
     if file[:2] != b"\x80\x02" or reader.read(file) != _MAGIC:
-        raise ValueError("it is neither a zip file nor an older file of PyTorch's")
+        raise ValueError("it is neither a zip file nor an older PyTorch file")
     version, system = reader.read(file), reader.read(file)
     if version != 1001 or not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise ValueError("it needs version 1001 and little-endian numbers")
+        raise ValueError("it needs version 1001 and little-endian values")
     views, keys = _chosen(reader.read(file)), reader.read(file)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ValueError("it needs a list of its storages' keys")
@@ -173,13 +175,15 @@ def _read_legacy(file: mmap.mmap) -> dict[str, NDArray[Any]]:
     for key in keys:
         count, storage = int.from_bytes(file.read(8), "little"), reader.storages.get(key)
         if storage is None or count != storage.count:
-            raise ValueError(f"storage {key:.40} belongs to no tensor, or has another size there")
+            raise ValueError(
+                f"storage {key:.40} belongs to no tensor, or has another size in the pickle"
+            )
         contents[key] = file.read(storage.nbytes)
     return _arrays(views, contents, "<")
 
 
 def _chosen(loaded: Any) -> dict[str, _View]:
-    """Return the tensors by name, be they all that was saved or a part of a checkpoint."""
+    """Return the tensors by name, from a state dict or a checkpoint that holds one."""
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
@@ -188,9 +192,8 @@ def _chosen(loaded: Any) -> dict[str, _View]:
     for name, value in loaded.items():
         if not (isinstance(name, str) and isinstance(value, _View)):
             raise ValueError(
-                f"its entry {name!r:.40} is a {type(value).__name__}, expected tensors by name: "
-                f"save "
-                "model.state_dict()"
+                f"its entry {name!r:.40} has type {type(value).__name__}, expected a tensor: "
+                "save model.state_dict()"
             )
     return loaded
 
@@ -214,34 +217,34 @@ def _arrays(
 
 
 class _Reader(PickleReader):
-    """Reads numbers, text, tuples, lists, dicts, and tensors as views."""
+    """Reads numbers, strings, tuples, lists, dicts, and tensors as views."""
 
     what = "state dict"
     admitted = _ADMITTED
     refusal = (
         "its pickle asks for {}; weights need only tensors of plain dtypes: save "
-        "model.state_dict(), and do not trust this file otherwise"
+        "model.state_dict(), and otherwise do not trust this file"
     )
 
     def __init__(self) -> None:
-        self.storages: dict[str, _Storage] = {}  # that it met
+        self.storages: dict[str, _Storage] = {}  # found so far
 
     def refer(self, identity: Any) -> _Storage:
-        """Return what `("storage", kind, key, device, count)` says; older files add a None."""
+        """Return the storage of `("storage", kind, key, device, count)`; older files add None."""
         match identity:
             case ("storage", Global(kind), str(key), _, count) | (
                 "storage", Global(kind), str(key), _, count, None,
             ) if kind in _STORAGES and _is_count(count):  # fmt: skip
                 self.storages[key] = _Storage(kind, key, count)
                 return self.storages[key]
-        raise ValueError("its pickle refers to something else than the storage of a plain tensor")
+        raise ValueError("its pickle refers to something other than the storage of a plain tensor")
 
 
 # Writing -----------------------------------------------------------------------------------------
 
 
 def write_torch(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None:
-    """Write a state dict as a zip file that `torch.load` reads, with `weights_only=True` too."""
+    """Write a state dict as a zip file that `torch.load` reads, even with `weights_only=True`."""
     with zipfile.ZipFile(file, "w") as archive:
 
         def write(name: str, content: bytes) -> None:
@@ -255,10 +258,10 @@ def write_torch(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _pickled(state: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the pickle of an OrderedDict of tensors, without the PyTorch that could make one."""
+    """Return the pickle of an OrderedDict of tensors, made without PyTorch."""
 
     def code(value: Any) -> bytes:
-        return pickletools.optimize(pickle.dumps(value, 2))[2:-1]  # no header, no end
+        return pickletools.optimize(pickle.dumps(value, 2))[2:-1]  # without header and end
 
     ordered_dict = b"ccollections\nOrderedDict\n)R"
     tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(("

@@ -1,4 +1,4 @@
-"""Weights on disk: NumPy's `.npz`, `.safetensors`, and PyTorch's `.pt` and `.pth`; no pickles."""
+"""Weights on disk: NumPy's `.npz`, `.safetensors`, and PyTorch's `.pt` and `.pth`; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from minidl.files.whole import whole_file
 
 
 def save_weights(state: Mapping[str, NDArray[Any]], path: str | os.PathLike[str]) -> Path:
-    """Write a state dict to a file; a crash or a full disk leaves an older file as it was.
+    """Write a state dict to a file atomically: on any failure, an older file stays as it was.
 
-    It is written under a temporary name beside `path`, flushed to disk, then renamed.
+    It is written under a temporary name next to `path`, flushed to disk, then renamed.
 
     Args:
-        state: arrays by name, as `Module.state_dict` returns them: float32, float64, whole numbers
-            or bool. PyTorch's files hold no unsigned numbers but of 8 bits.
+        state: arrays by name, as `Module.state_dict` returns them: float32, float64, integers or
+            bool. PyTorch's files hold no unsigned integers except uint8.
         path: a file name ending in `.npz`; in `.safetensors`; or in `.pt` or `.pth`, which
-            `torch.load` reads. Its folder is made if need be.
+            `torch.load` reads. Its folder is created if needed.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: the name ends otherwise, there is nothing to save, the format has no such dtype,
-            or an array's name holds a zero byte or is `__metadata__`.
-        TypeError: not a state dict.
+        ValueError: the name has another ending, there is nothing to save, the format has no such
+            dtype, or an array's name contains a zero byte or is `__metadata__`.
+        TypeError: `state` is not a state dict.
         OSError: the disk is full, or the folder cannot be written to.
     """
     path = Path(path)
     if not isinstance(state, Mapping):
         raise TypeError(
             f"save_weights: got a {type(state).__name__}, expected arrays by name: "
-            f"model.state_dict()"
+            "model.state_dict()"
         )
     if path.suffix not in _FORMATS or not state:
         raise ValueError(
@@ -53,13 +53,13 @@ def save_weights(state: Mapping[str, NDArray[Any]], path: str | os.PathLike[str]
                 f"save_weights: got a {type(array).__name__} as {name!r}, expected NumPy arrays by "
                 "name: model.state_dict()"
             )
-        if "\0" in name or name == "__metadata__":  # read back, it would be another name, or none
+        if "\0" in name or name == "__metadata__":  # would be read as another name, or none
             raise ValueError(f"save_weights: got an array named {name!r}; rename it")
         lacking = path.suffix in (".pt", ".pth") and array.dtype in _UNSIGNED
         if array.dtype.newbyteorder("=") not in _PLAIN or lacking:
             raise ValueError(
                 f"save_weights: got {name} of dtype {array.dtype}, which {path.suffix} files of "
-                "minidl do not hold; convert it, to float32 for example"
+                "minidl cannot hold; convert it, for example to float32"
             )
     with whole_file(path) as file:
         _FORMATS[path.suffix][1](file, state)
@@ -67,28 +67,28 @@ def save_weights(state: Mapping[str, NDArray[Any]], path: str | os.PathLike[str]
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
-    """Read a state dict from a file, whose contents may be anyone's: nothing in it is run.
+    """Read a state dict from a file, which need not be trusted: nothing in it is run.
 
     minidl computes in float32 and float64. Half precision, float16 or bfloat16, is read as float32,
     which holds each of its values exactly.
 
     Args:
         path: a file name ending in `.npz`; in `.safetensors`; or in `.pt` or `.pth`, written by
-            `torch.save(model.state_dict(), path)` of any version. Of a checkpoint that holds the
-            state dict as `"state_dict"` or `"model"`, that is read.
+            `torch.save(model.state_dict(), path)` of any version. If a checkpoint holds the
+            state dict as `"state_dict"` or `"model"`, that entry is read.
 
     Returns:
-        Arrays by name, for `Module.load_state_dict`. Tensors that shared memory in PyTorch do so
-        here.
+        Arrays by name, for `Module.load_state_dict`. Tensors that shared memory in PyTorch share
+        it here too.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the name ends otherwise; the file has another format, is damaged, or holds
+        ValueError: the name has another ending; the file has another format, is damaged, or holds
             anything but plain arrays.
     """
     suffix = Path(path).suffix
     if suffix not in _FORMATS:
-        raise ValueError(f"load_weights: got {path}, expected {_ENDINGS}")
+        raise ValueError(f"load_weights: got {path}, expected a name ending in {_ENDINGS}")
     with open(path, "rb") as file:
         try:
             state = _FORMATS[suffix][0](file)
@@ -100,9 +100,9 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
                 elif array.dtype.newbyteorder("=") not in _PLAIN:
                     raise ValueError(f"{name:.80} has dtype {array.dtype}")
             return state
-        except Exception as error:  # NumPy and zipfile set no limit to what damage can raise
+        except Exception as error:  # NumPy and zipfile do not document what damage may raise
             raise ValueError(
-                f"load_weights: {path} is no {suffix} file of plain arrays, or is damaged "
+                f"load_weights: {path} is not a {suffix} file of plain arrays, or is damaged "
                 f"({error}); save it again with save_weights"
             ) from error
 
@@ -127,11 +127,11 @@ def _read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
         for info in members:
             name = info.filename.removesuffix(".npy")
             if name == info.filename or name in state:
-                raise ValueError(f"its member {info.filename} is no array, or comes twice")
+                raise ValueError(f"its member {info.filename} is not an array, or is a duplicate")
             with archive.open(info) as member:
                 state[name] = np.lib.format.read_array(member, allow_pickle=False)
                 if member.read(1):
-                    raise ValueError(f"its member {info.filename} goes on after the array")
+                    raise ValueError(f"its member {info.filename} has bytes after the array")
     return state
 
 

@@ -13,11 +13,11 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to be written and read, which takes the place of an older one when it is whole.
+    """Open a file for writing and reading, which replaces an older one when it is complete.
 
-    It has a temporary name of its own beside `path`, is flushed to disk, then renamed; whatever
-    happens meanwhile, the older file stays as it was. Its folder is made if need be. Where `path`
-    is a symbolic link, the file that it leads to is replaced, not the link.
+    It is written under a temporary name next to `path`, flushed to disk, then renamed; on any
+    failure, the older file stays as it was. Its folder is created if needed. If `path` is a
+    symbolic link, its target is replaced, not the link.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,8 +34,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def clear_parts(path: Path) -> None:
-    """Remove what `whole_file` left beside a path when it was killed, where that is allowed."""
+    """Remove files that `whole_file` left next to `path` when it was killed, if permitted."""
     path = Path(os.path.realpath(path))
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        with contextlib.suppress(OSError):  # a folder that cannot be written to can be read
+        with contextlib.suppress(OSError):  # the folder may be read-only
             part.unlink()
