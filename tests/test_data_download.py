@@ -256,7 +256,7 @@ class _FailingBar:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left.*is kept.*resumes"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left.*is saved.*resumes"),
         (KeyboardInterrupt("stop"), "stop"),
     ],
 )

@@ -80,7 +80,7 @@ def test_loading_refuses_a_flipped_bit(tmp_path):
 def test_loading_refuses_pickled_objects(tmp_path):
     path = tmp_path / "weights.npz"
     np.savez(path, w=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(ValueError, match=r"no \.npz file of plain arrays"):
+    with pytest.raises(ValueError, match=r"not a \.npz file of plain arrays"):
         load_weights(path)
 
 
@@ -93,7 +93,7 @@ def test_loading_refuses_a_single_array_and_other_zips(tmp_path):
     other = tmp_path / "other.npz"
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("w.npy", b"not an array")
-    with pytest.raises(ValueError, match=r"no \.npz file of plain arrays"):
+    with pytest.raises(ValueError, match=r"not a \.npz file of plain arrays"):
         load_weights(other)
 
 

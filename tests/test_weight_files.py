@@ -317,7 +317,7 @@ WRONG_HEADERS = {
     "no text": (b"\xff\xfe", None, r"can't decode"),
     "not an object": ([1], None, r"its header is a list, expected an object"),
     "nested deeply": (b"[" * 50_000, None, r"its header is nested too deeply"),
-    "a name twice": (b'{"w": 1, "w": 2}', None, r"its header names something twice"),
+    "a name twice": (b'{"w": 1, "w": 2}', None, r"its header has a duplicate name"),
     "a key more": (
         {"w": ONE | {"x": 1}},
         None,
@@ -470,7 +470,7 @@ WRONG_PICKLES = {
     ),
     "a module, not a storage": (
         {b"\x07\0\0\0storage": b"\x06\0\0\0module"},
-        r"else than the storage",
+        r"other than the storage",
     ),
     "a negative count": (
         {b"cpuK\x06": b"cpuJ\xff\xff\xff\xff"},

@@ -129,7 +129,7 @@ class Vocabulary:
         """Turn sentences into indices, padded to the length of the longest.
 
         With `ending` as large as a TextCNN's largest filter, every sentence has a window of padding
-        only, so its output does not depend on the padding that longer ones cause.
+        only, so its output does not depend on further padding.
 
         Args:
             sentences: lists of words.

@@ -24,8 +24,8 @@ DIGEST = 64  # hexadecimal characters of SHA-256: the zip comment that ends the 
 def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
     """Write nested state to a file atomically: on any failure, an older file stays as it was.
 
-    Arrays become members of an `.npz` file, named by their path in the state; the rest is JSON in one
-    more member. The file ends with a SHA-256 of everything before it. It is written under another
+    Arrays become members of an `.npz` file, named by their path in the state; the rest is JSON in a
+    further member. The file ends with a SHA-256 of everything before it. It is written under another
     name, flushed to disk, then renamed.
 
     Args:
@@ -63,7 +63,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not a checkpoint, even one bit has changed, or it has another format.
+        ValueError: it is not a checkpoint, even one bit has changed, or it has another format.
     """
     path = Path(path)
     data = path.read_bytes()

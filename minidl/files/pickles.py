@@ -97,7 +97,7 @@ class PickleReader:
 
         Raises:
             ForbiddenGlobalError: the pickle names something that is not admitted.
-            ValueError: the pickle is broken, too long, nested too deeply, or uses other instructions.
+            ValueError: it is broken, too long, nested too deeply, or uses other instructions.
         """
         self._stack: list[_Entry] = []
         self._marked: list[list[_Entry]] = []  # the stacks below each open mark

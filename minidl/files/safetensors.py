@@ -99,7 +99,7 @@ def _entries(text: bytes) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) != len(pairs):
-        raise ValueError("its header names something twice")
+        raise ValueError("its header has a duplicate name")
     return entries
 
 

@@ -1,4 +1,4 @@
-"""Weights on disk: NumPy's `.npz`, `.safetensors`, and PyTorch's `.pt` and `.pth`; nothing is unpickled."""
+"""Weights on disk: NumPy's `.npz`, `.safetensors`, and PyTorch's `.pt` and `.pth`; no unpickling."""
 
 from __future__ import annotations
 
