@@ -159,8 +159,8 @@ class Vocabulary:
         beyond = [number for number in found if not 0 <= number < len(self)]
         if beyond:
             raise IndexError(
-                f"Vocabulary.decode: got index {beyond[0]}, expected 0 <= index <= {len(self) - 1}; "
-                "is it of another vocabulary?"
+                f"Vocabulary.decode: got index {beyond[0]}, expected 0 <= index <= "
+                f"{len(self) - 1}; is it of another vocabulary?"
             )
         return [self.words[number] for number in found if number]
 
@@ -207,7 +207,7 @@ class BucketLoader(DataLoader):
     Args:
         words: sentences, integers `(n, length)`, padded with 0 at the end.
         labels: `(n,)`.
-        ending: how many columns of padding follow a batch's longest sentence, if there are that many.
+        ending: how many columns of padding follow a batch's longest sentence, as far as there are.
         pool: how many batches are sorted together, >= 1; with 1, lengths stay mixed.
         options: those of `DataLoader`, except `transform`.
 

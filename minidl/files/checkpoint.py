@@ -25,7 +25,7 @@ def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> P
     """Write nested state to a file atomically: on any failure, an older file stays as it was.
 
     Arrays become members of an `.npz` file, named by their path in the state; the rest is JSON in a
-    further member. The file ends with a SHA-256 of everything before it. It is written under another
+    further member. The file ends with a SHA-256 of everything before it. It is written under a new
     name, flushed to disk, then renamed.
 
     Args:

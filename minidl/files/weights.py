@@ -1,4 +1,4 @@
-"""Weights on disk: NumPy's `.npz`, `.safetensors`, and PyTorch's `.pt` and `.pth`; no unpickling."""
+"""Weights on disk: NumPy's `.npz`, `.safetensors`, PyTorch's `.pt` and `.pth`; no unpickling."""
 
 from __future__ import annotations
 
