@@ -452,7 +452,7 @@ def test_chapter_8_learns_from_a_file_of_ones_own(run, tmp_path):
         (["--lr", "nan"], "--lr > 0"),
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["--data-dir", "somewhere"], "--data-dir goes with --data mr"),
-        (["--data", "mr", "--data-dir", "nowhere"], "rt-polarity.neg is not there"),
+        (["--data", "mr", "--data-dir", "nowhere"], "rt-polarity.neg is missing"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
         (["--data", "one.csv"], "one.csv: got a single label, 1, expected two or more"),
         (["--data", "one.csv", "--text-column", "x"], "line 1: no column 'x'"),
