@@ -106,7 +106,9 @@ def test_normalise_refuses_floats_and_other_channels():
     fitted = Normalize(np.zeros(3), np.ones(3))
     with pytest.raises(ValueError, match=r"Normalize: got float32 images .* expected uint8"):
         fitted(np.zeros((1, 3, 2, 2), np.float32))
-    with pytest.raises(ValueError, match=r"\(1, 1, 2, 2\), expected uint8 of shape \(n, 3, h, w\)"):
+    with pytest.raises(
+        ValueError, match=r"shape \(1, 1, 2, 2\), expected uint8 of shape \(n, 3, h, w\)"
+    ):
         fitted(np.zeros((1, 1, 2, 2), np.uint8))
 
 
