@@ -56,7 +56,9 @@ def test_a_shape_is_one_tuple_or_separate_numbers(make, device):
 @pytest.mark.parametrize("make", [minidl.zeros, minidl.ones, minidl.rand, minidl.randn])
 @pytest.mark.parametrize("shape", [(2.0,), (2, "float64"), ((2, 3), np.float32), (-1,)])
 def test_a_shape_of_anything_else_is_named(make, shape):
-    with pytest.raises(TypeError, match=f"{make.__name__}: got shape .*pass dtype and device by name"):
+    with pytest.raises(
+        TypeError, match=f"{make.__name__}: got shape .*pass dtype and device by name"
+    ):
         make(*shape)
 
 

@@ -147,7 +147,9 @@ def test_a_stream_that_a_thread_and_the_network_share_is_reported():
 def test_nan_is_traced_to_the_operation_that_made_the_first(tmp_path):
     x, y = points()
     x[80] = 0  # the first of batch 11
-    message = r"loss is nan in epoch 1, batch 11, .*When repeated, 'log' produced \d+ -inf among 32 va"
+    message = (
+        r"loss is nan in epoch 1, batch 11, .*When repeated, 'log' produced \d+ -inf among 32 va"
+    )
     with pytest.raises(FloatingPointError, match=message), np.errstate(all="ignore"):
         train(x, y, Logarithm(), checkpoint=tmp_path, save_seconds=0)
     saved = minidl.training.load_checkpoint(tmp_path / "last.npz")
