@@ -1,4 +1,30 @@
-"""minidl: a deep learning framework small enough to read in an afternoon."""
+"""minidl: a deep learning framework small enough to read in an afternoon.
+
+Coming from PyTorch: you know most of it already. `nn.Module`, `nn.Sequential`,
+`nn.Conv2d(3, 32, 3, padding=1)`, `model.parameters()`, `loss.backward()`, `optimizer.zero_grad()`,
+`with no_grad():` and `model.eval()` work the same way; `state_dict` has the same names and weight
+layouts, so that weights travel both ways; initial weights have the same distributions, and
+optimisers the same update rules. What differs:
+
+| PyTorch | minidl | why |
+| --- | --- | --- |
+| `x.sum(dim=1)`, `keepdim` | `x.sum(axis=1)`, `keepdims` | NumPy's names for array ideas |
+| `x.size()`, `x.shape` | `x.shape`; `x.size` counts elements | as in NumPy |
+| `x.max(dim=1)`: values, indices | `x.max(axis=1)`: values | indices have no gradient |
+| the indices | `x.numpy().argmax(1)` | |
+| `x.relu()` and `F.relu(x)` | `F.relu(x)` | nothing is both method and function |
+| `x.view`, `x.reshape` | `x.reshape` | one way |
+| `x.detach().numpy()` | `x.numpy()` | reading a result needs no permission |
+| `x.data` is a tensor | `x.data` is the NumPy or CuPy array | operations are written on it |
+| `super().__init__()` in each module | not needed | nothing to forget |
+| `x -= lr * x.grad` under `no_grad` | `with x.mutable() as array: array -= ...` | see below |
+| `.cuda()`, `.to(device)` | `.to("cuda")`, `Tensor(..., device="cuda")` | one way |
+| `torch.autograd.grad`: a tuple | `minidl.grad`: a list | |
+| `float32_tensor * float64_number` | float32 | as in PyTorch, not as in NumPy |
+
+On the CPU, an array that a pending `backward` needs is write-protected, and modifying it raises.
+CuPy's arrays have no write protection; there, only changes made through minidl are detected.
+"""
 
 from minidl import data as data
 from minidl import functional as functional

@@ -1,4 +1,4 @@
-"""What the README says to those who come from PyTorch, line by line."""
+"""What `help(minidl)` says to those who come from PyTorch, line by line."""
 
 import numpy as np
 import pytest

@@ -5,6 +5,15 @@ Check a chapter's exercises, then the answers that come with them:
     python -m pytest chapters/exercises -k ch04
     python -m pytest chapters/exercises -k ch04 --answers chapters/solutions
 
+The report says what is right and what is not yet, and, if it recognises a mistake, which:
+
+    not yet  receptive field grows faster after a stride
+             receptive_field([(3, 1), (2, 2), (5, 1)])
+               got      8
+               expected 12
+               hint: the strides are not used: after a stride of 2, neighbours are 2 pixels
+                     apart
+
 An exercise is a function without a body. This file and the checks never import a file of answers:
 they read it at the first call, so that an error in it becomes a readable message too.
 """

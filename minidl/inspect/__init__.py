@@ -1,4 +1,38 @@
-"""Inspection: check gradients; show networks as tables, graphs and figures."""
+"""Inspection: check gradients; show networks as tables, graphs and figures.
+
+`gradcheck` compares every element of the gradient of every input, and of every parameter of a
+module, with central differences in float64: under random weights of the output, so that nothing
+cancels, to second order if asked, and along random directions if inputs are large. It tells a kink
+(ReLU at 0) from a mistake, and says what the mistake looks like.
+
+| to | use |
+| --- | --- |
+| check a gradient | `minidl.gradcheck(fn, inputs, order=2)` |
+| differentiate twice | `minidl.grad(..., create_graph=True)`, `hvp`, `jacobian`, `hessian` |
+| find the first NaN, with the line of your code | `with minidl.detect_anomaly():` |
+| keep, see or change a gradient | `x.retain_grad()`, `x.register_hook(fn)` |
+| see all gradients of a network | `model.named_gradients()`, `inspect.gradient_flow(model)` |
+| see how a value was computed | `print(inspect.graph(loss))`, `.draw()`, `.dot()` |
+| see what an operation does to a gradient | `pytest --show-gradients -k max_pool2d` |
+
+Example:
+    >>> from minidl import Tensor
+    >>> w, b = Tensor(2.0, requires_grad=True), Tensor(1.0, requires_grad=True)
+    >>> x, y = Tensor([1.0, 2.0, 3.0]), Tensor([1.0, 3.0, 2.0])
+    >>> loss = ((w * x + b - y) ** 2).mean()
+    >>> print(graph(loss, names={"w": w, "b": b, "x": x, "y": y}))
+    #   name  made by      shape  value  gradient (larger ones: max |g|)
+    --------------------------------------------------------------------
+    #0  w     leaf         ()     2      14
+    #1  x     constant     (3,)
+    #2        mul(#0, #1)  (3,)          max 3.333
+    #3  b     leaf         ()     1      6
+    #4        add(#2, #3)  (3,)          max 3.333
+    #5  y     constant     (3,)
+    #6        sub(#4, #5)  (3,)          max 3.333
+    #7        mul(#6, #6)  (3,)          max 0.3333
+    #8        mean(#7)     ()     11     1
+"""
 
 from minidl.inspect import plots as plots
 from minidl.inspect import sentences as sentences

@@ -1,4 +1,27 @@
-"""Training: the loop, saving and resuming it, warnings, metrics, weights on disk."""
+"""Training: the loop, saving and resuming it, warnings, metrics, weights on disk.
+
+    overfit_one_batch(model, batch)  # the first check: can the network memorise 64 examples?
+    history = fit(model, loss, adam, train, validation, epochs=10, checkpoint="out/run")
+    model.load_state_dict(load_weights("out/run/best.npz"))
+
+* Runs survive: kill one at any time, even mid-write, and resuming gives bit-identical results.
+  Weights, optimiser, schedule, all random streams and the position in the data are in one file with
+  a checksum. A full disk causes a warning; Ctrl-C finishes the step and saves.
+* Runs say what is wrong: a first loss far from ln(classes), a loss that never improves, inputs that
+  are not normalised, labels out of range, a parameter without a gradient, and for NaN the operation
+  that produced the first one, with the source line that ran it.
+* `fit` takes schedules (`optim.OneCycleLR`, ...), clipping, accumulation, early stopping and
+  callbacks, and returns a history as arrays, CSV or JSON. It costs 1 % more than a bare loop.
+* `load_weights` reads `.safetensors`, PyTorch's `.pt` and `.pth` (also from before version 1.6) and
+  `.npz`, without PyTorch and without executing anything in them. A file that is damaged, or asks
+  for anything but plain tensors, is refused with a message that says why. `save_weights` writes
+  these formats. `models.resnet18`, `34` and `50` have torchvision's names and shapes, `resnet20` to
+  `56` those of He et al. for CIFAR:
+
+    model = models.resnet50()
+    model.load_state_dict(load_weights("resnet50.pth"))  # torchvision's own file
+    save_weights(model.state_dict(), "resnet50.safetensors")
+"""
 
 from minidl.files.checkpoint import load_checkpoint as load_checkpoint
 from minidl.files.checkpoint import save_checkpoint as save_checkpoint
