@@ -1,4 +1,4 @@
-"""Neural network operations as functions, each with its gradient."""
+"""Neural network operations as functions, each with its gradient. README.md: how to add one."""
 
 from minidl.functional.activation import elu as elu
 from minidl.functional.activation import gelu as gelu
