@@ -1,15 +1,28 @@
-"""What the README shows must run."""
+"""What the README and the other pages show must run, and what they link to must exist."""
 
 import doctest
 import re
 from pathlib import Path
+
+import pytest
 
 from minidl import functional
 
 from . import test_ops
 from .helpers import op_table
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ADDING = (ROOT / "minidl" / "functional" / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    "README.md",
+    "datasets/README.md",
+    "minidl/functional/README.md",
+    "tests/README.md",
+    "tests/benchmarks/NOTES.md",
+    "tests/benchmarks/RESULTS.md",
+]
+WORDS = 1_500  # of the README; more belongs on a page of its own
 
 
 def test_the_python_of_the_readme_runs_and_prints_what_it_says(capsys, tmp_path, monkeypatch):
@@ -25,10 +38,25 @@ def test_the_python_of_the_readme_runs_and_prints_what_it_says(capsys, tmp_path,
         assert printed == promised.strip().splitlines()
 
 
-def test_files_that_the_readme_links_to_exist():
-    root = Path(__file__).resolve().parent.parent
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (root / target).is_file(), target
+def _anchors(text):
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_links_to_exists(page):
+    for link in re.findall(r"\]\(([^)]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.is_file(), link
+        assert not anchor or anchor in _anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_the_readme_is_short():
+    text = re.sub(r"^```text\n.*?^```\n", "", README, flags=re.MULTILINE | re.DOTALL)
+    assert len(text.split()) < WORDS
 
 
 def test_the_readme_gives_one_command_to_train_and_one_to_test():
@@ -39,14 +67,11 @@ def test_the_readme_gives_one_command_to_train_and_one_to_test():
     ]
 
 
-def test_the_operation_that_the_readme_adds_passes_the_tests_of_every_operation(
-    device, monkeypatch
-):
-    section = README.partition("\n## Adding an operation\n")[2].partition("\n## ")[0]
-    (text,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    (row,) = re.findall(r"^```py\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+def test_the_operation_that_is_added_passes_the_tests_of_every_operation(device, monkeypatch):
+    (text,) = re.findall(r"^```python\n(.*?)^```", ADDING, re.MULTILINE | re.DOTALL)
+    (row,) = re.findall(r"^```py\n(.*?)^```", ADDING, re.MULTILINE | re.DOTALL)
     names: dict[str, object] = {}
-    exec(compile(text, "README.md", "exec"), names)
+    exec(compile(text, "minidl/functional/README.md", "exec"), names)
     name = re.search(r"^def (\w+)", text, re.MULTILINE)[1]
     assert not hasattr(functional, name), f"minidl has {name} now; choose another example"
     monkeypatch.setattr(functional, name, names[name], raising=False)
