@@ -1,12 +1,12 @@
-"""What minidl asks of an array library: its functions, transfer, and data movement.
+"""The interface of an array library to minidl: array functions, transfers and data movement.
 
-`functional` says what an operation *means*; a backend says how its data are *moved*. Each kernel
-here is written in its generic form, with nothing but array functions that NumPy and CuPy share. A
-backend overrides a kernel only where a measurement justifies it, with the same signature, and one
+`functional` defines what an operation *computes*; a backend defines how its data are *moved*. The
+kernels here are generic: they use only array functions that NumPy and CuPy share. A backend
+overrides a kernel only where a measurement justifies it, with the same signature, and one
 parametrised test compares all forms with each other and with literal loops.
 
-As it stands, this class is NumPy on the CPU, without threads: it runs after
-`minidl.set_kernels("plain")`.
+Used directly, this class is NumPy on the CPU without threads: `minidl.set_kernels("plain")`
+selects it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Update:
     """One parameter's part in a step of an optimiser.
 
     Attributes:
-        p: the parameter, which is written to.
+        p: the parameter, modified in place.
         g: its gradient.
         count: adds to the number of steps done.
-        for_kernel: returns the arrays that the rule's kernel keeps for the parameter, and what
-            gives the kernel's numbers for the step that `count` says.
-        plain: does the step without a kernel, after it was counted.
+        for_kernel: returns the arrays that the rule's kernel keeps for the parameter, and a
+            function that returns the kernel's numbers for the current step.
+        plain: does the step without a kernel, after `count`.
     """
 
     p: Array
@@ -47,14 +47,14 @@ class Backend:
     """An array library on one device.
 
     Attributes:
-        device: what users call the device: `"cpu"` or `"cuda"`.
+        device: the device's name for users: `"cpu"` or `"cuda"`.
         xp: the array module, `numpy` or `cupy`.
-        records: whether `record` can repeat a piece of work.
-        fuses: whether layers that follow each other may run in one pass: see `nn.fusion`.
+        records: whether `record` is supported.
+        fuses: whether consecutive layers may run in one pass: see `nn.fusion`.
 
-    Images are `(n, c, h, w)` by shape. In memory a kernel's results are *channels-last*: an
-    `(n, c, h, w)` view of an `(n, h, w, c)` array, so that the channels of a pixel lie side by
-    side. Kernels accept any memory order.
+    Images have shape `(n, c, h, w)`. In memory, a kernel's results are *channels-last*: an
+    `(n, c, h, w)` view of an `(n, h, w, c)` array, so that the channels of a pixel are contiguous.
+    Kernels accept any memory order.
     """
 
     device = "cpu"
@@ -73,38 +73,38 @@ class Backend:
         return np.array(array)
 
     def number(self, array: Array) -> Any:
-        """Return the only element as a Python number, waiting for the work that makes it."""
+        """Return the only element as a Python number, waiting until it is computed."""
         return array.item()
 
     def scalar(self, value: float, dtype: Any) -> Array:
-        """Return a number as an array without axes."""
+        """Return a number as a 0-d array."""
         return self.xp.asarray(value, dtype)
 
     def fresh(
         self, make: Callable[[], np.ndarray[Any, Any]], undo: Callable[[], None] | None = None
     ) -> Array:
-        """Move what `make()` draws or counts on the host to this device.
+        """Copy the array that `make()` draws or counts on the host to this device.
 
-        When a recorded piece of work is repeated, `make` is called again, and the new values take
-        the place of the old; `undo` takes one call back, where a recording failed.
+        When recorded work is repeated, `make` is called again and its new values replace the old;
+        `undo` reverts one call of `make` if recording fails.
         """
         return self.from_numpy(make())
 
     def send(self, array: np.ndarray[Any, Any]) -> Callable[[], Array]:
-        """Begin to copy an array here, from any thread; return what returns it when it is here."""
+        """Start copying an array here, from any thread; return a function that returns the copy."""
         moved = self.from_numpy(array)
         return lambda: moved
 
     def raise_if(self, wrong: Array, error: Callable[[], Exception]) -> None:
-        """Raise `error()` if an element of `wrong` holds.
+        """Raise `error()` if any element of `wrong` is true.
 
-        A device that the host would have to wait for raises it later: when a result is next read.
+        An asynchronous device raises it later: when a result is next read.
         """
         if wrong.any():
             raise error()
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Do work once, noting what the device does; return what has it done again, at once."""
+        """Do work once, recording it on the device; return a function that replays it."""
         raise NotImplementedError
 
     def set_writeable(self, array: Array, writeable: bool) -> None:
@@ -119,11 +119,11 @@ class Backend:
         """Call `work` on slices that together cover a batch of `n` images.
 
         Args:
-            n: images in the batch.
-            shape: of the scratch array that `work` needs for one image, about. A backend that
-                splits the batch chooses slices whose scratch memory stays in cache.
-            dtype: of that array.
-            work: writes the results of its slice; slices may run at the same time.
+            n: number of images in the batch.
+            shape: approximate shape of the scratch array that `work` needs for one image. A backend
+                that splits the batch chooses slices whose scratch memory stays in cache.
+            dtype: dtype of that array.
+            work: writes the results of its slice; slices may run concurrently.
         """
         work(slice(0, n))
 
@@ -143,11 +143,11 @@ class Backend:
         return first
 
     def rows(self, length: int) -> AbstractContextManager[None]:
-        """Prepare for element-wise functions of rows this long and numbers repeated along them."""
+        """Prepare for element-wise functions of rows this long, with values broadcast along them."""
         return nullcontext()
 
     def matmul(self, a: Array, b: Array) -> Array:
-        """Multiply matrices, in stacks over leading axes, of two or more axes each."""
+        """Multiply matrices, or stacks of them over leading axes; both have at least two axes."""
         return self.product(a, b)
 
     def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
@@ -169,32 +169,32 @@ class Backend:
         groups: int,
         relu: bool = False,
     ) -> Array:
-        """Multiply every window with the weights; see `convolution.convolve`."""
+        """Multiply every window by the weights; see `convolution.convolve`."""
         return convolution.convolve(self, images, weight, bias, windows, groups, relu)
 
     def transpose_convolve(
         self, gradient: Array, weight: Array, windows: Windows, groups: int
     ) -> Array:
-        """Return the gradient of `convolve` by its images; see `convolution`."""
+        """Return the gradient of `convolve` with respect to its images; see `convolution`."""
         return convolution.transpose_convolve(self, gradient, weight, windows, groups)
 
     def weight_gradient(
         self, images: Array, gradient: Array, windows: Windows, groups: int
     ) -> Array:
-        """Return the gradient of `convolve` by its weight; see `convolution`."""
+        """Return the gradient of `convolve` with respect to its weight; see `convolution`."""
         return convolution.weight_gradient(self, images, gradient, windows, groups)
 
     def convolution_gradients(
         self, gradient: Array, images: Array, weight: Array, windows: Windows, groups: int
     ) -> tuple[Array, Array]:
-        """Return the gradients of `convolve` by its images and its weight, from its output's."""
+        """Return the gradients of `convolve` with respect to its images and its weight."""
         return (
             self.transpose_convolve(gradient, weight, windows, groups),
             self.weight_gradient(images, gradient, windows, groups),
         )
 
     def finish(self, images: Array, bias: Array | None, relu: bool) -> None:
-        """Add `(d,)` to channels-last images in place, if it is given; then do ReLU, if asked."""
+        """Add a bias `(d,)`, if given, to channels-last images in place; apply ReLU if `relu`."""
         pixels = images.transpose(0, 2, 3, 1)
         if bias is not None:
             pixels += bias
@@ -202,9 +202,9 @@ class Backend:
             self.xp.maximum(pixels, 0, out=pixels)
 
     def scratch_to_fuse(self, weight: Array, windows: Windows, groups: int) -> Sequence[int]:
-        """Return the shape of one image's scratch array where more is fused with a convolution.
+        """Return the scratch shape of one image when other layers are fused with a convolution.
 
-        `()` keeps the batch whole.
+        `()`: do not split the batch.
         """
         return ()
 
@@ -213,8 +213,8 @@ class Backend:
     def empty_images(self, shape: tuple[int, ...], dtype: Any, like: Array | None = None) -> Array:
         """Allocate `(n, c, h, w)` images with undefined contents, channels-last in memory.
 
-        With `like`, whole channels one after the other where these images are so: pooling images
-        as they are takes half the time of pooling into another order.
+        If `like` is given and stores whole channels one after the other, so does the result:
+        pooling in the same memory order takes half the time of changing it.
         """
         n, c, h, w = shape
         if like is not None and like.strides[1] > like.strides[3]:
@@ -224,9 +224,9 @@ class Backend:
     def pad_images(
         self, images: Array, windows: Windows, fill: float, like: Array | None = None
     ) -> Array:
-        """Return images with the windows' padding around them, filled with `fill`.
+        """Return images padded as the windows require, with value `fill`.
 
-        Without padding it returns the images themselves: treat the result as read-only.
+        Without padding this is `images` itself: treat the result as read-only.
         """
         if not windows.is_padded:
             return images
@@ -239,7 +239,7 @@ class Backend:
     def zero_images(
         self, images: Array, windows: Windows, like: Array | None = None
     ) -> tuple[Array, Array]:
-        """Allocate padded zeros for window results `images`: the whole, and the part inside."""
+        """Return padded zeros to add `images`' windows to: the whole, and the part inside."""
         shape = (*images.shape[:2], windows.padded_h, windows.padded_w)
         padded = self.empty_images(shape, images.dtype, like)
         padded[...] = 0
@@ -248,11 +248,11 @@ class Backend:
     # Windows: gather and its transpose --------------------------------------------------------
 
     def gather_windows(self, images: Array, windows: Windows) -> Array:
-        """Copy every window into a row of its own ("im2col"); padding counts as 0.
+        """Copy every window into its own row ("im2col"); padding is 0.
 
         Args:
             images: `(n, c, in_h, in_w)`.
-            windows: their geometry.
+            windows: the geometry of the windows.
 
         Returns:
             `(n, out_h, out_w, k_h * k_w, c)`.
@@ -266,7 +266,7 @@ class Backend:
         return gathered
 
     def scatter_windows(self, gathered: Array, windows: Windows) -> Array:
-        """Add every window's row back to where it was gathered from ("col2im").
+        """Add every window's row back to the pixels it was gathered from ("col2im").
 
         The transpose (adjoint) of `gather_windows`: `(n, out_h, out_w, k_h * k_w, c)` in,
         `(n, c, in_h, in_w)` out.
@@ -314,7 +314,7 @@ class Backend:
         return images
 
     def _clear_rest(self, images: Array, windows: Windows) -> None:
-        """Write 0 to the pixels at the far edges that windows side by side leave over."""
+        """Write 0 to the pixels at the far edges that tiling windows do not cover."""
         images[:, :, windows.out_h * windows.k_h :] = 0
         images[:, :, :, windows.out_w * windows.k_w :] = 0
 
@@ -324,7 +324,7 @@ class Backend:
         """Find each window's largest value and the tap that holds it; padding is -inf.
 
         As in PyTorch, the first of several equal values wins, NaN beats every number, and the last
-        of several NaN wins.
+        of several NaNs wins.
 
         Returns:
             The largest values and the winning tap numbers, both `(n, c, out_h, out_w)`.
@@ -392,18 +392,18 @@ class Backend:
         return self.product(self.xp.ones((1, len(a)), a.dtype), a * b)[0]
 
     def elementwise(self, function: Callable[..., Array], *operands: Array) -> Array:
-        """Apply a function of each element, which takes `out` as those of `xp` do; broadcast."""
+        """Apply an element-wise function, which takes `out` like those of `xp`; broadcast."""
         return function(*operands)
 
     def masked(self, values: Array, mask: Array, out: Array | None = None) -> Array:
-        """Return `values` where `mask` holds and 0 elsewhere, whatever stands there (inf, NaN)."""
+        """Return `values` where `mask` is true and 0 elsewhere, even for inf or NaN."""
         kept = self.xp.where(mask, values, values.dtype.type(0))
         if out is not None:
             out[...] = kept
         return kept
 
     def gated(self, values: Array, x: Array, out: Array | None = None) -> Array:
-        """Return `values` where `x > 0` and 0 elsewhere, of arrays of one shape."""
+        """Return `values` where `x > 0` and 0 elsewhere; both arrays have the same shape."""
         return self.masked(values, x > 0, out)
 
     def index_add(self, target: Array, index: Any, values: Array) -> None:
@@ -415,7 +415,7 @@ class Backend:
 
         Args:
             rule: the rule's name in `kernels.cu`; None if it has no kernel there.
-            updates: the parameters, as the rule sees them.
+            updates: one entry for each parameter.
         """
         for update in updates:
             update.count(1)
@@ -423,14 +423,14 @@ class Backend:
 
 
 def winner_type(windows: Windows) -> type:
-    """Return the smallest type that holds the numbers of a window's taps, and one more."""
+    """Return the smallest integer type that holds every tap number, and one more."""
     return np.uint8 if windows.k_h * windows.k_w < 255 else np.int32
 
 
 def first_tap_inside(xp: Any, windows: Windows) -> Array:
-    """Return, per window, the first tap that does not look at padding: `(out_h, out_w)`.
+    """Return, per window, the first tap that is not in the padding: `(out_h, out_w)`.
 
-    It wins where no value is larger than -inf, so that no gradient is lost in the padding.
+    It wins if no value is larger than -inf, so that no gradient is lost in the padding.
     """
     first_row = xp.arange(windows.out_h) * windows.stride_h - windows.top
     first_column = xp.arange(windows.out_w) * windows.stride_w - windows.left
