@@ -1,4 +1,4 @@
-"""Where the windows of a convolution or a pooling lie on an image."""
+"""The geometry of the windows of a convolution or pooling."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Array: TypeAlias = Any
 class Windows:
     """The geometry of sliding windows over images of one size, in pixels.
 
-    Output pixel `(y, x)` looks at the padded image through `k_h * k_w` *taps*: tap `(i, j)` sits at
-    row `y * stride_h + i * dilation_h` and column `x * stride_w + j * dilation_w`. Tap number
-    `i * k_w + j` counts them row by row.
+    Output pixel `(y, x)` reads the padded image through `k_h * k_w` *taps*: tap `(i, j)` is at row
+    `y * stride_h + i * dilation_h` and column `x * stride_w + j * dilation_w`. Taps are numbered
+    row by row: `i * k_w + j`.
 
     Padding is given per side, because `"same"` padding of an even kernel and `ceil_mode` are not
-    symmetric. Fields are whole numbers; `functional` checks them before it builds this.
+    symmetric. Fields are integers; `functional` checks them before it creates this object.
 
     Example:
         >>> w = Windows(in_h=5, in_w=5, k_h=3, k_w=3, stride_h=2, stride_w=2)
@@ -67,7 +67,7 @@ class Windows:
 
     @property
     def is_tiling(self) -> bool:
-        """Whether windows lie side by side: no padding, overlap or gap; a rest may be left over."""
+        """Whether windows tile the image: no padding, overlap or gap; a remainder is left out."""
         steps = (self.stride_h, self.stride_w, self.dilation_h, self.dilation_w)
         return not self.is_padded and steps == (self.k_h, self.k_w, 1, 1)
 
@@ -77,11 +77,11 @@ class Windows:
         return slice(self.top, self.top + self.in_h), slice(self.left, self.left + self.in_w)
 
     def taps(self) -> Iterator[tuple[int, slice, slice]]:
-        """Yield each tap's number and the rows and columns of the padded image it visits.
+        """Yield each tap's number and the rows and columns of the padded image that it reads.
 
-        `padded[:, :, rows, columns]` has shape `(n, c, out_h, out_w)`: what every window sees
-        through that one tap. Looping over the few taps instead of the many windows is what makes
-        array code out of window code.
+        `padded[:, :, rows, columns]` has shape `(n, c, out_h, out_w)`: the pixel that every window
+        sees through this tap. A loop over the few taps replaces a loop over the many windows, and
+        each step is one array operation.
         """
         for i in range(self.k_h):
             first = i * self.dilation_h
