@@ -1,4 +1,4 @@
-"""Array libraries behind one interface; the data decide which one runs."""
+"""Array libraries behind one interface; the type of the data selects the library."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _by_device: dict[str, Backend] = {}
 
 
 def register(array_type: type, backend: Backend) -> None:
-    """Make `backend` the one for arrays of this type and for its device's name."""
+    """Use `backend` for arrays of this type and for its device's name."""
     _by_type[array_type] = backend
     _by_device[backend.device] = backend
 
 
 def set_kernels(kernels: Literal["fast", "plain"]) -> None:
-    """Choose how the CPU computes: by the fast kernels, or by those that are easiest to read.
+    """Choose the CPU kernels: the fast ones, or those that are easiest to read.
 
-    `"plain"` runs the generic code of `backends/base.py` and `backends/convolution.py` on one whole
-    batch at a time, and no layers are fused: a breakpoint in `functional.max_pool2d` stops there.
-    Results are equal up to rounding. The environment variable `MINIDL_KERNELS` chooses at import.
+    `"plain"` runs the generic code of `backends/base.py` and `backends/convolution.py` on the whole
+    batch at once and fuses no layers: a breakpoint in `functional.max_pool2d` stops there. Results
+    are equal up to rounding. The environment variable `MINIDL_KERNELS` sets the choice at import.
 
-    Call it before making tensors: those that exist keep the kernels they were made with, and do
-    not mix with others.
+    Call this before creating tensors: existing tensors keep their kernels and cannot be mixed with
+    new ones.
 
     Args:
         kernels: `"fast"`, the default, or `"plain"`.
 
     Raises:
-        ValueError: another name.
+        ValueError: any other name.
 
     Example:
         >>> import minidl
@@ -51,7 +51,7 @@ def set_kernels(kernels: Literal["fast", "plain"]) -> None:
     register(np.ndarray, _cpu_backend(kernels))
 
 
-@functools.cache  # so that tensors made before a switch fit again after a switch back
+@functools.cache  # after switching back, earlier tensors can be used again
 def _cpu_backend(kernels: str) -> Backend:
     if kernels == "plain":
         return Backend()
@@ -61,15 +61,15 @@ def _cpu_backend(kernels: str) -> Backend:
 
 
 def get_kernels() -> Literal["fast", "plain"]:
-    """Return which kernels new tensors on the CPU use."""
+    """Return the name of the kernels that new CPU tensors use."""
     return "plain" if type(_by_type[np.ndarray]) is Backend else "fast"
 
 
 def backend_of(array: Array) -> Backend:
-    """Return the backend that an array belongs to, found from its type alone.
+    """Return the backend of an array, from its type only.
 
     Raises:
-        TypeError: the type belongs to no backend.
+        TypeError: no backend handles this type.
     """
     found = _by_type.get(type(array))
     if found is not None:
@@ -85,7 +85,7 @@ def backend_of(array: Array) -> Backend:
 
 
 def backend_for(device: str) -> Backend:
-    """Return the backend of a device, starting CuPy the first time `"cuda"` is asked for.
+    """Return the backend of a device; the first `"cuda"` imports CuPy.
 
     Raises:
         ValueError: no device has this name.
