@@ -1,1 +1,1 @@
-"""What a measurement justifies on a CPU: threads, Winograd's convolution, pixel-last columns."""
+"""CPU kernels that a measurement justifies: threads, Winograd convolution, pixel-last columns."""
