@@ -1,15 +1,15 @@
-"""Convolution of images with few channels, such as photographs: columns of whole rows of pixels.
+"""Convolution of images with few channels, such as photographs, with pixel-last columns.
 
-The form in `convolution.py` copies, for each window, the channels of each tap, which lie side by
-side; of three floats at a time a processor copies few in a second. Here the columns lie the other
-way: for each channel and tap a row of all pixels that it visits, so that every copy is as long as a
-row of the image. Image by image, with the weights a matrix `(d, c * taps)`:
+For each window, `convolution.py` copies the contiguous channels of each tap; copying three floats
+at a time is slow. Here the columns are transposed: for each channel and tap, one row of all pixels
+that it reads, so that every copy is as long as a row of the image. For each image, with the weights
+as a matrix `(d, c * taps)`:
 
     output    columns.T @ weights.T      (pixels, d), which is channels-last
-    images    weights.T @ gradient       (c * taps, pixels), each row added to where its tap was
+    images    weights.T @ gradient       (c * taps, pixels), each row added to its tap's pixels
     weights   columns @ gradient.T       summed over the images
 
-One more row, of ones, adds the bias in the same product.
+An extra row of ones adds the bias in the same product.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from minidl.backends.cpu.runs import overlapping
 from minidl.backends.windows import Windows
 
 CHANNELS = 4
-"""At most so many channels are few."""
+"""The most channels for which this form is used."""
 
 
 def suits(windows: Windows, groups: int, channels: int) -> bool:
-    """Tell whether a convolution is the faster this way."""
+    """Tell whether a convolution is faster this way."""
     return groups == 1 and channels <= CHANNELS and windows.k_h * windows.k_w > 1
 
 
@@ -37,7 +37,7 @@ def convolve(
     windows: Windows,
     relu: bool = False,
 ) -> Array:
-    """Multiply every window of `(n, c, h, w)` images with weights `(d, c, k_h, k_w)`."""
+    """Multiply every window of `(n, c, h, w)` images by weights `(d, c, k_h, k_w)`."""
     n, d = images.shape[0], weight.shape[0]
     out = backend.empty_images((n, d, windows.out_h, windows.out_w), images.dtype)
     matrix = weight.reshape(d, -1)
@@ -69,7 +69,7 @@ def transpose_convolve(backend: Backend, gradient: Array, weight: Array, windows
 
 
 def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: Windows) -> Array:
-    """Sum, over all windows, their pixels times the gradient of the output they gave."""
+    """Sum, over all windows, their pixels times the gradient of their output."""
     c, d = images.shape[1], gradient.shape[1]
     shape = (d, c, windows.k_h, windows.k_w)
 
@@ -83,7 +83,7 @@ def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: W
 
 
 def _columns(backend: Backend, images: Array, windows: Windows, ones: bool) -> Array:
-    """Return, image by image, a row for each channel and tap: `(n, c * taps, pixels)`."""
+    """Return, for each image, a row per channel and tap: `(n, c * taps, pixels)`."""
     n, c = images.shape[:2]
     padded = backend.pad_images(images, windows, 0, like=np.empty((1, c, 2, 2)))
     step_n, step_c, step_h, step_w = padded.strides
@@ -99,7 +99,7 @@ def _columns(backend: Backend, images: Array, windows: Windows, ones: bool) -> A
 
 
 def _pixels(images: Array) -> Array:
-    """Return images as `(n, c, pixels)`: a view if rows, or pixels, lie side by side."""
+    """Return images as `(n, c, pixels)`: a view if its rows, or its pixels, are contiguous."""
     n, c, h, w = images.shape
     return images.reshape(n, c, h * w)
 
