@@ -487,7 +487,7 @@ def test_of_equal_places_the_last_number_stays_and_both_get_the_gradient():
 
 
 def test_gradients_of_equal_places_add_up_at_order_two():
-    """The gradient `g[place]` is linear in g; what arrives at a place from both is added."""
+    """The gradient `g[index]` is linear in g; what arrives at an index from both is added."""
     x = Tensor([[[[3.0, 5.0]]]], requires_grad=True)
     g = Tensor([[[[1.0, 2.0, 3.0, 4.0]]]], requires_grad=True)
     out = F.max_unpool2d(x, np.array([[[[1, 1]]]]), (1, 2))
@@ -702,7 +702,7 @@ def test_pooling_layers_print_as_they_are_called():
     assert repr(nn.FractionalMaxPool2d(output_ratio=0.7)) == "FractionalMaxPool2d(output_ratio=0.7)"
 
 
-# The table in pooling.py ----------------------------------------------------------------------
+# The table in pooling/basic.py ----------------------------------------------------------------
 
 HEAD = inspect.getdoc(pooling)
 ROWS = [
@@ -773,7 +773,7 @@ CALLS = {
     "fractional_max_pool2d": (lambda x: F.fractional_max_pool2d(x, (2, 3), (1, 1)), {}),
     "stochastic_pool2d, training": (
         lambda x: F.stochastic_pool2d(x, (2, 3), rng=stream(4)),
-        {"i": drawn_place(), "place": np.arange(6)},
+        {"i": drawn_place(), "index": np.arange(6)},
     ),
     "stochastic_pool2d, evaluation": (
         lambda x: F.stochastic_pool2d(x, (2, 3), training=False),
@@ -829,14 +829,14 @@ def test_the_table_s_blur_weighs_with_pascal_s_triangle():
 
 def test_the_table_s_unpooling_puts_back():
     formula, gradient = row_of("max_unpool2d")
-    place, w, image = np.array([5, 2, 8, 15]), np.arange(1.0, 5), np.zeros(16)
-    exec(formula, {}, {"image": image, "place": place, "w": w})
+    index, w, image = np.array([5, 2, 8, 15]), np.arange(1.0, 5), np.zeros(16)
+    exec(formula, {}, {"image": image, "index": index, "w": w})
     x = Tensor(w.reshape(1, 1, 2, 2), requires_grad=True)
-    out = F.max_unpool2d(x, place.reshape(1, 1, 2, 2), 2)
+    out = F.max_unpool2d(x, index.reshape(1, 1, 2, 2), 2)
     np.testing.assert_array_equal(out.numpy().ravel(), image)
     g = numbers(16)
     out.backward(Tensor(g.reshape(out.shape)))
-    wanted = evaluated(gradient, {"g": g, "place": place})
+    wanted = evaluated(gradient, {"g": g, "index": index})
     np.testing.assert_array_equal(x.grad.numpy().ravel(), wanted)
 
 
@@ -845,7 +845,7 @@ STEPS = {
         lambda x: F.spatial_pyramid_pool2d(x, (1, 2)),
         {"pool": F.adaptive_max_pool2d, "levels": (1, 2)},
     ),
-    "max_blur_pool2d": (lambda x: F.max_blur_pool2d(x, 2, 1), {"k": 2}),
+    "max_blur_pool2d": (lambda x: F.max_blur_pool2d(x, 2, 2), {"k": 2, "stride": 2}),
     "conv_pool2d": (
         lambda x: F.conv_pool2d(x, Tensor(V.reshape(1, 1, 2, 3)), pool_size=2),
         {"v": Tensor(V.reshape(1, 1, 2, 3)), "k": 2},
@@ -860,7 +860,7 @@ STEPS = {
 def test_every_row_of_the_table_is_tested():
     kinds = {kind for kind, *_ in ROWS}
     assert kinds == {*CALLS, *STEPS, "blur_pool2d", "max_unpool2d"}
-    assert {kind for kind, _, gradient, *_ in ROWS if gradient == "steps"} == set(STEPS)
+    assert {kind for kind, _, gradient, *_ in ROWS if gradient == "chain rule"} == set(STEPS)
 
 
 @pytest.mark.parametrize("kind", STEPS)

@@ -17,7 +17,7 @@ respect to out:
 | spatial_pyramid_pool2d | `[pool(x, k) for k in levels]` | chain rule | SpatialPyramidPool2d | 7 |
 | fractional_max_pool2d | `best` | `g * hit` | FractionalMaxPool2d | 8 |
 | stochastic_pool2d, training | `w[i]` | `g * (index == i)` | StochasticPool2d | 9 |
-| stochastic_pool2d, evaluation | `sum(w * w) / sum(w)` | `g * (2 * w - out) / sum(w)` | same | 9 |
+| stochastic_pool2d, evaluation | `sum(w * w) / sum(w)` | `g * (2 * w - out) / sum(w)` | StochasticPool2d | 9 |
 | channel_max_pool | `best` | `g * hit` | ChannelMaxPool | 10 |
 | channel_avg_pool | `mean` | `g / m` | ChannelAvgPool | own |
 | mixed_pool2d | `a * best + (1 - a) * mean` | `g * mix` | MixedPool2d | 11 |
@@ -28,7 +28,7 @@ respect to out:
 | blur_pool2d | `sum(f * w)` | `g * f` | BlurPool2d | 15 |
 | max_blur_pool2d | `blur_pool2d(max_pool2d(x, k, 1), stride)` | chain rule | MaxBlurPool2d | 15 |
 | conv_pool2d | `max_pool2d(conv2d(x, v), k)` | chain rule | ConvPool2d | own |
-| conv2d_relu_max_pool2d | `max_pool2d(relu(conv2d(x, v)), k)` | chain rule | in Sequential | own |
+| conv2d_relu_max_pool2d | `max_pool2d(relu(conv2d(x, v)), k)` | chain rule |  | own |
 | max_unpool2d | `image[index] = w` | `g[index]` | MaxUnpool2d | 16 |
 
 Further symbols:
