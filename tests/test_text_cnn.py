@@ -121,7 +121,7 @@ def test_rows_and_whole_gradients_give_the_same_first_step():
         (lambda: small()([[-1, 2, 1]]), "got indices from -1 to 2"),
         (
             lambda: small(padding_idx=None)([[1]]),
-            "sentences of 1 words for filters over 3, and no p",
+            "sentences of 1 words, expected at least 3 .*, or a p",
         ),
         (lambda: TextCNN(10, filter_sizes=()), "TextCNN: got no filter_sizes"),
         (lambda: TextCNN(10, filter_sizes=(3, 0)), "TextCNN: got filter_size=0"),

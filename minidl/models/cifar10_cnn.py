@@ -8,14 +8,14 @@ from minidl import nn
 
 
 def cifar10_cnn(classes: int = 10, rng: np.random.Generator | None = None) -> nn.Sequential:
-    """Build the CIFAR-10 CNN: three convolutions, two max poolings, two linear layers.
+    """Build the CIFAR-10 CNN: three convolutions, two max pools, two linear layers.
 
-    Images `(n, 3, 32, 32)` go in, logits `(n, classes)` come out; 122,570 parameters for ten
+    It maps images `(n, 3, 32, 32)` to logits `(n, classes)`, with 122,570 parameters for ten
     classes.
 
     Args:
-        classes: how many to tell apart.
-        rng: where to draw initial weights from; the seeded stream where None.
+        classes: number of classes.
+        rng: generator for the initial weights; the seeded stream if None.
     """
     return nn.Sequential(
         nn.Conv2d(3, 32, 3, rng=rng),  # (n, 32, 30, 30)

@@ -1,14 +1,14 @@
-"""Residual networks: blocks that add to what they are given, so that hundreds of layers train.
+"""Residual networks: blocks that add to their input, so that hundreds of layers train.
 
-`out = relu(x + f(x))`: the gradient reaches `x` through `f`, and also as it is. Two families:
+`out = relu(x + f(x))`: the gradient reaches `x` through `f`, and also directly. Two families:
 
 | nets | for | layers | shortcut where the shape changes |
 | --- | --- | --- | --- |
-| `resnet20`, `32`, `44`, `56` | 32x32 images | 3 stages of 16, 32, 64 channels | none to learn |
+| `resnet20`, `32`, `44`, `56` | 32x32 images | 3 stages of 16, 32, 64 channels | nothing to train |
 | `resnet18`, `34`, `50` | 224x224 images | 4 stages of 64 to 512 channels | a 1x1 convolution |
 
 State dicts have the names and shapes of akamaster/pytorch_resnet_cifar10 and of torchvision, so
-that weights trained there fit.
+that weights trained there load.
 
 Source: K. He et al., Deep Residual Learning for Image Recognition (2015).
 """
@@ -29,13 +29,13 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions, and the shortcut around them.
 
     Args:
-        inputs: channels that come in, `(n, inputs, h, w)`.
-        channels: channels that go out, `(n, channels, h / stride, w / stride)`.
-        stride: of the first convolution.
+        inputs: channels of the input, `(n, inputs, h, w)`.
+        channels: channels of the output, `(n, channels, h / stride, w / stride)`.
+        stride: stride of the first convolution.
         project: whether a shortcut that changes shape is a 1x1 convolution ("option B" of the
-            paper), or leaves out pixels and adds channels of zeros ("option A").
+            paper), or drops pixels and adds channels of zeros ("option A").
         shortcut: False for a plain block that adds nothing.
-        rng: where to draw weights from.
+        rng: generator for the initial weights.
     """
 
     expansion = 1
@@ -66,7 +66,7 @@ class BasicBlock(nn.Module):
         return result
 
     def _shortcut(self, x: Tensor) -> Tensor:
-        channels = self.conv2.out_channels - x.shape[1]  # that x lacks
+        channels = self.conv2.out_channels - x.shape[1]  # missing from x
         if self.downsample is not None:
             x = self.downsample(x)
         elif self.stride > 1 or channels:
@@ -77,13 +77,13 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 3x3 convolution between two 1x1 ones, that narrow and widen; and the shortcut around them.
+    """A 3x3 convolution between 1x1 ones that narrow and widen, and the shortcut around them.
 
     Args:
-        inputs: channels that come in, `(n, inputs, h, w)`.
-        channels: of the 3x3 convolution; 4 times as many go out.
-        stride: of the 3x3 convolution.
-        rng: where to draw weights from.
+        inputs: channels of the input, `(n, inputs, h, w)`.
+        channels: channels of the 3x3 convolution; the output has 4 times as many.
+        stride: stride of the 3x3 convolution.
+        rng: generator for the initial weights.
     """
 
     expansion = 4
@@ -118,7 +118,7 @@ class Bottleneck(nn.Module):
 def _projection(
     inputs: int, outputs: int, stride: int, rng: np.random.Generator | None
 ) -> nn.Sequential | None:
-    """Return a shortcut that changes the shape; None where it stays."""
+    """Return a shortcut that changes the shape, or None if the shape stays the same."""
     if stride == 1 and inputs == outputs:
         return None
     conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False, rng=rng)
@@ -126,12 +126,12 @@ def _projection(
 
 
 class _ResNet(nn.Module):
-    """What both families share: stages, then a pool, then a head.
+    """Base of both families: stages, then a pool, then a head.
 
     Attributes:
-        avgpool: what makes `(n, c)` of the last stage's `(n, c, h, w)`: a GlobalAvgPool, or
-            whatever pool is put in its place.
-        num_features: c, the numbers that the head gets.
+        avgpool: the pool from the last stage's `(n, c, h, w)` to `(n, c)`: a GlobalAvgPool, unless
+            replaced.
+        num_features: c, the number of features that the head takes.
     """
 
     stages: int
@@ -143,12 +143,12 @@ class _ResNet(nn.Module):
     avgpool: nn.Module
 
     def _stem(self, x: Tensor) -> Tensor:
-        """Return what the first stage gets."""
+        """Return the input of the first stage."""
         out: Tensor = self.relu(self.bn1(self.conv1(x)))
         return out
 
     def features(self, x: Tensor) -> Tensor:
-        """Return what the head gets: `(n, num_features)`, pooled over all positions.
+        """Return the input of the head: `(n, num_features)`, pooled over all positions.
 
         Args:
             x: images `(n, 3, h, w)`.
@@ -165,12 +165,12 @@ class _ResNet(nn.Module):
         return logits
 
     def replace_head(self, head: nn.Module | int, rng: np.random.Generator | None = None) -> Self:
-        """Put a new head, for a new task, in place of the old one, under its name; return the net.
+        """Replace the head with one for a new task, under the same name; return the network.
 
         Args:
-            head: a module from `(n, num_features)` to logits; or how many classes a new Linear is
-                to tell apart.
-            rng: where to draw the Linear's weights from.
+            head: a module from `(n, num_features)` to logits; or the number of classes of a new
+                Linear.
+            rng: generator for the Linear's weights.
 
         Example:
             >>> net = resnet20().replace_head(3)
@@ -187,10 +187,10 @@ class CifarResNet(_ResNet):
     """A residual network for 32x32 images: 3 stages of `depth` blocks, 6 * depth + 2 layers.
 
     Args:
-        depth: blocks of a stage.
-        classes: how many to tell apart.
+        depth: blocks per stage.
+        classes: number of classes.
         shortcut: False for the plain network of the same layers, which trains badly when deep.
-        rng: where to draw initial weights from; the seeded stream where None.
+        rng: generator for the initial weights; the seeded stream if None.
     """
 
     stages, head, num_features = 3, "linear", 64
@@ -219,13 +219,13 @@ class CifarResNet(_ResNet):
 
 
 class ResNet(_ResNet):
-    """A residual network for images of about 224x224: 4 stages, 32 times smaller at the end.
+    """A residual network for images of about 224x224: 4 stages, 1/32 of the size at the end.
 
     Args:
         block: BasicBlock or Bottleneck.
         depths: blocks of each stage.
-        classes: how many to tell apart.
-        rng: where to draw initial weights from; the seeded stream where None.
+        classes: number of classes.
+        rng: generator for the initial weights; the seeded stream if None.
     """
 
     stages, head = 4, "fc"
@@ -262,7 +262,7 @@ class ResNet(_ResNet):
 def _initialise(
     net: nn.Module, mode: Literal["fan_in", "fan_out"], rng: np.random.Generator | None
 ) -> None:
-    """Draw the convolutions' weights as the two sources do."""
+    """Draw the convolutions' weights as the two repositories above do."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu", rng=rng)
@@ -272,24 +272,24 @@ def resnet20(classes: int = 10, rng: np.random.Generator | None = None) -> Cifar
     """Build a ResNet of 20 layers for 32x32 images: 269,722 parameters for 10 classes.
 
     Args:
-        classes: how many to tell apart.
-        rng: where to draw initial weights from; the seeded stream where None.
+        classes: number of classes.
+        rng: generator for the initial weights; the seeded stream if None.
     """
     return CifarResNet(3, classes, rng=rng)
 
 
 def resnet32(classes: int = 10, rng: np.random.Generator | None = None) -> CifarResNet:
-    """Build a ResNet of 32 layers for 32x32 images: 464,154 parameters; as `resnet20`."""
+    """Build a ResNet of 32 layers for 32x32 images: 464,154 parameters; see `resnet20`."""
     return CifarResNet(5, classes, rng=rng)
 
 
 def resnet44(classes: int = 10, rng: np.random.Generator | None = None) -> CifarResNet:
-    """Build a ResNet of 44 layers for 32x32 images: 658,586 parameters; as `resnet20`."""
+    """Build a ResNet of 44 layers for 32x32 images: 658,586 parameters; see `resnet20`."""
     return CifarResNet(7, classes, rng=rng)
 
 
 def resnet56(classes: int = 10, rng: np.random.Generator | None = None) -> CifarResNet:
-    """Build a ResNet of 56 layers for 32x32 images: 853,018 parameters; as `resnet20`."""
+    """Build a ResNet of 56 layers for 32x32 images: 853,018 parameters; see `resnet20`."""
     return CifarResNet(9, classes, rng=rng)
 
 
@@ -297,17 +297,17 @@ def resnet18(classes: int = 1000, rng: np.random.Generator | None = None) -> Res
     """Build torchvision's ResNet-18: 11,689,512 parameters for 1000 classes.
 
     Args:
-        classes: how many to tell apart.
-        rng: where to draw initial weights from; the seeded stream where None.
+        classes: number of classes.
+        rng: generator for the initial weights; the seeded stream if None.
     """
     return ResNet(BasicBlock, (2, 2, 2, 2), classes, rng)
 
 
 def resnet34(classes: int = 1000, rng: np.random.Generator | None = None) -> ResNet:
-    """Build torchvision's ResNet-34: 21,797,672 parameters; as `resnet18`."""
+    """Build torchvision's ResNet-34: 21,797,672 parameters; see `resnet18`."""
     return ResNet(BasicBlock, (3, 4, 6, 3), classes, rng)
 
 
 def resnet50(classes: int = 1000, rng: np.random.Generator | None = None) -> ResNet:
-    """Build torchvision's ResNet-50: 25,557,032 parameters; as `resnet18`."""
+    """Build torchvision's ResNet-50: 25,557,032 parameters; see `resnet18`."""
     return ResNet(Bottleneck, (3, 4, 6, 3), classes, rng)

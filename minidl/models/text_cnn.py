@@ -1,4 +1,4 @@
-"""The reference network of chapter 8: sentences as images one column of words wide."""
+"""The reference network of chapter 8: convolutions over the words of a sentence."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from minidl.tensor.functions import concatenate
 
 
 class TextCNN(nn.Module):
-    """Tell sentences apart by their strongest phrases.
+    """Classify sentences by their strongest phrases.
 
-    Words become vectors; a sentence is then an image with a row for each word. Filters as wide as
-    the image, over a few words each, slide down it; of each filter, ReLU and the maximum over time
-    keep the strongest response; a linear layer weighs these. Vectors are drawn evenly from -0.25 to
-    0.25 as Kim's program does: drawn as `nn.Embedding` does, they cost MR five points of accuracy.
+    Words become vectors, so a sentence is an image with a row for each word. Filters as wide as the
+    image and a few words tall slide down it; ReLU and the maximum over time keep each filter's
+    strongest response; a linear layer weights these. Vectors are drawn uniformly from -0.25 to 0.25
+    as in Kim's program: those of `nn.Embedding` cost five points of accuracy on MR.
 
     Args:
-        vocab_size: how many words are known.
+        vocab_size: number of known words.
         embedding_dim: length of a word's vector.
-        num_filters: for each of the sizes.
-        filter_sizes: over how many words the filters go.
-        num_classes: how many kinds of sentences.
-        dropout: which part of the strongest responses is left out in training.
-        padding_idx: the word that fills up sentences; None for none.
+        num_filters: filters of each size.
+        filter_sizes: heights of the filters, in words.
+        num_classes: number of classes.
+        dropout: share of the strongest responses that training drops.
+        padding_idx: index of the padding word; None for none.
         sparse: see `nn.Embedding`.
         pooling: `"max"` over time, or `"average"`, over padding as well.
-        rng: where to draw initial weights and dropout from; the seeded stream where None.
+        rng: generator for the initial weights and dropout; the seeded stream if None.
 
-    Word numbers `(n, length)` go in, logits `(n, num_classes)` come out. Sentences shorter than
-    the largest filter are padded to it.
+    It maps word indices `(n, length)` to logits `(n, num_classes)`. Sentences shorter than the
+    largest filter are padded to its size.
 
     Raises:
-        ValueError: sizes that are no whole numbers from 1, or no filters; when called: not a batch
-            of sentences, too short and no `padding_idx`, or words that are not in the vocabulary.
+        ValueError: a size is not an integer >= 1, or there are no filters; when called: the input
+            is not a batch of sentences, is too short without a `padding_idx`, or has words that
+            are not in the vocabulary.
 
     Source: Y. Kim, Convolutional Neural Networks for Sentence Classification (2014), CNN-rand.
 
@@ -64,7 +65,9 @@ class TextCNN(nn.Module):
     ) -> None:
         check_whole("TextCNN", 1, num_filters=num_filters, num_classes=num_classes)
         if not filter_sizes:
-            raise ValueError("TextCNN: got no filter_sizes, expected some, such as (3, 4, 5)")
+            raise ValueError(
+                "TextCNN: got no filter_sizes, expected at least one, such as in (3, 4, 5)"
+            )
         for size in filter_sizes:
             check_whole("TextCNN", 1, filter_size=size)
         if pooling not in ("max", "average"):
@@ -89,29 +92,28 @@ class TextCNN(nn.Module):
         return self.classify(self.embedding(self.padded(words)))
 
     def padded(self, words: Tensor | Array) -> Array:
-        """Return sentences as an array that is no shorter than the largest filter."""
+        """Return sentences as an array at least as long as the largest filter."""
         array = words.data if isinstance(words, Tensor) else words
         if not hasattr(array, "dtype"):
             array = np.asarray(array)
         if array.ndim != 2:
             raise ValueError(
                 f"TextCNN: got words of shape {array.shape}, expected sentences (n, length); "
-                f"put one "
-                "sentence in a list"
+                "put a single sentence in a list"
             )
         missing = max(self.filter_sizes) - array.shape[1]
         if missing <= 0:
             return array
         if self.padding_idx is None:
             raise ValueError(
-                f"TextCNN: got sentences of {array.shape[1]} words for filters over "
-                f"{max(self.filter_sizes)}, and no padding_idx to fill them up with"
+                f"TextCNN: got sentences of {array.shape[1]} words, expected at least "
+                f"{max(self.filter_sizes)} (the largest filter), or a padding_idx to pad them with"
             )
         xp = backend_of(array).xp
         return xp.pad(array, ((0, 0), (0, missing)), constant_values=self.padding_idx)
 
     def classify(self, vectors: Tensor) -> Tensor:
-        """Return the logits of sentences whose words are vectors: `(n, length, embedding_dim)`."""
+        """Return the logits of sentences given as vectors `(n, length, embedding_dim)`."""
         pooled = [
             maps.max(2) if self.pooling == "max" else maps.mean(2)  # (n, filters)
             for maps in self.responses(vectors)
@@ -123,7 +125,7 @@ class TextCNN(nn.Module):
         """Return how strongly each filter responds to each phrase.
 
         Returns:
-            For each of `filter_sizes`, `(n, num_filters, length - size + 1)`, from 0.
+            For each of `filter_sizes`, `(n, num_filters, length - size + 1)`, `>= 0`.
         """
         images = vectors.expand_dims(1)  # (n, 1, length, embedding_dim)
         return [F.relu(conv(images)).squeeze(3) for conv in self.convs]
