@@ -454,7 +454,7 @@ WRONG_CALLS = {
     "a layer whose groups do not divide": (
         lambda: nn.Conv2d(3, 4, 3, groups=2),
         ValueError,
-        "Conv2d: got 3 input and 4 output channels in 2 groups, expected both divisible",
+        "Conv2d: got 3 input and 4 output channels in 2 groups, expected both to be divisible",
     ),
     "a pooling layer of stride 0": (
         lambda: nn.MaxPool2d(2, 0),
@@ -494,17 +494,17 @@ WRONG_CALLS = {
     "a weight replaced by an array": (
         lambda: setattr(nn.Linear(2, 2), "weight", np.zeros((2, 2))),
         TypeError,
-        r"Linear\.weight: got a ndarray for a Parameter, .* `with m\.weight\.mutable\(\) as array`",
+        r"Linear\.weight: got a ndarray, expected an nn\.Parameter.*`with m\.weight\.mutable\(\) as array",
     ),
     "a weight replaced by a result": (
         lambda: setattr(layer := nn.Linear(2, 2), "weight", layer.weight - 1),
         TypeError,
-        r"Linear\.weight: got a Tensor for a Parameter, .* load_state_dict",
+        r"Linear\.weight: got a Tensor, expected an nn\.Parameter.* load_state_dict",
     ),
     "a child that holds its parent": (
         lambda: setattr((net := nn.Sequential(nn.ReLU()))[0], "parent", net),
         ValueError,
-        r"ReLU\.parent: got a Sequential that is, or holds, this very module",
+        r"ReLU\.parent: got a Sequential that is or contains this module, expected no",
     ),
     "a dropout layer of p -1": (
         lambda: nn.Dropout(-1),
@@ -529,12 +529,12 @@ WRONG_CALLS = {
     "a function in a Sequential": (
         lambda: nn.Sequential(nn.Linear(2, 2), F.relu),
         TypeError,
-        r"Sequential: got <function relu .*>, expected a Module, made, such as nn\.ReLU\(\)",
+        r"Sequential: got <function relu .*>, expected a Module instance; did you mean nn\.ReLU\(\)",
     ),
     "a class in a Sequential": (
         lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU),
         TypeError,
-        r"Sequential: got <class .*ReLU'>, expected a Module, made, such as nn\.ReLU\(\)",
+        r"Sequential: got <class .*ReLU'>, expected a Module instance; did you mean nn\.ReLU\(\)",
     ),
     "a wrong state": (
         lambda: nn.Linear(2, 2).load_state_dict({"weight": np.ones((3, 2))}),
@@ -559,7 +559,7 @@ WRONG_CALLS = {
     "the fan of a bias": (
         lambda: init.xavier_uniform_(ones(3)),
         ValueError,
-        r"init: got shape \(3,\), expected a weight \(out, in, \.\.\.\)",
+        r"init: got shape \(3,\), expected a weight of shape \(out, in, \.\.\.\)",
     ),
     "images for BatchNorm1d": (
         lambda: nn.BatchNorm1d(3)(IMAGES),
@@ -604,7 +604,7 @@ WRONG_CALLS = {
     "GroupNorm of unequal groups": (
         lambda: nn.GroupNorm(4, 6),
         ValueError,
-        "GroupNorm: got num_channels=6 in num_groups=4, expected a number that the groups divide",
+        "GroupNorm: got num_channels=6 and num_groups=4, expected channels divisible by groups",
     ),
     "other channels for GroupNorm": (
         lambda: nn.GroupNorm(2, 4)(IMAGES),
@@ -630,12 +630,12 @@ WRONG_CALLS = {
     "the result of an operation": (
         lambda: optim.SGD([trained(3) * 2]),
         ValueError,
-        "SGD: got the result of an operation, expected leaves",
+        "SGD: got the result of an operation, expected a leaf",
     ),
     "a parameter twice": (
         lambda: optim.SGD([weight := trained(3), weight]),
         ValueError,
-        r"SGD: a parameter of shape \(3,\) comes twice",
+        r"SGD: a parameter of shape \(3,\) occurs twice",
     ),
     "a negative learning rate": (
         lambda: optim.Adam([trained(3)], lr=-1e-3),
@@ -690,7 +690,7 @@ WRONG_CALLS = {
     "Nesterov without momentum": (
         lambda: optim.SGD([trained(3)], nesterov=True),
         ValueError,
-        "SGD: nesterov=True expected momentum above 0 and dampening 0",
+        "SGD: got nesterov=True, expected momentum > 0 and dampening 0",
     ),
     "an option of another rule": (
         lambda: optim.SGD([{"params": [trained(3)], "betas": (0.9, 0.99)}]),
@@ -710,7 +710,7 @@ WRONG_CALLS = {
     "a largest norm of 0": (
         lambda: optim.clip_grad_norm_([trained(3)], 0),
         ValueError,
-        r"clip_grad_norm_: got max_norm=0, norm_type=2\.0, expected a positive number",
+        r"clip_grad_norm_: got max_norm=0, norm_type=2\.0, expected both to be > 0",
     ),
     # Tensors, devices, seeds
     "words": (

@@ -287,7 +287,7 @@ MISFITS = {
     ),
     "place 2": (lambda s: s["state"].update({2: s["state"][0]}), r"got state 2, expected 0 to 1"),
     "lr": (lambda s: s["groups"][0].update(lr=-1.0), r"got lr=-1\.0, expected a number >= 0"),
-    "nesterov": (lambda s: s["groups"][0].update(momentum=0), "nesterov=True expected momentum"),
+    "nesterov": (lambda s: s["groups"][0].update(momentum=0), "nesterov=True, expected momentum"),
     "kind": (lambda s: s["state"][1].update(velocity=["a"]), r"shapes .* \(<U1\), expected \(1,\)"),
 }
 

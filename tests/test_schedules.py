@@ -148,7 +148,7 @@ BAD = {
     "falling milestones": (
         lambda: optim.MultiStepLR(sgd(), [3, 2]),
         ValueError,
-        r"MultiStepLR: got milestones=\[3, 2\], expected rising steps",
+        r"MultiStepLR: got milestones=\[3, 2\], expected strictly increasing steps",
     ),
     "a rate that is not finite": (
         lambda: optim.CosineAnnealingLR(sgd(), 3, math.inf),
@@ -158,17 +158,17 @@ BAD = {
     "a warm-up from nothing": (
         lambda: optim.LinearLR(sgd(), 0),
         ValueError,
-        "LinearLR: got start_factor=0, expected more",
+        "LinearLR: got start_factor=0, expected > 0",
     ),
     "peaks of other groups": (
         lambda: optim.OneCycleLR(sgd(), [0.1], 5),
         ValueError,
-        r"OneCycleLR: got max_lr=\[0\.1\], expected one for each of 2 groups, or one for all",
+        r"OneCycleLR: got max_lr=\[0\.1\], expected one rate for each of 2 groups, or one for all",
     ),
     "a cycle that only rises": (
         lambda: optim.OneCycleLR(sgd(), 0.1, 5, pct_start=1),
         ValueError,
-        "OneCycleLR: got pct_start=1, .*expected a part between 0 and 1",
+        "OneCycleLR: got pct_start=1, .*expected 0 < pct_start < 1",
     ),
     "another way to anneal": (
         lambda: optim.OneCycleLR(sgd(), 0.1, 5, anneal_strategy="exp"),
@@ -178,7 +178,7 @@ BAD = {
     "a milestone too few": (
         lambda: optim.SequentialLR(o := sgd(), [optim.StepLR(o, 1)] * 2, []),
         ValueError,
-        r"SequentialLR: got 2 schedules and milestones \[\], expected one milestone between",
+        r"SequentialLR: got 2 schedules and milestones \[\], expected one milestone fewer",
     ),
     "a schedule of another optimiser": (
         lambda: optim.SequentialLR(sgd(), [optim.StepLR(sgd(), 1)], []),

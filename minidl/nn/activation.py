@@ -1,4 +1,4 @@
-"""Activations as modules: each calls the function of `functional` that it is named after."""
+"""Activations as modules, each named after the function of `functional` that it calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ReLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation."""
-        joined = getattr(x, "joined_relu", None)  # of a batch norm that waits for what follows
+        joined = getattr(x, "joined_relu", None)  # x is a batch norm not yet computed
         return F.relu(x) if joined is None else joined()
 
 
@@ -22,7 +22,7 @@ class LeakyReLU(Module):
     """`x` where `x > 0`, else `negative_slope * x`: see `functional.leaky_relu`.
 
     Args:
-        negative_slope: of the part below 0.
+        negative_slope: slope for x < 0.
     """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
@@ -60,7 +60,7 @@ class ELU(Module):
     """`x` where `x > 0`, else `alpha * (exp(x) - 1)`: see `functional.elu`.
 
     Args:
-        alpha: minus the limit of very negative x.
+        alpha: the output tends to -alpha for very negative x.
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
@@ -75,7 +75,7 @@ class Softplus(Module):
     """`log(1 + exp(beta * x)) / beta`: see `functional.softplus`.
 
     Args:
-        beta: more than 0; the larger, the closer to ReLU.
+        beta: `> 0`; the larger, the closer to ReLU.
     """
 
     def __init__(self, beta: float = 1.0) -> None:
@@ -98,7 +98,7 @@ class Softmax(Module):
     """`exp(x) / sum(exp(x))`: see `functional.softmax`.
 
     Args:
-        axis: along which results add up to 1.
+        axis: the axis along which results sum to 1.
     """
 
     def __init__(self, axis: int = -1) -> None:
@@ -113,7 +113,7 @@ class LogSoftmax(Module):
     """`x - log(sum(exp(x)))`: see `functional.log_softmax`.
 
     Args:
-        axis: along which the exponentials of results add up to 1.
+        axis: the axis along which the exponentials of the results sum to 1.
     """
 
     def __init__(self, axis: int = -1) -> None:
@@ -125,7 +125,7 @@ class LogSoftmax(Module):
 
 
 class Tanh(Module):
-    """`(exp(x) - exp(-x)) / (exp(x) + exp(-x))`, from -1 to 1: see `Tensor.tanh`."""
+    """`(exp(x) - exp(-x)) / (exp(x) + exp(-x))`, between -1 and 1: see `Tensor.tanh`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation."""

@@ -1,4 +1,4 @@
-"""Modules made of other modules."""
+"""Modules that contain other modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minidl.nn.module import Module
 
 
 class ModuleList(Module):
-    """A list of modules whose parameters are found; it has no `forward` of its own.
+    """A list that registers its modules and their parameters; it has no `forward`.
 
     Example:
         >>> from minidl import nn
@@ -23,11 +23,11 @@ class ModuleList(Module):
             self.append(module)
 
     def append(self, module: Module) -> None:
-        """Add a module at the end, named by its place."""
+        """Append a module, named by its index."""
         if not isinstance(module, Module):
             raise TypeError(
-                f"{type(self).__name__}: got {module!r:.80}, expected a Module, made, "
-                "such as nn.ReLU(), where nn.ReLU is a class and F.relu a function"
+                f"{type(self).__name__}: got {module!r:.80}, expected a Module instance; did "
+                "you mean nn.ReLU() (nn.ReLU is a class, F.relu a function)?"
             )
         setattr(self, str(len(self)), module)
 
@@ -42,7 +42,7 @@ class ModuleList(Module):
     @overload
     def __getitem__(self, index: slice) -> ModuleList: ...
     def __getitem__(self, index: int | slice) -> Module | ModuleList:
-        """Return one module, or a list of the same kind that shares the modules of a slice."""
+        """Return one module, or for a slice a list of the same kind that shares its modules."""
         found = list(self)[index]
         return found if isinstance(found, Module) else type(self)._of(found)
 
@@ -52,10 +52,10 @@ class ModuleList(Module):
 
 
 class Sequential(ModuleList):
-    """Modules run one after another, each on the last one's output.
+    """Modules that run one after another, each on the previous one's output.
 
     Args:
-        modules: in the order they run.
+        modules: in the order in which they run.
 
     Example:
         >>> import minidl
@@ -74,8 +74,8 @@ class Sequential(ModuleList):
     def forward(self, x: Any) -> Any:
         """Run all modules in turn; a convolution, ReLU and max pool, or the first two, in one pass.
 
-        `functional.conv2d_relu_max_pool2d` says what that saves. Where somebody looks at single
-        layers (`observe`, `detect_anomaly`), they run one by one.
+        See `functional.conv2d_relu_max_pool2d` for what that saves. Under `observe` and
+        `detect_anomaly`, which look at single layers, they run one by one.
         """
         layers = list(self)
         while layers:
@@ -85,6 +85,6 @@ class Sequential(ModuleList):
             except (TypeError, ValueError):
                 if count == 1:
                     raise
-                x, count = layers[0](x), 1  # the layer that raises it says its name
+                x, count = layers[0](x), 1  # so that the error names the layer
             layers = layers[count:]
         return x

@@ -1,4 +1,4 @@
-"""Convolution layers: they hold weights and arguments, `functional` does the work."""
+"""Convolution layers: they hold weights and arguments; `functional` does the work."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ class Conv2d(Module):
     """Convolution of images: `(n, in_channels, h, w)` to `(n, out_channels, out_h, out_w)`.
 
     Args:
-        in_channels: of the input.
+        in_channels: channels of the input.
         out_channels: number of kernels.
         kernel_size: in pixels.
         stride: see `functional.conv2d`.
-        padding: a number, a pair, `"same"` or `"valid"`.
+        padding: an integer, a pair, `"same"` or `"valid"`.
         dilation: see `functional.conv2d`.
         groups: see `functional.conv2d`.
-        bias: whether to add one number per output channel.
-        rng: where to draw initial weights from; the seeded stream where None.
+        bias: whether to add one value per output channel.
+        rng: generator for the initial weights; the seeded stream if None.
 
     Attributes:
         weight: `(out_channels, in_channels // groups, k_h, k_w)`.
         bias: `(out_channels,)`, or None.
 
     Raises:
-        ValueError: a number out of its range, or channels that groups do not divide.
+        ValueError: an argument is out of range, or `groups` does not divide the channels.
 
     Example:
         >>> Conv2d(3, 32, 3, padding="same")
@@ -60,7 +60,7 @@ class Conv2d(Module):
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.dilation, self.groups = dilation, groups
         kernel = pair(who, "kernel_size", kernel_size, 1, self._axes)[-self._axes :]
-        conv_geometry(who, kernel, stride, padding, dilation)  # raises here already
+        conv_geometry(who, kernel, stride, padding, dilation)  # fail at construction
         shape = (out_channels, in_channels // groups, *kernel)
         self.weight, self.bias = weight_and_bias(shape, out_channels, bias, rng)
 
@@ -73,7 +73,7 @@ class Conv2d(Module):
 class Conv1d(Conv2d):
     """Convolution of sequences: `(n, in_channels, length)` to `(n, out_channels, out_length)`.
 
-    Arguments as `Conv2d`, `kernel_size`, `stride`, `padding` and `dilation` single numbers.
+    Arguments as for `Conv2d`; `kernel_size`, `stride`, `padding` and `dilation` are single values.
 
     Attributes:
         weight: `(out_channels, in_channels // groups, k)`.
@@ -89,19 +89,19 @@ class Conv1d(Conv2d):
 
 
 class ConvTranspose2d(Module):
-    """The transpose of a convolution, which enlarges images: see `functional.conv_transpose2d`.
+    """Transposed convolution, which enlarges images: see `functional.conv_transpose2d`.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
         kernel_size: in pixels.
-        stride: by how much it enlarges.
+        stride: the factor by which it enlarges.
         padding: pixels cut from each side of the output.
         output_padding: pixels added at the bottom and right.
         groups: see `functional.conv2d`.
-        bias: whether to add one number per output channel.
+        bias: whether to add one value per output channel.
         dilation: see `functional.conv2d`.
-        rng: where to draw initial weights from; the seeded stream where None.
+        rng: generator for the initial weights; the seeded stream if None.
 
     Attributes:
         weight: `(in_channels, out_channels // groups, k_h, k_w)`.
@@ -141,5 +141,5 @@ def _check_channels(layer: str, inputs: int, outputs: int, groups: int) -> None:
     if inputs % groups or outputs % groups:
         raise ValueError(
             f"{layer}: got {inputs} input and {outputs} output channels in {groups} groups, "
-            "expected both divisible by groups"
+            "expected both to be divisible by groups"
         )

@@ -1,4 +1,4 @@
-"""Embedding: a vector for each word, learnt."""
+"""Embedding: a trained vector for each word."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Embedding(Module):
         num_embeddings: size of the vocabulary.
         embedding_dim: length of each vector.
         padding_idx: an index whose vector starts as zeros and is not trained.
-        max_norm: the most that the norm of a vector may be when it is looked up; longer ones are
-            scaled down, for good.
-        norm_type: p of that norm.
-        sparse: let the gradient hold the vectors looked up and no others: a step over a large
-            vocabulary then costs what its words cost. See `functional.embedding`.
-        rng: where to draw initial weights from; the seeded stream where None.
+        max_norm: the largest norm of a vector that is looked up; longer ones are scaled down, in
+            the weight itself.
+        norm_type: p of that p-norm.
+        sparse: store the gradient only for the vectors looked up: the cost of a step then depends
+            on its words, not on the size of the vocabulary. See `functional.embedding`.
+        rng: generator for the initial weights; the seeded stream if None.
 
     Attributes:
         weight: `(num_embeddings, embedding_dim)`, drawn from the standard normal distribution.
@@ -59,17 +59,17 @@ class Embedding(Module):
 
     @classmethod
     def from_pretrained(cls, vectors: Any, freeze: bool = True, **options: Any) -> Embedding:
-        """Make a layer of vectors that are there already, such as GloVe's.
+        """Make a layer from existing vectors, such as GloVe's.
 
         Args:
             vectors: floats `(num_embeddings, embedding_dim)`: an array, nested list or tensor;
-                copied as they are, that of `padding_idx` too.
-            freeze: leave them as they are in training.
-            options: of the layer, such as `padding_idx`.
+                copied unchanged, including the one at `padding_idx`.
+            freeze: do not train them.
+            options: further arguments of the layer, such as `padding_idx`.
 
         Raises:
-            ValueError: not a table.
-            TypeError: no floats.
+            ValueError: the vectors are not 2-d.
+            TypeError: they are not floats.
 
         Example:
             >>> layer = Embedding.from_pretrained([[0.0, 0.0], [1.5, 2.5]], padding_idx=0)
@@ -82,7 +82,7 @@ class Embedding(Module):
                 f"Embedding.from_pretrained: got vectors of shape {weight.shape}, expected "
                 "(num_embeddings, embedding_dim)"
             )
-        options.setdefault("rng", np.random.default_rng(0))  # what it draws is replaced at once
+        options.setdefault("rng", np.random.default_rng(0))  # the draws are overwritten below
         count, width = weight.shape
         layer = cls(count, width, **options)
         layer.weight = weight

@@ -1,6 +1,6 @@
-"""What `Sequential` recognises: layers that run in one pass over memory, as one operation.
+"""Layers that `Sequential` fuses: they run as one operation, in one pass over memory.
 
-Batch norm, an addition and ReLU join wherever they follow each other: see
+Batch norm, an addition and ReLU are fused wherever they follow each other: see
 `functional.fused.PendingNorm`.
 """
 
@@ -29,7 +29,7 @@ def fused_length(layers: list[Module], x: Any) -> int:
 
 
 def in_one_pass(x: Any, conv: Any, relu: Module, pool: Any = None) -> Any:
-    """Return what the two or three layers make of `x`."""
+    """Return the output of the two or three layers for `x`."""
     geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
     if pool is None:
         return F.conv2d_relu(x, conv.weight, conv.bias, *geometry)

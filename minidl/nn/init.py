@@ -1,8 +1,8 @@
-"""Initial weights: how large they must be for signals to keep their size through the layers.
+"""Initial weights, scaled so that signals keep their size through the layers.
 
-All functions fill a tensor in place and return it, drawing on the host from `rng`, or from the
-seeded stream where None. A weight `(out, in, ...)` has `fan_in = in * taps` inputs to each output
-and `fan_out = out * taps` outputs of each input, where taps is the number of the kernel's pixels.
+All functions fill a tensor in place and return it. They draw on the host, from `rng` or, if it is
+None, from the seeded stream. In a weight `(out, in, ...)`, each output has `fan_in = in * taps`
+inputs and each input has `fan_out = out * taps` outputs; taps is the number of kernel pixels.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _GAINS = {
 
 
 def calculate_gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
-    """Return the factor that makes up for what an activation does to the size of a signal.
+    """Return the factor that compensates for an activation's effect on the size of a signal.
 
     1 for `"linear"` and `"sigmoid"`, 5/3 for `"tanh"`, sqrt(2) for `"relu"`, 3/4 for `"selu"`, and
     `sqrt(2 / (1 + negative_slope**2))` for `"leaky_relu"`.
 
     Raises:
-        ValueError: another name.
+        ValueError: the name is unknown.
     """
     if nonlinearity == "leaky_relu":
         return math.sqrt(2 / (1 + negative_slope**2))
@@ -62,19 +62,19 @@ def ones_(x: Tensor) -> Tensor:
 def uniform_(
     x: Tensor, low: float = 0.0, high: float = 1.0, rng: np.random.Generator | None = None
 ) -> Tensor:
-    """Fill with numbers drawn evenly from `low` to `high`."""
+    """Fill with values drawn uniformly from `low` to `high`."""
     return _fill(x, generator(rng).uniform(low, high, x.shape))
 
 
 def normal_(
     x: Tensor, mean: float = 0.0, std: float = 1.0, rng: np.random.Generator | None = None
 ) -> Tensor:
-    """Fill with numbers of a normal distribution."""
+    """Fill with values drawn from a normal distribution."""
     return _fill(x, generator(rng).normal(mean, std, x.shape))
 
 
 def xavier_uniform_(x: Tensor, gain: float = 1.0, rng: np.random.Generator | None = None) -> Tensor:
-    """Draw evenly within `gain * sqrt(6 / (fan_in + fan_out))` of 0.
+    """Draw uniformly within `gain * sqrt(6 / (fan_in + fan_out))` of 0.
 
     Source: X. Glorot and Y. Bengio, Understanding the difficulty of training deep feedforward
     neural networks (2010), equation 16.
@@ -84,7 +84,7 @@ def xavier_uniform_(x: Tensor, gain: float = 1.0, rng: np.random.Generator | Non
 
 
 def xavier_normal_(x: Tensor, gain: float = 1.0, rng: np.random.Generator | None = None) -> Tensor:
-    """Draw normally with `std = gain * sqrt(2 / (fan_in + fan_out))`."""
+    """Draw from a normal distribution with `std = gain * sqrt(2 / (fan_in + fan_out))`."""
     return normal_(x, 0.0, gain * math.sqrt(2 / sum(fans(x))), rng)
 
 
@@ -95,14 +95,14 @@ def kaiming_uniform_(
     nonlinearity: str = "leaky_relu",
     rng: np.random.Generator | None = None,
 ) -> Tensor:
-    """Draw evenly within `sqrt(3) * std` of 0, with `std = gain / sqrt(fan)`.
+    """Draw uniformly within `sqrt(3) * std` of 0, with `std = gain / sqrt(fan)`.
 
     Args:
-        x: a weight, of two axes or more.
-        a: negative slope of the leaky ReLU that follows; 0 is a ReLU.
-        mode: `"fan_in"` keeps the size of signals, `"fan_out"` that of gradients.
-        nonlinearity: what follows; see `calculate_gain`.
-        rng: where to draw from.
+        x: a weight with at least two axes.
+        a: negative slope of the leaky ReLU that follows; 0 for a ReLU.
+        mode: `"fan_in"` preserves the size of signals, `"fan_out"` that of gradients.
+        nonlinearity: the activation that follows; see `calculate_gain`.
+        rng: generator to draw from; the seeded stream if None.
 
     Source: K. He et al., Delving Deep into Rectifiers (2015), equation 10.
     """
@@ -117,7 +117,7 @@ def kaiming_normal_(
     nonlinearity: str = "leaky_relu",
     rng: np.random.Generator | None = None,
 ) -> Tensor:
-    """Draw normally with `std = gain / sqrt(fan)`; arguments as `kaiming_uniform_`."""
+    """Draw from a normal distribution, `std = gain / sqrt(fan)`; see `kaiming_uniform_`."""
     return normal_(x, 0.0, _kaiming_std(x, a, mode, nonlinearity), rng)
 
 
@@ -125,10 +125,10 @@ def fans(x: Tensor) -> tuple[int, int]:
     """Return `fan_in` and `fan_out` of a weight `(out, in, ...)`.
 
     Raises:
-        ValueError: fewer than two axes.
+        ValueError: it has fewer than two axes.
     """
     if x.ndim < 2:
-        raise ValueError(f"init: got shape {x.shape}, expected a weight (out, in, ...)")
+        raise ValueError(f"init: got shape {x.shape}, expected a weight of shape (out, in, ...)")
     taps = math.prod(x.shape[2:])
     return x.shape[1] * taps, x.shape[0] * taps
 

@@ -1,4 +1,4 @@
-"""Linear, and the layers that stand around it."""
+"""Linear, and the layers used around it: Flatten and Dropout."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from minidl.tensor.functions import zeros
 def weight_and_bias(
     shape: tuple[int, ...], outputs: int, bias: bool, rng: np.random.Generator | None
 ) -> tuple[Parameter, Parameter | None]:
-    """Draw weights and bias evenly within `1 / sqrt(fan_in)` of 0, PyTorch's default.
+    """Draw weights and bias uniformly within `1 / sqrt(fan_in)` of 0, PyTorch's default.
 
-    It is Kaiming's uniform distribution with a gain of `sqrt(1 / 3)`, written there as `a=sqrt(5)`.
+    It is Kaiming's uniform distribution with gain `sqrt(1 / 3)`, which is that of `a=sqrt(5)`.
     """
     weight = Parameter(zeros(shape))
     init.kaiming_uniform_(weight, a=math.sqrt(5), rng=rng)
@@ -33,10 +33,10 @@ class Linear(Module):
     """`x @ weight.T + bias`: `(..., in_features)` to `(..., out_features)`.
 
     Args:
-        in_features: numbers that go in.
-        out_features: numbers that come out.
-        bias: whether to add one.
-        rng: where to draw initial weights from; the seeded stream where None.
+        in_features: size of the input's last axis.
+        out_features: size of the output's last axis.
+        bias: whether to add a bias.
+        rng: generator for the initial weights; the seeded stream if None.
 
     Attributes:
         weight: `(out_features, in_features)`.
@@ -65,7 +65,7 @@ class Linear(Module):
 
 
 class Flatten(Module):
-    """Join the axes from `start_axis` on into one: images `(n, c, h, w)` to `(n, c * h * w)`."""
+    """Merge the axes from `start_axis` on into one: images `(n, c, h, w)` to `(n, c * h * w)`."""
 
     def __init__(self, start_axis: int = 1) -> None:
         self.start_axis = start_axis
@@ -79,8 +79,8 @@ class Dropout(Module):
     """In training, set elements to 0 with probability `p`: see `functional.dropout`.
 
     Args:
-        p: from 0 to 1.
-        rng: where to draw masks from; the seeded stream where None.
+        p: `0 <= p <= 1`.
+        rng: generator for the masks; the seeded stream if None.
     """
 
     def __init__(self, p: float = 0.5, rng: np.random.Generator | None = None) -> None:
@@ -89,5 +89,5 @@ class Dropout(Module):
         self._rng = rng
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.dropout`, in training."""
+        """Apply `functional.dropout` in training."""
         return F.dropout(x, self.p, self.training, self._rng)

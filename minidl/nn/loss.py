@@ -1,4 +1,4 @@
-"""Losses as modules: each calls the function of `functional` that it is named after."""
+"""Losses as modules, each named after the function of `functional` that it calls."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from minidl.tensor import Operand, Tensor
 
 
 def _buffer(weight: Any) -> Buffer | None:
-    """Keep weights where `Module.to` finds and moves them."""
+    """Return weights as a Buffer, so that `Module.to` moves them."""
     return None if weight is None else Buffer(weight)
 
 
 class _Loss(Module):
-    """What losses share: how the numbers of a batch become one."""
+    """Base of the losses: how the values of a batch are reduced to one."""
 
     def __init__(self, reduction: Reduction = "mean") -> None:
         check_reduction(type(self).__name__, reduction)

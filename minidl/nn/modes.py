@@ -1,4 +1,4 @@
-"""Training or evaluation: the mode that modules are in, for a while."""
+"""Temporary switches between training and evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minidl.nn.module import Module
 
 @contextlib.contextmanager
 def evaluating(module: Module) -> Iterator[None]:
-    """Switch a module to evaluation in a `with` block; then put each below it back in its mode."""
+    """Switch a module to evaluation in a `with` block, then restore the mode of each sub-module."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -17,11 +17,11 @@ T = TypeVar("T", bound=Tensor)
 
 
 class Parameter(Tensor):
-    """A tensor that is trained: it requires a gradient and has memory of its own.
+    """A tensor that is trained: it requires a gradient and owns its memory.
 
     Args:
         data: as for `Tensor`; copied.
-        requires_grad: False for one that is frozen from the start.
+        requires_grad: False to freeze it from the start.
     """
 
     __slots__ = ()
@@ -44,7 +44,7 @@ _observers: list[Observer] = []
 def observe(callback: Observer) -> Iterator[None]:
     """Call `callback(module, inputs, output)` after every module that runs in a `with` block.
 
-    `inputs` is a tuple of all arguments, those given by name after the others.
+    `inputs` is a tuple of all arguments, keyword arguments last.
     This is how `minidl.inspect` looks into networks without changing them.
 
     Example:
@@ -69,23 +69,23 @@ _calls = _Calls()
 
 
 def may_fuse(x: Any) -> bool:
-    """Tell whether layers may run in one pass over `x`: nobody looks at single ones."""
+    """Return whether layers may run in one pass over `x`: not while single ones are observed."""
     watched = bool(_observers) or watcher() is not None
     return isinstance(x, Tensor) and x.backend.fuses and not watched
 
 
 def joins_next(x: Any) -> bool:
-    """Tell whether a layer may leave its work to the next one: inside another module, that is."""
+    """Return whether a layer may leave its work to the next one: only inside another module."""
     return _calls.depth > 1 and may_fuse(x)
 
 
 class Module:
-    """A layer or network. Subclasses set parameters and modules as attributes, and write `forward`.
+    """A layer or network. Subclasses set parameters and modules as attributes and define `forward`.
 
     Attributes:
         training: whether layers behave as in training; set by `train` and `eval`.
 
-    Constructor arguments that are kept in attributes of the same name show in the repr.
+    The repr shows constructor arguments that are stored in attributes of the same name.
 
     Example:
         >>> from minidl import nn
@@ -95,30 +95,29 @@ class Module:
     """
 
     training = True
-    can_pend = False  # whether the module around it may get a result that is not computed yet
+    can_pend = False  # whether it may return a result that is not yet computed
 
     def __setattr__(self, name: str, value: Any) -> None:
         who, old = f"{type(self).__name__}.{name}", vars(self).get(name)
         if isinstance(old, Parameter) and not isinstance(value, (Parameter, type(None))):
             raise TypeError(
-                f"{who}: got a {type(value).__name__} for a Parameter, and would not be trained or "
-                f"saved; change values within `with m.{name}.mutable() as array` or by "
-                "load_state_dict, or set another nn.Parameter(...) or None"
+                f"{who}: got a {type(value).__name__}, expected an nn.Parameter(...) or None "
+                "(others are not trained or saved); change values in "
+                f"`with m.{name}.mutable() as array` or with load_state_dict"
             )
         if isinstance(value, Module) and any(module is self for module in value.modules()):
             raise ValueError(
-                f"{who}: got a {type(value).__name__} that is, or holds, this very module; "
-                f"expected "
-                "modules without circles: hand a parent to forward instead of keeping it"
+                f"{who}: got a {type(value).__name__} that is or contains this module, expected no "
+                "cycles; pass a parent to forward instead of storing it"
             )
         super().__setattr__(name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the output; what calling the module does."""
+        """Compute the output; calling the module runs this."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run `forward`; an error that leaves it says which layer it came from."""
+        """Run `forward`; an error in it names the layer that it came from."""
         _calls.depth += 1
         try:
             output = self.forward(*args, **kwargs)
@@ -134,7 +133,7 @@ class Module:
         return output
 
     def _note_layer(self, error: Exception) -> None:
-        """Keep one note on the error: the innermost layer, and its name as seen from here."""
+        """Note the innermost layer on the error, once, with its name as seen from this module."""
         source, place = getattr(error, "_minidl_layer", (self, -1))
         if place < 0:
             error.add_note("")
@@ -144,17 +143,17 @@ class Module:
         where = f"'{names[0]}', " if names and names[0] else ""
         error.__notes__[place] = f"in layer {where}{source!r}"
 
-    # What it holds ----------------------------------------------------------------------------
+    # Contents ---------------------------------------------------------------------------------
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Yield sub-modules with their names, in the order they were set."""
+        """Yield sub-modules with their names, in the order in which they were set."""
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
             elif not isinstance(value, Parameter) and _hides(value):
                 raise TypeError(
                     f"{type(self).__name__}.{name} is a {type(value).__name__} that holds modules "
-                    "or parameters, which would be missed; use nn.ModuleList or nn.Sequential"
+                    "or parameters, which would not be trained; use nn.ModuleList or nn.Sequential"
                 )
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
@@ -168,7 +167,7 @@ class Module:
         return (module for _, module in self.named_modules())
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Yield parameters with dotted names in definition order; a shared one comes once."""
+        """Yield parameters with dotted names in definition order, shared ones once."""
         return self._named_tensors(Parameter)
 
     def parameters(self) -> Iterator[Parameter]:
@@ -176,7 +175,7 @@ class Module:
         return (parameter for _, parameter in self.named_parameters())
 
     def named_gradients(self) -> Iterator[tuple[str, Tensor | None]]:
-        """Yield each parameter's dotted name and `.grad`, None where there is none."""
+        """Yield each parameter's dotted name and `.grad`, which may be None."""
         return ((name, parameter.grad) for name, parameter in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
@@ -195,23 +194,23 @@ class Module:
     # State ------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Self:
-        """Switch this and all sub-modules to training, or with False to evaluation."""
+        """Switch this module and all sub-modules to training, or with False to evaluation."""
         for module in self.modules():
             module.training = mode
         return self
 
     def eval(self) -> Self:
-        """Switch this and all sub-modules to evaluation: no dropout, fixed statistics."""
+        """Switch this module and all sub-modules to evaluation: no dropout, fixed statistics."""
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Let all parameters be trained, or with False freeze them."""
+        """Unfreeze all parameters, or with False freeze them."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self) -> None:
-        """Forget the gradients of all parameters."""
+        """Set the gradients of all parameters to None."""
         for parameter in self.parameters():
             parameter.grad = None
 
@@ -230,7 +229,7 @@ class Module:
         return self
 
     def _state(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield what makes up the state dict: in each module, parameters and buffers as set."""
+        """Yield the tensors of the state dict: each module's parameters and buffers in order."""
         return self._named_tensors((Parameter, Buffer), repeat=True)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -238,17 +237,17 @@ class Module:
         return {name: tensor.numpy() for name, tensor in self._state()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
-        """Copy arrays into the parameters and buffers of the same names; all of them, or none.
+        """Copy arrays into the parameters and buffers of the same names: all or none.
 
         Args:
             state: arrays, or tensors of any library that NumPy can read, by dotted name. If all
-                names begin with `module.`, as PyTorch's DataParallel leaves them, they lose that.
-            strict: insist that the names are the same; else load those that are in both. Only
-                `num_batches_tracked` may always be missing: older files have no such count.
+                names start with `module.`, as PyTorch's DataParallel writes them, it is removed.
+            strict: require identical names; otherwise load those present in both. Only
+                `num_batches_tracked` may always be missing: older files lack it.
 
         Raises:
-            ValueError: names are missing or not expected, shapes or kinds of number do not fit, or
-                a shared tensor has other values under its other name; it lists every one.
+            ValueError: names are missing or not expected, shapes or dtypes do not fit, or a shared
+                tensor has different values under its two names; the message lists every case.
         """
         own = dict(self._state())
         arrays = fitting_arrays(type(self).__name__, own, state, strict)
@@ -256,7 +255,7 @@ class Module:
             if name in arrays:
                 tensor.data = arrays[name]
 
-    # Words ------------------------------------------------------------------------------------
+    # Repr -------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
         lines = [
@@ -270,7 +269,7 @@ class Module:
 
 
 def _hides(value: Any) -> bool:
-    """Tell whether a parameter or module stands in plain lists: it would never be trained."""
+    """Return whether plain containers hide a parameter or module, which would never be trained."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -1,4 +1,4 @@
-"""Normalisation layers: they hold weights and running statistics, `functional` does the work."""
+"""Normalisation layers: they hold weights and running statistics; `functional` does the work."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from minidl.tensor.functions import ones, zeros
 
 
 class _BatchNorm(Module):
-    """What batch normalisation is, whatever the axes beside the channels."""
+    """Base of the batch normalisation layers, whatever axes follow the channels."""
 
     can_pend = True
-    axes: tuple[tuple[str, ...], ...]  # of each kind of input, those after the channels
+    axes: tuple[tuple[str, ...], ...]  # for each kind of input, those after the channels
 
     def __init__(
         self,
@@ -81,30 +81,30 @@ class _BatchNorm(Module):
 class BatchNorm2d(_BatchNorm):
     """Normalise each channel of images `(n, num_features, h, w)`: see `functional.batch_norm`.
 
-    In training by the batch's own mean and variance, which running ones follow; in evaluation by
-    the running ones. A layer that is frozen, by `requires_grad_(False)`, stays in evaluation when
-    the network trains: what comes after it was learnt with its statistics. PyTorch's does not.
+    Training uses the batch's own mean and variance, and updates the running ones; evaluation uses
+    the running ones. A layer frozen by `requires_grad_(False)` stays in evaluation while the
+    network trains, because later layers were trained with its statistics. PyTorch's does not.
 
     Args:
-        num_features: channels.
-        eps: added to the variance, from 0.
-        momentum: how far running statistics move towards those of a batch, from 0 to 1; None for
-            the mean of all batches so far.
+        num_features: number of channels.
+        eps: added to the variance, `>= 0`.
+        momentum: how far running statistics move towards those of a batch,
+            `0 <= momentum <= 1`; None for the mean of all batches so far.
         affine: whether there is a weight.
-        track_running_stats: whether there are running statistics; without them the batch's own
-            are used in evaluation too.
+        track_running_stats: whether there are running statistics; without them evaluation uses
+            the batch's own too.
         bias: whether there is a bias, if there is a weight.
 
     Attributes:
-        weight: `(num_features,)`, from 1; or None.
-        bias: `(num_features,)`, from 0; or None.
-        running_mean: a buffer `(num_features,)`, from 0; or None.
-        running_var: a buffer `(num_features,)`, from 1, of unbiased variances; or None.
-        num_batches_tracked: a buffer, int64, without axes; or None.
+        weight: `(num_features,)`, initially 1; or None.
+        bias: `(num_features,)`, initially 0; or None.
+        running_mean: a buffer `(num_features,)`, initially 0; or None.
+        running_var: a buffer `(num_features,)` of unbiased variances, initially 1; or None.
+        num_batches_tracked: a 0-d int64 buffer; or None.
 
     Raises:
-        ValueError: a number out of its range; when called, an input of another shape, or one with
-            a single value for each channel in training.
+        ValueError: an argument is out of range; when called, the input has the wrong shape, or
+            in training a single value per channel.
 
     Example:
         >>> layer = BatchNorm2d(8)
@@ -118,7 +118,7 @@ class BatchNorm2d(_BatchNorm):
 class BatchNorm1d(_BatchNorm):
     """Normalise each feature of `(n, num_features)`, or channel of `(n, num_features, length)`.
 
-    Arguments and attributes as `BatchNorm2d`.
+    Arguments and attributes as for `BatchNorm2d`.
 
     Example:
         >>> BatchNorm1d(4, momentum=None)
@@ -129,20 +129,20 @@ class BatchNorm1d(_BatchNorm):
 
 
 class LayerNorm(Module):
-    """Normalise over the last axes, each example alone: see `functional.layer_norm`.
+    """Normalise each example over the last axes: see `functional.layer_norm`.
 
     Args:
         normalized_shape: the sizes of the last axes, or of the last one.
-        eps: added to the variance, from 0.
+        eps: added to the variance, `>= 0`.
         elementwise_affine: whether there is a weight.
         bias: whether there is a bias, if there is a weight.
 
     Attributes:
-        weight: of shape `normalized_shape`, from 1; or None.
-        bias: likewise, from 0; or None.
+        weight: of shape `normalized_shape`, initially 1; or None.
+        bias: of shape `normalized_shape`, initially 0; or None.
 
     Raises:
-        ValueError: a number out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> LayerNorm(4).weight.shape
@@ -173,17 +173,17 @@ class GroupNorm(Module):
 
     Args:
         num_groups: a divisor of `num_channels`.
-        num_channels: of the input.
-        eps: added to the variance, from 0.
+        num_channels: channels of the input.
+        eps: added to the variance, `>= 0`.
         affine: whether there is a weight.
         bias: whether there is a bias, if there is a weight.
 
     Attributes:
-        weight: `(num_channels,)`, from 1; or None.
-        bias: `(num_channels,)`, from 0; or None.
+        weight: `(num_channels,)`, initially 1; or None.
+        bias: `(num_channels,)`, initially 0; or None.
 
     Raises:
-        ValueError: a number out of its range, or groups that do not divide the channels.
+        ValueError: an argument is out of range, or the groups do not divide the channels.
 
     Example:
         >>> GroupNorm(2, 6)
@@ -203,9 +203,8 @@ class GroupNorm(Module):
         check_eps("GroupNorm", eps)
         if num_channels % num_groups:
             raise ValueError(
-                f"GroupNorm: got num_channels={num_channels} in num_groups={num_groups}, "
-                f"expected a "
-                "number that the groups divide"
+                f"GroupNorm: got num_channels={num_channels} and num_groups={num_groups}, "
+                "expected channels divisible by groups"
             )
         self.num_groups, self.num_channels = num_groups, num_channels
         self.eps, self.affine = eps, affine
@@ -217,7 +216,7 @@ class GroupNorm(Module):
         check_floats("GroupNorm", x)
         if x.ndim < 2 or x.shape[1] != self.num_channels:
             raise ValueError(
-                f"GroupNorm: got an input of shape {x.shape}, expected (n, {self.num_channels}, "
-                f"...)"
+                f"GroupNorm: got an input of shape {x.shape}, "
+                f"expected (n, {self.num_channels}, ...)"
             )
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

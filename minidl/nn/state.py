@@ -1,4 +1,4 @@
-"""What a module says of itself, and which saved arrays fit it: the details behind `Module`."""
+"""Details behind `Module`: the arguments in its repr, and which saved arrays fit it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from minidl.tensor import Tensor
 def fitting_arrays(
     who: str, own: Mapping[str, Tensor], state: Mapping[str, Any], strict: bool
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Return saved arrays by the names they have here, for `Module.load_state_dict`.
+    """Return saved arrays under the module's own names, for `Module.load_state_dict`.
 
     Args:
         who: the module's class, for the message.
         own: its tensors by dotted name.
-        state: what was saved, by dotted name.
-        strict: whether all names have to be the same.
+        state: the saved arrays, by dotted name.
+        strict: whether all names must match.
 
     Raises:
-        ValueError: something does not fit; it lists everything that does not.
+        ValueError: something does not fit; the message lists every problem.
     """
     arrays = {
         name: value.numpy() if isinstance(value, Tensor) else np.asarray(value)
@@ -54,7 +54,7 @@ def fitting_arrays(
         coarser = min(array.dtype, arrays[other].dtype, key=lambda dtype: dtype.itemsize)
         mine, theirs = array.astype(coarser), arrays[other].astype(coarser)
         if not np.array_equal(mine, theirs, equal_nan=mine.dtype.kind == "f"):
-            shared.append(f"{name}: got other values than for {other}, expected equal ones: shared")
+            shared.append(f"{name}: got values that differ from {other}, but the tensor is shared")
     problems += shared
     if problems:
         raise ValueError(
@@ -65,11 +65,11 @@ def fitting_arrays(
 
 
 def shown_arguments(make: Callable[..., Any], values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a constructor's arguments that differ from their defaults, as they are called.
+    """Yield a constructor's arguments that differ from their defaults, formatted as in a call.
 
     Args:
         make: the constructor.
-        values: the attributes that were made of its arguments, by name.
+        values: the attributes set from its arguments, by name.
     """
     for name, argument in inspect.signature(make).parameters.items():
         if name not in values:

@@ -1,4 +1,4 @@
-"""What all optimisers share: parameter groups, state, and one step over all parameters."""
+"""Base of all optimisers: parameter groups, state, and one step over all parameters."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ SMALL = 2**18
 """Updates of at most this many bytes are not sliced."""
 
 ARRAYS = 8
-"""Arrays of which an update has a slice in cache: parameter, gradient, state and temporaries."""
+"""How many arrays an update holds a slice of in cache: parameter, gradient, state, temporaries."""
 
-FLAGS = ("nesterov", "centered")  # the options that are no numbers
+FLAGS = ("nesterov", "centered")  # the options that are not numbers
 
 
 class Optimizer:
-    """Base of the update rules. Subclasses write `update`, which may do anything with arrays.
+    """Base of the update rules. Subclasses define `update`, which may do anything with arrays.
 
-    Rules that change each element by itself write `formula`, `keeps` and `numbers` instead. They
-    are then run on slices that stay in cache, on the rows of a `RowGradient`, and on a GPU by the
-    CUDA kernel that the class attribute `kernel` names, if there is one.
+    Elementwise rules define `formula`, `keeps` and `numbers` instead. They then run on slices that
+    fit in cache, on the rows of a `RowGradient`, and on a GPU in the CUDA kernel that the class
+    attribute `kernel` names, if any.
 
     Args:
         parameters: tensors to train, or a list of groups: dicts with `"params"` and any options
             that differ from the defaults, such as `{"params": [...], "lr": 0.01}`.
-        defaults: the options of groups that do not give their own.
+        defaults: the options of groups that do not set their own.
 
     Attributes:
         param_groups: the groups, each with all options; change `group["lr"]` freely between steps.
-        state: what the rule keeps for each parameter, in order through all groups.
+        state: the rule's state for each parameter, in order over all groups.
 
     Raises:
-        ValueError: no parameters, one that comes twice, or an unknown or impossible option.
-        TypeError: not tensors.
+        ValueError: there are no parameters, one occurs twice, or an option is unknown or invalid.
+        TypeError: a parameter is not a tensor.
     """
 
     def __init__(
@@ -85,24 +85,24 @@ class Optimizer:
             if not isinstance(parameter, Tensor):
                 raise TypeError(f"{self._name}: got a {type(parameter).__name__}, expected tensors")
             if not parameter.is_leaf:
-                raise ValueError(f"{self._name}: got the result of an operation, expected leaves")
+                raise ValueError(f"{self._name}: got the result of an operation, expected a leaf")
             if id(parameter) in seen:
                 raise ValueError(
-                    f"{self._name}: a parameter of shape {parameter.shape} comes twice"
+                    f"{self._name}: a parameter of shape {parameter.shape} occurs twice"
                 )
             seen.add(id(parameter))
         return {"params": params, **self.checked_options({**defaults, **options})}
 
     def checked_options(self, options: Mapping[str, Any]) -> Group:
-        """Return a group's options with numbers as Python's; ValueError for impossible ones."""
+        """Return a group's options as Python numbers; raise ValueError for invalid ones."""
         checked = dict(options)
         for name, value in options.items():
             if name == "betas":
                 two = isinstance(value, (tuple, list)) and len(value) == 2
                 if not two or not all(isinstance(b, NUMBER) and 0 <= b < 1 for b in value):
                     raise ValueError(
-                        f"{self._name}: got betas={value!r}, expected two numbers with 0 <= "
-                        f"beta < 1"
+                        f"{self._name}: got betas={value!r}, "
+                        "expected two numbers with 0 <= beta < 1"
                     )
                 checked[name] = (float(value[0]), float(value[1]))
             elif name not in FLAGS:
@@ -112,29 +112,29 @@ class Optimizer:
         return checked
 
     def _places(self) -> Iterator[tuple[Tensor, dict[str, Any], Group]]:
-        """Yield every parameter, through all groups, with its state and its group."""
+        """Yield every parameter of all groups with its state and its group."""
         states = iter(self.state)
         return ((p, next(states), group) for group in self.param_groups for p in group["params"])
 
     def zero_grad(self) -> None:
-        """Forget the gradients of all parameters, so that the next backward starts afresh."""
+        """Set all gradients to None, so that the next backward starts from zero."""
         for parameter, _, _ in self._places():
             parameter.grad = None
 
     def step(self) -> None:
         """Update every parameter that has a gradient, in place.
 
-        Frozen parameters stay as they are, even where a gradient is left from before.
+        Frozen parameters are not changed, even if they still have an old gradient.
 
-        Of a `RowGradient`, as `Embedding(sparse=True)` has, only the rows that it names are
-        updated, in the parameter and in what the rule keeps: the others have no momentum, decay of
-        running means or weight decay in this step. SGD without these two gives what a whole
-        gradient would; Adam becomes what PyTorch calls SparseAdam. Rules that write `update`, which
-        may look at the shape, get the whole gradient. Do not `capture` steps with rows: replays
-        would leave the number of steps in `state` at that of the recording.
+        A `RowGradient`, as from `Embedding(sparse=True)`, updates only its rows, in the parameter
+        and in the rule's state: for the other rows, momentum, running means and weight decay do
+        nothing in this step. SGD without momentum and weight decay gives the same result as with a
+        dense gradient; Adam becomes what PyTorch calls SparseAdam. Rules that define `update`,
+        which may depend on the shape, get the dense gradient. Do not `capture` steps with rows:
+        replays would not advance the step count in `state`.
 
         Raises:
-            RuntimeError: none has one: `backward` was not called, or everything is frozen.
+            RuntimeError: no parameter has one: `backward` was not called, or everything is frozen.
         """
         alike: dict[tuple[int, Any], list[Update]] = {}
         with contextlib.ExitStack() as open_arrays:
@@ -155,7 +155,7 @@ class Optimizer:
         if not alike:
             raise RuntimeError(
                 f"{self._name}.step: no parameter has a gradient; call loss.backward() first, and "
-                "see that these tensors are not all frozen and that the loss was computed from them"
+                "check that these tensors are not all frozen and that the loss depends on them"
             )
 
     @property
@@ -164,7 +164,7 @@ class Optimizer:
 
     @property
     def _kernel(self) -> str | None:
-        """The kernel that does what `formula` does: named by the class that defines `formula`."""
+        """The kernel that computes `formula`, named by the class that defines `formula`."""
         owner = next(kind for kind in type(self).__mro__ if "formula" in vars(kind))
         name: str | None = vars(owner).get("kernel")
         return name if self._is_elementwise else None
@@ -185,7 +185,7 @@ class Optimizer:
     def _taken_out(
         self, p: Array, gradient: RowGradient, state: dict[str, Any], group: Group
     ) -> Iterator[Update]:
-        """Take a gradient's rows out of the parameter and the state, and put them back at the end.
+        """Copy a gradient's rows out of the parameter and the state; write them back at the end.
 
         Duplicate rows are computed twice with equal results, which avoids a GPU sync to count them.
         """
@@ -202,7 +202,7 @@ class Optimizer:
     def for_kernel(
         self, p: Array, state: dict[str, Any], group: Group
     ) -> tuple[Sequence[Array], Callable[[], Sequence[float]]]:
-        """Return the arrays that `formula` and the kernel keep, and what gives a step's numbers."""
+        """Return the state arrays for `formula` or the kernel, and a function for its numbers."""
         names = self.keeps(group)
         is_new = any(name not in state for name in names)
 
@@ -214,11 +214,11 @@ class Optimizer:
         return [kept(state, name, p) for name in names], numbers
 
     def update(self, p: Array, g: Array, state: dict[str, Any], group: Group) -> None:
-        """Change the parameter array `p` in place, given its gradient `g`, which stays as it is.
+        """Update the parameter array `p` in place from its gradient `g`, which is not changed.
 
-        `state` holds `"step"`, which is >= 1, and the arrays that the rule keeps there with `kept`.
+        `state` holds `"step"`, which is >= 1, and the arrays that the rule stores with `kept`.
 
-        Unless a subclass overrides this method, it applies `formula` to slices that stay in cache.
+        Unless a subclass overrides this method, it applies `formula` to slices that fit in cache.
         """
         arrays, numbers = self.for_kernel(p, state, group)
         now = numbers()
@@ -236,35 +236,35 @@ class Optimizer:
             p[...] = flat[0].reshape(p.shape)
 
     def keeps(self, group: Group) -> Sequence[str]:
-        """Return the names in `state` of the arrays that `formula` gets, in its order."""
+        """Return the names in `state` of the arrays that `formula` takes, in the same order."""
         raise NotImplementedError
 
     def numbers(self, group: Group, step: int, is_first: bool) -> Sequence[float]:
-        """Return the numbers that `formula` gets in a step, in its order.
+        """Return the numbers that `formula` takes in a step, in the same order.
 
         Args:
             group: the options.
             step: the number of the step, >= 1.
-            is_first: whether an array is new, and all zeros: in step 1, or as an option changed.
+            is_first: whether an array is new (all zeros): in step 1, or after an option changed.
         """
         raise NotImplementedError
 
     def formula(
         self, p: Array, g: Array, arrays: Sequence[Array], numbers: Sequence[float]
     ) -> None:
-        """Change `p` and the arrays in place, each element by itself; `g` stays as it is.
+        """Update `p` and the arrays in place, element by element; `g` is not changed.
 
-        All arrays have one shape, which may be that of any part of the parameter. `kernels.cu` has
-        the same formula and takes arrays and numbers in the same order.
+        All arrays have the same shape, which may be that of any part of the parameter. `kernels.cu`
+        has the same formula and takes arrays and numbers in the same order.
         """
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a copy of everything that a later step depends on, with parameters as numbers.
+        """Return a copy of everything that later steps depend on; parameters appear as indices.
 
         Returns:
-            `{"groups": [options...], "state": {place: {"step": int, name: NumPy array}}}`, where
-            `place` counts parameters through all groups.
+            `{"groups": [options...], "state": {index: {"step": int, name: NumPy array}}}`, where
+            `index` counts parameters over all groups.
         """
         groups = [
             {name: value for name, value in group.items() if name != "params"}
@@ -282,11 +282,11 @@ class Optimizer:
         return {"groups": groups, "state": state}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict` of an optimiser of the same kind over the same parameters.
+        """Restore a `state_dict` of an optimiser of the same kind over the same parameters.
 
         Raises:
-            ValueError: parts are missing, groups, places, names or shapes do not fit, or an option
-                is impossible; nothing is changed then.
+            ValueError: parts are missing, groups, indices, names or shapes do not fit, or an option
+                is invalid; nothing is changed then.
         """
         who = f"{self._name}.load_state_dict"
         if not isinstance(saved, Mapping) or not {"groups", "state"} <= set(saved):
@@ -299,16 +299,15 @@ class Optimizer:
         if found != wanted:
             raise ValueError(
                 f"{who}: got groups with options {found}, expected {wanted}; was it saved from "
-                "another kind of optimiser, or from other groups?"
+                "another kind of optimiser, or with other groups?"
             )
         options = [self.checked_options(group) for group in saved["groups"]]
         places = {str(place): p for place, (p, _, _) in enumerate(self._places())}
         unknown = [place for place in saved["state"] if str(place) not in places]
         if unknown:
             raise ValueError(
-                f"{who}: got state {unknown[0]!r}, expected 0 to {len(places) - 1}: no such "
-                f"parameter "
-                "(was it saved from a larger network?)"
+                f"{who}: got state {unknown[0]!r}, expected 0 to {len(places) - 1}; "
+                "was it saved from a larger network?"
             )
         given = {str(place): entries for place, entries in saved["state"].items()}
         loaded = [
@@ -322,7 +321,7 @@ class Optimizer:
 
 
 def _listed(who: str, parameters: Any) -> list[Any]:
-    """Return parameters or groups as a list; TypeError if they are one thing, such as a model."""
+    """Return parameters or groups as a list; raise TypeError for one object, like a model."""
     kind = type(parameters).__name__
     if hasattr(parameters, "parameters"):
         raise TypeError(f"{who}: got a {kind}, expected its parameters; pass model.parameters()")
@@ -332,7 +331,7 @@ def _listed(who: str, parameters: Any) -> list[Any]:
 
 
 def _loaded(who: str, p: Tensor, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a saved state as arrays beside the parameter `p`."""
+    """Return a saved state as arrays on the device of `p`."""
     arrays = {name: np.asarray(value) for name, value in entries.items()}
     step = arrays.pop("step", None)
     if step is None or step.dtype.kind not in "iu" or step.shape or step < 1:
@@ -346,9 +345,9 @@ def _loaded(who: str, p: Tensor, entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _replace(state: dict[str, Any], new: dict[str, Any]) -> None:
-    """Put other values into a state, into the same arrays where they fit: a replay writes there.
+    """Replace a state's values, in the same arrays where they fit, because replays write to them.
 
-    Arrays that have no new value start from 0 again, as they do when they are made.
+    Arrays without a new value are reset to 0, as when they were created.
     """
     state.pop("step", None)
     for name, old in state.items():
@@ -362,9 +361,9 @@ def _replace(state: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def kept(state: dict[str, Any], name: str, p: Array) -> Array:
-    """Return an array of the shape of `p` that a rule keeps under a name; zeros the first time.
+    """Return the array, shaped like `p`, that a rule stores under a name; zeros the first time.
 
-    Names that begin with an underscore are scratch memory: worth keeping, but not saving.
+    Names that start with an underscore are scratch memory: reused, but not saved.
     """
     backend, found = backend_of(p), state.get(name)
     if found is None:
@@ -377,27 +376,27 @@ def kept(state: dict[str, Any], name: str, p: Array) -> Array:
 def clip_grad_norm_(
     parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0
 ) -> Tensor:
-    """Scale all gradients by one factor so that their common norm is at most `max_norm`.
+    """Scale all gradients by one factor so that their joint norm is at most `max_norm`.
 
     Args:
-        parameters: tensors, or one; those without a gradient are passed over.
-        max_norm: the largest norm allowed, more than 0.
+        parameters: tensors, or a single one; those without a gradient are skipped.
+        max_norm: the largest norm allowed, `> 0`.
         norm_type: p of the p-norm; `math.inf` for the largest absolute value.
 
     Returns:
-        The norm before clipping, over all gradients as if they were one vector: float64, without
-        axes, on the gradients' device, so that a GPU need not be waited for.
+        The norm before clipping, over all gradients as if they were one vector: a 0-d float64
+        tensor on the gradients' device, which avoids waiting for a GPU.
 
     Raises:
         ValueError: `max_norm` or `norm_type` is not positive.
-        TypeError: not tensors, or gradients on several devices.
+        TypeError: a parameter is not a tensor, or the gradients are on several devices.
 
     Source: R. Pascanu et al., On the difficulty of training recurrent neural networks (2012).
     """
     who = "clip_grad_norm_"
     if not all(isinstance(value, NUMBER) and value > 0 for value in (max_norm, norm_type)):
         raise ValueError(
-            f"{who}: got max_norm={max_norm!r}, norm_type={norm_type!r}, expected a positive number"
+            f"{who}: got max_norm={max_norm!r}, norm_type={norm_type!r}, expected both to be > 0"
         )
     given = [parameters] if isinstance(parameters, Tensor) else _listed(who, parameters)
     for parameter in given:

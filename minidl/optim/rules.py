@@ -1,9 +1,9 @@
-"""Update rules. `p` is a parameter, `g` its gradient, `t` the number of the step, from 1.
+"""Update rules. `p` is a parameter, `g` its gradient, `t` the step number, `>= 1`.
 
-Every rule has one `formula`, which changes any part of a parameter in place, along with the same
-part of the arrays that the rule keeps. `Optimizer.update` calls it for slices that are small enough
-for what it computes on the way to stay in cache. The CUDA kernels in `backends/kernels.cu` have the
-same formulas, and take the same arrays and numbers.
+Every rule has one `formula`, which updates any part of a parameter in place, together with the same
+part of the rule's state arrays. `Optimizer.update` calls it on slices small enough for temporaries
+to stay in cache. The CUDA kernels in `backends/cuda/kernels.cu` have the same formulas, and take
+the same arrays and numbers.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class SGD(Optimizer):
     Args:
         parameters: tensors, or groups.
         lr: learning rate, `>= 0`.
-        momentum: how much of the last direction is kept, `>= 0`.
-        dampening: how much less of the new gradient enters it.
+        momentum: the factor on the previous velocity, `>= 0`.
+        dampening: reduces the new gradient's share to `1 - dampening`.
         weight_decay: `>= 0`.
         nesterov: look ahead along the momentum; needs momentum and no dampening.
 
@@ -65,10 +65,10 @@ class SGD(Optimizer):
     kernel = "sgd"
 
     def checked_options(self, options: Mapping[str, Any]) -> Group:
-        """Return a group's options; ValueError for impossible ones."""
+        """Return a group's options; raise ValueError for invalid ones."""
         checked = super().checked_options(options)
         if checked["nesterov"] and (checked["momentum"] == 0 or checked["dampening"] != 0):
-            raise ValueError("SGD: nesterov=True expected momentum above 0 and dampening 0")
+            raise ValueError("SGD: got nesterov=True, expected momentum > 0 and dampening 0")
         return checked
 
     def keeps(self, group: Group) -> Sequence[str]:
@@ -102,7 +102,7 @@ class Adam(Optimizer):
 
     `m = b1 * m + (1 - b1) * g`, `v = b2 * v + (1 - b2) * g**2`,
     `p -= lr * (m / (1 - b1**t)) / (sqrt(v / (1 - b2**t)) + eps)`.
-    Weight decay adds `weight_decay * p` to the gradient first; see `AdamW` for the other way.
+    Weight decay adds `weight_decay * p` to the gradient first; `AdamW` decouples it.
 
     Args:
         parameters: tensors, or groups.
@@ -132,7 +132,7 @@ class Adam(Optimizer):
         return ["mean", "square"]
 
     def numbers(self, group: Group, step: int, is_first: bool) -> Sequence[float]:
-        """Return the options, with what corrects the means' bias."""
+        """Return the options, with the bias corrections of the means."""
         lr, (b1, b2), decay = group["lr"], group["betas"], group["weight_decay"]
         added, shrink = (0.0, 1 - lr * decay) if self.decoupled else (decay, 1.0)
         rate, root = lr / (1 - b1**step), math.sqrt(1 - b2**step)
@@ -153,7 +153,7 @@ class Adam(Optimizer):
         square *= b2
         square += rest2 * (g * g)
         xp = backend_of(p).xp
-        # Multiplied by `root` above and below: one pass less. Brackets: two temporaries at a time.
+        # Numerator and denominator times `root`: one pass less. Brackets: only two temporaries.
         p -= (rate * root) * (mean / (xp.sqrt(square) + eps * root))
 
 
@@ -192,7 +192,7 @@ class RMSprop(Optimizer):
     Args:
         parameters: tensors, or groups.
         lr: learning rate, `>= 0`.
-        alpha: how much of the running means is kept.
+        alpha: decay factor of the running means.
         eps: keeps the division finite.
         weight_decay: adds `weight_decay * p` to the gradient.
         momentum: `>= 0`.
@@ -225,7 +225,7 @@ class RMSprop(Optimizer):
     kernel = "rmsprop"
 
     def keeps(self, group: Group) -> Sequence[str]:
-        """Keep up to three running means; the kernel gets one in place of those it does not use."""
+        """Keep up to three arrays; the kernel gets `square` in place of those it does not use."""
         mean = "mean" if group["centered"] else "square"
         return ["square", mean, "velocity" if group["momentum"] else "square"]
 

@@ -1,9 +1,9 @@
-"""Schedules: learning rates that change from step to step, each by a formula of PyTorch's name.
+"""Learning-rate schedules, with the formulas and names of PyTorch's.
 
-Each sets the rate of every parameter group as it is made, that of step 0, and then whenever `step`
-is called: once after every `optimizer.step()`, or once an epoch, whichever its numbers count. A
-rate is computed anew from the step's number, so rounding does not add up, and groups keep the ratio
-that their own rates had.
+Each sets the rate of every parameter group when it is made, to that of step 0, and again whenever
+`step` is called: after every `optimizer.step()` or once per epoch, depending on what its arguments
+count. Rates are computed from the step number, so rounding errors do not accumulate, and the
+groups' rates keep their ratios.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from minidl.optim.optimizer import NUMBER, Optimizer
 
 
 class Schedule:
-    """Base of the schedules. Subclasses write `rate`.
+    """Base of the schedules. Subclasses define `rate`.
 
     Args:
-        optimizer: whose groups' rates it sets; those that it finds are what they begin from.
+        optimizer: the one whose groups' rates are set, starting from their current rates.
 
     Attributes:
-        steps: how often `step` was called.
-        found: each group's rate as it was found.
-        base_rates: what `rate` is given for each group.
+        steps: how many times `step` was called.
+        found: each group's rate before the schedule.
+        base_rates: each group's `base` in `rate`.
 
     Raises:
         TypeError: not an optimiser.
@@ -47,7 +47,7 @@ class Schedule:
         return type(self).__name__
 
     def rate(self, step: int, base: float) -> float:
-        """Return the rate of a step, from 0, of a group that began with rate `base`."""
+        """Return the rate at a step, `>= 0`, of a group that started with rate `base`."""
         raise NotImplementedError
 
     def step(self) -> None:
@@ -56,7 +56,7 @@ class Schedule:
         self._apply()
 
     def rates(self) -> list[float]:
-        """Return the groups' rates as they are now."""
+        """Return the groups' current rates."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def _begin_from(self, rates: list[float]) -> None:
@@ -67,14 +67,14 @@ class Schedule:
             group["lr"] = self.rate(self.steps, base)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how far it is, and what it began from."""
+        """Return the step count and the base rates."""
         return {"steps": self.steps, "base_rates": list(self.base_rates)}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict` of a schedule of the same kind and arguments.
+        """Restore a `state_dict` of a schedule of the same kind and arguments.
 
         Raises:
-            ValueError: it is none, or of another number of groups; nothing is changed then.
+            ValueError: it is not one, or has another number of groups; nothing is changed then.
         """
         who = f"{self._name}.load_state_dict"
         if not isinstance(saved, Mapping) or not {"steps", "base_rates"} <= set(saved):
@@ -95,8 +95,8 @@ class StepLR(Schedule):
 
     Args:
         optimizer: see `Schedule`.
-        step_size: steps, from 1.
-        gamma: factor, from 0.
+        step_size: number of steps, `>= 1`.
+        gamma: factor, `>= 0`.
 
     Example:
         >>> from minidl import nn, optim
@@ -116,17 +116,17 @@ class StepLR(Schedule):
         super().__init__(optimizer)
 
     def rate(self, step: int, base: float) -> float:
-        """See above."""
+        """Return the rate at a step."""
         return base * self.gamma ** (step // self.step_size)
 
 
 class MultiStepLR(Schedule):
-    """Multiply rates by `gamma` at each milestone: `base * gamma**(milestones up to step)`.
+    """Multiply rates by `gamma` at each milestone: `base * gamma**(number of milestones <= step)`.
 
     Args:
         optimizer: see `Schedule`.
-        milestones: steps, rising.
-        gamma: factor, from 0.
+        milestones: steps, strictly increasing.
+        gamma: factor, `>= 0`.
     """
 
     def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1) -> None:
@@ -135,19 +135,19 @@ class MultiStepLR(Schedule):
         super().__init__(optimizer)
 
     def rate(self, step: int, base: float) -> float:
-        """See above."""
+        """Return the rate at a step."""
         return base * self.gamma ** bisect.bisect_right(self.milestones, step)
 
 
 class CosineAnnealingLR(Schedule):
-    """Let rates fall to `eta_min` along half a cosine, in `T_max` steps.
+    """Lower rates to `eta_min` along half a cosine in `T_max` steps.
 
-    `eta_min + (base - eta_min) * (1 + cos(pi * step / T_max)) / 2`; beyond T_max it rises again.
+    `eta_min + (base - eta_min) * (1 + cos(pi * step / T_max)) / 2`; after T_max it rises again.
 
     Args:
         optimizer: see `Schedule`.
-        T_max: steps, from 1.
-        eta_min: the least rate, from 0.
+        T_max: number of steps, `>= 1`.
+        eta_min: the lowest rate, `>= 0`.
 
     Source: I. Loshchilov and F. Hutter, SGDR (2016), equation 5.
     """
@@ -159,18 +159,18 @@ class CosineAnnealingLR(Schedule):
         super().__init__(optimizer)
 
     def rate(self, step: int, base: float) -> float:
-        """See above."""
+        """Return the rate at a step."""
         return self.eta_min + (base - self.eta_min) * _cosine(step / self.T_max)
 
 
 class LinearLR(Schedule):
-    """Let rates go in a straight line from one multiple of theirs to another, then stay: a warm-up.
+    """Scale rates by a factor that changes linearly, then stays constant: a warm-up.
 
     Args:
         optimizer: see `Schedule`.
-        start_factor: at step 0, above 0 and up to 1.
-        end_factor: from step `total_iters` on, from 0 to 1.
-        total_iters: steps, from 1.
+        start_factor: at step 0, `0 < start_factor <= 1`.
+        end_factor: from step `total_iters` on, `0 <= end_factor <= 1`.
+        total_iters: number of steps, `>= 1`.
     """
 
     def __init__(
@@ -184,38 +184,38 @@ class LinearLR(Schedule):
         _check_range(self._name, 0, 1, start_factor=start_factor, end_factor=end_factor)
         if start_factor == 0:
             raise ValueError(
-                f"{self._name}: got start_factor=0, expected more: no step would be made"
+                f"{self._name}: got start_factor=0, expected > 0: step 0 would do nothing"
             )
         self.start_factor, self.end_factor = start_factor, end_factor
         self.total_iters = total_iters
         super().__init__(optimizer)
 
     def rate(self, step: int, base: float) -> float:
-        """See above."""
+        """Return the rate at a step."""
         part = min(step / self.total_iters, 1)
         return base * (self.start_factor + (self.end_factor - self.start_factor) * part)
 
 
 class OneCycleLR(Schedule):
-    """Let rates rise to a peak, then fall to nearly nothing, in one cycle of `total_steps` steps.
+    """Raise rates to a peak, then lower them to almost 0, in one cycle of `total_steps` steps.
 
-    From `max_lr / div_factor` to `max_lr` in the first `pct_start` of the steps, then to
-    `max_lr / div_factor / final_div_factor` at the last. Large rates in the middle pass over narrow
-    minima, small ones at the end settle.
+    Rates go from `max_lr / div_factor` to `max_lr` in the first `pct_start` of the steps, then to
+    `max_lr / div_factor / final_div_factor` at the last. Large rates in the middle skip narrow
+    minima; small ones at the end converge.
 
     Args:
         optimizer: see `Schedule`; its own rates do not matter.
-        max_lr: the peak, above 0; or one for each group.
-        total_steps: of the whole run, from 2.
-        pct_start: which part of them rise, above 0 and below 1.
-        anneal_strategy: along half a cosine, or a straight line.
-        div_factor: above 0.
-        final_div_factor: above 0.
+        max_lr: the peak, `> 0`; or one for each group.
+        total_steps: steps of the whole run, `>= 2`.
+        pct_start: share of the steps in which rates rise, `0 < pct_start < 1`.
+        anneal_strategy: `"cos"` for half a cosine, `"linear"` for a straight line.
+        div_factor: `> 0`.
+        final_div_factor: `> 0`.
 
-    Momentum stays as it is: PyTorch's `cycle_momentum=False`.
+    Momentum is not changed, as with PyTorch's `cycle_momentum=False`.
 
     Raises:
-        ValueError: an argument is out of range; from `step`, the cycle is over.
+        ValueError: an argument is out of range; in `step`, the cycle is over.
 
     Source: L. Smith and N. Topin, Super-Convergence (2017).
     """
@@ -236,9 +236,8 @@ class OneCycleLR(Schedule):
         _check_range(who, 0, 1, pct_start=pct_start)
         if pct_start in (0, 1) or not all(0 < factor < math.inf for factor in factors.values()):
             raise ValueError(
-                f"{who}: got pct_start={pct_start}, {factors}, expected a part between 0 and 1, "
-                f"and "
-                "factors above 0"
+                f"{who}: got pct_start={pct_start}, {factors}, expected 0 < pct_start < 1 "
+                "and factors > 0"
             )
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(
@@ -254,15 +253,15 @@ class OneCycleLR(Schedule):
         peaks = [self.max_lr] * len(rates) if isinstance(self.max_lr, NUMBER) else self.max_lr
         if not isinstance(peaks, Sequence) or len(peaks) != len(rates):
             raise ValueError(
-                f"{self._name}: got max_lr={self.max_lr!r}, expected one for each of {len(rates)} "
-                "groups, or one for all"
+                f"{self._name}: got max_lr={self.max_lr!r}, expected one rate for each of "
+                f"{len(rates)} groups, or one for all"
             )
         for peak in peaks:
             _check_range(self._name, 0, math.inf, max_lr=peak)
         super()._begin_from([float(peak) for peak in peaks])
 
     def step(self) -> None:
-        """Set the rates of the next step; after the last, they stay.
+        """Set the rates of the next step; after the last they stay constant.
 
         Raises:
             ValueError: called more than `total_steps` times.
@@ -275,7 +274,7 @@ class OneCycleLR(Schedule):
         super().step()
 
     def rate(self, step: int, base: float) -> float:
-        """See above."""
+        """Return the rate at a step."""
         top, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
         start = base / self.div_factor
         if step <= top:
@@ -287,17 +286,18 @@ class OneCycleLR(Schedule):
 
 
 class SequentialLR(Schedule):
-    """Follow one schedule after the other, such as a warm-up and then a cosine.
+    """Run one schedule after another, such as a warm-up and then a cosine.
 
-    Each counts its steps from its milestone on, and from the rates that groups had at first.
+    Each counts steps from its own milestone, and starts from the groups' original rates.
 
     Args:
         optimizer: the one that all schedules were made for.
         schedulers: in order.
-        milestones: the steps at which the second, the third, ... begin.
+        milestones: the steps at which the second, third, ... schedule starts.
 
     Raises:
-        ValueError: their numbers do not fit, or a schedule belongs to another optimiser.
+        ValueError: there is not one milestone fewer than schedules, or a schedule belongs to
+            another optimiser.
 
     Example:
         >>> from minidl import nn, optim
@@ -313,7 +313,7 @@ class SequentialLR(Schedule):
         if not schedulers or len(schedulers) != len(self.milestones) + 1:
             raise ValueError(
                 f"{self._name}: got {len(schedulers)} schedules and milestones {milestones!r}, "
-                "expected one milestone between each two"
+                "expected one milestone fewer than schedules"
             )
         if any(schedule.optimizer is not optimizer for schedule in schedulers):
             raise ValueError(f"{self._name}: a schedule was made for another optimiser")
@@ -321,7 +321,7 @@ class SequentialLR(Schedule):
         super().__init__(optimizer)
 
     def _begin_from(self, rates: list[float]) -> None:
-        first = self.schedulers[0].found  # those made after it found the rates that it had set
+        first = self.schedulers[0].found  # later ones found the rates that this one had set
         super()._begin_from(first)
         for schedule in self.schedulers:
             schedule._begin_from(first)
@@ -333,15 +333,15 @@ class SequentialLR(Schedule):
         chosen._apply()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how far it is, and the states of its schedules."""
+        """Return the step count, the base rates and the states of the schedules."""
         parts = [schedule.state_dict() for schedule in self.schedulers]
         return super().state_dict() | {"schedulers": parts}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict` of a schedule of the same parts.
+        """Restore a `state_dict` of a schedule with the same parts.
 
         Raises:
-            ValueError: it is none, or of other parts.
+            ValueError: it is not one, or has other parts.
         """
         parts = saved.get("schedulers") if isinstance(saved, Mapping) else None
         if parts is None or len(parts) != len(self.schedulers):
@@ -355,7 +355,7 @@ class SequentialLR(Schedule):
 
 
 def _cosine(part: float) -> float:
-    """Return the way from 1, at 0, to 0, at 1, along half a cosine."""
+    """Return half a cosine: 1 at `part = 0`, 0 at `part = 1`."""
     return (1 + math.cos(math.pi * part)) / 2
 
 
@@ -364,7 +364,9 @@ def _rising(who: str, milestones: Sequence[int]) -> list[int]:
     for step in steps:
         check_whole(who, 1, milestone=step)
     if steps != sorted(set(steps)):
-        raise ValueError(f"{who}: got milestones={milestones!r}, expected rising steps")
+        raise ValueError(
+            f"{who}: got milestones={milestones!r}, expected strictly increasing steps"
+        )
     return steps
 
 
