@@ -494,7 +494,8 @@ WRONG_CALLS = {
     "a weight replaced by an array": (
         lambda: setattr(nn.Linear(2, 2), "weight", np.zeros((2, 2))),
         TypeError,
-        r"Linear\.weight: got a ndarray, expected an nn\.Parameter.*`with m\.weight\.mutable\(\) as array",
+        r"Linear\.weight: got a ndarray, expected an nn\.Parameter"
+        r".*`with m\.weight\.mutable\(\) as array",
     ),
     "a weight replaced by a result": (
         lambda: setattr(layer := nn.Linear(2, 2), "weight", layer.weight - 1),
@@ -529,7 +530,8 @@ WRONG_CALLS = {
     "a function in a Sequential": (
         lambda: nn.Sequential(nn.Linear(2, 2), F.relu),
         TypeError,
-        r"Sequential: got <function relu .*>, expected a Module instance; did you mean nn\.ReLU\(\)",
+        r"Sequential: got <function relu .*>, expected a Module instance; "
+        r"did you mean nn\.ReLU\(\)",
     ),
     "a class in a Sequential": (
         lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU),

@@ -17,7 +17,7 @@ respect to out:
 | spatial_pyramid_pool2d | `[pool(x, k) for k in levels]` | chain rule | SpatialPyramidPool2d | 7 |
 | fractional_max_pool2d | `best` | `g * hit` | FractionalMaxPool2d | 8 |
 | stochastic_pool2d, training | `w[i]` | `g * (index == i)` | StochasticPool2d | 9 |
-| stochastic_pool2d, evaluation | `sum(w * w) / sum(w)` | `g * (2 * w - out) / sum(w)` | StochasticPool2d | 9 |
+| stochastic_pool2d, evaluation | `sum(w * w) / sum(w)` | `g * (2 * w - out) / sum(w)` |  | 9 |
 | channel_max_pool | `best` | `g * hit` | ChannelMaxPool | 10 |
 | channel_avg_pool | `mean` | `g / m` | ChannelAvgPool | own |
 | mixed_pool2d | `a * best + (1 - a) * mean` | `g * mix` | MixedPool2d | 11 |
