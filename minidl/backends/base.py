@@ -143,7 +143,7 @@ class Backend:
         return first
 
     def rows(self, length: int) -> AbstractContextManager[None]:
-        """Prepare for element-wise functions of rows this long and values broadcast along them."""
+        """Prepare for element-wise functions of rows this long, and of values broadcast to them."""
         return nullcontext()
 
     def matmul(self, a: Array, b: Array) -> Array:

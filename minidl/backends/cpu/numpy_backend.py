@@ -23,18 +23,18 @@ from minidl.backends.cpu.threads import (
 from minidl.backends.windows import Windows
 
 CACHE_BYTES = 2**21
-"""Scratch memory of one slice of a batch. 2 MiB was best of 1/4 to 16 MiB on 2 cores (Zen 4, 1 MiB
-of second-level cache each): a max pool of 64x32x30x30 takes 1.0 ms; 3.4 with 1/4 MiB, where calls
-are too small to share the interpreter; 1.3 with 16 MiB, where the data leave the cache. Work that
-fits in one slice stays on one thread: shared between two, a pool over 54 taps of 1 MiB takes 2.2 ms
-for 0.55."""
+"""Scratch memory for one slice of a batch. 2 MiB was the best of 1/4 to 16 MiB on 2 cores (Zen 4,
+1 MiB of L2 cache each): a max pool of 64x32x30x30 takes 1.0 ms; 3.4 with 1/4 MiB, because short
+calls contend for the interpreter lock; 1.3 with 16 MiB, because the data leave the cache. Work that
+fits in one slice stays on one thread: a pool over 54 taps of 1 MiB takes 0.55 ms instead of 2.2 on
+two threads."""
 
 
 class NumpyBackend(Backend):
-    """Kernels run on slices of the batch, one Python thread per core, with BLAS held at one thread.
+    """Kernels run on slices of the batch, one Python thread per core, with BLAS on one thread.
 
-    A slice's gathered windows then stay in the core's own cache until they are multiplied, and the
-    copying, which NumPy does on one thread, is shared between the cores too.
+    A slice's gathered windows then stay in the core's cache until they are multiplied, and copying,
+    which NumPy does on one thread, also runs on all cores.
     """
 
     fuses = True
@@ -47,14 +47,13 @@ class NumpyBackend(Backend):
     ) -> None:
         """Call `work` on slices of the batch whose scratch memory fits in cache, on all cores.
 
-        The slices depend on the sizes alone, never on the number of threads, so results do not
-        either.
+        The slices depend only on the sizes, never on the number of threads; so do the results.
         """
         count = -(-n * math.prod(shape) * np.dtype(dtype).itemsize // CACHE_BYTES)
-        count = -(-count // 4) * 4 if count > 1 else 1  # alike, for 2 or 4 threads to end together
+        count = -(-count // 4) * 4 if count > 1 else 1  # equal, for 2 or 4 threads to end together
         size = max(1, -(-n // count))
         parts = [slice(start, min(start + size, n)) for start in range(0, max(n, 1), size)]
-        if current.is_worker:  # within a slice of other work: all threads have some already
+        if current.is_worker:  # inside a slice of other work: all threads are busy already
             for part in parts:
                 work(part)
             return
@@ -66,26 +65,27 @@ class NumpyBackend(Backend):
 
     @contextmanager
     def rows(self, length: int) -> Iterator[None]:
-        """Keep NumPy from copying rows to a buffer first, which long ones do not need.
+        """Stop NumPy from copying long rows to a buffer first.
 
-        It does so where an operand is repeated and several rows fit into the buffer, of 8,192
-        numbers: 1,024 numbers times one, in 512 rows, take 0.16 ms for 0.07 (one core).
+        By default it does so if an operand is broadcast and several rows fit into the buffer of
+        8,192 values: multiplying 512 rows of 1,024 values by one value each takes 0.07 ms instead
+        of 0.16 (one core).
         """
-        before = np.setbufsize(512 if length >= 512 else 8192)  # of this thread
+        before = np.setbufsize(512 if length >= 512 else 8192)  # per thread
         try:
             yield
         finally:
             np.setbufsize(before)
 
     def matmul(self, a: Array, b: Array) -> Array:
-        """Multiply matrices on minidl's threads, large ones in four blocks of rows, or of columns.
+        """Multiply matrices on minidl's threads, large ones in four blocks of rows or columns.
 
-        BLAS's own threads spin for a while after each product, on a core that the convolutions
-        around it then lack. A step of the CIFAR-10 CNN: 34 ms for 45 (2 cores, median of 40). The
-        longer side is split, as BLAS copies all of the other matrix for each block.
+        BLAS's own threads spin for a while after each product and take a core from the next
+        convolution. A step of the CIFAR-10 CNN takes 34 ms instead of 45 (2 cores, median of 40).
+        The longer side is split, because BLAS copies the whole other matrix for each block.
 
-        There is no warning of an invalid value: some of OpenBLAS's kernels read memory beyond small
-        matrices and drop what they made of it, but NumPy sees the flag that a NaN there has set.
+        Warnings of invalid values are off: some OpenBLAS kernels read memory beyond small matrices
+        and discard the result, but NumPy still sees the flag that a NaN there sets.
         """
         if a.ndim > 2 or b.ndim > 2 or a.size * b.shape[1] < 2**25:
             with blas().single_threaded(), np.errstate(invalid="ignore"):
@@ -112,7 +112,7 @@ class NumpyBackend(Backend):
         groups: int,
         relu: bool = False,
     ) -> Array:
-        """Convolve in the form that is the fastest for these sizes: see `_form`."""
+        """Convolve in the form that is fastest for these sizes: see `_form`."""
         if _slides_down_only(windows, groups):
             images, weight, windows = _as_channels(images), _as_channels(weight), _narrow(windows)
         d, c = weight.shape[:2]
@@ -153,9 +153,9 @@ class NumpyBackend(Backend):
     def convolution_gradients(
         self, gradient: Array, images: Array, weight: Array, windows: Windows, groups: int
     ) -> tuple[Array, Array]:
-        """Compute both side by side, each on a thread of its own that helps the other at the end.
+        """Compute both at the same time, each on its own thread; the first to finish helps.
 
-        Threads then wait for each other once: a step of ResNet-20 takes 155 ms instead of 160.
+        Threads wait for each other only once: a step of ResNet-20 takes 155 ms instead of 160.
         """
         dx, dw = side_by_side(
             gradient.nbytes,
@@ -167,8 +167,8 @@ class NumpyBackend(Backend):
     def scratch_to_fuse(self, weight: Array, windows: Windows, groups: int) -> Sequence[int]:
         """Return the shape of one image's columns, or of its output if that is larger.
 
-        Half of Winograd's scratch array, for fewer slices; and nothing with many channels, because
-        Winograd's weights are transformed again for each slice.
+        For Winograd, return half of its scratch array, so that there are fewer slices; with many
+        channels `()`, because the weights are transformed again for each slice.
         """
         d, c, k_h, k_w = weight.shape
         if winograd.suits(windows, groups, c, d, weight.dtype):
@@ -176,21 +176,21 @@ class NumpyBackend(Backend):
         return windows.out_h, windows.out_w, max(d, c * k_h * k_w)
 
     def gather_windows(self, images: Array, windows: Windows) -> Array:
-        """Copy every window into a row of its own, in one copy of an overlapping view.
+        """Copy every window into its own row, in one copy of an overlapping view.
 
-        Against the generic loop over taps (ms, one core, float32, channels-last, slices as in the
-        CIFAR-10 CNN): 0.19 for 0.51 (8x3x32x32), 0.048 for 0.081 (4x32x15x15), 0.019 for 0.034
-        (16x64x6x6).
+        In ms, instead of the generic loop over taps (one core, float32, channels-last, slices as in
+        the CIFAR-10 CNN): 0.19 instead of 0.51 (8x3x32x32), 0.048 instead of 0.081 (4x32x15x15),
+        0.019 instead of 0.034 (16x64x6x6).
         """
         n, c = images.shape[:2]
         padded = self.pad_images(images, windows, 0)
-        if padded.strides[1] != padded.itemsize:  # channels-last first: 0.23 for 0.46 (8x3x32x32)
+        if padded.strides[1] != padded.itemsize:  # 0.23 ms instead of 0.46 (8x3x32x32)
             padded = np.ascontiguousarray(padded.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
         step_n, step_c, step_h, step_w = padded.strides
         shape = (n, windows.out_h, windows.out_w, windows.k_h)
         across = (step_n, step_h * windows.stride_h, step_w * windows.stride_w)
         strides = (*across, step_h * windows.dilation_h)
-        if step_w == c * step_c and windows.dilation_w == 1:  # a row of the window side by side
+        if step_w == c * step_c and windows.dilation_w == 1:  # a row of the window is contiguous
             gathered = overlapping(padded, (*shape, windows.k_w * c), (*strides, step_c))
         else:
             taps = (step_w * windows.dilation_w, step_c)
@@ -200,9 +200,9 @@ class NumpyBackend(Backend):
     def _find_winners(self, padded: Array, windows: Windows, best: Array, winners: Array) -> None:
         """Find the largest values first, then the first tap equal to them, without branches.
 
-        Against the generic form, which chooses with `where` (ms, one core, 8x32x30x30, window 2):
-        0.16 for 1.2. A comparison gives 0 or 1 where it is equal or not; negated as a byte that is
-        0 or 255, and "or" with the tap's number makes the number, or 255. The least is the first.
+        This takes 0.16 ms instead of 1.2 with `where` (one core, 8x32x30x30, window 2). A
+        comparison gives 0 if equal and 1 if not; negated as a byte, this is 0 or 255, and a bitwise
+        "or" with the tap's number gives the number or 255. The minimum is the first equal tap.
         """
         taps = [padded[:, :, rows, columns] for _, rows, columns in windows.taps()]
         np.copyto(best, taps[0])
@@ -216,19 +216,19 @@ class NumpyBackend(Backend):
                 np.bitwise_or(code, np.uint8(tap), out=code)
                 np.minimum(winners, code, out=winners)
             lost_in_padding = windows.is_padded and bool((best == -np.inf).any())
-            if not lost_in_padding and not (winners == 255).any():  # 255: NaN equals nothing
+            if not lost_in_padding and not (winners == 255).any():  # 255: NaN, which equals nothing
                 return
         super()._find_winners(padded, windows, best, winners)
 
     def masked(self, values: Array, mask: Array, out: Array | None = None) -> Array:
-        """Keep the bits of `values` where `mask` holds.
+        """Keep the bits of `values` where `mask` is true, and clear the others.
 
-        Against `where` (ms, one core, 8x32x30x30): 0.08 for 0.83. True is 1; negated it is -1, all
-        bits set, and "and" with it changes nothing.
+        This takes 0.08 ms instead of 0.83 with `where` (one core, 8x32x30x30). True is 1; negated
+        it is -1, with all bits set, so a bitwise "and" with it changes nothing.
         """
         bits = np.dtype(f"i{values.dtype.itemsize}")
         kept: Array = np.empty_like(mask, values.dtype) if out is None else out
-        # Without gaps, the result holds the mask meanwhile: all of `gated` 1.35 ms for 1.67.
+        # An array without gaps first holds the mask: `gated` takes 1.35 ms instead of 1.67.
         reach = sum(step * (size - 1) for step, size in zip(kept.strides, kept.shape, strict=True))
         gaps = reach + kept.itemsize != kept.nbytes
         keep = np.empty_like(kept, bits) if gaps else kept.view(bits)
@@ -237,19 +237,19 @@ class NumpyBackend(Backend):
         return kept
 
     def column_products(self, a: Array, b: Array) -> Array:
-        """Multiply and add long rows in one pass: 0.06 ms for 0.09 (256 x 2048, one core).
+        """Multiply and add long rows in one pass: 0.06 ms instead of 0.09 (256 x 2048, one core).
 
-        Of many short rows, sums from first to last would be less exact, and slower.
+        For many short rows, adding them in order would be less accurate, and slower.
         """
         if a.shape[1] < 512:
             return super().column_products(a, b)
         return np.einsum("ij,ij->j", a, b)
 
     def elementwise(self, function: Callable[..., Array], *operands: Array) -> Array:
-        """Share large arrays among threads: a sum of two of 8 MiB takes 0.45 ms for 0.82.
+        """Share large arrays among threads: adding two of 8 MiB takes 0.45 ms instead of 0.82.
 
-        The result lies in memory as the first operand of its shape that is not repeated along an
-        axis; slices are of the first axis, if that is the outermost.
+        The result has the memory order of the first operand that is not broadcast. The first axis
+        is split, if it is the outermost in memory.
         """
         if all(x.nbytes <= CACHE_BYTES for x in operands):
             return function(*operands)
@@ -274,7 +274,7 @@ class NumpyBackend(Backend):
         return out
 
     def gated(self, values: Array, x: Array, out: Array | None = None) -> Array:
-        """Compare and mask slice by slice, in cache: 0.74 ms for 1.9 (64x32x30x30, 2 cores)."""
+        """Compare and mask slice by slice, in cache: 0.74 ms, not 1.9 (64x32x30x30, 2 cores)."""
 
         def cut(x: Array, values: Array, out: Array | None = None) -> Array:
             return self.masked(values, x > 0, out)
@@ -282,10 +282,10 @@ class NumpyBackend(Backend):
         return self.elementwise(cut, x, values) if out is None else cut(x, values, out)
 
     def index_add(self, target: Array, index: Any, values: Array) -> None:
-        """Do `target[index] += values`, counting repeated indices as often as they come.
+        """Do `target[index] += values`, adding every occurrence of a repeated index.
 
-        Rows, of which few come twice, are added at once, those that come again after that: 0.5 ms
-        for the 5 of `add.at` (2,800 rows of 128 into 20,000). The order of sums is the same.
+        The first occurrences of all rows are added together, then the second ones, and so on: 0.5
+        ms instead of 5 with `add.at` (2,800 rows of 128 into 20,000), in the same order of sums.
         """
         if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and target.ndim > 1:
             rows, left = index.ravel(), np.arange(index.size)
@@ -301,8 +301,8 @@ class NumpyBackend(Backend):
 def _slides_down_only(w: Windows, groups: int) -> bool:
     """Tell whether a kernel is as wide as the image, so that its columns can become channels.
 
-    A few taps of many channels are faster than many taps of one: the input gradients of a TextCNN
-    take 12 ms instead of 41 (50 sentences of 56 words, 128 values each, 2 cores).
+    A few taps of many channels are faster than many taps of one channel: the input gradients of a
+    TextCNN take 12 ms instead of 41 (50 sentences of 56 words, 128 values each, 2 cores).
     """
     return w.k_w == w.padded_w and w.k_w > 1 and not w.is_padded and groups == 1
 
@@ -324,9 +324,9 @@ def _as_columns(images: Array, w: int) -> Array:
 
 
 def _form(windows: Windows, groups: int, channels: tuple[int, int], c: int, dtype: Any) -> Any:
-    """Return the module with the fastest form of a convolution; None for that by columns.
+    """Return the module with the fastest form of a convolution; None for the one by columns.
 
-    Rows of pixels for images of few channels, `c`, Winograd's tiles or strips for more.
+    `planar` for images of few channels `c`; Winograd's tiles or strips for more.
     """
     if planar.suits(windows, groups, c):
         return planar

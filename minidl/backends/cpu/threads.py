@@ -1,4 +1,4 @@
-"""Threads of the CPU backend: slices of work shared among cores, with BLAS held at one thread."""
+"""Threads of the CPU backend: share slices of work among cores, with BLAS on one thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 import threadpoolctl
 
 SMALL = 2**19
-"""Bytes below which pieces of work are done in turn."""
+"""Pieces of work that read fewer bytes run one after the other."""
 
 
 class _Thread(threading.local):
@@ -24,16 +24,19 @@ class _Thread(threading.local):
 
 
 current = _Thread()
-_threads: list[int] = []  # how many were asked for; empty: one for each core
+_threads: list[int] = []  # the number set; empty: one per core
 
 
 def set_num_threads(n: int) -> None:
-    """Let the kernels on the CPU use `n` threads; results do not depend on their number.
+    """Set the number of threads of the CPU kernels; results do not depend on it.
 
-    Without it, there is one for each core that this process may use.
+    The default is one for each core that this process may use.
+
+    Args:
+        n: an integer >= 1.
 
     Raises:
-        ValueError: not a whole number from 1.
+        ValueError: `n` is not an integer >= 1.
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise ValueError(f"set_num_threads: got {n!r}, expected an integer >= 1")
@@ -47,15 +50,15 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Return how many threads the kernels on the CPU use."""
+    """Return how many threads the CPU kernels use."""
     if _threads:
         return _threads[0]
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
-    """Work through slices on all threads, this one among them."""
-    left = iter(parts)  # next() of a list's iterator is safe between threads
+    """Run `work` on every slice, on all threads including this one."""
+    left = iter(parts)  # next() of a list's iterator is thread-safe
 
     def drain() -> None:
         for part in left:
@@ -64,7 +67,7 @@ def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
     with _making:
         jobs, threads = _jobs()
     helpers = range(min(threads, len(parts) - 1))
-    # With NumPy's error state, which belongs to the context.
+    # In a copy of this context, which holds NumPy's error state.
     offers = [_Offer(functools.partial(copy_context().run, drain)) for _ in helpers]
     for offer in offers:
         jobs.put(offer)
@@ -73,7 +76,7 @@ def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
         drain()
     finally:
         current.is_worker = False
-        for offer in offers:  # who took it may still write into arrays that the caller gives up
+        for offer in offers:  # a helper may still write into the caller's arrays
             offer.close()
     for offer in offers:
         if offer.error is not None:
@@ -81,25 +84,25 @@ def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
 
 
 def side_by_side(size: int, *works: Callable[[], Any]) -> list[Any]:
-    """Give each thread a piece of work, instead of a share of one piece after the other.
+    """Run each piece of work on its own thread, instead of sharing them out one after the other.
 
     The calling thread runs the first piece; a helper that finishes early steals its remaining
-    slices, so put the longest piece first. Waking a thread takes 125 microseconds: small pieces
-    are done in turn.
+    slices, so put the longest piece first. Waking a thread takes 125 microseconds, so small
+    pieces run one after the other.
 
     Args:
         size: bytes that each piece reads.
         works: pieces that do not depend on each other.
 
     Returns:
-        Their results.
+        The results, in order.
     """
     if size < SMALL or get_num_threads() == 1 or current.is_worker:
         return [work() for work in works]
     results: dict[int, Any] = {}
 
     def work(part: slice) -> None:
-        current.is_worker = False  # its slices, too, are for all to take
+        current.is_worker = False  # so that helpers can take its slices
         try:
             results[part.start] = works[part.start]()
         finally:
@@ -111,10 +114,10 @@ def side_by_side(size: int, *works: Callable[[], Any]) -> list[Any]:
 
 
 class _Offer:
-    """Work for another thread to take, until it is closed: nobody waits for a thread to wake up.
+    """A task that a helper may claim until the caller withdraws it, so no call waits for a helper.
 
-    A call with nothing to do takes 2 microseconds for 114 with a ThreadPoolExecutor; a step of the
-    CIFAR-10 CNN is about 40 calls.
+    An empty call takes 2 microseconds instead of 114 with a ThreadPoolExecutor; a step of the
+    CIFAR-10 CNN makes about 40 calls.
     """
 
     def __init__(self, work: Callable[[], None]) -> None:
@@ -127,7 +130,7 @@ class _Offer:
         if self.taken.acquire(blocking=False) and self.work is not None:
             try:
                 self.work()
-            except BaseException as error:  # to be raised where the work was asked for
+            except BaseException as error:  # raised in the calling thread
                 self.error = error
             finally:
                 self.done.release()
@@ -135,12 +138,12 @@ class _Offer:
     def close(self) -> None:
         if not self.taken.acquire(blocking=False):
             self.done.acquire()
-        self.work = None  # it holds arrays, and this may lie in the queue for long
+        self.work = None  # it holds arrays, and this offer may stay in the queue for long
 
 
 @functools.cache
 def _jobs() -> tuple[queue.SimpleQueue[_Offer | None], int]:
-    """Return the queue that the threads beside the one that asks take work from; their number."""
+    """Return the work queue of the helper threads, and how many helpers there are."""
     jobs: queue.SimpleQueue[_Offer | None] = queue.SimpleQueue()
     threads = get_num_threads() - 1
 
@@ -154,20 +157,20 @@ def _jobs() -> tuple[queue.SimpleQueue[_Offer | None], int]:
     return jobs, threads
 
 
-_making = threading.Lock()  # two threads that ask for the first time would make two queues
+_making = threading.Lock()  # else two threads could each make a queue
 
 
 class _Blas:
-    """Holds BLAS at one thread while any batch is worked through.
+    """Limits BLAS to one thread while any batch is being processed.
 
-    The first user sets it and the last resets it, to the number found when minidl first asked:
-    while another thread multiplies matrices, OpenBLAS can say 1 although it was just set to 2.
+    The first user sets the limit, and the last restores the number that BLAS reported at the start:
+    while another thread multiplies matrices, OpenBLAS can report 1 although it was just set to 2.
     """
 
     def __init__(self) -> None:
         found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-        # threadpoolctl lets one thread alone set the number, for as long as it lives. Here, others
-        # train too, and the lock below sees to their turns.
+        # threadpoolctl binds the limit to one thread; several threads may train here, so a lock
+        # serialises changes.
         self.libraries = [
             (getattr(library, "_real_set_num_threads", library.set_num_threads), before)
             for library in found
@@ -193,11 +196,11 @@ class _Blas:
                         set_threads(1 if self.users else threads)
 
 
-blas = functools.cache(_Blas)  # finding the library takes milliseconds, using it microseconds
+blas = functools.cache(_Blas)  # finding the library takes milliseconds, a call microseconds
 
 
 def _start_afresh() -> None:
-    """Forget, in a forked child, threads that it does not have, and locks that they held."""
+    """After a fork, reset the thread pool and its locks: the child has no helper threads."""
     global _making
     _making = threading.Lock()
     _jobs.cache_clear()
@@ -216,9 +219,10 @@ if hasattr(os, "register_at_fork"):
 def keep_freed_memory() -> None:
     """Ask glibc to keep up to 1 GiB of freed memory for the next arrays.
 
-    A training step frees and takes the same large arrays again and again. By default they go back
-    to the system, which then clears every page anew. A step of the CIFAR-10 CNN takes 42 ms for 57
-    (2 cores, median of 40 steps), with the same peak memory. Other C libraries stay as they are.
+    A training step frees and allocates the same large arrays again and again. By default they go
+    back to the system, which then clears every page again. A step of the CIFAR-10 CNN takes 42 ms
+    instead of 57 (2 cores, median of 40 steps), with the same peak memory. Other C libraries are
+    left unchanged.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

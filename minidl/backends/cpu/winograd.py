@@ -1,36 +1,36 @@
 """Convolution with windows of 3 x 3 pixels by Winograd's F(4, 3), in one direction or in both.
 
 Two polynomials can be multiplied by evaluating both at as many points as the product has
-coefficients, multiplying value by value, and going back from values to coefficients. F(4, 3), which
-makes four outputs of six pixels and three weights, is the transpose of such a product: 6
-multiplications for each pair of channels, where the sums themselves take 12.
+coefficients, multiplying the values, and interpolating the coefficients. F(4, 3), which computes
+four outputs from six pixels and three weights, is the transpose of such a product: 6
+multiplications for each pair of channels instead of the 12 of the direct sums.
 
     V = B x        six pixels to six values
     U = G w        three weights to six values
     y = A (U V)    six values to four outputs; in F(3, 4), to the three weights of a gradient
 
-In two directions the transforms are done one after the other. Rows always are transformed. Their
-six values are one more axis of a stack of matrix products over channels. Columns are done in one of
-two ways:
+The two directions are transformed one after the other. Rows are always transformed: their six
+values become one more axis of a stack of matrix products over channels. Columns are handled in one
+of two ways:
 
-- *strips*: directly. A strip holds the three values side by side that a row of the kernel meets.
+- *strips*: directly. A strip holds three adjacent values, those that one row of the kernel covers.
   The stack has 6 matrices of (3 c, d); four by four outputs take 72 multiplications for each pair
-  of channels, for the 144 of columns (`convolution.py`).
-- *tiles*: as the rows. The stack has 36 matrices of (c, d); the same outputs take 36
-  multiplications. The transforms cost more, which pays from about 32 channels.
+  of channels instead of the 144 of `convolution.py`.
+- *tiles*: like the rows. The stack has 36 matrices of (c, d); the same outputs take 36
+  multiplications. The transforms cost more, which pays off from about 32 channels.
 
-Transforms read the array where it lies: of six rows in a view of overlapping tiles, a small product
-makes six rows of values. Copies of the tiles would be 2.25 times the image: 128x64x8x8 to values
-takes 1.2 ms instead of 2.3, and the way back 0.5 instead of 1.1 (one core).
+Transforms read the array in place: a small matrix product turns six rows of a view of overlapping
+tiles into six rows of values. Copies of the tiles would be 2.25 times as large as the image.
+128x64x8x8 to values takes 1.2 ms instead of 2.3, and the inverse 0.5 instead of 1.1 (one core).
 
-Any points cost the same. Those here, 0, 2/3, -2/3, 3/2, -3/2 and infinity, keep the error of
-float32 below 4e-6 of the largest output in tiles (64 channels), and below 3e-6 in strips; the usual
-0, 1, -1, 2, -2 are four times worse, columns about five times better. A value that is no number, or
-out of all proportion, reaches every output of its tile, or of its six rows. Float64, which is there
-to be exact, is left to columns.
+All points cost the same. The points 0, 2/3, -2/3, 3/2, -3/2 and infinity keep the float32 error
+below 4e-6 of the largest output in tiles (64 channels), and below 3e-6 in strips; the usual 0, 1,
+-1, 2, -2 are four times worse, columns about five times better. A NaN, an infinity or an extreme
+value affects every output of its tile, or of its six rows. Float64 is used for exactness, so it
+always goes by columns.
 
 Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks (2015); the points
-by trial, after B. Barabasz et al., Error Analysis and Improving the Accuracy of Winograd
+were found by trial, after B. Barabasz et al., Error Analysis and Improving the Accuracy of Winograd
 Convolution (2018).
 """
 
@@ -51,22 +51,22 @@ TILE, OUT = 6, 4  # pixels in, and out, in one direction
 POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)  # and infinity
 
 MOST = 128
-"""At most so many channels and kernels in strips; tiles have no limit."""
+"""The most channels and kernels for strips; tiles have no limit."""
 
 PAIRS = 24
-"""Up to so many channels and kernels, strips serve two pixels of the output each. A third of the
-multiplications meets zeros, but matrices are less narrow, and less is copied: 128x16x32x32 to 16,
-3.8 ms instead of 4.1; from 8 to 8, 1.6 instead of 2.1; from 24 to 24, 7.0 instead of 7.7 (one
+"""Up to this many channels and kernels, each strip covers two output pixels. A third of the
+multiplications is wasted on zeros, but matrices are wider and less is copied: 128x16x32x32 to 16
+takes 3.8 ms instead of 4.1; from 8 to 8, 1.6 instead of 2.1; from 24 to 24, 7.0 instead of 7.7 (one
 core)."""
 
 SMALL = 10**6
-"""Multiplications of a product for which OpenBLAS copies nothing. In strips, the weights' gradient
-of 128x32x16x16 to 32 takes 3.2 ms instead of the 4.0 of one product for all images of a slice (one
-core)."""
+"""The most multiplications in a product for which OpenBLAS copies nothing. In strips, the weight
+gradient of 128x32x16x16 to 32 takes 3.2 ms instead of 4.0 with one product for all images of a
+slice (one core)."""
 
 
 def is_plain(w: Windows) -> bool:
-    """Tell whether windows are of 3 x 3 pixels, one apart, within 2 pixels of the image."""
+    """Tell whether windows are 3 x 3 pixels, with stride 1 and padding <= 2."""
     geometry = (w.k_h, w.k_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w)
     return geometry == (3, 3, 1, 1, 1, 1) and max(w.top, w.bottom, w.left, w.right) <= 2
 
@@ -74,7 +74,7 @@ def is_plain(w: Windows) -> bool:
 def suits(windows: Windows, groups: int, c: int, d: int, dtype: Any) -> bool:
     """Tell whether a convolution is faster this way than by columns.
 
-    Where the output's size is no multiple of four, some of what is computed is dropped.
+    If the output's size is not a multiple of 4, part of the result is computed and thrown away.
     """
     if not is_plain(windows) or groups != 1 or dtype != np.float32:
         return False
@@ -88,10 +88,10 @@ def in_tiles(windows: Windows, c: int, d: int) -> bool:
 
 
 def _costs(windows: Windows, c: int, d: int) -> tuple[float, float]:
-    """Return what an image costs in strips, and in tiles, in multiplications within products.
+    """Return the cost of an image in strips, and in tiles, in multiplications of matrix products.
 
-    Constants by trial, with 8 to 512 channels of 4x4 to 32x32 pixels. Forward, ms on one core in
-    strips, tiles and columns: 84x16x32x32 to 16, 7.0, 8.0, 10.6; 84x32x16x16 to 32, 4.2, 3.9, 6.5;
+    Constants found by trial, with 8 to 512 channels of 4x4 to 32x32 pixels. Forward in strips,
+    tiles and columns, ms on one core: 84x16x32x32 to 16, 7.0, 8.0, 10.6; 84x32x16x16 to 32, 4.2, 3.9, 6.5;
     84x64x8x8 to 64, 3.1, 2.4, 4.5.
     """
     down, across = _grid(windows)
@@ -103,8 +103,8 @@ def _costs(windows: Windows, c: int, d: int) -> tuple[float, float]:
 def transforms(outputs: int, taps: int) -> tuple[Array, Array, Array]:
     """Return A, G and B of F(outputs, taps).
 
-    B goes from pixels to values at the points (its rows are the polynomials that are zero at all
-    points but one), G from taps to values, A from values to outputs.
+    B maps pixels to values at the points (each row is the polynomial that is zero at all points
+    but one), G maps taps to values, and A maps values to outputs.
     """
     points, count = np.array(POINTS), len(POINTS)
     a, g, b = np.zeros((outputs, TILE)), np.zeros((TILE, taps)), np.zeros((TILE, TILE))
@@ -126,7 +126,7 @@ def convolve(
     windows: Windows,
     relu: bool = False,
 ) -> Array:
-    """Do `convolution.convolve` in tiles or strips."""
+    """Compute `convolution.convolve` in tiles or strips."""
     back, _, _ = transforms(OUT, 3)
     (d, c), (down, across) = weight.shape[:2], _grid(windows)
     height, width = windows.out_h, windows.out_w
@@ -153,24 +153,24 @@ def convolve(
 
 
 def transpose_convolve(backend: Backend, gradient: Array, weight: Array, windows: Windows) -> Array:
-    """Do `convolution.transpose_convolve`: convolve with turned weights, channels exchanged."""
+    """Compute `convolution.transpose_convolve` as a convolution with flipped, transposed weights."""
     flipped = weight[:, :, ::-1, ::-1].swapaxes(0, 1)
     return convolve(backend, gradient, flipped, None, turned(windows))
 
 
 def turned(w: Windows) -> Windows:
-    """Return the windows through which an input pixel sees the output pixels that it took part in.
+    """Return the windows through which an input pixel sees the output pixels that it affects.
 
-    For plain windows.
+    Only for windows that `is_plain` accepts.
     """
     around = {"top": 2 - w.top, "bottom": 2 - w.bottom, "left": 2 - w.left, "right": 2 - w.right}
     return Windows(w.out_h, w.out_w, 3, 3, **around)
 
 
 def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: Windows) -> Array:
-    """Do `convolution.weight_gradient`: F(3, 4), the gradient's pixels being the weights.
+    """Compute `convolution.weight_gradient` by F(3, 4), with the gradient's pixels as weights.
 
-    With many channels, what a slice gives is larger than what it reads, so there are fewer slices:
+    With many channels, a slice's result is larger than its input, so there are fewer slices:
     64x256x8x8 to 256 takes 23 ms instead of 60 (two threads).
     """
     back, from_taps, _ = transforms(3, OUT)
@@ -201,7 +201,7 @@ def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: W
 def _weight_values(backend: Backend, weight: Array, tiles: bool, side: int) -> Array:
     """Return the matrices of weights: `(6, 6, c, d)`; for strips `(6, 1, (2+side) c, side d)`.
 
-    Where a strip serves two pixels, each has no use for one of its four columns.
+    If a strip covers two pixels, each of them ignores one of its four columns.
     """
     d, c = weight.shape[:2]
     _, from_taps, _ = transforms(OUT, 3)
@@ -223,7 +223,7 @@ def _image_values(
 ) -> Array:
     """Return the matrices of images: `(6, 6, tiles, c)`, the first axis for columns.
 
-    In strips, `(6, n, pixels / side, (2+side) c)`.
+    For strips, `(6, n, pixels / side, (2+side) c)`.
     """
     _, _, to_values = transforms(OUT, 3)
     (n, c), (down, across) = images.shape[:2], _grid(windows)
@@ -246,13 +246,18 @@ def _rows(backend: Backend, matrix: Array, images: Array, windows: Windows) -> A
 
 
 def _values(matrix: Array, array: Array) -> Array:
-    """Transform the middle axis of `(k, length, m)`, without gaps, to values: `(6, k, tiles, m)`.
+    """Transform the middle axis of a contiguous `(k, length, m)` to values: `(6, k, tiles, m)`.
 
-    Tiles are as long as the matrix has columns, and begin four apart.
+    A tile is as long as the matrix has columns, and the next one starts four later.
     """
     (k, length, m), size = array.shape, matrix.shape[1]
     count, step = (length - size) // OUT + 1, m * array.itemsize
-    steps = (length * step, OUT * step, step, array.itemsize)  # .strides can be any for one pixel
+    steps = (
+        length * step,
+        OUT * step,
+        step,
+        array.itemsize,
+    )  # .strides are arbitrary for one pixel
     view = np.lib.stride_tricks.as_strided(array, (k, count, size, m), steps, writeable=False)
     values = np.empty((TILE, k, count, m), array.dtype)
     np.matmul(matrix, view, out=values.transpose(1, 2, 0, 3))
@@ -268,7 +273,7 @@ def _outputs(matrix: Array, values: Array, out: Array | None = None) -> Array:
 
 
 def _together(n: int, multiplications: int) -> int:
-    """Return how many of n images, of so many multiplications each, to add up in one product."""
+    """Return how many of n images to add up in one product, from the multiplications of each."""
     most = max(1, min(n, SMALL // multiplications))
     return next(count for count in range(most, 0, -1) if n % count == 0)
 
@@ -279,15 +284,15 @@ def _grid(windows: Windows) -> tuple[int, int]:
 
 
 def _covered(padding: Windows, windows: Windows, tiles: bool) -> Windows:
-    """Return windows with more padding: to whole tiles down, and across if there are tiles."""
+    """Return `padding`, extended to whole tiles down, and across too if `tiles`."""
     down, across = _grid(windows)
     right = padding.right + (across * OUT - windows.out_w if tiles else 0)
     return replace(padding, bottom=padding.bottom + down * OUT - windows.out_h, right=right)
 
 
 def scratch(windows: Windows, c: int, d: int, part: int = 1) -> tuple[int, ...]:
-    """Return a shape about half as large as one image's values and their products, or a part of it.
+    """Return a shape of half the size of one image's values and products, divided by `part`.
 
-    By trial, with two threads: slices of twice this size, or half, are slower by 2 %.
+    Found by trial, with two threads: slices of twice or half this size are 2 % slower.
     """
     return (TILE * _grid(windows)[0] * windows.out_w * (c + d) // part,)
