@@ -26,8 +26,8 @@ tiles into six rows of values. Copies of the tiles would be 2.25 times as large 
 All points cost the same. The points 0, 2/3, -2/3, 3/2, -3/2 and infinity keep the float32 error
 below 4e-6 of the largest output in tiles (64 channels), and below 3e-6 in strips; the usual 0, 1,
 -1, 2, -2 are four times worse, columns about five times better. A NaN, an infinity or an extreme
-value affects every output of its tile, or of its six rows. Float64 is used for exactness, so it
-always goes by columns.
+value affects every output of its tile, or of its six rows. Float64 is meant to be exact, so it
+always uses columns.
 
 Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks (2015); the points
 were found by trial, after B. Barabasz et al., Error Analysis and Improving the Accuracy of Winograd
@@ -91,8 +91,8 @@ def _costs(windows: Windows, c: int, d: int) -> tuple[float, float]:
     """Return the cost of an image in strips, and in tiles, in multiplications of matrix products.
 
     Constants found by trial, with 8 to 512 channels of 4x4 to 32x32 pixels. Forward in strips,
-    tiles and columns, ms on one core: 84x16x32x32 to 16, 7.0, 8.0, 10.6; 84x32x16x16 to 32, 4.2, 3.9, 6.5;
-    84x64x8x8 to 64, 3.1, 2.4, 4.5.
+    tiles and columns, ms on one core: 84x16x32x32 to 16, 7.0, 8.0, 10.6; 84x32x16x16 to 32, 4.2,
+    3.9, 6.5; 84x64x8x8 to 64, 3.1, 2.4, 4.5.
     """
     down, across = _grid(windows)
     strips = 18 * windows.out_w * c * d if max(c, d) <= MOST else math.inf
@@ -153,7 +153,7 @@ def convolve(
 
 
 def transpose_convolve(backend: Backend, gradient: Array, weight: Array, windows: Windows) -> Array:
-    """Compute `convolution.transpose_convolve` as a convolution with flipped, transposed weights."""
+    """Compute `convolution.transpose_convolve` as `convolve` with flipped weights."""
     flipped = weight[:, :, ::-1, ::-1].swapaxes(0, 1)
     return convolve(backend, gradient, flipped, None, turned(windows))
 
@@ -257,7 +257,7 @@ def _values(matrix: Array, array: Array) -> Array:
         OUT * step,
         step,
         array.itemsize,
-    )  # .strides are arbitrary for one pixel
+    )  # .strides can be any for one pixel
     view = np.lib.stride_tricks.as_strided(array, (k, count, size, m), steps, writeable=False)
     values = np.empty((TILE, k, count, m), array.dtype)
     np.matmul(matrix, view, out=values.transpose(1, 2, 0, 3))
@@ -291,7 +291,7 @@ def _covered(padding: Windows, windows: Windows, tiles: bool) -> Windows:
 
 
 def scratch(windows: Windows, c: int, d: int, part: int = 1) -> tuple[int, ...]:
-    """Return a shape of half the size of one image's values and products, divided by `part`.
+    """Return a shape of about half the size of one image's values and products, divided by `part`.
 
     Found by trial, with two threads: slices of twice or half this size are 2 % slower.
     """
