@@ -1,7 +1,7 @@
-"""Matrix products by NVIDIA's cuBLAS, called directly.
+"""Matrix products with NVIDIA's cuBLAS, called directly.
 
-CuPy has these products too, but refuses them while work is recorded as a CUDA graph, copies
-matrices that lie transposed in a stack, and chooses for itself whether to round to TF32.
+CuPy has these products too, but refuses them while a CUDA graph is recorded, copies stacks of
+transposed matrices, and decides by itself whether to round to TF32.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from minidl.backends.windows import Array
 
 AS_IT_IS, TRANSPOSED, COPY = 0, 1, -1
 FULL_PRECISION, TF32 = 0, 3  # cublasMath_t
-WORKSPACE = 2**25  # bytes; what cuBLAS takes by itself on the newest GPUs
+WORKSPACE = 2**25  # bytes; cuBLAS's own default on the newest GPUs
 
 _POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
 
 
 def load(major: int) -> Any:
-    """Return the cuBLAS of a CUDA version that CuPy has loaded already; None if there is none."""
+    """Return the cuBLAS that CuPy has loaded for a major CUDA version; None if not found."""
     for name in (f"libcublas.so.{major}", f"cublas64_{major}.dll"):
         try:
             return ctypes.CDLL(name)
@@ -32,13 +32,13 @@ def load(major: int) -> Any:
 
 
 class Blas:
-    """Products of matrices, or of stacks of them, of one float dtype.
+    """Products of matrices, or stacks of matrices, of one float dtype.
 
     Args:
         library: cuBLAS, as `load` returns it.
-        handle: returns the handle of the device and thread.
-        stream: returns the address of the stream to work on.
-        address: returns where an array's first element is.
+        handle: returns the cuBLAS handle of this device and thread.
+        stream: returns the address of the current stream.
+        address: returns the address of an array's first element.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Blas:
         self._set_mode.argtypes = [_POINTER, _INT]
         self._set_workspace = library.cublasSetWorkspace_v2
         self._set_workspace.argtypes = [_POINTER, _POINTER, ctypes.c_size_t]
-        matrix = [_POINTER, _INT, _LONG]  # its address, leading dimension, and step to the next
+        matrix = [_POINTER, _INT, _LONG]  # address, leading dimension, step to the next matrix
         sizes = [_INT] * 5
         self._products: dict[Any, tuple[Any, Any]] = {}
         for dtype, name, number in (
@@ -70,21 +70,21 @@ class Blas:
             self._products[np.dtype(dtype)] = function, number
 
     def takes(self, a: Array, b: Array) -> bool:
-        """Tell whether these are two matrices, or two equally long stacks, of one float dtype."""
+        """Tell whether these are two matrices or two equally long stacks, with one float dtype."""
         alike = a.dtype == b.dtype and a.ndim == b.ndim and a.shape[:-2] == b.shape[:-2]
         return alike and a.dtype in self._products and a.ndim in (2, 3) and a.size * b.size > 0
 
     def multiply(
         self, a: Array, b: Array, out: Array, tf32: bool, workspace: Array | None = None
     ) -> None:
-        """Write `a @ b` into `out`. None of the three may have to be copied: see `layout`.
+        """Write `a @ b` into `out`. No `layout` of the three may be `COPY`.
 
         Args:
             a: `(m, k)`, or `(count, m, k)`.
-            b: `(k, n)`, likewise.
-            out: `(m, n)`, likewise, `AS_IT_IS`.
+            b: `(k, n)`, or `(count, k, n)`.
+            out: `(m, n)`, or `(count, m, n)`; its layout is `AS_IT_IS`.
             tf32: whether float32 may be rounded to 10 binary digits before multiplying.
-            workspace: memory for cuBLAS, which must not allocate any while work is recorded.
+            workspace: memory for cuBLAS, which must not allocate while work is recorded.
 
         Raises:
             RuntimeError: cuBLAS reports an error.
@@ -98,8 +98,8 @@ class Blas:
         if workspace is not None:  # after the stream, which resets it
             where = self._address(workspace)
             status = status or self._set_workspace(handle, where, workspace.nbytes)
-        # cuBLAS counts down columns. What it takes for a matrix is the transpose of what lies in
-        # rows, so it is asked for the transpose of the product: out.T = b.T @ a.T.
+        # cuBLAS is column-major: it sees the transpose of a row-major matrix. So ask it for the
+        # transpose of the product: out.T = b.T @ a.T.
         (op_a, ld_a, step_a), (op_b, ld_b, step_b) = layout(a), layout(b)
         _, ld_out, step_out = layout(out)
         status = status or function(
@@ -116,7 +116,7 @@ class Blas:
 
 
 def layout(x: Array) -> tuple[int, int, int]:
-    """Return how cuBLAS has to read a matrix or stack: form, leading dimension, step to the next.
+    """Return how cuBLAS reads a matrix or stack: form, leading dimension, step to the next.
 
     The form is `COPY` if neither its rows nor its columns are contiguous.
     """
