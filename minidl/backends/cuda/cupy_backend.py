@@ -1,8 +1,8 @@
-"""CuPy on an NVIDIA GPU. The only file that imports cupy.
+"""The CuPy backend for NVIDIA GPUs.
 
-Formulas run as they are, on CuPy's arrays; `kernels.cu` has what CuPy's own functions do badly, and
-cuBLAS multiplies matrices. Work is put into CuPy's current stream, in the order of the program, and
-the host goes on at once: see `deferred.py`.
+Formulas run unchanged on CuPy's arrays; `kernels.cu` replaces what CuPy's own functions do badly,
+and cuBLAS multiplies matrices. Work is put into CuPy's current stream, in program order, and the
+host continues at once: see `deferred.py`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from minidl.backends.cuda.deferred import DeferringBackend
 from minidl.backends.cuda.setup import choices, tell_cupy
 from minidl.backends.windows import Windows
 
-THREADS = 256  # in each block
-MOST_BLOCKS = 2**20  # of a launch: threads go on to further elements
-SCRATCH_BYTES = 2**30  # of one slice of a batch: without a limit, a large batch fills the GPU
+THREADS = 256  # per block
+MOST_BLOCKS = 2**20  # per launch: each thread loops over further elements
+SCRATCH_BYTES = 2**30  # per slice of a batch: without a limit, a large batch fills the GPU
 
-ROW, NUMBERS = 16, 6  # words in a row of an optimiser's table; where its numbers begin
+ROW, NUMBERS = 16, 6  # words in a row of an optimiser's table; index of the first number
 
 C_NAMES = {"float32": "float", "float64": "double", "uint8": "unsigned char", "int32": "int"}
 _FLOATS = ("float", "double")
@@ -45,11 +45,11 @@ EXPRESSIONS = tuple(
         for w in ("unsigned char", "int")
     ]
 )
-"""Every kernel in every form that it is used in."""
+"""Every kernel, with all its template arguments."""
 
 
 def describe() -> list[tuple[str, str]]:
-    """Return what there is of CuPy, driver and GPU, in words, or what is wrong."""
+    """Describe CuPy, the driver and the GPU, or say what is wrong with them."""
     rows = [("CuPy packages", ", ".join(setup.installed()) or "none")]
     try:
         cupy = setup.load_cupy()
@@ -69,12 +69,12 @@ def describe() -> list[tuple[str, str]]:
     ]
 
 
-# What the backend is made of ------------------------------------------------------------------
+# Parts of the backend -------------------------------------------------------------------------
 
 
 def _blas(cupy: Any) -> cublas.Blas | None:
-    """Return cuBLAS itself, or None where it is not found and products are left to CuPy."""
-    handle = cupy.cuda.get_cublas_handle  # making a handle loads the library
+    """Return cuBLAS, or None if it is not found: CuPy then computes the products."""
+    handle = cupy.cuda.get_cublas_handle  # creating a handle loads the library
     handle()
     library = cublas.load(cupy.cuda.runtime.runtimeGetVersion() // 1000)
     if library is None:
@@ -85,7 +85,7 @@ def _blas(cupy: Any) -> cublas.Blas | None:
 
 
 def _kernels(cupy: Any) -> Callable[..., None]:
-    """Return what launches a kernel of `kernels.cu`: `launch(expression, blocks, arguments)`."""
+    """Return the launcher of `kernels.cu`'s kernels: `launch(expression, blocks, arguments)`."""
     text = Path(__file__).with_name("kernels.cu").read_text(encoding="utf-8")
     module = cupy.RawModule(code=text, options=("-std=c++14",), name_expressions=EXPRESSIONS)
     functions: dict[str, Any] = {}
@@ -100,7 +100,7 @@ def _kernels(cupy: Any) -> Callable[..., None]:
 
 @functools.lru_cache(maxsize=256)
 def _geometry(w: Windows) -> tuple[np.int32, ...]:
-    """Return windows as the kernels' parameters."""
+    """Return the geometry of windows as kernel arguments."""
     fields = (
         *(w.in_h, w.in_w, w.k_h, w.k_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w),
         *(w.top, w.left, w.out_h, w.out_w),
@@ -109,12 +109,12 @@ def _geometry(w: Windows) -> tuple[np.int32, ...]:
 
 
 def _strided(x: Array) -> tuple[Any, ...]:
-    """Return an array of four axes and its strides, in elements."""
+    """Return a 4-d array and its strides, in elements."""
     return (x, *(np.int64(stride // x.itemsize) for stride in x.strides))
 
 
 def _written(x: Array) -> tuple[Any, ...]:
-    """Return images to be written to: their memory, number of elements, and order."""
+    """Return output images as kernel arguments: memory, number of elements, and order."""
     return x, np.int64(x.size), np.int32(x.strides[1] == x.itemsize)
 
 
@@ -122,9 +122,9 @@ class CupyBackend(DeferringBackend):
     """Kernels run on the whole batch at once, up to 1 GiB of scratch memory.
 
     Args:
-        xp: CuPy; imported and tried where not given.
-        launch: launches kernels; those of `kernels.cu` where not given.
-        blas: multiplies matrices; cuBLAS where not given.
+        xp: CuPy; None imports and checks it.
+        launch: launches kernels; by default those of `kernels.cu`.
+        blas: multiplies matrices; by default cuBLAS.
     """
 
     device = "cuda"
@@ -138,7 +138,7 @@ class CupyBackend(DeferringBackend):
         super().__init__()
         self._lock = threading.Lock()
         self._copies: Any = None  # the stream that `send` copies in
-        self._taken: Any = None  # an event: all work on what was sent before has been asked for
+        self._taken: Any = None  # an event after the last `take`'s copy
         self._workspace: Array | None = None
         self._outside: Any = None  # the stream and the allocator around a recording
         self.xp, self._launch, self._blas = xp, launch, blas
@@ -168,10 +168,10 @@ class CupyBackend(DeferringBackend):
         return copy
 
     def send(self, array: np.ndarray[Any, Any]) -> Callable[[], Array]:
-        """Begin to copy an array to the GPU, beside what it computes, from pinned memory.
+        """Start copying an array from pinned memory to the GPU, while the GPU computes.
 
-        The copy goes through memory that belongs to the stream of copies. It is freed when `take`
-        has copied it on, and written to again after that: hence the lock and the two events.
+        The copy goes through memory that belongs to the copy stream. It is freed once `take` has
+        copied it again, and may then be reused: hence the lock and the two events.
         """
         cuda = self.xp.cuda
         with self._lock:
@@ -198,7 +198,7 @@ class CupyBackend(DeferringBackend):
     def over_batch(
         self, n: int, shape: Sequence[int], dtype: Any, work: Callable[[slice], None]
     ) -> None:
-        """Call `work` on the whole batch, or on as few slices as its scratch memory allows."""
+        """Call `work` on the whole batch, or on as few slices as the scratch limit allows."""
         bytes_each = math.prod(shape) * np.dtype(dtype).itemsize
         size = max(1, SCRATCH_BYTES // max(1, bytes_each))
         for start in range(0, n, size):
@@ -207,7 +207,7 @@ class CupyBackend(DeferringBackend):
             work(slice(0, 0))
 
     def product(self, a: Array, b: Array, out: Array | None = None) -> Array:
-        """Multiply matrices by cuBLAS itself where it can be; see `cublas.py`."""
+        """Multiply matrices with cuBLAS directly if possible; see `cublas.py`."""
         if self._blas is None or not self._blas.takes(a, b):
             return super().product(a, b, out)
         copy = self.xp.ascontiguousarray
@@ -222,14 +222,14 @@ class CupyBackend(DeferringBackend):
         return out
 
     def tap_products(self, pixels: Array, matrices: Array) -> Array:
-        """Multiply with all taps at once: `scatter_windows` reads them side by side here."""
+        """Multiply by all taps at once: here `scatter_windows` reads contiguous taps."""
         groups, taps, d, c = matrices.shape
         beside = matrices.transpose(0, 2, 1, 3).reshape(groups, d, taps * c)
         products = self.product(pixels, beside).reshape(groups, -1, taps, c)
         return products.transpose(0, 2, 1, 3)
 
     def finish(self, images: Array, bias: Array | None, relu: bool) -> None:
-        """Add a bias and do ReLU in one kernel."""
+        """Add a bias and apply ReLU in one kernel."""
         pixels = images.transpose(0, 2, 3, 1)
         if not pixels.flags.c_contiguous or (bias is None and not relu):
             super().finish(images, bias, relu)
@@ -242,7 +242,7 @@ class CupyBackend(DeferringBackend):
     # Windows and poolings ---------------------------------------------------------------------
 
     def gather_windows(self, images: Array, windows: Windows) -> Array:
-        """Copy every window into a row of its own, in one kernel."""
+        """Copy every window into its own row, in one kernel."""
         n, c = images.shape[:2]
         w, count = windows, n * windows.out_h * windows.out_w * c
         gathered = self.xp.empty((n, w.out_h, w.out_w, w.k_h * w.k_w, c), images.dtype)
@@ -251,7 +251,7 @@ class CupyBackend(DeferringBackend):
         return gathered
 
     def scatter_windows(self, gathered: Array, windows: Windows) -> Array:
-        """Add every window's row back, each pixel looking up what goes into it."""
+        """Add every window's row back; each pixel gathers its own terms."""
         n, c = len(gathered), gathered.shape[4]
         images = self.empty_images((n, c, windows.in_h, windows.in_w), gathered.dtype)
         rows = self.xp.ascontiguousarray(gathered)
@@ -268,7 +268,7 @@ class CupyBackend(DeferringBackend):
         return out
 
     def spread_windows(self, values: Array, windows: Windows) -> Array:
-        """Add each window's value to its pixels, each pixel looking up its windows."""
+        """Add each window's value to its pixels; each pixel gathers from its windows."""
         n, c = values.shape[:2]
         out = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype, values)
         arguments = (*_written(out), *_strided(values), np.int32(c))
@@ -276,7 +276,7 @@ class CupyBackend(DeferringBackend):
         return out
 
     def max_windows(self, images: Array, windows: Windows) -> tuple[Array, Array]:
-        """Find winners in one kernel."""
+        """Find the winners in one kernel."""
         n, c = images.shape[:2]
         shape = (n, c, windows.out_h, windows.out_w)
         best = self.empty_images(shape, images.dtype, images)
@@ -288,7 +288,7 @@ class CupyBackend(DeferringBackend):
         return best, winners
 
     def scatter_winners(self, values: Array, winners: Array, windows: Windows) -> Array:
-        """Add values to the pixels that won, each pixel looking up its windows."""
+        """Add values to the pixels that won; each pixel gathers from its windows."""
         n, c = values.shape[:2]
         out = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype, values)
         arguments = (*_written(out), *_strided(values), *_strided(winners), np.int32(c))
@@ -306,7 +306,7 @@ class CupyBackend(DeferringBackend):
     # Elements and rows ------------------------------------------------------------------------
 
     def gated(self, values: Array, x: Array, out: Array | None = None) -> Array:
-        """Compare and choose in one kernel where both lie in the same order, without gaps."""
+        """Compare and select in one kernel if the arrays have the same order and no gaps."""
         kept = self.xp.empty_like(values) if out is None else out
         alike = values.dtype == x.dtype and _steps(values) == _steps(x) == _steps(kept)
         if not alike or not _is_dense(x):
@@ -315,14 +315,14 @@ class CupyBackend(DeferringBackend):
         return kept
 
     def index_add(self, target: Array, index: Any, values: Array) -> None:
-        """Do `target[index] += values`, in any order or in a fixed one: see `set_deterministic`."""
+        """Do `target[index] += values`, in any order or a fixed one: see `set_deterministic`."""
         xp, parts = self.xp, index if isinstance(index, tuple) else (index,)
         plain = target.flags.c_contiguous and target.dtype.name in ("float32", "float64")
         kinds = {getattr(getattr(part, "dtype", None), "kind", None) for part in parts}
         if not plain or not kinds <= {"i", "u"} or values.dtype != target.dtype:
             xp.add.at(target, index, values)
             return
-        rows: Any = 0  # the leading indices as one: a number for each row of what follows them
+        rows: Any = 0  # all leading indices as one flat row number
         for part, length in zip(parts, target.shape, strict=False):
             rows = rows * length + part.astype(np.int64) % length
         rows = rows.reshape(-1)
@@ -332,13 +332,13 @@ class CupyBackend(DeferringBackend):
             sizes = (np.int64(length), np.int64(width))
             self._run("index_add", size, target, *sizes, rows, values, np.int64(size))
             return
-        order = xp.argsort(rows * rows.size + xp.arange(rows.size))  # all differ: no ties
+        order = xp.argsort(rows * rows.size + xp.arange(rows.size))  # all keys differ: no ties
         sizes = (np.int64(rows.size), np.int64(size))
         arguments = (target, np.int64(width), rows[order], order, values, *sizes)
         self._run("index_add_in_order", size, *arguments)
 
     def update_all(self, rule: str | None, updates: Sequence[Update]) -> None:
-        """Do one step of an optimiser in one kernel, over all parameters that it can take."""
+        """Do one optimiser step in one kernel, over all parameters that the kernel supports."""
         fused = [u for u in updates if rule is not None and u.p.flags.c_contiguous and u.p.size]
         super().update_all(rule, [u for u in updates if not any(u is other for other in fused)])
         if not fused:
@@ -373,19 +373,20 @@ class CupyBackend(DeferringBackend):
     # Recording --------------------------------------------------------------------------------
 
     def _renewable(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return memory that is not of the recording's pool.
+        """Return memory from outside the recording's pool.
 
-        What the pool gives, the recorded work may have freed before, and then writes to again.
+        Memory from the pool may have been freed earlier by the recorded work, which then overwrites
+        it in every repetition.
         """
         stream, allocate = self._outside
         with stream, self.xp.cuda.using_allocator(allocate):
             return self.xp.empty(shape, dtype)
 
     def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Capture what `work` puts into a stream of its own as a CUDA graph.
+        """Run `work` in a separate stream and capture it as a CUDA graph.
 
-        Its memory comes from a pool of its own too, which lives as long as the graph: what `work`
-        frees must not be given to anybody else, because the graph will write to it again.
+        Its memory comes from a separate pool that lives as long as the graph: memory that `work`
+        frees must not be reused elsewhere, because the graph will write to it again.
         """
         cuda = self.xp.cuda
         stream, pool = cuda.Stream(non_blocking=True), cuda.MemoryPool()
@@ -399,7 +400,7 @@ class CupyBackend(DeferringBackend):
                 try:
                     work()
                 except BaseException:
-                    with contextlib.suppress(Exception):  # the first error says more
+                    with contextlib.suppress(Exception):  # the first error is more informative
                         stream.end_capture()
                     raise
                 graph = stream.end_capture()
@@ -418,6 +419,6 @@ def _steps(x: Array) -> tuple[int, ...]:
 
 
 def _is_dense(x: Array) -> bool:
-    """Tell whether an array's elements fill the memory from its first to its last."""
+    """Tell whether an array's elements fill its memory without gaps."""
     span = sum((size - 1) * step for step, size in zip(x.strides, x.shape, strict=True))
     return all(step > 0 for step in _steps(x)) and bool(span + x.itemsize == x.nbytes)
