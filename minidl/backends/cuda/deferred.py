@@ -1,11 +1,10 @@
-"""What devices share on which work goes on while the host is already further ahead.
+"""Shared by asynchronous devices: deferred errors and recorded work.
 
-Looking whether a label is in range would make the host wait in every step, and then the device for
-the host. So what was found stays on the device, one flag for each check, until the host waits
-anyway: because the loss, or any other result, is read.
+Checking labels on the host would synchronise every step. Instead, each check sets a flag on the
+device, which is read when the host waits anyway: when the loss, or any other result, is read.
 
-A piece of work can be recorded: what the device does is then repeated without running any Python.
-Numbers that come from the host are the one thing to be renewed: see `Backend.fresh`.
+Work can be recorded: the device then repeats it without running any Python. Only values that come
+from the host are renewed: see `Backend.fresh`.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ import numpy as np
 
 from minidl.backends.base import Array, Backend, Update
 
-MOST = 1000  # flags that may wait; then they are looked at, so that they do not fill the memory
-CHECKS = 64  # flags of one recording
+MOST = 1000  # pending flags, at most; then they are read, so that they do not fill the memory
+CHECKS = 64  # flags per recording
 Error = Callable[[], Exception]
 Make = Callable[[], np.ndarray[Any, Any]]
 
 
 class Recording:
-    """What a recorded piece of work needs of the host.
+    """The host's part of recorded work.
 
     Attributes:
-        flags: one for each check that the work makes; once set, it stays set.
-        errors: what to raise for each flag.
-        memory: where the work reads what `Backend.fresh` was asked for.
-        values: its first contents, drawn or counted while recording.
-        makes: what makes the next contents.
-        undo: takes back what recording has counted.
+        flags: one for each check in the work; once set, a flag stays set.
+        errors: makes the error for each flag.
+        memory: the arrays from which the work reads what `Backend.fresh` provides.
+        values: their first contents, drawn or counted while recording.
+        makes: makes their next contents.
+        undo: reverts what was counted while recording.
     """
 
     def __init__(self, flags: Array) -> None:
@@ -46,11 +45,11 @@ class Recording:
 
 
 class DeferringBackend(Backend):
-    """Counts copies from and to the host, keeps errors until it waits, and records work.
+    """Counts copies from and to the host, defers errors until the host waits, and records work.
 
     Attributes:
         to_host: how many arrays and numbers were copied to the host, which waited for them.
-        to_device: how many were copied from the host, other than by `fresh` and `send`.
+        to_device: how many arrays were copied from the host, except by `fresh` and `send`.
     """
 
     records = True
@@ -63,7 +62,7 @@ class DeferringBackend(Backend):
         self._recorded: weakref.WeakSet[Recording] = weakref.WeakSet()
 
     def set_writeable(self, array: Array, writeable: bool) -> None:
-        """Do nothing: the library's arrays have no write flag."""
+        """Do nothing: arrays of these libraries have no write flag."""
 
     def _moved_here(self, array: np.ndarray[Any, Any]) -> Array:
         raise NotImplementedError
@@ -72,7 +71,7 @@ class DeferringBackend(Backend):
         raise NotImplementedError
 
     def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Have the device note what `work` asks of it, without doing it; return what does it."""
+        """Record `work` on the device without running it; return a function that runs it."""
         raise NotImplementedError
 
     # Copies -----------------------------------------------------------------------------------
@@ -84,22 +83,22 @@ class DeferringBackend(Backend):
         return self._moved_here(array)
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
-        """Copy an array to the host, waiting for the work that makes it; raise earlier errors."""
+        """Copy an array to the host, waiting until it is computed; raise deferred errors."""
         self._refuse_in_recording("waits for a result on the host")
         self._raise_pending()
         self.to_host += 1
         return self._moved_to_host(array)
 
     def number(self, array: Array) -> Any:
-        """Return the only element as a Python number, waiting for it; raise earlier errors."""
+        """Return the only element as a Python number, waiting for it; raise deferred errors."""
         return self.to_numpy(array).item()
 
     def scalar(self, value: float, dtype: Any) -> Array:
-        """Return a number as an array without axes: filled on the device, not copied there."""
+        """Return a number as a 0-d array, filled on the device instead of copied there."""
         return self.xp.full((), value, dtype)
 
     def fresh(self, make: Make, undo: Callable[[], None] | None = None) -> Array:
-        """Move what `make()` returns here; a recording has it made anew for each repetition."""
+        """Copy what `make()` returns to the device; a recording calls it for each repetition."""
         value, recording = make(), self._recording
         if recording is None:
             return self._moved_here(value)
@@ -112,11 +111,11 @@ class DeferringBackend(Backend):
         return memory
 
     def _renewable(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return memory that is written to before a repetition, and by none of its work."""
+        """Return memory that is written before a repetition, and never by the recorded work."""
         return self.xp.empty(shape, dtype)
 
     def send(self, array: np.ndarray[Any, Any]) -> Callable[[], Array]:
-        """Begin to copy an array here; return what returns it when it is here."""
+        """Start copying an array here; return a function that returns the copy."""
         moved = self._moved_here(array)
         return lambda: moved
 
@@ -127,7 +126,7 @@ class DeferringBackend(Backend):
     # Errors -----------------------------------------------------------------------------------
 
     def raise_if(self, wrong: Array, error: Error) -> None:
-        """Raise `error()` when a result is next read, if an element of `wrong` holds."""
+        """Raise `error()` when a result is next read, if any element of `wrong` is true."""
         recording = self._recording
         if recording is None:
             self._pending.append((wrong.any(), error))
@@ -153,7 +152,7 @@ class DeferringBackend(Backend):
             raise errors[int(found.argmax())]()
 
     def update_all(self, rule: str | None, updates: Sequence[Update]) -> None:
-        """Do a step without a kernel. Its rates and counts are the host's: it is not recorded."""
+        """Do a step without a kernel; it cannot be recorded, as its rates are on the host."""
         if updates:
             self._refuse_in_recording("updates parameters by a rule that has no kernel")
         super().update_all(rule, updates)
@@ -161,12 +160,12 @@ class DeferringBackend(Backend):
     # Recording --------------------------------------------------------------------------------
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Do work once, noting what the device does; return what has it done again, at once.
+        """Do work once, recording it on the device; return a function that replays it.
 
         Raises:
-            RuntimeError: it copies from or to the host, other than by `fresh`, or the device
-                cannot note it. Nothing has been done then, on the device, and what was counted
-                by `fresh` is taken back.
+            RuntimeError: the work copies from or to the host, except by `fresh`, or the device
+                cannot record it. Then nothing was done on the device, and what `fresh` counted
+                is reverted.
         """
         recording = Recording(self.xp.zeros(CHECKS, np.bool_))
         self._recording = recording
