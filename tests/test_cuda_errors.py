@@ -90,13 +90,13 @@ def started(monkeypatch):
         (
             fake_cupy(driver=12040),
             ["cupy-cuda13x"],
-            r"cupy-cuda13x is made for CUDA 13\.0, but the driver knows CUDA up to 12\.4; run: pip "
-            r"uninstall -y cupy-cuda13x && pip install cupy-cuda12x; or install a newer driver",
+            r"cupy-cuda13x is built for CUDA 13\.0, but the driver supports CUDA up to 12\.4; run: "
+            r"pip uninstall -y cupy-cuda13x && pip install cupy-cuda12x; or install a newer driver",
         ),
         (fake_cupy(driver=0), [], r"CuPy 99 finds no NVIDIA driver; install .*--gpus all"),
         (fake_cupy(gpus=None), [], r"finds no GPU: cudaErrorNoDevice"),
         (fake_cupy(gpus=0), [], r"there is no GPU; does CUDA_VISIBLE_DEVICES hide it\?"),
-        (fake_cupy(major=5), [], r"Fake GPU, has compute capability 5\.0, expected 6\.0 or more"),
+        (fake_cupy(major=5), [], r"Fake GPU, has compute capability 5\.0, expected >= 6\.0"),
         (
             fake_cupy(fails=OSError("libnvrtc.so: cannot open")),
             ["cupy-cuda13x"],
@@ -126,8 +126,8 @@ def test_a_full_gpu_says_how_full_it_is_and_what_helps():
     assert allocate(7) == 7
     with pytest.raises(
         MemoryError,
-        match=r"GPU is out of memory: 5 MiB more are wanted, 3 of 8 MiB are free, and this "
-        r"program's arrays hold 4; take a smaller batch",
+        match=r"GPU is out of memory: 5 MiB were requested, 3 of 8 MiB are free, and this "
+        r"program's arrays hold 4; use a smaller batch",
     ):
         allocate(5 * 2**20)
 
@@ -145,7 +145,7 @@ def test_python_m_minidl_says_what_is_wrong_with_cupy(started, capsys):
         started(fake_cupy(driver=12040), "cupy-cuda13x")
     minidl.__main__.main()
     assert (
-        "not usable: device 'cuda': cupy-cuda13x is made for CUDA 13.0" in capsys.readouterr().out
+        "not usable: device 'cuda': cupy-cuda13x is built for CUDA 13.0" in capsys.readouterr().out
     )
 
 

@@ -183,7 +183,7 @@ def test_tf32_changes_products_where_the_gpu_has_it():
 
 def test_a_full_gpu_says_what_helps():
     free, _ = backend_for("cuda").xp.cuda.runtime.memGetInfo()
-    with pytest.raises(MemoryError, match=r"the GPU is out of memory: .* take a smaller batch"):
+    with pytest.raises(MemoryError, match=r"the GPU is out of memory: .* use a smaller batch"):
         minidl.zeros(free // 4 + 2**28, device="cuda")
 
 

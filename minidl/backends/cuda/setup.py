@@ -1,4 +1,4 @@
-"""What can be wrong with CuPy, its driver or its memory, what was found, and what mends it."""
+"""Find what is wrong with CuPy, its driver or its memory, and say how to fix it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-OLDEST = 6  # major compute capability that kernels.cu compiles for
+OLDEST = 6  # major compute capability for which kernels.cu compiles
 
 FITS = (
     "install the CuPy that fits the driver's CUDA version (`nvidia-smi` shows it): "
@@ -19,27 +19,27 @@ FITS = (
 
 
 def installed() -> list[str]:
-    """Return the installed packages that bring a `cupy` module."""
+    """Return the installed packages that provide a `cupy` module."""
     names = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}
     return sorted(name for name in names if re.fullmatch(r"cupy(-cuda\w+|-rocm[\w-]+)?", name))
 
 
 def check_driver(cupy: Any, packages: Sequence[str]) -> None:
-    """Raise RuntimeError if there is no driver, one too old for this CuPy, or no fitting GPU."""
+    """Raise RuntimeError if the driver is missing or too old, or if no GPU is suitable."""
     runtime = cupy.cuda.runtime
     driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     name = packages[0] if packages else f"CuPy {cupy.__version__}"
     if driver == 0:
         raise RuntimeError(
-            f"device 'cuda': {name} finds no NVIDIA driver; install the driver of the GPU, or, in "
-            "a container, pass the GPU on (docker run --gpus all); `nvidia-smi` must show it"
+            f"device 'cuda': {name} finds no NVIDIA driver; install the GPU's driver, or, in "
+            "a container, pass the GPU through (docker run --gpus all); `nvidia-smi` must show it"
         )
     if driver // 1000 < built // 1000:
         fitting = f"cupy-cuda{driver // 1000}x"
         raise RuntimeError(
-            f"device 'cuda': {name} is made for CUDA {version(built)}, but the driver knows CUDA "
-            f"up to {version(driver)}; run: pip uninstall -y {name} && pip install {fitting}; or "
-            "install a newer driver"
+            f"device 'cuda': {name} is built for CUDA {version(built)}, but the driver supports "
+            f"CUDA up to {version(driver)}; run: pip uninstall -y {name} && pip install {fitting}; "
+            "or install a newer driver"
         )
     try:
         count = runtime.getDeviceCount()
@@ -54,19 +54,18 @@ def check_driver(cupy: Any, packages: Sequence[str]) -> None:
     if gpu["major"] < OLDEST:
         raise RuntimeError(
             f"device 'cuda': the GPU, {gpu['name'].decode()}, has compute capability "
-            f"{gpu['major']}.{gpu['minor']}, expected {OLDEST}.0 or more (Pascal, 2016): older "
-            f"ones "
-            "cannot add float64 numbers atomically"
+            f"{gpu['major']}.{gpu['minor']}, expected >= {OLDEST}.0 (Pascal, 2016): older GPUs "
+            "cannot add float64 values atomically"
         )
 
 
 def version(number: int) -> str:
-    """Return CUDA's number of a version, such as 12040, as people write it: 12.4."""
+    """Format CUDA's version number, such as 12040, in the usual way: 12.4."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def explain_lack_of_memory(cupy: Any) -> None:
-    """Have CuPy say, when the GPU is full, how full it is and what can be done."""
+    """Make CuPy's out-of-memory error say how full the GPU is and what to do."""
     allocate, full = cupy.cuda.get_allocator(), cupy.cuda.memory.OutOfMemoryError
 
     def explained(size: int) -> Any:
@@ -76,10 +75,10 @@ def explain_lack_of_memory(cupy: Any) -> None:
             free, total = cupy.cuda.runtime.memGetInfo()
             used = cupy.get_default_memory_pool().used_bytes()
             raise MemoryError(
-                f"the GPU is out of memory: {size / 2**20:,.0f} MiB more are wanted, "
+                f"the GPU is out of memory: {size / 2**20:,.0f} MiB were requested, "
                 f"{free / 2**20:,.0f} of {total / 2**20:,.0f} MiB are free, and this program's "
-                f"arrays hold {used / 2**20:,.0f}; take a smaller batch, evaluate under "
-                "minidl.no_grad(), or stop other programs that `nvidia-smi` shows"
+                f"arrays hold {used / 2**20:,.0f}; use a smaller batch, evaluate under "
+                "minidl.no_grad(), or stop other programs shown by `nvidia-smi`"
             ) from error
 
     cupy.cuda.set_allocator(explained)
@@ -94,14 +93,14 @@ choices = _Choices()
 
 
 def set_tf32(on: bool) -> None:
-    """Let a GPU round float32 numbers to TF32 before multiplying matrices, or forbid it.
+    """Allow or forbid a GPU to round float32 values to TF32 before multiplying matrices.
 
-    TF32 keeps float32's range and 10 of its 23 binary digits: products are several times as fast on
-    GPUs since the A100, and have errors of about 1e-3. Off at first, whatever `CUPY_TF32` says, so
-    that results are those of the CPU. It concerns all products of matrices, and with them all
-    convolutions; nothing on the CPU. Compare with PyTorch under equal settings:
-    `torch.backends.cuda.matmul.allow_tf32`, and `torch.backends.cudnn.allow_tf32`, which is on
-    there at first.
+    TF32 keeps float32's range and 10 of its 23 mantissa bits: products are several times as fast on
+    GPUs since the A100, with errors of about 1e-3. It is off by default, even if `CUPY_TF32` is
+    set, so that results match the CPU. It applies to all matrix products, and so to all
+    convolutions, but not on the CPU. Compare with PyTorch under equal settings:
+    `torch.backends.cuda.matmul.allow_tf32`, and `torch.backends.cudnn.allow_tf32`, which is on by
+    default.
     """
     choices.tf32 = bool(on)
     if _started():
@@ -109,23 +108,23 @@ def set_tf32(on: bool) -> None:
 
 
 def get_tf32() -> bool:
-    """Return what `set_tf32` was last told."""
+    """Return the setting of `set_tf32`."""
     return choices.tf32
 
 
 def set_deterministic(on: bool) -> None:
-    """Add gradients of repeated indices in a fixed order on a GPU, or in any order.
+    """On a GPU, add gradients of repeated indices in a fixed order, or in any order.
 
-    Everything else minidl does on a GPU gives the same bits in every run. Where several gradients
-    meet in one row of an embedding, or one element of what was indexed, the order of their sum is
-    left to chance at first, and the last bits with it. A fixed order takes a sort in each backward
-    pass, which makes the host wait, and which `capture` cannot record.
+    Everything else that minidl does on a GPU gives the same bits in every run. By default, if
+    several gradients are added to one row of an embedding, or to one indexed element, the order of
+    the sum is random, and so are its last bits. A fixed order takes a sort in each backward pass,
+    which makes the host wait, and which `capture` cannot record.
     """
     choices.deterministic = bool(on)
 
 
 def get_deterministic() -> bool:
-    """Return what `set_deterministic` was last told."""
+    """Return the setting of `set_deterministic`."""
     return choices.deterministic
 
 
@@ -134,7 +133,7 @@ def get_deterministic() -> bool:
 
 @functools.cache
 def load_cupy() -> Any:
-    """Import CuPy and run one kernel: it can import well and still fail at its first kernel."""
+    """Import CuPy and run one kernel: the import can succeed and the first kernel still fail."""
     packages = installed()
     if len(packages) > 1:
         raise RuntimeError(
@@ -165,7 +164,7 @@ def _started() -> bool:
 
 
 def tell_cupy(cupy: Any) -> None:
-    """Have CuPy's own products, such as einsum's, follow `set_tf32`."""
+    """Make CuPy's own products, such as einsum's, follow `set_tf32`."""
     linalg = cupy._core._routines_linalg
     kind = linalg.COMPUTE_TYPE_TF32 if choices.tf32 else linalg.COMPUTE_TYPE_DEFAULT
     linalg.set_compute_type(np.float32, kind)
