@@ -1,19 +1,19 @@
-// What CuPy's own functions do badly, as CUDA kernels: windows, poolings, repeated indices, updates.
+// CUDA kernels for what CuPy's own functions do badly: windows, pooling, repeated indices, updates.
 //
-// The backend compiles this text with NVRTC; tests build the same text with a host C++ compiler and
-// run it against literal loops (tests/host_cuda.h says what a launch is there). It therefore
-// includes nothing and uses no feature of the GPU but threads and one atomic addition.
+// The backend compiles this file with NVRTC; tests compile it with a host C++ compiler and check it
+// against literal loops (tests/host_cuda.h defines a launch there). So it includes nothing and uses
+// no GPU feature except threads and one atomic addition.
 //
-// Every kernel but `index_add` *gathers*: one thread computes one element of the result, looking up
-// whatever goes into it, always in the same order. Nothing is added from several threads, so results
-// are the same from run to run.
+// Every kernel except `index_add` *gathers*: one thread computes one element of the result from all
+// its terms, always in the same order. No two threads add to the same element, so results are the
+// same from run to run.
 //
-// Names: images are (n, c, h, w) by shape and given by their four strides, in elements, so that any
-// order in memory is taken as it is. Results lie channels-last (c fastest) or rows first (w
-// fastest). Window geometry is that of windows.py: tap (i, j) of output pixel (y, x) sits at row
-// y * stride_h + i * dilation_h - top of the image, and likewise across.
+// Conventions: images have shape (n, c, h, w) and are passed with their four strides, in elements,
+// so that any memory order is read in place. Results are channels-last (c fastest) or rows first (w
+// fastest). Window geometry is that of windows.py: tap (i, j) of output pixel (y, x) is at row
+// y * stride_h + i * dilation_h - top and column x * stride_w + j * dilation_w - left of the image.
 
-typedef long long size;  // numbers of elements: more than 2^31 are possible
+typedef long long size;  // counts of elements, which can exceed 2^31
 
 #define WINDOWS                                                                             \
     int in_h, int in_w, int k_h, int k_w, int stride_h, int stride_w, int dilation_h,       \
@@ -24,7 +24,7 @@ typedef long long size;  // numbers of elements: more than 2^31 are possible
 #define AT(name, n, c, y, x) \
     name[(n) * name##_n + (c) * name##_c + (y) * name##_h + (x) * name##_w]
 
-// Each thread takes every so many-th element, so that any number of threads covers any number.
+// A grid-stride loop: any number of threads covers any number of elements.
 #define EACH(i, count)                                                      \
     for (size i = blockIdx.x * (size)blockDim.x + threadIdx.x; i < (count); \
          i += (size)gridDim.x * blockDim.x)
@@ -34,7 +34,7 @@ struct Pixel {
     int c, y, x;
 };
 
-// Which pixel element i in memory is.
+// The pixel that element i in memory belongs to.
 __device__ inline Pixel pixel_of(size i, int c, int h, int w, int channels_last) {
     Pixel p;
     if (channels_last) {
@@ -49,8 +49,8 @@ __device__ inline Pixel pixel_of(size i, int c, int h, int w, int channels_last)
     return p;
 }
 
-// Which output row (or column) sees pixel `place` through tap i; -1 if none does: the y with
-// y * stride + i * dilation - before = place.
+// The output row (or column) that sees pixel `place` through tap i, or -1 if there is none: the y
+// with y * stride + i * dilation - before = place.
 __device__ inline int seen_by(int place, int i, int stride, int dilation, int before, int out) {
     int distance = place + before - i * dilation;
     if (distance < 0) return -1;
@@ -65,8 +65,8 @@ __device__ inline bool inside(int y, int x, int h, int w) {
 // Windows --------------------------------------------------------------------------------------
 
 // out[n, y, x, tap, c] = images[n, c, y * stride_h + i * dilation_h - top, ...], 0 in the padding,
-// with tap = i * k_w + j. A thread copies all taps of a window, of one channel: divisions are slow,
-// and finding the window takes six. `count` is that of the windows, times c.
+// with tap = i * k_w + j. A thread copies all taps of one window and one channel: divisions are
+// slow, and finding the window takes six. `count` is the number of windows times c.
 template <typename T>
 __global__ void gather_windows(T* out, size count, const T* images, STRIDES(images), int c,
                                WINDOWS) {
@@ -82,8 +82,8 @@ __global__ void gather_windows(T* out, size count, const T* images, STRIDES(imag
     }
 }
 
-// The transpose of the above: images[n, c, row, column] = sum over the taps (i, j) through which
-// some window sees the pixel of gathered[n, y, x, tap, c], in the order of the taps.
+// The transpose of the above: images[n, c, row, column] = sum of gathered[n, y, x, tap, c] over the
+// taps (i, j) through which a window sees the pixel, in the order of the taps.
 template <typename T>
 __global__ void scatter_windows(T* images, size count, const T* gathered, int c, WINDOWS) {
     EACH(element, count) {
@@ -144,14 +144,14 @@ __global__ void spread_windows(T* images, size count, int channels_last, const T
 
 // Pooling by winners ---------------------------------------------------------------------------
 
-// The first tap whose place, `first + i * dilation`, is not before the image: ceil(-first/dilation).
+// The first tap that is not before the image, first + i * dilation >= 0: ceil(-first / dilation).
 __device__ inline int first_tap(int first, int dilation) {
     return first < 0 ? (-first + dilation - 1) / dilation : 0;
 }
 
-// best[n, c, y, x] = max over the taps of the window, padding being -inf; winners is the tap that
-// holds it. The first of equal values wins, NaN beats every number, the last NaN wins; where
-// nothing is larger than -inf, the first tap inside the image does.
+// best[n, c, y, x] = max over the taps of the window, with padding -inf; winners is the tap that
+// holds it. The first of equal values wins, NaN beats every number, and the last NaN wins; if no
+// value is larger than -inf, the first tap inside the image wins.
 template <typename T, typename W>
 __global__ void max_windows(T* best, W* winners, size count, int channels_last, const T* images,
                             STRIDES(images), int c, WINDOWS) {
@@ -217,8 +217,8 @@ __global__ void gated(T* out, size count, const T* values, const T* x) {
     EACH(i, count) out[i] = x[i] > T(0) ? values[i] : T(0);
 }
 
-// images[i, k] += bias[k] in each pixel i of channels-last images, then ReLU: each if it is asked
-// for. NaN stays NaN.
+// images[i, k] += bias[k] for each pixel i of channels-last images, if `add`; then ReLU, if `relu`.
+// NaN stays NaN.
 template <typename T>
 __global__ void bias_relu(T* images, size count, const T* bias, int c, int add, int relu) {
     EACH(i, count) {
@@ -228,14 +228,14 @@ __global__ void bias_relu(T* images, size count, const T* bias, int c, int add, 
     }
 }
 
-// Row numbers that are out of range wrap around, as CuPy's indices do.
+// Out-of-range row numbers wrap around, as in CuPy.
 __device__ inline size wrapped(size row, size length) {
     row %= length;
     return row < 0 ? row + length : row;
 }
 
-// target[rows[k], i] += values[k, i], for a target of `length` rows of `width` elements. The order
-// in which equal rows are added is not fixed: float sums differ in their last bits from run to run.
+// target[rows[k], i] += values[k, i], for a target of `length` rows of `width` elements. Equal rows
+// are added in no fixed order: float sums differ in their last bits from run to run.
 template <typename T>
 __global__ void index_add(T* target, size length, size width, const size* rows, const T* values,
                           size count) {
@@ -243,8 +243,8 @@ __global__ void index_add(T* target, size length, size width, const size* rows, 
                              values[i]);
 }
 
-// The same, the order being fixed: `order` lists the places k by ascending row, and by k among
-// equal rows; `rows` is in that order too. The thread of a row's first place adds them all.
+// The same in a fixed order: `order` lists the indices k by ascending row, and by k among equal
+// rows; `rows` is in that order too. The thread of a row's first index adds all of them.
 template <typename T>
 __global__ void index_add_in_order(T* target, size width, const size* rows, const size* order,
                                    const T* values, size places, size count) {
@@ -260,9 +260,9 @@ __global__ void index_add_in_order(T* target, size width, const size* rows, cons
 
 // One step of an optimiser over all parameters -------------------------------------------------
 
-// blockIdx.y counts parameters. Row blockIdx.y of the table: addresses of the parameter, of its
-// gradient and of three arrays that the rule keeps; how many elements each has; and up to ten
-// numbers (doubles, bit by bit), those of `Optimizer.numbers`. Formulas: see optim/rules.py.
+// blockIdx.y is the index of the parameter. Row blockIdx.y of the table holds the addresses of the
+// parameter, its gradient and three arrays that the rule keeps; their number of elements; and up to
+// ten numbers (the bits of doubles): those of `Optimizer.numbers`. Formulas: see optim/rules.py.
 typedef unsigned long long word;
 #define ROW 16
 
@@ -279,7 +279,7 @@ typedef unsigned long long word;
                                       number); \
     }
 
-// g = g + weight_decay * p; v = momentum * v + (1 - dampening) * g; p -= lr * v, or, looking ahead,
+// g = g + weight_decay * p; v = momentum * v + (1 - dampening) * g; p -= lr * v, or, if nesterov,
 // p -= lr * (g + momentum * v). Numbers: lr, momentum, 1 - dampening, weight_decay, nesterov.
 template <typename T>
 __device__ inline void sgd_element(T& p, T g, T* velocity, T*, T*, const double* number) {
@@ -301,8 +301,9 @@ __device__ inline void sgd_element(T& p, T g, T* velocity, T*, T*, const double*
 UPDATE(sgd)
 
 // m = b1 * m + (1 - b1) * g; v = b2 * v + (1 - b2) * g^2; p -= step * m / (sqrt(v) / root + eps)
-// with step = lr / (1 - b1^t) and root = sqrt(1 - b2^t). Decay: g += weight_decay * p before, or
-// p *= shrink. Numbers: step, b1, 1 - b1, b2, 1 - b2, root, eps, weight_decay, shrink.
+// with step = lr / (1 - b1^t) and root = sqrt(1 - b2^t). Decay comes first, as
+// g += weight_decay * p or p *= shrink. Numbers: step, b1, 1 - b1, b2, 1 - b2, root, eps,
+// weight_decay, shrink.
 template <typename T>
 __device__ inline void adam_element(T& p, T g, T* mean, T* square, T*, const double* number) {
     T weight_decay = number[7];
@@ -317,8 +318,9 @@ __device__ inline void adam_element(T& p, T g, T* mean, T* square, T*, const dou
 UPDATE(adam)
 
 // g += weight_decay * p; v = alpha * v + (1 - alpha) * g^2; m = alpha * m + (1 - alpha) * g;
-// d = g / (sqrt(v) + eps), centred: g / (sqrt(max(v - m^2, 0)) + eps); b = momentum * b + d;
-// p -= lr * b. Numbers: lr, alpha, 1 - alpha, eps, weight_decay, momentum, centered.
+// d = g / (sqrt(v) + eps), or, if centered, g / (sqrt(max(v - m^2, 0)) + eps);
+// b = momentum * b + d; p -= lr * b. Numbers: lr, alpha, 1 - alpha, eps, weight_decay, momentum,
+// centered.
 template <typename T>
 __device__ inline void rmsprop_element(T& p, T g, T* square, T* mean, T* velocity,
                                        const double* number) {
