@@ -501,7 +501,7 @@ def test_what_is_no_array_has_no_backend():
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:0", "", None, 3, []])
 def test_an_unknown_device_is_named(device):
-    with pytest.raises(ValueError, match="minidl knows 'cpu' and 'cuda'"):
+    with pytest.raises(ValueError, match="expected 'cpu' or 'cuda'"):
         backend_for(device)
 
 

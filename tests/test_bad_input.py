@@ -748,12 +748,12 @@ WRONG_CALLS = {
     "an unknown device": (
         lambda: minidl.zeros(3, device="gpu"),
         ValueError,
-        "device='gpu': minidl knows 'cpu' and 'cuda'",
+        "device='gpu', expected 'cpu' or 'cuda'",
     ),
     "a model to an unknown device": (
         lambda: nn.Linear(2, 2).to("tpu"),
         ValueError,
-        "device='tpu': minidl knows 'cpu' and 'cuda'",
+        "device='tpu', expected 'cpu' or 'cuda'",
     ),
     "tensors on two devices": (
         lambda: ones(2) + ones(2, device="guarded"),

@@ -132,7 +132,7 @@ def test_a_loader_refuses_what_is_no_array(arrays):
 def test_a_loader_refuses_seeds_and_unknown_devices_at_once():
     with pytest.raises(TypeError, match=r"rng=3, expected a numpy\.random\.Generator"):
         DataLoader(np.ones(3), rng=3)
-    with pytest.raises(ValueError, match="device='gpu': minidl knows 'cpu' and 'cuda'"):
+    with pytest.raises(ValueError, match="device='gpu', expected 'cpu' or 'cuda'"):
         DataLoader(np.ones(3), device="gpu")
 
 

@@ -306,7 +306,7 @@ def test_a_list_of_tensors_is_refused_with_a_hint(data):
 
 
 def test_an_unknown_device_is_refused():
-    with pytest.raises(ValueError, match="device='gpu': minidl knows 'cpu' and 'cuda'"):
+    with pytest.raises(ValueError, match="device='gpu', expected 'cpu' or 'cuda'"):
         Tensor(1.0, device="gpu")
 
 

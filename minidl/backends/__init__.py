@@ -98,7 +98,7 @@ def backend_for(device: str) -> Backend:
     try:
         return _by_device[device]
     except (KeyError, TypeError):
-        raise ValueError(f"device={device!r}: minidl knows 'cpu' and 'cuda'") from None
+        raise ValueError(f"device={device!r}, expected 'cpu' or 'cuda'") from None
 
 
 def asarray(value: Any, dtype: Any = None) -> Array:
