@@ -1,4 +1,4 @@
-"""The interface of an array library to minidl: array functions, transfers and data movement.
+"""The interface to an array library: array functions, transfers and data movement.
 
 `functional` defines what an operation *computes*; a backend defines how its data are *moved*. The
 kernels here are generic: they use only array functions that NumPy and CuPy share. A backend
@@ -214,7 +214,7 @@ class Backend:
         """Allocate `(n, c, h, w)` images with undefined contents, channels-last in memory.
 
         If `like` is given and stores whole channels one after the other, so does the result:
-        pooling in the same memory order takes half the time of changing it.
+        pooling in the same memory order takes half the time of changing the order.
         """
         n, c, h, w = shape
         if like is not None and like.strides[1] > like.strides[3]:
@@ -239,7 +239,7 @@ class Backend:
     def zero_images(
         self, images: Array, windows: Windows, like: Array | None = None
     ) -> tuple[Array, Array]:
-        """Return padded zeros to add `images`' windows to: the whole, and the part inside."""
+        """Allocate padded zeros for window results `images`; return all, and the part inside."""
         shape = (*images.shape[:2], windows.padded_h, windows.padded_w)
         padded = self.empty_images(shape, images.dtype, like)
         padded[...] = 0
@@ -396,7 +396,7 @@ class Backend:
         return function(*operands)
 
     def masked(self, values: Array, mask: Array, out: Array | None = None) -> Array:
-        """Return `values` where `mask` is true and 0 elsewhere, even for inf or NaN."""
+        """Return `values` where `mask` is true, else 0, even where `values` is inf or NaN."""
         kept = self.xp.where(mask, values, values.dtype.type(0))
         if out is not None:
             out[...] = kept

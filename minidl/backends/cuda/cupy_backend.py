@@ -168,10 +168,10 @@ class CupyBackend(DeferringBackend):
         return copy
 
     def send(self, array: np.ndarray[Any, Any]) -> Callable[[], Array]:
-        """Start copying an array from pinned memory to the GPU, while the GPU computes.
+        """Start copying an array to the GPU through pinned memory, while the GPU computes.
 
         The copy goes through memory that belongs to the copy stream. It is freed once `take` has
-        copied it again, and may then be reused: hence the lock and the two events.
+        made its own copy, and may then be reused: hence the lock and the two events.
         """
         cuda = self.xp.cuda
         with self._lock:
@@ -383,7 +383,7 @@ class CupyBackend(DeferringBackend):
             return self.xp.empty(shape, dtype)
 
     def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Run `work` in a separate stream and capture it as a CUDA graph.
+        """Capture what `work` puts into a separate stream as a CUDA graph.
 
         Its memory comes from a separate pool that lives as long as the graph: memory that `work`
         frees must not be reused elsewhere, because the graph will write to it again.
