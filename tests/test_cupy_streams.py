@@ -152,12 +152,12 @@ def test_a_capture_that_fails_ends_and_says_why(backend, cuda):
 
 def test_scratch_memory_is_limited_to_a_gibibyte(backend):
     parts = []
-    backend.over_batch(10, 2**28, parts.append)
+    backend.over_batch(10, (2**28,), np.uint8, parts.append)
     assert [(part.start, part.stop) for part in parts] == [(0, 4), (4, 8), (8, 10)]
     for n, wanted in ((3, [(0, 3)]), (0, [(0, 0)])):
         parts.clear()
-        backend.over_batch(n, 1, parts.append)
+        backend.over_batch(n, (1,), np.uint8, parts.append)
         assert [(part.start, part.stop) for part in parts] == wanted
     parts.clear()
-    backend.over_batch(2, 2**40, parts.append)
+    backend.over_batch(2, (2**40,), np.uint8, parts.append)
     assert [(part.start, part.stop) for part in parts] == [(0, 1), (1, 2)]
