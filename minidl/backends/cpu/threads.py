@@ -116,8 +116,8 @@ def side_by_side(size: int, *works: Callable[[], Any]) -> list[Any]:
 class _Offer:
     """A task that a helper may claim until the caller withdraws it.
 
-    So the caller never waits for a helper to wake up.     An empty call takes 2 microseconds instead of 114 with a ThreadPoolExecutor; a step of the
-    CIFAR-10 CNN makes about 40 calls.
+    So the caller never waits for a helper to wake up. An empty call takes 2 microseconds instead of
+    114 with a ThreadPoolExecutor; a step of the CIFAR-10 CNN makes about 40 calls.
     """
 
     def __init__(self, work: Callable[[], None]) -> None:
