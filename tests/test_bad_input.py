@@ -30,7 +30,8 @@ WRONG_CALLS = {
     "a single image": (
         lambda: F.conv2d(ones(3, 8, 8), KERNELS),
         ValueError,
-        r"conv2d: got shape \(3, 8, 8\), expected \(n, c, h, w\); a single one needs expand_dims",
+        r"conv2d: got shape \(3, 8, 8\), expected \(n, c, h, w\); "
+        r"for a single one, use expand_dims",
     ),
     "images as an array": (
         lambda: F.conv2d(np.ones((2, 3, 8, 8)), KERNELS),
@@ -127,7 +128,7 @@ WRONG_CALLS = {
     "a single sequence": (
         lambda: F.conv1d(ones(3, 8), ones(4, 3, 3)),
         ValueError,
-        r"conv1d: got shape \(3, 8\), expected \(n, c, length\); a single one needs expand_dims",
+        r"conv1d: got shape \(3, 8\), expected \(n, c, length\); for a single one, use expand_dims",
     ),
     "a sequence's channels": (
         lambda: F.conv1d(ones(2, 1, 8), ones(4, 3, 3)),

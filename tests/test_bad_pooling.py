@@ -62,11 +62,11 @@ WRONG_VALUES = {
     ),
     "F.adaptive_max_pool2d(L, 2)": "adaptive_max_pool2d: got shape (4, 10), expected (n, c, h, w)",
     "F.global_max_pool2d(S)": (
-        "global_max_pool2d: got shape (2, 3, 8), expected (n, c, h, w); a single one needs "
+        "global_max_pool2d: got shape (2, 3, 8), expected (n, c, h, w); for a single one, use "
         "expand_dims(0)"
     ),
     "F.global_max_pool1d(L)": (
-        "global_max_pool1d: got shape (4, 10), expected (n, c, length); a single one needs "
+        "global_max_pool1d: got shape (4, 10), expected (n, c, length); for a single one, use "
         "expand_dims(0)"
     ),
     "F.spatial_pyramid_pool2d(I, ())": (

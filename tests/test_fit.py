@@ -318,7 +318,7 @@ def test_a_history_refuses_other_names_and_endings(tmp_path):
     history.append(a=1)
     with pytest.raises(ValueError, match=r"got \['b'\], expected \['a'\]"):
         history.append(b=1)
-    with pytest.raises(ValueError, match=r"expected a name that ends in \.csv or \.json"):
+    with pytest.raises(ValueError, match=r"expected a name ending in \.csv or \.json"):
         history.save(tmp_path / "history.txt")
 
 

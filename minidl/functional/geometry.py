@@ -43,7 +43,7 @@ def check_images(op: str, x: Tensor, axes: int = 2) -> None:
         wanted = "(n, c, length)" if axes == 1 else "(n, c, h, w)"
         raise ValueError(
             f"{op}: got shape {x.shape}, expected {wanted}"
-            + ("; a single one needs expand_dims(0)" if missing == 1 else "")
+            + ("; for a single one, use expand_dims(0)" if missing == 1 else "")
         )
 
 

@@ -85,9 +85,7 @@ class History(Mapping[str, list[float]]):
         """
         path = Path(path)
         if path.suffix not in (".csv", ".json"):
-            raise ValueError(
-                f"History.save: got {path}, expected a name that ends in .csv or .json"
-            )
+            raise ValueError(f"History.save: got {path}, expected a name ending in .csv or .json")
         text = io.StringIO(newline="")
         if path.suffix == ".json":
             lists = self._columns | {"step_losses": self.step_losses}
