@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -388,13 +390,103 @@ def test_both_uses_of_a_pending_norm_get_their_gradient():
     np.testing.assert_allclose(y.grad.numpy(), b.grad.numpy(), rtol=1e-9)
 
 
-def test_an_input_changed_while_the_norm_is_pending_is_noticed():
-    x = Tensor(np.ones((2, 1, 2)))
-    norm = pending(x)
-    with x.mutable() as array:
+@pytest.mark.parametrize("changed", ["x", "weight", "bias", "added"])
+def test_a_tensor_changed_while_the_norm_is_pending_is_noticed(changed):
+    rng = np.random.default_rng(0)
+    x, added = (Tensor(rng.normal(size=(2, 2, 3))) for _ in range(2))
+    weight, bias = (Tensor(rng.normal(size=2)) for _ in range(2))
+    total = F.pending_batch_norm(x, None, None, weight, bias, training=True) + added
+    tensors = {"x": x, "weight": weight, "bias": bias, "added": added}
+    with tensors[changed].mutable() as array:
         array += 1
-    with pytest.raises(RuntimeError, match=r"batch_norm: its input, of shape \(2, 1, 2\), was cha"):
-        norm.numpy()
+    message = r"batch_norm: a tensor that its result, of shape \(2, 2, 3\), is computed from was ch"
+    with pytest.raises(RuntimeError, match=message):
+        total.numpy()
+
+
+@pytest.mark.parametrize("ending", ["tuple", "dict", "stored", "sum"])
+def test_nothing_is_pending_when_the_module_around_it_has_ended(ending):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.norm = nn.BatchNorm2d(2)
+
+        def forward(self, x: Tensor) -> Any:
+            normal = self.norm(x)
+            if ending == "stored":
+                vars(self)["kept"] = normal
+                return F.relu(normal)
+            if ending == "sum":
+                return (normal + x,)
+            return (normal,) if ending == "tuple" else {"out": normal}
+
+    x, _ = block_inputs()
+    net = Net().to(dtype=np.float64)
+    out = net(x)
+    result = net.kept if ending == "stored" else out["out"] if ending == "dict" else out[0]
+    wanted = F.batch_norm(x, None, None, net.norm.weight, net.norm.bias, training=True)
+    wanted = (wanted + x if ending == "sum" else wanted).numpy()
+    net.norm.weight.data = net.norm.weight.data * 5
+    np.testing.assert_allclose(result.numpy(), wanted, rtol=1e-12)
+
+
+def test_what_is_set_on_a_pending_norm_stays_and_counts():
+    x, y = block_inputs()
+    seen = []
+    normal = pending(x).retain_grad()
+    normal.register_hook(lambda gradient: seen.append(gradient.shape))
+    (normal + y).sum().backward()
+    np.testing.assert_array_equal(normal.grad.numpy(), np.ones(x.shape))
+    assert seen == [x.shape]
+
+
+@pytest.mark.parametrize("join", [lambda t, y: t.joined_relu(), lambda t, y: t + y])
+def test_a_norm_that_was_joined_has_no_gradient_of_its_own_and_says_so(join):
+    x, y = block_inputs()
+    normal = pending(x)
+    join(normal, y)
+    plain = F.batch_norm(x, None, None, training=True)
+    np.testing.assert_allclose(normal.numpy(), plain.numpy(), rtol=1e-12)
+    with pytest.raises(RuntimeError, match=r"joined its pass.* before that operation"):
+        normal.retain_grad()
+    with pytest.raises(RuntimeError, match=r"joined its pass.* before that operation"):
+        normal.register_hook(print)
+
+
+def test_other_outputs_of_a_module_are_left_alone():
+    class Result:
+        def settle(self):
+            raise AssertionError("called")
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Result:
+            return Result()
+
+    assert isinstance(nn.Sequential(Net())(minidl.ones(2)), Result)
+
+
+def test_an_error_in_forward_leaves_no_call_behind():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.norm = nn.BatchNorm2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.norm(x)
+            raise KeyError("by design")
+
+    x, _ = block_inputs()
+    with pytest.raises(KeyError):
+        Net().to(dtype=np.float64)(x)
+    assert type(nn.BatchNorm2d(2).to(dtype=np.float64)(x)) is Tensor
+
+
+def test_a_computed_norm_lets_its_input_go(no_collector):
+    x = Tensor(np.ones((2, 1, 2)))
+    alive = weakref.ref(x)
+    norm = pending(x)
+    norm.settle()
+    del x
+    assert alive() is None
+    assert norm.shape == (2, 1, 2)
 
 
 def test_recording_is_that_of_the_norm_and_of_the_sum():

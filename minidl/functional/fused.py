@@ -9,7 +9,8 @@ and ReLU are one kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl.autograd import Gradients, is_recording, set_recording
@@ -154,26 +155,32 @@ class PendingNorm(Tensor):
     tensor of its shape is another pending result, and `joined_relu` computes all of it. Any other
     access computes the result first, as if it had been a plain tensor from the start.
 
-    `nn.BatchNorm2d` returns one to its parent module; results that leave the parent are computed.
+    `nn.BatchNorm2d` returns one to its parent module, which computes what is left when it ends.
 
     Args:
-        x: the input of the norm.
         compute: takes the tensor to add, or None, and whether to apply ReLU; returns the result.
+        inputs: the tensors that it reads, the input of the norm first.
         added: the tensor to add, or None.
     """
 
-    __slots__ = ("_added", "_compute", "_dtype", "_recording", "_shape", "_version", "_x")
+    __slots__ = (
+        *("_added", "_compute", "_dtype", "_inputs", "_is_joined", "_recording", "_shape"),
+        *("_versions", "_waiting"),
+    )
 
     def __init__(
         self,
-        x: Tensor,
         compute: Callable[[Tensor | None, bool], Tensor],
+        inputs: Sequence[Tensor],
         added: Tensor | None = None,
     ) -> None:
+        x = inputs[0]
         self.backend, self._shape, self._dtype = x.backend, x.shape, x.dtype
-        self._x: Tensor | None = x
-        self._compute, self._added = compute, added
-        self._recording, self._version = is_recording(), x.version.count
+        self._compute: Callable[[Tensor | None, bool], Tensor] | None = compute
+        self._inputs, self._added = tuple(inputs), added
+        self._versions = [tensor.version.count for tensor in inputs]
+        self._recording, self._is_joined = is_recording(), False
+        self._waiting: list[weakref.ref[Any]] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -187,48 +194,70 @@ class PendingNorm(Tensor):
 
     def __getattr__(self, name: str) -> Any:
         """Compute the result when a missing part of it is first accessed."""
-        if name not in PARTS or self._x is None:
+        if name not in PARTS or self._compute is None:
             raise AttributeError(f"'Tensor' object has no attribute {name!r}")
         self.settle()
         return getattr(self, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Compute the result before a part of it is set, such as a hook."""
+        if name in PARTS:
+            if self._is_joined:
+                raise RuntimeError(
+                    "batch_norm: this result has no gradient of its own, because the addition or "
+                    "ReLU after it joined its pass; ask for its gradient, or set a hook, before "
+                    'that operation, or call minidl.set_kernels("plain")'
+                )
+            self.settle()
+        super().__setattr__(name, value)
+
+    def wait_in(self, waiting: list[weakref.ref[Any]]) -> None:
+        """Note this result, and sums with it, in a list of results that are to be settled."""
+        self._waiting = waiting
+        waiting.append(weakref.ref(self))
+
     def settle(self) -> None:
         """Compute the result now, if it is still pending."""
-        if self._x is not None:
-            result = self._computed(self._x, relu=False)
+        if self._compute is not None:
+            result = self._computed(relu=False)
+            self._compute, self._added, self._inputs = None, None, ()
             for part in PARTS:
-                setattr(self, part, getattr(result, part))
-            self._x = self._added = None
+                super().__setattr__(part, getattr(result, part))
 
     def joined_relu(self) -> Tensor:
         """Return its ReLU, in the same pass if it is still pending."""
-        if self._x is None or self._recording != is_recording():
+        if self._compute is None or self._recording != is_recording():
             return relu(self)
-        return self._computed(self._x, relu=True)
+        self._is_joined = True
+        return self._computed(relu=True)
 
-    def _computed(self, x: Tensor, relu: bool) -> Tensor:
-        if x.version.count != self._version:
+    def _computed(self, relu: bool) -> Tensor:
+        assert self._compute is not None
+        if self._versions != [tensor.version.count for tensor in self._inputs]:
             raise RuntimeError(
-                f"batch_norm: its input, of shape {self.shape}, was changed in place before the "
-                "result was used; change a copy() instead, or use the result first"
+                f"batch_norm: a tensor that its result, of shape {self.shape}, is computed from "
+                f"was "
+                "changed in place before the result was used; change a copy() instead, or use the "
+                "result first"
             )
         with set_recording(self._recording):
-            result: Tensor = self._compute(self._added, relu)
-        return result
+            return self._compute(self._added, relu)
 
     def __add__(self, other: Any) -> Tensor:
         """Add `other`; the first tensor of the same shape joins the pass."""
-        joins = (
-            self._x is not None
-            and self._added is None
-            and self._recording == is_recording()
-            and isinstance(other, Tensor)
-            and (other.shape, other.dtype, other.backend) == (self.shape, self.dtype, self.backend)
-        )
-        if self._x is None or not joins:
+        if (
+            self._compute is None
+            or self._added is not None
+            or self._recording != is_recording()
+            or not isinstance(other, Tensor)
+            or (other.shape, other.dtype, other.backend) != (self.shape, self.dtype, self.backend)
+        ):
             return super().__add__(other)
-        total = PendingNorm(self._x, self._compute, other)
-        total._version = self._version
+        total = PendingNorm(self._compute, (*self._inputs, other), other)
+        total._versions[:-1] = self._versions
+        if self._waiting is not None:
+            total.wait_in(self._waiting)
+        self._is_joined = True
         return total
 
     def __radd__(self, other: Any) -> Tensor:
@@ -263,7 +292,7 @@ def pending_batch_norm(
     def compute(added: Tensor | None, relu: bool) -> Tensor:
         return normalize(op, x, weight, bias, statistics, added, relu)
 
-    return PendingNorm(x, compute)
+    return PendingNorm(compute, [p for p in (x, weight, bias) if p is not None])
 
 
 def _responses(

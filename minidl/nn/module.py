@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
@@ -62,7 +63,10 @@ def observe(callback: Observer) -> Iterator[None]:
 
 
 class _Calls(threading.local):
-    depth = 0  # of modules whose forward is running in this thread
+    """The forwards that are running in this thread, each with its children's pending results."""
+
+    def __init__(self) -> None:
+        self.pending: list[list[weakref.ref[Any]]] = []
 
 
 _calls = _Calls()
@@ -74,9 +78,13 @@ def may_fuse(x: Any) -> bool:
     return isinstance(x, Tensor) and x.backend.fuses and not watched
 
 
-def joins_next(x: Any) -> bool:
-    """Return whether a layer may leave its work to the next one: only inside another module."""
-    return _calls.depth > 1 and may_fuse(x)
+def pending_results(x: Any) -> list[weakref.ref[Any]] | None:
+    """Return the list in which a layer may leave a result of `x` to the next one.
+
+    The module around the layer computes what is still pending when its forward ends; None if there
+    is no such module, or nothing may be fused.
+    """
+    return _calls.pending[-2] if len(_calls.pending) > 1 and may_fuse(x) else None
 
 
 class Module:
@@ -95,7 +103,6 @@ class Module:
     """
 
     training = True
-    can_pend = False  # whether it may return a result that is not yet computed
 
     def __setattr__(self, name: str, value: Any) -> None:
         who, old = f"{type(self).__name__}.{name}", vars(self).get(name)
@@ -118,16 +125,18 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward`; an error in it names the layer that it came from."""
-        _calls.depth += 1
+        pending: list[weakref.ref[Any]] = []
+        _calls.pending.append(pending)
         try:
             output = self.forward(*args, **kwargs)
-            if not self.can_pend and (settle := getattr(output, "settle", None)) is not None:
-                settle()
+            for reference in pending:
+                if (result := reference()) is not None:
+                    result.settle()
         except (TypeError, ValueError, FloatingPointError) as error:
             self._note_layer(error)
             raise
         finally:
-            _calls.depth -= 1
+            _calls.pending.pop()
         for callback in _observers:
             callback(self, (*args, *kwargs.values()), output)
         return output

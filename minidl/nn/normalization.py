@@ -10,7 +10,7 @@ from minidl import functional as F
 from minidl.checks import check_fraction, check_whole
 from minidl.functional.geometry import check_floats
 from minidl.functional.normalization import check_eps, normal_shape
-from minidl.nn.module import Buffer, Module, Parameter, joins_next
+from minidl.nn.module import Buffer, Module, Parameter, pending_results
 from minidl.tensor import Tensor
 from minidl.tensor.functions import ones, zeros
 
@@ -18,7 +18,6 @@ from minidl.tensor.functions import ones, zeros
 class _BatchNorm(Module):
     """Base of the batch normalisation layers, whatever axes follow the channels."""
 
-    can_pend = True
     axes: tuple[tuple[str, ...], ...]  # for each kind of input, those after the channels
 
     def __init__(
@@ -68,10 +67,12 @@ class _BatchNorm(Module):
         training = self.training and not self.is_frozen
         own = training or self.running_mean is None
         given = (self.running_mean, self.running_var, self.weight, self.bias)
-        if joins_next(x):
-            out: Tensor = F.pending_batch_norm(x, *given, own, momentum, self.eps)
-        else:
+        pending = pending_results(x)
+        if pending is None:
             out = F.batch_norm(x, *given, own, momentum, self.eps)
+        else:
+            out = F.pending_batch_norm(x, *given, own, momentum, self.eps)
+            out.wait_in(pending)
         if training and self.num_batches_tracked is not None:
             with self.num_batches_tracked.mutable() as count:
                 count += 1
