@@ -177,13 +177,13 @@ def test_larger_and_smaller_share_ties_evenly():  # torch.maximum and torch.mini
 
 
 @pytest.mark.parametrize("condition", [1, [True], np.array([1, 0]), None])
-def test_where_wants_bools(condition):
+def test_where_expects_bools(condition):
     with pytest.raises(TypeError, match=r"where: got a condition .*, expected an array of bools"):
         minidl.where(condition, Tensor([1.0, 2.0]), 0)
 
 
 @pytest.mark.parametrize("name", NUMPYS)
-def test_choosing_wants_a_tensor(name):
+def test_choosing_expects_a_tensor(name):
     with pytest.raises(TypeError, match=f"{name}: got float and int, expected a tensor"):
         choosing(name)(1.0, 2)
 
@@ -237,7 +237,7 @@ def test_what_cannot_be_joined_or_padded_is_named(wrong, message, device):
         wrong(Tensor(values(2, 3), device=device))
 
 
-def test_joining_wants_tensors():
+def test_joining_expects_tensors():
     with pytest.raises(TypeError, match="concatenate: got a ndarray, expected tensors"):
         minidl.concatenate([Tensor([1.0]), np.ones(1)])
 
@@ -316,7 +316,7 @@ def test_einsum_names_sizes_that_differ(device):
         minidl.einsum("ij,jk->ik", a, b)
 
 
-def test_einsum_wants_an_operand():
+def test_einsum_expects_an_operand():
     with pytest.raises(ValueError, match="einsum: '' names 1 operands, got 0"):
         minidl.einsum("")
 

@@ -152,7 +152,7 @@ def test_backward_of_several_numbers_needs_a_gradient():
         (leaf(1.0, 2.0) * 2).backward()
 
 
-def test_backward_wants_a_gradient_of_the_outputs_shape():
+def test_backward_expects_a_gradient_of_the_outputs_shape():
     with pytest.raises(ValueError, match=r"got a gradient of shape \(3,\), expected \(2,\)"):
         (leaf(1.0, 2.0) * 2).backward(np.ones(3))
 

@@ -156,7 +156,7 @@ def test_a_batch_in_many_slices_equals_its_images_alone():
     np.testing.assert_allclose(weight.grad.numpy(), total, atol=1e-10)
 
 
-def test_no_gradient_is_computed_that_nobody_wants(monkeypatch):
+def test_no_gradient_is_computed_that_nobody_needs(monkeypatch):
     calls = []
     monkeypatch.setattr(F.convolution, "_weight_gradient", lambda *_: calls.append("weight"))
     monkeypatch.setattr(F.convolution, "_transpose_convolve", lambda *_: calls.append("input"))

@@ -65,7 +65,7 @@ def fake_cupy(driver=13000, built=13000, gpus=1, fails=None, memory=1000, major=
 
 @pytest.fixture
 def started(monkeypatch):
-    """Return a function that starts CuPy anew, as a given fake, with given packages installed."""
+    """Return a function that starts CuPy again, as a given fake, with given packages installed."""
 
     def start(cupy, *packages):
         monkeypatch.setitem(sys.modules, "cupy", cupy)

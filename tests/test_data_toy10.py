@@ -105,7 +105,7 @@ def _changed(path, place):
         lambda path: save_checkpoint({"epoch": 3}, path),
     ],
 )
-def test_toy10_draws_a_damaged_cache_anew(tmp_path, damage):
+def test_toy10_draws_a_damaged_cache_again(tmp_path, damage):
     wanted = load_toy10(tmp_path, **SMALL)
     damage(_cache(tmp_path))
     _assert_equal(load_toy10(tmp_path, **SMALL), wanted)
@@ -121,7 +121,7 @@ def test_toy10_leaves_a_cache_of_the_older_layout_alone(tmp_path):
     assert sorted(tmp_path.iterdir()) == [older, _cache(tmp_path)]
 
 
-def test_toy10_draws_the_cache_of_another_generator_anew(tmp_path, monkeypatch):
+def test_toy10_draws_the_cache_of_another_generator_again(tmp_path, monkeypatch):
     wanted = load_toy10(tmp_path, **SMALL)
     monkeypatch.setattr(toy10, "_GENERATOR", toy10._GENERATOR + 1)
     before = _cache(tmp_path).read_bytes()

@@ -138,9 +138,9 @@ class Listening(shared.Exercise):
         super().__init__(path)
         self.has, self.gives = has, gives
 
-    def compare(self, said, got, wants, hints=None, usual=""):
+    def compare(self, said, got, expected, hints=None, usual=""):
         self.has.update(hint for hint in [*(hints or {}), usual] if hint)
-        super().compare(said, got, wants, hints, usual)
+        super().compare(said, got, expected, hints, usual)
 
     def fail(self, *lines, usual=""):
         self.gives.add(usual)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class CrashError(Exception):
-    """What stands for a crash within this process."""
+    """A crash, simulated in this process."""
 
 
 class DyingSGD(optim.SGD):
@@ -373,7 +373,7 @@ def test_a_run_that_was_to_be_shorter_goes_on(unbroken, tmp_path, capsys):
     assert resumable.fingerprint(*found) == unbroken[0]
 
 
-def test_a_finished_run_starts_anew_and_says_so(unbroken, tmp_path, capsys):
+def test_a_finished_run_starts_again_and_says_so(unbroken, tmp_path, capsys):
     resumable.train(tmp_path)
     found = resumable.train(tmp_path, progress=None)
     assert "holds a finished run of 4 epochs; this one starts over" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A convolution and ReLU at one go, and with a max pool, against the steps one by one."""
+"""Fused layers against their steps one by one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def by_steps(x, weight, bias, conv, pool):
     return F.max_pool2d(F.relu(F.conv2d(x, weight, bias, *conv)), *pool)
 
 
-def at_one_go(x, weight, bias, conv, pool):
+def in_one_pass(x, weight, bias, conv, pool):
     names = ("pool_size", "pool_stride", "pool_padding", "pool_dilation", "ceil_mode")
     pooling = dict(zip(names, pool, strict=False))
     return F.conv2d_relu_max_pool2d(x, weight, bias, *conv, **pooling)
@@ -57,7 +57,7 @@ def test_values_and_gradients_are_those_of_the_three_steps(data):
     if data.draw(st.booleans()):
         arrays[2] = None
     wanted = gradients(by_steps, arrays, conv, pool)
-    found = gradients(at_one_go, arrays, conv, pool)
+    found = gradients(in_one_pass, arrays, conv, pool)
     for mine, theirs in zip(found, wanted, strict=True):
         if theirs is not None:
             np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
@@ -96,7 +96,7 @@ def test_relu_in_each_form_of_convolution_changes_no_bit(c, d, size, k, conv, dt
 def test_a_batch_of_several_slices_gives_the_same():
     arrays = [a.astype(np.float32) for a in drawn(3, 32, 1, 32, 32, 3, n=64)]
     wanted = gradients(by_steps, arrays, (), (2,))
-    found = gradients(at_one_go, arrays, (), (2,))
+    found = gradients(in_one_pass, arrays, (), (2,))
     assert np.array_equal(found[0], wanted[0])
     for mine, theirs in zip(found[1:], wanted[1:], strict=True):
         assert mine.dtype == np.float32
@@ -106,7 +106,7 @@ def test_a_batch_of_several_slices_gives_the_same():
 def test_many_channels_go_through_winograds_tiles_here_too():
     arrays = [a.astype(np.float32) for a in drawn(64, 96, 1, 16, 16, 3, n=2)]
     wanted = gradients(by_steps, arrays, (1, 1), (2,))
-    found = gradients(at_one_go, arrays, (1, 1), (2,))
+    found = gradients(in_one_pass, arrays, (1, 1), (2,))
     assert np.array_equal(found[0], wanted[0])
     np.testing.assert_allclose(found[1], wanted[1], atol=1e-5 * np.abs(wanted[1]).max())
 
@@ -114,7 +114,7 @@ def test_many_channels_go_through_winograds_tiles_here_too():
 def test_windows_without_a_positive_number_pass_no_gradient():
     x = -np.ones((1, 1, 4, 4))
     x[0, 0, 0, 0] = 2
-    out, dx, dw = gradients(at_one_go, [x, np.ones((1, 1, 1, 1)), None], (), (2,))[:3]
+    out, dx, dw = gradients(in_one_pass, [x, np.ones((1, 1, 1, 1)), None], (), (2,))[:3]
     assert out.ravel().tolist() == [2, 0, 0, 0]
     assert np.count_nonzero(dx) == 1
     assert dx[0, 0, 0, 0] * 2 == pytest.approx(dw.item())
@@ -126,7 +126,7 @@ def test_what_is_no_number_is_passed_on_as_by_the_steps(value):
     arrays[0][1, 0, 2, 3] = value
     with np.errstate(invalid="ignore"):
         wanted = gradients(by_steps, arrays, (), (2,))
-        found = gradients(at_one_go, arrays, (), (2,))
+        found = gradients(in_one_pass, arrays, (), (2,))
         wanted += gradients(lambda *inputs: F.relu(F.conv2d(*inputs)), arrays)
         found += gradients(F.conv2d_relu, arrays)
     for mine, theirs in zip(found, wanted, strict=True):
@@ -181,7 +181,7 @@ def operations(model: nn.Sequential) -> list[str]:
     return found
 
 
-def test_sequential_runs_the_three_at_one_go():
+def test_sequential_runs_the_three_in_one_pass():
     assert operations(block()) == ["conv2d_relu_max_pool2d"]
     twice = nn.Sequential(nn.Conv2d(3, 3, 1), *block(), nn.ReLU())
     assert operations(twice) == ["relu", "conv2d_relu_max_pool2d", "conv2d"]

@@ -452,6 +452,6 @@ def test_gradient_flow_draws_nothing_but_zeros():
 
 
 @pytest.mark.parametrize("model", [nn.Linear(2, 1), nn.ReLU()])
-def test_gradient_flow_wants_backward_first(model):
+def test_gradient_flow_expects_backward_first(model):
     with pytest.raises(ValueError, match=r"gradient_flow: got a \w+ without any.*run backward"):
         plots.gradient_flow(model)

@@ -235,7 +235,7 @@ def test_weight_or_bias_alone(device):
             np.testing.assert_allclose(found.numpy(), wanted, atol=1e-12)
 
 
-def test_no_gradient_is_computed_that_nobody_wants(monkeypatch):
+def test_no_gradient_is_computed_that_nobody_needs(monkeypatch):
     calls = []
     for name in ("_input_gradient", "_weight_gradient"):
         monkeypatch.setattr(F.normalization, name, lambda *_, name=name: calls.append(name))

@@ -647,7 +647,7 @@ def test_fractional_windows_differ_between_channels_and_images():
     assert all((a != b).any() for a, b in itertools.combinations(rows, 2))
 
 
-def test_drawing_layers_draw_anew_each_time_and_average_in_evaluation():
+def test_drawing_layers_draw_again_each_time_and_average_in_evaluation():
     x = Tensor(positive(2, 3, 8, 8))
     layer = nn.StochasticPool2d(2, rng=stream(0))
     assert (layer(x).numpy() != layer(x).numpy()).any()

@@ -229,7 +229,7 @@ def test_a_chapter_imports_what_minidl_lists_as_public(chapter):
 
 
 @by_name
-def test_a_chapter_says_what_is_learnt_and_ends_with_what_comes_next_and_three_exercises(chapter):
+def test_a_chapter_says_what_is_learned_and_ends_with_what_comes_next_and_three_exercises(chapter):
     assert "What you will learn: " in first_lines(chapter)
     last = cells(chapter.read_text(encoding="utf-8"))[-1][1]
     assert last.startswith("# %% What comes next")

@@ -40,7 +40,7 @@ def gradients(rows, device="cpu", **options) -> list[Tensor]:
 
 
 @given(st.lists(st.integers(0, 6), max_size=20))
-def test_whoever_looks_sees_the_whole_gradient(rows):
+def test_accessing_data_gives_the_whole_gradient(rows):
     whole, some = gradients(np.array(rows, np.int64))
     assert isinstance(some, RowGradient)
     assert (some.shape, some.dtype, len(some.rows)) == ((7, 3), whole.dtype, len(rows))

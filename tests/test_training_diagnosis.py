@@ -195,7 +195,7 @@ def test_large_gradients_that_are_finite_are_let_pass():
     train(x, y, model, loss=loss, lr=1e-45, epochs=1)
 
 
-def test_one_batch_is_learnt_by_heart_and_all_is_put_back():
+def test_one_batch_is_memorised_and_everything_is_restored():
     rng = minidl.manual_seed(0)
     model = models.cifar10_cnn(rng=rng)
     batch = minidl.randn((8, 3, 32, 32)), Tensor(np.arange(8))
@@ -208,7 +208,7 @@ def test_one_batch_is_learnt_by_heart_and_all_is_put_back():
     assert all(gradient is None for _, gradient in model.named_gradients())
 
 
-def test_one_batch_wants_a_step_at_least():
+def test_one_batch_expects_a_step_at_least():
     model, batch = nn.Linear(4, 2), (Tensor(np.ones((2, 4))), Tensor([0, 1]))
     with pytest.raises(ValueError, match="overfit_one_batch: got steps=0, expected an integer"):
         overfit_one_batch(model, batch, steps=0)

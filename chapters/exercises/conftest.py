@@ -124,10 +124,10 @@ class Exercise:
             exec(compile(source, str(self.path), "exec", dont_inherit=True), names)
         return SimpleNamespace(**names)
 
-    def expect(self, name, *arguments, wants, hints=None, usual=""):
+    def expect(self, name, *arguments, expected, hints=None, usual=""):
         """Call an answer and compare its result; see `call` and `compare`."""
         got = self.call(name, *arguments, usual=usual)
-        self.compare(f"{name}({words_of(arguments)})", got, wants, hints, usual)
+        self.compare(f"{name}({words_of(arguments)})", got, expected, hints, usual)
 
     def call(self, name, *arguments, usual=""):
         """Return the result of the answer `name`; fail with a message if it is None or raises."""
@@ -148,25 +148,25 @@ class Exercise:
             self.fail(said, "  modified its arguments", usual=usual)
         return result
 
-    def compare(self, said, got, wants, hints=None, usual=""):
-        """Fail unless `got` equals `wants`.
+    def compare(self, said, got, expected, hints=None, usual=""):
+        """Fail unless `got` equals `expected`.
 
         `hints` maps hints to the results of mistakes. The hint whose result equals `got` is shown,
         otherwise `usual`. In a tuple, some parts may be right.
         """
-        if same(got, wants):
+        if same(got, expected):
             return
         mistakes = (hints or {}).items()
         hint = [hint for hint, mistake in mistakes if same(got, mistake)]
-        hint += [hint for hint, mistake in mistakes if explains(mistake, got, wants)]
-        shapes, where = (shape_of(got), shape_of(wants)), ""
+        hint += [hint for hint, mistake in mistakes if explains(mistake, got, expected)]
+        shapes, where = (shape_of(got), shape_of(expected)), ""
         if shapes[0] == shapes[1]:
             shapes = "", ""
-            if isinstance(wants, np.ndarray) and wants.size > 20:
-                place = tuple(np.argwhere(~np.isclose(got, wants, 1e-5, 1e-5))[0].tolist())
-                got, wants, where = got[place], wants[place], f" at {place}"
+            if isinstance(expected, np.ndarray) and expected.size > 20:
+                place = tuple(np.argwhere(~np.isclose(got, expected, 1e-5, 1e-5))[0].tolist())
+                got, expected, where = got[place], expected[place], f" at {place}"
         given = f"  got      {words(got)}{shapes[0]}{where}"
-        self.fail(said, given, f"  expected {words(wants)}{shapes[1]}", usual=[*hint, usual][0])
+        self.fail(said, given, f"  expected {words(expected)}{shapes[1]}", usual=[*hint, usual][0])
 
     def gradients(self, name, *arguments, gradient, usual=""):
         """Call an operation on float64 tensors; return the gradients of inputs given as lists."""
@@ -274,13 +274,13 @@ def same(a, b):
     return np.allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def explains(mistake, got, wants):
+def explains(mistake, got, expected):
     """Tell whether every wrong part of `got` is the result of a mistake."""
-    if not isinstance(wants, tuple):
+    if not isinstance(expected, tuple):
         return same(got, mistake)
-    if not isinstance(got, (tuple, list, np.ndarray)) or len(got) != len(wants):
+    if not isinstance(got, (tuple, list, np.ndarray)) or len(got) != len(expected):
         return False
-    parts = zip(mistake, got, wants, strict=True)
+    parts = zip(mistake, got, expected, strict=True)
     return all(same(found, wrong) or same(found, right) for wrong, found, right in parts)
 
 

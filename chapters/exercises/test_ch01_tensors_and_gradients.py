@@ -14,12 +14,12 @@ def test_slope_of_a_cube_by_hand(exercise):
         "the two points are 2 h apart, not h": 62.0,
         "this is not divided by 2 h: `/ 2 * h` multiplies by h; write `/ (2 * h)`": 124.0,
     }
-    exercise.expect("slope", cube, 3.0, 2.0, wants=31.0, hints=hints)
+    exercise.expect("slope", cube, 3.0, 2.0, expected=31.0, hints=hints)
 
 
 def test_slope_of_the_sine_with_the_default_step(exercise):
     usual = "does it use h, and only h, as the step?"
-    exercise.expect("slope", math.sin, 1.0, wants=math.cos(1.0), usual=usual)
+    exercise.expect("slope", math.sin, 1.0, expected=math.cos(1.0), usual=usual)
 
 
 def test_backward_adds_up_for_a_value_used_twice(exercise):
@@ -29,13 +29,13 @@ def test_backward_adds_up_for_a_value_used_twice(exercise):
         "walk from the last step to the first, so gradients arrive in time": [1.0, 0.0, 1.0, 1.0],
         "the last value's derivative with respect to itself is 1: set it first": [0.0] * 4,
     }
-    exercise.expect("backward", steps, 4, wants=[3.0, 3.0, 1.0, 1.0], hints=hints)
+    exercise.expect("backward", steps, 4, expected=[3.0, 3.0, 1.0, 1.0], hints=hints)
 
 
 def test_backward_multiplies_along_a_chain(exercise):
     steps = [(1, [(0, 2.0)]), (2, [(1, 12.0)])]  # u = 2 x, y = u² at x = 3
     hints = {"multiply each slope by the derivative of the step's own result": [2.0, 12.0, 1.0]}
-    exercise.expect("backward", steps, 3, wants=[24.0, 12.0, 1.0], hints=hints)
+    exercise.expect("backward", steps, 3, expected=[24.0, 12.0, 1.0], hints=hints)
 
 
 def test_hypotenuse_has_the_gradient_found_by_hand(exercise):

@@ -19,7 +19,7 @@ def test_line_gradient_by_hand(exercise):
         ),
         "x @ error sums over features: x.T @ error sums over examples": ([4.0, 8.0], 2.0),
     }
-    exercise.expect("line_gradient", x, y, w, 0.0, wants=([6.0, 8.0], 2.0), hints=hints)
+    exercise.expect("line_gradient", x, y, w, 0.0, expected=([6.0, 8.0], 2.0), hints=hints)
 
 
 def test_line_gradient_matches_autograd(exercise):
@@ -27,23 +27,23 @@ def test_line_gradient_matches_autograd(exercise):
     x, y, w, b = (rng.normal(size=shape) for shape in ((5, 3), (5,), (3,), ()))
     weight, bias = (Tensor(value, requires_grad=True) for value in (w, b))
     mse_loss(Tensor(x) @ weight + bias, Tensor(y)).backward()
-    wants = (weight.grad.numpy(), bias.grad.numpy())
+    expected = (weight.grad.numpy(), bias.grad.numpy())
     usual = "with 5 examples of 3 features, w has 3 gradients: each sums over the 5 examples"
-    exercise.expect("line_gradient", x, y, w, float(b), wants=wants, usual=usual)
+    exercise.expect("line_gradient", x, y, w, float(b), expected=expected, usual=usual)
 
 
 def test_cross_entropy_by_hand(exercise):
     scores = np.log([[1.0, 3.0], [1.0, 3.0]])
-    wants = (math.log(4 / 3) + math.log(4)) / 2
+    expected = (math.log(4 / 3) + math.log(4)) / 2
     hints = {
-        "that is the sum over the examples, not the mean": 2 * wants,
-        "the sign is wrong: the loss is minus the logarithm, and never negative": -wants,
+        "that is the sum over the examples, not the mean": 2 * expected,
+        "the sign is wrong: the loss is minus the logarithm, and never negative": -expected,
         "the probabilities of one example, a row, sum to 1: use axis 1": math.log(2),
         "the logarithm is missing: that is minus the probability": -0.5,
-        "the mean is over examples, not over classes: no factor 1 / classes": wants / 2,
-        "use the natural logarithm, np.log": wants / math.log(2),
+        "the mean is over examples, not over classes: no factor 1 / classes": expected / 2,
+        "use the natural logarithm, np.log": expected / math.log(2),
     }
-    exercise.expect("cross_entropy", scores, np.array([1, 0]), wants=wants, hints=hints)
+    exercise.expect("cross_entropy", scores, np.array([1, 0]), expected=expected, hints=hints)
 
 
 def test_cross_entropy_does_not_overflow_at_scores_of_1000(exercise):
@@ -53,8 +53,8 @@ def test_cross_entropy_does_not_overflow_at_scores_of_1000(exercise):
         "log(a / b) = log(a) - log(b), where log(exp(s)) is s itself"
     )
     scores = np.array([[1000.0, 0.0], [1000.0, 0.0], [-1000.0, -1000.0]])
-    wants = (0 + 1000 + math.log(2)) / 3
-    exercise.expect("cross_entropy", scores, np.array([0, 1, 0]), wants=wants, usual=usual)
+    expected = (0 + 1000 + math.log(2)) / 3
+    exercise.expect("cross_entropy", scores, np.array([0, 1, 0]), expected=expected, usual=usual)
 
 
 ORDER = "the order is: optimizer.zero_grad(), loss, backward, optimizer.step()"

@@ -47,20 +47,20 @@ def test_adam_step_moves_by_lr_at_first(exercise):
         "divide by the square root of s": (1 - 0.1 * 4 / 16, 0.4, 0.016),
     }
     usual = "step starts at 1; use b1**step, not b1 * step"
-    exercise.expect("adam_step", *FIRST, wants=(0.9, 0.4, 0.016), hints=hints, usual=usual)
+    exercise.expect("adam_step", *FIRST, expected=(0.9, 0.4, 0.016), hints=hints, usual=usual)
 
 
 def test_adam_step_adds_eps_outside_the_root(exercise):
     tiny = 1e-8
-    wants = (1 - 0.1 / 2, 0.1 * tiny, 0.001 * tiny**2)
+    expected = (1 - 0.1 / 2, 0.1 * tiny, 0.001 * tiny**2)
     hints = {
         "eps is added outside the root: inside, the root of 1e-8 would be added": (
             1 - 0.1 * tiny / np.sqrt(tiny**2 + 1e-8),
-            *wants[1:],
+            *expected[1:],
         ),
-        "eps is missing: a gradient of 0 would divide 0 by 0": (0.9, *wants[1:]),
+        "eps is missing: a gradient of 0 would divide 0 by 0": (0.9, *expected[1:]),
     }
-    exercise.expect("adam_step", 1.0, tiny, 0.0, 0.0, 1, 0.1, wants=wants, hints=hints)
+    exercise.expect("adam_step", 1.0, tiny, 0.0, 0.0, 1, 0.1, expected=expected, hints=hints)
 
 
 def test_adam_step_matches_minidl_for_three_steps(exercise):
@@ -84,7 +84,7 @@ def test_stopping_waits_until_patience_runs_out(exercise):
         "it should have stopped after epoch 3; later losses are not known by then": (5, 5),
     }
     losses = [1.0, 0.5, 0.6, 0.7, 0.8, 0.4]
-    exercise.expect("stopping", losses, 2, wants=(1, 3), hints=hints)
+    exercise.expect("stopping", losses, 2, expected=(1, 3), hints=hints)
 
 
 def test_stopping_compares_with_the_best_epoch(exercise):
@@ -93,12 +93,12 @@ def test_stopping_compares_with_the_best_epoch(exercise):
         "each new lowest loss restarts the count": (3, 5),
     }
     losses = [1.0, 0.8, 0.9, 0.7, 0.75, 0.72, 0.71, 0.6]
-    exercise.expect("stopping", losses, 3, wants=(3, 6), hints=hints)
+    exercise.expect("stopping", losses, 3, expected=(3, 6), hints=hints)
 
 
 def test_stopping_runs_to_the_end_while_the_loss_falls(exercise):
     exercise.expect(
-        "stopping", [3.0, 2.0, 1.0], 2, wants=(2, 2), usual="the loss fell until the end"
+        "stopping", [3.0, 2.0, 1.0], 2, expected=(2, 2), usual="the loss fell until the end"
     )
     usual = "an equal loss is not lower: it does not count as better"
-    exercise.expect("stopping", [1.0, 1.0, 1.0, 1.0], 2, wants=(0, 2), usual=usual)
+    exercise.expect("stopping", [1.0, 1.0, 1.0, 1.0], 2, expected=(0, 2), usual=usual)

@@ -11,16 +11,20 @@ def image(*shape):
 
 
 def test_columns_are_windows_as_rows(exercise):
-    wants = np.array([[0, 1, 4, 5], [1, 2, 5, 6], [2, 3, 6, 7]])
-    wants = np.concatenate([wants, wants + 4])  # windows of the rows 0 and 1, then of 1 and 2
+    expected = np.array([[0, 1, 4, 5], [1, 2, 5, 6], [2, 3, 6, 7]])
+    expected = np.concatenate(
+        [expected, expected + 4]
+    )  # windows of the rows 0 and 1, then of 1 and 2
     hints = {
-        "transposed: each window is a row": wants.T,
-        "a window's values go row by row, not column by column": wants[:, [0, 2, 1, 3]],
-        "windows go along the image's rows first, not down its columns": wants[[0, 3, 1, 4, 2, 5]],
-        "one window is missing in each direction: there are (h - size) // stride + 1": wants[:2],
-        "these windows do not overlap: with stride 1 they start at every pixel": wants[[0, 2]],
+        "transposed: each window is a row": expected.T,
+        "a window's values go row by row, not column by column": expected[:, [0, 2, 1, 3]],
+        "windows go along the image's rows first, not down its columns": expected[
+            [0, 3, 1, 4, 2, 5]
+        ],
+        "one window is missing in each direction: there are (h - size) // stride + 1": expected[:2],
+        "these windows do not overlap: with stride 1 they start at every pixel": expected[[0, 2]],
     }
-    exercise.expect("columns", image(1, 1, 3, 4), 2, wants=wants, hints=hints)
+    exercise.expect("columns", image(1, 1, 3, 4), 2, expected=expected, hints=hints)
 
 
 def test_columns_move_by_the_stride(exercise):
@@ -32,8 +36,8 @@ def test_columns_move_by_the_stride(exercise):
         "the stride is not used": first + np.array([[0, 1, 2, 4, 5, 6, 8, 9, 10]]).T,
         "one window is missing in each direction: there are (h - size) // stride + 1": first,
     }
-    wants = first + np.array([[0], [2], [8], [10]])
-    exercise.expect("columns", image(1, 1, 4, 4), 2, 2, wants=wants, hints=hints)
+    expected = first + np.array([[0], [2], [8], [10]])
+    exercise.expect("columns", image(1, 1, 4, 4), 2, 2, expected=expected, hints=hints)
 
 
 def test_columns_times_weights_are_a_convolution(exercise):
@@ -45,9 +49,9 @@ def test_columns_times_weights_are_a_convolution(exercise):
         "the shape of columns(images of (2, 3, 5, 6), 3)", got.shape, (24, 27), usual=usual
     )
     product = (got @ weight.reshape(4, -1).T).reshape(2, 3, 4, 4).transpose(0, 3, 1, 2)
-    wants = conv2d(Tensor(images), Tensor(weight)).numpy()
+    expected = conv2d(Tensor(images), Tensor(weight)).numpy()
     usual = "a row holds the window of channel 0, then of channel 1: are the axes in order?"
-    exercise.compare("columns @ weights, compared with conv2d", product, wants, usual=usual)
+    exercise.compare("columns @ weights, compared with conv2d", product, expected, usual=usual)
 
 
 def test_convolve_row_has_the_gradient_found_by_hand(exercise):
@@ -85,7 +89,7 @@ def test_receptive_field_without_strides(exercise):
         "without layers, an output sees 1 pixel: start with 1": 4,
         "windows overlap: each layer adds pixels, it does not multiply them": 9,
     }
-    exercise.expect("receptive_field", [(3, 1), (3, 1)], wants=5, hints=hints)
+    exercise.expect("receptive_field", [(3, 1), (3, 1)], expected=5, hints=hints)
 
 
 def test_receptive_field_grows_faster_after_a_stride(exercise):
@@ -94,5 +98,7 @@ def test_receptive_field_grows_faster_after_a_stride(exercise):
         "a layer's own stride counts only for the layers after it": 13,
     }
     usual = "a layer adds (kernel_size - 1) times the product of all strides before it"
-    exercise.expect("receptive_field", [(3, 1), (2, 2), (5, 1)], wants=12, hints=hints, usual=usual)
-    exercise.expect("receptive_field", [(3, 2), (3, 2), (3, 2)], wants=15, usual=usual)
+    exercise.expect(
+        "receptive_field", [(3, 1), (2, 2), (5, 1)], expected=12, hints=hints, usual=usual
+    )
+    exercise.expect("receptive_field", [(3, 2), (3, 2), (3, 2)], expected=15, usual=usual)

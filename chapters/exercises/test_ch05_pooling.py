@@ -14,8 +14,8 @@ def test_max_pool_with_indices_by_hand(exercise):
         "the index is row * w + column; row and column are swapped": (values, [[3, 3], [2, 7]]),
         "the order is wrong: first the maxima, then the indices": ([[1, 1], [6, 5]], values),
     }
-    wants = (values, [[1, 1], [6, 5]])
-    exercise.expect("max_pool_with_indices", image, 2, 1, wants=wants, hints=hints)
+    expected = (values, [[1, 1], [6, 5]])
+    exercise.expect("max_pool_with_indices", image, 2, 1, expected=expected, hints=hints)
 
 
 def test_max_pool_with_indices_moves_by_the_stride(exercise):
@@ -30,8 +30,8 @@ def test_max_pool_with_indices_moves_by_the_stride(exercise):
             [[5, 7], [13, 15]],
         ),
     }
-    wants = ([[6, 8], [16, 18]], [[6, 8], [16, 18]])
-    exercise.expect("max_pool_with_indices", image, 2, 2, wants=wants, hints=hints)
+    expected = ([[6, 8], [16, 18]], [[6, 8], [16, 18]])
+    exercise.expect("max_pool_with_indices", image, 2, 2, expected=expected, hints=hints)
 
 
 def test_max_pool_with_indices_of_negative_and_equal_pixels(exercise):
@@ -40,7 +40,7 @@ def test_max_pool_with_indices_of_negative_and_equal_pixels(exercise):
         "if pixels are equal, the first wins: use > instead of >=": ([[-1]], [[3]]),
     }
     image = np.array([[-2, -1], [-3, -1]])
-    exercise.expect("max_pool_with_indices", image, 2, 2, wants=([[-1]], [[1]]), hints=hints)
+    exercise.expect("max_pool_with_indices", image, 2, 2, expected=([[-1]], [[1]]), hints=hints)
 
 
 def test_max_pool_has_the_gradient_found_by_hand(exercise):
@@ -64,8 +64,8 @@ def test_max_pool_has_the_gradient_found_by_hand(exercise):
         "`won` has 6 axes, the gradient 4: insert axes of length 1 so that the gradient broadcasts "
         "over the pixels of its window, and reshape the product to x's shape"
     )
-    wants = ([[[[0.0, 0.0, 10.0, 0.0], [5.0, 0.0, 0.0, 0.0]]]],)
-    exercise.compare(said, got, wants, hints, usual)
+    expected = ([[[[0.0, 0.0, 10.0, 0.0], [5.0, 0.0, 0.0, 0.0]]]],)
+    exercise.compare(said, got, expected, hints, usual)
 
 
 def test_max_pool_gives_the_gradient_of_equal_pixels_to_one(exercise):
@@ -91,16 +91,16 @@ def test_max_pool_passes_gradcheck(exercise):
 
 def test_avg_pool_padded_does_not_count_the_padding(exercise):
     image = np.array([[1.0, 2.0], [3.0, 4.0]])
-    wants = np.array([[1.0, 1.5, 2.0], [2.0, 2.5, 3.0], [3.0, 3.5, 4.0]])
+    expected = np.array([[1.0, 1.5, 2.0], [2.0, 2.5, 3.0], [3.0, 3.5, 4.0]])
     seen = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]])
     hints = {
         "divide by the number of image pixels in the window: 1 in a corner, not 4": (
-            wants * seen / 4
+            expected * seen / 4
         ),
-        "that is the sum, not the mean": wants * seen,
-        "the padding is missing": wants[1:2, 1:2],
+        "that is the sum, not the mean": expected * seen,
+        "the padding is missing": expected[1:2, 1:2],
     }
-    exercise.expect("avg_pool_padded", image, 2, 1, 1, wants=wants, hints=hints)
+    exercise.expect("avg_pool_padded", image, 2, 1, 1, expected=expected, hints=hints)
 
 
 def test_avg_pool_padded_moves_by_the_stride_and_keeps_fractions(exercise):
@@ -115,5 +115,5 @@ def test_avg_pool_padded_moves_by_the_stride_and_keeps_fractions(exercise):
             [6.5, 7.5],
         ],
     }
-    wants = [[2.5, 4.5], [10.5, 12.5]]
-    exercise.expect("avg_pool_padded", image, 2, 2, 0, wants=wants, hints=hints)
+    expected = [[2.5, 4.5], [10.5, 12.5]]
+    exercise.expect("avg_pool_padded", image, 2, 2, 0, expected=expected, hints=hints)

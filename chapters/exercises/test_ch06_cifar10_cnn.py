@@ -19,7 +19,7 @@ def normalized(images, of, axes):
 
 def test_normalize_gives_each_channel_mean_0_and_deviation_1(exercise):
     train, test = two_sets()
-    wants = normalized(train, train, (0, 2, 3))
+    expected = normalized(train, train, (0, 2, 3))
     got = exercise.call("normalize", train, test)
     hints = {
         "each channel has its own mean and standard deviation: leave axis 1 out": (
@@ -32,14 +32,14 @@ def test_normalize_gives_each_channel_mean_0_and_deviation_1(exercise):
             normalized(train, train, (2, 3))
         ),
         "divide by the standard deviation, not by its square": (
-            wants / train.std((0, 2, 3), keepdims=True)
+            expected / train.std((0, 2, 3), keepdims=True)
         ),
         "the standard deviation is not 1 yet: divide by it": (
             train - train.mean((0, 2, 3), keepdims=True)
         ),
         "pixels between 0 and 1 are not normalised yet": train / 255,
     }
-    exercise.compare("the training images of normalize", got[0], wants.astype(np.float32), hints)
+    exercise.compare("the training images of normalize", got[0], expected.astype(np.float32), hints)
     usual = "NumPy computes means in float64, twice the memory: .astype(np.float32)"
     exercise.compare("their dtype", str(got[0].dtype), "float32", usual=usual)
 
@@ -56,16 +56,16 @@ def test_normalize_learns_nothing_from_the_test_images(exercise):
         ),
     }
     got = exercise.call("normalize", train, test)
-    wants = normalized(test, train, (0, 2, 3)).astype(np.float32)
-    exercise.compare("the test images of normalize", got[1], wants, hints)
+    expected = normalized(test, train, (0, 2, 3)).astype(np.float32)
+    exercise.compare("the test images of normalize", got[1], expected, hints)
 
 
 def test_network_has_the_requested_layers(exercise):
     model = exercise.call("network", 8, 8, 10)
     sizes = [parameter.shape for parameter in model.parameters()]
-    wants = [(8, 3, 3, 3), (8,), (16, 8, 3, 3), (16,), (10, 64), (10,)]
+    expected = [(8, 3, 3, 3), (8,), (16, 8, 3, 3), (16,), (10, 64), (10,)]
     usual = "two convolutions and a linear layer, each with weight and bias"
-    exercise.compare("the shapes of network(8, 8, 10)'s parameters", sizes, wants, usual=usual)
+    exercise.compare("the shapes of network(8, 8, 10)'s parameters", sizes, expected, usual=usual)
 
 
 def test_network_accepts_images_of_any_size(exercise):
@@ -111,11 +111,11 @@ def test_confusion_matrix_by_hand(exercise):
         "recall is a share of each row, not of all images": (matrix, [0.25, 0.25]),
     }
     labels, guesses = np.array([0, 0, 0, 1]), np.array([0, 1, 1, 1])
-    wants = (matrix, recall)
-    exercise.expect("confusion_matrix", labels, guesses, 2, wants=wants, hints=hints)
+    expected = (matrix, recall)
+    exercise.expect("confusion_matrix", labels, guesses, 2, expected=expected, hints=hints)
 
 
 def test_confusion_matrix_has_a_row_for_every_class(exercise):
     labels, guesses = np.array([0, 1, 2, 2]), np.array([1, 1, 0, 2])
-    wants = ([[0, 1, 0], [0, 1, 0], [1, 0, 1]], [0.0, 1.0, 0.5])
-    exercise.expect("confusion_matrix", labels, guesses, 3, wants=wants)
+    expected = ([[0, 1, 0], [0, 1, 0], [1, 0, 1]], [0.0, 1.0, 0.5])
+    exercise.expect("confusion_matrix", labels, guesses, 3, expected=expected)

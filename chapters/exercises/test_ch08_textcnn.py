@@ -15,17 +15,17 @@ def test_encode_pads_after_the_sentence_and_marks_unknown_words(exercise):
         "padding has index 0": [[3, 2, 1], [1, 1, 1], [3, 1, 4]],
     }
     usual = "a word that is not in `numbers` has index 1: numbers.get(word, 1)"
-    wants = [[3, 2, 0], [1, 0, 0], [3, 1, 4]]
-    exercise.expect("encode", sentences, NUMBERS, 2, wants=wants, hints=hints, usual=usual)
+    expected = [[3, 2, 0], [1, 0, 0], [3, 1, 4]]
+    exercise.expect("encode", sentences, NUMBERS, 2, expected=expected, hints=hints, usual=usual)
 
 
 def test_encode_is_at_least_as_long_as_the_largest_filter(exercise):
     hints = {"a row has at least `shortest` indices: a filter of 4 words needs 4": [[3, 2]]}
-    exercise.expect("encode", [["not", "good"]], NUMBERS, 4, wants=[[3, 2, 0, 0]], hints=hints)
+    exercise.expect("encode", [["not", "good"]], NUMBERS, 4, expected=[[3, 2, 0, 0]], hints=hints)
 
 
 def test_encode_returns_integers(exercise):
-    exercise.expect("encode", [["good"], []], NUMBERS, 2, wants=[[2, 0], [0, 0]])
+    exercise.expect("encode", [["good"], []], NUMBERS, 2, expected=[[2, 0], [0, 0]])
     got = exercise.call("encode", [["good"], []], NUMBERS, 2)
     usual = "an embedding looks up rows by integer index; np.zeros makes float64 by default"
     exercise.compare("the kind of encode's dtype", np.asarray(got).dtype.kind, "i", usual=usual)
@@ -35,7 +35,7 @@ def test_max_over_time_ignores_padding(exercise):
     features = np.array(
         [[[-2.0, -1.0, 5.0], [3.0, 1.0, 5.0]], [[1.0, 2.0, 3.0], [-3.0, -2.0, -1.0]]]
     )
-    wants = [[-1.0, 3.0], [3.0, -1.0]]
+    expected = [[-1.0, 3.0], [3.0, -1.0]]
     real = np.where([[[1, 1, 0]], [[1, 1, 1]]], features, -np.inf)
     hints = {
         "padding won: only the first lengths[i] positions of sentence i count": features.max(2),
@@ -45,12 +45,12 @@ def test_max_over_time_ignores_padding(exercise):
         "one position too few: lengths[i] positions are real": [[-2.0, 3.0], [2.0, -2.0]],
     }
     lengths = np.array([2, 3])
-    exercise.expect("max_over_time", features, lengths, wants=wants, hints=hints)
+    exercise.expect("max_over_time", features, lengths, expected=expected, hints=hints)
 
 
 def test_winning_phrases_are_the_words_under_the_response(exercise):
     words = ["not", "a", "good", "film"]
-    wants = ["good film", "not a", "a good"]
+    expected = ["good film", "not a", "a good"]
     hints = {
         "that is only the first word: a response covers `size` words": ["good", "not", "a"],
         "one word too many: the word at index t + size is not included": [
@@ -60,16 +60,18 @@ def test_winning_phrases_are_the_words_under_the_response(exercise):
         ],
         "response t is for the words that start at t, not end at t": ["a good", "not", "not a"],
         "that is the weakest response: argmax, not argmin": ["not a", "good film", "good film"],
-        'one string per filter: " ".join(...)': [phrase.split() for phrase in wants],
+        'one string per filter: " ".join(...)': [phrase.split() for phrase in expected],
         "the responses of one filter are in one row: axis 1": ["a good", "good film", "not a"],
     }
     responses = np.array([[0.1, 0.2, 0.9], [0.8, 0.2, 0.1], [0.3, 0.7, 0.2]])
-    exercise.expect("winning_phrases", words, responses, 2, wants=wants, hints=hints)
+    exercise.expect("winning_phrases", words, responses, 2, expected=expected, hints=hints)
 
 
 def test_winning_phrases_of_another_size(exercise):
     hints = {"the phrase has `size` words, here 3": ["a good", "not a"]}
     words, responses = ["not", "a", "good", "film"], np.array([[0.1, 0.9], [0.5, 0.5]])
-    wants = ["a good film", "not a good"]
+    expected = ["a good film", "not a good"]
     usual = "if responses are equal, the first wins"
-    exercise.expect("winning_phrases", words, responses, 3, wants=wants, hints=hints, usual=usual)
+    exercise.expect(
+        "winning_phrases", words, responses, 3, expected=expected, hints=hints, usual=usual
+    )

@@ -32,8 +32,8 @@ def test_batch_norm_uses_mean_and_variance_per_channel(exercise):
             (x - x.mean((0, 2, 3), keepdims=True)) / (x.var((0, 2, 3), keepdims=True) + 1e-5)
         ),
     }
-    wants = normalized(x, (0, 2, 3))
-    exercise.expect("batch_norm", x, np.ones(2), np.zeros(2), wants=wants, hints=hints)
+    expected = normalized(x, (0, 2, 3))
+    exercise.expect("batch_norm", x, np.ones(2), np.zeros(2), expected=expected, hints=hints)
 
 
 def test_batch_norm_scales_and_shifts_each_channel(exercise):
@@ -48,8 +48,8 @@ def test_batch_norm_scales_and_shifts_each_channel(exercise):
             (flat + beta[:, None, None]) * gamma[:, None, None]
         ),
     }
-    wants = flat * gamma[:, None, None] + beta[:, None, None]
-    exercise.expect("batch_norm", x, gamma, beta, wants=wants, hints=hints)
+    expected = flat * gamma[:, None, None] + beta[:, None, None]
+    exercise.expect("batch_norm", x, gamma, beta, expected=expected, hints=hints)
 
 
 def test_batch_norm_adds_eps_under_the_square_root(exercise):
@@ -59,7 +59,7 @@ def test_batch_norm_adds_eps_under_the_square_root(exercise):
         "add eps to the variance, under the square root": x / (1e-3 + 1e-5),
     }
     exercise.expect(
-        "batch_norm", x, np.ones(1), np.zeros(1), wants=normalized(x, (0, 2, 3)), hints=hints
+        "batch_norm", x, np.ones(1), np.zeros(1), expected=normalized(x, (0, 2, 3)), hints=hints
     )
 
 
@@ -88,15 +88,17 @@ def test_residual_block_adds_the_shortcut_before_the_last_relu(exercise):
         "apply first, then second": [0.0, 0.0, 2.0],
     }
     x = Tensor([-1.0, 2.0, 5.0])
-    wants = [0.0, 2.0, 1.0]
-    exercise.expect("residual_block", x, less_3, times_minus_2, identity, wants=wants, hints=hints)
+    expected = [0.0, 2.0, 1.0]
+    exercise.expect(
+        "residual_block", x, less_3, times_minus_2, identity, expected=expected, hints=hints
+    )
 
 
 def test_residual_block_uses_the_given_shortcut(exercise):
     hints = {"x itself was added: use shortcut(x), because x may have another shape": [2.0, 1.0]}
     x = Tensor([2.0, 5.0])
     exercise.expect(
-        "residual_block", x, less_3, times_minus_2, times_10, wants=[20.0, 46.0], hints=hints
+        "residual_block", x, less_3, times_minus_2, times_10, expected=[20.0, 46.0], hints=hints
     )
 
 
@@ -147,5 +149,5 @@ def test_learning_rate_falls_along_a_half_cosine(exercise):
             0.2 * (1 + math.cos(math.pi * step / 7)) for step in range(8)
         ],
     }
-    wants = [0.2 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
-    exercise.compare(said, rates(exercise, 10, 0.4, 2)[2:], wants, hints)
+    expected = [0.2 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
+    exercise.compare(said, rates(exercise, 10, 0.4, 2)[2:], expected, hints)

@@ -45,7 +45,7 @@ def test_freeze_all_but_counts_values_that_learn(exercise):
         "that is the number of frozen values": 24,
         "that is the number of all values in the network": 34,
     }
-    exercise.expect("freeze_all_but", Net(), "fc", wants=10, hints=hints)
+    exercise.expect("freeze_all_but", Net(), "fc", expected=10, hints=hints)
 
 
 PREFIX = "every name starts with `module.`: remove that first, name.removeprefix"
@@ -86,8 +86,8 @@ def test_load_matching_returns_the_names_not_loaded(exercise):
         "in the order of model.state_dict()": ["fc.bias", "fc.weight", "layer_norm.bias"],
     }
     got = exercise.call("load_matching", Net(), given())
-    wants = ["layer_norm.bias", "fc.weight", "fc.bias"]
-    exercise.compare("load_matching(model, state)", got, wants, hints)
+    expected = ["layer_norm.bias", "fc.weight", "fc.bias"]
+    exercise.compare("load_matching(model, state)", got, expected, hints)
 
 
 def test_load_matching_removes_the_prefix(exercise):

@@ -8,7 +8,7 @@ from minidl import Tensor
 
 def test_mean_loss_returns_the_mean_as_a_number(exercise):
     losses = tuple(Tensor(value) for value in (1.0, 2.0, 6.0))
-    exercise.expect("mean_loss", losses, wants=3.0, hints={"that is the sum": 9.0})
+    exercise.expect("mean_loss", losses, expected=3.0, hints={"that is the sum": 9.0})
     usual = "a tensor stays on the device: read it with .item()"
     got = exercise.call("mean_loss", losses)
     exercise.compare("the type of what mean_loss returns", type(got), float, usual=usual)
@@ -72,7 +72,7 @@ def test_milliseconds_waits_before_it_starts_and_stops_the_clock(exercise):
     device = Device()
     arguments = device.work, device.wait, device.clock, 1
     usual = "work, wait; then clock, work, wait, clock"
-    exercise.expect("milliseconds", *arguments, wants=3.1, hints=MISTAKES, usual=usual)
+    exercise.expect("milliseconds", *arguments, expected=3.1, hints=MISTAKES, usual=usual)
 
 
 def test_milliseconds_takes_the_median(exercise):
@@ -90,7 +90,7 @@ def test_milliseconds_takes_the_median(exercise):
         "the untimed work does not count: leave out its time": 5.1,
     }
     arguments = work, device.wait, device.clock, 4
-    exercise.expect("milliseconds", *arguments, wants=3.1 + 1.5, hints=MISTAKES | hints)
+    exercise.expect("milliseconds", *arguments, expected=3.1 + 1.5, hints=MISTAKES | hints)
 
 
 def test_break_even_by_hand(exercise):
@@ -98,18 +98,18 @@ def test_break_even_by_hand(exercise):
         "5 images take 510 µs on the GPU and 500 on the CPU: round up": 5,
         "a batch has a whole number of images": 500 / 98,
     }
-    exercise.expect("break_even", 100, 5.0, 2.0, 100.0, wants=6, hints=hints)
+    exercise.expect("break_even", 100, 5.0, 2.0, 100.0, expected=6, hints=hints)
     hints = {"the GPU's time per image counts too: 500 / (100 - 60)": 6}
-    exercise.expect("break_even", 100, 5.0, 60.0, 100.0, wants=13, hints=hints)
+    exercise.expect("break_even", 100, 5.0, 60.0, 100.0, expected=13, hints=hints)
 
 
 def test_break_even_is_where_the_gpu_takes_less_time_not_equal_time(exercise):
     hints = {"5 images take 500 µs on both: not less": 5}
-    exercise.expect("break_even", 100, 5.0, 0.0, 100.0, wants=6, hints=hints)
-    exercise.expect("break_even", 0, 5.0, 1.0, 2.0, wants=1, hints={"n counts from 1": 0})
+    exercise.expect("break_even", 100, 5.0, 0.0, 100.0, expected=6, hints=hints)
+    exercise.expect("break_even", 0, 5.0, 1.0, 2.0, expected=1, hints={"n counts from 1": 0})
 
 
 def test_break_even_never(exercise):
     usual = "a GPU that is not faster per image never makes up for its launches: math.inf"
     for cpu_us in (2.0, 1.0):
-        exercise.expect("break_even", 100, 5.0, 2.0, cpu_us, wants=math.inf, usual=usual)
+        exercise.expect("break_even", 100, 5.0, 2.0, cpu_us, expected=math.inf, usual=usual)

@@ -98,7 +98,7 @@ def main() -> None:
         "fit, augmented, made ahead": lambda: run_fit(augmented[2]),
     }
     times: dict[str, list[float]] = {name: [] for name in contestants}
-    warnings.simplefilter("ignore", TrainingWarning)  # random labels cannot be learnt
+    warnings.simplefilter("ignore", TrainingWarning)  # random labels cannot be learned
     run_fit(ready)
     for _ in range(args.rounds):
         for name, run in contestants.items():

@@ -308,7 +308,7 @@ def _axes_used(part: Any) -> int:
     return part.ndim if getattr(part, "dtype", None) == np.bool_ else 1
 
 
-def _wants_to_decide(other: Any) -> bool:
+def _decides(other: Any) -> bool:
     """Whether an operator is left to `other`, such as a Tensor, as CuPy leaves it too."""
     undecided = getattr(other, "__array_ufunc__", other) is None
     return undecided and not isinstance(other, GuardedArray)
@@ -319,7 +319,7 @@ def _install_operators() -> None:
 
     def two_sided(name: str, apply: Callable[[Any, Any], Any]) -> None:
         def forward(self: GuardedArray, other: Any) -> Any:
-            if _wants_to_decide(other):
+            if _decides(other):
                 return NotImplemented
             plain = _unwrap(name, other)
             return _do(lambda: apply(self._array, plain), [])
@@ -333,7 +333,7 @@ def _install_operators() -> None:
 
     def one_sided(name: str, apply: Callable[..., Any]) -> None:
         def forward(self: GuardedArray, *other: Any) -> Any:
-            if any(_wants_to_decide(o) for o in other):
+            if any(_decides(o) for o in other):
                 return NotImplemented
             plain = [_unwrap(name, o) for o in other]
             return _do(lambda: apply(self._array, *plain), [self])

@@ -36,7 +36,7 @@ def answers(classes: int, n: int, unmet: bool, rng: np.random.Generator) -> dict
         )[:3]
     found["ks"] = np.arange(1, classes)
     found["top_k"] = [
-        (labels == predicted).mean()  # for two classes, scikit-learn wants other scores
+        (labels == predicted).mean()  # for two classes, scikit-learn expects other scores
         if classes == 2
         else metrics.top_k_accuracy_score(labels, scores, k=k, labels=names)
         for k in range(1, classes)
