@@ -34,22 +34,22 @@ class Schedule(Protocol):
 class Watch:
     """Inspects each step of a run; this one does nothing, `warnings.Diagnosis` warns."""
 
-    def begins(self, run: Run) -> None:
+    def before_batch(self, run: Run) -> None:
         """Inspect a run before a batch."""
 
-    def went_forward(self, run: Run, batch: tuple[Tensor, ...], outputs: Any) -> None:
+    def after_forward(self, run: Run, batch: tuple[Tensor, ...], outputs: Any) -> None:
         """Inspect the network's outputs."""
 
-    def asks(self, run: Run) -> list[Any]:
+    def extra_values(self, run: Run) -> list[Any]:
         """Return values on the device, to be read together with the loss."""
         return []
 
-    def went_back(
+    def after_backward(
         self, run: Run, batch: tuple[Tensor, ...], loss: Tensor, found: list[float]
     ) -> None:
-        """Inspect the loss and the gradients; the values of `asks` come last in `found`."""
+        """Inspect the loss and the gradients; the values of `extra_values` come last in `found`."""
 
-    def ended_epoch(self, run: Run) -> None:
+    def after_epoch(self, run: Run) -> None:
         """Inspect a run after an epoch."""
 
 
@@ -121,16 +121,18 @@ class Run:
     def _backward(self, batch: tuple[Tensor, ...], share: float) -> float:
         """Add a share of a batch's gradients to the existing ones; return its loss."""
         *inputs, labels = batch
-        self.watch.begins(self)
+        self.watch.before_batch(self)
         outputs = self.model(*inputs)
-        self.watch.went_forward(self, batch, outputs)
+        self.watch.after_forward(self, batch, outputs)
         loss = self.loss(outputs, labels)
         _check_loss(loss)
         (loss * share if share < 1 else loss).backward()
         numbers = measures(loss, outputs, labels)
-        found = read([*numbers, *self.watch.asks(self)])  # all at once: this waits for a GPU
+        found = read(
+            [*numbers, *self.watch.extra_values(self)]
+        )  # all at once: this waits for a GPU
         self.totals.add(len(labels), *found[: len(numbers)])
-        self.watch.went_back(self, batch, loss, found)
+        self.watch.after_backward(self, batch, loss, found)
         if self.missed:
             self.missed -= {name for name, g in self.model.named_gradients() if g is not None}
         value: float = found[0]
@@ -150,7 +152,7 @@ class Run:
         self.batch, epoch = 0, self.history.epochs
         speed = f"{trained.seen / max(seconds, 1e-9):,.0f} examples/s"
         self.say(f"epoch {epoch}: {words}; {speed}, {seconds:.0f} s")
-        self.watch.ended_epoch(self)
+        self.watch.after_epoch(self)
         if self.schedule is not None and not self.every_step:
             self.schedule.step()
         waited = epoch - self.history.best_epoch()

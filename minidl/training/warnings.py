@@ -51,11 +51,11 @@ class Diagnosis(Watch):
         self._states: list[Any] = []
         self._is_first, self._classes = True, 0
 
-    def begins(self, run: Run) -> None:
+    def before_batch(self, run: Run) -> None:
         """Save the random state, so that the step can be repeated."""
         self._states = [stream.bit_generator.state for stream in self._drawn]
 
-    def went_forward(self, run: Run, batch: tuple[Tensor, ...], outputs: Any) -> None:
+    def after_forward(self, run: Run, batch: tuple[Tensor, ...], outputs: Any) -> None:
         """Check the first batch's inputs, and all labels."""
         if self._is_first:
             self._classes = classes_of(outputs, batch[-1])
@@ -63,11 +63,11 @@ class Diagnosis(Watch):
             for loader in (run.train, run.validation):
                 check_labels(loader, self._classes)
 
-    def asks(self, run: Run) -> list[Any]:
+    def extra_values(self, run: Run) -> list[Any]:
         """Return the sum of all gradients."""
         return gradient_total(run.model)
 
-    def went_back(
+    def after_backward(
         self, run: Run, batch: tuple[Tensor, ...], loss: Tensor, found: list[float]
     ) -> None:
         """Raise if a value is not finite; check the first loss."""
@@ -77,7 +77,7 @@ class Diagnosis(Watch):
             check_first_loss(found[0], self._classes, run.totals.right / max(1, run.totals.labels))
         self._is_first = False
 
-    def ended_epoch(self, run: Run) -> None:
+    def after_epoch(self, run: Run) -> None:
         """Check that parameters got gradients, and that the loss fell."""
         if run.history.epochs == 1:
             check_gradients(sorted(run.missed))
