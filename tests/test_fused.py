@@ -457,11 +457,16 @@ def test_other_outputs_of_a_module_are_left_alone():
         def settle(self):
             raise AssertionError("called")
 
+        joined_relu = settle
+
     class Net(nn.Module):
         def forward(self, x: Tensor) -> Result:
             return Result()
 
-    assert isinstance(nn.Sequential(Net())(minidl.ones(2)), Result)
+    result = nn.Sequential(Net())(minidl.ones(2))
+    assert isinstance(result, Result)
+    with pytest.raises(TypeError, match="relu: got a Result, expected a Tensor"):
+        nn.ReLU()(result)
 
 
 def test_an_error_in_forward_leaves_no_call_behind():

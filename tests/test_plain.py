@@ -120,7 +120,9 @@ def test_set_kernels_refuses_other_names():
     assert minidl.get_kernels() == before
 
 
-@pytest.mark.parametrize(("value", "expected"), [(None, "fast"), ("fast", "fast"), ("plain",) * 2])
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, "fast"), ("", "fast"), ("fast",) * 2, ("plain",) * 2]
+)
 def test_the_environment_chooses_the_kernels(value, expected):
     environment = {n: v for n, v in os.environ.items() if n != "MINIDL_KERNELS"}
     if value is not None:

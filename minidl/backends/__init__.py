@@ -109,7 +109,7 @@ def asarray(value: Any, dtype: Any = None) -> Array:
 
 
 def _kernels_at_import() -> None:
-    asked = os.environ.get("MINIDL_KERNELS", "fast")
+    asked = os.environ.get("MINIDL_KERNELS") or "fast"  # set but empty counts as not set
     if asked not in ("fast", "plain"):
         raise ValueError(f"MINIDL_KERNELS={asked!r}, expected 'fast' or 'plain'")
     set_kernels(asked)  # type: ignore[arg-type]

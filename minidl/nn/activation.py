@@ -14,8 +14,10 @@ class ReLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation."""
-        joined = getattr(x, "joined_relu", None)  # x is a batch norm not yet computed
-        return F.relu(x) if joined is None else joined()
+        if isinstance(x, Tensor) and hasattr(x, "joined_relu"):  # a batch norm not yet computed
+            result: Tensor = x.joined_relu()
+            return result
+        return F.relu(x)
 
 
 class LeakyReLU(Module):
