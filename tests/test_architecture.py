@@ -42,6 +42,7 @@ CORE = [
     "files/whole",
     "backends/base",
     "backends/convolution",
+    "backends/sums",
     "backends/windows",
     "tensor/operations",
     "tensor/storage",

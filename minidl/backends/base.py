@@ -11,6 +11,7 @@ selects it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import convolution
+from minidl.backends import convolution, sums
 from minidl.backends.windows import Array as Array
 from minidl.backends.windows import Windows
 
@@ -137,10 +138,19 @@ class Backend:
             parts[part.start] = work(part)
 
         self.over_batch(n, shape, dtype, store)
-        first, *rest = (parts[start] for start in sorted(parts))
-        for part in rest:
-            first += part
-        return first
+        found = [parts[start] for start in sorted(parts)]
+        while len(found) > 1:  # in pairs: one after the other, errors grow with their number
+            for first, second in zip(found[::2], found[1::2], strict=False):
+                first += second
+            found = found[::2]
+        return found[0]
+
+    def sum(self, array: Array, axes: Sequence[int], keepdims: bool = False) -> Array:
+        """Sum over axes, counted from 0, with errors of a few roundings; see `sums`."""
+        total = sums.blocked_sum(self.xp, array, axes)
+        if not keepdims:
+            return total
+        return total.reshape([1 if i in axes else size for i, size in enumerate(array.shape)])
 
     def rows(self, length: int) -> AbstractContextManager[None]:
         """Prepare for element-wise functions of rows this long, and of values broadcast to them."""
@@ -387,9 +397,9 @@ class Backend:
 
     # Elements and rows ------------------------------------------------------------------------
 
-    def column_products(self, a: Array, b: Array) -> Array:
-        """Add up `a * b` down each column of two tables `(rows, columns)`: `(columns,)`."""
-        return self.product(self.xp.ones((1, len(a)), a.dtype), a * b)[0]
+    def column_sums(self, a: Array, b: Array | None = None) -> Array:
+        """Add up `a`, or `a * b`, down each column of tables `(rows, columns)`: `(columns,)`."""
+        return self.sum(a if b is None else a * b, (0,))
 
     def elementwise(self, function: Callable[..., Array], *operands: Array) -> Array:
         """Apply an element-wise function, which takes `out` like those of `xp`; broadcast."""
@@ -408,7 +418,15 @@ class Backend:
 
     def index_add(self, target: Array, index: Any, values: Array) -> None:
         """Do `target[index] += values` in place; repeated indices count each time."""
-        np.add.at(target, index, values)
+        parts = index if isinstance(index, tuple) else (index,)
+        kinds = {getattr(getattr(part, "dtype", None), "kind", None) for part in parts}
+        if not target.flags.c_contiguous or not kinds <= {"i", "u"}:
+            np.add.at(target, index, values)
+            return
+        lengths, width = target.shape[: len(parts)], target.shape[len(parts) :]
+        rows = np.ravel_multi_index(np.broadcast_arrays(*parts), lengths, mode="wrap").reshape(-1)
+        table = target.reshape(math.prod(lengths), *width)
+        sums.add_rows(table, rows, values.reshape(len(rows), *width))
 
     def update_all(self, rule: str | None, updates: Sequence[Update]) -> None:
         """Do one step of an optimiser for all parameters of one dtype.

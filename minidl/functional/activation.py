@@ -146,7 +146,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
         Tensor([0.5, 0.5], dtype=float32)
     """
     check_floats("softmax", x)
-    normal_axes("softmax", x.shape, axis)
+    axes = normal_axes("softmax", x.shape, axis)
     if not x.size:  # an empty array has no maximum
         return x.copy()
     xp = x.backend.xp
@@ -156,7 +156,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
         weighted = gradient * output
         return (weighted - output * weighted.sum(axis, keepdims=True),)
 
-    out = powers / powers.sum(axis, keepdims=True)
+    out = powers / x.backend.sum(powers, axes, keepdims=True)
     return record("softmax", out, (x,), backward, takes_output=True)
 
 
@@ -166,12 +166,12 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     The gradient is `g - exp(y) * sum(g)`.
     """
     check_floats("log_softmax", x)
-    normal_axes("log_softmax", x.shape, axis)
+    axes = normal_axes("log_softmax", x.shape, axis)
     if not x.size:
         return x.copy()
     xp = x.backend.xp
     shifted = x.data - x.data.max(axis, keepdims=True)
-    out = shifted - xp.log(xp.exp(shifted).sum(axis, keepdims=True))
+    out = shifted - xp.log(x.backend.sum(xp.exp(shifted), axes, keepdims=True))
 
     def backward(gradient: Tensor, output: Tensor) -> Gradients:
         return (gradient - output.exp() * gradient.sum(axis, keepdims=True),)

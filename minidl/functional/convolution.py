@@ -184,9 +184,7 @@ def convolve_gradients(
     else:  # as operations, which can be differentiated again
         dx = _transpose_convolve(gradient, weight, windows, groups) if x.requires_grad else None
         dw = _weight_gradient(x, gradient, windows, groups) if weight.requires_grad else None
-    # Sum the bias's gradient one axis at a time: short float32 sums are more accurate than one over
-    # 57,600 values, and faster (0.18 ms instead of 0.93, 64x32x30x30).
-    db = gradient.sum(2).sum(2).sum(0) if bias is not None and bias.requires_grad else None
+    db = gradient.sum((0, 2, 3)) if bias is not None and bias.requires_grad else None
     return dx, dw, db
 
 

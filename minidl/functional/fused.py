@@ -138,7 +138,7 @@ def conv2d_relu_max_pool2d(
         dx, dw = _slopes(x, weight, passed.data, winners, windows, groups, pool)
         by_bias = bias is not None and bias.requires_grad
         # The bias gets every winner's gradient, whichever pixel won.
-        return dx, dw, passed.sum(2).sum(2).sum(0) if by_bias else None
+        return dx, dw, passed.sum((0, 2, 3)) if by_bias else None
 
     return record(op, best, (x, weight, bias), backward, takes_output=True)
 

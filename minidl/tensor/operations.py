@@ -383,7 +383,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor) -> Gradients:
             return (gradient.reshape(kept).broadcast_to(self.shape),)
 
-        return record("sum", self._data.sum(axes, keepdims=keepdims), (self,), backward)
+        return record("sum", self.backend.sum(self._data, axes, keepdims), (self,), backward)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Average over `axis` (all axes if None); each of m elements gets `g / m`."""
@@ -396,7 +396,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor) -> Gradients:
             return ((gradient / count).reshape(kept).broadcast_to(x.shape),)
 
-        return record("mean", x.data.mean(axes, keepdims=keepdims), (x,), backward)
+        return record("mean", x.backend.sum(x.data, axes, keepdims) / count, (x,), backward)
 
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """Return the variance over `axis`: `sum((x - mean)**2) / (m - ddof)` of m elements.

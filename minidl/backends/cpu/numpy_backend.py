@@ -236,14 +236,20 @@ class NumpyBackend(Backend):
         np.bitwise_and(values.view(bits), keep, out=kept.view(bits))
         return kept
 
-    def column_products(self, a: Array, b: Array) -> Array:
-        """Multiply and add long rows in one pass: 0.06 ms instead of 0.09 (256 x 2048, one core).
+    def column_sums(self, a: Array, b: Array | None = None) -> Array:
+        """Sum up to 512 long rows by BLAS; add long products in one pass, in blocks of 16 rows.
 
-        For many short rows, adding them in order would be less accurate, and slower.
+        In ms, for 256 x 2048 on one core: sums 0.03 instead of 0.06, products 0.07 instead of 0.13.
         """
-        if a.shape[1] < 512:
-            return super().column_products(a, b)
-        return np.einsum("ij,ij->j", a, b)
+        rows, columns = a.shape
+        if columns < 512 or (b is None and rows > 512):
+            return super().column_sums(a, b)
+        if b is None:
+            return self.product(np.ones((1, rows), a.dtype), a)[0]
+        whole = rows - rows % 16
+        x, y = (table[:whole].reshape(-1, 16, columns) for table in (a, b))
+        blocks = np.einsum("bij,bij->bj", x, y)
+        return super().column_sums(blocks) + np.einsum("ij,ij->j", a[whole:], b[whole:])
 
     def elementwise(self, function: Callable[..., Array], *operands: Array) -> Array:
         """Share large arrays among threads: adding two of 8 MiB takes 0.45 ms instead of 0.82.
@@ -280,22 +286,6 @@ class NumpyBackend(Backend):
             return self.masked(values, x > 0, out)
 
         return self.elementwise(cut, x, values) if out is None else cut(x, values, out)
-
-    def index_add(self, target: Array, index: Any, values: Array) -> None:
-        """Do `target[index] += values`, adding every occurrence of a repeated index.
-
-        The first occurrences of all rows are added together, then the second ones, and so on: 0.5
-        ms instead of 5 with `add.at` (2,800 rows of 128 into 20,000), in the same order of sums.
-        """
-        if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and target.ndim > 1:
-            rows, left = index.ravel(), np.arange(index.size)
-            flat = values.reshape(index.size, *target.shape[1:])
-            for _ in range(4):
-                once, first = np.unique(rows[left], return_index=True)
-                target[once] += flat[left[first]]
-                left = np.delete(left, first)
-            index, values = rows[left], flat[left]
-        np.add.at(target, index, values)
 
 
 def _slides_down_only(w: Windows, groups: int) -> bool:
