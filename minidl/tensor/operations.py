@@ -242,7 +242,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor) -> Gradients:
             return (
                 gradient / b if a.requires_grad else None,
-                -gradient * a / (b * b) if b.requires_grad else None,
+                -gradient * (a / b / b) if b.requires_grad else None,
             )
 
         return record("div", _each("divide", a, b), (a, b), backward)
@@ -253,8 +253,8 @@ class Tensor(TensorBase):
     def __pow__(self, other: Operand) -> Tensor:
         """Raise to a power: `a**b` has gradients `g * b * a**(b - 1)` and `g * a**b * log(a)`.
 
-        As in PyTorch, both are 0 where they would be 0 times infinity: the first at `0**0`, the
-        second at `0**b` for `b >= 0`.
+        As in PyTorch, both are 0 where they would be 0 times infinity: the first at `a**0` for an a
+        of 0, or so small that `1 / a` is infinite; the second at `0**b` for `b >= 0`.
         """
         if type(other) is int and other == 2 and self.dtype.kind == "f":
             return self * self  # half the time, forward and backward
@@ -263,7 +263,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor, output: Tensor) -> Gradients:
             da = db = None
             if a.requires_grad:  # at 0**0, 1**-1 instead of the infinite 0**-1
-                base = a + ((a.data == 0) & (b.data == 0))
+                base = a + ((abs(a.data) < np.finfo(a.dtype).tiny) & (b.data == 0))
                 da = gradient * (b * base ** (b - 1))
             if b.requires_grad:  # at 0**b, log(1) instead of the infinite log(0)
                 base = a + ((a.data == 0) & (b.data >= 0))
