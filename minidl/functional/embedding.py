@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from minidl.autograd import Gradients, is_recording
 from minidl.backends import Array
 from minidl.functional.geometry import check_floats, check_indices
@@ -84,11 +82,7 @@ def _shorten(weight: Tensor, rows: Array, max_norm: float, norm_type: float) -> 
             f"embedding: got max_norm={max_norm}, norm_type={norm_type}, expected positive numbers"
         )
     xp, found = weight.backend.xp, weight.data[rows]
-    sizes = abs(found)
-    if norm_type == math.inf:
-        norms = sizes.max(-1, keepdims=True)
-    else:
-        norms = (sizes**norm_type).sum(-1, keepdims=True) ** (1 / norm_type)
+    norms = Tensor.wrap(found).norm(norm_type, -1, keepdims=True).data
     with weight.mutable() as array:  # duplicate rows are written twice, with equal values
         array[rows] = xp.where(norms > max_norm, found * (max_norm / (norms + 1e-7)), found)
 

@@ -409,11 +409,11 @@ def clip_grad_norm_(
     for gradient in gradients:
         check_device(who, gradient.backend, backend)
     sizes = [abs(gradient.data) for gradient in gradients]
-    if norm_type == math.inf:
-        total = backend.xp.stack([size.max().astype(np.float64) for size in sizes]).max()
-    else:
-        powers = [(size**norm_type).sum().astype(np.float64) for size in sizes]
-        total = backend.xp.stack(powers).sum() ** (1 / norm_type)
+    total = top = backend.xp.stack([size.max().astype(np.float64) for size in sizes]).max()
+    if norm_type != math.inf:  # of sizes up to 1, whose powers stay in range
+        unit = backend.xp.where((top == 0) | (top == np.inf), 1.0, top)
+        powers = [((s / unit.astype(s.dtype)) ** norm_type).sum().astype(np.float64) for s in sizes]
+        total = backend.xp.stack(powers).sum() ** (1 / norm_type) * unit
     scale = backend.xp.minimum(max_norm / (total + 1e-6), 1)
     for gradient in gradients:
         with gradient.mutable() as array:

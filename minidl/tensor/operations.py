@@ -404,11 +404,42 @@ class Tensor(TensorBase):
         `ddof=0`, NumPy's default, is the variance of the elements themselves; `ddof=1`, PyTorch's
         default, estimates that of the population they were drawn from.
         """
-        count = math.prod(self.shape[i] for i in normal_axes("var", self.shape, axis))
-        if count <= ddof:
-            raise ValueError(f"var: got {count} elements with ddof={ddof}, expected more than ddof")
-        centred = self - self.mean(axis, keepdims=True)
-        return (centred * centred).sum(axis, keepdims) / (count - ddof)
+        centred, count = _centred("var", self, axis, ddof)
+        return (centred * centred).sum(axis, keepdims) / count
+
+    def std(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+        """Return the standard deviation `sqrt(var)` over `axis`; its gradient is 0 where it is 0.
+
+        That of `var().sqrt()` would be infinite or NaN there. See `var` for `ddof`.
+        """
+        centred, count = _centred("std", self, axis, ddof)
+        return centred.norm(2, axis, keepdims) / math.sqrt(count)
+
+    def norm(self, p: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return the p-norm `sum(abs(x)**p)**(1 / p)` over `axis`; its gradient is 0 where it is 0.
+
+        `math.inf` gives the largest absolute value. Elements are divided by that value before they
+        are raised to p, so that neither 1e30 nor 1e-30 leaves the range of float32.
+
+        Raises:
+            ValueError: `p` is not positive, or there are no elements and `p` is `math.inf`.
+        """
+        if not p > 0:
+            raise ValueError(f"norm: got p={p!r}, expected a number > 0, or math.inf")
+        x, xp = _floats(self), self.backend.xp
+        axes, sizes = normal_axes("norm", x.shape, axis), x.abs()
+        if p == math.inf:
+            return sizes.max(axis, keepdims)
+        if p == 1 or not x.size:
+            return sizes.sum(axis, keepdims)
+        top = sizes.data.max(axes, keepdims=True)
+        top = xp.where((top == 0) | (top == math.inf), x.dtype.type(1), top)
+        ratio = sizes / top
+        total = (ratio * ratio if p == 2 else ratio**p).sum(axis, keepdims)
+        zero = total.data == 0
+        root = (total + zero) ** (1 / p) * ~zero
+        norm: Tensor = root * top.reshape(root.shape)
+        return norm
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Return the largest elements over `axis`; equal ones share the gradient evenly.
@@ -596,6 +627,14 @@ def _one_dtype(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def _floats(x: Tensor) -> Tensor:
     """Return integers and bools as float32, floats as they are."""
     return x if x.dtype.kind == "f" else x.to(dtype=np.float32)
+
+
+def _centred(op: str, x: Tensor, axis: Axis, ddof: int) -> tuple[Tensor, int]:
+    """Return the elements minus their mean, and the number that their squares are divided by."""
+    count = math.prod(x.shape[i] for i in normal_axes(op, x.shape, axis))
+    if count <= ddof:
+        raise ValueError(f"{op}: got {count} elements with ddof={ddof}, expected more than ddof")
+    return x - x.mean(axis, keepdims=True), count - ddof
 
 
 def _extreme(op: str, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:

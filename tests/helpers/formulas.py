@@ -30,6 +30,14 @@ def elu(x: np.ndarray, alpha: float = 1.0) -> np.ndarray:
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
 
 
+def norm(
+    x: np.ndarray, p: float = 2, axis: int | tuple[int, ...] | None = None, keepdims: bool = False
+) -> np.ndarray:
+    if p == math.inf:
+        return np.abs(x).max(axis, keepdims=keepdims)
+    return (np.abs(x) ** p).sum(axis, keepdims=keepdims) ** (1 / p)
+
+
 def leaky_relu(x: np.ndarray, negative_slope: float = 0.01) -> np.ndarray:
     return np.where(x > 0, x, negative_slope * x)
 

@@ -362,6 +362,31 @@ REDUCTIONS = [
             case(x=numbers(0, 3), axis=1),
         ],
     ),
+    Op(
+        "Tensor.std",
+        Tensor.std,
+        lambda x, **options: np.sqrt(spread(x, **options)),
+        [
+            case(x=numbers(2, 3)),
+            case(x=numbers(2, 3), axis=1, keepdims=True),
+            case(x=numbers(3, 2), axis=0, ddof=1),
+            case(x=numbers(0, 3), axis=1),
+        ],
+    ),
+    Op(
+        "Tensor.norm",
+        Tensor.norm,
+        formulas.norm,
+        [
+            case(x=ROWS),
+            case(x=numbers(2, 3), axis=1, keepdims=True),
+            case(x=numbers(2, 3, 2), p=3, axis=(0, 2)),
+            case(x=numbers(2, 3), p=1, axis=0),
+            case(x=distinct(2, 3), p=math.inf, axis=-1),
+            case(x=numbers(0, 3)),
+            case(x=numbers(0, 3), axis=1, p=1.5),
+        ],
+    ),
     *(
         Op(
             f"Tensor.{name}",

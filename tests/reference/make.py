@@ -79,11 +79,13 @@ SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "mean": lambda x, dim=None, keepdim=False: x.mean(dim, keepdim),
     "min": lambda x, dim=(), keepdim=False: x.amin(dim, keepdim),
     "minimum": lambda a, b: torch.minimum(a, torch.as_tensor(b, dtype=a.dtype)),
+    "norm": lambda x, p=2, dim=None, keepdim=False: torch.linalg.vector_norm(x, p, dim, keepdim),
     "pad": lambda x, widths, value=0.0: F.pad(x, sum(reversed(widths), ()), value=value),
     "softmax": functools.partial(F.softmax, dim=-1),
     # Beyond its threshold, 20, PyTorch replaces softplus by a line; minidl has no need of that.
     "softplus": functools.partial(F.softplus, threshold=700),
     "stack": lambda *xs, dim=0: torch.stack(xs, dim),
+    "std": lambda x, dim=None, keepdim=False, ddof=0: x.std(dim, correction=ddof, keepdim=keepdim),
     "sum": lambda x, dim=None, keepdim=False: x.sum(dim, keepdim),
     "swapped": lambda x: x.mT,
     "transpose": lambda x, *axes: x.permute(axes or tuple(range(x.ndim))[::-1]),

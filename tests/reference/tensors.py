@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,12 @@ def _reductions() -> list[Case]:
     cases += [Case("var", shape, {"ddof": 1}, second=True)]
     cases += [Case("var", shape, {"axis": (0, 2), "ddof": 1, "keepdims": True})]
     cases += [Case("var", [(3, 4)], {"axis": 1}, domain="far")]  # where E[x**2] - E[x]**2 cancels
+    cases += [Case("std", shape, options, second=True) for options in axes[2:5]]
+    cases.append(Case("std", shape, {"axis": 1, "ddof": 1}))
+    cases += [Case("norm", shape, options, second=True) for options in axes[:5]]
+    cases += [Case("norm", shape, {"p": p, "axis": (0, 2)}) for p in (1, 1.5, 3, math.inf)]
+    cases += [Case("norm", shape, {"p": p}, domain="whole") for p in (1, 3, math.inf)]
+    cases.append(Case("norm", [(2, 0)]))
     for op in ("max", "min"):
         cases += [Case(op, shape, options, domain="distinct") for options in axes]
         # Equal ones share the gradient evenly, as with torch.amax.
