@@ -59,6 +59,24 @@ def generator(rng: np.random.Generator | None = None) -> np.random.Generator:
     return rng
 
 
+def uniform(
+    rng: np.random.Generator | None,
+    shape: tuple[int, ...],
+    dtype: Any,
+    low: float = 0.0,
+    high: float = 1.0,
+) -> np.ndarray[Any, Any]:
+    """Draw floats uniformly from `low <= x < high`, in float64; see `below`."""
+    return below(np.asarray(generator(rng).uniform(low, high, shape)), dtype, high)
+
+
+def below(values: np.ndarray[Any, Any], dtype: Any, high: float = 1.0) -> np.ndarray[Any, Any]:
+    """Round to a dtype, but never up to `high`: in float32, one number in 30 million would be 1."""
+    end, rounded = np.dtype(dtype).type(high), values.astype(dtype)
+    raised = (rounded == end) & (values < high)
+    return np.where(raised, np.nextafter(end, end.dtype.type(-np.inf)), rounded)
+
+
 def streams(*objects: Any) -> list[np.random.Generator]:
     """Return every generator inside objects such as networks and loaders, each once.
 

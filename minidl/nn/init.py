@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from minidl.backends import Array
-from minidl.random import generator
+from minidl.random import generator, uniform
 from minidl.tensor import Tensor
 
 _GAINS = {
@@ -62,8 +62,8 @@ def ones_(x: Tensor) -> Tensor:
 def uniform_(
     x: Tensor, low: float = 0.0, high: float = 1.0, rng: np.random.Generator | None = None
 ) -> Tensor:
-    """Fill with values drawn uniformly from `low` to `high`."""
-    return _fill(x, generator(rng).uniform(low, high, x.shape))
+    """Fill with values drawn uniformly from `low <= x < high`."""
+    return _fill(x, uniform(rng, x.shape, x.dtype, low, high))
 
 
 def normal_(

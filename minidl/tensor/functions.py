@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl.autograd import Gradients, is_recording
 from minidl.backends import Array, backend_for, backend_of
-from minidl.random import generator
+from minidl.random import generator, uniform
 from minidl.tensor.operands import check_device, tensor_dtype, unpacked
 from minidl.tensor.operations import Operand, Tensor, as_operands, record
 
@@ -72,7 +72,9 @@ def rand(
     rng: np.random.Generator | None = None,
 ) -> Tensor:
     """Draw values uniformly from `0 <= x < 1` on the host, from `rng` or the global stream."""
-    return Tensor(generator(rng).random(_sizes("rand", shape)), dtype, device)
+    kind = tensor_dtype("rand", dtype)
+    drawn = uniform(rng, _sizes("rand", shape), kind if kind.kind == "f" else np.float32)
+    return Tensor(drawn, kind, device)
 
 
 def randn(

@@ -17,7 +17,7 @@ from minidl.functional.geometry import check_images, pool_windows
 from minidl.functional.pooling.basic import gather_winners, mean_over
 from minidl.functional.pooling.regions import Regions, Spans
 from minidl.functional.pooling.sized import check_output_size, max_of_regions, output_size_of
-from minidl.random import drawn, generator
+from minidl.random import below, drawn, generator, uniform
 from minidl.tensor import Tensor
 
 Ratio = float | tuple[float, float]
@@ -108,7 +108,7 @@ def _drawn_taps(x: Tensor, windows: Windows, rng: np.random.Generator | None) ->
     passed = xp.zeros_like(winners)
     for _, rows, columns in windows.taps():
         running += padded[:, :, rows, columns]
-        passed += running <= part
+        passed += (running <= part) & (running < total)  # `part` can be rounded up to the sum
     return xp.where((total > 0) & (total < np.inf), passed, winners)
 
 
@@ -248,14 +248,14 @@ def _samples(op: str, x: Tensor, given: Any, rng: np.random.Generator) -> Any:
     """Return u, given or drawn: `(planes, 2)`, on the host."""
     n, c = x.shape[:2]
     if given is None:
-        return rng.random((n * c, 2)).astype(x.dtype)
+        return uniform(rng, (n * c, 2), x.dtype)
     host = given.numpy() if isinstance(given, Tensor) else np.asarray(given)
     if host.shape != (n, c, 2) or not ((host >= 0) & (host < 1)).all():
         raise ValueError(
             f"{op}: got _random_samples of shape {host.shape}, expected {(n, c, 2)} "
             "with values 0 <= u < 1"
         )
-    return host.reshape(n * c, 2).astype(x.dtype)
+    return below(host.reshape(n * c, 2), x.dtype)
 
 
 def _spans(size: int, out: int, k: int | None, overlapping: bool, u: Any, planes: int) -> Spans:
