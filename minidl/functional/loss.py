@@ -160,7 +160,7 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """Return `-(p * t * log(y) + (1 - t) * log(1 - y))` for `y = sigmoid(logits)`.
 
-    Computed as `(1 - t) * x + (1 + (p - 1) * t) * softplus(-x)`, which never takes log(0).
+    Computed as `p * t * softplus(-x) + (1 - t) * softplus(x)`: exact for x far from 0 as well.
 
     Args:
         logits: any shape.
@@ -177,8 +177,8 @@ def binary_cross_entropy_with_logits(
     """
     op = "binary_cross_entropy_with_logits"
     t = _same_shape(op, logits, target)
-    positive = 1 if pos_weight is None else 1 + (_beside(op, logits, pos_weight) - 1) * t
-    terms = (1 - t) * logits + softplus(-logits) * positive
+    positive = t if pos_weight is None else t * _beside(op, logits, pos_weight)
+    terms = softplus(-logits) * positive + softplus(logits) * (1 - t)
     return _reduce(op, terms if weight is None else terms * _beside(op, logits, weight), reduction)
 
 

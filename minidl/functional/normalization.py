@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -246,8 +246,10 @@ def _measured(x: Tensor, eps: float) -> tuple[Statistics, Array]:
     """Return each channel's statistics and biased variance."""
     count = max(1, _count(x))
 
-    def about(centre: Array | None) -> tuple[Array, Array]:
-        total, squares, _ = kernels.channel_sums(x.backend, x.data, centre)
+    def about(centre: Array | None, dtype: Any = x.dtype) -> tuple[Array, Array]:
+        total, squares, _ = kernels.channel_sums(
+            x.backend, x.data.astype(dtype, copy=False), centre
+        )
         mean = total / count
         return mean, x.backend.xp.maximum(squares / count - mean**2, 0)
 
@@ -257,6 +259,9 @@ def _measured(x: Tensor, eps: float) -> tuple[Statistics, Array]:
     if x.backend.records or (mean**2 > FAR**2 * variance).any():
         centre = mean.astype(x.dtype)
         mean, variance = about(centre)
+    # Squares of 1e20 or, without eps, of 1e-30 are out of float32's range.
+    if not (x.backend.records or ((variance + eps > 0) & (variance < np.inf)).all()):
+        mean, variance = about(centre, np.float64)
     inverse = (variance + eps) ** -0.5
     return Statistics(centre, mean, inverse, eps, fixed=not x.size), variance
 
