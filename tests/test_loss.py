@@ -189,3 +189,16 @@ def test_binary_cross_entropy_of_extreme_logits_is_exact(dtype, device):
     assert losses.numpy().tolist() == [0, 0, 1000, 1000]
     losses.sum().backward()
     assert x.grad.numpy().tolist() == [0, 0, 1, -1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [10, 20, 60])
+def test_binary_cross_entropy_of_a_sure_right_answer_keeps_its_digits(size, dtype, device):
+    """Both labels: as a difference of large numbers, one of the two would come out as 0."""
+    x = Tensor(np.array([size, -size], dtype), device=device, requires_grad=True)
+    losses = F.binary_cross_entropy_with_logits(x, [1, 0], reduction="none")
+    losses.sum().backward()
+    small, rel = math.exp(-size), 1e-6 if dtype == np.float32 else 1e-14
+    assert losses.numpy() == pytest.approx([math.log1p(small)] * 2, rel=rel, abs=0)
+    slope = small / (1 + small)
+    assert x.grad.numpy() == pytest.approx([-slope, slope], rel=rel, abs=0)

@@ -160,7 +160,8 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """Return `-(p * t * log(y) + (1 - t) * log(1 - y))` for `y = sigmoid(logits)`.
 
-    Computed as `p * t * softplus(-x) + (1 - t) * softplus(x)`: exact for x far from 0 as well.
+    Computed as `(1 - t) * softplus(x) + p * t * softplus(-x)`, which never takes log(0), and keeps
+    the digits of a loss near 0: `softplus(x) - t * x` would lose them.
 
     Args:
         logits: any shape.
@@ -178,7 +179,7 @@ def binary_cross_entropy_with_logits(
     op = "binary_cross_entropy_with_logits"
     t = _same_shape(op, logits, target)
     positive = t if pos_weight is None else t * _beside(op, logits, pos_weight)
-    terms = softplus(-logits) * positive + softplus(logits) * (1 - t)
+    terms = (1 - t) * softplus(logits) + positive * softplus(-logits)
     return _reduce(op, terms if weight is None else terms * _beside(op, logits, weight), reduction)
 
 
