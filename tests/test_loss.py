@@ -202,3 +202,14 @@ def test_binary_cross_entropy_of_a_sure_right_answer_keeps_its_digits(size, dtyp
     assert losses.numpy() == pytest.approx([math.log1p(small)] * 2, rel=rel, abs=0)
     slope = small / (1 + small)
     assert x.grad.numpy() == pytest.approx([-slope, slope], rel=rel, abs=0)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [np.array([0, 255], np.uint8), np.array([0, 2]), [0.5, -0.1], [0.0, math.nan]],
+    ids=["a mask of 0 and 255", "a class index", "below 0", "NaN"],
+)
+def test_binary_cross_entropy_refuses_targets_beyond_0_and_1(target, device):
+    x, t = (Tensor(np.asarray(a), device=device) for a in (np.zeros(2, np.float32), target))
+    with pytest.raises(ValueError, match="expected 0 <= t <= 1"):
+        F.binary_cross_entropy_with_logits(x, t).item()

@@ -174,10 +174,10 @@ def binary_cross_entropy_with_logits(
         A single number, or for `"none"` a tensor of the shape of `logits`.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or a target is not `0 <= t <= 1`.
     """
     op = "binary_cross_entropy_with_logits"
-    t = _same_shape(op, logits, target)
+    t = _shares(op, _same_shape(op, logits, target), logits)
     positive = t if pos_weight is None else t * _beside(op, logits, pos_weight)
     terms = (1 - t) * softplus(logits) + positive * softplus(-logits)
     return _reduce(op, terms if weight is None else terms * _beside(op, logits, weight), reduction)
@@ -219,6 +219,21 @@ def _beside(op: str, x: Tensor, value: Any) -> Tensor:
     if other.dtype.kind == "f" and other.dtype != x.dtype:
         other = other.to(dtype=x.dtype)
     return other
+
+
+def _shares(op: str, t: Tensor, x: Tensor) -> Tensor:
+    """Return targets in the dtype of `x`; raise ValueError unless `0 <= t <= 1`."""
+    array, backend = t.data, x.backend
+
+    def error() -> ValueError:
+        found = backend.to_numpy(array)
+        return ValueError(
+            f"{op}: got targets from {found.min()} to {found.max()}, expected 0 <= t <= 1: beyond, "
+            "the loss has no lowest value; divide masks of 0 and 255 by 255"
+        )
+
+    backend.raise_if(~((array >= 0) & (array <= 1)), error)
+    return t.to(dtype=x.dtype)
 
 
 def _same_shape(op: str, x: Tensor, target: Any) -> Tensor:

@@ -61,6 +61,8 @@ def draw(domain: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.nd
         values = rng.normal(size=shape)
     elif domain == "positive":  # for logarithms, roots and powers
         values = rng.uniform(0.5, 2.5, shape)
+    elif domain == "shares":  # for probabilities
+        values = rng.uniform(0, 1, shape)
     elif domain == "distinct":  # far enough apart that no rounding changes which is largest
         values = (rng.permutation(size) - size / 2).reshape(shape) / 4
     elif domain == "negative":  # as above; zeros of a padding would be larger than all of them

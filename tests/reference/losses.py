@@ -57,10 +57,15 @@ def _of_numbers(reduction: str) -> list[Case]:
         Case("mse_loss", [(2, 1, 3, 2), (2, 1, 3, 2)], options),
         Case("l1_loss", shapes, options),
         Case("l1_loss", shapes, options, domain="whole"),  # the slope at 0 is 0
-        Case(binary, shapes, options),
-        Case(binary, shapes, options, weight),
-        Case(binary, shapes, options, pos_weight, second=reduction == "mean"),
-        Case(binary, shapes, options, weight | pos_weight),
+        *(
+            Case(binary, shapes, options, constants, domain="shares", second=second)
+            for constants, second in (
+                ({}, False),
+                (weight, False),
+                (pos_weight, reduction == "mean"),
+                (weight | pos_weight, False),
+            )
+        ),
     ]
 
 
