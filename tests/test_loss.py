@@ -213,3 +213,12 @@ def test_binary_cross_entropy_refuses_targets_beyond_0_and_1(target, device):
     x, t = (Tensor(np.asarray(a), device=device) for a in (np.zeros(2, np.float32), target))
     with pytest.raises(ValueError, match="expected 0 <= t <= 1"):
         F.binary_cross_entropy_with_logits(x, t).item()
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.l1_loss, F.binary_cross_entropy_with_logits])
+def test_losses_of_numbers_refuse_integers_whose_differences_wrap_around(loss, device):
+    x, t = (Tensor(np.array([a], np.uint8), device=device) for a in (0, 16))
+    with pytest.raises(TypeError, match=f"^{loss.__name__}: got dtype uint8, expected float32"):
+        loss(x, t)
+    assert F.mse_loss(x.to(dtype="float32"), t).item() == 256
+    assert F.l1_loss(x.to(dtype="float32"), t).item() == 16

@@ -13,6 +13,7 @@ from minidl.autograd import is_recording
 from minidl.backends import Array, asarray
 from minidl.checks import check_fraction
 from minidl.functional.activation import log_softmax, softplus
+from minidl.functional.geometry import check_floats
 from minidl.tensor import Operand, Tensor
 from minidl.tensor.functions import where
 
@@ -137,6 +138,7 @@ def mse_loss(x: Tensor, target: Operand, reduction: Reduction = "mean") -> Tenso
 
     Raises:
         ValueError: the shapes differ (they are not broadcast, which is nearly always a mistake).
+        TypeError: `x` is not a tensor of floats: in uint8, 0 - 1 is 255.
     """
     difference = x - _same_shape("mse_loss", x, target)
     return _reduce("mse_loss", difference * difference, reduction)
@@ -147,6 +149,7 @@ def l1_loss(x: Tensor, target: Operand, reduction: Reduction = "mean") -> Tensor
 
     Raises:
         ValueError: the shapes differ.
+        TypeError: `x` is not a tensor of floats.
     """
     return _reduce("l1_loss", (x - _same_shape("l1_loss", x, target)).abs(), reduction)
 
@@ -237,6 +240,7 @@ def _shares(op: str, t: Tensor, x: Tensor) -> Tensor:
 
 
 def _same_shape(op: str, x: Tensor, target: Any) -> Tensor:
+    check_floats(op, x)
     other = _beside(op, x, target)
     if other.shape != x.shape:
         raise ValueError(
