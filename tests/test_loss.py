@@ -222,3 +222,23 @@ def test_losses_of_numbers_refuse_integers_whose_differences_wrap_around(loss, d
         loss(x, t)
     assert F.mse_loss(x.to(dtype="float32"), t).item() == 256
     assert F.l1_loss(x.to(dtype="float32"), t).item() == 16
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_of_a_masked_class_that_has_no_share_is_finite(smoothing, device):
+    """A class that cannot occur: its logit is -inf, and its probability or weight 0."""
+    whole = F.cross_entropy(Tensor([[0.0, 1.0]]), [0]).item()
+    x = Tensor([[0.0, 1.0, -math.inf]], device=device, requires_grad=True)
+    without = Tensor([1.0, 1.0, 0.0], device=device)
+    both, both_weighted = (
+        F.cross_entropy(x, target, weight=without, label_smoothing=smoothing)
+        for target in (Tensor([[1.0, 0.0, 0.0]], device=device), [0])
+    )
+    smoothed = (1 - smoothing) * whole + smoothing * (whole + whole - 1) / 3
+    assert [both.item(), both_weighted.item()] == pytest.approx([smoothed] * 2)
+    (both + both_weighted).backward()
+    assert np.isfinite(x.grad.numpy()).all()
+    assert F.cross_entropy(x, [2], weight=without, reduction="sum").item() == 0
+    soft = Tensor([[0.25, 0.75, 0.0]], device=device)
+    assert F.cross_entropy(x, soft).item() == pytest.approx(whole - 0.75)
+    assert F.cross_entropy(x, Tensor([[0.5, 0.0, 0.5]], device=device)).item() == math.inf

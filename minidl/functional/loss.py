@@ -71,8 +71,8 @@ def cross_entropy(
             f"{labels.shape}; expected probabilities of the logits' shape, or integer labels"
         )
     soft = labels * (1 - label_smoothing) + label_smoothing / logits.shape[1]
-    terms = -log_p * soft * _class_weights(op, logits, weight)
-    return _reduce(op, terms.sum(1), reduction)
+    terms = _times(log_p, soft * _class_weights(op, logits, weight))
+    return _reduce(op, -terms.sum(1), reduction)
 
 
 def nll_loss(
@@ -122,9 +122,9 @@ def _likelihood(
     weights = class_weights.data.reshape(-1)[safe] * counted  # 0 for ignored labels
     picked = rows[xp.arange(labels.size), safe.reshape(-1)].reshape(labels.shape)
     # A weight of 0 is not enough: 0 * log(0) would be NaN.
-    terms = -where(counted, picked, 0) * Tensor.wrap(weights)
+    terms = -where(weights != 0, picked, 0) * Tensor.wrap(weights)
     if smoothing:
-        spread = -where(counted, (log_p * class_weights).sum(1), 0)
+        spread = -where(counted, _times(log_p, class_weights).sum(1), 0)
         terms = terms * (1 - smoothing) + spread * (smoothing / classes)
     if reduction != "mean":
         return _reduce(op, terms, reduction)
@@ -222,6 +222,14 @@ def _beside(op: str, x: Tensor, value: Any) -> Tensor:
     if other.dtype.kind == "f" and other.dtype != x.dtype:
         other = other.to(dtype=x.dtype)
     return other
+
+
+def _times(log_p: Tensor, share: Tensor) -> Tensor:
+    """Return `log_p * share`, which is 0 where the share is 0, even for a masked class: log(0)."""
+    masked = log_p.data == -np.inf
+    if log_p.backend.records or masked.any():  # if checking would wait for the device, do not
+        log_p = where(masked & (share.data == 0), 0, log_p)
+    return log_p * share
 
 
 def _shares(op: str, t: Tensor, x: Tensor) -> Tensor:
