@@ -242,3 +242,9 @@ def test_cross_entropy_of_a_masked_class_that_has_no_share_is_finite(smoothing, 
     soft = Tensor([[0.25, 0.75, 0.0]], device=device)
     assert F.cross_entropy(x, soft).item() == pytest.approx(whole - 0.75)
     assert F.cross_entropy(x, Tensor([[0.5, 0.0, 0.5]], device=device)).item() == math.inf
+
+
+def test_cross_entropy_refuses_probabilities_of_one_class_whose_loss_is_always_0(device):
+    logits, target = (Tensor([[a], [b]], device=device) for a, b in ((3.0, -2.0), (1.0, 0.0)))
+    with pytest.raises(ValueError, match="use binary_cross_entropy_with_logits"):
+        F.cross_entropy(logits, target)

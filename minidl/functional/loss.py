@@ -48,7 +48,8 @@ def cross_entropy(
 
     Raises:
         ValueError: shapes do not fit, a label is out of range (the message gives its value and
-            index), there is nothing to average, or an argument is out of range.
+            index), there is nothing to average, probabilities are of one class only, whose loss
+            is always 0, or an argument is out of range.
         TypeError: labels are neither integers nor probabilities, or on another device.
 
     Source: label smoothing: C. Szegedy et al., Rethinking the Inception Architecture (2015), 7.
@@ -69,6 +70,11 @@ def cross_entropy(
         raise ValueError(
             f"{op}: got logits of shape {logits.shape} and float targets of shape "
             f"{labels.shape}; expected probabilities of the logits' shape, or integer labels"
+        )
+    if logits.shape[1] == 1:
+        raise ValueError(
+            f"{op}: got probabilities of a single class, shape {labels.shape}: a softmax is then "
+            "1, and the loss 0; use binary_cross_entropy_with_logits"
         )
     soft = labels * (1 - label_smoothing) + label_smoothing / logits.shape[1]
     terms = _times(log_p, soft * _class_weights(op, logits, weight))
