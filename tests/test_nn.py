@@ -165,6 +165,20 @@ def test_a_parameter_may_be_replaced_by_another_or_none():
     assert layer(minidl.ones((1, 2))).numpy().tolist() == [[2, 2]]
 
 
+def test_a_buffer_stays_one_whatever_forward_makes_of_it():
+    """A plain tensor in its place would be missing from the state dict, and from `to`."""
+    norm = nn.BatchNorm1d(2)
+    with pytest.raises(
+        TypeError, match=r"running_mean: got a Tensor, expected an nn.Buffer\(...\)"
+    ):
+        norm.running_mean = norm.running_mean * 0.9
+    norm.running_mean.data = norm.running_mean * 0.9 + 1
+    assert norm.state_dict()["running_mean"].tolist() == [1, 1]
+    norm.running_mean = nn.Buffer([2.0, 3.0])
+    norm.num_batches_tracked = None
+    assert [name for name, _ in norm.named_buffers()] == ["running_mean", "running_var"]
+
+
 def test_keyword_arguments_reach_forward_and_observers():
     class Scale(nn.Module):
         def forward(self, x: Tensor, by: float = 1.0) -> Tensor:

@@ -106,11 +106,13 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         who, old = f"{type(self).__name__}.{name}", vars(self).get(name)
-        if isinstance(old, Parameter) and not isinstance(value, (Parameter, type(None))):
+        kind = next((k for k in (Parameter, Buffer) if isinstance(old, k)), None)
+        if kind is not None and not isinstance(value, (kind, type(None))):
             raise TypeError(
-                f"{who}: got a {type(value).__name__}, expected an nn.Parameter(...) or None "
+                f"{who}: got a {type(value).__name__}, expected an nn.{kind.__name__}(...) or None "
                 "(others are not trained or saved); change values in "
-                f"`with m.{name}.mutable() as array` or with load_state_dict"
+                f"`with m.{name}.mutable() as array`, by `m.{name}.data = ...` or with "
+                "load_state_dict"
             )
         if isinstance(value, Module) and any(module is self for module in value.modules()):
             raise ValueError(
