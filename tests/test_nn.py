@@ -141,6 +141,13 @@ def test_module_list_appends_under_the_next_number():
     assert [name for name, _ in layers.named_parameters()][2:] == ["1.weight", "1.bias"]
 
 
+def test_module_list_appends_behind_the_last_after_a_deletion():
+    layers = nn.ModuleList([nn.ReLU(), nn.Linear(1, 1), nn.Tanh()])
+    delattr(layers, "1")
+    layers.append(nn.Sigmoid())
+    assert [type(layer) for layer in layers] == [nn.ReLU, nn.Tanh, nn.Sigmoid]
+
+
 HIDDEN = {
     "list": lambda: [nn.Linear(1, 1)],
     "set": lambda: {nn.Linear(1, 1)},

@@ -29,7 +29,10 @@ class ModuleList(Module):
                 f"{type(self).__name__}: got {module!r:.80}, expected a Module instance; did "
                 "you mean nn.ReLU() (nn.ReLU is a class, F.relu a function)?"
             )
-        setattr(self, str(len(self)), module)
+        place = len(self)
+        while str(place) in vars(self):  # some before it were deleted
+            place += 1
+        setattr(self, str(place), module)
 
     def __len__(self) -> int:
         return sum(1 for _ in self.named_children())
