@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import deque
 
 import numpy as np
 import pytest
@@ -152,6 +153,7 @@ HIDDEN = {
     "list": lambda: [nn.Linear(1, 1)],
     "set": lambda: {nn.Linear(1, 1)},
     "dict": lambda: {"deep": [1, (nn.Parameter([1.0]),)]},
+    "deque": lambda: deque([nn.Linear(1, 1)]),
 }
 
 
@@ -163,6 +165,14 @@ def test_modules_and_parameters_in_plain_containers_are_refused(kind):
 
     with pytest.raises(TypeError, match=rf"Net.layers is a {kind} that holds modules .*ModuleList"):
         list(Net().parameters())
+
+
+@pytest.mark.parametrize("kind", [*HIDDEN, "Linear", "Parameter"])
+def test_modules_and_parameters_of_a_class_are_refused(kind):
+    """All its instances would share them, and none would train or save them."""
+    alone = {"Linear": lambda: nn.Linear(1, 1), "Parameter": lambda: nn.Parameter([1.0])}
+    with pytest.raises(TypeError, match=rf"Net.layer: got a {kind} in the class.* self.layer in "):
+        type("Net", (nn.Module,), {"layer": (HIDDEN | alone)[kind]()})
 
 
 def test_a_parameter_may_be_replaced_by_another_or_none():

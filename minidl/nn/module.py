@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
@@ -103,6 +104,16 @@ class Module:
     """
 
     training = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse modules and parameters in the class itself, which `parameters` would not find."""
+        super().__init_subclass__(**options)
+        for name, value in vars(cls).items():
+            if _hides(value):
+                raise TypeError(
+                    f"{cls.__name__}.{name}: got a {type(value).__name__} in the class, where it "
+                    f"would not be trained; set self.{name} in __init__"
+                )
 
     def __setattr__(self, name: str, value: Any) -> None:
         who, old = f"{type(self).__name__}.{name}", vars(self).get(name)
@@ -283,6 +294,6 @@ def _hides(value: Any) -> bool:
     """Return whether plain containers hide a parameter or module, which would never be trained."""
     if isinstance(value, dict):
         value = list(value.values())
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
         return any(_hides(item) for item in value)
     return isinstance(value, (Module, Parameter))
