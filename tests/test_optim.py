@@ -337,6 +337,16 @@ def test_clipping_leaves_small_gradients_and_missing_ones_alone():
     assert optim.clip_grad_norm_(a, 1.0, math.inf) == 0.5
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e20, 1e38])
+@pytest.mark.parametrize("norm_type", [2.0, 3.0, math.inf])
+def test_clipping_measures_gradients_whose_squares_are_beyond_float32(size, norm_type, device):
+    p = Tensor(np.zeros(4, np.float32), device=device, requires_grad=True)
+    p.grad = Tensor(np.full(4, size, np.float32), device=device)
+    total, wanted = optim.clip_grad_norm_([p], 1.0, norm_type), size * 4 ** (1 / norm_type)
+    assert total.item() == pytest.approx(wanted, rel=1e-6, abs=0)
+    assert p.grad.numpy() == pytest.approx(np.full(4, size * min(1, 1 / wanted)), rel=1e-5, abs=0)
+
+
 def test_clipping_writes_to_no_other_gradient():
     """DeZero's add gives both inputs one array, which clipping then scales twice."""
     a, b = Tensor([1.0], requires_grad=True), Tensor([1.0], requires_grad=True)
