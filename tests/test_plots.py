@@ -18,6 +18,17 @@ def pictures(n, size=8):
     return np.random.default_rng(0).integers(0, 256, (n, 3, size, size), dtype=np.uint8)
 
 
+@pytest.mark.parametrize("backend", ["agg", "svg", "pdf", "TkAgg"])
+def test_figures_are_closed_once_saved_unless_there_is_a_screen(backend, tmp_path, monkeypatch):
+    """Open ones pile up in memory, and to show those of a backend for files is a warning."""
+    monkeypatch.setattr("matplotlib.get_backend", lambda: backend)
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(backend))
+    plots.save(plots.training_curves({"train_loss": [1.0]}), tmp_path / "curves.png")
+    plots.show()
+    assert (len(plt.get_fignums()), shown) == ((1, ["TkAgg"]) if backend == "TkAgg" else (0, []))
+
+
 def test_training_curves_pass_over_what_is_neither_loss_nor_accuracy():
     figure = plots.training_curves({"train_loss": [1.0], "lr": [0.1], "seconds": [3.0]})
     assert [len(axes.lines) for axes in figure.axes] == [1, 0]

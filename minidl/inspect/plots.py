@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # plots need only arrays: no network is imported
     from minidl import nn
 
 
+# Matplotlib's backends that draw into files and have no windows.
+FILES_ONLY = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
+
 # Okabe and Ito's colours, which colour-blind people can distinguish.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
@@ -45,7 +48,7 @@ def show() -> None:
 
 
 def _has_screen() -> bool:
-    return mpl.get_backend().lower() != "agg"
+    return mpl.get_backend().lower() not in FILES_ONLY
 
 
 def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
