@@ -54,6 +54,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         span = f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}"
         self.send(206, CONTENT, Content_Range=span)
 
+    def serve_another_range(self, start: int) -> None:
+        self.send(206, CONTENT[7:], Content_Range=f"bytes 7-{len(CONTENT) - 1}/{len(CONTENT)}")
+
+    def serve_short_range(self, start: int) -> None:
+        end = start + 5000 if start else len(CONTENT)
+        span = f"bytes {start}-{end - 1}/{len(CONTENT)}"
+        self.send(206, CONTENT[start:end], Content_Range=span)
+
+    def serve_unknown_length(self, start: int) -> None:
+        self.send(206, CONTENT[start:], Content_Range=f"bytes {start}-{len(CONTENT) - 1}/*")
+
+    def serve_no_rest(self, start: int) -> None:
+        self.send(416 if start else 200, b"" if start else CONTENT)
+
     def serve_truncated(self, start: int) -> None:
         self.send(200, CONTENT[:300_000], Content_Length=str(len(CONTENT)))
 
@@ -142,12 +156,30 @@ def test_download_starts_over_when_the_server_ignores_the_range(server, tmp_path
     assert destination.read_bytes() == CONTENT
 
 
-def test_download_refuses_a_range_it_did_not_ask_for(server, tmp_path):
+@pytest.mark.parametrize("kind", ["wrong_range", "short_range", "no_rest"])
+def test_download_starts_over_at_a_mirror_that_cannot_send_the_rest(server, tmp_path, kind):
+    """Else the part would stay, and every later call would ask for the same rest in vain."""
     destination = tmp_path / "file.bin"
     _part(destination).write_bytes(CONTENT[:1234])
-    with pytest.raises(OSError, match=r"asked for bytes 1234 to 1023999, got 'bytes 0-"):
-        _get(server, destination, "wrong_range")
+    _get(server, destination, kind)
+    assert server.ranges == ["bytes=1234-", None]
+    assert destination.read_bytes() == CONTENT
+
+
+def test_download_keeps_the_part_if_the_mirror_sends_nothing_at_all(server, tmp_path):
+    destination = tmp_path / "file.bin"
+    _part(destination).write_bytes(CONTENT[:1234])
+    with pytest.raises(OSError, match="asked for bytes 0 to 1023999, got 'bytes 7-"):
+        _get(server, destination, "another_range")
     assert _part(destination).read_bytes() == CONTENT[:1234]
+
+
+def test_download_resumes_though_the_mirror_does_not_say_how_long_the_file_is(server, tmp_path):
+    destination = tmp_path / "file.bin"
+    _part(destination).write_bytes(CONTENT[:1234])
+    _get(server, destination, "unknown_length")
+    assert server.ranges == ["bytes=1234-"]
+    assert destination.read_bytes() == CONTENT
 
 
 def test_download_uses_a_complete_part_without_asking(server, tmp_path):

@@ -18,6 +18,10 @@ class _MirrorError(Exception):
     """The reason why one mirror failed; the next one may work."""
 
 
+class _RangeError(_MirrorError):
+    """The mirror did not send the rest of a file; it may send the whole file."""
+
+
 def download(
     urls: Sequence[str],
     destination: str | Path,
@@ -31,8 +35,8 @@ def download(
 
     Bytes are collected in `<destination>.part` and renamed at the end, once size and md5 are
     right. After a broken connection, Ctrl-C or a full disk, the `.part` stays, and the next
-    mirror or call resumes from it (HTTP Range, RFC 9110 section 14). An existing file with the
-    right size and md5 is not fetched again.
+    mirror or call resumes from it (HTTP Range, RFC 9110 section 14); a mirror that cannot resume is
+    asked for the whole file. An existing file with the right size and md5 is not fetched again.
 
     Args:
         urls: mirrors of the identical file, tried in order; https only (http to 127.0.0.1).
@@ -105,7 +109,11 @@ def _complete(url: str, part: Path, size: int, md5: str, progress: bool, timeout
     while True:
         start = part.stat().st_size if part.exists() else 0
         if start < size:
-            _fetch_rest(url, part, start, size, progress, timeout)
+            try:
+                _fetch_rest(url, part, start, size, progress, timeout)
+            except _RangeError:  # or every later call would fail in the same way
+                start = 0
+                _fetch_rest(url, part, start, size, progress, timeout)
         fault = _fault(part, size, md5)
         if not fault:
             return
@@ -136,12 +144,13 @@ def _fetch_rest(
     try:
         response = opener.open(request, timeout=timeout)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise _MirrorError(str(error) or type(error).__name__) from error
+        kind = _RangeError if getattr(error, "code", 0) == 416 else _MirrorError
+        raise kind(str(error) or type(error).__name__) from error
     with response:
         if response.status == 206:
             span = response.headers.get("Content-Range", "")
-            if span != f"bytes {start}-{size - 1}/{size}":
-                raise _MirrorError(f"asked for bytes {start} to {size - 1}, got {span!r}")
+            if span not in [f"bytes {start}-{size - 1}/{total}" for total in (size, "*")]:
+                raise _RangeError(f"asked for bytes {start} to {size - 1}, got {span!r}")
         else:
             start = 0
             announced = response.headers.get("Content-Length", str(size))
