@@ -126,6 +126,28 @@ class Logarithm(nn.Module):
         return self.out(self.drop((x * x + 0.1 * (x[0, 0] != 0).item()).log()))
 
 
+def test_an_optimiser_made_before_a_layer_was_replaced_is_reported():
+    x, y = points(classes=4)
+    net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 9))
+    sgd = optim.SGD(net.parameters(), lr=0.1)
+    setattr(net, "2", nn.Linear(16, 4))
+    message = r"holds 2 tensor\(s\) .* lacks 2.weight, 2.bias, which are not trained"
+    with pytest.warns(TrainingWarning, match=message):
+        fit(net, cross_entropy, sgd, DataLoader(x, y, batch_size=8), progress=False)
+
+
+def test_an_optimiser_of_some_layers_or_of_the_loss_too_is_not_reported():
+    x, y = points(classes=4)
+    net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 4))
+    loss = nn.Sequential(nn.Linear(4, 4))
+    loss.forward = lambda outputs, labels: cross_entropy(loss[0](outputs), labels)
+    batches = DataLoader(x, y, batch_size=8)
+    for parameters in (net[2].parameters(), [*net[2].parameters(), *loss.parameters()]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fit(net, loss, optim.SGD(parameters, lr=0.1), batches, progress=False)
+
+
 def test_a_stream_that_a_thread_and_the_network_share_is_reported():
     x, y = points(16)
     stream = np.random.default_rng(0)

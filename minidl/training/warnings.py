@@ -45,6 +45,7 @@ class Diagnosis(Watch):
 
     def __init__(self, run: Run) -> None:
         check_streams(run.train, run.model, run.loss)
+        check_optimizer(run.optimizer, run.model, run.loss)
         self._drawn = streams(
             generator(), run.model, run.loss
         )  # the generators that one step draws from
@@ -138,6 +139,21 @@ def check_streams(batches: DataLoader, *others: Any) -> None:
                 "network, so the order of draws is nondeterministic, and runs are not "
                 "reproducible; give the transform its own rng"
             )
+
+
+def check_optimizer(optimizer: optim.Optimizer, model: nn.Module, loss: Any) -> None:
+    """Warn if an optimiser was made for layers that have been replaced since."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    ours = {
+        id(p) for part in (model, loss) if isinstance(part, nn.Module) for p in part.parameters()
+    }
+    lacks = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    if lacks and held - ours:
+        warn(
+            f"the optimiser holds {len(held - ours)} tensor(s) that are not parameters of this "
+            f"network, and lacks {', '.join(lacks[:10])}, which are not trained: was a layer "
+            "replaced, or the network copied, after the optimiser was made? Make it last"
+        )
 
 
 def check_first_loss(loss: float, classes: int, accuracy: float) -> None:
