@@ -126,6 +126,10 @@ def set_recording(recording: bool) -> Iterator[None]:
 def no_grad() -> contextlib.AbstractContextManager[None]:
     """Stop recording inside a `with` block: results require no gradient and keep no graph alive.
 
+    It stops in this thread only. `@no_grad()` before a function does the same for each call, but
+    not for the body of a generator, which runs after the call: write the block into it, and no
+    `yield` into the block, which would stop recording for the caller too.
+
     Example:
         >>> import minidl
         >>> x = minidl.Tensor([1.0, 2.0], requires_grad=True)
