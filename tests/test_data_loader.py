@@ -295,3 +295,82 @@ def test_an_rng_that_is_none_stands_for_the_seeded_stream():
     assert streams(minidl.nn.Dropout(0.5)) == [seeded]
     assert streams(Shift(None)) == [seeded]
     assert streams(minidl.nn.ReLU()) == []
+
+
+class Pen:
+    """Draws from its own stream, and from one that only its method names."""
+
+    __slots__ = ("rng", "unset")
+
+    def __init__(self, rng):
+        self.rng = rng
+
+    def __call__(self, x):
+        return x + METHOD_STREAM.random()
+
+    marks = staticmethod(lambda: [CLASS_STREAM.random() for _ in range(3)])
+
+
+METHOD_STREAM, CLASS_STREAM = np.random.default_rng(1), np.random.default_rng(2)
+
+
+def test_streams_are_found_in_slots_methods_and_inner_functions():
+    a, b = np.random.default_rng(3), np.random.default_rng(4)
+    assert streams(Pen(a)) == [a, METHOD_STREAM, CLASS_STREAM]
+    assert streams(Pen) == [METHOD_STREAM, CLASS_STREAM]
+    assert streams(lambda x: [(lambda: MODULE_STREAM.random()) for _ in x]) == [MODULE_STREAM]
+    assert streams(a.normal, functools.partial(b.normal, 1.0)) == [a, b]
+
+    @functools.wraps(minidl.functional.relu)  # sets __module__ to minidl's
+    def wrapped(x):
+        return MODULE_STREAM.random() + x
+
+    assert streams(wrapped) == [MODULE_STREAM]
+
+
+def test_a_search_for_streams_survives_every_object():
+    a = np.random.default_rng(0)
+
+    class Proxy:
+        """Refuses every question, as a proxy of nothing does."""
+
+        def __getattribute__(self, name):
+            raise RuntimeError(name)
+
+    class Odd(dict):
+        values = get = keys = __iter__ = None
+
+        @property
+        def __dict__(self):
+            raise RuntimeError
+
+    class Listed(list):
+        def __iter__(self):
+            raise RuntimeError
+
+    def open_cell():
+        return a.random() + later
+
+    if a is None:
+        later = 0
+    made: dict = {"__builtins__": __builtins__}
+    exec("def homeless(x, rng=[]):\n    return stream.random()", made)
+    made["stream"] = made["homeless"].__defaults__[0].append(a) or a
+    made["homeless"].__module__ = None
+    circle: list = [Proxy(), len, print, np.add, type, iter([]), Odd(x=1), object()]
+    circle += [circle, {"again": circle}]
+    assert streams(circle) == []
+    assert streams(Odd(x=a), circle) == [a]
+    assert streams(Listed([a]), circle) == [a]
+    assert streams(circle, made["homeless"]) == [a]
+    assert streams(open_cell) == [a]
+
+
+def test_a_search_for_streams_is_bounded_and_comes_to_long_lists_last():
+    a, b = np.random.default_rng(0), np.random.default_rng(1)
+    words = {f"word {i}": i for i in range(100_000)}  # costs nothing
+    nested = [[0.5] for _ in range(100_000)]
+    with pytest.warns(UserWarning, match=r"ended after 50,000 objects, such as a list: .* arrays"):
+        assert streams([nested, words, a]) == [a]
+    few = [[0.5] for _ in range(2_000)]
+    assert streams([[*few, b], words, a]) == [a, b]

@@ -272,6 +272,22 @@ def test_labels_to_be_ignored_count_as_neither_right_nor_wrong():
     assert totals.means("test")["test_accuracy"] == right[kept].mean()
 
 
+def test_fit_takes_a_loss_from_exec_and_one_with_a_name_that_is_not_set():
+    for is_weighted in (True, False):
+        made = {"cross_entropy": cross_entropy}
+        exec("def loss(outputs, labels):\n    return cross_entropy(outputs, labels)", made)
+
+        def loss(outputs, labels, made=made, is_weighted=is_weighted):
+            return made["loss"](outputs, labels) * (weight if is_weighted else 1.0)  # noqa: B023
+
+        if is_weighted:
+            weight = 1.0
+        else:
+            del weight
+        model, sgd, batches = small()
+        fit(model, loss, sgd, batches, progress=False)
+
+
 # History ---------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ class TrainingWarning(UserWarning):
 def warn(message: str) -> None:
     """Warn, pointing at the line outside minidl that led here."""
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("minidl."):
+    while frame.f_back and str(frame.f_globals.get("__name__")).startswith("minidl."):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, TrainingWarning, stacklevel=level)
 
