@@ -618,7 +618,7 @@ WRONG_CALLS = {
     "no parameters": (
         lambda: optim.SGD([]),
         ValueError,
-        r"SGD: got no parameters \(was the generator already consumed\?\)",
+        r"SGD: got no parameters \(was the generator already consumed, or is everything frozen\?\)",
     ),
     "one tensor": (
         lambda: optim.SGD(trained(3)),

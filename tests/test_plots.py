@@ -1,3 +1,5 @@
+import contextlib
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -92,6 +94,87 @@ def test_explanations_run_on_every_device(device):
     np.testing.assert_allclose(saliency(net, x), expected[1], rtol=1e-4, atol=1e-7)
 
 
+class Tower(nn.Module):
+    """Words or images, a body that may run under no_grad, and a head with dropout."""
+
+    def __init__(self, first, is_cut=False):
+        self.first, self.body = first, nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Sequential(nn.ReLU(), nn.GlobalAvgPool(), nn.Dropout(0.5), nn.Linear(4, 3))
+        self.is_cut = is_cut
+
+    def forward(self, x):
+        with minidl.no_grad() if self.is_cut else contextlib.nullcontext():
+            first = self.first(x)
+            is_words = isinstance(self.first, nn.Embedding)
+            features = self.body(first.transpose((0, 3, 1, 2)) if is_words else first)
+        return self.head(features)
+
+
+def looks(net, frozen, is_training, recording, explain):
+    """Return an explanation of a network in some state, and check that it stays in that state."""
+    net.train(is_training).requires_grad_()
+    for part in frozen:
+        part.requires_grad_(False)
+    stream = minidl.manual_seed(1).bit_generator.state
+
+    def state():
+        modes = [module.training for module in net.modules()]
+        return modes, [(p.requires_grad, p.grad) for p in net.parameters()]
+
+    before = state()
+    with recording():
+        found = explain()
+    assert state() == before
+    assert minidl.random.generator().bit_generator.state == stream
+    return found
+
+
+@pytest.mark.parametrize("kind", ["images", "words", "a body under no_grad"])
+@pytest.mark.parametrize("recording", [contextlib.nullcontext, minidl.no_grad])
+@pytest.mark.parametrize("is_training", [False, True])
+def test_explanations_of_a_frozen_network_are_the_same(kind, recording, is_training, device):
+    minidl.manual_seed(0)
+    first = nn.Embedding(9, 4) if kind == "words" else nn.Conv2d(3, 4, 3)
+    net = Tower(first, is_cut=kind == "a body under no_grad").to(device)
+    x = Tensor(np.arange(48).reshape(1, 6, 8) % 9, device=device)
+    if kind != "words":
+        x = minidl.randn((2, 3, 8, 8)).to(device)
+    explanations = {"grad_cam": lambda: grad_cam(net, net.body, x)}
+    if kind == "images":
+        explanations["saliency"] = lambda: saliency(net, x)
+        explanations["first"] = lambda: grad_cam(net, net.first, x)
+        explanations["summary"] = lambda: str(minidl.inspect.summary(net, (3, 8, 8)))
+    for explain in explanations.values():
+        expected = looks(net, (), False, contextlib.nullcontext, explain)
+        for frozen in ([net.first], [net.first, net.body], [net.head], [net]):
+            found = looks(net, frozen, is_training, recording, explain)
+            np.testing.assert_array_equal(found, expected)
+    assert not x.requires_grad
+
+
+def test_grad_cam_leaves_a_tensor_alone_that_a_layer_only_passes_on():
+    class Template(nn.Module):
+        def __init__(self):
+            self.maps = nn.Parameter(np.ones((1, 2, 3, 3), np.float32), requires_grad=False)
+
+        def forward(self, x):
+            return self.maps
+
+    net = nn.Sequential(Template(), nn.GlobalAvgPool(), nn.Linear(2, 2))
+    grad_cam(net, net[0], minidl.ones((1, 3)), [0])
+    assert not net[0].maps.requires_grad
+
+
+def test_gradient_flow_tells_frozen_parameters_from_unused_ones():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    net[0].requires_grad_(False)
+    net[1](net[0](minidl.ones((1, 2)))).sum().backward()
+    texts = [text.get_text() for text in plots.gradient_flow(net).axes[0].texts]
+    assert texts == ["frozen", "frozen", "no gradient", "no gradient"]
+    with pytest.raises(ValueError, match=r"without any gradient; all of it is frozen"):
+        plots.gradient_flow(nn.Linear(2, 2).requires_grad_(False))
+
+
 def test_grad_cam_refuses_layers_without_maps():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5))
     x = minidl.zeros((1, 3, 8, 8))
@@ -120,5 +203,8 @@ def test_pooling_routes_lead_back_to_the_winners():
     np.testing.assert_array_equal(out, [[9, 9, 7], [8, 6, 7], [8, 5, 6]])
     expected = [[0, 2, 0, 0], [0, 0, 1, 2], [2, 0, 0, 0], [0, 0, 1, 1]]
     np.testing.assert_array_equal(back, expected)
+    with minidl.no_grad():
+        again = plots.pooling_routes(x, lambda image: F.max_pool2d(image, 2, 1))
+    np.testing.assert_array_equal(again.axes[2].images[0].get_array(), expected)
     ringed = figure.axes[0].collections[0].get_offsets()
     np.testing.assert_array_equal(ringed[:, ::-1], np.argwhere(expected))

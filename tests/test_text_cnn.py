@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import minidl
 from minidl import Tensor, optim
 from minidl import functional as F
 from minidl.inspect import sentences
@@ -177,6 +178,18 @@ def test_gradient_times_input_is_a_finite_difference():
         less[:, place] *= 1 - step
         slope = (lead(more) - lead(less)) / (2 * step)
         np.testing.assert_allclose(found[:, place], slope, atol=1e-8)
+
+
+def test_gradient_times_input_is_the_same_in_training_under_no_grad_and_frozen():
+    model = small()
+    found = sentences.gradient_times_input(model, Tensor(WORDS), 1)
+    model.train().requires_grad_(False)
+    state = model.dropout._rng.bit_generator.state
+    with minidl.no_grad():
+        again = sentences.gradient_times_input(model, Tensor(WORDS), 1)
+    np.testing.assert_array_equal(again, found)
+    assert all(module.training for module in model.modules())
+    assert model.dropout._rng.bit_generator.state == state
 
 
 def test_word_bars_name_every_word_and_what_bars_speak_for():

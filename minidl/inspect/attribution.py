@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ def grad_cam(
     one linear layer follow `layer`, these are that layer's weights, up to a factor.
 
     Args:
-        model: run in evaluation mode, then put back in its old mode; no `.grad` is changed.
+        model: run in evaluation mode, then put back in its old mode; no `.grad` is changed. It may
+            be frozen, in part or as a whole.
         layer: one of its modules, whose output is `(n, c, h, w)`; usually the last convolution.
         x: images, normalised, `(n, c, h, w)`.
         classes: index of the score to explain for each image, `(n,)`; None for the highest.
@@ -41,9 +43,12 @@ def grad_cam(
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if module is layer:
             made.append(output)
+            if isinstance(output, Tensor) and not output.requires_grad:  # frozen up to here
+                marked.callback(output.requires_grad_, False)
+                output.requires_grad_()
 
-    with evaluating(model), set_recording(True), nn.observe(note):
-        score = _score(model(x), classes)
+    with contextlib.ExitStack() as marked, evaluating(model), set_recording(True), nn.observe(note):
+        score = _score(model(x.detach()), classes)
         if not made or not isinstance(made[-1], Tensor) or made[-1].ndim != 4:
             raise ValueError(
                 f"grad_cam: {layer!r:.80} did not run in this network, or its output is "

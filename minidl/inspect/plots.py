@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from minidl.autograd import set_recording
 from minidl.derivatives import grad
 from minidl.tensor import Tensor
 
@@ -83,7 +84,7 @@ def gradient_flow(model: nn.Module) -> Figure:
     """Draw the mean and the largest |gradient| of each parameter, in the model's order, log scale.
 
     Means that shrink by orders of magnitude towards the first layers are vanishing gradients. A
-    gradient that is 0, not finite or missing is written as text on the left.
+    gradient that is 0, not finite or missing, or a frozen parameter, is text on the left.
 
     Args:
         model: after `backward`.
@@ -92,10 +93,10 @@ def gradient_flow(model: nn.Module) -> Figure:
         ValueError: no parameter has a gradient.
     """
     gradients = dict(model.named_gradients())
+    frozen = [not parameter.requires_grad for parameter in model.parameters()]
     if all(gradient is None for gradient in gradients.values()):
-        raise ValueError(
-            f"gradient_flow: got a {type(model).__name__} without any gradient; run backward first"
-        )
+        why = "all of it is frozen" if all(frozen) else "run backward first"
+        raise ValueError(f"gradient_flow: got a {type(model).__name__} without any gradient; {why}")
     drawn, words = [], {}
     for row, gradient in enumerate(gradients.values()):
         sizes = np.zeros(1) if gradient is None else np.abs(gradient.numpy())
@@ -103,7 +104,8 @@ def gradient_flow(model: nn.Module) -> Figure:
         if 0 < most < np.inf:
             drawn.append((row, sizes.mean(dtype=np.float64), most))
         else:  # cannot be drawn on a log scale
-            words[row] = "no gradient" if gradient is None else f"{most:g}"
+            missing = "frozen" if frozen[row] else "no gradient"
+            words[row] = missing if gradient is None else f"{most:g}"
     rows, means, largest = np.array(drawn, np.float64).reshape(-1, 3).T
     size = (7.5, 1.2 + 0.26 * len(gradients))
     figure, axes = plt.subplots(figsize=size, layout="constrained")
@@ -272,8 +274,9 @@ def pooling_routes(
         title: of the figure.
     """
     image = Tensor(np.asarray(x, np.float64)[None, None], requires_grad=True)
-    out = pool(image)
-    (back,) = grad(out.sum(), [image])
+    with set_recording(True):
+        out = pool(image)
+        (back,) = grad(out.sum(), [image])
     panels = {
         "input; ringed pixels get a gradient": image.numpy()[0, 0],
         "output": out.numpy()[0, 0],

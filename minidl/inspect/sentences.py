@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from minidl.autograd import no_grad
+from minidl.autograd import no_grad, set_recording
 from minidl.derivatives import grad
 from minidl.inspect.plots import COLOURS
+from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def votes(model: TextCNN, words: Tensor) -> list[Votes]:
     decision.
 
     Args:
-        model: in evaluation mode; in training mode, dropout changes the sums.
+        model: in training mode, dropout changes the sums that it computes itself.
         words: sentences `(n, length)`.
 
     Returns:
@@ -80,14 +81,15 @@ def gradient_times_input(model: TextCNN, words: Tensor, label: int) -> NDArray[A
     """Return, per word, how fast the class's lead falls as the word's vector starts to shrink.
 
     The lead is the class's score minus the mean of all scores; its gradient is multiplied by the
-    vector and summed over the vector's values: `(n, length)`.
+    vector and summed over the vector's values: `(n, length)`. The model is run in evaluation mode,
+    then put back in its old mode; it may be frozen.
 
     Source: M. Denil et al., Extraction of Salient Sentences from Labelled Documents (2014).
     """
     vectors = model.embedding(model.padded(words)).detach().requires_grad_()
-    scores = model.classify(vectors)
-    lead = (scores[:, label] - scores.mean(1)).sum()
-    (gradient,) = grad(lead, vectors)
+    with evaluating(model), set_recording(True):
+        scores = model.classify(vectors)
+        (gradient,) = grad((scores[:, label] - scores.mean(1)).sum(), vectors)
     slope: NDArray[Any] = (gradient.numpy() * vectors.numpy()).sum(2)
     return slope
 

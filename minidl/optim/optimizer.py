@@ -52,7 +52,8 @@ class Optimizer:
         given = _listed(self._name, parameters)
         if not given:
             raise ValueError(
-                f"{self._name}: got no parameters (was the generator already consumed?)"
+                f"{self._name}: got no parameters (was the generator already consumed, or "
+                "is everything frozen?)"
             )
         self.param_groups: list[Group] = []
         seen: set[int] = set()
