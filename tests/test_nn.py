@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import deque
+import warnings
 
 import numpy as np
 import pytest
@@ -392,6 +393,60 @@ def test_loading_without_strict_takes_what_is_in_both():
     assert np.array_equal(net[1].weight.numpy(), before["1.weight"])
     with pytest.raises(ValueError, match=r"0\.weight: got shape \(2, 2\), expected \(3, 2\)"):
         net.load_state_dict({"0.weight": np.ones((2, 2))}, strict=False)
+
+
+def test_loading_returns_the_names_that_differ():
+    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    state = net.state_dict()
+    assert net.load_state_dict(state) == ([], [])
+    del state["0.bias"], state["1.num_batches_tracked"]
+    state["head.weight"] = np.ones(1)
+    found = net.load_state_dict(state, strict=False)
+    assert found.missing_keys == ["0.bias"]
+    assert found.unexpected_keys == ["head.weight"]
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_loading_strips_the_prefixes_that_wrappers_leave(prefix):
+    saved, net = nn.Linear(2, 3), nn.Linear(2, 3)
+    state = saved.state_dict()
+    assert net.load_state_dict({prefix + name: array for name, array in state.items()}) == ([], [])
+    assert np.array_equal(net.weight.numpy(), saved.weight.numpy())
+
+
+@pytest.mark.parametrize("prefix", ["model.", "backbone.", "0.", "net.model."])
+def test_a_prefix_is_named_where_names_would_fit_without_it(prefix):
+    net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    state = {prefix + name: array + 1 for name, array in net.state_dict().items()}
+    before = net.state_dict()
+    words = rf"names start with {prefix!r}: load {{n.removeprefix\({prefix!r}\): a for n, a in"
+    with pytest.raises(ValueError, match=rf"does not fit; the state's {words}"):
+        net.load_state_dict(state)
+    with pytest.warns(UserWarning, match=rf"Sequential.* loaded only \d of 4 .*{words}") as caught:
+        found = net.load_state_dict(state, strict=False)
+    assert caught[0].filename == __file__
+    assert len(found.unexpected_keys) >= 2
+    assert all(np.array_equal(before[n], array) for n, array in net.state_dict().items())
+
+
+def test_a_state_of_a_part_is_said_to_be_one():
+    net = nn.Sequential(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3)), nn.Linear(3, 1))
+    words = r"module's names start with '0\.': load the state into that part"
+    with pytest.raises(ValueError, match=words):  # 1.weight is that of another layer
+        net.load_state_dict(net[0].state_dict(), strict=False)
+    with pytest.warns(UserWarning, match=words):
+        net.load_state_dict(net[0][:1].state_dict(), strict=False)
+
+
+def test_a_state_of_which_nothing_fits_is_reported_and_one_of_nothing_is_not():
+    with pytest.warns(UserWarning, match=r"Linear.* only 0 of 2 .* another network.*\['weight'"):
+        nn.Linear(2, 3).load_state_dict({"a": np.ones(1)}, strict=False)
+    with pytest.warns(UserWarning, match=r"only 0 of 2"):
+        nn.Linear(2, 3).load_state_dict({}, strict=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nn.ReLU().load_state_dict({}, strict=False)
+        nn.Linear(2, 3).load_state_dict({"bias": np.ones(3), "head.w": 0}, strict=False)
 
 
 def test_loading_between_forward_and_backward_is_noticed():

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from minidl.autograd import watcher
-from minidl.nn.state import fitting_arrays, shown_arguments
+from minidl.nn.state import IncompatibleKeys, fitting_arrays, shown_arguments
 from minidl.tensor import Tensor
 
 T = TypeVar("T", bound=Tensor)
@@ -258,24 +258,30 @@ class Module:
         """Return copies of all parameters and buffers as NumPy arrays, by dotted name."""
         return {name: tensor.numpy() for name, tensor in self._state()}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copy arrays into the parameters and buffers of the same names: all or none.
 
         Args:
             state: arrays, or tensors of any library that NumPy can read, by dotted name. If all
-                names start with `module.`, as PyTorch's DataParallel writes them, it is removed.
-            strict: require identical names; otherwise load those present in both. Only
+                names start with `module.` or `_orig_mod.`, as PyTorch's DataParallel and compile
+                write them, it is removed.
+            strict: require identical names; otherwise load those present in both, and warn if
+                none is, or if more would be without a prefix such as `model.`. Only
                 `num_batches_tracked` may always be missing: older files lack it.
+
+        Returns:
+            The names in which the two differ, as `missing_keys` and `unexpected_keys`.
 
         Raises:
             ValueError: names are missing or not expected, shapes or dtypes do not fit, or a shared
                 tensor has different values under its two names; the message lists every case.
         """
         own = dict(self._state())
-        arrays = fitting_arrays(type(self).__name__, own, state, strict)
+        arrays, incompatible = fitting_arrays(type(self).__name__, own, state, strict)
         for name, tensor in own.items():
             if name in arrays:
                 tensor.data = arrays[name]
+        return incompatible
 
     # Repr -------------------------------------------------------------------------------------
 

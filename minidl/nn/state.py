@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minidl.tensor import Tensor
 
+WRAPPERS = ("module.", "_orig_mod.")  # what PyTorch's DataParallel and compile put before names
+
+
+class IncompatibleKeys(NamedTuple):
+    """The names in which a module and a state differ, as `load_state_dict` returns them.
+
+    Attributes:
+        missing_keys: the module's names that the state lacks.
+        unexpected_keys: the state's names that the module lacks.
+    """
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
 
 def fitting_arrays(
     who: str, own: Mapping[str, Tensor], state: Mapping[str, Any], strict: bool
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Return saved arrays under the module's own names, for `Module.load_state_dict`.
+) -> tuple[dict[str, np.ndarray[Any, Any]], IncompatibleKeys]:
+    """Return saved arrays under the module's own names, and the names that do not fit.
 
     Args:
         who: the module's class, for the message.
         own: its tensors by dotted name.
         state: the saved arrays, by dotted name.
-        strict: whether all names must match.
+        strict: whether all names must match; otherwise warn if no name does, or if more would
+            without a common prefix.
 
     Raises:
         ValueError: something does not fit; the message lists every problem.
@@ -29,39 +46,64 @@ def fitting_arrays(
         name: value.numpy() if isinstance(value, Tensor) else np.asarray(value)
         for name, value in state.items()
     }
-    if all(n.startswith("module.") for n in arrays) and not any(n in arrays for n in own):
-        arrays = {n.removeprefix("module."): array for n, array in arrays.items()}
-    needed = [n for n in own if not n.endswith("num_batches_tracked")]
-    problems = [f"{n}: missing" for n in needed if n not in arrays] if strict else []
-    problems += [f"{n}: not expected" for n in arrays if n not in own] if strict else []
+    for wrapper in (*WRAPPERS, *WRAPPERS):  # one may be inside the other
+        if all(n.startswith(wrapper) for n in arrays) and not any(n in arrays for n in own):
+            arrays = {n.removeprefix(wrapper): array for n, array in arrays.items()}
+    missing = [n for n in own if n not in arrays and not n.endswith("num_batches_tracked")]
+    unexpected = [n for n in arrays if n not in own]
+    problems = [f"{n}: missing" for n in missing] if strict else []
+    problems += [f"{n}: not expected" for n in unexpected] if strict else []
     both = {name: (arrays[name], own[name]) for name in arrays if name in own}
-    problems += [
-        f"{name}: got shape {array.shape}, expected {tensor.shape}"
-        for name, (array, tensor) in both.items()
-        if array.shape != tensor.shape
-    ]
-    problems += [
-        f"{name}: got dtype {array.dtype}, expected {tensor.dtype}"
-        for name, (array, tensor) in both.items()
-        if not np.can_cast(array.dtype, tensor.dtype, "same_kind")
-    ]
-    first: dict[int, str] = {}
-    shared = []
-    for name, (array, tensor) in both.items():
-        other = first.setdefault(id(tensor), name)
-        if problems or other == name:
-            continue
-        coarser = min(array.dtype, arrays[other].dtype, key=lambda dtype: dtype.itemsize)
-        mine, theirs = array.astype(coarser), arrays[other].astype(coarser)
-        if not np.array_equal(mine, theirs, equal_nan=mine.dtype.kind == "f"):
-            shared.append(f"{name}: got values that differ from {other}, but the tensor is shared")
-    problems += shared
+    problems += _misfits(both)
+    hint = _prefix_hint(arrays, own) if missing and unexpected else ""
     if problems:
         raise ValueError(
-            f"{who}.load_state_dict: the state does not fit; was it saved from another network?\n  "
-            + "\n  ".join(problems)
+            f"{who}.load_state_dict: the state does not fit; "
+            + "\n  ".join([hint or "was it saved from another network?", *problems])
         )
-    return arrays
+    if hint or not (both or arrays.keys() == own.keys()):
+        warnings.warn(
+            f"{who}.load_state_dict: loaded only {len(both)} of {len(own)} tensors; "
+            f"{hint or 'was the state saved from another network?'} Among the names missing in it "
+            f"are {missing[:3]}, among those not expected {unexpected[:3]}",
+            stacklevel=3,
+        )
+    return arrays, IncompatibleKeys(missing, unexpected)
+
+
+def _misfits(pairs: Mapping[str, tuple[np.ndarray[Any, Any], Tensor]]) -> list[str]:
+    """Return the problems of saved arrays with the tensors of their names."""
+    problems: list[str] = []
+    first: dict[int, tuple[str, np.ndarray[Any, Any]]] = {}
+    for name, (array, tensor) in pairs.items():
+        if array.shape != tensor.shape:
+            problems.append(f"{name}: got shape {array.shape}, expected {tensor.shape}")
+        elif not np.can_cast(array.dtype, tensor.dtype, "same_kind"):
+            problems.append(f"{name}: got dtype {array.dtype}, expected {tensor.dtype}")
+        else:
+            other, theirs = first.setdefault(id(tensor), (name, array))
+            coarser = min(array.dtype, theirs.dtype, key=lambda dtype: dtype.itemsize)
+            mine, theirs = (a.astype(coarser, copy=False) for a in (array, theirs))
+            is_float = coarser.kind == "f"
+            if other != name and not np.array_equal(mine, theirs, equal_nan=is_float):
+                words = f"{name}: got values that differ from {other}, but the tensor is shared"
+                problems.append(words)
+    return problems
+
+
+def _prefix_hint(given: Iterable[str], own: Iterable[str]) -> str:
+    """Return how to remove a prefix, without which more names would fit; "" if there is none."""
+    fitting = len(set(given) & set(own))
+    strip = "load {{n.removeprefix({0!r}): a for n, a in state.items()}}."
+    for names, others, words in (
+        (given, set(own), f"the state's names start with {{0!r}}: {strip}"),
+        (own, set(given), "the module's names start with {0!r}: load the state into that part."),
+    ):
+        tails = [(n[: i + 1], n[i + 1 :]) for n in names for i, c in enumerate(n) if c == "."]
+        found = Counter(head for head, tail in tails if tail in others).most_common(1)
+        if found and found[0][1] > fitting:
+            return words.format(found[0][0])
+    return ""
 
 
 def shown_arguments(make: Callable[..., Any], values: Mapping[str, Any]) -> Iterator[str]:
