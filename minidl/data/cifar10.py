@@ -19,16 +19,8 @@ from minidl.files.download import download as fetch
 from minidl.files.pickles import ForbiddenGlobalError, PickleReader
 
 CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
 )
 PYTHON_ARCHIVE = "cifar-10-python.tar.gz"
 PYTHON_ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"

@@ -28,14 +28,8 @@ _VERBS = ("fail drag disappoint annoy", "work shine delight convince")
 _SUBJECTS = ["film", "movie", "plot", "acting", "script", "ending", "cast", "music", "story"]
 _INTENSIFIERS = ["", "", "", "very", "really", "truly", "quite", "so"]
 _NEGATIONS = [
-    "not",
-    "not",
-    "never",
-    "hardly",
-    "far from",
-    "anything but",
-    "in no way",
-    "not at all",
+    *("not", "not", "never", "hardly"),
+    *("far from", "anything but", "in no way", "not at all"),
 ]
 _PEOPLE = ["my brother", "one critic", "the poster", "everybody", "the trailer", "my neighbour"]
 _FACTS = (
