@@ -88,7 +88,7 @@ WINGS = {
     "functional/fused": (210, "layers in one pass over memory"),
     "functional/pooling nn/pooling": (1_280, "20 kinds of pooling, for images and sequences"),
     "files": (740, "weights, checkpoints and downloads, safe against hostile files"),
-    "data": (880, "CIFAR-10, embedded sets, sentences, folders, augmentation"),
+    "data": (975, "CIFAR-10, embedded sets, tables, images of any mode, augmentation"),
     "optim/schedules models": (470, "schedules; ResNets and TextCNN"),
     "training/fit training/keeper training/warnings training/metrics": (
         *(480, "runs that survive crashes and report problems; scores"),
