@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from minidl.data.images import ImageSet
 
@@ -14,9 +14,14 @@ _SUFFIXES = (".jpeg", ".jpg", ".png")
 def load_image_folder(folder: str | Path, size: int = 224, resize: int | None = None) -> ImageSet:
     """Read JPEG and PNG files as square images of one size; each sub-folder is a class.
 
-    Each image is scaled so that its shorter side has `resize` pixels, with bilinear interpolation
-    over as many pixels as one of the result covers, and its central square is cut out, as networks
-    trained on ImageNet expect. An image of 224 x 224 takes 150 kB of memory.
+    Each image is turned upright as its EXIF data say, and scaled so that its shorter side has
+    `resize` pixels, with bilinear interpolation over as many pixels as one of the result covers.
+    Then its central square is cut out, as networks trained on ImageNet expect. An image of
+    224 x 224 takes 150 kB of memory.
+
+    Images of all modes become red, green and blue: grey and palette images, CMYK (without its
+    colour profile), and 16 bits per value, of which 65535 becomes 255. Transparent parts are shown
+    on white.
 
     Args:
         folder: such as `pets`, with `pets/cat/1.jpg`, `pets/dog/a/2.png`. Classes are numbered in
@@ -29,7 +34,7 @@ def load_image_folder(folder: str | Path, size: int = 224, resize: int | None = 
 
     Raises:
         ValueError: `size` or `resize` is out of range, the folder has no sub-folders, a class has
-            no images, or a file is not an image; the message names it.
+            no images, or a file is not a JPEG or PNG image; the message names it.
         FileNotFoundError: there is no such folder.
     """
     folder = Path(folder)
@@ -60,14 +65,27 @@ def _is_shown(path: Path) -> bool:
 
 def _square(file: Path, size: int, resize: int) -> NDArray[np.uint8]:
     try:
-        with Image.open(file) as opened:
-            picture = opened.convert("RGB")
+        picture = _upright_rgb(file)
     except Exception as error:  # Pillow does not document what a damaged file may raise
         raise ValueError(
-            f"load_image_folder: {file} is not an image, or is damaged ({error}); fix or remove it"
+            f"load_image_folder: {file} is not a JPEG or PNG image, or is damaged ({error}); fix "
+            "or remove it"
         ) from error
     width, height = (resize * side // min(picture.size) for side in picture.size)
     picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
     pixels = np.asarray(picture.crop((left, top, left + size, top + size)))
     return pixels.transpose(2, 0, 1)  # (h, w, 3) -> (3, h, w)
+
+
+def _upright_rgb(file: Path) -> Image.Image:
+    with Image.open(file, formats=("JPEG", "PNG")) as opened:  # an EPS would start Ghostscript
+        picture = ImageOps.exif_transpose(opened)
+    if picture.mode.startswith("I"):  # 16 bits per value: `convert` would cut them off at 255
+        values = np.asarray(picture)
+        values = np.where(values == picture.info.get("transparency"), 65535, values)
+        picture = Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    elif "transparency" in picture.info or "A" in picture.getbands():
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    return picture.convert("RGB")
