@@ -114,16 +114,23 @@ def test_columns_and_encoding_are_as_asked(tmp_path):
         (
             "a.csv",
             "text,label\nx,\n",
-            r"a\.csv, line 2: got no label in 'label', expected an integer",
+            r"a\.csv, line 2: got no label in 'label', expected an integer or a word",
         ),
         (
             "a.csv",
             "text,label\nx,1\ny,good\n",
             r"line 3: got the label 'good' in 'label', expected a",
         ),
-        ("a.csv", "text,label\nx,1.5\n", r"line 2: got the label '1.5' in 'label'"),
+        *(
+            ("a.csv", f"text,label\nx,{label}\n", rf"line 2: got the label '{label}' in 'label'")
+            for label in ("1.5", "1.0", ".5", "1e3", "nan", "-inf", "12345678901234567890")
+        ),
         ("a.csv", f"text,label\nx,{'9' * 30}\n", "line 2: got the label '999"),
-        ("a.csv", 'text,label\n"x\ny",1\nz,w\n', r"line 4: got the label 'w'"),
+        (
+            "a.csv",
+            'text,label\n"x\ny",1\nz,w\n',
+            r"line 4: got the label 'w' in 'label', expected all",
+        ),
         (
             "a.csv",
             "text,label\ngood, very,1\n",
@@ -140,6 +147,7 @@ def test_columns_and_encoding_are_as_asked(tmp_path):
         ("a.jsonl", '{"a": 1}\n', r"line 1: no key 'text' among \['a'\]"),
         ("a.jsonl", '{"text": 5, "label": 1}\n', r"line 1: got 5 in 'text', expected a non-empty"),
         ("a.jsonl", '{"text": "x"}\n', r"a\.jsonl, line 1: got no label in 'label'"),
+        ("a.jsonl", '{"text": "x", "label": [1]}', r"line 1: got the label \[1\] in 'label'"),
         ("a.jsonl", '{"text": "x", "label": true}\n', r"line 1: got the label True"),
         ("a.jsonl", '{"text": "x", "label": 1.0}\n', r"line 1: got the label 1.0"),
         (

@@ -1,17 +1,25 @@
 """Read your own images: a folder with a sub-folder for each class."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from minidl.data.classes import number_classes
 from minidl.data.images import ImageSet
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
-def load_image_folder(folder: str | Path, size: int = 224, resize: int | None = None) -> ImageSet:
+def load_image_folder(
+    folder: str | Path,
+    size: int = 224,
+    resize: int | None = None,
+    *,
+    classes: Iterable[str | int] | None = None,
+) -> ImageSet:
     """Read JPEG and PNG files as square images of one size; each sub-folder is a class.
 
     Each image is turned upright as its EXIF data say, and scaled so that its shorter side has
@@ -24,17 +32,22 @@ def load_image_folder(folder: str | Path, size: int = 224, resize: int | None = 
     on white.
 
     Args:
-        folder: such as `pets`, with `pets/cat/1.jpg`, `pets/dog/a/2.png`. Classes are numbered in
-            the order of their names; hidden files and files of other kinds are skipped.
+        folder: such as `pets`, with `pets/cat/1.jpg`, `pets/dog/a/2.png`. Hidden files and files
+            of other kinds are skipped.
         size: height and width of the result in pixels, >= 1.
         resize: length of the shorter side in pixels, >= `size`; 8/7 of it if None: 256 for 224.
+        classes: names of all classes in the order of their numbers; for a test set, those of the
+            training set, `train.classes`. Some may have no sub-folder. If None, the sub-folders,
+            in the order of their names (of their numbers, if all are integers).
 
     Returns:
         Images uint8 of shape (n, 3, size, size), in the order of classes and file names.
 
     Raises:
-        ValueError: `size` or `resize` is out of range, the folder has no sub-folders, a class has
-            no images, or a file is not a JPEG or PNG image; the message names it.
+        TypeError: `classes` is a string, or has no order.
+        ValueError: `size` or `resize` is out of range, the folder has no sub-folders, a sub-folder
+            has no images or is not among `classes`, or a file is not a JPEG or PNG image; the
+            message names it.
         FileNotFoundError: there is no such folder.
     """
     folder = Path(folder)
@@ -45,17 +58,18 @@ def load_image_folder(folder: str | Path, size: int = 224, resize: int | None = 
         )
     if not folder.is_dir():
         raise FileNotFoundError(f"load_image_folder: there is no folder {folder}")
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not classes:
+    places = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not places:
         raise ValueError(f"load_image_folder: {folder} needs a sub-folder for each class")
+    numbers = number_classes(folder, {place.name: str(place) for place in places}, classes)
     images, labels = [], []
-    for label, place in enumerate(classes):
+    for place in sorted(places, key=lambda place: numbers[place.name]):
         files = sorted(p for p in place.rglob("*") if _is_shown(p.relative_to(place)))
         if not files:
             raise ValueError(f"load_image_folder: {place} holds no {', '.join(_SUFFIXES)} file")
         images += [_square(file, size, resize) for file in files]
-        labels += [label] * len(files)
-    return ImageSet(np.stack(images), np.array(labels, np.int64), tuple(p.name for p in classes))
+        labels += [numbers[place.name]] * len(files)
+    return ImageSet(np.stack(images), np.array(labels, np.int64), tuple(numbers))
 
 
 def _is_shown(path: Path) -> bool:

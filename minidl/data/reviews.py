@@ -6,13 +6,14 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minidl.data.classes import is_integer, number_classes
 from minidl.data.images import datasets_folder
 from minidl.files.download import download as fetch
 
@@ -85,6 +86,8 @@ def read_table(
     text_column: str = "text",
     label_column: str = "label",
     encoding: str = "utf-8",
+    *,
+    classes: Iterable[str | int] | None = None,
 ) -> TextSet:
     r"""Read labelled texts from a `.csv`, `.tsv` or `.jsonl` file.
 
@@ -95,43 +98,65 @@ def read_table(
     Args:
         path: the file; its ending says which of the three it is.
         text_column: the column, or key, of the texts.
-        label_column: the column, or key, of the labels, which are integers.
+        label_column: the column, or key, of the labels: all integers, or all words.
         encoding: of the file, which is not guessed.
+        classes: names of all classes in the order of their numbers; for a test set, those of the
+            training set, `train.classes`. Some may have no texts. If None, the labels that occur:
+            integers in ascending order, words in the order of their characters.
 
     Returns:
-        The texts; `classes` are the integers used as labels, in ascending order, as strings.
+        The texts; `classes` are the labels as strings, spaces around them removed; integers in
+        their shortest form.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: another ending, an empty file, no such column, a row of another length, a
-            missing text or label, a label that is not an integer, or bytes that do not fit the
-            encoding; the message names file and line.
+        TypeError: `classes` is a string, or has no order.
+        ValueError: another ending, an empty file, no such column, a row of another length,
+            a missing text or label, a label that is not among `classes`, a fraction, or a word
+            among integers, or bytes that do not fit the encoding; the message names file and line.
     """
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows}
     suffix = Path(path).suffix.lower()
     if suffix not in readers:
         raise ValueError(f"read_table: got {path}, expected a name ending in {', '.join(readers)}")
-    texts, labels = [], []
-    for line, text, label in readers[suffix](path, text_column, label_column, encoding):
+    texts, labels, found = [], [], dict[str, str]()
+    for line, text, value in readers[suffix](path, text_column, label_column, encoding):
         where = f"{path}, line {line}"
         if not isinstance(text, str) or not text.strip():
             raise ValueError(
                 f"{where}: got {text!r:.60} in {text_column!r}, expected a non-empty string"
             )
+        label = _label(where, label_column, value)
+        if label not in found:
+            first = next(iter(found), label)
+            if classes is None and is_integer(label) != is_integer(first):
+                raise ValueError(
+                    f"{where}: got the label {value!r:.60} in {label_column!r}, expected all "
+                    "integers or all words; pass classes to have both"
+                )
+            found[label] = where
         texts.append(text)
-        labels.append(_label(where, label_column, label))
+        labels.append(label)
     if not texts:
         raise ValueError(f"{path}: got no rows, expected at least one text and label")
-    classes, numbers = np.unique(np.array(labels, np.int64), return_inverse=True)
-    return TextSet(tuple(texts), numbers.astype(np.int64), tuple(map(str, classes.tolist())))
+    numbers = number_classes(path, found, classes)
+    return TextSet(
+        tuple(texts), np.array([numbers[label] for label in labels], np.int64), tuple(numbers)
+    )
 
 
-def _label(where: str, column: str, value: Any) -> int:
-    if value is None or value == "":
-        raise ValueError(f"{where}: got no label in {column!r}, expected an integer")
-    if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]{1,18}", str(value).strip()):
-        raise ValueError(f"{where}: got the label {value!r:.60} in {column!r}, expected an integer")
-    return int(value)
+def _label(where: str, column: str, value: Any) -> str:
+    """Return the name of a label's class."""
+    name = "" if value is None else str(value).strip()
+    if is_integer(name):
+        return str(int(name))
+    if not name or not isinstance(value, str) or _FRACTION.fullmatch(name):
+        got = f"the label {value!r:.60}" if name else "no label"
+        raise ValueError(f"{where}: got {got} in {column!r}, expected an integer or a word")
+    return name
+
+
+_FRACTION = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
 
 
 def _csv_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterator[Row]:

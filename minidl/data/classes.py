@@ -1,0 +1,67 @@
+"""Number classes alike in the training set and the test set."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_first_read: dict[Path, tuple[Path, dict[str, int]]] = {}
+"""By folder: the first set read from it and its class numbers. Splits often lie side by side."""
+
+
+def is_integer(name: str) -> bool:
+    """Return whether a class is named by an integer that fits int64."""
+    return _INTEGER.fullmatch(name) is not None
+
+
+def number_classes(
+    path: str | Path, found: Mapping[str, str], classes: Iterable[str | int] | None
+) -> dict[str, int]:
+    """Return the number of each class.
+
+    Args:
+        path: what was read.
+        found: for each class that occurs, where it occurs first.
+        classes: all classes in the order of their numbers; if None, those found: integers in
+            ascending order, otherwise in the order of the names.
+
+    Warns:
+        UserWarning: without `classes`, a class gets another number than in the set that was read
+            before from the same folder.
+
+    Raises:
+        TypeError: `classes` is a string, or has no order.
+        ValueError: `classes` has a name twice, or lacks a class that occurs.
+    """
+    if isinstance(classes, (str, set, frozenset)):
+        raise TypeError(f"{path}: got classes={classes!r:.80}, expected a tuple of names")
+    if classes is None:
+        numeric = all(map(is_integer, found))
+        names = sorted(found, key=lambda name: (int(name) if numeric else 0, name))
+    else:
+        names = [str(name) for name in classes]
+    numbers = {name: number for number, name in enumerate(names)}
+    if len(numbers) < len(names):
+        raise ValueError(f"{path}: got classes={names!r:.200}, expected each name once")
+    for name, where in found.items():
+        if name not in numbers:
+            raise ValueError(
+                f"{where}: got the class {name!r:.80}, expected one of classes={names!r:.200}"
+            )
+    place = Path(path).resolve()
+    first, others = _first_read.get(place.parent, (place, numbers))
+    if first == place:
+        _first_read[place.parent] = place, numbers  # it may have changed
+        return numbers
+    moved = [name for name in numbers if others.get(name, numbers[name]) != numbers[name]]
+    if moved and classes is None:
+        warnings.warn(
+            f"{path}: the class {moved[0]!r:.80} has the number {numbers[moved[0]]}, but "
+            f"{others[moved[0]]} in {first}, read before; pass classes=train.classes when you "
+            "read a test set, or classes of different sets are compared",
+            stacklevel=3,
+        )
+    return numbers
