@@ -87,7 +87,7 @@ WINGS = {
     "backends/cuda training/capture": (730, "the same code on CuPy; steps replayed as CUDA graphs"),
     "functional/fused": (210, "layers in one pass over memory"),
     "functional/pooling nn/pooling": (1_280, "20 kinds of pooling, for images and sequences"),
-    "files": (740, "weights, checkpoints and downloads, safe against hostile files"),
+    "files": (880, "weights in every common form, checkpoints, downloads; safe if hostile"),
     "data": (975, "CIFAR-10, embedded sets, tables, images of any mode, augmentation"),
     "optim/schedules models": (470, "schedules; ResNets and TextCNN"),
     "training/fit training/keeper training/warnings training/metrics": (
