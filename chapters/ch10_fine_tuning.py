@@ -10,7 +10,7 @@ everything; and that with few labelled images each of these beats training from 
 
 The first command learns six classes of the toy images, then four others from ten images of each.
 The second takes a network trained on CIFAR-10 (such as resnet20-12fca82f.th of
-github.com/akamaster/pytorch_resnet_cifar10, renamed to .pth) and 5,000 CIFAR-10 images (--data-dir
+github.com/akamaster/pytorch_resnet_cifar10) and 5,000 CIFAR-10 images (--data-dir
 names a copy that you have). The third is for your own images, in a folder with a sub-folder per
 class, and torchvision's weights: it trains only heads, on four fifths of the images.
 
@@ -57,7 +57,7 @@ parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10", "folder"], help="which images")
 parser.add_argument("--data-dir", type=Path, help="folder of CIFAR-10 or your own images")
 parser.add_argument("--model", choices=SMALL + LARGE, help="network that the weights are for")
-parser.add_argument("--weights", type=Path, help="a .safetensors, .pt, .pth or .npz file")
+parser.add_argument("--weights", type=Path, help="a .safetensors, .npz or PyTorch file")
 parser.add_argument("--images", type=int, help="labelled images (toy: 40, cifar10: 5000)")
 parser.add_argument("--epochs", type=int, help="epochs for whole networks (toy: 40, cifar10: 6)")
 parser.add_argument("--seed", type=int, default=0, help="for weights and batches")

@@ -2,7 +2,8 @@
 
 A pickle is a program: unpickling it may call anything that it names. So none is unpickled here. The
 interpreter knows the instructions that describe plain values, tensors and arrays; for each format,
-a table lists the names that may occur, and the minidl function that is called instead of each.
+a table lists the names that are understood, and the minidl function that is called instead of each.
+Where a format allows other objects, each becomes an `Opaque`: its name, and nothing of its content.
 
 Reading any file ends soon and cannot crash Python. The number of instructions is bounded. Values
 nest at most `_DEEPEST` deep: each one on the stack carries its depth, and a list or dict fetched
@@ -31,13 +32,14 @@ _VALUES: dict[str, Any] = {
 _LITERALS = {
     "BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
     "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINSTRING", "SHORT_BINSTRING",
+    "BYTEARRAY8",
 }  # fmt: skip
 # How many values an instruction pops off the stack; -1: all since the mark. These add them to the
 # value below,
-_FILLING = {"APPEND": 1, "APPENDS": -1, "SETITEM": 2, "SETITEMS": -1, "BUILD": 1}
+_FILLING = {"APPEND": 1, "APPENDS": -1, "SETITEM": 2, "SETITEMS": -1, "BUILD": 1, "ADDITEMS": -1}
 _TAKEN = _FILLING | {  # and others combine them into one
     "TUPLE": -1, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "STACK_GLOBAL": 2, "BINPERSID": 1,
-    "REDUCE": 2,
+    "REDUCE": 2, "NEWOBJ": 2, "NEWOBJ_EX": 3, "FROZENSET": -1,
 }  # fmt: skip
 
 
@@ -48,6 +50,13 @@ class ForbiddenGlobalError(ValueError):
 @dataclass(frozen=True)
 class Global:
     """A name in a pickle: of a function or class that is never looked up."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """An object in a pickle that is not needed: the name of what would make it; it is not made."""
 
     name: str
 
@@ -68,12 +77,15 @@ class PickleReader:
         what: the content of such a pickle, for messages.
         admitted: for each name in a pickle, the function that is called instead, with the same
             arguments; it returns a new value. None if the name is only an argument itself.
-        refusal: the message for any other name, with `{}` in its place.
+        refusal: the message for any other name, with `{}` in its place; None if any object may
+            occur, to be read as `Opaque`.
+        text: whether Python 2's strings, which are bytes or text, are text.
     """
 
     what: str
     admitted: Mapping[str, Callable[..., Any] | None]
-    refusal: str
+    refusal: str | None
+    text = False
 
     def refer(self, identity: Any) -> Any:
         """Return the value outside the pickle that a persistent identity refers to."""
@@ -102,7 +114,7 @@ class PickleReader:
         self._stack: list[_Entry] = []
         self._marked: list[list[_Entry]] = []  # the stacks below each open mark
         self._memo: dict[int, _Entry] = {}
-        self._made = 0  # bytes that functions returned
+        self._made = 0  # bytes and entries that functions returned
         try:
             for count, (code, argument, position) in enumerate(pickletools.genops(file)):
                 if count > _MOST_INSTRUCTIONS or self._made > (position or 0):
@@ -119,7 +131,8 @@ class PickleReader:
 
     def _step(self, code: str, argument: Any, count: int) -> None:
         if code in _LITERALS:  # genops decodes the bytes of Python 2
-            value = argument.encode("latin-1") if code.endswith("STRING") else argument
+            is_bytes = code.endswith("STRING") and not self.text
+            value = argument.encode("latin-1") if is_bytes else argument
             self._stack.append(_Entry(value, 0))
         elif code in _VALUES:
             self._stack.append(_Entry(copy.copy(_VALUES[code]), 1))
@@ -161,15 +174,26 @@ class PickleReader:
                 value = self._named(f"{module}.{name}")
             case "BINPERSID", [identity], _:
                 value = self.refer(identity)
-            case "REDUCE", [Global(name), tuple(arguments)], _ if call := self.admitted[name]:
+            case "REDUCE", [Global(name), tuple(arguments)], _ if call := self.admitted.get(name):
                 value = call(*arguments)
-                self._made += len(value) if isinstance(value, bytes) else 0
+                self._made += len(value) if isinstance(value, bytes | dict) else 0
+            case _, _, Opaque() if code in _FILLING:
+                pass  # what it would hold is dropped
+            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX", [
+                Global(name) | Opaque(name), tuple(), *_
+            ], _ if self.refusal is None and name not in self.admitted:  # fmt: skip
+                value = Opaque(name)
+            case "EMPTY_SET" | "FROZENSET", _, _ if self.refusal is None:
+                value = Opaque("set")
             case "BUILD", [state], value:
                 below.value = self.build(value, state)
             case "APPEND" | "APPENDS", _, list(value) if not below.fetched:
                 value.extend(taken)
-            case "SETITEM" | "SETITEMS", _, dict(value) if _may_fill(below, taken[::2]):
-                value.update(zip(taken[::2], taken[1::2], strict=True))
+            case "SETITEM" | "SETITEMS", _, dict(value) if not below.fetched and (
+                self.refusal is None or all(map(is_key, taken[::2]))
+            ):
+                keys = [k if is_key(k) else Opaque(type(k).__name__) for k in taken[::2]]
+                value.update(zip(keys, taken[1::2], strict=True))
             case _:
                 raise ValueError(f"its pickle uses {code}, which no {self.what} needs here")
         if code in _FILLING:
@@ -178,13 +202,13 @@ class PickleReader:
             self._stack.append(_Entry(value, depth))
 
     def _named(self, name: str) -> Global:
-        if name not in self.admitted:
+        if name not in self.admitted and self.refusal is not None:
             raise ForbiddenGlobalError(self.refusal.format(name[:80]))
         return Global(name)
 
 
-def _may_fill(entry: _Entry, keys: list[Any]) -> bool:
-    return not entry.fetched and all(
-        isinstance(key, str | bytes) or (isinstance(key, int) and key.bit_length() <= _KEY_BITS)
-        for key in keys
+def is_key(value: Any) -> bool:
+    """Return whether a value may be a key of a dict: its hash is quick, and differs from others."""
+    return isinstance(value, str | bytes) or (
+        isinstance(value, int) and value.bit_length() <= _KEY_BITS
     )

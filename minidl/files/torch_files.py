@@ -1,27 +1,28 @@
 """PyTorch's weight files: a pickle that describes tensors, and the bytes of their storages.
 
-The pickle is read as data (`pickles.py`): functions of minidl replace the few of PyTorch that it
-names.
+The pickle is read as data (`pickles.py`): functions of minidl replace those of PyTorch that make
+tensors, and all other objects beside the weights are passed over.
 Source: torch/serialization.py, `_save` and `_legacy_save`; torch/_utils.py, `_rebuild_tensor_v2`.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import mmap
 import os
 import pickle
 import pickletools
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.files.pickles import Global, PickleReader
+from minidl.files.pickles import Global, Opaque, PickleReader, is_key
 from minidl.files.safetensors import half_to_single
 
 _STORAGES = {
@@ -29,10 +30,21 @@ _STORAGES = {
     "torch.BFloat16Storage": "u2", "torch.LongStorage": "i8", "torch.IntStorage": "i4",
     "torch.ShortStorage": "i2", "torch.CharStorage": "i1", "torch.ByteStorage": "u1",
     "torch.BoolStorage": "?",
+    # These may stand beside the weights, or be refused as weights, by their names.
+    "torch.ComplexFloatStorage": "c8", "torch.ComplexDoubleStorage": "c16",
+    "torch.QInt8Storage": "V1", "torch.QUInt8Storage": "V1", "torch.QInt32Storage": "V4",
+    "torch.storage.UntypedStorage": "V1",
 }  # fmt: skip
 _HALF = ("torch.HalfStorage", "torch.BFloat16Storage")
 _WRITTEN = {np.dtype(code): name for name, code in _STORAGES.items() if name not in _HALF}
 _LARGEST_PICKLE = 64 << 20  # bytes; a network of 300 arrays takes 50,000
+_LARGEST_EXPANSION = 64 << 20  # bytes that copies may take beyond the size of the file's storages
+_ENTRIES = (  # what checkpoints call the weights; the first one found is read
+    "state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights",
+    "model_state", "net_state_dict", "state",
+)  # fmt: skip
+_MOST_SHOWN = 20  # names in a message
+_NUMPY = ("multiarray._reconstruct", "numeric._frombuffer")  # what makes NumPy's arrays
 _MOST_AXES = 64  # NumPy allows no more; the product of a million sizes would take hours
 _MAGIC = 0x1950A86A20F9469CFC6C  # files older than the zip format begin with it
 
@@ -51,13 +63,14 @@ class _Storage:
 
 
 @dataclass(frozen=True)
-class _View:
+class _Tensor:
     """A tensor as a view of its storage. Offset and strides count values, not bytes."""
 
     storage: _Storage
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+    negative: bool = False  # PyTorch negates lazily: only this mark changes
 
     def __post_init__(self) -> None:
         geometry = (self.offset,), self.size, self.stride
@@ -71,39 +84,52 @@ class _View:
             raise ValueError("a tensor needs a storage, and offset, sizes and strides >= 0")
         elements = math.prod(self.size)
         last = self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
-        if elements and max(last + 1, elements) > self.storage.count:
+        if elements and last >= self.storage.count:
             raise ValueError(
                 f"a tensor of shape {self.size}, strides {self.stride} and offset {self.offset} "
                 f"does not fit into its storage of {self.storage.count} values"
             )
 
+    @property
+    def copied(self) -> int:
+        """How many values the array needs beside its storage: all if expanded or negated."""
+        elements, axes = math.prod(self.size), zip(self.size, self.stride, strict=True)
+        expanded = elements > self.storage.count or any(n > 1 and not s for n, s in axes)
+        return elements * (expanded or self.negative)
+
     def of(self, storage: NDArray[Any]) -> NDArray[Any]:
-        """Return the array; tensors of one storage share its memory."""
+        """Return the array; tensors of one storage share its memory, unless values repeat in it."""
         if 0 in self.size:
             return np.empty(self.size, storage.dtype)
         # The stride of an axis of size 1 is never used, and may have any value.
         steps = [s if n > 1 else 0 for n, s in zip(self.size, self.stride, strict=True)]
-        return np.lib.stride_tricks.as_strided(
+        array = np.lib.stride_tricks.as_strided(
             storage[self.offset :], self.size, [s * storage.itemsize for s in steps]
         )
+        array = array.copy() if self.copied else array
+        return np.negative(array) if self.negative else array
 
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 63  # as in PyTorch; a pickle's have no limit
 
 
-def _ordered_dict() -> dict[Any, Any]:
-    return {}
+class ContentError(ValueError):
+    """The file is whole, but what it holds is not what was asked for."""
 
 
-def _tensor(*arguments: Any) -> _View:
-    return _View(*arguments[:4])
+def _ordered_dict(items: Any = ()) -> dict[Any, Any]:
+    """Return a dict; Python 2 gave an OrderedDict its items as a list of pairs."""
+    if not all(isinstance(pair, list) and is_key(pair[0]) for pair in items):
+        raise TypeError("an OrderedDict of something other than pairs")
+    return dict(items)
 
 
-def _parameter(tensor: Any, *_: Any) -> _View:
-    if not isinstance(tensor, _View):
-        raise TypeError("a parameter without a tensor")
-    return tensor
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> _Tensor | Opaque:
+    if isinstance(storage, Opaque):
+        return Opaque(f"torch._utils._rebuild_tensor_v2 from {storage.name}")
+    marks = more[2] if len(more) > 2 and isinstance(more[2], dict) else {}
+    return _Tensor(storage, offset, size, stride, marks.get("neg") is True)
 
 
 _ADMITTED: dict[str, Callable[..., Any] | None] = {
@@ -111,30 +137,35 @@ _ADMITTED: dict[str, Callable[..., Any] | None] = {
     "collections.OrderedDict": _ordered_dict,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
+    "collections.defaultdict": lambda *_: {},
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
 }
 
 
 # Reading -----------------------------------------------------------------------------------------
 
 
-def read_torch(file: BinaryIO) -> dict[str, NDArray[Any]]:
+def read_torch(file: BinaryIO, key: str | None = None) -> dict[str, NDArray[Any]]:
     """Read a state dict that `torch.save` wrote, as a zip file or in the format before version 1.6.
 
-    If a checkpoint holds it as `"state_dict"` or `"model"`, that entry is read.
+    Args:
+        file: open for reading bytes, at its beginning.
+        key: which entry of a checkpoint to read; None to look for the weights.
 
     Raises:
-        ValueError: the file is damaged, or asks for anything but tensors of plain dtypes.
+        ContentError: it holds no state dict, several, or other tensors than of plain dtypes.
+        ValueError: the file is damaged.
         zipfile.BadZipFile: the file is damaged.
     """
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            return _read_zip(archive, os.fstat(file.fileno()).st_size)
+            return _read_zip(archive, os.fstat(file.fileno()).st_size, key)
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return _read_legacy(content)
+        return _read_legacy(content, key)
 
 
-def _read_zip(archive: zipfile.ZipFile, size: int) -> dict[str, NDArray[Any]]:
+def _read_zip(archive: zipfile.ZipFile, size: int, key: str | None) -> dict[str, NDArray[Any]]:
     members = {info.filename: info for info in archive.infolist()}
     pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1 or len(members) != len(archive.infolist()):
@@ -154,13 +185,13 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> dict[str, NDArray[Any]]:
     if order not in (b"little", b"big"):
         raise ValueError(f"its byte order is {order[:20]!r}, expected little or big")
 
-    views = _chosen(_Reader().read(io.BytesIO(archive.read(pickles[0]))))
+    views = _chosen(_Reader().read(io.BytesIO(archive.read(pickles[0]))), key)
     storages = {view.storage.key: f"{root}data/{view.storage.key}" for view in views.values()}
     contents = {key: archive.read(name) for key, name in storages.items() if name in members}
     return _arrays(views, contents, "<" if order == b"little" else ">")
 
 
-def _read_legacy(file: mmap.mmap) -> dict[str, NDArray[Any]]:
+def _read_legacy(file: mmap.mmap, key: str | None) -> dict[str, NDArray[Any]]:
     """Read the older format: pickles one after another, then storages, each after its count."""
     reader = _Reader()
     if file[:2] != b"\x80\x02" or reader.read(file) != _MAGIC:
@@ -168,40 +199,85 @@ def _read_legacy(file: mmap.mmap) -> dict[str, NDArray[Any]]:
     version, system = reader.read(file), reader.read(file)
     if version != 1001 or not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("it needs version 1001 and little-endian values")
-    views, keys = _chosen(reader.read(file)), reader.read(file)
+    loaded, keys = reader.read(file), reader.read(file)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ValueError("it needs a list of its storages' keys")
     contents = {}
-    for key in keys:
-        count, storage = int.from_bytes(file.read(8), "little"), reader.storages.get(key)
+    views = _chosen(loaded, key)
+    needed = {view.storage.key for view in views.values()}
+    for name in keys:
+        count, storage = int.from_bytes(file.read(8), "little"), reader.storages.get(name)
         if storage is None or count != storage.count:
             raise ValueError(
-                f"storage {key:.40} belongs to no tensor, or has another size in the pickle"
+                f"storage {name:.40} belongs to no tensor, or has another size in the pickle"
             )
-        contents[key] = file.read(storage.nbytes)
+        if name in needed:
+            contents[name] = file.read(storage.nbytes)
+        else:
+            file.seek(min(file.tell() + storage.nbytes, len(file)))
     return _arrays(views, contents, "<")
 
 
-def _chosen(loaded: Any) -> dict[str, _View]:
+def _chosen(loaded: Any, key: str | None) -> dict[str, _Tensor]:
     """Return the tensors by name, from a state dict or a checkpoint that holds one."""
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
     if not isinstance(loaded, dict):
-        raise ValueError(f"it holds a {type(loaded).__name__.strip('_')}, expected tensors by name")
-    for name, value in loaded.items():
-        if not (isinstance(name, str) and isinstance(value, _View)):
-            raise ValueError(
-                f"its entry {name!r:.40} has type {type(value).__name__}, expected a tensor: "
-                "save model.state_dict()"
+        raise ContentError(
+            f"it holds a {_made_by(loaded):.80}, expected tensors by name: save model.state_dict()"
+        )
+    found = dict(itertools.islice(_state_dicts(loaded, "", set()), _MOST_SHOWN))
+    best = min(map(_rank, found), default=0)
+    names = [path for path in found if (_rank(path) == best if key is None else path == key)]
+    if not found:
+        shown = itertools.islice(loaded.items(), _MOST_SHOWN)
+        held = ", ".join(f"{name!r:.40} ({_made_by(value):.40})" for name, value in shown)
+        raise ContentError(
+            f"it holds {held or 'nothing'}, no dense tensors: save model.state_dict()"
+        )
+    if len(names) != 1:
+        held = ", ".join(map(repr, found))
+        raise ContentError(f"it holds tensors as {held}; choose with load_weights(path, key=...)")
+    for name, value in found[names[0]].items():
+        made = _made_by(value)
+        if not isinstance(name, str) or "._rebuild" in made or made.endswith(_NUMPY):
+            raise ContentError(
+                f"its entry {name!r:.80} is made by {made:.80}, expected a name and a dense tensor "
+                "of a plain dtype: convert it in PyTorch (dequantize, to_dense, from_numpy)"
             )
-    return loaded
+    return {name: view for name, view in found[names[0]].items() if isinstance(view, _Tensor)}
+
+
+def _made_by(value: Any) -> str:
+    return value.name if isinstance(value, Opaque) else type(value).__name__.strip("_").lower()
+
+
+def _state_dicts(
+    entries: dict[Any, Any], path: str, seen: set[int]
+) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Yield all dicts that hold tensors, with their dotted names; not those of optimisers."""
+    if id(entries) in seen or {"state", "param_groups"} <= entries.keys():
+        return
+    seen.add(id(entries))
+    if any(isinstance(value, _Tensor) for value in entries.values()):
+        yield path, entries
+    for name, value in entries.items():
+        if isinstance(value, dict):
+            yield from _state_dicts(value, f"{path}.{name!s:.40}".lstrip("."), seen)
+
+
+def _rank(path: str) -> int:
+    """Return how early in `_ENTRIES` any part of a dotted name stands."""
+    return min([len(_ENTRIES)] + [_ENTRIES.index(n) for n in path.split(".") if n in _ENTRIES])
 
 
 def _arrays(
-    views: Mapping[str, _View], contents: Mapping[str, bytes], order: Literal["<", ">"]
+    views: Mapping[str, _Tensor], contents: Mapping[str, bytes], order: Literal["<", ">"]
 ) -> dict[str, NDArray[Any]]:
     storages: dict[_Storage, NDArray[Any]] = {}
+    copies = sum(
+        view.copied * np.dtype(_STORAGES[view.storage.kind]).itemsize for view in views.values()
+    )
+    if copies > sum(map(len, contents.values())) + _LARGEST_EXPANSION:
+        raise ValueError(f"its expanded tensors would take {copies} bytes")
     for storage in {view.storage: None for view in views.values()}:
         content, dtype = contents.get(storage.key, b""), np.dtype(_STORAGES[storage.kind])
         if len(content) != storage.nbytes:
@@ -217,19 +293,17 @@ def _arrays(
 
 
 class _Reader(PickleReader):
-    """Reads numbers, strings, tuples, lists, dicts, and tensors as views."""
+    """Reads numbers, strings, tuples, lists, dicts, tensors as views, and the rest as opaque."""
 
     what = "state dict"
     admitted = _ADMITTED
-    refusal = (
-        "its pickle asks for {}; weights need only tensors of plain dtypes: save "
-        "model.state_dict(), and otherwise do not trust this file"
-    )
+    refusal = None
+    text = True
 
     def __init__(self) -> None:
         self.storages: dict[str, _Storage] = {}  # found so far
 
-    def refer(self, identity: Any) -> _Storage:
+    def refer(self, identity: Any) -> _Storage | Opaque:
         """Return the storage of `("storage", kind, key, device, count)`; older files add None."""
         match identity:
             case ("storage", Global(kind), str(key), _, count) | (
@@ -237,7 +311,13 @@ class _Reader(PickleReader):
             ) if kind in _STORAGES and _is_count(count):  # fmt: skip
                 self.storages[key] = _Storage(kind, key, count)
                 return self.storages[key]
+            case ("storage" | "module", Global(kind), *_) if kind not in _STORAGES:
+                return Opaque(kind)  # a class, in older files of whole models
         raise ValueError("its pickle refers to something other than the storage of a plain tensor")
+
+    def build(self, value: Any, state: Any) -> Any:
+        """Return a value with its state set, which makes no difference to a tensor."""
+        return value if isinstance(value, _Tensor) else super().build(value, state)
 
 
 # Writing -----------------------------------------------------------------------------------------

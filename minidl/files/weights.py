@@ -1,4 +1,4 @@
-"""Weights on disk: NumPy's `.npz`, `.safetensors`, PyTorch's `.pt` and `.pth`; no unpickling."""
+"""Weights on disk: NumPy's `.npz`, `.safetensors`, PyTorch's files; no unpickling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidl.files.safetensors import half_to_single, read_safetensors, write_safetensors
-from minidl.files.torch_files import read_torch, write_torch
+from minidl.files.shards import read_shards
+from minidl.files.torch_files import ContentError, read_torch, write_torch
 from minidl.files.whole import whole_file
 
 
@@ -66,45 +67,73 @@ def save_weights(state: Mapping[str, NDArray[Any]], path: str | os.PathLike[str]
     return path
 
 
-def load_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+def load_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[str, NDArray[Any]]:
     """Read a state dict from a file, which need not be trusted: nothing in it is run.
 
     minidl computes in float32 and float64. Half precision, float16 or bfloat16, is read as float32,
     which holds each of its values exactly.
 
+    PyTorch's checkpoints may hold anything beside the weights: optimisers, NumPy's numbers,
+    objects of any class, all of which are passed over. If several of their entries hold tensors,
+    those named `state_dict`, `model_state_dict`, `model`, `net`, `network`, `module`, `params` or
+    `weights` are looked for in this order.
+
     Args:
-        path: a file name ending in `.npz`; in `.safetensors`; or in `.pt` or `.pth`, written by
-            `torch.save(model.state_dict(), path)` of any version. If a checkpoint holds the
-            state dict as `"state_dict"` or `"model"`, that entry is read.
+        path: a file of NumPy (`.npz`), of safetensors (`.safetensors`), or one written by
+            `torch.save` of any version, under any name (`.pt`, `.pth`, `.bin`, `.ckpt`, `.th`,
+            `.pth.tar`). Or the index of a sharded checkpoint (`model.safetensors.index.json`,
+            `pytorch_model.bin.index.json`), or the folder that holds one or a single such file.
+        key: the entry of a PyTorch checkpoint to read, such as `"model_ema"`; dotted if nested.
 
     Returns:
         Arrays by name, for `Module.load_state_dict`. Tensors that shared memory in PyTorch share
-        it here too.
+        it here too, except expanded ones.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the name has another ending; the file has another format, is damaged, or holds
-            anything but plain arrays.
+        ValueError: the file has another format, is damaged, or holds anything but plain arrays
+            as weights; the message says what was found.
     """
-    suffix = Path(path).suffix
-    if suffix not in _FORMATS:
-        raise ValueError(f"load_weights: got {path}, expected a name ending in {_ENDINGS}")
+    path = Path(path)
+    if path.is_dir() or path.suffix == ".json":
+        return read_shards(path, lambda file: load_weights(file, key))
     with open(path, "rb") as file:
+        kind = path.suffix
         try:
-            state = _FORMATS[suffix][0](file)
+            kind = _kind(file, path.suffix)
+            read = _FORMATS[kind][0]
+            if key is not None and read is not read_torch:
+                raise ContentError(f"it has no entries to choose from with key={key!r:.80}")
+            state = read_torch(file, key) if read is read_torch else read(file)
             for name, array in state.items():
                 if array.dtype == np.float16:
                     state[name] = half_to_single(array, brain=False)
                 elif array.dtype == np.bool_:
                     state[name] = array.view(np.uint8).astype(np.bool_)  # a byte may exceed 1
                 elif array.dtype.newbyteorder("=") not in _PLAIN:
-                    raise ValueError(f"{name:.80} has dtype {array.dtype}")
+                    raise ContentError(f"{name:.80} has dtype {array.dtype}, expected real numbers")
             return state
+        except ContentError as error:
+            raise ValueError(f"load_weights: {path}: {error}") from error
         except Exception as error:  # NumPy and zipfile do not document what damage may raise
             raise ValueError(
-                f"load_weights: {path} is not a {suffix} file of plain arrays, or is damaged "
+                f"load_weights: {path} is not a {kind} file of plain arrays, or is damaged "
                 f"({error}); save it again with save_weights"
             ) from error
+
+
+def _kind(file: BinaryIO, suffix: str) -> str:
+    """Return a file's format, by its ending or, if other libraries use that too, by its content."""
+    head = file.read(99)
+    file.seek(0)
+    safe = head[8:9] == b"{"
+    for start, what in _FOREIGN.items():
+        if head.lstrip().lower().startswith(start) and not safe:
+            raise ContentError(f"it is {what}")
+    if suffix in _FORMATS:
+        return suffix
+    is_npz = head.startswith(b"PK") and b".npy" in head
+    return ".safetensors" if safe else ".npz" if is_npz else ".pt"
 
 
 def _write_npz(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None:
@@ -138,6 +167,13 @@ def _read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
 _PLAIN = {np.dtype(code) for code in "?bBhHiIqQfd"}
 _UNSIGNED = {np.dtype(code) for code in ("u2", "u4", "u8")}
 _LARGEST_GROWTH = 100  # of a compressed file; weights compress to nine tenths
+_FOREIGN = {
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself: git lfs pull",
+    b"<!doctype": "a web page; download the file itself",
+    b"<html": "a web page; download the file itself",
+    b"\x89hdf": "an HDF5 file, of Keras; load it there, and save the arrays with np.savez",
+    b"\x1f\x8b": "compressed by gzip; unpack it first",
+}
 _Read: TypeAlias = Callable[[BinaryIO], dict[str, NDArray[Any]]]
 _Write: TypeAlias = Callable[[BinaryIO, Mapping[str, NDArray[Any]]], None]
 _FORMATS: dict[str, tuple[_Read, _Write]] = {

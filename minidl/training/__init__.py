@@ -12,9 +12,10 @@
   that produced the first one, with the source line that ran it.
 * `fit` takes schedules (`optim.OneCycleLR`, ...), clipping, accumulation, early stopping and
   callbacks, and returns a history as arrays, CSV or JSON. It costs 1 % more than a bare loop.
-* `load_weights` reads `.safetensors`, PyTorch's `.pt` and `.pth` (also from before version 1.6) and
-  `.npz`, without PyTorch and without executing anything in them. A file that is damaged, or asks
-  for anything but plain tensors, is refused with a message that says why. `save_weights` writes
+* `load_weights` reads `.safetensors`, PyTorch's files (also from before version 1.6), `.npz` and
+  sharded checkpoints, without PyTorch and without executing anything in them. It finds the weights
+  in a checkpoint, passes over what stands beside them, and refuses a file that is damaged or has
+  none, with a message that says what was found. `save_weights` writes
   these formats. `models.resnet18`, `34` and `50` have torchvision's names and shapes, `resnet20` to
   `56` those of He et al. for CIFAR:
 
