@@ -237,6 +237,92 @@ def test_a_random_direction_over_a_kink_is_counted():
     assert "not differentiable at a direction and 2 more" in str(report)
 
 
+# Near infinity, and near the edge of the domain
+
+
+NEAR = {
+    "log": (np.log, lambda x: 1 / x, [1e-5, 1e-7, 1e-12, 1e-200]),
+    "1/x": (lambda x: 1 / x, lambda x: -1 / x**2, [1e-5, -1e-8, 1e-20, 3e-150]),
+    "sqrt": (np.sqrt, lambda x: 0.5 / np.sqrt(x), [1e-5, 1e-12, 1e-300]),
+    "exp": (np.exp, np.exp, [709.78, 709.0, -700.0]),
+    "sinh": (np.sinh, np.cosh, [710.4, -710.4]),
+    "square": (lambda x: x * x, lambda x: 2 * x, [1.3e154, 1e-12]),
+    "log1p": (np.log1p, lambda x: 1 / (1 + x), [-1 + 1e-5, -1 + 1e-9]),
+    "arcsin": (np.arcsin, lambda x: 1 / np.sqrt((1 - x) * (1 + x)), [0.999999, -1 + 1e-7]),
+    "pole": (lambda x: 1 / (x - 1), lambda x: -1 / (x - 1) ** 2, [1 + 1e-5, 1 + 1e-7]),
+    "denormal": (lambda x: x * 1e-310, lambda x: np.full_like(x, 1e-310), [1.0]),
+}
+
+
+def made(value, slope):
+    """Return an operation of given value and slope."""
+    return lambda x: record("made", value(x.data), (x,), lambda g: (g * slope(x.data),))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(("value", "slope", "places"), NEAR.values(), ids=NEAR)
+def test_near_infinity_right_gradients_pass_and_wrong_ones_fail(value, slope, places, fast):
+    for place in places:
+        x = np.array([place])
+        assert minidl.gradcheck(made(value, slope), x, fast=fast).checks[0].checked
+        for wrong in (
+            lambda x: np.full_like(x, 123.0),
+            lambda x: -slope(x),
+            lambda x: np.full_like(x, np.inf),
+            lambda x: np.full_like(x, np.nan),
+        ):
+            failure(made(value, wrong), x, fast=fast)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_one_element_near_infinity_hides_no_other(fast):
+    x = np.array([[1e-5, 2e-5], [3e-4, 5e-3]])
+    assert minidl.gradcheck(made(np.log, lambda x: 1 / x), x, fast=fast).checks[0].checked
+    for place in np.ndindex(2, 2):
+
+        def wrong(x, place=place):
+            slope = 1 / x
+            slope[place] *= 1.01
+            return slope
+
+        row, _ = failure(made(np.log, wrong), x, fast=fast)
+        assert (row.wrong, row.worst) == (1, place)
+
+
+def test_second_gradients_near_infinity_are_compared():
+    def log(wrong):
+        def backward(x):
+            return record("slope", 1 / x.data, (x,), lambda g: (g * (-wrong / x.data**2),))
+
+        return lambda x: record("log", np.log(x.data), (x,), lambda g: (g * backward(x),))
+
+    x = np.array([1e-5, 3e-5])
+    assert [c.checked for c in minidl.gradcheck(log(1.0), x, order=2).checks] == [2, 2, 2]
+    row, _ = failure(log(1.01), x, order=2)
+    assert (row.order, row.wrong) == (2, 2)
+
+
+def test_where_nothing_can_be_compared_the_report_says_so():
+    """x**1.5 at 0: no left side, and the slope to the right converges slowly."""
+    slope = lambda x: 1.5 * np.sqrt(x)  # noqa: E731
+    report = minidl.gradcheck(made(lambda x: x**1.5, slope), np.array([0.0, 1.0]))
+    check = report.checks[0]
+    assert (check.checked, check.kinks, check.edges) == (1, ((0,),), ((0,),))
+    assert "not checkable, infinite or undefined next to (0,)" in str(report)
+    row, _ = failure(made(lambda x: x**1.5, lambda x: slope(x) + 123), np.array([0.0]))
+    assert row.numeric < 1e-3  # the right side contradicts
+    root = minidl.gradcheck(lambda x: x.sqrt(), np.array([0.0]))
+    assert (root.checks[0].checked, root.checks[0].edges) == (0, ((0,),))
+    cube = made(np.cbrt, lambda x: 1 / (3 * np.cbrt(x) ** 2))  # an infinite slope, rightly
+    assert minidl.gradcheck(cube, np.array([0.0])).checks[0].edges == ((0,),)
+
+
+def test_a_minimum_alone_passes():
+    """The slopes to the two sides are opposite there, and nothing else has any."""
+    assert minidl.gradcheck(lambda x: x * x, np.array([0.0])).checks[0].checked == 1
+    failure(squares(lambda x, g: g * (2 * x + 1)), np.array([0.0]))
+
+
 # What is wrong, in a table
 
 

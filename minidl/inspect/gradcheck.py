@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidl.inspect.diagnosis import diagnose
-from minidl.inspect.slopes import Slack, WeightedFunction, weighted
+from minidl.inspect.slopes import Slack, WeightedFunction, norm, weighted
 from minidl.inspect.text import aligned
 from minidl.random import streams_kept
 
@@ -44,6 +44,8 @@ class InputCheck:
         wrong: number of them that are off.
         kinks: where the function is not differentiable: its slopes to the two sides differ, or one
             side is outside its domain. None means a random direction.
+        edges: those of the kinks next to which the function is infinite or undefined. Nothing could
+            be compared there, except that the other side, if there is one, does not contradict.
         worst: where the error is largest; None for a random direction, or if nothing was compared.
         analytic: the gradient there, by the gradient rules.
         numeric: the gradient there, by differences.
@@ -61,6 +63,7 @@ class InputCheck:
     numeric: float
     error: float
     diagnosis: str
+    edges: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,7 +80,9 @@ class GradcheckReport:
         for c in self.checks:
             more = f" and {len(c.kinks) - 1} more" if len(c.kinks) > 1 else ""
             kinks = f"not differentiable at {_words(c.kinks[0])}{more}" if c.kinks else ""
-            remarks = "; ".join(words for words in (c.diagnosis, kinks) if words)
+            nearby = ", ".join(map(_words, c.edges[:3]))
+            edges = f"not checkable, infinite or undefined next to {nearby}" if c.edges else ""
+            remarks = "; ".join(words for words in (c.diagnosis, kinks, edges) if words)
             numbers = (_words(c.worst), f"{c.analytic:.6g}", f"{c.numeric:.6g}", f"{c.error:.1e}")
             numbers = numbers if c.checked else ("", "", "", "")
             rows.append((str(c.order), c.name, f"{c.wrong} of {c.checked}", *numbers, remarks))
@@ -100,6 +105,8 @@ def gradcheck(
     `(f(x + h) - f(x - h)) / 2h` compared with its gradient. If they disagree, smaller steps
     decide. If the slopes to the two sides differ however small the step is (ReLU at 0, a tie
     in a maximum), the function has no gradient there: this is reported, but is not a failure.
+    Near a pole or the edge of the domain, steps that end in NaN or infinity are passed over for
+    smaller ones; where none can be compared, the report says "not checkable".
 
     Args:
         fn: takes the inputs, returns one tensor or several. It may draw from minidl's seeded stream
@@ -175,23 +182,26 @@ def _check_elements(
     numeric = np.full(gradient.shape, np.nan)
     off = np.zeros(gradient.shape, np.bool_)
     kinks: list[Place] = []
+    edges: list[Place] = []
     slack = Slack(rtol, _floor(gradient))
     for place in np.ndindex(gradient.shape) if places is None else places:
         slope = function.compare(function.leaves[name], place, float(gradient[place]), slack)
         if slope.kink:
             kinks.append(place)
+            edges += [place] * slope.edge
         else:
             numeric[place], off[place] = slope.value, not slope.agrees
     known = ~np.isnan(numeric)
     if not known.any():
-        return InputCheck(name, order, 0, 0, tuple(kinks), None, 0.0, 0.0, 0.0, "")
+        nothing = (None, 0.0, 0.0, 0.0, "")
+        return InputCheck(name, order, 0, 0, tuple(kinks), *nothing, tuple(edges))
     errors = np.where(off if off.any() else known, np.abs(gradient - numeric), -1)
     errors[np.isnan(errors)] = np.inf
     worst = np.unravel_index(int(np.argmax(errors)), errors.shape)
     a, n = float(gradient[worst]), float(numeric[worst])
     words = diagnose(gradient, numeric, off, _sizes(gradient, function)) if off.any() else ""
     counts = (int(known.sum()), int(off.sum()), tuple(kinks), tuple(int(i) for i in worst))
-    return InputCheck(name, order, *counts, a, n, _error(a, n), words)
+    return InputCheck(name, order, *counts, a, n, _error(a, n), words, tuple(edges))
 
 
 def _check_directions(
@@ -203,22 +213,23 @@ def _check_directions(
     rng: np.random.Generator,
 ) -> InputCheck:
     """Compare along random directions; if that fails, compare some elements to find the cause."""
-    off, kinks, worst = 0, 0, (0.0, 0.0)
+    off, kinks, edges, worst = 0, 0, 0, (0.0, 0.0)
     for _ in range(DIRECTIONS if gradient.size else 0):
         signs = rng.choice([-1, 1], gradient.shape)
         direction = np.asarray(rng.uniform(0.5, 1.5, gradient.shape) * signs)
         wanted = float((gradient * direction).sum())
-        slack = Slack(rtol, float(np.linalg.norm(gradient)) / 100)
+        slack = Slack(rtol, norm(gradient) / 100)
         slope = function.compare(function.leaves[name], direction, wanted, slack)
         kinks, off = kinks + slope.kink, off + (not slope.agrees and not slope.kink)
+        edges += slope.edge
         if not slope.kink and _error(wanted, slope.value) >= _error(*worst):
             worst = (wanted, slope.value)
-    if off:
+    if off or edges:  # an element at an edge leaves others to be compared
         count = min(SAMPLE, gradient.size)
         sample = rng.choice(gradient.size, count, replace=False)
         places = [tuple(map(int, np.unravel_index(i, gradient.shape))) for i in np.sort(sample)]
         found = _check_elements(function, order, name, gradient, rtol, places)
-        if found.wrong:
+        if found.wrong or edges or count == gradient.size:
             return found
     checked = DIRECTIONS * bool(gradient.size) - kinks
     return InputCheck(name, order, checked, off, (None,) * kinks, None, *worst, _error(*worst), "")

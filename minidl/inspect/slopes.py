@@ -23,8 +23,10 @@ Direction: TypeAlias = NDArray[Any] | tuple[int, ...]
 
 STEP = 1e-5  # with smaller ones, rounding costs more than it gains
 FINER = tuple(0.25**i for i in range(10))  # fractions of it, for when one step does not decide
+FINEST = tuple(0.25**i for i in range(10, 15))  # and next to a pole, or the edge of the domain
 EPS = float(np.finfo(np.float64).eps)
 KINK = 1e-2  # the two sides of a smooth function differ by less, relative to their size
+TINY = 1e-3  # values below may need steps in proportion to them
 CLEAR = 1e-6  # largest rounding error, relative to a slope, for a finer step to count
 
 
@@ -36,11 +38,16 @@ class Slope:
         value: the slope.
         agrees: whether the gradient's slope is the same, up to rounding.
         kink: whether there is no slope: the two sides differ however small the step.
+        edge: whether that is because the function, or its slope, is infinite or undefined there.
     """
 
     value: float
     agrees: bool
     kink: bool
+    edge: bool = False
+
+
+EDGE = Slope(math.nan, agrees=False, kink=True, edge=True)
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ class WeightedFunction:
             )
         # Relative to the outputs' size, so that tiny outputs are checked like any others.
         scale = max((float(np.abs(y).max(initial=0)) for y in self.outputs), default=0) or 1.0
+        scale = max(scale, 1e-290)  # its inverse, and gradients times that, are finite
         self.weights = [
             rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1, 1], y.shape) / scale
             for y in self.outputs
@@ -141,33 +149,39 @@ class WeightedFunction:
         not. A slope that is 0 because large values cancel is 0 only up to rounding, in gradient
         and differences alike: the differences then do not even agree with each other.
         """
-        values: list[float] = []
-        gaps: list[float] = []
-        for part in FINER:
-            sides = self._sides(leaf, direction, part)
-            values.append((sides.right + sides.left) / 2)
-            gaps.append(sides.gap)
-            larger = max(abs(wanted), abs(values[-1]))
-            # Richardson's extrapolation: the error term in the step's square cancels.
-            better = values[-1] + (values[-1] - values[-2]) / 15 if len(values) > 1 else values[0]
-            smooth = sides.gap <= KINK * max(sides.size, slack.floor) + 10 * sides.noise
-            clear = part == 1 or sides.noise <= CLEAR * max(larger, slack.floor)
-            for value in (values[-1], better) if smooth and clear else ():
-                allowed = slack.relative * (larger + slack.floor) + sides.noise
-                if abs(value - wanted) <= allowed:
-                    return Slope(value, agrees=True, kink=False)
-            last, clear = values[-3:], sides.noise < 1e-3 * abs(values[-1])
-            settled = max(last) - min(last) <= slack.relative * abs(values[-1]) + sides.noise
-            if smooth and clear and settled and len(last) == 3:
-                return Slope(values[-1], agrees=False, kink=False)  # they agree on another value
-        if not math.isfinite(sides.size):  # one side lies outside the function's domain
-            return Slope(math.nan, agrees=False, kink=True)
-        first = values[:3]
+        size = abs(float(leaf.numpy()[direction])) if isinstance(direction, tuple) else 1.0
+        near = [size * part for part in FINER] if 0 < size < TINY else FINEST
+        stages: list[list[Sides]] = [[], []]
+        for parts, tried in zip((FINER, near), stages, strict=True):
+            for part in parts:
+                tried.append(self._sides(leaf, direction, part))
+                slope = _decided(tried, wanted, slack, part == 1)
+                if slope is not None:
+                    return slope
+        last = stages[0][-1]
+        if not math.isfinite(last.size):
+            return _at_edge(stages[0][-3:], wanted)
+        finite = [sides for sides in stages[0] if math.isfinite(sides.size)]
+        values = [(sides.right + sides.left) / 2 for sides in finite]
+        if math.isinf(wanted) and abs(values[-1]) > 10 * abs(values[0]):  # so is the slope
+            return EDGE
+        off = [
+            abs(v - wanted) - KINK * abs(v) - s.noise for v, s in zip(values, finite, strict=True)
+        ]
+        if len(finite) < len(FINER) and min(off) <= 0:  # an edge leaves too few steps to tell
+            return EDGE
+        gaps, first = [sides.gap for sides in finite], values[:3]
+        if gaps[-1] > 10 * gaps[0] and last.noise < gaps[-1]:  # a jump, or a pole between the sides
+            return EDGE
+        # At a minimum where nothing else has a slope, such as 0 of x * x, the sides are opposite.
+        flat = gaps[-1] < 1e-3 * gaps[0]
+        if flat and abs(values[-1] - wanted) <= slack.relative * last.size + last.noise:
+            return Slope(values[-1], agrees=True, kink=False)
         coherent = max(first) - min(first) <= 0.05 * abs(first[0]) > 0
         if not coherent and max(abs(values[0] - wanted), gaps[0]) <= self._rounding(leaf):
             return Slope(values[0], agrees=True, kink=False)
-        kink = min(gaps[-3:]) > max(gaps[0] / 4, 10 * sides.noise)
-        possible = abs(wanted) <= 2 * sides.size + slack.relative * slack.floor
+        kink = min(gaps[-3:]) > max(gaps[0] / 4, 10 * last.noise)
+        possible = abs(wanted) <= 2 * last.size + slack.relative * slack.floor
         return Slope(values[gaps.index(min(gaps))], agrees=False, kink=kink and possible)
 
     def _sides(self, leaf: Tensor, direction: Direction, part: float) -> Sides:
@@ -176,15 +190,19 @@ class WeightedFunction:
         place = direction if isinstance(direction, tuple) else ...
         # In proportion to large values, whose last digits are coarse.
         step = STEP * part * max(1.0, float(np.abs(point[place]).max()))
+        moves: list[float] = []
         for signed in (step, -step):
             moved = point.copy()
             moved[place] += signed * (1 if isinstance(direction, tuple) else direction)
+            # The sum is rounded, so the step of one element may be a little longer or shorter.
+            one = isinstance(direction, tuple)
+            moves.append(abs(float((moved - point)[place])) if one else step)
             leaf.data = moved
             ends.append(self._values())
         leaf.data = point
         right = left = size = gap = noise = 0.0
         for w, y, above, below in zip(self.weights, self.outputs, *ends, strict=True):
-            up, down = w * (above - y) / step, w * (y - below) / step
+            up, down = w * (above - y) / moves[0], w * (y - below) / moves[1]
             right, left = right + float(up.sum()), left + float(down.sum())
             size += float((np.abs(up) + np.abs(down)).sum())
             gap += float(np.abs(up - down).sum())
@@ -199,8 +217,51 @@ class WeightedFunction:
         finite = np.abs(leaf.numpy())
         top = float(finite[np.isfinite(finite)].max(initial=0))
         pairs = zip(self.weights, self.outputs, strict=True)
-        sizes = (float(np.linalg.norm(w * np.maximum(np.abs(y), top))) for w, y in pairs)
+        sizes = (norm(w * np.maximum(np.abs(y), top)) for w, y in pairs)
         return 64 * EPS * sum(sizes) / (STEP * max(1.0, top))
+
+
+def norm(array: NDArray[Any]) -> float:
+    """Return the length of the finite part of an array, without overflow."""
+    return math.hypot(*array[np.isfinite(array)].tolist())
+
+
+def _decided(tried: list[Sides], wanted: float, slack: Slack, coarsest: bool) -> Slope | None:
+    """Return the slope if the steps tried so far agree on one; None if a finer step decides."""
+    sides = tried[-1]
+    if not math.isfinite(sides.size):  # nothing may be compared with infinity
+        return None
+    values = [(s.right + s.left) / 2 for s in tried[-3:] if math.isfinite(s.size)]
+    larger = max(abs(wanted) if math.isfinite(wanted) else 0.0, abs(values[-1]))
+    # Richardson's extrapolation: the error term in the step's square cancels.
+    better = values[-1] + (values[-1] - values[-2]) / 15 if len(values) > 1 else values[0]
+    smooth = sides.gap <= KINK * max(sides.size, slack.floor) + 10 * sides.noise
+    clear = coarsest or sides.noise <= CLEAR * max(larger, slack.floor)
+    for value in (values[-1], better) if smooth and clear else ():
+        if abs(value - wanted) <= slack.relative * (larger + slack.floor) + sides.noise:
+            return Slope(value, agrees=True, kink=False)
+    clear = sides.noise < 1e-3 * abs(values[-1])
+    settled = max(values) - min(values) <= slack.relative * abs(values[-1]) + sides.noise
+    # Next to an edge no coarser step has told more.
+    maybe = not math.isfinite(tried[0].size) and abs(values[-1] - wanted) <= 2 * sides.noise
+    if smooth and clear and settled and not maybe and len(values) == 3:
+        return Slope(values[-1], agrees=False, kink=False)  # they agree on another value
+    return None
+
+
+def _at_edge(tried: list[Sides], wanted: float) -> Slope:
+    """Return the slope where a side is infinite or undefined: wrong only if the other side says so.
+
+    Slopes to one side converge slowly, so they are no proof that a gradient is right.
+    """
+    for side in ([s.right for s in tried], [s.left for s in tried]):
+        if np.isfinite([*side, wanted]).all():
+            noise = tried[-1].noise
+            converge = abs(side[2] - side[1]) <= 0.75 * abs(side[1] - side[0]) + noise
+            allowed = 10 * (max(side) - min(side) + noise) + KINK * abs(side[2])
+            if converge and abs(wanted - side[2]) > allowed:
+                return Slope(side[2], agrees=False, kink=False)
+    return EDGE
 
 
 def _gradients(
