@@ -6,8 +6,8 @@ import math
 import os
 import subprocess
 import sys
-from collections import deque
 import warnings
+from collections import deque
 
 import numpy as np
 import pytest
