@@ -25,22 +25,18 @@ channels-last, over all but channels 0.24 instead of 0.94; of (5000, 1000) 0.78 
 
 def blocked_sum(xp: Any, array: Array, axes: Sequence[int]) -> Array:
     """Return `array.sum(axes)`, with axes counted from 0."""
-    count, flat = math.prod([array.shape[i] for i in axes]), array.flags.c_contiguous
-    if count <= 2 * BLOCK or not array.size or array.dtype.kind != "f":
+    count = math.prod([array.shape[i] for i in axes])
+    inner = array.flags.c_contiguous and min(axes, default=0) == array.ndim - len(axes)
+    if count <= 2 * BLOCK or inner or not array.size or array.dtype.kind != "f":
         return array.sum(tuple(axes))
-    if flat and min(axes) == array.ndim - len(axes):
-        return array.sum(tuple(axes))
-    order = list(range(array.ndim))
-    if not flat:
-        order.sort(key=lambda i: -abs(array.strides[i]))  # as in memory
+    order = sorted(range(array.ndim), key=lambda i: -abs(array.strides[i]))  # as in memory
     x, summed = array.transpose(order), [i in axes for i in order]
     while any(summed):  # from the innermost axis outwards
         stop = len(summed) - summed[::-1].index(True)
         start = stop - 1
         while start and summed[start - 1] and x.flags.c_contiguous:
             start -= 1
-        if stop - start > 1:
-            x = x.reshape(*x.shape[:start], -1, *x.shape[stop:])
+        x = x.reshape(*x.shape[:start], -1, *x.shape[stop:])
         x = x.sum(start) if stop == len(summed) else _sum_rows(xp, x, start)
         del summed[start:stop]
     kept = [i for i in order if i not in axes]

@@ -390,8 +390,8 @@ class GuardedBackend(DeferringBackend):
         return repeat
 
     def index_add(self, target: GuardedArray, index: Any, values: GuardedArray) -> None:
-        new = _unwrap("index_add", values)
-        _do(lambda: np.add.at(target._array, _index(index, target.shape), new), [])
+        new, add = _unwrap("index_add", values), super().index_add
+        _do(lambda: add(target._array, _index(index, target.shape), new), [])
 
 
 backends.register(GuardedArray, GuardedBackend())
