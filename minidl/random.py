@@ -77,11 +77,7 @@ def generator(rng: np.random.Generator | None = None) -> np.random.Generator:
 
 
 def uniform(
-    rng: np.random.Generator | None,
-    shape: tuple[int, ...],
-    dtype: Any,
-    low: float = 0.0,
-    high: float = 1.0,
+    rng: np.random.Generator | None, shape: Any, dtype: Any, low: float = 0.0, high: float = 1.0
 ) -> np.ndarray[Any, Any]:
     """Draw floats uniformly from `low <= x < high`, in float64; see `below`."""
     return below(np.asarray(generator(rng).uniform(low, high, shape)), dtype, high)
@@ -91,7 +87,7 @@ def below(values: np.ndarray[Any, Any], dtype: Any, high: float = 1.0) -> np.nda
     """Round to a dtype, but never up to `high`: in float32, one number in 30 million would be 1."""
     end, rounded = np.dtype(dtype).type(high), values.astype(dtype)
     raised = (rounded == end) & (values < high)
-    return np.where(raised, np.nextafter(end, end.dtype.type(-np.inf)), rounded)
+    return np.where(raised, np.nextafter(end, -np.inf), rounded)
 
 
 def streams(*objects: Any) -> list[np.random.Generator]:

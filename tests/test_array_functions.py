@@ -102,6 +102,55 @@ def test_random_numbers_can_come_from_a_generator_of_ones_own():
     assert np.array_equal(drawn, np.random.default_rng(3).standard_normal(2).astype(np.float32))
 
 
+class AlwaysTheLargest(np.random.Generator):
+    """Draws the largest float64 below the upper bound."""
+
+    def __init__(self):
+        super().__init__(np.random.PCG64(0))
+
+    def uniform(self, low=0.0, high=1.0, size=None):
+        return np.full(size, np.nextafter(high, low))
+
+    def random(self, size=None, dtype=np.float64):
+        return np.full(size, np.nextafter(dtype(1), dtype(0)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_drawn_number_is_never_rounded_up_to_its_upper_bound(dtype, device):
+    rng = AlwaysTheLargest()
+    found = minidl.rand(2, 3, dtype=dtype, device=device, rng=rng).numpy()
+    assert found.dtype == dtype
+    assert (found == np.nextafter(dtype(1), dtype(0))).all()
+    for low, high in ((-0.1, 0.1), (-3, -2), (0, 1e-30)):
+        x = minidl.nn.init.uniform_(minidl.zeros(4, dtype=dtype), low, high, rng)
+        assert (x.numpy() < dtype(high)).all()
+        assert (x.numpy() >= dtype(low)).all()
+
+
+def test_numbers_between_equal_bounds_are_the_bounds():
+    assert minidl.nn.init.uniform_(minidl.zeros(2), 3, 3).numpy().tolist() == [3.0, 3.0]
+
+
+def test_random_integers_and_numbers_keep_their_dtypes():
+    assert minidl.rand(3, dtype=int).dtype == np.int64
+    assert minidl.rand().shape == ()
+
+
+def test_random_windows_stay_inside_the_image_whatever_is_drawn():
+    """A sample of 1.0, or a random part of a sum that is the whole sum, would lie outside."""
+    x, rng = minidl.rand(2, 3, 7, 9), AlwaysTheLargest()
+    F = minidl.functional
+    wanted = F.fractional_max_pool2d(x, 2, (4, 5), rng=rng).numpy()
+    given = np.full((2, 3, 2), np.nextafter(1, 0))
+    assert np.array_equal(
+        F.fractional_max_pool2d(x, 2, (4, 5), _random_samples=given).numpy(), wanted
+    )
+    for size in (1.0, 1.5, 1.9999999):
+        pixels = np.zeros((1, 1, 2, 2), np.float32)
+        pixels[0, 0, 0, 1] = size
+        assert F.stochastic_pool2d(Tensor(pixels), 2, rng=rng).item() == np.float32(size)
+
+
 def test_a_seed_in_place_of_a_generator_is_refused():
     with pytest.raises(TypeError, match=r"got rng=3, expected a numpy.random.Generator, e.g."):
         minidl.rand(2, rng=3)

@@ -73,8 +73,7 @@ def rand(
 ) -> Tensor:
     """Draw values uniformly from `0 <= x < 1` on the host, from `rng` or the global stream."""
     kind = tensor_dtype("rand", dtype)
-    drawn = uniform(rng, _sizes("rand", shape), kind if kind.kind == "f" else np.float32)
-    return Tensor(drawn, kind, device)
+    return Tensor(uniform(rng, _sizes("rand", shape), kind), kind, device)
 
 
 def randn(
