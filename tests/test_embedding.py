@@ -126,6 +126,16 @@ def test_long_rows_that_are_looked_up_are_shortened_for_good(norm_type, device):
 
 
 @pytest.mark.oracle
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_rows_whose_squares_leave_float32_are_shortened(size):
+    weight = Tensor(np.float32([[3, 4], [0, 0]]) * np.float32(size))
+    found = F.embedding([0, 1], weight, max_norm=size).numpy() / np.float32(size)
+    if size > 1:  # else the 1e-7 that keeps the division finite counts
+        np.testing.assert_allclose(found[0], [0.6, 0.8], rtol=1e-5)
+    assert found[1].tolist() == [0.0, 0.0]
+    assert np.isfinite(found).all()
+
+
 def test_max_norm_is_pytorchs():
     torch = pytest.importorskip("torch")
     start = np.random.default_rng(0).normal(size=(6, 4))

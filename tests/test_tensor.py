@@ -174,6 +174,87 @@ def test_a_power_of_zero_has_its_mixed_derivative():
     assert minidl.grad(slope, b)[0].item() == 0.5  # d(b a**(b-1))/db = 1/a at b = 0
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-25, 1.0, 1e25, 1e30])
+def test_the_gradient_of_a_division_does_not_square_the_divisor(size, device):
+    """The square of 1e-25 is 0 in float32, that of 1e25 infinite."""
+    a, b = (Tensor(np.float32([3, 4]) * np.float32(s), device=device) for s in (size, size))
+    da, db = minidl.grad((a.requires_grad_() / b.requires_grad_()).sum(), [a, b])
+    np.testing.assert_allclose(da.numpy(), 1 / b.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(db.numpy(), -1 / b.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("base", [0.0, 1e-45, 1e-39, 1e-20, 1e38, math.inf])
+def test_a_power_of_0_has_no_gradient_however_small_the_base(base, device):
+    x = Tensor([base], device=device, requires_grad=True)
+    power = Tensor([0.0], device=device)
+    (x**power).backward(minidl.ones(1, device=device))
+    assert x.grad.numpy().tolist() == [0.0]
+
+
+P_NORMS = [1, 1.5, 2, 3, math.inf]
+
+
+@pytest.mark.parametrize("p", P_NORMS)
+@pytest.mark.parametrize("size", [1e-38, 1e-30, 1.0, 1e30, 1e37])
+def test_norms_stay_in_the_range_of_float32(p, size, device):
+    values = np.array([[3.0, -4.0, 0.5], [1.0, 2.0, -2.0]])
+    x = Tensor(np.float32(values * size), device=device, requires_grad=True)
+    y = x.norm(p, 1)
+    y.sum().backward()
+    exact = Tensor(values, requires_grad=True)
+    exact.norm(p, 1).sum().backward()
+    wanted = np.linalg.norm(values, p, axis=1)
+    np.testing.assert_allclose(y.numpy() / np.float32(size), wanted, rtol=1e-6)
+    np.testing.assert_allclose(x.grad.numpy(), exact.grad.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("p", P_NORMS)
+def test_the_gradient_of_a_norm_of_0_is_0_to_any_order(p, device):
+    """That of a square root of a sum of squares would be 0 / 0."""
+    x = Tensor([[0.0, 0.0], [3.0, 4.0]], device=device, requires_grad=True)
+    y = x.norm(p, 1)
+    assert y.numpy()[0] == 0
+    (slope,) = minidl.grad(y.sum(), x, create_graph=True)
+    assert slope.numpy()[0].tolist() == [0.0, 0.0]
+    assert slope.numpy()[1].any()
+    curvature = minidl.hvp((x.norm(p, 1) ** 2).sum(), x, minidl.ones((2, 2), device=device))
+    assert np.isfinite(curvature.numpy()).all()
+
+
+def test_an_infinite_element_has_an_infinite_norm():
+    for p in P_NORMS:
+        assert Tensor([math.inf, 1.0]).norm(p).item() == math.inf
+        assert math.isnan(Tensor([math.nan, 1.0]).norm(p).item())
+
+
+def test_a_norm_of_no_power_is_refused():
+    for p in (0, -1, math.nan):
+        with pytest.raises(ValueError, match=r"norm: got p=.*, expected a number > 0"):
+            minidl.ones(2).norm(p)
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_a_standard_deviation_of_0_has_the_gradient_0(ddof, device):
+    x = Tensor([[0.25, 0.25, 0.25], [1.0, 2.0, 3.0]], device=device, requires_grad=True)
+    y = x.std(1, ddof=ddof)
+    y.sum().backward()
+    np.testing.assert_allclose(y.numpy(), np.std(x.numpy(), 1, ddof=ddof), rtol=1e-6)
+    assert x.grad.numpy()[0].tolist() == [0.0, 0.0, 0.0]
+    assert np.isfinite(x.grad.numpy()).all()
+
+
+def test_standard_deviations_stay_in_range_and_keep_their_digits_far_from_0(device):
+    spread = np.array([1.0, 2.0, 4.0])
+    for values in (1e-30 * spread, 1e30 * spread, 4096 + spread):
+        found = Tensor(np.float32(values), device=device).std().item()
+        assert found == pytest.approx(np.float32(values).astype(float).std(), rel=1e-6)
+
+
+def test_one_value_has_no_standard_deviation():
+    with pytest.raises(ValueError, match="std: got 1 elements with ddof=1"):
+        minidl.ones(1).std(ddof=1)
+
+
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
 def test_sqrt_and_log_have_infinite_gradients_at_zero():  # torch.sqrt, torch.log
     assert gradient_of(lambda x: x.sqrt(), [0.0, 4.0]) == [math.inf, 0.25]

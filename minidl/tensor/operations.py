@@ -428,17 +428,14 @@ class Tensor(TensorBase):
             raise ValueError(f"norm: got p={p!r}, expected a number > 0, or math.inf")
         x, xp = _floats(self), self.backend.xp
         axes, sizes = normal_axes("norm", x.shape, axis), x.abs()
-        if p == math.inf:
-            return sizes.max(axis, keepdims)
-        if p == 1 or not x.size:
-            return sizes.sum(axis, keepdims)
+        if p in (1, math.inf) or not x.size:
+            return sizes.max(axis, keepdims) if p == math.inf else sizes.sum(axis, keepdims)
         top = sizes.data.max(axes, keepdims=True)
-        top = xp.where((top == 0) | (top == math.inf), x.dtype.type(1), top)
-        ratio = sizes / top
-        total = (ratio * ratio if p == 2 else ratio**p).sum(axis, keepdims)
-        zero = total.data == 0
-        root = (total + zero) ** (1 / p) * ~zero
-        norm: Tensor = root * top.reshape(root.shape)
+        zero = top == 0  # counts as 1, then as 0 again: powers of 0 have infinite derivatives
+        unit = xp.where(zero | (top == math.inf), x.dtype.type(1), top)
+        ratio = (sizes + zero) / unit
+        root = (ratio * ratio if p == 2 else ratio**p).sum(axis, keepdims) ** (1 / p)
+        norm: Tensor = root * (unit * ~zero).reshape(root.shape)
         return norm
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
