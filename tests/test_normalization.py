@@ -160,6 +160,32 @@ def test_a_constant_channel_becomes_the_bias(value, device):
     assert np.isfinite(x.grad.numpy()).all()
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e25, 1e30])
+@pytest.mark.parametrize("norm", ["batch", "layer", "group"])
+def test_numbers_whose_squares_leave_float32_are_normalised(norm, size):
+    rng = np.random.default_rng(0)
+    values, upstream = rng.normal(size=(2, 4, 2, 4, 3))
+    call = {
+        "batch": lambda x: F.batch_norm(x, None, None, training=True, eps=0),
+        "layer": lambda x: F.layer_norm(x, (4, 3), eps=0),
+        "group": lambda x: F.group_norm(x, 1, eps=0),
+    }[norm]
+    exact, x = Tensor(values, requires_grad=True), Tensor(np.float32(values * size))
+    wanted, found = call(exact), call(x.requires_grad_())
+    wanted.backward(upstream)
+    found.backward(np.float32(upstream))
+    np.testing.assert_allclose(found.numpy(), wanted.numpy(), atol=2e-6)
+    np.testing.assert_allclose(x.grad.numpy() * size, exact.grad.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("mean", [1.5, 3.0, 5.0])
+def test_few_numbers_near_zero_are_as_exact_as_many(mean):
+    """`mean(x**2) - mean(x)**2` would lose a digit."""
+    x = np.float32(mean + np.random.default_rng(0).normal(size=(64, 8)))
+    found, wanted = (F.layer_norm(Tensor(x, dtype), 8).numpy() for dtype in ("f", "d"))
+    assert np.abs(found - wanted).max() < 4 * np.abs(wanted).max() * np.finfo(np.float32).eps
+
+
 def test_a_weight_of_zero_gives_the_bias_and_still_learns(device):
     x = Tensor(numbers(4, 2, 3), device=device, requires_grad=True)
     weight = Tensor(np.zeros(2), device=device, requires_grad=True)

@@ -41,9 +41,10 @@ from minidl.functional.activation import gated
 from minidl.functional.geometry import check_floats, check_together
 from minidl.tensor import Tensor, record
 
-FAR = 4.0
-"""A mean more than this many standard deviations from 0 counts as far: sums are then taken about
-the mean. Up to here, `mean(x**2) - mean(x)**2` loses at most a factor of 17 in precision."""
+FAR, FEW = 4.0, 4096
+"""A mean more than `FAR` standard deviations from 0 counts as far: sums are then taken about the
+mean. Up to here, `mean(x**2) - mean(x)**2` loses at most a factor of 17 in precision. So much do
+only many values have to spare, whose roundings average out: up to `FEW`, 1 deviation is far."""
 
 
 class Statistics(NamedTuple):
@@ -247,16 +248,17 @@ def _measured(x: Tensor, eps: float) -> tuple[Statistics, Array]:
     count = max(1, _count(x))
 
     def about(centre: Array | None, dtype: Any = x.dtype) -> tuple[Array, Array]:
-        total, squares, _ = kernels.channel_sums(
-            x.backend, x.data.astype(dtype, copy=False), centre
-        )
+        images = x.data.astype(dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # seen to below
+            total, squares, _ = kernels.channel_sums(x.backend, images, centre)
         mean = total / count
         return mean, x.backend.xp.maximum(squares / count - mean**2, 0)
 
     centre = None
     mean, variance = about(centre)
     # If checking would make the host wait for the device, make the second pass in any case.
-    if x.backend.records or (mean**2 > FAR**2 * variance).any():
+    far = FAR if count > FEW else 1.0
+    if x.backend.records or (mean**2 > far**2 * variance).any():
         centre = mean.astype(x.dtype)
         mean, variance = about(centre)
     # Squares of 1e20 or, without eps, of 1e-30 are out of float32's range.
