@@ -253,10 +253,13 @@ def _soft(op: str, x: Tensor, windows: Windows, beta: float | Tensor) -> Tensor:
                 f"{op}: got beta of shape {beta.shape}, expected (1,) or ({x.shape[1]},)"
             )
     columns = _gather(x, windows)  # (n, out_h, out_w, k_h·k_w, c)
+    centre = columns.data.mean(3, keepdims=True)  # the result shifts with the pixels
+    columns = columns - centre
     scores = columns * beta
     if windows.is_padded:
         scores = where(x.backend.fresh(lambda: _inside(windows)), scores, -math.inf)
-    return (columns * softmax(scores, axis=3)).sum(3).transpose(0, 3, 1, 2)
+    means: Tensor = (columns * softmax(scores, axis=3)).sum(3) + centre[:, :, :, 0]
+    return means.transpose(0, 3, 1, 2)
 
 
 def _inside(windows: Windows) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
@@ -322,5 +325,8 @@ def _attention(op: str, pixels: Tensor, weight: Tensor) -> Tensor:
             f"{op}: got a weight of shape {weight.shape} for {pixels.shape[1]} channels, expected "
             f"({pixels.shape[1]},)"
         )
+    centre = pixels.mean(2, keepdims=True).data  # the result shifts with the pixels
+    pixels = pixels - centre
     shares = softmax(weight @ pixels)  # (n, pixels)
-    return (pixels * shares.expand_dims(1)).sum(2)
+    means: Tensor = (pixels * shares.expand_dims(1)).sum(2) + centre[:, :, 0]
+    return means
