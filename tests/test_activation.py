@@ -94,3 +94,25 @@ def test_gelu_of_huge_numbers_does_not_overflow(approximate, device):
     out.sum().backward()
     np.testing.assert_array_equal(out.numpy(), np.array([0, 1e30], np.float32))
     np.testing.assert_array_equal(x.grad.numpy(), [0, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_of_negative_numbers_keeps_its_digits(approximate, dtype, device):
+    """Value and slope are tiny there: next to a 1, as in 1 + erf(x), they would be rounded away."""
+    numbers = [-0.5, -2.0, -5.0, -8.0, -12.0][: 4 if approximate == "tanh" else 5]
+    x = Tensor(np.array(numbers, dtype), device=device, requires_grad=True)
+    out = F.gelu(x, approximate)
+    out.sum().backward()
+    if approximate == "none":
+        shares = [math.erfc(-v / math.sqrt(2)) / 2 for v in numbers]
+        slopes = [math.exp(-v * v / 2) / math.sqrt(2 * math.pi) for v in numbers]
+    else:
+        factor = math.sqrt(8 / math.pi)
+        shares = [1 / (1 + math.exp(-factor * (v + 0.044715 * v**3))) for v in numbers]
+        inner = [factor * (1 + 3 * 0.044715 * v * v) for v in numbers]
+        slopes = [s * (1 - s) * k for s, k in zip(shares, inner, strict=True)]
+    values = np.array(numbers) * shares
+    rel = 2e-5 if dtype == np.float32 else 1e-12
+    assert out.numpy() == pytest.approx(values, rel=rel, abs=0)
+    assert x.grad.numpy() == pytest.approx(shares + np.array(numbers) * slopes, rel=rel, abs=0)

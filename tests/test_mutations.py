@@ -1403,9 +1403,9 @@ MUTATIONS = [
     Mutation(
         "gelu: pi too short",
         activation,
-        "_erf",
-        "math.sqrt(math.pi)",
-        "math.sqrt(3.1415)",
+        "_normal_cdf",
+        "math.sqrt(0.5 / math.pi)",
+        "math.sqrt(0.5 / 3.1415)",
         "gelu",
         "x",
         "nearly right",
