@@ -92,8 +92,9 @@ def transposed_convolutions(draw):
     groups = draw(st.integers(1, 2))
     inputs, channels = draw(st.integers(1, 2)) * groups, draw(st.integers(1, 2))
     kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    stride, dilation = draw(one_or_pair(1, 3)), draw(one_or_pair(1, 2))
-    extra = tuple(draw(st.integers(0, s - 1)) for s in as_pair(stride))
+    stride, dilation = draw(one_or_pair(1, 3)), draw(one_or_pair(1, 4))
+    spacing = zip(as_pair(stride), as_pair(dilation), strict=True)
+    extra = tuple(draw(st.integers(0, max(pair) - 1)) for pair in spacing)
     sizes = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
     canvas = [
         (size - 1) * s + d * (k - 1) + 1 + e
@@ -117,6 +118,21 @@ def test_conv_transpose2d_and_its_gradients_equal_literal_loops(case, with_bias,
         weights(x_shape, weight_shape, weight_shape[1] * options["groups"] if with_bias else None),
         device,
     )
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_output_padding_may_exceed_the_stride_up_to_the_dilation(padding, device):
+    """Rows of the output that no window reaches are 0, or the bias."""
+    options = {"padding": padding, "output_padding": 3, "dilation": 4}
+    check_affine(
+        lambda *inputs: F.conv_transpose2d(*inputs, **options),
+        lambda *inputs: formulas.conv_transpose2d(*inputs, **options),
+        weights((1, 2, 5, 4), (2, 3, 2, 3), 3),
+        device,
+    )
+    x, weight = Tensor(numbers(1, 2, 5, 4)), Tensor(numbers(2, 3, 2, 3))
+    with pytest.raises(ValueError, match="output_padding=4, expected less than stride=1 or dil"):
+        F.conv_transpose2d(x, weight, output_padding=4, dilation=4)
 
 
 def test_conv_transpose2d_carries_gradients_back_through_conv2d(device):

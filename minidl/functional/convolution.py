@@ -30,6 +30,7 @@ from minidl.backends import Windows
 from minidl.checks import Pair
 from minidl.functional.geometry import check_images, check_weight, conv_windows, transpose_windows
 from minidl.tensor import Tensor, record
+from minidl.tensor.functions import pad
 
 
 def conv2d(
@@ -127,8 +128,8 @@ def conv_transpose2d(
         bias: `(c,)`, or None.
         stride: of that convolution.
         padding: of that convolution: this many pixels are cut from each side of the output.
-        output_padding: rows and columns added at the bottom and right, `< stride`. Several output
-            sizes convolve to h and w: this is the difference from the smallest.
+        output_padding: rows and columns added at the bottom and right, `< max(stride, dilation)`.
+            Several output sizes convolve to h and w: this is the difference from the smallest.
         groups: see `conv2d`.
         dilation: of that convolution.
 
@@ -153,8 +154,10 @@ def conv_transpose2d(
     if bias is not None and bias.shape != (channels,):
         raise ValueError(f"{op}: got a bias of shape {bias.shape}, expected ({channels},)")
     kernel = (weight.shape[2], weight.shape[3])
-    windows = transpose_windows(op, x, kernel, stride, padding, output_padding, dilation)
+    windows, zeros = transpose_windows(op, x, kernel, stride, padding, output_padding, dilation)
     result = _transpose_convolve(x, weight, windows, groups)
+    if any(zeros):
+        result = pad(result, [(0, 0), (0, 0), (0, zeros[0]), (0, zeros[1])])
     return result if bias is None else result + bias.reshape(1, channels, 1, 1)
 
 

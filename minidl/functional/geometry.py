@@ -213,10 +213,10 @@ def transpose_geometry(
     """Return the arguments as pairs; ValueError if they do not fit."""
     strides, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
     pads, extra = pair(op, "padding", padding, 0), pair(op, "output_padding", output_padding, 0)
-    if any(e >= s for e, s in zip(extra, strides, strict=True)):
+    if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
         raise ValueError(
-            f"{op}: got output_padding={output_padding!r}, expected less than stride={stride!r}: "
-            "otherwise the output would convolve to a larger image than this input"
+            f"{op}: got output_padding={output_padding!r}, expected less than stride={stride!r} or "
+            f"dilation={dilation!r}, as in PyTorch; pad() adds more rows and columns of zeros"
         )
     return strides, pads, extra, dilations
 
@@ -229,8 +229,11 @@ def transpose_windows(
     padding: Pair,
     output_padding: Pair,
     dilation: Pair,
-) -> Windows:
-    """Lay the windows of the convolution whose output has the size of the images `x`."""
+) -> tuple[Windows, tuple[int, int]]:
+    """Lay the windows of the convolution whose output has the size of the images `x`.
+
+    Return them, and how many rows and columns of zeros follow, which such windows cannot cover.
+    """
     strides, pads, extra, dilations = transpose_geometry(
         op, stride, padding, output_padding, dilation
     )
@@ -238,8 +241,12 @@ def transpose_windows(
     out_h, out_w = ((n - 1) * s - 2 * p + d * (k - 1) + 1 + e for n, s, p, d, k, e in geometry)
     if min(out_h, out_w) < 1:
         raise ValueError(f"{op}: got padding={padding!r}, which cuts off the whole output")
-    sides = (pads[0], pads[0], pads[1], pads[1])
-    return Windows(out_h, out_w, *kernel, *strides, *dilations, *sides)
+    axes = zip(extra, pads, strides, strict=True)
+    zeros_h, zeros_w = (max(0, e - p - (s - 1)) for e, p, s in axes)
+    ends = [max(0, p - e) for e, p in zip(extra, pads, strict=True)]
+    sides = (pads[0], ends[0], pads[1], ends[1])
+    inside = out_h - zeros_h, out_w - zeros_w
+    return Windows(*inside, *kernel, *strides, *dilations, *sides), (zeros_h, zeros_w)
 
 
 def _check_fits(op: str, shape: tuple[int, ...], span: int, padded: int) -> None:
