@@ -41,6 +41,7 @@ CORE = [
     "derivatives",
     "files/whole",
     "backends/base",
+    "backends/blocks",
     "backends/convolution",
     "backends/sums",
     "backends/windows",

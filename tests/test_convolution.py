@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +14,9 @@ from hypothesis import strategies as st
 import minidl
 from minidl import Tensor
 from minidl import functional as F
+from minidl.backends import Windows, blocks
+from minidl.backends.base import Backend
+from minidl.backends.cpu.numpy_backend import NumpyBackend
 
 from .helpers import formulas, loops
 from .helpers.formulas import as_pair
@@ -247,3 +254,115 @@ def test_a_kernel_as_wide_as_the_image_is_one_like_any_other(channels, device):
         found = F.conv2d(*given, stride=(stride, 1))
         np.testing.assert_allclose(found.numpy(), wanted, atol=1e-12)
     minidl.gradcheck(lambda x, w: F.conv2d(x, w, dilation=(2, 1)), given[:2], order=2)
+
+
+# One large image, in blocks
+
+
+@contextmanager
+def small_blocks(pixels: int, side: int = 1) -> Iterator[None]:
+    """Split images into blocks of about this many output pixels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Backend, "block_bytes", 0)
+        patch.setattr(blocks, "LEAST", pixels)
+        patch.setattr(blocks, "SIDE", side)
+        yield
+
+
+@settings(max_examples=200)
+@given(
+    case=convolutions(), pixels=st.integers(1, 9), side=st.integers(1, 3), with_bias=st.booleans()
+)
+def test_blocks_have_the_result_and_gradients_of_literal_loops(
+    case, pixels, side, with_bias, device
+):
+    with small_blocks(pixels, side):
+        test_conv2d_and_its_gradients_equal_literal_loops.hypothesis.inner_test(
+            case, with_bias, device
+        )
+
+
+@given(case=convolutions_of_sequences(), pixels=st.integers(1, 4))
+def test_a_long_sequence_in_blocks_equals_literal_loops(case, pixels, device):
+    with small_blocks(pixels):
+        test_conv1d_and_its_gradients_equal_literal_loops.hypothesis.inner_test(case, True, device)
+
+
+@given(case=transposed_convolutions(), pixels=st.integers(1, 9))
+def test_a_transposed_convolution_in_blocks_equals_literal_loops(case, pixels, device):
+    with small_blocks(pixels):
+        test_conv_transpose2d_and_its_gradients_equal_literal_loops.hypothesis.inner_test(
+            case, False, device
+        )
+
+
+CASES_IN_BLOCKS = {
+    "Winograd's tiles": ((1, 40, 41, 38), (33, 40, 3, 3), {"padding": 1}),
+    "Winograd's strips": ((2, 6, 41, 38), (8, 6, 3, 3), {"padding": 2}),
+    "planar": ((1, 3, 45, 41), (8, 3, 7, 7), {"padding": 3, "stride": 2}),
+    "columns": ((1, 5, 45, 41), (4, 5, 5, 4), {"dilation": 2}),
+    "in groups": ((1, 6, 45, 41), (4, 3, 3, 3), {"groups": 2}),
+    "depthwise": ((1, 6, 45, 41), (6, 1, 5, 5), {"groups": 6, "stride": 2}),
+    "a kernel as wide as the image": ((1, 1, 90, 7), (4, 1, 3, 7), {}),
+    "a point": ((1, 5, 45, 41), (4, 5, 1, 1), {}),
+}
+
+
+def whole_and_in_blocks(x_shape, weight_shape, options, dtype=np.float32) -> Iterator[list]:
+    """Yield the result and all gradients: first whole, then in blocks of 16 x 16 pixels."""
+    for pixels in (10**6, 256):
+        with small_blocks(pixels, 16):
+            arrays = [numbers(*s, seed=i) for i, s in enumerate((x_shape, weight_shape))]
+            tensors = [Tensor(a, dtype, requires_grad=True) for a in arrays]
+            bias = Tensor(numbers(weight_shape[0], seed=2), dtype, requires_grad=True)
+            out = F.conv2d_relu(*tensors, bias, **options)
+            out.backward(Tensor(numbers(*out.shape, seed=3), dtype))
+            yield [out.numpy(), *(t.grad.numpy() for t in (*tensors, bias))]
+
+
+@pytest.mark.parametrize("case", CASES_IN_BLOCKS)
+def test_every_form_of_a_convolution_can_work_on_blocks(case):
+    for whole, split in zip(*whole_and_in_blocks(*CASES_IN_BLOCKS[case]), strict=True):
+        assert split.dtype == np.float32
+        assert np.abs(split - whole).max() < 2e-5 * np.abs(whole).max()
+
+
+def test_blocks_give_the_same_bits_on_any_number_of_threads():
+    before, found = minidl.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            minidl.set_num_threads(threads)
+            *_, split = whole_and_in_blocks(*CASES_IN_BLOCKS["Winograd's strips"])
+            found.append(split)
+    finally:
+        minidl.set_num_threads(before)
+    for one, *others in zip(*found, strict=True):
+        assert all(np.array_equal(one, other) for other in others)
+
+
+LARGE = {
+    "an image": (Windows(500, 500, 7, 7, 1, 1, 1, 1, 3, 3, 3, 3), 3),
+    "a sequence": (Windows(1, 300_000, 1, 15), 8),
+    "an image with many channels": (Windows(200, 200, 3, 3), 64),
+}
+
+
+@pytest.mark.parametrize("kind", [Backend, NumpyBackend])
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_image_takes_little_memory_beside_its_result(name, kind):
+    """Its columns would take 92 to 147 MB."""
+    (w, c), d, backend = LARGE[name], 8, kind()
+    images, weight = (
+        numbers(*s).astype(np.float32) for s in ((1, c, w.in_h, w.in_w), (d, c, w.k_h, w.k_w))
+    )
+    gradient = np.ones((1, d, w.out_h, w.out_w), np.float32)
+    for work in (
+        lambda: backend.convolve(images, weight, None, w, 1),
+        lambda: backend.transpose_convolve(gradient, weight, w, 1),
+        lambda: backend.weight_gradient(images, gradient, w, 1),
+    ):
+        tracemalloc.start()
+        result = work()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak - result.nbytes < 70e6

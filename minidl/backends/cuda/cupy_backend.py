@@ -128,6 +128,7 @@ class CupyBackend(DeferringBackend):
     """
 
     device = "cuda"
+    block_bytes = SCRATCH_BYTES // 8
 
     def __init__(
         self,

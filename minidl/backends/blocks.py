@@ -1,0 +1,189 @@
+"""Convolution of one large image in blocks, whose columns would take too much memory as a whole.
+
+A batch is split into images, and a large image into blocks of its pixels. Each block is convolved
+like an image of its own that overlaps its neighbours: its `Windows` have padding only where the
+image ends. Blocks of a result never overlap, so they can be computed in any order, on any thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from minidl.backends.windows import Array, Windows
+
+LEAST = 4096
+"""A block has at least this many output pixels, because some forms transform the weights again for
+each: with 512 channels, 1,024 pixels take 1.9 times as long as the whole image."""
+
+SIDE = 16
+"""A block has at least this many rows and columns, if the result has."""
+
+SUMS = 16
+"""The most weight gradients that are held at the same time."""
+
+Span: TypeAlias = tuple[slice, slice, int, int, int]
+"""Along one axis: a block's pixels, those that it reads, and `in`, padding before, and after."""
+
+
+class Block(NamedTuple):
+    """Some pixels of one image's result, those that they are computed from, and the geometry."""
+
+    target: Any
+    source: Any
+    windows: Windows
+
+
+def are_needed(backend: Any, images: Array, windows: Windows, c: int, d: int) -> bool:
+    """Tell whether to split each image of a convolution from c channels to d.
+
+    The memory of eight blocks is not too much yet, and splitting takes time: 4x128x112x112 to 128
+    takes 282 ms in four blocks per image, and 235 whole (two threads).
+    """
+    pixels = windows.out_h * windows.out_w
+    return len(images) > 0 and pixels > _pixels(8 * backend.block_bytes, images, windows, c, d)
+
+
+def convolve(
+    backend: Any,
+    images: Array,
+    weight: Array,
+    bias: Array | None,
+    windows: Windows,
+    groups: int,
+    relu: bool,
+) -> Array:
+    """Compute `backend.convolve` in blocks."""
+    (n, c), d = images.shape[:2], len(weight)
+    out = backend.empty_images((n, d, windows.out_h, windows.out_w), images.dtype)
+    size = _size(backend, images, windows, c, d)
+
+    def work(block: Block) -> None:
+        arguments = (weight, bias, block.windows, groups, relu)
+        out[block.target] = backend.convolve_whole(images[block.source], *arguments)
+
+    _each(backend, _blocks(n, windows, size, _read), work)
+    return out
+
+
+def transpose_convolve(
+    backend: Any, gradient: Array, weight: Array, windows: Windows, groups: int
+) -> Array:
+    """Compute `backend.transpose_convolve` in blocks of the images that it returns."""
+    (n, d), c = gradient.shape[:2], weight.shape[1] * groups
+    images = backend.empty_images((n, c, windows.in_h, windows.in_w), gradient.dtype)
+    rows, columns = _size(backend, gradient, windows, c, d)
+    size = rows * windows.stride_h, columns * windows.stride_w
+
+    def work(block: Block) -> None:
+        part = gradient[block.source]
+        images[block.target] = backend.transpose_convolve_whole(part, weight, block.windows, groups)
+
+    _each(backend, _blocks(n, windows, size, _reached), work)
+    return images
+
+
+def weight_gradient(
+    backend: Any, images: Array, gradient: Array, windows: Windows, groups: int
+) -> Array:
+    """Compute `backend.weight_gradient` in blocks, and add them up in an order of their own."""
+    (n, c), d = images.shape[:2], gradient.shape[1]
+    size = _size(backend, images, windows, c, d)
+    blocks = _blocks(n, windows, size, _read)
+    sums = min(SUMS, len(blocks))
+
+    def work(part: slice) -> Array:
+        own = [block for first in range(sums)[part] for block in blocks[first::sums]]
+        return sum(
+            backend.weight_gradient_whole(images[b.source], gradient[b.target], b.windows, groups)
+            for b in own
+        )
+
+    return backend.sum_over_batch(sums, (backend.block_bytes,), np.uint8, work)
+
+
+def _each(backend: Any, blocks: list[Block], work: Callable[[Block], None]) -> None:
+    """Call `work` on every block, on all threads."""
+
+    def some(part: slice) -> None:
+        for block in blocks[part]:
+            work(block)
+
+    backend.over_batch(len(blocks), (backend.block_bytes,), np.uint8, some)
+
+
+# Geometry, the same for rows and columns ------------------------------------------------------
+
+
+def _pixels(limit: int, images: Array, windows: Windows, c: int, d: int) -> int:
+    """Return how many output pixels' columns and results take `limit` bytes; at least `LEAST`."""
+    each: int = (windows.k_h * windows.k_w * c + d) * images.itemsize
+    return max(LEAST, limit // each)
+
+
+def _size(backend: Any, images: Array, windows: Windows, c: int, d: int) -> tuple[int, int]:
+    """Return height and width of blocks of about equal size: whole rows if `SIDE` of them fit."""
+    pixels = _pixels(backend.block_bytes, images, windows, c, d)
+    rows = _share(windows.out_h, max(SIDE, pixels // windows.out_w))
+    return rows, _share(windows.out_w, max(SIDE, pixels // rows))
+
+
+def _share(size: int, most: int) -> int:
+    """Split a size evenly into parts of at most this many pixels, a multiple of 4 if possible."""
+    parts = -(-size // most)
+    return min(size, -(-size // (4 * parts)) * 4)
+
+
+def _blocks(
+    n: int, w: Windows, size: tuple[int, int], along: Callable[..., list[Span]]
+) -> list[Block]:
+    """Split the results of n images into blocks of this size."""
+    down = along(size[0], w.in_h, w.out_h, w.k_h, w.stride_h, w.dilation_h, w.top)
+    across = along(size[1], w.in_w, w.out_w, w.k_w, w.stride_w, w.dilation_w, w.left)
+    blocks = []
+    for i, (rows, from_rows, in_h, top, bottom), (
+        columns,
+        from_columns,
+        in_w,
+        left,
+        right,
+    ) in itertools.product(range(n), down, across):
+        image, sides = slice(i, i + 1), {"top": top, "bottom": bottom, "left": left, "right": right}
+        target, source = (image, ..., rows, columns), (image, ..., from_rows, from_columns)
+        blocks.append(Block(target, source, replace(w, in_h=in_h, in_w=in_w, **sides)))
+    return blocks
+
+
+def _read(
+    step: int, size: int, out: int, k: int, stride: int, dilation: int, before: int
+) -> list[Span]:
+    """Split output pixels; each part reads those of the image that its windows cover."""
+    spans = []
+    for start in range(0, out, step):
+        stop = min(start + step, out)
+        first, end = start * stride - before, (stop - 1) * stride + dilation * (k - 1) + 1 - before
+        low = max(first, 0)
+        high = max(low, min(end, size))
+        padding = min(max(-first, 0), end - first)  # all of it where only padding is covered
+        after = end - first - padding - (high - low)
+        spans.append((slice(start, stop), slice(low, high), high - low, padding, after))
+    return spans
+
+
+def _reached(
+    step: int, size: int, out: int, k: int, stride: int, dilation: int, before: int
+) -> list[Span]:
+    """Split the image's pixels; each part reads the gradients of all windows that cover it."""
+    spans = []
+    for start in range(0, size, step):
+        stop = min(start + step, size)
+        low = min(max(0, (start + before - dilation * (k - 1)) // stride), out - 1)
+        high = min(out, (stop - 1 + before) // stride + 1)
+        end = (high - 1) * stride + dilation * (k - 1) + 1 - before
+        padding, after = start + before - low * stride, max(0, end - stop)
+        spans.append((slice(start, stop), slice(low, high), stop - start, padding, after))
+    return spans
