@@ -115,13 +115,14 @@ def test_tensors_of_both_kinds_do_not_mix():
 
 def test_set_kernels_refuses_other_names():
     before = minidl.get_kernels()
-    with pytest.raises(ValueError, match="set_kernels: got 'slow', expected 'fast' or 'plain'"):
+    with pytest.raises(ValueError, match="got 'slow', expected 'fast', 'exact' or 'plain'"):
         minidl.set_kernels("slow")
     assert minidl.get_kernels() == before
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(None, "fast"), ("", "fast"), ("fast",) * 2, ("plain",) * 2]
+    ("value", "expected"),
+    [(None, "fast"), ("", "fast"), *((name,) * 2 for name in ("fast", "exact", "plain"))],
 )
 def test_the_environment_chooses_the_kernels(value, expected):
     environment = {n: v for n, v in os.environ.items() if n != "MINIDL_KERNELS"}
@@ -142,4 +143,4 @@ def test_another_value_in_the_environment_is_refused():
         capture_output=True,
         text=True,
     )
-    assert "MINIDL_KERNELS='slow', expected 'fast' or 'plain'" in done.stderr
+    assert "MINIDL_KERNELS='slow', expected 'fast', 'exact' or 'plain'" in done.stderr

@@ -49,6 +49,7 @@ class Backend:
 
     Attributes:
         device: the device's name for users: `"cpu"` or `"cuda"`.
+        kernels: the name of a CPU backend's kernels: see `minidl.set_kernels`.
         xp: the array module, `numpy` or `cupy`.
         records: whether `record` is supported.
         fuses: whether consecutive layers may run in one pass: see `nn.fusion`.
@@ -60,6 +61,7 @@ class Backend:
     """
 
     device = "cpu"
+    kernels = "plain"
     xp: Any = np
     records = False
     fuses = False

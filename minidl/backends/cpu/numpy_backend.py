@@ -39,7 +39,8 @@ class NumpyBackend(Backend):
 
     fuses = True
 
-    def __init__(self) -> None:
+    def __init__(self, kernels: str = "fast") -> None:
+        self.kernels = kernels  # "exact": without Winograd
         keep_freed_memory()
 
     def over_batch(
@@ -116,7 +117,7 @@ class NumpyBackend(Backend):
         if _slides_down_only(windows, groups):
             images, weight, windows = _as_channels(images), _as_channels(weight), _narrow(windows)
         d, c = weight.shape[:2]
-        form = _form(windows, groups, (c, d), c, images.dtype)
+        form = _form(self, windows, groups, (c, d), c, images.dtype)
         if form is None:
             return super().convolve_whole(images, weight, bias, windows, groups, relu)
         return form.convolve(self, images, weight, bias, windows, relu)
@@ -132,7 +133,7 @@ class NumpyBackend(Backend):
             return _as_columns(narrow, windows.k_w)
         d, c = weight.shape[:2]
         turned = winograd.turned(windows) if winograd.is_plain(windows) else windows
-        form = _form(turned, groups, (d, c), c, gradient.dtype)
+        form = _form(self, turned, groups, (d, c), c, gradient.dtype)
         if form is None:
             return super().transpose_convolve_whole(gradient, weight, windows, groups)
         return form.transpose_convolve(self, gradient, weight, windows)
@@ -147,7 +148,7 @@ class NumpyBackend(Backend):
             )
             return _as_columns(narrow, windows.k_w)
         c, d = images.shape[1], gradient.shape[1]
-        form = _form(windows, groups, (c, d), c, images.dtype)
+        form = _form(self, windows, groups, (c, d), c, images.dtype)
         if form is None:
             return super().weight_gradient_whole(images, gradient, windows, groups)
         return form.weight_gradient(self, images, gradient, windows)
@@ -173,7 +174,7 @@ class NumpyBackend(Backend):
         channels `()`, because the weights are transformed again for each slice.
         """
         d, c, k_h, k_w = weight.shape
-        if winograd.suits(windows, groups, c, d, weight.dtype):
+        if self.kernels == "fast" and winograd.suits(windows, groups, c, d, weight.dtype):
             return () if min(c, d) >= 64 else winograd.scratch(windows, c, d, part=2)
         return windows.out_h, windows.out_w, max(d, c * k_h * k_w)
 
@@ -315,11 +316,19 @@ def _as_columns(images: Array, w: int) -> Array:
     return images.reshape(n, channels // w, w, h).transpose(0, 1, 3, 2)
 
 
-def _form(windows: Windows, groups: int, channels: tuple[int, int], c: int, dtype: Any) -> Any:
+def _form(
+    backend: NumpyBackend,
+    windows: Windows,
+    groups: int,
+    channels: tuple[int, int],
+    c: int,
+    dtype: Any,
+) -> Any:
     """Return the module with the fastest form of a convolution; None for the one by columns.
 
     `planar` for images of few channels `c`; Winograd's tiles or strips for more.
     """
     if planar.suits(windows, groups, c):
         return planar
-    return winograd if winograd.suits(windows, groups, *channels, dtype) else None
+    mixes = backend.kernels == "fast" and winograd.suits(windows, groups, *channels, dtype)
+    return winograd if mixes else None
