@@ -55,8 +55,10 @@ def conv2d(
             is a depthwise convolution.
 
     On a CPU, 3x3 kernels over 5 or more float32 channels share intermediate values between pixels
-    (Winograd): errors are within 1e-5 of the largest result, but inf or NaN in one pixel gives NaN
-    in outputs up to 5 pixels away, and 0 can become 1e-6. float64 is not affected.
+    (Winograd): errors are within 1e-5 of the largest result, so 0 can become 1e-6. Images with NaN,
+    infinity or parts 1,000 times as large as others, and kernels that are >= 0, <= 0 or whole, are
+    summed window by window instead: every output is then a sum of what it sees.
+    `minidl.set_kernels("exact")` does so always, as float64 does.
 
     Returns:
         `(n, d, out_h, out_w)` with

@@ -100,6 +100,8 @@ def gradcheck(
 ) -> GradcheckReport:
     """Compare the gradients of a function, or network, with central differences, in float64.
 
+    In float64, convolutions never share values between pixels: see `functional.conv2d`.
+
     The function is reduced to one number, `sum(weight * output)`, with random weights: weights of
     one would hide errors that cancel in a sum. Each element x of each input is moved, and
     `(f(x + h) - f(x - h)) / 2h` compared with its gradient. If they disagree, smaller steps

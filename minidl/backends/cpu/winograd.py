@@ -25,9 +25,17 @@ tiles into six rows of values. Copies of the tiles would be 2.25 times as large 
 
 All points cost the same. The points 0, 2/3, -2/3, 3/2, -3/2 and infinity keep the float32 error
 below 4e-6 of the largest output in tiles (64 channels), and below 3e-6 in strips; the usual 0, 1,
--1, 2, -2 are four times worse, columns about five times better. A NaN, an infinity or an extreme
-value affects every output of its tile, or of its six rows. Float64 is meant to be exact, so it
+-1, 2, -2 are four times worse, columns about five times better. Float64 is meant to be exact, so it
 always uses columns.
+
+Because a tile mixes its pixels, a NaN would reach all of its outputs, and a large pixel would blur
+them by 1e-7 of its size. A sum of numbers >= 0 could come out below 0, and a count not whole. So
+these go through columns instead:
+
+- *uneven* images: some part of the image is far larger than a third of it, or not finite. One pass
+  finds them. Other images of the same batch stay here, with the same results;
+- weights of which a kernel is >= 0, <= 0, or whole throughout, or that are not finite. A few
+  weights tell, because trained kernels are none of these.
 
 Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks (2015); the points
 were found by trial, after B. Barabasz et al., Error Analysis and Improving the Accuracy of Winograd
@@ -43,6 +51,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.backends import convolution
 from minidl.backends.base import Array, Backend
 from minidl.backends.cpu.runs import overlapping
 from minidl.backends.windows import Windows
@@ -63,6 +72,17 @@ SMALL = 10**6
 """The most multiplications in a product for which OpenBLAS copies nothing. In strips, the weight
 gradient of 128x32x16x16 to 32 takes 3.2 ms instead of 4.0 with one product for all images of a
 slice (one core)."""
+
+LARGE = 1000
+"""A part of an image is large if it changes outputs as much as a pixel of this many times the
+typical size. Such a pixel blurs outputs that do not see it by 1e-4 of their typical size. With 300
+instead, 8 % of the gradients of ResNet-20's first stage would be called uneven; with 1000, none."""
+
+MAX = float(np.finfo(np.float32).max)
+
+BLOCK = 256
+"""The fewest values of an image's row whose squares are added up to find large parts. With the row
+in one piece, a stripe would go unnoticed; with 64, this takes twice as long."""
 
 
 def is_plain(w: Windows) -> bool:
@@ -127,18 +147,23 @@ def convolve(
     relu: bool = False,
 ) -> Array:
     """Compute `convolution.convolve` in tiles or strips."""
+    taps = np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
+    if _is_special(taps):
+        return convolution.convolve(backend, images, weight, bias, windows, 1, relu)
     back, _, _ = transforms(OUT, 3)
     (d, c), (down, across) = weight.shape[:2], _grid(windows)
     height, width = windows.out_h, windows.out_w
     tiles = in_tiles(windows, c, d)
     side = 2 if not tiles and max(c, d) <= PAIRS and width % 2 == 0 else 1
-    matrices = _weight_values(backend, weight, tiles, side)
+    matrices = _weight_values(backend, taps, tiles, side)
     out = backend.empty_images((len(images), d, height, width), images.dtype)
+    sums = _empty_sums(images)
 
     def work(part: slice) -> None:
         pixels = out[part].transpose(0, 2, 3, 1)
         n = len(pixels)
-        rows = np.matmul(_image_values(backend, images[part], windows, tiles, side), matrices)
+        given = _measured(images[part], sums[part])
+        rows = np.matmul(_image_values(backend, given, windows, tiles, side), matrices)
         if tiles:
             rows = _outputs(back, rows.reshape(TILE, TILE * n * down, across, d))[:, :width]
         rows = rows.reshape(TILE, n, down, width * d)
@@ -148,7 +173,11 @@ def convolve(
             _outputs(back, rows, pixels.reshape(n, height, width * d))
         backend.finish(out[part], bias, relu)
 
-    backend.over_batch(len(images), scratch(windows, c, d), images.dtype, work)
+    with np.errstate(all="ignore"):  # what overflows is computed again
+        backend.over_batch(len(images), scratch(windows, c, d), images.dtype, work)
+        uneven = _uneven(sums, images)
+    if uneven.any():
+        out[uneven] = convolution.convolve(backend, images[uneven], weight, bias, windows, 1, relu)
     return out
 
 
@@ -173,14 +202,19 @@ def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: W
     With many channels, a slice's result is larger than its input, so there are fewer slices:
     64x256x8x8 to 256 takes 23 ms instead of 60 (two threads).
     """
+    few = gradient[:: 1 + len(gradient) // 4, :, ::4, ::4].reshape(-1, 1)
+    if not (_is_mixed(few) or _is_mixed(gradient.reshape(-1, 1))):
+        return convolution.weight_gradient(backend, images, gradient, windows, 1)
     back, from_taps, _ = transforms(3, OUT)
     c, d = images.shape[1], gradient.shape[1]
     tiles = in_tiles(windows, c, d)
     whole = _covered(Windows(windows.out_h, windows.out_w, 1, 1), windows, tiles)
+    sums, slope_sums = _empty_sums(images), _empty_sums(gradient)
 
     def work(part: slice) -> Array:
-        values = _image_values(backend, images[part], windows, tiles)
-        slopes = _rows(backend, from_taps, gradient[part], whole)
+        values = _image_values(backend, _measured(images[part], sums[part]), windows, tiles)
+        given = _measured(gradient[part], slope_sums[part])
+        slopes = _rows(backend, from_taps, given, whole)
         if tiles:
             slopes = _values(from_taps, slopes.reshape(-1, whole.padded_w, d))
             return np.matmul(values.swapaxes(2, 3), slopes.reshape(TILE, TILE, -1, d))
@@ -191,28 +225,97 @@ def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: W
         return np.matmul(values.swapaxes(2, 3), slopes).sum(1)  # (6, 3 c, d)
 
     shape = scratch(windows, c, d, part=1 + c * d // 2**13)
-    total = backend.sum_over_batch(len(images), shape, images.dtype, work)
+    with np.errstate(all="ignore"):
+        total = backend.sum_over_batch(len(images), shape, images.dtype, work)
+        uneven = _uneven(sums, images) | _uneven(slope_sums, gradient)
+    if uneven.any():
+        found = convolution.weight_gradient(backend, images[uneven], gradient[uneven], windows, 1)
+        if not uneven.all():
+            found += weight_gradient(backend, images[~uneven], gradient[~uneven], windows)
+        return found
     if tiles:  # (6 across, 6 down, c, d)
         total = backend.matmul(back, total.reshape(TILE, -1)).reshape(3, TILE, c * d).swapaxes(0, 1)
     found = backend.matmul(back, total.reshape(TILE, 3 * c * d)).reshape(3, 3, c, d)
     return found.transpose(3, 2, 0, 1).copy()
 
 
-def _weight_values(backend: Backend, weight: Array, tiles: bool, side: int) -> Array:
+# What goes through columns instead ------------------------------------------------------------
+
+
+def _empty_sums(images: Array) -> Array:
+    """Allocate a sum of squares for each block of pixels of `(n, c, h, w)` images: `(n, k)`."""
+    n, c, h, w = images.shape
+    return np.empty((n, _blocks(h * w, c)), images.dtype)
+
+
+@functools.cache
+def _blocks(pixels: int, c: int) -> int:
+    """Return how many equal blocks of at least `BLOCK` values an image is cut into, or 3 to 5."""
+    counts = [k for k in range(pixels, 2, -1) if pixels % k == 0] or [1]
+    return next((k for k in counts if pixels // k * c >= BLOCK), counts[-1])
+
+
+def _measured(images: Array, sums: Array) -> Array:
+    """Write the sums of squares of images; return the images, channels-last in memory."""
+    pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    blocks = pixels.reshape(*sums.shape, images[:1].size // sums.shape[1])
+    np.vecdot(blocks, blocks, out=sums)
+    return pixels.transpose(0, 3, 1, 2)
+
+
+def _uneven(sums: Array, images: Array) -> Array:
+    """Tell of which images a block is not finite, or over a third are far below the largest."""
+    count = sums.shape[1]
+    ratio = LARGE**2 * count / max(1, images[:1].size)
+    if sums.size and sums.max() <= min(ratio * sums.min(), MAX):  # the usual case, in two calls
+        return np.zeros(len(sums), np.bool_)
+    largest = sums.max(1, keepdims=True)
+    near = (sums * ratio >= largest).sum(1)  # NaN is near to nothing
+    uneven: Array = (3 * near < 2 * count) | (largest[:, 0] > MAX)
+    return uneven
+
+
+def _is_special(taps: Array) -> bool:
+    """Tell whether weights `(3, 3, c, d)` are better used in columns: see the top of this file."""
+    by_tap = taps.reshape(9, -1)
+    with np.errstate(all="ignore"):
+        sums = np.vecdot(by_tap, by_tap).tolist()
+    largest = max(sums)
+    if not largest <= LARGE * (sum(sums) - largest):  # or one is not finite
+        return True
+    kernels = taps.reshape(-1, taps.shape[-1])
+    few = kernels[:: 1 + len(kernels) // 32]
+    return not (_is_mixed(few) or _is_mixed(kernels[:, kernels.any(0)]))
+
+
+def _is_mixed(columns: Array) -> bool:
+    """Tell whether each column has a number above 0, one below 0, and a fraction."""
+    if not columns.size:
+        return False
+    low, high = columns.min(0), columns.max(0)
+    if not low.max() < 0 < high.min():
+        return False
+    return bool(high.max() < 1 or (columns != np.rint(columns)).any(0).all())
+
+
+# Transforms ----------------------------------------------------------------------------------
+
+
+def _weight_values(backend: Backend, taps: Array, tiles: bool, side: int) -> Array:
     """Return the matrices of weights: `(6, 6, c, d)`; for strips `(6, 1, (2+side) c, side d)`.
 
     If a strip covers two pixels, each of them ignores one of its four columns.
     """
-    d, c = weight.shape[:2]
+    c, d = taps.shape[2:]
     _, from_taps, _ = transforms(OUT, 3)
-    rows = backend.matmul(from_taps, weight.transpose(2, 3, 1, 0).reshape(3, 3 * c * d))
+    rows = backend.matmul(from_taps, taps.reshape(3, 3 * c * d))
     if tiles:
         both = backend.matmul(from_taps, rows.reshape(TILE, 3, c * d))
         return both.reshape(TILE, TILE, c, d).swapaxes(0, 1)
     values = rows.reshape(TILE, 1, 3 * c, d)
     if side == 1:
         return values
-    beside = np.zeros((TILE, 1, (2 + side) * c, side, d), weight.dtype)
+    beside = np.zeros((TILE, 1, (2 + side) * c, side, d), taps.dtype)
     for pixel in range(side):
         beside[:, :, pixel * c : (pixel + 3) * c, pixel] = values
     return beside.reshape(TILE, 1, (2 + side) * c, side * d)
@@ -252,13 +355,9 @@ def _values(matrix: Array, array: Array) -> Array:
     """
     (k, length, m), size = array.shape, matrix.shape[1]
     count, step = (length - size) // OUT + 1, m * array.itemsize
-    steps = (
-        length * step,
-        OUT * step,
-        step,
-        array.itemsize,
-    )  # .strides can be any for one pixel
-    view = np.lib.stride_tricks.as_strided(array, (k, count, size, m), steps, writeable=False)
+    steps = (length * step, OUT * step, step, array.itemsize)  # .strides can be any for one pixel
+    # Not as_strided, whose Python code takes 4 microseconds.
+    view = np.ndarray((k, count, size, m), array.dtype, array, strides=steps)
     values = np.empty((TILE, k, count, m), array.dtype)
     np.matmul(matrix, view, out=values.transpose(1, 2, 0, 3))
     return values
