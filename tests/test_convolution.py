@@ -15,7 +15,6 @@ import minidl
 from minidl import Tensor
 from minidl import functional as F
 from minidl.backends import Windows, blocks
-from minidl.backends.base import Backend
 from minidl.backends.cpu.numpy_backend import NumpyBackend
 
 from .helpers import formulas, loops
@@ -263,7 +262,7 @@ def test_a_kernel_as_wide_as_the_image_is_one_like_any_other(channels, device):
 def small_blocks(pixels: int, side: int = 1) -> Iterator[None]:
     """Split images into blocks of about this many output pixels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Backend, "block_bytes", 0)
+        patch.setattr(blocks.BlockedBackend, "block_bytes", 0)
         patch.setattr(blocks, "LEAST", pixels)
         patch.setattr(blocks, "SIDE", side)
         yield
@@ -347,7 +346,7 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("kind", [Backend, NumpyBackend])
+@pytest.mark.parametrize("kind", [blocks.BlockedBackend, NumpyBackend])
 @pytest.mark.parametrize("name", LARGE)
 def test_a_large_image_takes_little_memory_beside_its_result(name, kind):
     """Its columns would take 92 to 147 MB."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import blocks, convolution, sums
+from minidl.backends import convolution, sums
 from minidl.backends.windows import Array as Array
 from minidl.backends.windows import Windows
 
@@ -53,7 +53,6 @@ class Backend:
         xp: the array module, `numpy` or `cupy`.
         records: whether `record` is supported.
         fuses: whether consecutive layers may run in one pass: see `nn.fusion`.
-        block_bytes: scratch memory for one of the blocks that large images are split into.
 
     Images have shape `(n, c, h, w)`. In memory, a kernel's results are *channels-last*: an
     `(n, c, h, w)` view of an `(n, h, w, c)` array, so that the channels of a pixel are contiguous.
@@ -65,7 +64,6 @@ class Backend:
     xp: Any = np
     records = False
     fuses = False
-    block_bytes = 2**23
 
     # Transfer ---------------------------------------------------------------------------------
 
@@ -184,48 +182,18 @@ class Backend:
         relu: bool = False,
     ) -> Array:
         """Multiply every window by the weights; see `convolution.convolve`."""
-        if blocks.are_needed(self, images, windows, images.shape[1], len(weight)):
-            return blocks.convolve(self, images, weight, bias, windows, groups, relu)
-        return self.convolve_whole(images, weight, bias, windows, groups, relu)
+        return convolution.convolve(self, images, weight, bias, windows, groups, relu)
 
     def transpose_convolve(
         self, gradient: Array, weight: Array, windows: Windows, groups: int
     ) -> Array:
         """Return the gradient of `convolve` with respect to its images; see `convolution`."""
-        if blocks.are_needed(self, gradient, windows, weight.shape[1] * groups, len(weight)):
-            return blocks.transpose_convolve(self, gradient, weight, windows, groups)
-        return self.transpose_convolve_whole(gradient, weight, windows, groups)
+        return convolution.transpose_convolve(self, gradient, weight, windows, groups)
 
     def weight_gradient(
         self, images: Array, gradient: Array, windows: Windows, groups: int
     ) -> Array:
         """Return the gradient of `convolve` with respect to its weight; see `convolution`."""
-        if blocks.are_needed(self, images, windows, images.shape[1], gradient.shape[1]):
-            return blocks.weight_gradient(self, images, gradient, windows, groups)
-        return self.weight_gradient_whole(images, gradient, windows, groups)
-
-    def convolve_whole(
-        self,
-        images: Array,
-        weight: Array,
-        bias: Array | None,
-        windows: Windows,
-        groups: int,
-        relu: bool = False,
-    ) -> Array:
-        """Do `convolve` for images, or blocks of them, that are not too large."""
-        return convolution.convolve(self, images, weight, bias, windows, groups, relu)
-
-    def transpose_convolve_whole(
-        self, gradient: Array, weight: Array, windows: Windows, groups: int
-    ) -> Array:
-        """Do `transpose_convolve` for images, or blocks of them, that are not too large."""
-        return convolution.transpose_convolve(self, gradient, weight, windows, groups)
-
-    def weight_gradient_whole(
-        self, images: Array, gradient: Array, windows: Windows, groups: int
-    ) -> Array:
-        """Do `weight_gradient` for images, or blocks of them, that are not too large."""
         return convolution.weight_gradient(self, images, gradient, windows, groups)
 
     def convolution_gradients(

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from minidl.backends.windows import Array, Windows
+from minidl.backends.base import Array, Backend
+from minidl.backends.windows import Windows
 
 LEAST = 4096
 """A block has at least this many output pixels, because some forms transform the weights again for
@@ -38,82 +39,122 @@ class Block(NamedTuple):
     windows: Windows
 
 
-def are_needed(backend: Any, images: Array, windows: Windows, c: int, d: int) -> bool:
-    """Tell whether to split each image of a convolution from c channels to d.
+class BlockedBackend(Backend):
+    """A backend that splits large images; subclasses override `convolve_whole` and its gradients.
 
-    The memory of eight blocks is not too much yet, and splitting takes time: 4x128x112x112 to 128
-    takes 282 ms in four blocks per image, and 235 whole (two threads).
+    Attributes:
+        block_bytes: scratch memory for one block.
     """
-    pixels = windows.out_h * windows.out_w
-    return len(images) > 0 and pixels > _pixels(8 * backend.block_bytes, images, windows, c, d)
 
+    block_bytes = 2**23
 
-def convolve(
-    backend: Any,
-    images: Array,
-    weight: Array,
-    bias: Array | None,
-    windows: Windows,
-    groups: int,
-    relu: bool,
-) -> Array:
-    """Compute `backend.convolve` in blocks."""
-    (n, c), d = images.shape[:2], len(weight)
-    out = backend.empty_images((n, d, windows.out_h, windows.out_w), images.dtype)
-    size = _size(backend, images, windows, c, d)
+    def convolve(
+        self,
+        images: Array,
+        weight: Array,
+        bias: Array | None,
+        windows: Windows,
+        groups: int,
+        relu: bool = False,
+    ) -> Array:
+        """Convolve in blocks if an image is large."""
+        (n, c), d = images.shape[:2], len(weight)
+        if not self._needs_blocks(images, windows, c, d):
+            return self.convolve_whole(images, weight, bias, windows, groups, relu)
+        out = self.empty_images((n, d, windows.out_h, windows.out_w), images.dtype)
 
-    def work(block: Block) -> None:
-        arguments = (weight, bias, block.windows, groups, relu)
-        out[block.target] = backend.convolve_whole(images[block.source], *arguments)
+        def work(block: Block) -> None:
+            arguments = (weight, bias, block.windows, groups, relu)
+            out[block.target] = self.convolve_whole(images[block.source], *arguments)
 
-    _each(backend, _blocks(n, windows, size, _read), work)
-    return out
+        self._over_blocks(_blocks(n, windows, self._size(images, windows, c, d), _read), work)
+        return out
 
+    def transpose_convolve(
+        self, gradient: Array, weight: Array, windows: Windows, groups: int
+    ) -> Array:
+        """Split the images that are returned, if they are large."""
+        (n, d), c = gradient.shape[:2], weight.shape[1] * groups
+        if not self._needs_blocks(gradient, windows, c, d):
+            return self.transpose_convolve_whole(gradient, weight, windows, groups)
+        images = self.empty_images((n, c, windows.in_h, windows.in_w), gradient.dtype)
+        rows, columns = self._size(gradient, windows, c, d)
+        size = rows * windows.stride_h, columns * windows.stride_w
 
-def transpose_convolve(
-    backend: Any, gradient: Array, weight: Array, windows: Windows, groups: int
-) -> Array:
-    """Compute `backend.transpose_convolve` in blocks of the images that it returns."""
-    (n, d), c = gradient.shape[:2], weight.shape[1] * groups
-    images = backend.empty_images((n, c, windows.in_h, windows.in_w), gradient.dtype)
-    rows, columns = _size(backend, gradient, windows, c, d)
-    size = rows * windows.stride_h, columns * windows.stride_w
+        def work(block: Block) -> None:
+            part = gradient[block.source]
+            found = self.transpose_convolve_whole(part, weight, block.windows, groups)
+            images[block.target] = found
 
-    def work(block: Block) -> None:
-        part = gradient[block.source]
-        images[block.target] = backend.transpose_convolve_whole(part, weight, block.windows, groups)
+        self._over_blocks(_blocks(n, windows, size, _reached), work)
+        return images
 
-    _each(backend, _blocks(n, windows, size, _reached), work)
-    return images
+    def weight_gradient(
+        self, images: Array, gradient: Array, windows: Windows, groups: int
+    ) -> Array:
+        """Add up the gradients of blocks, in an order of their own, if an image is large."""
+        (n, c), d = images.shape[:2], gradient.shape[1]
+        if not self._needs_blocks(images, windows, c, d):
+            return self.weight_gradient_whole(images, gradient, windows, groups)
+        blocks = _blocks(n, windows, self._size(images, windows, c, d), _read)
+        sums = min(SUMS, len(blocks))
 
+        def work(part: slice) -> Array:
+            own = [block for first in range(sums)[part] for block in blocks[first::sums]]
+            return sum(
+                self.weight_gradient_whole(images[b.source], gradient[b.target], b.windows, groups)
+                for b in own
+            )
 
-def weight_gradient(
-    backend: Any, images: Array, gradient: Array, windows: Windows, groups: int
-) -> Array:
-    """Compute `backend.weight_gradient` in blocks, and add them up in an order of their own."""
-    (n, c), d = images.shape[:2], gradient.shape[1]
-    size = _size(backend, images, windows, c, d)
-    blocks = _blocks(n, windows, size, _read)
-    sums = min(SUMS, len(blocks))
+        return self.sum_over_batch(sums, (self.block_bytes,), np.uint8, work)
 
-    def work(part: slice) -> Array:
-        own = [block for first in range(sums)[part] for block in blocks[first::sums]]
-        return sum(
-            backend.weight_gradient_whole(images[b.source], gradient[b.target], b.windows, groups)
-            for b in own
-        )
+    def convolve_whole(
+        self,
+        images: Array,
+        weight: Array,
+        bias: Array | None,
+        windows: Windows,
+        groups: int,
+        relu: bool = False,
+    ) -> Array:
+        """Do `convolve` for images, or blocks of them, that are not too large."""
+        return super().convolve(images, weight, bias, windows, groups, relu)
 
-    return backend.sum_over_batch(sums, (backend.block_bytes,), np.uint8, work)
+    def transpose_convolve_whole(
+        self, gradient: Array, weight: Array, windows: Windows, groups: int
+    ) -> Array:
+        """Do `transpose_convolve` for images, or blocks of them, that are not too large."""
+        return super().transpose_convolve(gradient, weight, windows, groups)
 
+    def weight_gradient_whole(
+        self, images: Array, gradient: Array, windows: Windows, groups: int
+    ) -> Array:
+        """Do `weight_gradient` for images, or blocks of them, that are not too large."""
+        return super().weight_gradient(images, gradient, windows, groups)
 
-def _each(backend: Any, blocks: list[Block], work: Callable[[Block], None]) -> None:
-    """Call `work` on every block, on all threads."""
+    def _needs_blocks(self, images: Array, windows: Windows, c: int, d: int) -> bool:
+        """Tell whether to split each image of a convolution from c channels to d.
 
-    def some(part: slice) -> None:
-        for block in blocks[part]:
-            work(block)
+        The memory of eight blocks is not too much yet, and splitting takes time: 4x128x112x112 to
+        128 takes 282 ms in four blocks per image, and 235 whole (two threads).
+        """
+        pixels = windows.out_h * windows.out_w
+        return len(images) > 0 and pixels > _pixels(8 * self.block_bytes, images, windows, c, d)
 
-    backend.over_batch(len(blocks), (backend.block_bytes,), np.uint8, some)
+    def _size(self, images: Array, windows: Windows, c: int, d: int) -> tuple[int, int]:
+        """Return height and width of blocks of about equal size: whole rows if `SIDE` fit."""
+        pixels = _pixels(self.block_bytes, images, windows, c, d)
+        rows = _share(windows.out_h, max(SIDE, pixels // windows.out_w))
+        return rows, _share(windows.out_w, max(SIDE, pixels // rows))
+
+    def _over_blocks(self, blocks: list[Block], work: Callable[[Block], None]) -> None:
+        """Call `work` on every block, on all threads."""
+
+        def some(part: slice) -> None:
+            for block in blocks[part]:
+                work(block)
+
+        self.over_batch(len(blocks), (self.block_bytes,), np.uint8, some)
 
 
 # Geometry, the same for rows and columns ------------------------------------------------------
@@ -123,13 +164,6 @@ def _pixels(limit: int, images: Array, windows: Windows, c: int, d: int) -> int:
     """Return how many output pixels' columns and results take `limit` bytes; at least `LEAST`."""
     each: int = (windows.k_h * windows.k_w * c + d) * images.itemsize
     return max(LEAST, limit // each)
-
-
-def _size(backend: Any, images: Array, windows: Windows, c: int, d: int) -> tuple[int, int]:
-    """Return height and width of blocks of about equal size: whole rows if `SIDE` of them fit."""
-    pixels = _pixels(backend.block_bytes, images, windows, c, d)
-    rows = _share(windows.out_h, max(SIDE, pixels // windows.out_w))
-    return rows, _share(windows.out_w, max(SIDE, pixels // rows))
 
 
 def _share(size: int, most: int) -> int:

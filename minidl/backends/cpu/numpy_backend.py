@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.base import Array, Backend
+from minidl.backends.base import Array
+from minidl.backends.blocks import BlockedBackend
 from minidl.backends.cpu import planar, winograd
 from minidl.backends.cpu.runs import overlapping
 from minidl.backends.cpu.threads import (
@@ -30,7 +31,7 @@ fits in one slice stays on one thread: a pool over 54 taps of 1 MiB takes 0.55 m
 two threads."""
 
 
-class NumpyBackend(Backend):
+class NumpyBackend(BlockedBackend):
     """Kernels run on slices of the batch, one Python thread per core, with BLAS on one thread.
 
     A slice's gathered windows then stay in the core's cache until they are multiplied, and copying,
