@@ -43,6 +43,10 @@ def load_image_folder(
     Returns:
         Images uint8 of shape (n, 3, size, size), in the order of classes and file names.
 
+    Warns:
+        UserWarning: without `classes`, a class has another number than in the set that was read
+            before from the same folder, such as the training set.
+
     Raises:
         TypeError: `classes` is a string, or has no order.
         ValueError: `size` or `resize` is out of range, the folder has no sub-folders, a sub-folder
@@ -98,7 +102,7 @@ def _upright_rgb(file: Path) -> Image.Image:
     if picture.mode.startswith("I"):  # 16 bits per value: `convert` would cut them off at 255
         values = np.asarray(picture)
         values = np.where(values == picture.info.get("transparency"), 65535, values)
-        picture = Image.fromarray(np.rint(values / 257).astype(np.uint8))
+        picture = Image.fromarray(np.rint(values / np.float32(257)).astype(np.uint8))
     elif "transparency" in picture.info or "A" in picture.getbands():
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture.convert("RGBA"))
