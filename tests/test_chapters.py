@@ -456,7 +456,7 @@ def test_chapter_8_learns_from_a_file_of_ones_own(labels, run, tmp_path):
         (["--data", "one.csv"], "one.csv: got a single label, 1, expected two or more"),
         (["--data", "one.csv", "--text-column", "x"], "line 1: no column 'x'"),
         (["--data", "bad.csv"], "bad.csv, line 2: got the label '1.5' in 'label'"),
-        (["--data", "empty.csv"], "empty.csv: the file is empty"),
+        (["--data", "empty.csv"], "empty.csv: got no rows"),
         (["--data", "latin.csv"], "latin.csv, line 2: byte 0xe9 does not fit the encoding 'utf-8'"),
         (["--predict", " "], "--predict: expected a sentence of at least one word"),
         (["--out", "/dev/null/here"], "/dev/null"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,16 +37,87 @@ def written(folder, name, content):
 # Plain lines
 
 
-def test_lines_end_in_newlines_and_nowhere_else(tmp_path):
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("last", [0, 1, 3])
+def test_lines_end_in_newlines_carriage_returns_or_both(end, last, tmp_path):
+    path = written(tmp_path, "lines.txt", end.join(["good film", "bad film", "so so"]) + end * last)
+    assert read_lines(path) == ["good film", "bad film", "so so"]
+    rows = end.join(["text,label", "good film,1", "bad film,0"])
+    objects = ['{"text": "good film", "label": 1}', '{"text": "bad film", "label": 0}']
+    tables = {"a.csv": rows, "a.tsv": rows.replace(",", "\t"), "a.jsonl": end.join(objects)}
+    for name, content in tables.items():
+        found = read_table(written(tmp_path, name, content + end * last))
+        assert found.texts == ("good film", "bad film")
+        assert found.labels.tolist() == [1, 0]
+
+
+def test_line_ends_may_be_mixed(tmp_path):
+    path = written(tmp_path, "lines.txt", b"one\rtwo\nthree\r\nfour")
+    assert read_lines(path) == ["one", "two", "three", "four"]
+
+
+def test_lines_end_at_nothing_else(tmp_path):
     content = b"one\x85 more \r\ntwo\x1c\x0b\x0c three\nfour"
     path = written(tmp_path, "lines.txt", content)
     wanted = ["one\N{HORIZONTAL ELLIPSIS} more ", "two\x1c\x0b\x0c three", "four"]
     assert read_lines(path, "cp1252") == wanted
     assert len(read_lines(path, "latin-1")) == 3  # where str.splitlines finds 7
-    utf16 = written(tmp_path, "wide.txt", "a\nb\n".encode("utf-16"))
-    assert read_lines(utf16, "utf-16") == ["a", "b"]
-    marked = written(tmp_path, "marked.txt", b"\xef\xbb\xbfa\n")
-    assert read_lines(marked) == ["a"]
+    odd = "a\x85b\N{LINE SEPARATOR}c\N{PARAGRAPH SEPARATOR}d"
+    assert read_lines(written(tmp_path, "odd.txt", f"{odd}\n{odd}\n")) == [odd, odd]
+    for name, content in {
+        "a.csv": f"text,label\n{odd},1\n",
+        "a.tsv": f"text\tlabel\n{odd}\t1\n",
+        "a.jsonl": f'{{"text": "{odd}", "label": 1}}\n',
+    }.items():
+        assert read_table(written(tmp_path, name, content)).texts == (odd,)
+
+
+# Encodings
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_no_text_and_must_fit_the_encoding(encoding, tmp_path):
+    content = "text,label\nna\xefve,1\n".encode(encoding)
+    path = written(tmp_path, "a.csv", content)
+    for fitting in {encoding, "utf-8" if "8" in encoding else f"{encoding}-le"}:
+        assert read_table(path, encoding=fitting).texts == ("na\xefve",)
+        assert read_lines(path, fitting)[0] == "text,label"
+    name = encoding.removesuffix("-sig")
+    others = {"utf-8", "utf-16", "utf-32", "utf-16-be", "cp1252", "latin-1", "ascii"} - {name}
+    for other in others:
+        for read in (read_lines, lambda path, other: read_table(path, encoding=other)):
+            with pytest.raises(
+                ValueError,
+                match=rf"a\.csv: got the byte order mark of {name}.*pass encoding='{name}",
+            ):
+                read(path, other)
+
+
+def test_marks_where_files_were_joined_are_no_text(tmp_path):
+    part = "one\ntwo\n".encode("utf-8-sig")
+    assert read_lines(written(tmp_path, "a.txt", part + part)) == ["one", "two", "one", "two"]
+
+
+def test_wide_characters_without_a_mark_are_refused(tmp_path):
+    path = written(tmp_path, "a.csv", "text,label\ngood,1\n".encode("utf-16-le"))
+    with pytest.raises(ValueError, match=r"a\.csv, line 1: got a NUL character.*'utf-16-le'"):
+        read_table(path)
+    assert read_table(path, encoding="utf-16-le").texts == ("good",)
+    with pytest.raises(ValueError, match=r"a\.csv: UTF-16 stream does not start with BOM"):
+        read_lines(path, "utf-16")
+    path = written(tmp_path, "b.jsonl", b'{"text": "a", "label": 1}\n' + b"\0" * 9)
+    with pytest.raises(ValueError, match=r"b\.jsonl, line 2: got a NUL character, expected text"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("place", [1, 2, 3_000])
+def test_the_line_of_a_byte_that_does_not_fit_is_right(end, place, tmp_path):
+    lines = [b"a film of 2001"] * 4_000
+    lines[place - 1] += b"\xff"
+    path = written(tmp_path, "lines.txt", end.encode().join(lines))
+    with pytest.raises(ValueError, match=rf"lines\.txt, line {place}: byte 0xff does not fit"):
+        read_lines(path)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +126,8 @@ def test_lines_end_in_newlines_and_nowhere_else(tmp_path):
         (b"", "utf-8", r"lines\.txt: the file is empty, expected lines of text"),
         (b"\n \n", "utf-8", r"lines\.txt: the file is empty"),
         (b"a\n\nb\n", "utf-8", r"lines\.txt, line 2: got an empty line, expected a sentence"),
-        (b"a\n \r\n", "utf-8", r"lines\.txt, line 2: got an empty line"),
+        (b"a\n \r\nb", "utf-8", r"lines\.txt, line 2: got an empty line"),
+        (b"a\r\rb\r", "utf-8", r"lines\.txt, line 2: got an empty line"),
         (b"a\nb\x85\n", "utf-8", r"line 2: byte 0x85 does not fit the encoding 'utf-8'; is the"),
         (b"a\x81\n", "cp1252", r"line 1: byte 0x81 does not fit the encoding 'cp1252'"),
         (b"a\n", "utf-9", r"lines\.txt: unknown encoding: utf-9"),
@@ -101,7 +176,9 @@ def test_columns_and_encoding_are_as_asked(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "", r"a\.csv: the file is empty"),
+        ("a.csv", "", r"a\.csv: got no rows"),
+        ("a.tsv", "\n\n", r"a\.tsv: got no rows"),
+        ("a.jsonl", " \n", r"a\.jsonl: got no rows"),
         ("a.csv", "text,label\n", r"a\.csv: got no rows, expected at least one"),
         ("a.csv", "words,label\nx,1\n", r"a\.csv, line 1: no column 'text' among \['words',"),
         ("a.csv", "text,y\nx,1\n", r"line 1: no column 'label' among \['text', 'y'\]"),
@@ -126,28 +203,31 @@ def test_columns_and_encoding_are_as_asked(tmp_path):
             for label in ("1.5", "1.0", ".5", "1e3", "nan", "-inf", "12345678901234567890")
         ),
         ("a.csv", f"text,label\nx,{'9' * 30}\n", "line 2: got the label '999"),
-        (
-            "a.csv",
-            'text,label\n"x\ny",1\nz,w\n',
-            r"line 4: got the label 'w' in 'label', expected all",
-        ),
+        ("a.csv", 'text,label\n"x\ny",1\nz,w\n', r"line 4: got the label 'w'"),
         (
             "a.csv",
             "text,label\ngood, very,1\n",
             r"line 2: got 3 fields, expected 2: .*a comma missing",
         ),
         ("a.csv", "text,label\nx\n", r"a\.csv, line 2: got 1 fields, expected 2"),
-        ("a.csv", "text,label\n\nx,1\n", r"a\.csv, line 2: got 0 fields, expected 2"),
+        ("a.csv", "\ntext,label\n\nx\n", r"a\.csv, line 4: got 1 fields, expected 2"),
+        ("a.csv", 'text,label\n"x\r\n\r\ny",1\n\nz,w\n', r"line 6: got the label 'w'"),
+        ("a.csv", 'text,label\r"x\ry",1\rz\r', r"a\.csv, line 4: got 1 fields"),
+        ("a.csv", "text,text,label\nx,y,1\n", r"a\.csv, line 1: two columns 'text' among \['te"),
+        ("a.csv", "\ntext,label,label\nx,1,0\n", r"line 2: two columns 'label' among"),
         ("a.csv", 'text,label\nx,1\n"y,1\n', r"a\.csv, line 3: unexpected end of data"),
         ("a.csv", b"text,label\nx,1\n\xff,0\n", r"a\.csv, line 3: byte 0xff does not fit"),
         ("a.tsv", "text,label\nx,1\n", r"a\.tsv, line 1: no column 'text' among \['text,label"),
         ("a.jsonl", '{"text": "x", "label": 1}\n{"tex', r"a\.jsonl, line 2: got invalid JSON: "),
-        ("a.jsonl", '{"text": "x", "label": 1}\n\n', r"a\.jsonl, line 2: got invalid JSON"),
+        ("a.jsonl", '{"text": "x", "label": 1}\n\n{', r"a\.jsonl, line 3: got invalid JSON"),
+        ("a.jsonl", '{"text": "x", "label": 1, "label": 0}', r"line 1: got invalid JSON: an obje"),
+        ("a.jsonl", "[" * 100_000, r"a\.jsonl, line 1: got invalid JSON: "),
+        ("a.jsonl", '{"text": "x", "label": null}', r"line 1: got no label in 'label'"),
+        ("a.jsonl", '{"text": "x", "label": [1]}', r"line 1: got the label \[1\] in 'label'"),
         ("a.jsonl", "[1]\n", r"a\.jsonl, line 1: no key 'text' among a list"),
         ("a.jsonl", '{"a": 1}\n', r"line 1: no key 'text' among \['a'\]"),
         ("a.jsonl", '{"text": 5, "label": 1}\n', r"line 1: got 5 in 'text', expected a non-empty"),
         ("a.jsonl", '{"text": "x"}\n', r"a\.jsonl, line 1: got no label in 'label'"),
-        ("a.jsonl", '{"text": "x", "label": [1]}', r"line 1: got the label \[1\] in 'label'"),
         ("a.jsonl", '{"text": "x", "label": true}\n', r"line 1: got the label True"),
         ("a.jsonl", '{"text": "x", "label": 1.0}\n', r"line 1: got the label 1.0"),
         (
@@ -160,6 +240,85 @@ def test_columns_and_encoding_are_as_asked(tmp_path):
 def test_what_is_no_table_is_refused_with_file_and_line(name, content, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         read_table(written(tmp_path, name, content))
+
+
+@pytest.mark.parametrize("blank", ["\n", "\n\n\n", " \n", "\t \n"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_blank_lines_are_no_rows(blank, name, tmp_path):
+    rows = ["text,label\n", "good,1\n", "bad,0\n"]
+    if name == "a.tsv":
+        rows = [row.replace(",", "\t") for row in rows]
+    if name == "a.jsonl":
+        rows = ['{"text": "good", "label": 1}\n', '{"text": "bad", "label": 0}\n']
+    for content in (
+        "".join(rows) + blank,
+        blank.join(rows),
+        blank + "".join(rows),
+        ("".join(rows) + blank).replace("\n", "\r\n"),
+    ):
+        found = read_table(written(tmp_path, name, content))
+        assert found.texts == ("good", "bad")
+        assert found.labels.tolist() == [1, 0]
+
+
+def test_empty_rows_of_a_spreadsheet_are_none(tmp_path):
+    path = written(tmp_path, "a.csv", "id,text,label\r\n1,good,1\r\n,,\r\n2,bad,0\r\n,,\r\n,,\r\n")
+    assert read_table(path).texts == ("good", "bad")
+
+
+@pytest.mark.parametrize("length", [131_072, 131_073, 1_000_000])
+def test_texts_may_be_long(length, tmp_path):
+    text = "a " * (length // 2) + "b" * (length % 2)
+    limit = csv.field_size_limit()
+    for name, content in {
+        "a.csv": f'label,text\n1,"{text}"\n2,{text}\n',
+        "a.tsv": f"label\ttext\n1\t{text}\n2\t{text}\n",
+    }.items():
+        assert read_table(written(tmp_path, name, content)).texts == (text, text)
+        assert csv.field_size_limit() == limit  # the limit is the whole process's
+    with pytest.raises(ValueError, match="got no label"):
+        read_table(written(tmp_path, "b.csv", f"label,text\n,{text}\n"))
+    assert csv.field_size_limit() == limit
+
+
+def test_threads_that_read_long_texts_leave_the_limit_of_csv_as_it_was(tmp_path):
+    text = "a" * 200_000
+    path = written(tmp_path, "a.csv", f"label,text\n1,{text}\n")
+    before = csv.field_size_limit(1000)  # the reader's own, for other files
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            assert {found.texts for found in threads.map(read_table, [path] * 50)} == {(text,)}
+        assert csv.field_size_limit() == 1000
+    finally:
+        csv.field_size_limit(before)
+
+
+def test_half_an_emoji_is_read_as_what_can_be_written(tmp_path):
+    content = (
+        r'{"text": "nice \ud83d", "label": "a\udc00"}' + "\n"
+        r'{"text": "\ud83d\ude00 \ude00\ud83d", "label": "b"}' + "\n"
+    )
+    found = read_table(written(tmp_path, "tweets.jsonl", content))
+    assert found.texts == ("nice \ufffd", "\U0001f600 \ufffd\ufffd")
+    assert found.classes == ("a\ufffd", "b")
+    for part in (*found.texts, *found.classes):
+        part.encode()
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+def test_reading_takes_little_more_memory_than_its_result(name, tmp_path):
+    row = {"a.csv": "%s,1\n", "a.jsonl": '{"text": "%s", "label": 1}\n'}.get(name, "%s\n")
+    head = "text,label\n" if name == "a.csv" else ""
+    lines = [row % (f"{i:06}" + "word " * 40) for i in range(20_000)]
+    lines[7] = lines[7].replace("word", "\U0001f600", 1)  # wide: four bytes a character in memory
+    path = written(tmp_path, name, head + "".join(lines))
+    del lines
+    tracemalloc.start()
+    found = read_lines(path) if name == "a.txt" else read_table(path)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found
+    assert peak < 1.5 * held
 
 
 # Splits

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from minidl.data.classes import is_integer, number_classes
 from minidl.data.images import datasets_folder
 from minidl.files.download import download as fetch
+from minidl.files.safetensors import unique
 
 Row = tuple[int, Any, Any]
 """Line number, text, label."""
@@ -62,8 +65,8 @@ class TextSet(NamedTuple):
 def read_lines(path: str | Path, encoding: str = "utf-8") -> list[str]:
     r"""Read a file with one sentence per line.
 
-    Lines end in `\n` or `\r\n` only: `str.splitlines` would also break a line at an ellipsis of
-    cp1252 that is read as latin-1.
+    Lines end in `\n`, `\r\n` or `\r`: `str.splitlines` would also break a line at an ellipsis of
+    cp1252 that is read as latin-1. Blank lines at the end are no sentences.
 
     Args:
         path: the file.
@@ -71,10 +74,14 @@ def read_lines(path: str | Path, encoding: str = "utf-8") -> list[str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file or a line is empty, or bytes do not fit the encoding; the message
-            names file and line.
+        ValueError: the file or a line is empty, bytes do not fit the encoding, or there are NUL
+            characters; the message names file and line.
     """
-    lines = _lines(path, encoding)
+    lines = [line.rstrip("\r\n") for line in _lines(path, encoding)]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise ValueError(f"{path}: the file is empty, expected lines of text")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             raise ValueError(f"{path}, line {number}: got an empty line, expected a sentence")
@@ -93,7 +100,8 @@ def read_table(
 
     A CSV or TSV file names its columns in the first line. In CSV, fields that contain commas,
     quotes or line breaks are in double quotes; in TSV, quotes have no meaning. A JSONL file has
-    one object per line.
+    one object per line. Blank lines are skipped. Half of a surrogate pair, as in a cut-off JSON
+    string, becomes U+FFFD, since no file could hold it.
 
     Args:
         path: the file; its ending says which of the three it is.
@@ -111,32 +119,34 @@ def read_table(
     Raises:
         FileNotFoundError: there is no such file.
         TypeError: `classes` is a string, or has no order.
-        ValueError: another ending, an empty file, no such column, a row of another length,
+        ValueError: another ending, an empty file, no such column or two, a row of another length,
             a missing text or label, a label that is not among `classes`, a fraction, or a word
-            among integers, or bytes that do not fit the encoding; the message names file and line.
+            among integers, bytes that do not fit the encoding, or NUL characters; the message
+            names file and line.
     """
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows}
     suffix = Path(path).suffix.lower()
     if suffix not in readers:
         raise ValueError(f"read_table: got {path}, expected a name ending in {', '.join(readers)}")
     texts, labels, found = [], [], dict[str, str]()
-    for line, text, value in readers[suffix](path, text_column, label_column, encoding):
-        where = f"{path}, line {line}"
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(
-                f"{where}: got {text!r:.60} in {text_column!r}, expected a non-empty string"
-            )
-        label = _label(where, label_column, value)
-        if label not in found:
-            first = next(iter(found), label)
-            if classes is None and is_integer(label) != is_integer(first):
+    with _long_fields():
+        for line, text, value in readers[suffix](path, text_column, label_column, encoding):
+            where = f"{path}, line {line}"
+            if not isinstance(text, str) or not text.strip():
                 raise ValueError(
-                    f"{where}: got the label {value!r:.60} in {label_column!r}, expected all "
-                    "integers or all words; pass classes to have both"
+                    f"{where}: got {text!r:.60} in {text_column!r}, expected a non-empty string"
                 )
-            found[label] = where
-        texts.append(text)
-        labels.append(label)
+            label = _label(where, label_column, value)
+            if label not in found:
+                first = next(iter(found), label)
+                if classes is None and is_integer(label) != is_integer(first):
+                    raise ValueError(
+                        f"{where}: got the label {value!r:.60} in {label_column!r}, expected all "
+                        "integers or all words; pass classes to have both"
+                    )
+                found[label] = where
+            texts.append(_without_halves(text))
+            labels.append(label)
     if not texts:
         raise ValueError(f"{path}: got no rows, expected at least one text and label")
     numbers = number_classes(path, found, classes)
@@ -147,7 +157,7 @@ def read_table(
 
 def _label(where: str, column: str, value: Any) -> str:
     """Return the name of a label's class."""
-    name = "" if value is None else str(value).strip()
+    name = "" if value is None else _without_halves(str(value)).strip()
     if is_integer(name):
         return str(int(name))
     if not name or not isinstance(value, str) or _FRACTION.fullmatch(name):
@@ -157,39 +167,58 @@ def _label(where: str, column: str, value: Any) -> str:
 
 
 _FRACTION = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
+_LIFTED = threading.Lock()
+
+
+@contextlib.contextmanager
+def _long_fields() -> Iterator[None]:
+    """Lift csv's limit of 131,072 characters per field, which holds for the whole process."""
+    with _LIFTED:
+        limit = csv.field_size_limit(2**31 - 1)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(limit)
 
 
 def _csv_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterator[Row]:
     options: dict[str, Any] = {"strict": True}
     if Path(path).suffix.lower() == ".tsv":
         options |= {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    reader = csv.reader(io.StringIO(_decoded(path, encoding), newline=""), **options)
-    line = 1
+    reader = csv.reader(_lines(path, encoding), **options)
+    line, header = 1, list[str]()
     try:
-        header = next(reader)
-        for name in (text, label):
-            if name not in header:
-                raise ValueError(f"{path}, line 1: no column {name!r} among {header}")
-        places = header.index(text), header.index(label)
-        line = reader.line_num + 1
         for row in reader:
-            if len(row) != len(header):
+            if not any(map(str.strip, row)):
+                pass  # a blank line, or an empty row of a spreadsheet
+            elif not header:
+                header = row
+                for name in (text, label):
+                    if header.count(name) != 1:
+                        many = "two columns" if name in header else "no column"
+                        raise ValueError(f"{path}, line {line}: {many} {name!r} among {header}")
+                places = header.index(text), header.index(label)
+            elif len(row) != len(header):
                 raise ValueError(
                     f"{path}, line {line}: got {len(row)} fields, expected {len(header)}: "
                     f"{header}; is a text with a comma missing its quotes?"
                 )
-            yield line, row[places[0]], row[places[1]]
+            else:
+                yield line, row[places[0]], row[places[1]]
             line = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(f"{path}, line {line}: {error}") from error
 
 
 def _json_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterator[Row]:
+    decode = json.JSONDecoder(object_pairs_hook=unique).decode
     for number, line in enumerate(_lines(path, encoding), 1):
         where = f"{path}, line {number}"
+        if not line.strip():
+            continue
         try:
-            row = json.loads(line)
-        except ValueError as error:
+            row = decode(line)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{where}: got invalid JSON: {error}") from error
         if not isinstance(row, dict) or text not in row:
             found = list(row) if isinstance(row, dict) else f"a {type(row).__name__}"
@@ -197,29 +226,43 @@ def _json_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterat
         yield number, row[text], row.get(label)
 
 
-def _lines(path: str | Path, encoding: str) -> list[str]:
-    lines = _decoded(path, encoding).split("\n")
-    if not lines[-1]:  # nothing follows the last line break
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
+def _without_halves(text: str) -> str:
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _decoded(path: str | Path, encoding: str) -> str:
-    """Return a file's text, without a byte order mark."""
-    data = Path(path).read_bytes()
+_MARKED = ("utf-8", "utf-32-le", "utf-16-le", "utf-32-be", "utf-16-be")  # longer marks first
+
+
+def _lines(path: str | Path, encoding: str) -> Iterator[str]:
+    """Yield a file's lines with their ends, without a byte order mark."""
+    number = 0
     try:
-        text = data.decode(encoding).removeprefix("\ufeff")
+        with open(path, "rb") as raw, io.TextIOWrapper(raw, encoding, newline="") as file:
+            start = raw.peek(4)
+            its = next((name for name in _MARKED if start.startswith("\ufeff".encode(name))), None)
+            if its and "\ufeff".encode(its).decode(encoding, "replace") not in ("", "\ufeff"):
+                raise ValueError(
+                    f"{path}: got the byte order mark of {its}, but encoding={encoding!r}; pass "
+                    f"encoding={its!r}"
+                )
+            for number, line in enumerate(file, 1):
+                if "\0" in line:
+                    raise ValueError(
+                        f"{path}, line {number}: got a NUL character, expected text; is the file "
+                        "damaged, or in another encoding, such as 'utf-16-le'?"
+                    )
+                yield line.removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        before = error.object[: error.start].decode(encoding, "replace")  # since the last line
+        number += len(re.split(r"\r\n?|\n", before))
         raise ValueError(
-            f"{path}, line {line}: byte 0x{data[error.start]:02x} does not fit the encoding "
-            f"{encoding!r}; is the file in another one, such as 'cp1252'?"
+            f"{path}, line {number}: byte 0x{error.object[error.start]:02x} does not fit the "
+            f"encoding {encoding!r}; is the file in another one, such as 'cp1252'?"
         ) from error
-    except LookupError as error:
+    except (LookupError, UnicodeError) as error:
         raise ValueError(f"{path}: {error}") from error
-    if not text.strip():
-        raise ValueError(f"{path}: the file is empty, expected lines of text")
-    return text
 
 
 _MR_FILES = {  # size and md5 of the files as published

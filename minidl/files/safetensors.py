@@ -85,7 +85,7 @@ def half_to_single(raw: NDArray[Any], brain: bool) -> NDArray[Any]:
 def _entries(text: bytes) -> dict[str, Any]:
     """Return the header's entries, after checking each one."""
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_unique)
+        header = json.loads(text.decode(), object_pairs_hook=unique)
     except RecursionError:
         raise ValueError("its header is nested too deeply") from None
     if not isinstance(header, dict):
@@ -96,10 +96,11 @@ def _entries(text: bytes) -> dict[str, Any]:
     return header
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object's entries, for `json.loads(..., object_pairs_hook=unique)`."""
     entries = dict(pairs)
     if len(entries) != len(pairs):
-        raise ValueError("its header has a duplicate name")
+        raise ValueError("an object has a duplicate name")
     return entries
 
 
