@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from minidl.data import BucketLoader, Vocabulary, tokenize
@@ -82,6 +83,38 @@ def test_a_vocabulary_survives_the_disk(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["vocabulary.json"]
 
 
+@given(st.lists(st.text(st.characters(exclude_categories=()), min_size=1), unique=True))
+def test_any_word_survives_the_disk(tmp_path_factory, words):
+    assume(not any(re.search("[\ud800-\udbff][\udc00-\udfff]", word) for word in words))
+    assume(not {"<pad>", "<unk>"} & set(words))
+    path = Vocabulary(words).save(tmp_path_factory.mktemp("words") / "vocabulary.json")
+    assert Vocabulary.load(path).words[2:] == words
+    path.read_text("utf-8")  # for other programs, too
+
+
+def test_half_an_emoji_survives_the_disk(tmp_path):
+    vocabulary = Vocabulary.build([tokenize("nice film \ud83d"), tokenize("\ude00 हाँ")])
+    path = vocabulary.save(tmp_path / "vocabulary.json")
+    assert Vocabulary.load(path).words == vocabulary.words
+    assert "हाँ" in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_vocabulary_that_an_editor_saved_again_is_read(encoding, tmp_path):
+    path = Vocabulary(["naïve"]).save(tmp_path / "vocabulary.json")
+    path.write_bytes(path.read_text("utf-8").encode(encoding))
+    assert Vocabulary.load(path).words[2:] == ["naïve"]
+
+
+def test_special_words_in_a_corpus_keep_their_indices():
+    corpus = [["the", "<unk>", "film", "<pad>"], ["<unk>", "<unk>", "film", "<pad>"]]
+    vocabulary = Vocabulary.build(corpus)
+    assert vocabulary.words == ["<pad>", "<unk>", "film", "the"]
+    assert vocabulary.encode(corpus).tolist() == [[3, 1, 2, 0], [1, 1, 2, 0]]
+    assert Vocabulary.build(corpus, max_size=3).words[2:] == ["film"]
+    assert Vocabulary.build(corpus, min_count=2).words[2:] == ["film"]
+
+
 def test_a_vocabulary_that_cannot_be_written_leaves_nothing_half_written(tmp_path, monkeypatch):
     path = Vocabulary(["old"]).save(tmp_path / "vocabulary.json")
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
@@ -101,6 +134,7 @@ def test_a_vocabulary_that_cannot_be_written_leaves_nothing_half_written(tmp_pat
         '{"words": 3}',
         '{"words": ["a"]}',
         '{"words": ["<pad>","<unk>","a","a"]}',
+        "[" * 100_000,
     ],
 )
 def test_a_damaged_vocabulary_is_refused(content, tmp_path):

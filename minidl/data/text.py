@@ -97,6 +97,8 @@ class Vocabulary:
     ) -> Vocabulary:
         """Collect the words of sentences, the most frequent first, ties in alphabetical order.
 
+        A prepared corpus may contain the two special words; they keep their indices.
+
         Args:
             sentences: lists of words, as `tokenize` returns them, of the training set only.
             min_count: how often a word must occur, >= 1.
@@ -115,7 +117,7 @@ class Vocabulary:
         for sentence in sentences:
             _check_sentence("Vocabulary.build", sentence)
             counts.update(sentence)
-        ordered = sorted(counts, key=lambda word: (-counts[word], word))
+        ordered = sorted(counts.keys() - {PADDING, UNKNOWN}, key=lambda word: (-counts[word], word))
         found = [word for word in ordered if counts[word] >= min_count]
         return cls(found[: None if max_size is None else max_size - 2])
 
@@ -168,7 +170,8 @@ class Vocabulary:
         """Write the words as JSON and return the path; a crash leaves an older file intact."""
         path = Path(path)
         with whole_file(path) as file:
-            file.write(json.dumps({"words": self.words}, ensure_ascii=False).encode())
+            text = json.dumps({"words": self.words}, ensure_ascii=False)
+            file.write(text.encode("utf-8", "backslashreplace"))  # half an emoji, as JSON has it
         return path
 
     @classmethod
@@ -180,11 +183,11 @@ class Vocabulary:
             ValueError: the file holds something else, or is damaged.
         """
         try:
-            words = json.loads(Path(path).read_text("utf-8"))["words"]
+            words = json.loads(Path(path).read_bytes())["words"]
             if words[:2] != [PADDING, UNKNOWN]:
                 raise ValueError(f"its first words are {words[:2]}")
             return cls(words[2:])
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise ValueError(
                 f"Vocabulary.load: {path} is not a vocabulary, or is damaged ({error}); save it "
                 "again with Vocabulary.save"
