@@ -230,7 +230,8 @@ file = args.out / "runs.csv"
 kept: list[dict[str, str]] = []
 if file.exists():
     try:
-        kept = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines(), strict=True))
+        with file.open(encoding="utf-8", newline="") as saved:
+            kept = list(csv.DictReader(saved, strict=True))
         if any(tuple(row) != COLUMNS or None in row.values() for row in kept):
             raise ValueError("its columns differ")
     except (OSError, ValueError, csv.Error) as error:
