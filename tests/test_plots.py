@@ -53,6 +53,14 @@ def test_misclassified_images_of_a_network_without_fault():
     assert figure.get_suptitle() == "0 of 2 are misclassified"
 
 
+@pytest.mark.parametrize("names", [["cat"], ["cat", "dog", "fox"]])
+def test_names_of_more_or_fewer_classes_are_refused(names):
+    with pytest.raises(ValueError, match=rf"misclassified: got {len(names)} names for 2 classes"):
+        plots.misclassified(pictures(2), np.eye(2), np.arange(2), names)
+    with pytest.raises(ValueError, match=r"confusion_matrix: got .* with classes=train.classes"):
+        plots.confusion_matrix(np.eye(2, dtype=int), names)
+
+
 def test_grad_cam_before_a_global_average_is_the_class_activation_map():
     minidl.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.GlobalAvgPool(), nn.Linear(4, 5))

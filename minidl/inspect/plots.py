@@ -130,7 +130,11 @@ def confusion_matrix(matrix: NDArray[Any], classes: Sequence[str]) -> Figure:
     Args:
         matrix: counts `(classes, classes)`, true classes in rows.
         classes: their names.
+
+    Raises:
+        ValueError: there are more or fewer names than classes.
     """
+    _check_names("confusion_matrix", matrix, classes)
     shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     grown = max(1.0, len(classes) / 25)
     figure, axes = plt.subplots(figsize=(6.4 * grown, 5.6 * grown), layout="constrained")
@@ -145,6 +149,14 @@ def confusion_matrix(matrix: NDArray[Any], classes: Sequence[str]) -> Figure:
     axes.set(xlabel="predicted class", ylabel="true class", title=f"Accuracy {accuracy:.1%}")
     figure.colorbar(image, label="% of the true class", shrink=0.85)
     return figure
+
+
+def _check_names(who: str, array: NDArray[Any], classes: Sequence[str]) -> None:
+    if array.shape[1] != len(classes):
+        raise ValueError(
+            f"{who}: got {len(classes)} names for {array.shape[1]} classes, expected one for each; "
+            "does a test set lack a class? Read it with classes=train.classes"
+        )
 
 
 def kernels(weight: NDArray[Any], title: str = "Kernels of the first layer") -> Figure:
@@ -194,7 +206,11 @@ def misclassified(
         labels: `(n,)`.
         classes: their names.
         count: largest number of images to draw.
+
+    Raises:
+        ValueError: there are more or fewer names than classes.
     """
+    _check_names("misclassified", scores, classes)
     predicted = scores.argmax(1)
     odds = np.exp(scores - scores.max(1, keepdims=True)).sum(1)  # 1 / probability of the highest
     wrong = np.flatnonzero(predicted != labels)
