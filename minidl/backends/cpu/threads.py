@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import math
 import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +27,15 @@ class _Thread(threading.local):
 
 
 current = _Thread()
-_threads: list[int] = []  # the number set; empty: one per core
+_threads: list[int] = []  # the number set; empty: the default
 
 
 def set_num_threads(n: int) -> None:
     """Set the number of threads of the CPU kernels; results do not depend on it.
 
-    The default is one for each core that this process may use.
+    The default is what `MINIDL_NUM_THREADS`, `OMP_NUM_THREADS`, `OPENBLAS_NUM_THREADS` or
+    `MKL_NUM_THREADS` says, the first that is set to a number; otherwise one for each core that this
+    process may use, by its affinity and by the quota of its container.
 
     Args:
         n: an integer >= 1.
@@ -53,7 +58,49 @@ def get_num_threads() -> int:
     """Return how many threads the CPU kernels use."""
     if _threads:
         return _threads[0]
+    return _asked() or max(1, math.ceil(min(_cores(), _quota(Path("/")))))
+
+
+def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache  # as other libraries do, read the environment once
+def _asked() -> int | None:
+    """Return the number of threads that the environment asks for, if any."""
+    for name in ("MINIDL", "OMP", "OPENBLAS", "MKL"):
+        text = os.environ.get(f"{name}_NUM_THREADS", "").partition(",")[0].strip().lstrip("0")
+        if text.isdecimal() and len(text) < 5:
+            return int(text)
+    return None
+
+
+@functools.cache
+def _quota(root: Path) -> float:
+    """Return how many cores' time a container, or group of processes, may use; at most infinity.
+
+    Source: Linux's documentation, cgroup-v2.rst, "cpu.max"; sched-bwc.rst for version 1.
+    """
+    quota = math.inf
+    with contextlib.suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            top = root / "sys/fs/cgroup" / controllers
+            group = top / path.strip("/")
+            if controllers == "" or "cpu" in controllers.split(","):
+                within = (g for g in (group, *group.parents) if g.is_relative_to(top))
+                quota = min(quota, *map(_limit, within))
+    return quota
+
+
+def _limit(group: Path) -> float:
+    """Return the limit of one group, whose folder may be invisible from inside a container."""
+    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = " ".join((group / name).read_text() for name in names).split()
+            share = int(quota) / int(period)  # "max" and -1 are no limit
+            return share if share > 0 else math.inf
+    return math.inf
 
 
 def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
