@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from minidl import handover
+from minidl.backends import without_underflow
 
 
 class Value(Protocol):
@@ -261,6 +262,7 @@ def sum_to(gradient: V, shape: tuple[int, ...]) -> V:
     return result
 
 
+@without_underflow
 def backward(
     outputs: Sequence[Value],
     gradients: Sequence[Value],

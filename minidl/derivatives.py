@@ -11,10 +11,13 @@ from collections.abc import Iterable, Sequence
 from typing import overload
 
 from minidl.autograd import propagate, set_recording, set_watcher
+from minidl.backends import without_underflow
 from minidl.tensor import Tensor
 from minidl.tensor.functions import stack, zeros
 
 
+@without_underflow
+@without_underflow
 def grad(
     outputs: Tensor | Sequence[Tensor],
     inputs: Tensor | Sequence[Tensor],

@@ -44,6 +44,10 @@ class Update:
     plain: Callable[[], None]
 
 
+without_underflow = np.errstate(under="ignore")
+"""Decorates what may round to 0, as exp(-200) does: right, even if NumPy is set to raise errors."""
+
+
 class Backend:
     """An array library on one device.
 
@@ -116,6 +120,7 @@ class Backend:
 
     # Splitting work ---------------------------------------------------------------------------
 
+    @without_underflow
     def over_batch(
         self, n: int, shape: Sequence[int], dtype: Any, work: Callable[[slice], None]
     ) -> None:
@@ -158,6 +163,7 @@ class Backend:
         """Prepare for element-wise functions of rows this long, and of values broadcast to them."""
         return nullcontext()
 
+    @without_underflow
     def matmul(self, a: Array, b: Array) -> Array:
         """Multiply matrices, or stacks of them over leading axes; both have at least two axes."""
         return self.product(a, b)
@@ -399,6 +405,7 @@ class Backend:
 
     # Elements and rows ------------------------------------------------------------------------
 
+    @without_underflow
     def column_sums(self, a: Array, b: Array | None = None) -> Array:
         """Add up `a`, or `a * b`, down each column of tables `(rows, columns)`: `(columns,)`."""
         return self.sum(a if b is None else a * b, (0,))

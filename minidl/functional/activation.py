@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minidl.autograd import Gradients
-from minidl.backends import Array
+from minidl.backends import Array, without_underflow
 from minidl.functional.geometry import check_floats
 from minidl.tensor import Tensor, record
 from minidl.tensor.functions import where
@@ -39,6 +39,7 @@ def relu(x: Tensor) -> Tensor:
     return record("relu", out, (x,), backward)
 
 
+@without_underflow
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """Return `x` where `x > 0`, else `negative_slope * x`; `g` is scaled in the same way."""
     check_floats("leaky_relu", x)
@@ -51,6 +52,7 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     return record("leaky_relu", x.data * factor, (x,), backward)
 
 
+@without_underflow
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """Return `x` where `x > 0`, else `alpha * (exp(x) - 1)`; its slope there is `alpha * exp(x)`.
 
@@ -69,6 +71,7 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     return record("elu", out, (x,), backward)
 
 
+@without_underflow
 def sigmoid(x: Tensor) -> Tensor:
     """Return `y = 1 / (1 + exp(-x))`; the gradient is `g * y * (1 - y)`.
 
@@ -85,6 +88,7 @@ def sigmoid(x: Tensor) -> Tensor:
     return record("sigmoid", out, (x,), backward, takes_output=True)
 
 
+@without_underflow
 def softplus(x: Tensor, beta: float = 1.0) -> Tensor:
     """Return `log(1 + exp(beta * x)) / beta`, a smooth ReLU; its slope is `sigmoid(beta * x)`.
 
@@ -136,6 +140,7 @@ def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     return x * _normal_cdf(x)
 
 
+@without_underflow
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """Return `y = exp(x) / sum(exp(x))` along an axis: positive values that sum to 1.
 
@@ -161,6 +166,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
     return record("softmax", out, (x,), backward, takes_output=True)
 
 
+@without_underflow
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """Return `y = x - log(sum(exp(x)))` along an axis: `log(softmax(x))`, never log(0).
 
@@ -189,6 +195,7 @@ def gated(values: Tensor, x: Array) -> Tensor:
     return record("gated", values.backend.gated(values.data, x), (values,), backward)
 
 
+@without_underflow
 def _normal_cdf(x: Tensor) -> Tensor:
     """Return `P(Z <= x)` for a standard normal Z; its slope is `exp(-x**2 / 2) / sqrt(2 * pi)`."""
     xp = x.backend.xp

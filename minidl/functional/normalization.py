@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.autograd import Gradients, is_recording
-from minidl.backends import Array
+from minidl.backends import Array, without_underflow
 from minidl.checks import check_fraction, check_whole
 from minidl.functional import channels as kernels
 from minidl.functional.activation import gated
@@ -268,6 +268,7 @@ def _measured(x: Tensor, eps: float) -> tuple[Statistics, Array]:
     return Statistics(centre, mean, inverse, eps, fixed=not x.size), variance
 
 
+@without_underflow
 def _batch_statistics(
     x: Tensor,
     running_mean: Tensor | None,
@@ -322,6 +323,7 @@ def _count(x: Tensor) -> int:
 # Maps and their gradients ---------------------------------------------------------------------
 
 
+@without_underflow
 def normalize(
     op: str,
     x: Tensor,
@@ -432,6 +434,7 @@ def _bias_gradient(gradient: Tensor, total: Array) -> Tensor:
     return record("normalize_bias_gradient", total.astype(gradient.dtype), (gradient,), backward)
 
 
+@without_underflow
 def _normalize_rows(op: str, x: Tensor, rows: int, size: int, eps: float) -> Tensor:
     """Normalise each row of `size` values, as a channel of a batch of one."""
     lines = x.reshape(1, rows, size)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import Array, Update, backend_of
+from minidl.backends import Array, Update, backend_of, without_underflow
 from minidl.tensor import Tensor
 from minidl.tensor.operands import check_device
 from minidl.tensor.rows import RowGradient
@@ -122,6 +122,7 @@ class Optimizer:
         for parameter, _, _ in self._places():
             parameter.grad = None
 
+    @without_underflow
     def step(self) -> None:
         """Update every parameter that has a gradient, in place.
 
@@ -374,6 +375,7 @@ def kept(state: dict[str, Any], name: str, p: Array) -> Array:
     return state[name]
 
 
+@without_underflow
 def clip_grad_norm_(
     parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0
 ) -> Tensor:

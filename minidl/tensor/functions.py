@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.autograd import Gradients, is_recording
-from minidl.backends import Array, backend_for, backend_of
+from minidl.backends import Array, backend_for, backend_of, without_underflow
 from minidl.random import generator, uniform
 from minidl.tensor.operands import check_device, tensor_dtype, unpacked
 from minidl.tensor.operations import Operand, Tensor, as_operands, record
@@ -282,6 +282,7 @@ def einsum(subscripts: str, *operands: Tensor) -> Tensor:
     return _contract(terms, output, reduced)
 
 
+@without_underflow
 def _contract(terms: Sequence[str], output: str, operands: Sequence[Tensor]) -> Tensor:
     """Compute an einsum whose letters occur once per term, and in another term or the output."""
 

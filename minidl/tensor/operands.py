@@ -8,7 +8,14 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from minidl.backends import Array, Backend, asarray, backend_for, backend_of
+from minidl.backends import (
+    Array,
+    Backend,
+    asarray,
+    backend_for,
+    backend_of,
+    without_underflow,
+)
 
 Axis: TypeAlias = int | Sequence[int] | None
 
@@ -261,3 +268,16 @@ def expanded_shape(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
 def unpacked(sizes: Sequence[Any]) -> Sequence[Any]:
     """Return sizes that were given as one tuple or list, or as separate arguments."""
     return sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+
+
+# Functions of one element ---------------------------------------------------------------------
+
+
+def each(name: str, x: Stored, *others: Stored) -> Array:
+    """Apply a NumPy or CuPy function to each element."""
+    function = getattr(x.backend.xp, name)
+    arrays = [x.data, *(other.data for other in others)]
+    try:
+        return x.backend.elementwise(function, *arrays)
+    except (FloatingPointError, RuntimeWarning):  # NumPy is set to raise; underflow is all right
+        return without_underflow(x.backend.elementwise)(function, *arrays)

@@ -15,7 +15,7 @@ import numpy as np
 
 from minidl import autograd
 from minidl.autograd import Gradients, Node, Rule
-from minidl.backends import Array
+from minidl.backends import Array, without_underflow
 from minidl.tensor.operands import (
     Axis,
     check_broadcast,
@@ -24,6 +24,7 @@ from minidl.tensor.operands import (
     check_matmul,
     common_dtype,
     device_given,
+    each,
     expanded_shape,
     normal_axes,
     operand_array,
@@ -113,8 +114,7 @@ class Tensor(TensorBase):
             if self.size != 1:
                 raise ValueError(
                     f"backward: got an output of shape {self.shape}, expected a single number "
-                    f"such as "
-                    "a mean loss, or a gradient of the output's shape to start from"
+                    "such as a mean loss, or a gradient of the output's shape to start from"
                 )
             return Tensor.wrap(self.backend.xp.ones(self.shape, self.dtype))
         start = _operand("backward", gradient, self)
@@ -207,7 +207,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor) -> Gradients:
             return gradient, gradient
 
-        return record("add", _each("add", a, b), (a, b), backward)
+        return record("add", each("add", a, b), (a, b), backward)
 
     __radd__ = __add__
 
@@ -218,7 +218,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor) -> Gradients:
             return gradient, -gradient if b.requires_grad else None
 
-        return record("sub", _each("subtract", a, b), (a, b), backward)
+        return record("sub", each("subtract", a, b), (a, b), backward)
 
     def __rsub__(self, other: Operand) -> Tensor:
         return _operand("sub", other, self) - self
@@ -232,7 +232,7 @@ class Tensor(TensorBase):
                 gradient * a if b.requires_grad else None,
             )
 
-        return record("mul", _each("multiply", a, b), (a, b), backward)
+        return record("mul", each("multiply", a, b), (a, b), backward)
 
     __rmul__ = __mul__
 
@@ -245,11 +245,12 @@ class Tensor(TensorBase):
                 -gradient * (a / b / b) if b.requires_grad else None,
             )
 
-        return record("div", _each("divide", a, b), (a, b), backward)
+        return record("div", each("divide", a, b), (a, b), backward)
 
     def __rtruediv__(self, other: Operand) -> Tensor:
         return _operand("div", other, self) / self
 
+    @without_underflow
     def __pow__(self, other: Operand) -> Tensor:
         """Raise to a power: `a**b` has gradients `g * b * a**(b - 1)` and `g * a**b * log(a)`.
 
@@ -316,7 +317,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor, output: Tensor) -> Gradients:
             return (gradient * output,)
 
-        return record("exp", _each("exp", x), (x,), backward, takes_output=True)
+        return record("exp", each("exp", x), (x,), backward, takes_output=True)
 
     def log(self) -> Tensor:
         """Return natural logarithms; the gradient is `g / x`."""
@@ -325,7 +326,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor) -> Gradients:
             return (gradient / x,)
 
-        return record("log", _each("log", x), (x,), backward)
+        return record("log", each("log", x), (x,), backward)
 
     def sqrt(self) -> Tensor:
         """Return square roots y; the gradient is `g / (2 * y)`, infinite at 0."""
@@ -334,7 +335,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor, output: Tensor) -> Gradients:
             return (gradient / (output * 2),)
 
-        return record("sqrt", _each("sqrt", x), (x,), backward, takes_output=True)
+        return record("sqrt", each("sqrt", x), (x,), backward, takes_output=True)
 
     def tanh(self) -> Tensor:
         """Return hyperbolic tangents y; the gradient is `g * (1 - y**2)`."""
@@ -343,7 +344,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor, output: Tensor) -> Gradients:
             return (gradient * (1 - output * output),)
 
-        return record("tanh", _each("tanh", x), (x,), backward, takes_output=True)
+        return record("tanh", each("tanh", x), (x,), backward, takes_output=True)
 
     def abs(self) -> Tensor:
         """Return absolute values; the gradient is `g * sign(x)`, which is 0 at 0."""
@@ -385,6 +386,7 @@ class Tensor(TensorBase):
 
         return record("sum", self.backend.sum(self._data, axes, keepdims), (self,), backward)
 
+    @without_underflow
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Average over `axis` (all axes if None); each of m elements gets `g / m`."""
         x = _floats(self)
@@ -647,12 +649,6 @@ def _extreme(op: str, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
 
     result = getattr(x.data, op)(axes, keepdims=keepdims)
     return record(op, result, (x,), backward, takes_output=True)
-
-
-def _each(name: str, x: Tensor, *others: Tensor) -> Array:
-    """Apply a NumPy or CuPy function to each element."""
-    function = getattr(x.backend.xp, name)
-    return x.backend.elementwise(function, x.data, *(other.data for other in others))
 
 
 def _put(gradient: Tensor, shape: tuple[int, ...], index: tuple[Any, ...]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.base import Array
+from minidl.backends.base import Array, without_underflow
 from minidl.backends.blocks import BlockedBackend
 from minidl.backends.cpu import planar, winograd
 from minidl.backends.cpu.runs import overlapping
@@ -44,6 +44,7 @@ class NumpyBackend(BlockedBackend):
         self.kernels = kernels  # "exact": without Winograd
         keep_freed_memory()
 
+    @without_underflow
     def over_batch(
         self, n: int, shape: Sequence[int], dtype: Any, work: Callable[[slice], None]
     ) -> None:
@@ -90,7 +91,7 @@ class NumpyBackend(BlockedBackend):
         and discard the result, but NumPy still sees the flag that a NaN there sets.
         """
         if a.ndim > 2 or b.ndim > 2 or a.size * b.shape[1] < 2**25:
-            with blas().single_threaded(), np.errstate(invalid="ignore"):
+            with blas().single_threaded(), np.errstate(invalid="ignore", under="ignore"):
                 return np.matmul(a, b)
         out = np.empty((len(a), b.shape[1]), np.result_type(a, b))
         by_rows = len(a) >= b.shape[1]

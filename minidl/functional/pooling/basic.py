@@ -82,7 +82,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from minidl.autograd import Gradients
-from minidl.backends import Array, Backend, Windows
+from minidl.backends import Array, Backend, Windows, without_underflow
 from minidl.checks import Pair, check_whole
 from minidl.functional.geometry import check_images, pool_windows
 from minidl.tensor import Tensor, record
@@ -227,6 +227,7 @@ def max_over(
     return out, Tensor.wrap(_places(x, winners, windows)) if return_places else None
 
 
+@without_underflow
 def mean_over(
     op: str,
     x: Tensor,

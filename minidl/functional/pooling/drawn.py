@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from minidl.backends import Array, Windows
+from minidl.backends import Array, Windows, without_underflow
 from minidl.checks import Pair, pair
 from minidl.functional.activation import relu
 from minidl.functional.geometry import check_images, pool_windows
@@ -91,6 +91,7 @@ def _stochastic(
     return mean
 
 
+@without_underflow
 def _drawn_taps(x: Tensor, windows: Windows, rng: np.random.Generator | None) -> Array:
     """Draw one tap of each window: the first whose running sum exceeds a random part of the sum.
 
