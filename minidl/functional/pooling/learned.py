@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from minidl.autograd import Gradients
-from minidl.backends import Windows
+from minidl.backends import Windows, without_underflow
 from minidl.checks import Pair, check_fraction
 from minidl.functional.activation import sigmoid, softmax
 from minidl.functional.geometry import check_images, check_together, pool_windows
@@ -245,6 +245,7 @@ def softmax_pool1d(
     return _soft(op, x.expand_dims(2), windows, beta).squeeze(2)
 
 
+@without_underflow
 def _soft(op: str, x: Tensor, windows: Windows, beta: float | Tensor) -> Tensor:
     if isinstance(beta, Tensor):
         check_together(op, input=x, beta=beta)
