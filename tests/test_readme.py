@@ -20,6 +20,7 @@ PAGES = [
     "minidl/functional/README.md",
     "tests/README.md",
     "tests/benchmarks/NOTES.md",
+    "tests/benchmarks/PRECISION.md",
     "tests/benchmarks/RESULTS.md",
 ]
 WORDS = 1_500  # of the README; more belongs on a page of its own

@@ -1,0 +1,54 @@
+"""Errors of float32 stay within limits on hostile inputs, and within four times PyTorch's."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from . import precision
+from .helpers.op_table import OPS
+
+USUAL = 6.0
+LIMITS = {
+    # Infinite where a gradient is lost that PyTorch loses too, below eps of the usual ones: those
+    # of a saturated sigmoid or softmax.
+    **dict.fromkeys(("sigmoid", "softmax", "gated_pool2d"), math.inf),
+    # Differences of neighbours that are equal but for their last digits.
+    **dict.fromkeys(("mixed_pool1d", "mixed_pool2d"), 1e4),
+    **dict.fromkeys(("softmax_pool1d", "softmax_pool2d"), math.inf),
+    # Powers of 1e30 beyond float32's range.
+    **dict.fromkeys(("lp_pool1d", "lp_pool2d", "gem_pool1d", "gem_pool2d"), math.inf),
+    **dict.fromkeys(("stochastic_pool1d", "stochastic_pool2d"), math.inf),
+    # Exponents and weights that range over 12 orders of magnitude.
+    "__pow__": 20.0,
+    "layer_norm": 60.0,
+    "std": 60.0,
+    "cross_entropy": 10.0,
+}
+"""Largest errors, in eps, where they are not `USUAL`. They do not depend on PyTorch."""
+
+
+@pytest.fixture(scope="module")
+def found() -> list[precision.Row]:
+    return list(precision.rows(100_000))
+
+
+def test_errors_of_float32_stay_within_limits(found):
+    over = [row for row in found if not max(row.ours) <= LIMITS.get(row.op, USUAL)]
+    assert over == []
+
+
+def test_every_function_and_operation_is_measured(found):
+    """Layers call functions, and copies are exact."""
+    names = {op.name.rpartition(".")[2] for op in OPS if not op.name.startswith("nn.")}
+    assert {row.op for row in found} == names - {"copy", "to"}
+
+
+@pytest.mark.oracle
+def test_no_error_is_four_times_pytorch_s():
+    pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
+    measured = list(precision.rows(1_000_000, precision.torch_answers))
+    assert [row for row in measured if row.excess > precision.WORST] == []
+    compared = {row.op for row in measured if row.theirs is not None}
+    assert len(compared) >= 70
