@@ -17,7 +17,6 @@ from minidl.tensor.functions import stack, zeros
 
 
 @without_underflow
-@without_underflow
 def grad(
     outputs: Tensor | Sequence[Tensor],
     inputs: Tensor | Sequence[Tensor],
