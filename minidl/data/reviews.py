@@ -116,6 +116,10 @@ def read_table(
         The texts; `classes` are the labels as strings, spaces around them removed; integers in
         their shortest form.
 
+    Warns:
+        UserWarning: without `classes`, a class has another number than in the set that was read
+            before from the same folder, such as the training set.
+
     Raises:
         FileNotFoundError: there is no such file.
         TypeError: `classes` is a string, or has no order.
