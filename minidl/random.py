@@ -7,7 +7,7 @@ masks and batches on every device.
 from __future__ import annotations
 
 import contextlib
-import functools
+import gc
 import sys
 import types
 import warnings
@@ -23,19 +23,10 @@ if TYPE_CHECKING:
 _generator = np.random.default_rng()
 
 MOST_OBJECTS = 50_000  # that one search looks at, in 0.1 s or so
-LONG = 1_000  # parts of an object, beyond which it is searched last: data, not settings
-_PLAIN = frozenset(
-    (bool, int, float, complex, str, bytes, type(None), np.ndarray, *np.sctypeDict.values())
-)
+LONG = 1_000  # parts of an object, beyond which it is data, which is searched last
+_PLAIN = {bool, int, float, str, bytes, types.NoneType, np.ndarray, *np.sctypeDict.values()}
 _KNOWN = {"minidl", "numpy", *sys.stdlib_module_names}
 """Packages whose functions and classes name no stream of their own but the global one."""
-_PARTS: dict[type, tuple[str, ...]] = {
-    functools.partial: ("func", "args", "keywords"),
-    types.MethodType: ("__self__", "__func__"),
-    staticmethod: ("__func__",),
-    classmethod: ("__func__",),
-    property: ("fget",),
-}
 
 
 def manual_seed(seed: int) -> np.random.Generator:
@@ -93,13 +84,12 @@ def below(values: np.ndarray[Any, Any], dtype: Any, high: float = 1.0) -> np.nda
 def streams(*objects: Any) -> list[np.random.Generator]:
     """Return every generator inside objects such as networks and loaders, each once.
 
-    The search covers attributes and slots, lists, tuples, dicts, bound methods, and the variables
-    that functions, and the methods of your own classes, refer to, in an order that depends only on
-    how the objects are built. An `rng` that is None stands for the global stream. Checkpoints use
-    this to know what to save. Not found are streams other than NumPy generators, such as that of
-    Python's `random`, and those inside sets, iterators, modules, and objects that refuse to be
-    looked into. The search ends with a warning after 50,000 objects, the items of long lists last;
-    numbers, strings and arrays do not count.
+    The search covers attributes, containers, bound methods, and the variables that functions, and
+    the methods of your own classes, refer to, in an order that depends only on how the objects are
+    built. An `rng` that is None stands for the global stream. Checkpoints use this to know what to
+    save. Not found are streams inside sets, modules, and arrays of objects, and those that are no
+    NumPy generators, such as that of Python's `random`. The search ends with a warning after 50,000
+    objects, the items of long lists last; numbers, strings and arrays do not count.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -108,30 +98,29 @@ def streams(*objects: Any) -> list[np.random.Generator]:
     """
     found: list[np.random.Generator] = []
     seen: dict[int, Any] = {}  # keeps the objects alive, so that no id is reused
-    ahead, last = list(objects)[::-1], deque[Any]()
-    while ahead or last:
-        thing = ahead.pop() if ahead else last.popleft()
+    ahead = deque(objects[::-1])
+    while ahead and len(seen) < MOST_OBJECTS:
+        thing = ahead.pop()
         if id(thing) in seen:
             continue
-        if len(seen) == MOST_OBJECTS:
-            warnings.warn(
-                f"the search for random streams ended after {MOST_OBJECTS:,} objects, such as a "
-                f"{type(thing).__name__}: a generator further inside is not saved in checkpoints. "
-                "Keep data in arrays rather than in lists of lists",
-                stacklevel=3,
-            )
-            break
         seen[id(thing)] = thing
         if issubclass(type(thing), np.random.Generator):
             found.append(thing)
             continue
         parts: list[Any] = []
-        with contextlib.suppress(Exception):  # a hostile object: the parts found so far will do
-            parts += (part for part in _within(thing) if type(part) not in _PLAIN)
+        with contextlib.suppress(Exception):  # of a class that does not even tell its module
+            parts = [part for part in _within(thing) if type(part) not in _PLAIN]
         if len(parts) > LONG:
-            last.extend(parts)
+            ahead.extendleft(parts)
         else:
-            ahead += parts[::-1]
+            ahead.extend(parts[::-1])
+    if ahead:
+        warnings.warn(
+            f"the search for random streams ended after {MOST_OBJECTS:,} objects, before a "
+            f"{type(ahead[-1]).__name__}: what draws from a generator further inside does not "
+            "repeat exactly. Keep data in arrays rather than in lists of lists",
+            stacklevel=3,
+        )
     return found
 
 
@@ -162,51 +151,41 @@ def streams_kept(*objects: Any) -> Iterator[None]:
         generator().bit_generator.state = kept[0][1]  # a new one, if `manual_seed` ran inside
 
 
-def _within(thing: Any) -> Iterator[Any]:
-    """Yield the parts of an object that may hold a generator, its attributes before its classes.
+def _within(thing: Any) -> list[Any]:
+    """Return the parts of an object that may hold a generator.
 
-    Only `type` tells what an object is: `isinstance` would ask the object, which may be a proxy.
+    The garbage collector knows them. The object is not asked: it may be a proxy that only raises.
     """
     kind = type(thing)
-    if issubclass(kind, types.ModuleType):
-        return
-    if issubclass(kind, type):
-        yield from () if _is_known(thing.__module__) else vars(thing).values()
-        return
     if issubclass(kind, types.FunctionType):
-        yield from _named(thing)
-    for base, names in _PARTS.items():
-        if issubclass(kind, base):
-            yield from (getattr(thing, name) for name in names)
-    for base in (list, tuple):
-        if issubclass(kind, base):
-            yield from base.__iter__(thing)
-    if issubclass(kind, dict):
-        yield from dict.values(thing)
-        if any(dict.get(thing, name, thing) is None for name in ("rng", "_rng")):
-            yield _generator
-    with contextlib.suppress(Exception):
-        yield object.__getattribute__(thing, "__dict__")
-    own = [cls for cls in kind.__mro__ if not _is_known(cls.__module__)]
-    for slot in (value for cls in own for value in vars(cls).values()):
-        if isinstance(slot, types.MemberDescriptorType):
-            with contextlib.suppress(AttributeError):  # not set yet
-                yield slot.__get__(thing)
-    yield from own
+        return _named(thing)
+    is_tensor = not kind.__dictoffset__ and _package(kind.__module__) == "minidl"
+    is_known = issubclass(kind, type) and _package(thing.__module__) in _KNOWN
+    if is_tensor or is_known or issubclass(kind, (types.ModuleType, set, frozenset)):
+        return []
+    parts = gc.get_referents(thing)
+    for base in (list, tuple):  # which it visits from the end
+        parts = list(base.__iter__(thing)) if issubclass(kind, base) else parts
+    if kind.__dictoffset__:  # first, in the order of assignment
+        with contextlib.suppress(Exception):
+            parts.insert(0, object.__getattribute__(thing, "__dict__"))
+    if issubclass(kind, dict) and None in (dict.get(thing, n, 0) for n in ("rng", "_rng")):
+        parts.append(_generator)
+    return parts
 
 
-def _named(function: types.FunctionType) -> Iterator[Any]:
-    """Yield the variables that a function refers to, and its defaults."""
-    kept, variables, codes = {}, function.__globals__, [function.__code__]
-    for name, cell in zip(codes[0].co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # a name that is not set yet
-            kept[name] = cell.cell_contents
-    yield kept
-    for code in () if _is_known(variables.get("__name__")) else codes:  # grows by inner functions
-        yield {name: variables[name] for name in code.co_names if name in variables}
+def _named(function: types.FunctionType) -> list[Any]:
+    """Return the variables that a function refers to, its defaults and its attributes."""
+    codes, variables = [function.__code__], function.__globals__
+    cells = zip(codes[0].co_freevars, function.__closure__ or (), strict=True)
+    # A cell refers to nothing until its variable is set.
+    kept = {name: value for name, cell in cells for value in gc.get_referents(cell)}
+    found: list[Any] = [kept]
+    for code in () if _package(variables.get("__name__")) in _KNOWN else codes:
+        found.append({name: variables[name] for name in code.co_names if name in variables})
         codes += (inner for inner in code.co_consts if isinstance(inner, types.CodeType))
-    yield from (function.__defaults__, function.__kwdefaults__)
+    return [*found, function.__defaults__, function.__kwdefaults__, function.__dict__]
 
 
-def _is_known(module: Any) -> bool:
-    return str(module).partition(".")[0] in _KNOWN
+def _package(module: Any) -> str:
+    return str(module).partition(".")[0]

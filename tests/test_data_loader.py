@@ -370,7 +370,7 @@ def test_a_search_for_streams_is_bounded_and_comes_to_long_lists_last():
     a, b = np.random.default_rng(0), np.random.default_rng(1)
     words = {f"word {i}": i for i in range(100_000)}  # costs nothing
     nested = [[0.5] for _ in range(100_000)]
-    with pytest.warns(UserWarning, match=r"ended after 50,000 objects, such as a list: .* arrays"):
+    with pytest.warns(UserWarning, match=r"ended after 50,000 objects, before a list: .* arrays"):
         assert streams([nested, words, a]) == [a]
     few = [[0.5] for _ in range(2_000)]
     assert streams([[*few, b], words, a]) == [a, b]
