@@ -1,11 +1,13 @@
 import csv
 import json
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 
 import minidl
 from minidl import Tensor, nn, optim
+from minidl import functional as F
 from minidl.data import DataLoader
 from minidl.functional import cross_entropy, mse_loss
 from minidl.training import History, evaluate, fit, load_weights, predict
@@ -93,18 +96,134 @@ def test_fit_trains_on_every_device(device):
     assert found["test_accuracy"] == expected["test_accuracy"]
 
 
-def test_accumulated_batches_are_one_step_of_a_large_batch():
-    model, sgd, batches = small(60)
-    fit(model, cross_entropy, sgd, batches, accumulate=10, progress=False)
-    expected = model.state_dict()
-    model, sgd, batches = small(60)
-    scale = np.repeat([1 / 8, 1 / 4], [56, 4]).astype(np.float32) / 8  # the mean of 8 batch means
-    x, y = batches.arrays
-    loss = (cross_entropy(model(Tensor(x)), y, reduction="none") * Tensor(scale)).sum()
-    loss.backward()
-    sgd.step()
-    for name, array in model.state_dict().items():
-        np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-6)
+# Batches as parts of one mean ---------------------------------------------------------------------
+
+KEPT = np.array([0, 2, -100, 1, -100, -100, -100, 2, -100, 1, 0])  # 4:7 and 4:8 have 0 and 1 labels
+WEIGHTS = np.array([1.0, 0.0, 5.0], np.float32)
+
+
+def labelled(labels=KEPT, shape=()):
+    """Return a network of three classes, and examples that lie differently far from its lines."""
+    rng = np.random.default_rng(3)
+    farther = np.linspace(0.5, 2, len(KEPT), dtype=np.float32)
+    x = rng.standard_normal((*shape, 4, len(KEPT)), np.float32) * farther
+    x = np.moveaxis(x, (-1, -2), (0, 1))  # (n, 4, *shape)
+    layer = nn.Conv2d(4, 3, 1, rng=rng) if shape else nn.Linear(4, 3, rng=rng)
+    return layer, x, labels
+
+
+def pixels():
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 3, (len(KEPT), 2, 3))
+    return np.where(rng.random(labels.shape) < np.linspace(0, 1, 11)[:, None, None], 255, labels)
+
+
+def targets():
+    return np.random.default_rng(5).random((len(KEPT), 3)).astype(np.float32)
+
+
+def two_heads(outputs, labels):
+    return cross_entropy(outputs, labels) + 0.4 * cross_entropy(-outputs, labels)
+
+
+def by_hand(outputs, labels):
+    kept = np.flatnonzero(labels.numpy() != -100)
+    return cross_entropy(outputs[kept], labels[kept])
+
+
+def weighted_nll(outputs, labels):
+    weight = Tensor(WEIGHTS, device=outputs.device)
+    return F.nll_loss(F.log_softmax(outputs, 1), labels, weight)
+
+
+def one_by_one(outputs, labels):
+    return sum(mse_loss(a, b) for a, b in zip(outputs, labels, strict=True)) / len(labels)
+
+
+UNEVEN = {
+    "ignored labels": (cross_entropy, labelled()),
+    "class weights": (nn.CrossEntropyLoss(WEIGHTS + 0.1, label_smoothing=0.1), labelled()),
+    "all in one": (nn.CrossEntropyLoss(WEIGHTS, 255), labelled(pixels(), (2, 3))),
+    "nll": (weighted_nll, labelled()),
+    "a sum": (nn.CrossEntropyLoss(WEIGHTS, reduction="sum"), labelled()),
+    "scaled, with a penalty": (lambda x, y: 2 * cross_entropy(x, y) + 0.5, labelled()),
+    "two heads": (two_heads, labelled()),
+    "selected by hand": (by_hand, labelled()),
+    "probabilities": (cross_entropy, labelled(targets())),
+    "mse": (mse_loss, labelled(targets())),
+    "l1, a sum": (nn.L1Loss("sum"), labelled(targets())),
+    "binary": (nn.BCEWithLogitsLoss(WEIGHTS), labelled(targets())),
+    "of the user's own": (lambda x, y: ((x - y) ** 2).mean(), labelled(targets())),
+    "one by one": (one_by_one, labelled(targets())),
+}
+
+
+@pytest.mark.filterwarnings("ignore::minidl.training.TrainingWarning")
+@pytest.mark.parametrize("name", UNEVEN)
+@pytest.mark.parametrize("size", [1, 3, 4, 11])
+def test_the_loss_of_all_batches_is_that_of_one(name, size, device):
+    loss, (model, x, labels) = UNEVEN[name]
+    if isinstance(loss, nn.Module):
+        loss.to(device)
+    whole = Tensor(x, device=device), Tensor(labels, device=device)
+    before = model.to(device).state_dict()
+    wanted = loss(model(whole[0]), whole[1])
+    model.zero_grad()
+    wanted.backward()
+    gradients = [p.grad.numpy() for p in model.parameters()]
+
+    batches = DataLoader(x, labels, batch_size=size, device=device)
+    tested = evaluate(model, loss, batches)
+    assert tested.mean_loss() == pytest.approx(wanted.item(), rel=1e-5)
+    if labels.dtype.kind == "i":
+        counted = labels != getattr(loss, "ignore_index", -100)
+        right = model(whole[0]).numpy().argmax(1) == labels
+        assert tested.means("test")["test_accuracy"] == pytest.approx(right[counted].mean())
+
+    sgd = optim.SGD(model.parameters(), lr=1.0)
+    history = fit(model, loss, sgd, batches, batches, accumulate=11, progress=False)
+    assert history["train_loss"] == [pytest.approx(wanted.item(), rel=1e-5)]
+    assert history.step_losses == [pytest.approx(wanted.item(), rel=1e-5)]
+    steps = [before[n] - array for n, array in model.state_dict().items()]
+    for step, gradient in zip(steps, gradients, strict=True):
+        np.testing.assert_allclose(step, gradient, rtol=1e-3, atol=1e-4 * np.abs(gradient).max())
+    model.load_state_dict(before)
+
+
+@pytest.mark.filterwarnings("ignore::minidl.training.TrainingWarning")
+def test_an_epoch_has_the_loss_of_all_its_examples():
+    model, x, labels = labelled()
+    expected = cross_entropy(model(Tensor(x)), labels).item()
+    batches, still = DataLoader(x, labels, batch_size=3), optim.SGD(model.parameters(), lr=0.0)
+    history = fit(model, cross_entropy, still, batches, batches, progress=False)
+    assert history["train_loss"] == history["test_loss"] == [pytest.approx(expected)]
+
+
+def test_where_no_label_counts_the_loss_is_nan_and_no_gradient_comes():
+    model, x, labels = labelled(np.full(11, -100))
+    batches, before = DataLoader(x, labels, batch_size=4), model.state_dict()
+    assert math.isnan(evaluate(model, cross_entropy, batches).mean_loss())
+    for accumulate in (1, 2):
+        sgd = optim.SGD(model.parameters(), lr=1.0)
+        options = {"accumulate": accumulate, "progress": False, "epochs": 2}
+        history = fit(model, cross_entropy, sgd, batches, batches, **options)
+        assert np.isnan(history["train_loss"] + history["test_loss"] + history.step_losses).all()
+        assert history.best_epoch() == 1
+        assert all(np.array_equal(before[n], a) for n, a in model.state_dict().items())
+
+
+def test_another_ignored_label_is_neither_warned_of_nor_wrong():
+    model, x, labels = labelled(np.where(KEPT == -100, 255, KEPT))
+    batches, sgd = DataLoader(x, labels, batch_size=4), optim.SGD(model.parameters(), lr=0.0)
+
+    def loss(outputs, labels):
+        return cross_entropy(outputs, labels, ignore_index=255)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = fit(model, loss, sgd, batches, batches, progress=False)
+    right = model(Tensor(x)).numpy().argmax(1) == labels
+    assert history["test_accuracy"] == [pytest.approx(right[labels != 255].mean())]
 
 
 def test_gradients_are_clipped_before_the_step():
@@ -371,6 +490,28 @@ def test_a_run_that_crashes_after_measuring_measures_again(unbroken, tmp_path):
     with pytest.raises(CrashError):
         resumable.train(tmp_path, callbacks=[crash])
     assert resumable.fingerprint(*resumable.train(tmp_path)) == unbroken[0]
+
+
+def test_a_checkpoint_of_before_losses_had_weights_goes_on(tmp_path, monkeypatch):
+    def trained(folder):
+        model, _, batches = small()
+        sgd = optim.SGD(model.parameters(), lr=0.5)
+        return fit(model, cross_entropy, sgd, batches, checkpoint=folder, save_seconds=0)
+
+    expected = trained(None)
+    monkeypatch.setattr(optim, "SGD", DyingSGD)
+    monkeypatch.setattr(DyingSGD, "steps_left", 5)
+    with pytest.raises(CrashError):
+        trained(tmp_path)
+    saved = minidl.training.load_checkpoint(tmp_path / "last.npz")
+    assert saved["totals"].pop("weight") == saved["totals"]["seen"] == 40
+    minidl.training.save_checkpoint(saved, tmp_path / "last.npz")
+    monkeypatch.setattr(DyingSGD, "steps_left", 5)
+    found = trained(tmp_path)
+    assert (found["train_loss"], found.step_losses) == (
+        expected["train_loss"],
+        expected.step_losses,
+    )
 
 
 def test_saving_seldom_changes_nothing(unbroken, tmp_path, monkeypatch):

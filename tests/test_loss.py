@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 
@@ -10,6 +11,7 @@ import pytest
 
 from minidl import Tensor
 from minidl import functional as F
+from minidl.functional.loss import noted
 
 from .helpers.formulas import binary_cross_entropy_with_logits, cross_entropy, l1_loss, mse_loss
 from .test_convolution import numbers
@@ -150,6 +152,55 @@ def test_nll_loss_of_log_softmax_is_cross_entropy(device):
         found = F.nll_loss(F.log_softmax(x, 1), labels, weight, reduction=reduction)
         wanted = F.cross_entropy(x, labels, weight, reduction=reduction)
         np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-12)
+
+
+# Parts of a larger mean
+
+
+def test_losses_note_what_they_divide_by(device):
+    x, y = Tensor(numbers(5, CLASSES), device=device), targets("indices, some ignored", ())
+    labels, weight = Tensor(y, device=device), Tensor(WEIGHT, device=device)
+    kept = Tensor(np.where(y == -100, y[0], y), device=device)
+    with noted() as found:
+        losses = [
+            F.cross_entropy(x, labels),
+            F.nll_loss(x, kept, weight, ignore_index=int(y[0])),
+            F.cross_entropy(x, labels, reduction="sum"),
+            F.cross_entropy(x, x * x),
+            F.mse_loss(x, x),
+        ]
+        F.mse_loss(x, x, reduction="none")
+        with noted() as inner:
+            F.l1_loss(x, x)
+    F.l1_loss(x, x)
+    assert all(a is b.loss for a, b in zip(losses, found, strict=True))
+    divisors = [None if r.divisor is None else float(r.divisor) for r in found]
+    assert divisors[0] == (y != -100).sum()
+    assert divisors[1] == WEIGHT[y[(y != -100) & (y != y[0])]].sum()
+    assert divisors[2:] == [None, 5, 5 * CLASSES]
+    assert [r.divisor for r in inner] == [5 * CLASSES]
+    assert found[0].target is labels
+    assert [r.ignored for r in found] == [-100, int(y[0]), -100, -100, -100]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x: F.cross_entropy(x, [-100] * len(x)),
+        lambda x: F.cross_entropy(x[:0], np.zeros(0, int)),
+        lambda x: F.nll_loss(x, [0] * len(x), np.zeros(CLASSES, np.float32)),
+        lambda x: F.mse_loss(x[:0], x[:0]),
+    ],
+)
+def test_a_part_without_anything_that_counts_adds_nothing(loss):
+    x = Tensor(numbers(2, CLASSES), np.float32, requires_grad=True)
+    with noted() as found:
+        value = loss(x)
+    value.backward()
+    assert (value.item(), float(found[0].divisor)) == (0, 0)
+    assert not x.grad.numpy().any()
+    with np.errstate(invalid="ignore"), contextlib.suppress(ValueError):  # it is no mean by itself
+        assert math.isnan(loss(x).item())
 
 
 # Regression and binary losses

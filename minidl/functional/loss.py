@@ -1,11 +1,15 @@
 """Losses: one number that measures how wrong the outputs are.
 
-Every loss takes `reduction`: `"mean"` (each loss says over what), `"sum"` or `"none"`.
+Every loss takes `reduction`: `"mean"` (each loss says over what), `"sum"` or `"none"`. The mean of
+several batches is not the mean of their means: `noted` tells what each was divided by.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,12 +23,56 @@ from minidl.tensor.functions import where
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
+IGNORED = -100  # by default, examples with this label are ignored
+
+
+class Reduced(NamedTuple):
+    """A loss of a batch, and what is needed to average it with those of other batches.
+
+    Attributes:
+        loss: a single number.
+        divisor: what the sum was divided by: a number, or an array on the device; None for a sum.
+        ignored: the label whose examples do not count.
+        target: the labels, if it was computed from class indices.
+    """
+
+    loss: Tensor
+    divisor: Any
+    ignored: int = IGNORED
+    target: Any = None
+
+
+class _Notes(threading.local):
+    found: list[Reduced] | None = None
+
+
+_notes = _Notes()
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[list[Reduced]]:
+    """Note the means and sums that losses compute in a `with` block, which sees parts of the data.
+
+    So a mean may be over nothing, such as a batch of ignored labels: it is 0, and its divisor 0.
+
+    Example:
+        >>> with noted() as found:
+        ...     loss = cross_entropy(Tensor([[1.0, 1.0], [0.0, 9.0]]), [0, -100])
+        >>> found[0].loss is loss, found[0].divisor.item()
+        (True, 1.0)
+    """
+    before, _notes.found = _notes.found, []
+    try:
+        yield _notes.found
+    finally:
+        _notes.found = before
+
 
 def cross_entropy(
     logits: Tensor,
     target: Operand,
     weight: Operand = None,
-    ignore_index: int = -100,
+    ignore_index: int = IGNORED,
     reduction: Reduction = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
@@ -85,7 +133,7 @@ def nll_loss(
     log_probabilities: Tensor,
     target: Operand,
     weight: Operand = None,
-    ignore_index: int = -100,
+    ignore_index: int = IGNORED,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Return the negative log-likelihood `-weight[y] * log_probabilities[y]` of the labels y.
@@ -133,10 +181,14 @@ def _likelihood(
         spread = -where(counted, _times(log_p, class_weights).sum(1), 0)
         terms = terms * (1 - smoothing) + spread * (smoothing / classes)
     if reduction != "mean":
-        return _reduce(op, terms, reduction)
+        return _reduce(op, terms, reduction, ignore_index)
+    total, divisor = terms.sum(), weights.sum()
+    if _notes.found is not None:
+        mean = total / Tensor.wrap(divisor + (divisor == 0))
+        return _note(Reduced(mean, divisor, ignore_index, target))
     words = f"{op}: got an empty batch, or only ignored labels: nothing to average"
     log_p.backend.raise_if(~counted.any(), lambda: ValueError(words))
-    return terms.sum() / Tensor.wrap(weights.sum())
+    return total / Tensor.wrap(divisor)
 
 
 def mse_loss(x: Tensor, target: Operand, reduction: Reduction = "mean") -> Tensor:
@@ -198,15 +250,21 @@ def check_reduction(op: str, reduction: str) -> None:
         raise ValueError(f"{op}: got reduction={reduction!r}, expected 'mean', 'sum' or 'none'")
 
 
-def _reduce(op: str, terms: Tensor, reduction: str) -> Tensor:
+def _reduce(op: str, terms: Tensor, reduction: str, ignored: int = IGNORED) -> Tensor:
     check_reduction(op, reduction)
     if reduction == "none":
         return terms
     if reduction == "sum":
-        return terms.sum()
-    if terms.size == 0:
+        return _note(Reduced(terms.sum(), None, ignored))
+    if terms.size == 0 and _notes.found is None:
         raise ValueError(f"{op}: got an empty batch, shape {terms.shape}, which has no mean")
-    return terms.mean()
+    return _note(Reduced(terms.mean() if terms.size else terms.sum(), terms.size))
+
+
+def _note(reduced: Reduced) -> Tensor:
+    if _notes.found is not None:
+        _notes.found.append(reduced)
+    return reduced.loss
 
 
 def _beside(op: str, x: Tensor, value: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -10,75 +11,111 @@ import numpy as np
 
 from minidl import nn
 from minidl.autograd import no_grad
-from minidl.backends import Array, backend_of
+from minidl.backends import backend_of
 from minidl.data import DataLoader
+from minidl.functional.loss import IGNORED, Reduced, noted
 from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Maps the outputs and a batch's last array to a single number."""
 
-IGNORED = -100  # losses ignore examples with this label
-
 
 @dataclasses.dataclass
 class Totals:
-    """Sums over the examples of a pass: losses, examples seen, right answers, labels, time."""
+    """Sums over a pass: losses and their weights, examples seen, right answers, labels, time."""
 
     loss: float = 0.0
     seen: int = 0
     right: int = 0
     labels: int = 0
     seconds: float = 0.0
+    weight: float = 0.0
 
-    def add(self, examples: int, loss: float, right: float = 0, labels: float = 0) -> None:
-        """Add a batch: its mean loss and, for a classifier, its right answers and labels."""
-        self.loss += loss * examples
+    def add(
+        self, examples: int, loss: float, weight: float | None, right: float = 0, labels: float = 0
+    ) -> None:
+        """Add a batch: its mean loss and, for a classifier, its right answers and labels.
+
+        The weight is what the loss was divided by, so that all batches together have the loss of
+        one large batch. It is None for a sum, as is the loss of all batches then.
+        """
+        self.loss += loss if weight is None else loss * weight
+        self.weight = 1.0 if weight is None else self.weight + weight
         self.seen += examples
         self.right += int(right)
         self.labels += int(labels)
 
+    def mean_loss(self) -> float:
+        """Return the loss of all batches as one; NaN if no label counts."""
+        return self.loss / self.weight if self.weight else math.nan
+
     def means(self, part: str) -> dict[str, float]:
         """Return the mean loss, and accuracy if labels were counted, under the history's names."""
-        found = {f"{part}_loss": self.loss / self.seen}
+        found = {f"{part}_loss": self.mean_loss()}
         return found | ({f"{part}_accuracy": self.right / self.labels} if self.labels else {})
 
     def __str__(self) -> str:
         accuracy = f", accuracy {self.right / self.labels:.1%}" if self.labels else ""
-        return f"loss {self.loss / self.seen:.3f}{accuracy}"
+        return f"loss {self.mean_loss():.3f}{accuracy}"
 
 
-def measures(loss: Tensor, outputs: Any, labels: Tensor) -> list[Array]:
+def weighed(loss: Tensor, found: Sequence[Reduced], labels: Tensor) -> Reduced:
+    """Return a batch's loss with the number to weigh it by, among those of other batches.
+
+    This is what the loss was divided by, if a loss of `minidl.functional` computed it, or the only
+    mean in it, or the first over the batch's labels. Other losses count the examples of the batch.
+
+    Args:
+        loss: of the batch.
+        found: what was `noted` while it was computed.
+        labels: of the batch.
+    """
+    same = [reduced for reduced in found if reduced.loss is loss]
+    means = [reduced for reduced in found if reduced.divisor is not None]
+    if len(means) > 1:  # such as those of two heads, but not those of each example
+        means = [reduced for reduced in means if reduced.target is labels]
+    examples = Reduced(loss, len(labels), found[0].ignored if found else IGNORED)
+    return [*same, *means, examples][0]._replace(loss=loss)
+
+
+def measures(reduced: Reduced, outputs: Any, labels: Tensor) -> list[Any]:
     """Return a batch's arguments for `Totals.add`, left on the device until they are read."""
+    loss = [reduced.loss.data, reduced.divisor]
     if not classes_of(outputs, labels):
-        return [loss.data]
-    right = outputs.data.argmax(1) == labels.data
-    return [loss.data, right.sum(), (labels.data != IGNORED).sum()]
+        return loss
+    counted = labels.data != reduced.ignored
+    right = (outputs.data.argmax(1) == labels.data) & counted
+    return [*loss, right.sum(), counted.sum()]
 
 
-def read(numbers: Sequence[Array]) -> list[float]:
-    """Return arrays of one element each as floats, waiting for the device once."""
-    if not numbers:
-        return []
-    backend = backend_of(numbers[0])
-    together = backend.xp.stack([number.astype(np.float64).reshape(()) for number in numbers])
-    return [float(number) for number in backend.to_numpy(together)]
+def read(numbers: Sequence[Any]) -> list[Any]:
+    """Return numbers; arrays of one element as floats, waiting for the device once."""
+    arrays = [number for number in numbers if hasattr(number, "astype")]
+    if not arrays:
+        return list(numbers)
+    backend = backend_of(arrays[0])
+    together = backend.xp.stack([array.astype(np.float64).reshape(()) for array in arrays])
+    values = iter(backend.to_numpy(together).tolist())
+    return [next(values) if hasattr(number, "astype") else number for number in numbers]
 
 
 def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
     """Run one pass in evaluation mode, without recording a graph, and return its totals.
 
+    Their loss is that of one batch of all examples, however they are cut into batches: see `fit`.
     Afterwards each module is in the mode that it was in before.
     """
     totals, passed = Totals(), []
     for outputs, labels in _outputs("evaluate", model, batches):
-        found = loss(outputs, labels)
+        with noted() as reduced:
+            found = loss(outputs, labels)
         found = found if isinstance(found, Tensor) else Tensor(found, device=labels.device)
         if found.size != 1:
             raise ValueError(
                 f"evaluate: got a loss of shape {found.shape}, expected a single number"
             )
-        passed.append((len(labels), measures(found, outputs, labels)))
+        passed.append((len(labels), measures(weighed(found, reduced, labels), outputs, labels)))
     numbers_read = iter(read([number for _, numbers in passed for number in numbers]))
     for examples, numbers in passed:
         totals.add(examples, *(next(numbers_read) for _ in numbers))

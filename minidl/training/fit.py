@@ -47,12 +47,19 @@ def fit(
     warning. The first Ctrl-C ends the step, saves, and raises KeyboardInterrupt; a second does not
     wait.
 
+    The loss of several batches, of an epoch or an accumulated step, is that of one batch of all
+    their examples: means are weighed by what they were divided by, such as the labels that are not
+    ignored or their class weights, and sums are added. This holds for the losses of
+    `minidl.functional`, also inside a function of your own; where there are several, the first mean
+    over the labels decides. Other losses count their examples: to average over less, write
+    `mse_loss(x[kept], y[kept])`.
+
     Usual signs that training will not work give a `TrainingWarning`.
 
     Args:
         model: called with all of a batch's arrays but the last; ends with the last epoch's weights.
         loss: of the outputs and the last array; if that holds integers and the outputs are
-            `(n, classes, ...)`, accuracy is measured, over the labels that are not -100.
+            `(n, classes, ...)`, accuracy is measured, over labels that the loss does not ignore.
         optimizer: of the model's parameters.
         train: batches to train on.
         validation: batches to measure on: `test_loss` and `test_accuracy` in the history.
@@ -60,7 +67,7 @@ def fit(
         schedule: its `step` is called after every step or epoch.
         schedule_every: which of the two.
         clip_norm: upper limit of the norm of all gradients together.
-        accumulate: number of batches whose mean gradient makes up one step.
+        accumulate: number of batches that make up one step, as if they were one.
         patience: stop after this many epochs in a row that are no better than the best.
         checkpoint: a folder, created if missing.
         save_seconds: how often to save within an epoch, in addition to its end.

@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from minidl import nn
 from minidl.data import DataLoader
+from minidl.functional.loss import IGNORED, noted
 from minidl.optim import Optimizer, clip_grad_norm_
 from minidl.random import generator, streams
 from minidl.tensor import Tensor
-from minidl.training.evaluation import Loss, Totals, evaluate, measures, read
+from minidl.training.evaluation import Loss, Totals, evaluate, measures, read, weighed
 from minidl.training.history import History
 
 
@@ -38,7 +39,7 @@ class Watch:
         """Inspect a run before a batch."""
 
     def after_forward(self, run: Run, batch: tuple[Tensor, ...], outputs: Any) -> None:
-        """Inspect the network's outputs."""
+        """Inspect the network's outputs, once the loss is computed or has failed."""
 
     def extra_values(self, run: Run) -> list[Any]:
         """Return values on the device, to be read together with the loss."""
@@ -47,7 +48,7 @@ class Watch:
     def after_backward(
         self, run: Run, batch: tuple[Tensor, ...], loss: Tensor, found: list[float]
     ) -> None:
-        """Inspect the loss and the gradients; the values of `extra_values` come last in `found`."""
+        """Inspect loss and gradients; `found` is the loss's value, then `extra_values`."""
 
     def after_epoch(self, run: Run) -> None:
         """Inspect a run after an epoch."""
@@ -65,10 +66,11 @@ class Run:
         missed: parameters that have not received a gradient so far.
         streams: all random streams that the run draws from.
         totals: sums over the current epoch.
+        ignored: the label whose examples the loss ignores.
         watch: inspects each step.
     """
 
-    every_step, accumulate = True, 1
+    every_step, accumulate, ignored = True, 1, IGNORED
     clip_norm: float | None = None
     progress: bool | None = None
 
@@ -103,40 +105,50 @@ class Run:
         next(batches, None)  # lets a prefetching thread end
 
     def _step(self, batches: list[tuple[Tensor, ...]], bar: tqdm[Any]) -> None:
-        """Update the weights once, with the mean gradient of some batches."""
+        """Update the weights once, with the gradient of some batches as if they were one."""
         self.optimizer.zero_grad()
-        losses = []
+        step, is_part = Totals(), len(batches) > 1
         for batch in batches:
-            losses.append(self._backward(batch, 1 / len(batches)))
+            self._backward(batch, step, is_part)
             self.batch += 1
             bar.update(len(batch[-1]))
+        if is_part and step.weight:
+            for gradient in (p.grad.stored for p in self.model.parameters() if p.grad is not None):
+                with gradient.mutable() as array:
+                    array /= step.weight
         if self.clip_norm is not None:
             clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
         if self.schedule is not None and self.every_step:
             self.schedule.step()
-        self.history.step_losses.append(sum(losses) / len(losses))
+        self.history.step_losses.append(step.mean_loss())
         bar.set_postfix_str(str(self.totals), refresh=False)
 
-    def _backward(self, batch: tuple[Tensor, ...], share: float) -> float:
-        """Add a share of a batch's gradients to the existing ones; return its loss."""
+    def _backward(self, batch: tuple[Tensor, ...], step: Totals, is_part: bool) -> None:
+        """Add a batch's gradients, times its weight if it is a part of a step; measure it."""
         *inputs, labels = batch
         self.watch.before_batch(self)
         outputs = self.model(*inputs)
-        self.watch.after_forward(self, batch, outputs)
-        loss = self.loss(outputs, labels)
+        with noted() as found:
+            try:
+                loss = self.loss(outputs, labels)
+            finally:
+                self.ignored = found[0].ignored if found else IGNORED
+                self.watch.after_forward(self, batch, outputs)
         _check_loss(loss)
-        (loss * share if share < 1 else loss).backward()
-        numbers = measures(loss, outputs, labels)
-        found = read(
-            [*numbers, *self.watch.extra_values(self)]
-        )  # all at once: this waits for a GPU
-        self.totals.add(len(labels), *found[: len(numbers)])
-        self.watch.after_backward(self, batch, loss, found)
+        reduced = weighed(loss, found, labels)
+        part = loss
+        if is_part and reduced.divisor is not None:
+            part = loss * Tensor(reduced.divisor, loss.dtype, loss.device)
+        part.backward()
+        numbers = measures(reduced, outputs, labels)
+        values = read([*numbers, *self.watch.extra_values(self)])  # at once: this waits for a GPU
+        measured, extra = values[: len(numbers)], values[len(numbers) :]
+        for totals in (self.totals, step):
+            totals.add(len(labels), *measured)
+        self.watch.after_backward(self, batch, loss, [measured[0], *extra])
         if self.missed:
             self.missed -= {name for name, g in self.model.named_gradients() if g is not None}
-        value: float = found[0]
-        return value
 
     def end_epoch(
         self, patience: int | None = None, callbacks: Sequence[Callable[[Run], object]] = ()

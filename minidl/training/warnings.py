@@ -15,9 +15,10 @@ from minidl.anomaly import detect_anomaly
 from minidl.checks import check_whole
 from minidl.data import DataLoader
 from minidl.functional import cross_entropy
+from minidl.functional.loss import IGNORED
 from minidl.random import generator, streams, streams_kept
 from minidl.tensor import Tensor
-from minidl.training.evaluation import IGNORED, Loss, classes_of
+from minidl.training.evaluation import Loss, classes_of
 from minidl.training.run import Run, Watch
 
 FAR, NEAR, STUCK = 2.0, 0.1, 0.02  # relative to ln(classes)
@@ -62,7 +63,7 @@ class Diagnosis(Watch):
             self._classes = classes_of(outputs, batch[-1])
             check_inputs(batch[0])
             for loader in (run.train, run.validation):
-                check_labels(loader, self._classes)
+                check_labels(loader, self._classes, run.ignored)
 
     def extra_values(self, run: Run) -> list[Any]:
         """Return the sum of all gradients."""
@@ -74,8 +75,8 @@ class Diagnosis(Watch):
         """Raise if a value is not finite; check the first loss."""
         if not np.isfinite(found).all() and not all_finite(loss, run.model):
             self._explain(run, batch, loss)
-        if self._is_first and not run.history.step_losses:
-            check_first_loss(found[0], self._classes, run.totals.right / max(1, run.totals.labels))
+        if self._is_first and not run.history.step_losses and run.totals.labels:
+            check_first_loss(found[0], self._classes, run.totals.right / run.totals.labels)
         self._is_first = False
 
     def after_epoch(self, run: Run) -> None:
@@ -116,10 +117,10 @@ def check_inputs(inputs: Tensor) -> None:
         )
 
 
-def check_labels(batches: DataLoader | None, classes: int) -> None:
+def check_labels(batches: DataLoader | None, classes: int, ignored: int = IGNORED) -> None:
     """Warn if a loader's class indices do not fit a network's number of outputs."""
     labels = batches.arrays[-1].ravel() if isinstance(batches, DataLoader) else np.arange(0)
-    wrong = np.flatnonzero(((labels < 0) | (labels >= classes)) & (labels != IGNORED))
+    wrong = np.flatnonzero(((labels < 0) | (labels >= classes)) & (labels != ignored))
     if classes and len(wrong):
         warn(
             f"{len(wrong):,} of {len(labels):,} labels are not from 0 to {classes - 1}, but the "
