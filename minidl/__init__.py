@@ -13,7 +13,7 @@ optimisers the same update rules. What differs:
 | `x.max(dim=1)`: values, indices | `x.max(axis=1)`: values | indices have no gradient |
 | the indices | `x.numpy().argmax(1)` | |
 | `x.relu()` and `F.relu(x)` | `F.relu(x)` | nothing is both method and function |
-| `x.view`, `x.reshape` | `x.reshape` | one way |
+| `x.view`, `x.reshape` | `x.reshape` | one way; the error for PyTorch's name says so |
 | `x.detach().numpy()` | `x.numpy()` | reading a result needs no permission |
 | `x.data` is a tensor | `x.data` is the NumPy or CuPy array | operations are written on it |
 | `super().__init__()` in each module | not needed | nothing to forget |
@@ -25,6 +25,8 @@ optimisers the same update rules. What differs:
 On the CPU, an array that a pending `backward` needs is write-protected, and modifying it raises.
 CuPy's arrays have no write protection; there, only changes made through minidl are detected.
 """
+
+from typing import TYPE_CHECKING
 
 from minidl import data as data
 from minidl import functional as functional
@@ -47,6 +49,7 @@ from minidl.derivatives import grad as grad
 from minidl.derivatives import hessian as hessian
 from minidl.derivatives import hvp as hvp
 from minidl.derivatives import jacobian as jacobian
+from minidl.idioms import unknown
 from minidl.inspect import gradcheck as gradcheck
 from minidl.random import manual_seed as manual_seed
 from minidl.tensor import Tensor as Tensor
@@ -66,3 +69,8 @@ from minidl.tensor.functions import zeros as zeros
 from minidl.training.capture import capture as capture
 
 __version__ = "0.1.0"
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        raise unknown("minidl", name)

@@ -22,7 +22,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 # From the bottom up: a room (a package or top-level module) imports only from lower floors, even
 # under TYPE_CHECKING.
 FLOORS = [
-    {"checks", "files", "handover"},
+    {"checks", "files", "handover", "idioms"},
     {"backends"},
     {"autograd", "random"},
     {"tensor"},
@@ -36,6 +36,7 @@ FLOORS = [
 CORE = [
     "checks",
     "handover",
+    "idioms",
     "random",
     "autograd",
     "derivatives",

@@ -1,5 +1,7 @@
 """Data: CIFAR-10, sentences, the embedded toy sets, image folders, batches, augmentation."""
 
+from typing import TYPE_CHECKING
+
 from minidl.data.augment import Compose as Compose
 from minidl.data.augment import Cutout as Cutout
 from minidl.data.augment import RandomCrop as RandomCrop
@@ -20,3 +22,9 @@ from minidl.data.text import tokenize as tokenize
 from minidl.data.toy10 import load_toy10 as load_toy10
 from minidl.data.toy_reviews import load_toy_reviews as load_toy_reviews
 from minidl.files.download import download as download
+from minidl.idioms import unknown
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        raise unknown("minidl.data", name)

@@ -1,5 +1,7 @@
 """Neural network operations as functions, each with its gradient. README.md: how to add one."""
 
+from typing import TYPE_CHECKING
+
 from minidl.functional.activation import elu as elu
 from minidl.functional.activation import gelu as gelu
 from minidl.functional.activation import leaky_relu as leaky_relu
@@ -64,3 +66,9 @@ from minidl.functional.pooling.sized import global_avg_pool1d as global_avg_pool
 from minidl.functional.pooling.sized import global_max_pool1d as global_max_pool1d
 from minidl.functional.pooling.sized import global_max_pool2d as global_max_pool2d
 from minidl.functional.pooling.sized import spatial_pyramid_pool2d as spatial_pyramid_pool2d
+from minidl.idioms import unknown
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        raise unknown("minidl.functional", name)

@@ -1,5 +1,8 @@
 """Layers, losses and networks as modules with parameters."""
 
+from typing import TYPE_CHECKING
+
+from minidl.idioms import unknown
 from minidl.nn import init as init
 from minidl.nn.activation import ELU as ELU
 from minidl.nn.activation import GELU as GELU
@@ -66,3 +69,8 @@ from minidl.nn.pooling.windows import MinPool1d as MinPool1d
 from minidl.nn.pooling.windows import MinPool2d as MinPool2d
 from minidl.nn.pooling.windows import StochasticPool1d as StochasticPool1d
 from minidl.nn.pooling.windows import StochasticPool2d as StochasticPool2d
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        raise unknown("minidl.nn", name)

@@ -10,12 +10,20 @@ from minidl.tensor import Tensor
 
 
 class ReLU(Module):
-    """`max(x, 0)`: see `functional.relu`."""
+    """`max(x, 0)`: see `functional.relu`.
+
+    Args:
+        inplace: accepted from PyTorch's users, and ignored: results are the same.
+    """
+
+    def __init__(self, inplace: bool = False) -> None:
+        del inplace
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation."""
-        if isinstance(x, Tensor) and hasattr(x, "joined_relu"):  # a batch norm not yet computed
-            result: Tensor = x.joined_relu()
+        # A batch norm that is not yet computed.
+        if isinstance(x, Tensor) and hasattr(type(x), "joined_relu"):
+            result: Tensor = x.joined_relu()  # type: ignore[attr-defined]
             return result
         return F.relu(x)
 

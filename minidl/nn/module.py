@@ -7,11 +7,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
 from minidl.autograd import watcher
+from minidl.idioms import unknown
 from minidl.nn.state import IncompatibleKeys, fitting_arrays, shown_arguments
 from minidl.tensor import Tensor
 
@@ -132,6 +133,14 @@ class Module:
             )
         super().__setattr__(name, value)
 
+    if not TYPE_CHECKING:  # type checkers know the attributes that there are
+
+        def __getattr__(self, name: str) -> Any:
+            """Say how PyTorch's name for something is written here."""
+            if hasattr(type(self), name):  # a property that failed: raise its own error
+                return object.__getattribute__(self, name)
+            raise unknown(self, name)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; calling the module runs this."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
@@ -231,10 +240,10 @@ class Module:
             parameter.requires_grad_(requires_grad)
         return self
 
-    def zero_grad(self) -> None:
-        """Set the gradients of all parameters to None."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Set the gradients of all parameters to None, or to zeros, where there are any."""
         for parameter in self.parameters():
-            parameter.grad = None
+            parameter.reset_grad(set_to_none)
 
     def to(self, device: str | None = None, dtype: Any = None) -> Self:
         """Move parameters and buffers to a device, change their float dtype, or both, in place.

@@ -117,10 +117,10 @@ class Optimizer:
         states = iter(self.state)
         return ((p, next(states), group) for group in self.param_groups for p in group["params"])
 
-    def zero_grad(self) -> None:
-        """Set all gradients to None, so that the next backward starts from zero."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Set all gradients to None, or to zeros, so that the next backward starts from zero."""
         for parameter, _, _ in self._places():
-            parameter.grad = None
+            parameter.reset_grad(set_to_none)
 
     @without_underflow
     def step(self) -> None:

@@ -44,6 +44,8 @@ class Stored(Protocol):
         """Number of axes."""
 
 
+_HALF = ("torch.float16", "torch.bfloat16")  # float32 holds each of their values
+
 # Data -----------------------------------------------------------------------------------------
 
 
@@ -55,6 +57,11 @@ def own_array(data: Any, dtype: Any, device: str | None) -> Array:
         TypeError: the data are not real numbers, or are floats other than float32 and float64.
     """
     is_array = hasattr(data, "dtype")
+    if (
+        type(data).__module__.partition(".")[0] == "torch"
+    ):  # PyTorch would refuse, for gradients and half precision
+        data = data.detach().cpu()
+        data = (data.float() if str(data.dtype) in _HALF else data).numpy()
     try:
         array = asarray(data)
     except ValueError:
@@ -116,6 +123,7 @@ def operand_array(op: str, value: Any, like: Stored, copy: bool = False) -> Arra
         return like.backend.scalar(number, kind)
     if getattr(getattr(value, "dtype", None), "kind", "") not in ("f", "i", "u", "b"):
         kind = getattr(value, "dtype", type(value).__name__)
+        kind = "PyTorch tensor: wrap it in minidl.Tensor(...)" if "torch." in str(kind) else kind
         raise TypeError(
             f"{op}: got a {kind}, expected a tensor, an array or a number with real values"
         )

@@ -68,7 +68,6 @@ class Tensor(TensorBase):
     """
 
     __slots__ = ()
-    __array_ufunc__ = None  # array * tensor calls Tensor.__rmul__
 
     def __init__(
         self, data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False

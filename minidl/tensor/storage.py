@@ -11,12 +11,13 @@ import operator
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from minidl.autograd import Node
 from minidl.backends import Array, Backend, asarray, backend_of
+from minidl.idioms import unknown
 from minidl.tensor.operands import check_broadcast, check_device, operand_array
 
 
@@ -53,6 +54,39 @@ class Hook:
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+
+# What calls of NumPy's functions mean for `array * tensor` and its kind.
+_REFLECTED = {
+    "add": "__radd__", "subtract": "__rsub__", "multiply": "__rmul__", "divide": "__rtruediv__",
+    "power": "__rpow__", "matmul": "__rmatmul__", "equal": "__eq__", "not_equal": "__ne__",
+    "less": "__gt__", "less_equal": "__ge__", "greater": "__lt__", "greater_equal": "__le__",
+}  # fmt: skip
+
+
+class _Functions:
+    """Leaves an array's operators to tensors, and refuses NumPy's functions in minidl's words.
+
+    NumPy looks at the class. CuPy looks at the tensor, and leaves operators to it where it finds
+    None.
+    """
+
+    def __get__(self, tensor: TensorBase | None, kind: type) -> Any:
+        return self.call if tensor is None else None
+
+    @staticmethod
+    def call(tensor: Any, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """Compute `array * tensor`, or `tensor.data *= other`; refuse anything else."""
+        name, out = function.__name__, options.get("out")
+        if out is not None and not out[0].flags.writeable:  # Python assigns the result to `data`
+            plain = (x.data if isinstance(x, TensorBase) else x for x in inputs)
+            return getattr(function, method)(*plain)
+        if out is None and name in _REFLECTED and not isinstance(inputs[0], TensorBase):
+            return getattr(tensor, _REFLECTED[name])(inputs[0])
+        raise TypeError(
+            f"np.{name}: got a Tensor, expected arrays; write an operation of minidl, such as "
+            f"x + 1 or x.exp(), whose gradient is known, or np.{name}(x.numpy()), which has none"
+        )
 
 
 class TensorBase:
@@ -93,6 +127,14 @@ class TensorBase:
         self._requires_grad = False
         self.retains_grad = False
         self.hooks: tuple[Hook, ...] = ()
+
+    if not TYPE_CHECKING:  # type checkers know the attributes that there are
+
+        def __getattr__(self, name: str) -> Any:
+            """Say how PyTorch's name for something is written here."""
+            raise unknown(self, name)
+
+    __array_ufunc__ = _Functions()
 
     # Its array --------------------------------------------------------------------------------
 
@@ -235,6 +277,15 @@ class TensorBase:
         if value is not None:
             self._check_gradient("Tensor.grad", value)
         self._grad = value
+
+    def reset_grad(self, set_to_none: bool = True) -> None:
+        """Set the gradient to None; otherwise to zeros, if there is one."""
+        if set_to_none or self._grad is None:
+            self._grad = None
+            return
+        self._grad = self._grad.detach().copy()
+        with self._grad.mutable() as array:
+            array[...] = 0
 
     def register_hook(self, function: Callable[[Any], Any]) -> Hook:
         """Have `backward` call `function(gradient)` with this tensor's complete gradient.
