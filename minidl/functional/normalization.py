@@ -41,7 +41,7 @@ from minidl.functional.activation import gated
 from minidl.functional.geometry import check_floats, check_together
 from minidl.tensor import Tensor, record
 
-FAR, FEW = 4.0, 4096
+FAR, FEW = 4.0, 512
 """A mean more than `FAR` standard deviations from 0 counts as far: sums are then taken about the
 mean. Up to here, `mean(x**2) - mean(x)**2` loses at most a factor of 17 in precision. So much do
 only many values have to spare, whose roundings average out: up to `FEW`, 1 deviation is far."""

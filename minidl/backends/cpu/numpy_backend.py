@@ -242,7 +242,7 @@ class NumpyBackend(BlockedBackend):
         return kept
 
     def column_sums(self, a: Array, b: Array | None = None) -> Array:
-        """Sum up to 512 long rows by BLAS; add long products in one pass, in blocks of 16 rows.
+        """Sum up to 512 long rows by BLAS; add long products in one pass, in blocks of 32 rows.
 
         In ms, for 256 x 2048 on one core: sums 0.03 instead of 0.06, products 0.07 instead of 0.13.
         """
@@ -251,10 +251,10 @@ class NumpyBackend(BlockedBackend):
             return super().column_sums(a, b)
         if b is None:
             return self.product(np.ones((1, rows), a.dtype), a)[0]
-        whole = rows - rows % 16
-        x, y = (table[:whole].reshape(-1, 16, columns) for table in (a, b))
-        blocks = np.einsum("bij,bij->bj", x, y)
-        return super().column_sums(blocks) + np.einsum("ij,ij->j", a[whole:], b[whole:])
+        whole = rows - rows % 32
+        x, y = (table[:whole].reshape(-1, 32, columns) for table in (a, b))
+        total = super().column_sums(np.einsum("bij,bij->bj", x, y))
+        return total + np.einsum("ij,ij->j", a[whole:], b[whole:]) if whole < rows else total
 
     def elementwise(self, function: Callable[..., Array], *operands: Array) -> Array:
         """Share large arrays among threads: adding two of 8 MiB takes 0.45 ms instead of 0.82.
