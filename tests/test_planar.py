@@ -63,7 +63,8 @@ def test_it_is_chosen_for_few_channels_only():
     w = Windows(9, 9, 3, 3)
     assert planar.suits(w, 1, 3)
     assert not planar.suits(w, 1, 5)
-    assert not planar.suits(w, 3, 3)
+    assert planar.suits(w, 3, 16)
+    assert not planar.suits(w, 3, 17)
     assert not planar.suits(Windows(9, 9, 1, 1), 1, 3)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl.backends.base import Array, without_underflow
 from minidl.backends.blocks import BlockedBackend
-from minidl.backends.cpu import planar, winograd
+from minidl.backends.cpu import depthwise, grouped, planar, winograd
 from minidl.backends.cpu.runs import overlapping
 from minidl.backends.cpu.threads import (
     blas,
@@ -122,7 +122,7 @@ class NumpyBackend(BlockedBackend):
         form = _form(self, windows, groups, (c, d), c, images.dtype)
         if form is None:
             return super().convolve_whole(images, weight, bias, windows, groups, relu)
-        return form.convolve(self, images, weight, bias, windows, relu)
+        return form.convolve(self, images, weight, bias, windows, relu, groups)
 
     def transpose_convolve_whole(
         self, gradient: Array, weight: Array, windows: Windows, groups: int
@@ -138,7 +138,7 @@ class NumpyBackend(BlockedBackend):
         form = _form(self, turned, groups, (d, c), c, gradient.dtype)
         if form is None:
             return super().transpose_convolve_whole(gradient, weight, windows, groups)
-        return form.transpose_convolve(self, gradient, weight, windows)
+        return form.transpose_convolve(self, gradient, weight, windows, groups)
 
     def weight_gradient_whole(
         self, images: Array, gradient: Array, windows: Windows, groups: int
@@ -149,11 +149,11 @@ class NumpyBackend(BlockedBackend):
                 _as_channels(images), gradient, _narrow(windows), groups
             )
             return _as_columns(narrow, windows.k_w)
-        c, d = images.shape[1], gradient.shape[1]
+        c, d = images.shape[1] // groups, gradient.shape[1]
         form = _form(self, windows, groups, (c, d), c, images.dtype)
         if form is None:
             return super().weight_gradient_whole(images, gradient, windows, groups)
-        return form.weight_gradient(self, images, gradient, windows)
+        return form.weight_gradient(self, images, gradient, windows, groups)
 
     def convolution_gradients(
         self, gradient: Array, images: Array, weight: Array, windows: Windows, groups: int
@@ -328,9 +328,13 @@ def _form(
 ) -> Any:
     """Return the module with the fastest form of a convolution; None for the one by columns.
 
-    `planar` for images of few channels `c`; Winograd's tiles or strips for more.
+    `planar` for few channels `c`, of an image or a group; Winograd's tiles or strips for more.
     """
+    if depthwise.suits(windows, groups, c, max(channels) // groups):
+        return depthwise
     if planar.suits(windows, groups, c):
         return planar
+    if groups > 1 and c > planar.GROUPED:
+        return grouped
     mixes = backend.kernels == "fast" and winograd.suits(windows, groups, *channels, dtype)
     return winograd if mixes else None

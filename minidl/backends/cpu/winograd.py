@@ -145,6 +145,7 @@ def convolve(
     bias: Array | None,
     windows: Windows,
     relu: bool = False,
+    groups: int = 1,
 ) -> Array:
     """Compute `convolution.convolve` in tiles or strips."""
     taps = np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
@@ -181,7 +182,9 @@ def convolve(
     return out
 
 
-def transpose_convolve(backend: Backend, gradient: Array, weight: Array, windows: Windows) -> Array:
+def transpose_convolve(
+    backend: Backend, gradient: Array, weight: Array, windows: Windows, groups: int = 1
+) -> Array:
     """Compute `convolution.transpose_convolve` as `convolve` with flipped weights."""
     flipped = weight[:, :, ::-1, ::-1].swapaxes(0, 1)
     return convolve(backend, gradient, flipped, None, turned(windows))
@@ -196,7 +199,9 @@ def turned(w: Windows) -> Windows:
     return Windows(w.out_h, w.out_w, 3, 3, **around)
 
 
-def weight_gradient(backend: Backend, images: Array, gradient: Array, windows: Windows) -> Array:
+def weight_gradient(
+    backend: Backend, images: Array, gradient: Array, windows: Windows, groups: int = 1
+) -> Array:
     """Compute `convolution.weight_gradient` by F(3, 4), with the gradient's pixels as weights.
 
     With many channels, a slice's result is larger than its input, so there are fewer slices:
