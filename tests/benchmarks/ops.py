@@ -64,13 +64,31 @@ def torch_run(call: Call, shapes: list[tuple[int, ...]], backward: bool) -> Run:
 
 
 def contest(
-    title: str, call: Call, *shapes: tuple[int, ...], backward: bool = True, macs: int = 0
+    title: str,
+    call: Call,
+    *shapes: tuple[int, ...],
+    backward: bool = True,
+    macs: int = 0,
+    repeats: int = 15,
 ) -> Contest:
     contestants = {
         "minidl": lambda: minidl_run(call, list(shapes), backward),
         "torch": lambda: torch_run(call, list(shapes), backward),
     }
-    return Contest(title, contestants, macs, repeats=15, warm_up=3)
+    return Contest(title, contestants, macs, repeats, warm_up=min(3, repeats))
+
+
+def in_groups(
+    title: str, images: tuple[int, ...], weight: tuple[int, ...], groups: int, **options: int
+) -> Contest:
+    """Convolve channels-last images, which is what a convolution before this one returns."""
+    n, c, h, w = images
+
+    def call(f: Any, x: Any, weight: Any) -> Any:
+        last = x.permute(0, 3, 1, 2) if hasattr(x, "permute") else x.transpose(0, 3, 1, 2)
+        return f.conv2d(last, weight, groups=groups, **options)
+
+    return contest(f"{title}, {n}x{c}x{h}x{w}", call, (n, h, w, c), weight)
 
 
 IMAGES = (64, 64, 32, 32)
@@ -101,6 +119,33 @@ CONTESTS = {
         (32, 3, 3, 3),
         (32,),
         macs=3 * 64 * 900 * 864,
+    ),
+    "depthwise-3": in_groups("depthwise conv 3x3", (16, 64, 32, 32), (64, 1, 3, 3), 64, padding=1),
+    "depthwise-2": in_groups(
+        "the same, stride 2", (16, 64, 56, 56), (64, 1, 3, 3), 64, padding=1, stride=2
+    ),
+    "depthwise-double": in_groups(
+        "the same, two kernels per channel", (16, 64, 32, 32), (128, 1, 3, 3), 64, padding=1
+    ),
+    "depthwise-14": in_groups(
+        "the same, 512 channels", (16, 512, 14, 14), (512, 1, 3, 3), 512, padding=1
+    ),
+    "depthwise-7": in_groups("depthwise conv 7x7", (16, 96, 28, 28), (96, 1, 7, 7), 96, padding=3),
+    "groups-4": in_groups(
+        "conv 3x3, groups of 4 channels", (16, 128, 28, 28), (128, 4, 3, 3), 32, padding=1
+    ),
+    "groups-8": in_groups(
+        "conv 3x3, groups of 8 channels", (16, 64, 32, 32), (64, 8, 3, 3), 8, padding=1
+    ),
+    "groups-32": in_groups(
+        "conv 3x3, groups of 32 channels", (16, 64, 32, 32), (64, 32, 3, 3), 2, padding=1
+    ),
+    "large-image": contest(
+        "conv 3->8, 7x7, pad 3, 1x3x2048x2048",
+        lambda f, x, w: f.conv2d(x, w, padding=3),
+        (1, 3, 2048, 2048),
+        (8, 3, 7, 7),
+        repeats=2,
     ),
     "max-2": contest("max pool 2x2, 64x64x32x32", lambda f, x: f.max_pool2d(x, 2), IMAGES),
     "max-3": contest(
