@@ -43,6 +43,7 @@ CORE = [
     "files/whole",
     "backends/base",
     "backends/convolution",
+    "backends/large",
     "backends/sums",
     "backends/windows",
     "tensor/operations",

@@ -15,7 +15,7 @@ import threadpoolctl
 import minidl
 from minidl import Tensor
 from minidl import functional as F
-from minidl.backends import Backend, Windows, backend_for, backend_of
+from minidl.backends import Backend, Windows, backend_for, backend_of, large
 from minidl.backends.cpu import numpy_backend
 from minidl.backends.cpu import threads as cpu_threads
 from minidl.backends.cpu.numpy_backend import NumpyBackend
@@ -46,18 +46,28 @@ class GenericBackend(Backend):
         "cpu",
         "cpu in slices",
         "guarded",
+        "generic, as large windows",
+        "cpu, as large windows",
+        "guarded, as large windows",
+        "guarded, as large windows tap by tap",
         pytest.param("cuda", marks=pytest.mark.gpu),
     ]
 )
 def backend(request, monkeypatch):
-    """Each form of the kernels; NumPy's own also with slices of one image on several threads."""
-    if request.param == "generic":
+    """Each form of the kernels; NumPy's own also with slices of one image on several threads.
+
+    Poolings of windows of many taps take other steps: here, small windows take these too.
+    """
+    if "large" in request.param:
+        monkeypatch.setattr(large, "MOST_TAPS", 0)
+        monkeypatch.setattr(large, "FEW", 16 if "tap by tap" in request.param else 1)
+    if request.param.startswith("generic"):
         return GenericBackend()
     if request.param == "cuda" and (reason := _why_no_cuda()):
         pytest.skip(reason)
     if request.param == "cpu in slices":
         monkeypatch.setattr(numpy_backend, "CACHE_BYTES", 1)
-    return backend_for(request.param.split()[0])
+    return backend_for(request.param.split()[0].rstrip(","))
 
 
 @st.composite

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import convolution, sums
+from minidl.backends import convolution, large, sums
 from minidl.backends.windows import Array as Array
 from minidl.backends.windows import Windows
 
@@ -279,8 +279,13 @@ class Backend:
         padded = self.pad_images(images, windows, 0)
         shape = (n, windows.out_h, windows.out_w, windows.k_h * windows.k_w, c)
         gathered = self.xp.empty(shape, images.dtype)
-        for tap, rows, columns in windows.taps():
-            gathered[:, :, :, tap] = padded[:, :, rows, columns].transpose(0, 2, 3, 1)
+        if windows.are_few:
+            for y, x, rows, columns in windows.each():
+                pixels = padded[:, :, rows, columns].transpose(0, 2, 3, 1)
+                gathered[:, y, x] = pixels.reshape(n, shape[3], c)
+        else:
+            for tap, rows, columns in windows.taps():
+                gathered[:, :, :, tap] = padded[:, :, rows, columns].transpose(0, 2, 3, 1)
         return gathered
 
     def scatter_windows(self, gathered: Array, windows: Windows) -> Array:
@@ -291,8 +296,14 @@ class Backend:
         """
         taps_last = gathered.transpose(0, 4, 1, 2, 3)  # (n, c, out_h, out_w, k_h·k_w)
         padded, images = self.zero_images(taps_last, windows, taps_last)
-        for tap, rows, columns in windows.taps():
-            padded[:, :, rows, columns] += taps_last[..., tap]
+        if windows.are_few:
+            for y, x, rows, columns in windows.each():
+                window = taps_last[:, :, y, x]
+                shape = (*window.shape[:2], windows.k_h, windows.k_w)
+                padded[:, :, rows, columns] += window.reshape(shape)
+        else:
+            for tap, rows, columns in windows.taps():
+                padded[:, :, rows, columns] += taps_last[..., tap]
         return images
 
     # Pooling by sums --------------------------------------------------------------------------
@@ -305,6 +316,9 @@ class Backend:
 
         def work(part: slice) -> None:
             padded, out = self.pad_images(images[part], windows, 0, images), total[part]
+            if large.suits(windows):
+                out[...] = large.sum_windows(self.xp, padded, windows)
+                return
             out[...] = 0
             for _, rows, columns in windows.taps():
                 out += padded[:, :, rows, columns]
@@ -320,8 +334,15 @@ class Backend:
         def work(part: slice) -> None:
             if windows.is_tiling:
                 self._clear_rest(images[part], windows)
+                if large.suits(windows):
+                    large.tiles(images[part], windows)[...] = values[part][:, :, :, None, :, None]
+                    return
                 for _, rows, columns in windows.taps():
                     images[part][:, :, rows, columns] = values[part]
+                return
+            if large.suits(windows):
+                spread = large.spread_windows(self.xp, values[part], windows)
+                images[part] = spread[:, :, *windows.inside]
                 return
             padded, inside = self.zero_images(values[part], windows, values)
             for _, rows, columns in windows.taps():
@@ -354,12 +375,17 @@ class Backend:
 
         def work(part: slice) -> None:
             padded = self.pad_images(images[part], windows, -np.inf, images)
-            self._find_winners(padded, windows, best[part], winners[part])
+            if not large.suits(windows):
+                self.find_winners(padded, windows, best[part], winners[part])
+                return
+            value, tap = large.max_windows(self, padded, windows)
+            first = first_tap_inside(self.xp, windows)
+            best[part], winners[part] = value, self.xp.where(value == -np.inf, first, tap)
 
         self.over_batch(n, _padded(images, windows), images.dtype, work)
         return best, winners
 
-    def _find_winners(self, padded: Array, windows: Windows, best: Array, winners: Array) -> None:
+    def find_winners(self, padded: Array, windows: Windows, best: Array, winners: Array) -> None:
         """Write the largest values and the taps that hold them into `best` and `winners`."""
         xp = self.xp
         best[...] = -np.inf
@@ -370,8 +396,17 @@ class Backend:
             best[...] = xp.where(better, value, best)
             winners[...] = xp.where(better, winners.dtype.type(tap), winners)
 
+    def largest(self, taps: Array) -> tuple[Array, Array]:
+        """Return the largest of the last axis and its index: the first, but the last NaN."""
+        xp, index = self.xp, taps.argmax(-1)
+        best = xp.take_along_axis(taps, index[..., None], -1)[..., 0]
+        last_nan = taps.shape[-1] - 1 - xp.isnan(taps)[..., ::-1].argmax(-1)
+        return best, xp.where(xp.isnan(best), last_nan, index)
+
     def scatter_winners(self, values: Array, winners: Array, windows: Windows) -> Array:
         """Add each window's value to the pixel that won it: `(n, c, in_h, in_w)`."""
+        if large.suits(windows):
+            return large.scatter_winners(self, values, winners, windows)
         n, c = values.shape[:2]
         images = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype, values)
 
@@ -392,6 +427,8 @@ class Backend:
 
     def gather_winners(self, images: Array, winners: Array, windows: Windows) -> Array:
         """Look up the pixel that won each window: the transpose of `scatter_winners`."""
+        if large.suits(windows):
+            return large.gather_winners(self, images, winners, windows)
         values = self.empty_images(winners.shape, images.dtype, images)
 
         def work(part: slice) -> None:
@@ -409,6 +446,10 @@ class Backend:
     def column_sums(self, a: Array, b: Array | None = None) -> Array:
         """Add up `a`, or `a * b`, down each column of tables `(rows, columns)`: `(columns,)`."""
         return self.sum(a if b is None else a * b, (0,))
+
+    def magnitudes(self, array: Array) -> tuple[float, float]:
+        """Return bounds of `abs(array)`, zeros left out; (0, inf) if finding them would wait."""
+        return 0.0, np.inf
 
     def elementwise(self, function: Callable[..., Array], *operands: Array) -> Array:
         """Apply an element-wise function, which takes `out` like those of `xp`; broadcast."""

@@ -202,7 +202,7 @@ class NumpyBackend(BlockedBackend):
             gathered = overlapping(padded, (*shape, windows.k_w, c), (*strides, *taps))
         return gathered.reshape(*shape[:3], windows.k_h * windows.k_w, c)
 
-    def _find_winners(self, padded: Array, windows: Windows, best: Array, winners: Array) -> None:
+    def find_winners(self, padded: Array, windows: Windows, best: Array, winners: Array) -> None:
         """Find the largest values first, then the first tap equal to them, without branches.
 
         This takes 0.16 ms instead of 1.2 with `where` (one core, 8x32x30x30, window 2). A
@@ -223,7 +223,13 @@ class NumpyBackend(BlockedBackend):
             lost_in_padding = windows.is_padded and bool((best == -np.inf).any())
             if not lost_in_padding and not (winners == 255).any():  # 255: NaN, which equals nothing
                 return
-        super()._find_winners(padded, windows, best, winners)
+        super().find_winners(padded, windows, best, winners)
+
+    def largest(self, taps: Array) -> tuple[Array, Array]:
+        """Look for NaN only if there is one: 0.3 ms instead of 1.6 (64 x 41 windows of 999)."""
+        index = taps.argmax(-1)
+        best = np.take_along_axis(taps, index[..., None], -1)[..., 0]
+        return super().largest(taps) if np.isnan(best).any() else (best, index)
 
     def masked(self, values: Array, mask: Array, out: Array | None = None) -> Array:
         """Keep the bits of `values` where `mask` is true, and clear the others.
@@ -255,6 +261,22 @@ class NumpyBackend(BlockedBackend):
         x, y = (table[:whole].reshape(-1, 32, columns) for table in (a, b))
         total = super().column_sums(np.einsum("bij,bij->bj", x, y))
         return total + np.einsum("ij,ij->j", a[whole:], b[whole:]) if whole < rows else total
+
+    def magnitudes(self, array: Array) -> tuple[float, float]:
+        """Look for the least positive float among their bits, integers in the same order.
+
+        If 1 is taken off, 0 wraps around to the largest integer.
+        """
+        if not array.size:
+            return 1.0, 1.0
+        least, most = float(array.min()), float(array.max())
+        high = max(-least, most)
+        if least > 0 or not high > 0:
+            return least, high
+        bits = abs(array).view(f"u{array.itemsize}")
+        bits -= 1
+        lowest = np.array([bits.min()]) + bits.dtype.type(1)
+        return float(lowest.view(array.dtype)[0]), high
 
     def elementwise(self, function: Callable[..., Array], *operands: Array) -> Array:
         """Share large arrays among threads: adding two of 8 MiB takes 0.45 ms instead of 0.82.

@@ -82,7 +82,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from minidl.autograd import Gradients
-from minidl.backends import Array, Backend, Windows, without_underflow
+from minidl.backends import Array, Backend, Windows, large, without_underflow
 from minidl.checks import Pair, check_whole
 from minidl.functional.geometry import check_images, pool_windows
 from minidl.tensor import Tensor, record
@@ -224,7 +224,8 @@ def max_over(
         return (scatter_winners(gradient, winners, windows),)
 
     out = record(op, best, (x,), backward)
-    return out, Tensor.wrap(_places(x, winners, windows)) if return_places else None
+    places = large.places(x.backend.xp, winners, windows)[0] if return_places else None
+    return out, None if places is None else Tensor.wrap(places)
 
 
 @without_underflow
@@ -240,7 +241,7 @@ def mean_over(
         check_whole(op, 1, divisor_override=divisor_override)
         divisors: Any = divisor_override
     else:
-        divisors = _divisors(x.backend, windows, count_include_pad, x.dtype)
+        divisors = divisors_of(x.backend, windows, count_include_pad, x.dtype)
 
     def backward(gradient: Tensor) -> Gradients:
         return (_spread(gradient / divisors, windows),)
@@ -297,7 +298,7 @@ def _sum(images: Tensor, windows: Windows) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def _divisors(backend: Backend, windows: Windows, count_include_pad: bool, dtype: Any) -> Any:
+def divisors_of(backend: Backend, windows: Windows, count_include_pad: bool, dtype: Any) -> Any:
     """Return `_pixel_counts` as a read-only array on a device, cached; as an int if all equal."""
     counts = _pixel_counts(windows, count_include_pad)
     if counts.size == 1:
@@ -323,14 +324,3 @@ def _pixel_counts(windows: Windows, count_include_pad: bool) -> Array:
         counts.append(np.minimum(start + k, size + around) - np.maximum(start, -around))
     table = np.outer(*counts)
     return table[:1, :1] if (table == table[0, 0]).all() else table
-
-
-def _places(x: Tensor, winners: Array, windows: Windows) -> Array:
-    """Convert winning taps to indices `row * w + column` into the input image."""
-    xp = x.backend.xp
-    first_row = xp.arange(windows.out_h)[:, None] * windows.stride_h - windows.top
-    first_column = xp.arange(windows.out_w) * windows.stride_w - windows.left
-    taps = winners.astype(np.int64)
-    rows = first_row + taps // windows.k_w * windows.dilation_h
-    columns = first_column + taps % windows.k_w * windows.dilation_w
-    return rows * windows.in_w + columns
