@@ -91,7 +91,7 @@ WINGS = {
     "backends/blocks": (150, "one large image in blocks: memory in proportion to the result"),
     "backends/cuda training/capture": (730, "the same code on CuPy; steps replayed as CUDA graphs"),
     "functional/fused": (210, "layers in one pass over memory"),
-    "functional/pooling nn/pooling": (1_280, "20 kinds of pooling, for images and sequences"),
+    "functional/pooling nn/pooling": (1_390, "20 kinds of pooling, of any size, in any range"),
     "files": (880, "weights in every common form, checkpoints, downloads; safe if hostile"),
     "data": (975, "CIFAR-10, embedded sets, tables, images of any mode, augmentation"),
     "optim/schedules models": (470, "schedules; ResNets and TextCNN"),
