@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 import minidl
 from minidl import Tensor, gradcheck, nn
 from minidl import functional as F
-from minidl.backends import backend_for
+from minidl.backends import Windows, backend_for
 from minidl.functional.pooling import basic as pooling
-from minidl.functional.pooling import regions
+from minidl.functional.pooling import regions, scaled
 from minidl.functional.pooling.regions import Regions, Spans
 
 from .helpers import formulas, pools
@@ -45,10 +45,10 @@ def positive(*shape: int, seed: int = 0) -> np.ndarray:
 
 @st.composite
 def resized(draw):
-    """Draw an image's shape and a smaller or equal output size."""
+    """Draw an image's shape and an output size, smaller or larger."""
     sizes = [draw(st.integers(1, 9)) for _ in range(2)]
-    outs = tuple(draw(st.none() | st.integers(1, size)) for size in sizes)
-    if outs[0] is not None and outs[0] <= sizes[1] and draw(st.booleans()):
+    outs = tuple(draw(st.none() | st.integers(1, 12)) for _ in sizes)
+    if outs[0] is not None and draw(st.booleans()):
         outs = outs[0]
     return (draw(st.integers(0, 2)), draw(st.integers(1, 3)), *sizes), outs
 
@@ -95,7 +95,6 @@ def test_adaptive_avg_pool2d_and_its_gradient_equal_literal_loops(case, device):
 @given(case=resized(), levels=st.lists(st.integers(1, 9), min_size=1, max_size=3))
 def test_pyramids_of_any_levels_equal_literal_loops(case, levels, device):
     shape, _ = case
-    levels = [min(level, *shape[2:]) for level in levels]
     x = numbers(*shape)
     for mode in ("max", "avg"):
         found = F.spatial_pyramid_pool2d(Tensor(x, device=device), levels, mode)
@@ -887,3 +886,136 @@ def test_gradients_of_a_pooled_table_go_to_order_two():
     gradcheck(
         lambda x: F.fractional_max_pool2d(x, 3, (3, 4), _random_samples=samples), [x], order=2
     )
+
+
+# Large windows and hostile numbers ------------------------------------------------------------
+
+WHOLE = {
+    "max": lambda x, k: F.max_pool2d(x, k),
+    "min": lambda x, k: F.min_pool2d(x, k),
+    "avg": lambda x, k: F.avg_pool2d(x, k),
+    "lp": lambda x, k: F.lp_pool2d(x, 3, k),
+    "gem": lambda x, k: F.gem_pool2d(x, 3.0, k),
+    "softmax": lambda x, k: F.softmax_pool2d(x, k),
+    "gated": lambda x, k: F.gated_pool2d(
+        x, minidl.ones((1, 1, *k), dtype="float64", device=x.device), k
+    ),
+    "mixed": lambda x, k: F.mixed_pool2d(x, k),
+    "stochastic": lambda x, k: F.stochastic_pool2d(x, k),
+    "expected": lambda x, k: F.stochastic_pool2d(x, k, training=False),
+    "adaptive max": lambda x, k: F.adaptive_max_pool2d(x, (3, 3)),
+    "adaptive avg": lambda x, k: F.adaptive_avg_pool2d(x, (3, 3)),
+    "fractional": lambda x, k: F.fractional_max_pool2d(x, output_size=(2, 2)),
+}
+
+
+@pytest.mark.parametrize("where", ["cpu", "guarded"])
+@pytest.mark.parametrize("name", WHOLE)
+def test_large_windows_take_few_steps(name, where, monkeypatch):
+    """A loop over the taps of a window of 50 by 50 would be 2,500 steps, forward and backward."""
+    steps = []
+    spans, each = Windows.taps, Windows.each
+    monkeypatch.setattr(Windows, "taps", lambda w: steps_of(spans(w), steps))
+    monkeypatch.setattr(Windows, "each", lambda w: steps_of(each(w), steps))
+    x = Tensor(np.abs(numbers(1, 1, 50, 50)), device=where, requires_grad=True)
+    WHOLE[name](x, (50, 50)).sum().backward()
+    assert len(steps) < 100
+    assert np.isfinite(x.grad.numpy()).all()
+
+
+def steps_of(loop, steps):
+    for step in loop:
+        steps.append(step)
+        yield step
+
+
+HOSTILE = {
+    "tiny": lambda x: x * 1e-30,
+    "huge": lambda x: x * 1e30,
+    "zeros": lambda x: x * 0,
+    "beside": lambda x: x * 10.0 ** np.linspace(-30, 30, x.shape[3]).astype(np.float32),
+}
+GEOMETRIES = [(2, 2, 0), (3, 2, 1), (3, 1, 0), (2, 3, 0), (6, 1, 3), (6, 6, 0)]
+
+
+@pytest.mark.parametrize("p", [1.5, 3.0, 8.0, 40.0, 200.0])
+@pytest.mark.parametrize("scale", HOSTILE)
+@pytest.mark.parametrize(("k", "stride", "padding"), GEOMETRIES)
+def test_powers_stay_in_range_of_float32(k, stride, padding, scale, p, device):
+    x = HOSTILE[scale](np.maximum(numbers(1, 2, 6, 6), 0).astype(np.float32))
+    data = Tensor(x, device=device, requires_grad=True)
+    power = Tensor(np.float32([p]), device=device, requires_grad=True)
+    out = F.gem_pool2d(data, power, k, stride, padding, eps=1e-35)
+    wide = np.maximum(x, np.float32(1e-35)).astype(np.float64)
+    windows = pools.sliding(x.shape[2:], kernel_size=k, stride=stride, padding=padding)
+    wanted = pools.pooled(
+        wide, windows, lambda w, _: w.max() * ((w / w.max()) ** p).mean() ** (1 / p)
+    )
+    np.testing.assert_allclose(out.numpy(), wanted, rtol=2e-5)
+    out.sum().backward()
+    assert np.isfinite(data.grad.numpy()).all()
+    assert np.isfinite(power.grad.numpy()).all()
+    if padding:
+        return
+    data.grad = None
+    out = F.lp_pool2d(data, p, k, stride)
+    norms = pools.pooled(
+        x.astype(np.float64),
+        windows,
+        lambda w, _: w.max() * ((w / (w.max() or 1)) ** p).sum() ** (1 / p),
+    )
+    np.testing.assert_allclose(out.numpy(), norms, rtol=2e-5)
+    out.sum().backward()
+    assert np.isfinite(data.grad.numpy()).all()
+
+
+@pytest.mark.parametrize(("k", "stride", "padding"), GEOMETRIES)
+def test_weights_that_would_overflow_are_those_of_softmax(k, stride, padding, device):
+    x = (numbers(1, 2, 6, 6) * 300).astype(np.float32)
+    data = Tensor(x, device=device, requires_grad=True)
+    out = F.softmax_pool2d(data, k, stride, padding)
+    windows = pools.sliding(x.shape[2:], kernel_size=k, stride=stride, padding=padding)
+
+    def weighted(w, _):
+        shares = np.exp(w - w.max())
+        return (shares * w).sum() / shares.sum()
+
+    wanted = pools.pooled(x.astype(np.float64), windows, weighted)
+    np.testing.assert_allclose(out.numpy(), wanted, rtol=1e-4)
+    out.sum().backward()
+    assert np.isfinite(data.grad.numpy()).all()
+
+
+@pytest.mark.parametrize(("k", "stride"), [(2, 2), (3, 2), (3, 1)])
+def test_scaled_sums_have_gradients_to_order_two(k, stride, device):
+    """Far from 1, so that no sum is taken as it is; `0` is a pixel after a ReLU."""
+    x = np.abs(numbers(1, 2, 4, 4)) + 0.5
+    x[0, 0, 0, 0] = 0
+    for pool in (
+        lambda x, p: F.gem_pool2d(x * 1e3 + 1, p, k, stride),
+        lambda x, p: F.lp_pool2d(x * 1e12, 2, k, stride) * 1e-12 + p.sum(),
+        lambda x, p: F.softmax_pool2d(x, k, stride, beta=p * 3) + p.sum(),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scaled, "LIMIT", 0.0)
+            inputs = Tensor(x, device=device), Tensor(np.array([2.5, 3.0]), device=device)
+            gradcheck(pool, inputs, order=2)
+
+
+@pytest.mark.parametrize(("k", "stride", "dilation"), [(1000, 1000, 1), (400, 1, 1), (300, 70, 3)])
+def test_long_windows_of_float32_lose_few_digits(k, stride, dilation):
+    x = np.full((1, 1, 1000), 0.1, np.float32)
+    x[0, 0, 0] = 1e8  # seen by the first windows only
+    out = F.avg_pool1d(Tensor(x), k, stride).numpy()[0, 0]
+    exact = np.lib.stride_tricks.sliding_window_view(x[0, 0].astype(np.float64), k)[::stride].mean(
+        1
+    )
+    np.testing.assert_allclose(out, exact, rtol=1e-6)
+
+
+def test_large_windows_are_drawn_by_the_values_of_their_pixels(device):
+    x = np.zeros((4000, 1, 5, 8), np.float32)
+    x[:, :, 2, 3], x[:, :, 4, 1] = 3, 1
+    out = F.stochastic_pool2d(Tensor(x, device=device), (5, 8), rng=np.random.default_rng(0))
+    assert abs((out.numpy() == 3).mean() - 0.75) < 0.03
+    assert (out.numpy() > 0).all()

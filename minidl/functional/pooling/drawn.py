@@ -10,12 +10,13 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from minidl.backends import Array, Windows, without_underflow
+from minidl.backends import Array, Windows, large, without_underflow
 from minidl.checks import Pair, pair
 from minidl.functional.activation import relu
 from minidl.functional.geometry import check_images, pool_windows
-from minidl.functional.pooling.basic import gather_winners, mean_over
+from minidl.functional.pooling.basic import gather_winners
 from minidl.functional.pooling.regions import Regions, Spans
+from minidl.functional.pooling.scaled import powers
 from minidl.functional.pooling.sized import check_output_size, max_of_regions, output_size_of
 from minidl.random import below, drawn, generator, uniform
 from minidl.tensor import Tensor
@@ -85,9 +86,9 @@ def _stochastic(
     x = relu(x)
     if training:
         return gather_winners(x, _drawn_taps(x, windows, rng), windows)
-    total = mean_over(op, x, windows, divisor_override=1)
-    squares = mean_over(op, x * x, windows, divisor_override=1)
-    mean: Tensor = squares / (total + (total == 0))
+    shares, total, _ = powers(op, x, 1, windows)
+    whole = total(shares)
+    mean: Tensor = total(shares * x) / (whole + (whole == 0))
     return mean
 
 
@@ -95,9 +96,17 @@ def _stochastic(
 def _drawn_taps(x: Tensor, windows: Windows, rng: np.random.Generator | None) -> Array:
     """Draw one tap of each window: the first whose running sum exceeds a random part of the sum.
 
-    If the sum is 0 or not finite, take the largest pixel.
+    If the sum is 0 or not finite, take the largest pixel. In large windows, pixels race instead:
+    each needs an exponential time divided by its value, so `x[i]` comes first with probability
+    `x[i] / sum(x)`. There, windows that overlap share these times.
     """
     xp = x.backend.xp
+    if large.suits(windows):
+        times = drawn(
+            x.backend, rng, lambda stream: stream.standard_exponential(x.shape).astype(x.dtype)
+        )
+        times = xp.maximum(times, x.dtype.type(1e-30))  # roots, because the quotient may overflow
+        return x.backend.max_windows(xp.sqrt(x.data) / xp.sqrt(times), windows)[1]
     padded = x.backend.pad_images(x.data, windows, 0)
     largest, winners = x.backend.max_windows(x.data, windows)
     total = xp.zeros_like(largest)

@@ -22,7 +22,8 @@ from minidl.functional.geometry import (
     pool_windows,
 )
 from minidl.functional.pooling import regions
-from minidl.functional.pooling.basic import avg_pool2d, max_over, max_pool2d, mean_over
+from minidl.functional.pooling.basic import avg_pool2d, divisors_of, max_over, max_pool2d, mean_over
+from minidl.functional.pooling.scaled import powers
 from minidl.functional.pooling.sized import gather_places
 from minidl.tensor import Tensor, record
 from minidl.tensor.functions import concatenate
@@ -185,9 +186,13 @@ def _norm(op: str, x: Tensor, p: float, windows: Any) -> Tensor:
     if math.isinf(p):
         return max_over(op, x.abs(), windows)[0]
     p = int(p) if p == int(p) else float(p)
-    total = mean_over(op, x**p, windows) * (windows.k_h * windows.k_w)
-    zero = total == 0  # there the slope of the root is infinite
-    root: Tensor = (total + zero) ** (1 / p) * ~zero
+    taps = windows.k_h * windows.k_w
+    if p == 1:
+        return mean_over(op, x, windows) * float(taps)
+    terms, total, largest = powers(op, x, p, windows)
+    mean = total(terms) * (taps / divisors_of(x.backend, windows, True, x.dtype))
+    zero = mean == 0  # there the slope of the root is infinite
+    root: Tensor = (mean + zero) ** (1 / p) * ~zero * largest
     return root
 
 

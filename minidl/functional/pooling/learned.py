@@ -6,7 +6,6 @@ Each parameter is an argument, a number or a tensor; a tensor gets a gradient.
 from __future__ import annotations
 
 import functools
-import math
 
 import numpy as np
 
@@ -15,10 +14,10 @@ from minidl.backends import Windows, without_underflow
 from minidl.checks import Pair, check_fraction
 from minidl.functional.activation import sigmoid, softmax
 from minidl.functional.geometry import check_images, check_together, pool_windows
-from minidl.functional.pooling.basic import max_over, mean_over
+from minidl.functional.pooling.basic import divisors_of, max_over, mean_over
 from minidl.functional.pooling.kinds import check_p
+from minidl.functional.pooling.scaled import exponentials, powers
 from minidl.tensor import Tensor, record
-from minidl.tensor.functions import where
 
 # Maximum and mean -----------------------------------------------------------------------------
 
@@ -188,10 +187,14 @@ def _generalised(
         p = p.reshape(-1, 1, 1)
     else:
         check_p(op, p)
-    powers = x.clip(float(eps)) ** p
+        p = float(p)
+    whole = windows is None
     if windows is None:
-        return (powers.mean((2, 3), keepdims=True) ** (1 / p)).squeeze((2, 3))
-    return mean_over(op, powers, windows, count_include_pad=False) ** (1 / p)
+        windows = Windows(*x.shape[2:] * 3)
+    terms, total, largest = powers(op, x.clip(float(eps)), p, windows)
+    counts = divisors_of(x.backend, windows, False, x.dtype)
+    out: Tensor = (total(terms) / counts) ** (1 / p) * largest
+    return out.squeeze((2, 3)) if whole else out
 
 
 # Weights --------------------------------------------------------------------------------------
@@ -253,22 +256,13 @@ def _soft(op: str, x: Tensor, windows: Windows, beta: float | Tensor) -> Tensor:
             raise ValueError(
                 f"{op}: got beta of shape {beta.shape}, expected (1,) or ({x.shape[1]},)"
             )
-    columns = _gather(x, windows)  # (n, out_h, out_w, k_h·k_w, c)
-    centre = columns.data.mean(3, keepdims=True)  # the result shifts with the pixels
-    columns = columns - centre
-    scores = columns * beta
-    if windows.is_padded:
-        scores = where(x.backend.fresh(lambda: _inside(windows)), scores, -math.inf)
-    means: Tensor = (columns * softmax(scores, axis=3)).sum(3) + centre[:, :, :, 0]
-    return means.transpose(0, 3, 1, 2)
-
-
-def _inside(windows: Windows) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Return which taps lie on the image, not on padding: `(out_h, out_w, k_h * k_w, 1)`."""
-    on_image = np.zeros((windows.padded_h, windows.padded_w), bool)
-    on_image[windows.inside] = True
-    taps = [on_image[rows, columns] for _, rows, columns in windows.taps()]
-    return np.stack(taps, axis=2)[..., None]
+        beta = beta.reshape(-1, 1, 1)
+    centre = x.data.mean((2, 3), keepdims=True)  # the result shifts with the pixels
+    centre = Tensor.wrap(x.backend.xp.where(abs(centre) < np.inf, centre, x.dtype.type(0)))
+    x = x - centre
+    shares, total = exponentials(op, x * beta, windows)
+    mean: Tensor = total(shares * x) / total(shares) + centre
+    return mean
 
 
 def _gather(images: Tensor, windows: Windows) -> Tensor:

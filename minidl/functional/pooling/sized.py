@@ -2,18 +2,19 @@
 
 To pool h rows to `out_h`, window y covers the rows
 `y * h // out_h <= row < ceil((y + 1) * h / out_h)`: PyTorch's rule. If `out_h` does not divide h,
-windows differ in height by at most one, and may share a row. The same holds for columns.
+windows differ in height by at most one, and may share a row; if it is larger than h, they repeat
+rows. The same holds for columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeGuard, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from minidl.autograd import Gradients
-from minidl.backends import Array, Windows
+from minidl.backends import Array
 from minidl.checks import check_mode, check_whole, pair
 from minidl.functional.geometry import check_images
 from minidl.functional.pooling import regions
@@ -44,14 +45,14 @@ def adaptive_max_pool2d(
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        output_size: `(out_h, out_w)`, at most the image's size; None keeps the image's.
+        output_size: `(out_h, out_w)`; None keeps the image's. Larger ones repeat pixels.
         return_indices: also return the index `row * w + column` of each winner, int64.
 
     Returns:
         `(n, c, out_h, out_w)`; with `return_indices` also the indices, of the same shape.
 
     Raises:
-        ValueError: x is not a batch of images, or a size is not an integer >= 1 or exceeds x's.
+        ValueError: x is not a batch of images of >= 1 pixel, or a size is not an integer >= 1.
         TypeError: x is not a tensor of floats.
 
     Source: PyTorch, for the position of the windows.
@@ -72,13 +73,13 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Size) -> Tensor:
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        output_size: `(out_h, out_w)`, at most the image's size; None keeps the image's.
+        output_size: `(out_h, out_w)`; None keeps the image's. Larger ones repeat pixels.
 
     Returns:
         `(n, c, out_h, out_w)`.
 
     Raises:
-        ValueError: x is not a batch of images, or a size is not an integer >= 1 or exceeds x's.
+        ValueError: x is not a batch of images of >= 1 pixel, or a size is not an integer >= 1.
         TypeError: x is not a tensor of floats.
 
     Example:
@@ -91,7 +92,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Size) -> Tensor:
     if windows.rows.out == windows.columns.out == 1:
         return x.mean((2, 3), keepdims=True)
     sliding = windows.sliding
-    if _is_small(sliding):
+    if sliding is not None:
         return mean_over("adaptive_avg_pool2d", x, sliding)
     heights, widths = (s.stops[0] - s.starts[0] for s in (windows.rows, windows.columns))
     counts = np.outer(heights, widths).astype(x.dtype)
@@ -169,15 +170,15 @@ def spatial_pyramid_pool2d(
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        levels: output sizes, each at most the image's size.
+        levels: output sizes; larger ones than the image repeat pixels.
         mode: `"max"` or `"avg"`.
 
     Returns:
         `(n, c * sum(level**2))`: level by level, and within a level channel by channel.
 
     Raises:
-        ValueError: x is not a batch of images, there are no levels, a level is not an integer >= 1
-            or exceeds the image's size, or the mode is unknown.
+        ValueError: x is not a batch of images, there are no levels, a level is not an integer
+            >= 1, or the mode is unknown.
         TypeError: x is not a tensor of floats.
 
     Source: K. He et al., Spatial Pyramid Pooling in Deep Convolutional Networks (2014).
@@ -206,10 +207,10 @@ def max_of_regions(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the largest pixel of each window, and its index if `return_places`, else None."""
     sliding = windows.sliding
-    if _is_small(sliding):
+    if sliding is not None:
         return max_over(op, x, sliding, return_places)
     best, places = regions.max_regions(x.backend, x.data, windows)
-    size, apart = (windows.in_h, windows.in_w), (windows.rows.apart, windows.columns.apart)
+    size, apart = (windows.in_h, windows.in_w), windows.apart
 
     def backward(gradient: Tensor) -> Gradients:
         return (_scatter(gradient, places, size, apart),)
@@ -218,19 +219,10 @@ def max_of_regions(
     return out, Tensor.wrap(places) if return_places else None
 
 
-def _is_small(windows: Windows | None) -> TypeGuard[Windows]:
-    """Whether windows slide and have so few taps that the sliding kernels are the fastest.
-
-    Mean and gradient take 10 ms instead of 24 by tables for 2 by 2 pixels, the same time for 4 by
-    4, and 20 ms instead of 13 for 8 by 8 (64x64x32x32, one core).
-    """
-    return windows is not None and windows.k_h * windows.k_w <= 16
-
-
 def output_size_of(
     op: str, x: Tensor, output_size: Size, axes: int = 2
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the sizes of input and output, (height, width); raise unless output <= input."""
+    """Return the sizes of input and output, (height, width); raise if there is no pixel."""
     check_images(op, x, axes)
     in_h, in_w = (1, *x.shape[2:])[-2:]
     check_output_size(op, output_size, axes)
@@ -240,11 +232,8 @@ def output_size_of(
     )
     if axes == 1:
         out_h = 1
-    if not 1 <= out_h <= in_h or not 1 <= out_w <= in_w:
-        raise ValueError(
-            f"{op}: got output_size={output_size!r} for input shape {x.shape}, expected at most "
-            "the input's size; pooling does not enlarge"
-        )
+    if min(in_h, in_w) < 1:
+        raise ValueError(f"{op}: got input shape {x.shape}, expected images of at least one pixel")
     return (in_h, in_w), (out_h, out_w)
 
 
