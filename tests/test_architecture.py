@@ -43,7 +43,6 @@ CORE = [
     "files/whole",
     "backends/base",
     "backends/convolution",
-    "backends/large",
     "backends/sums",
     "backends/windows",
     "tensor/operations",
@@ -54,7 +53,6 @@ CORE = [
     "functional/activation",
     "functional/channels",
     "functional/convolution",
-    "functional/embedding",
     "functional/geometry",
     "functional/linear",
     "functional/loss",
@@ -63,7 +61,6 @@ CORE = [
     "nn/activation",
     "nn/containers",
     "nn/convolution",
-    "nn/embedding",
     "nn/fusion",
     "nn/init",
     "nn/linear",
@@ -86,10 +83,13 @@ CORE_BUDGET = 5_000
 # commit that says which capability it adds.
 WINGS = {
     "backends/cpu": (
-        *(880, "threads, Winograd that stays local, pixels last, groups: 0.4 to 2 of PyTorch"),
+        *(900, "threads, Winograd that stays local, pixels last, groups: 0.4 to 2 of PyTorch"),
     ),
-    "backends/blocks": (150, "one large image in blocks: memory in proportion to the result"),
+    "backends/blocks backends/large": (
+        *(375, "large images in blocks, and pooling of windows as large as the image"),
+    ),
     "backends/cuda training/capture": (730, "the same code on CuPy; steps replayed as CUDA graphs"),
+    "functional/embedding nn/embedding": (110, "words as vectors, with rows as gradients"),
     "functional/fused": (210, "layers in one pass over memory"),
     "functional/pooling nn/pooling": (1_390, "20 kinds of pooling, of any size, in any range"),
     "files": (880, "weights in every common form, checkpoints, downloads; safe if hostile"),

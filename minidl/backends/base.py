@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends import convolution, large, sums
+from minidl.backends import convolution, sums
 from minidl.backends.windows import Array as Array
 from minidl.backends.windows import Windows
 
@@ -279,13 +279,8 @@ class Backend:
         padded = self.pad_images(images, windows, 0)
         shape = (n, windows.out_h, windows.out_w, windows.k_h * windows.k_w, c)
         gathered = self.xp.empty(shape, images.dtype)
-        if windows.are_few:
-            for y, x, rows, columns in windows.each():
-                pixels = padded[:, :, rows, columns].transpose(0, 2, 3, 1)
-                gathered[:, y, x] = pixels.reshape(n, shape[3], c)
-        else:
-            for tap, rows, columns in windows.taps():
-                gathered[:, :, :, tap] = padded[:, :, rows, columns].transpose(0, 2, 3, 1)
+        for tap, rows, columns in windows.taps():
+            gathered[:, :, :, tap] = padded[:, :, rows, columns].transpose(0, 2, 3, 1)
         return gathered
 
     def scatter_windows(self, gathered: Array, windows: Windows) -> Array:
@@ -296,14 +291,8 @@ class Backend:
         """
         taps_last = gathered.transpose(0, 4, 1, 2, 3)  # (n, c, out_h, out_w, k_h·k_w)
         padded, images = self.zero_images(taps_last, windows, taps_last)
-        if windows.are_few:
-            for y, x, rows, columns in windows.each():
-                window = taps_last[:, :, y, x]
-                shape = (*window.shape[:2], windows.k_h, windows.k_w)
-                padded[:, :, rows, columns] += window.reshape(shape)
-        else:
-            for tap, rows, columns in windows.taps():
-                padded[:, :, rows, columns] += taps_last[..., tap]
+        for tap, rows, columns in windows.taps():
+            padded[:, :, rows, columns] += taps_last[..., tap]
         return images
 
     # Pooling by sums --------------------------------------------------------------------------
@@ -316,9 +305,6 @@ class Backend:
 
         def work(part: slice) -> None:
             padded, out = self.pad_images(images[part], windows, 0, images), total[part]
-            if large.suits(windows):
-                out[...] = large.sum_windows(self.xp, padded, windows)
-                return
             out[...] = 0
             for _, rows, columns in windows.taps():
                 out += padded[:, :, rows, columns]
@@ -333,16 +319,9 @@ class Backend:
 
         def work(part: slice) -> None:
             if windows.is_tiling:
-                self._clear_rest(images[part], windows)
-                if large.suits(windows):
-                    large.tiles(images[part], windows)[...] = values[part][:, :, :, None, :, None]
-                    return
+                self.clear_rest(images[part], windows)
                 for _, rows, columns in windows.taps():
                     images[part][:, :, rows, columns] = values[part]
-                return
-            if large.suits(windows):
-                spread = large.spread_windows(self.xp, values[part], windows)
-                images[part] = spread[:, :, *windows.inside]
                 return
             padded, inside = self.zero_images(values[part], windows, values)
             for _, rows, columns in windows.taps():
@@ -352,7 +331,7 @@ class Backend:
         self.over_batch(n, _padded(values, windows), values.dtype, work)
         return images
 
-    def _clear_rest(self, images: Array, windows: Windows) -> None:
+    def clear_rest(self, images: Array, windows: Windows) -> None:
         """Write 0 to the pixels at the far edges that tiling windows do not cover."""
         images[:, :, windows.out_h * windows.k_h :] = 0
         images[:, :, :, windows.out_w * windows.k_w :] = 0
@@ -375,12 +354,7 @@ class Backend:
 
         def work(part: slice) -> None:
             padded = self.pad_images(images[part], windows, -np.inf, images)
-            if not large.suits(windows):
-                self.find_winners(padded, windows, best[part], winners[part])
-                return
-            value, tap = large.max_windows(self, padded, windows)
-            first = first_tap_inside(self.xp, windows)
-            best[part], winners[part] = value, self.xp.where(value == -np.inf, first, tap)
+            self.find_winners(padded, windows, best[part], winners[part])
 
         self.over_batch(n, _padded(images, windows), images.dtype, work)
         return best, winners
@@ -405,14 +379,12 @@ class Backend:
 
     def scatter_winners(self, values: Array, winners: Array, windows: Windows) -> Array:
         """Add each window's value to the pixel that won it: `(n, c, in_h, in_w)`."""
-        if large.suits(windows):
-            return large.scatter_winners(self, values, winners, windows)
         n, c = values.shape[:2]
         images = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype, values)
 
         def work(part: slice) -> None:
             if windows.is_tiling:  # no pixel is written twice
-                self._clear_rest(images[part], windows)
+                self.clear_rest(images[part], windows)
                 for tap, rows, columns in windows.taps():
                     place = images[part][:, :, rows, columns]
                     self.masked(values[part], winners[part] == tap, place)
@@ -427,8 +399,6 @@ class Backend:
 
     def gather_winners(self, images: Array, winners: Array, windows: Windows) -> Array:
         """Look up the pixel that won each window: the transpose of `scatter_winners`."""
-        if large.suits(windows):
-            return large.gather_winners(self, images, winners, windows)
         values = self.empty_images(winners.shape, images.dtype, images)
 
         def work(part: slice) -> None:

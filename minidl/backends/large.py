@@ -14,12 +14,14 @@ but one huge value, or NaN, would spoil every window behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from minidl.backends.windows import Array, Windows
+from minidl.backends.base import Array, first_tap_inside, winner_type
+from minidl.backends.blocks import BlockedBackend
+from minidl.backends.windows import Windows
 
 MOST_TAPS = 24
 """Up to this many taps, a loop over them is used: see `tests.benchmarks.pooling`."""
@@ -30,32 +32,14 @@ FEW = 16
 Parts: TypeAlias = tuple[Array, ...]
 
 
-class Kernels(Protocol):
-    """The parts of a backend that are used here."""
-
-    xp: Any
-
-    def over_batch(
-        self, n: int, shape: Sequence[int], dtype: Any, work: Callable[[slice], None]
-    ) -> None:
-        """Call `work` on slices of a batch."""
-
-    def find_winners(self, padded: Array, windows: Windows, best: Array, winners: Array) -> None:
-        """Find the largest values and their taps, one tap after the other."""
-
-    def largest(self, taps: Array) -> tuple[Array, Array]:
-        """Return the largest of the last axis and its index."""
-
-    def masked(self, values: Array, mask: Array) -> Array:
-        """Return `values` where `mask` is true, else 0."""
-
-    def index_add(self, target: Array, index: Any, values: Array) -> None:
-        """Do `target[index] += values`."""
-
-
 def suits(windows: Windows) -> bool:
     """Tell whether windows have so many taps that these forms are faster than a loop over them."""
     return windows.k_h * windows.k_w > MOST_TAPS
+
+
+def is_full_width(w: Windows) -> bool:
+    """Tell whether windows reach from edge to edge: their pixels are neighbours in memory."""
+    return w.k_w == w.padded_w and w.dilation_w == w.dilation_h == 1
 
 
 class Line(NamedTuple):
@@ -166,7 +150,7 @@ def spread_along(xp: Any, values: Array, line: Line, length: int) -> Array:
 # Maxima ---------------------------------------------------------------------------------------
 
 
-def max_along(backend: Kernels, x: Array, line: Line) -> Parts:
+def max_along(backend: LargeBackend, x: Array, line: Line) -> Parts:
     """Return the largest value of each window along the last axis, and its tap, 0 to k - 1."""
     xp = backend.xp
     if line.k <= FEW:
@@ -192,7 +176,7 @@ def max_along(backend: Kernels, x: Array, line: Line) -> Parts:
 
 def sum_windows(xp: Any, padded: Array, windows: Windows) -> Array:
     """Add up each window of padded images: `(n, c, out_h, out_w)`."""
-    if windows.is_full_width:
+    if is_full_width(windows):
         return sum_along(xp, as_line(padded), one_line(windows)).swapaxes(2, 3)
     across, down = lines(windows)
     return sum_along(xp, sum_along(xp, padded, across).swapaxes(2, 3), down).swapaxes(2, 3)
@@ -205,9 +189,9 @@ def spread_windows(xp: Any, values: Array, windows: Windows) -> Array:
     return spread_along(xp, columns, across, windows.padded_w)
 
 
-def max_windows(backend: Kernels, padded: Array, windows: Windows) -> Parts:
+def max_windows(backend: LargeBackend, padded: Array, windows: Windows) -> Parts:
     """Return each window's largest value, and the tap that holds it."""
-    if windows.is_full_width:
+    if is_full_width(windows):
         best, taps = max_along(backend, as_line(padded), one_line(windows))
         return best.swapaxes(2, 3), taps.swapaxes(2, 3)
     xp, (across, down) = backend.xp, lines(windows)
@@ -235,49 +219,133 @@ def tiles(images: Array, w: Windows) -> Array:
     return covered.reshape(*images.shape[:2], w.out_h, w.k_h, w.out_w, w.k_w)
 
 
-# Winners --------------------------------------------------------------------------------------
+# The backend ----------------------------------------------------------------------------------
 
 
-def scatter_winners(backend: Kernels, values: Array, winners: Array, windows: Windows) -> Array:
-    """Add each window's value to the pixel that won it: `(n, c, in_h, in_w)`."""
-    n, c = values.shape[:2]
-    pixels = windows.in_h * windows.in_w
-    images = backend.xp.zeros((n, c, pixels), values.dtype)
+class LargeBackend(BlockedBackend):
+    """A backend that pools windows of many taps by axis, and windows of few taps tap by tap."""
 
-    def work(part: slice) -> None:
-        at, inside = _pixels(backend.xp, winners[part], windows)
-        backend.index_add(images[part].reshape(-1), at, backend.masked(values[part], inside))
+    def sum_windows(self, images: Array, windows: Windows) -> Array:
+        """Add up each window."""
+        if not suits(windows):
+            return super().sum_windows(images, windows)
+        n, c = images.shape[:2]
+        total = self.empty_images((n, c, windows.out_h, windows.out_w), images.dtype, images)
 
-    backend.over_batch(n, (c, pixels), values.dtype, work)
-    return images.reshape(n, c, windows.in_h, windows.in_w)
+        def work(part: slice) -> None:
+            padded = self.pad_images(images[part], windows, 0, images)
+            total[part] = sum_windows(self.xp, padded, windows)
+
+        self.over_batch(n, (c, windows.padded_h, windows.padded_w), images.dtype, work)
+        return total
+
+    def spread_windows(self, values: Array, windows: Windows) -> Array:
+        """Add each window's value to all its pixels."""
+        if not suits(windows):
+            return super().spread_windows(values, windows)
+        n, c = values.shape[:2]
+        images = self.empty_images((n, c, windows.in_h, windows.in_w), values.dtype, values)
+
+        def work(part: slice) -> None:
+            if windows.is_tiling:
+                self.clear_rest(images[part], windows)
+                tiles(images[part], windows)[...] = values[part][:, :, :, None, :, None]
+                return
+            spread = spread_windows(self.xp, values[part], windows)
+            images[part] = spread[:, :, *windows.inside]
+
+        self.over_batch(n, (c, windows.padded_h, windows.padded_w), values.dtype, work)
+        return images
+
+    def max_windows(self, images: Array, windows: Windows) -> tuple[Array, Array]:
+        """Find each window's largest value and the tap that holds it."""
+        if not suits(windows):
+            return super().max_windows(images, windows)
+        n, c = images.shape[:2]
+        shape = (n, c, windows.out_h, windows.out_w)
+        best = self.empty_images(shape, images.dtype, images)
+        winners = self.empty_images(shape, winner_type(windows), images)
+
+        def work(part: slice) -> None:
+            padded = self.pad_images(images[part], windows, -np.inf, images)
+            value, tap = max_windows(self, padded, windows)
+            first = first_tap_inside(self.xp, windows)
+            best[part], winners[part] = value, self.xp.where(value == -np.inf, first, tap)
+
+        self.over_batch(n, (c, windows.padded_h, windows.padded_w), images.dtype, work)
+        return best, winners
+
+    def scatter_winners(self, values: Array, winners: Array, windows: Windows) -> Array:
+        """Add each window's value to the pixel that won it."""
+        if not suits(windows):
+            return super().scatter_winners(values, winners, windows)
+        n, c = values.shape[:2]
+        pixels = windows.in_h * windows.in_w
+        images = self.xp.zeros((n, c, pixels), values.dtype)
+
+        def work(part: slice) -> None:
+            at, inside = _pixels(self.xp, winners[part], windows)
+            self.index_add(images[part].reshape(-1), at, self.masked(values[part], inside))
+
+        self.over_batch(n, (c, pixels), values.dtype, work)
+        return images.reshape(n, c, windows.in_h, windows.in_w)
+
+    def gather_winners(self, images: Array, winners: Array, windows: Windows) -> Array:
+        """Look up the pixel that won each window."""
+        if not suits(windows):
+            return super().gather_winners(images, winners, windows)
+        values = self.xp.empty(winners.shape, images.dtype)
+
+        def work(part: slice) -> None:
+            at, inside = _pixels(self.xp, winners[part], windows)
+            values[part] = self.masked(self.xp.take(images[part].reshape(-1), at), inside)
+
+        self.over_batch(len(winners), images.shape[1:], images.dtype, work)
+        return values
+
+    def gather_windows(self, images: Array, windows: Windows) -> Array:
+        """Copy every window into its own row, one after the other if they are few."""
+        if not _are_few(windows):
+            return super().gather_windows(images, windows)
+        (n, c), taps = images.shape[:2], windows.k_h * windows.k_w
+        padded = self.pad_images(images, windows, 0)
+        gathered = self.xp.empty((n, windows.out_h, windows.out_w, taps, c), images.dtype)
+        for y, x, rows, columns in _each(windows):
+            pixels = padded[:, :, rows, columns].transpose(0, 2, 3, 1)
+            gathered[:, y, x] = pixels.reshape(n, taps, c)
+        return gathered
+
+    def scatter_windows(self, gathered: Array, windows: Windows) -> Array:
+        """Add every window's row to the image, one after the other if they are few."""
+        if not _are_few(windows):
+            return super().scatter_windows(gathered, windows)
+        taps_last = gathered.transpose(0, 4, 1, 2, 3)  # (n, c, out_h, out_w, k_h·k_w)
+        padded, images = self.zero_images(taps_last, windows, taps_last)
+        for y, x, rows, columns in _each(windows):
+            window = taps_last[:, :, y, x]
+            padded[:, :, rows, columns] += window.reshape(
+                *window.shape[:2], windows.k_h, windows.k_w
+            )
+        return images
 
 
-def gather_winners(backend: Kernels, images: Array, winners: Array, windows: Windows) -> Array:
-    """Look up the pixel that won each window: the transpose of `scatter_winners`."""
-    values = backend.xp.empty(winners.shape, images.dtype)
-
-    def work(part: slice) -> None:
-        at, inside = _pixels(backend.xp, winners[part], windows)
-        values[part] = backend.masked(backend.xp.take(images[part].reshape(-1), at), inside)
-
-    backend.over_batch(len(winners), images.shape[1:], images.dtype, work)
-    return values
+def _are_few(windows: Windows) -> bool:
+    """Tell whether there are fewer windows than taps, so that looping over windows is faster."""
+    return windows.out_h * windows.out_w < windows.k_h * windows.k_w
 
 
-def places(xp: Any, winners: Array, windows: Windows) -> tuple[Array, Array]:
-    """Return winning taps as indices `row * w + column` into the image, and which are inside."""
-    taps = winners.astype(np.int64)
-    rows = taps // windows.k_w * windows.dilation_h - windows.top
-    rows += xp.arange(windows.out_h)[:, None] * windows.stride_h
-    columns = taps % windows.k_w * windows.dilation_w - windows.left
-    columns += xp.arange(windows.out_w) * windows.stride_w
-    inside = (rows >= 0) & (rows < windows.in_h) & (columns >= 0) & (columns < windows.in_w)
-    return rows * windows.in_w + columns, inside
+def _each(w: Windows) -> Iterator[tuple[int, int, slice, slice]]:
+    """Yield each window's indices, and the rows and columns of the padded image it reads."""
+    across, down = lines(w)
+    for y in range(w.out_h):
+        for x in range(w.out_w):
+            yield y, x, down.of(y)[-1], across.of(x)[-1]
 
 
 def _pixels(xp: Any, winners: Array, windows: Windows) -> tuple[Array, Array]:
     """Return winners as indices into all images, 0 for those outside, and which are inside."""
     n, c = winners.shape[:2]
-    place, inside = places(xp, winners, windows)
+    rows, columns = windows.places(xp, winners)
+    inside = (rows >= 0) & (rows < windows.in_h) & (columns >= 0) & (columns < windows.in_w)
     first = xp.arange(n * c).reshape(n, c, 1, 1) * (windows.in_h * windows.in_w)
-    return xp.where(inside, place + first, 0), inside
+    return xp.where(inside, rows * windows.in_w + columns + first, 0), inside

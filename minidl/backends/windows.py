@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+
 Array: TypeAlias = Any
 """An array of any backend. NumPy's and CuPy's arrays behave alike but share no common type."""
 
@@ -72,29 +74,9 @@ class Windows:
         return not self.is_padded and steps == (self.k_h, self.k_w, 1, 1)
 
     @property
-    def is_full_width(self) -> bool:
-        """Whether windows reach from edge to edge: their pixels are neighbours in memory."""
-        return self.k_w == self.padded_w and self.dilation_w == self.dilation_h == 1
-
-    @property
     def inside(self) -> tuple[slice, slice]:
         """Rows and columns of the padded image that hold the image itself."""
         return slice(self.top, self.top + self.in_h), slice(self.left, self.left + self.in_w)
-
-    @property
-    def are_few(self) -> bool:
-        """Whether there are fewer windows than taps, so that looping over windows is faster."""
-        return self.out_h * self.out_w < self.k_h * self.k_w
-
-    def each(self) -> Iterator[tuple[int, int, slice, slice]]:
-        """Yield each window's indices, and the rows and columns of the padded image it reads."""
-        for y in range(self.out_h):
-            top = y * self.stride_h
-            rows = slice(top, top + (self.k_h - 1) * self.dilation_h + 1, self.dilation_h)
-            for x in range(self.out_w):
-                left = x * self.stride_w
-                across = slice(left, left + (self.k_w - 1) * self.dilation_w + 1, self.dilation_w)
-                yield y, x, rows, across
 
     def taps(self) -> Iterator[tuple[int, slice, slice]]:
         """Yield each tap's number and the rows and columns of the padded image that it reads.
@@ -110,3 +92,12 @@ class Windows:
                 first = j * self.dilation_w
                 columns = slice(first, first + (self.out_w - 1) * self.stride_w + 1, self.stride_w)
                 yield i * self.k_w + j, rows, columns
+
+    def places(self, xp: Any, winners: Array) -> tuple[Array, Array]:
+        """Return the rows and columns, in the image, of each window's winning tap."""
+        taps = winners.astype(np.int64)
+        rows = taps // self.k_w * self.dilation_h - self.top
+        rows += xp.arange(self.out_h)[:, None] * self.stride_h
+        columns = taps % self.k_w * self.dilation_w - self.left
+        columns += xp.arange(self.out_w) * self.stride_w
+        return rows, columns

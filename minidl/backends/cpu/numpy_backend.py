@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from minidl.backends.base import Array, without_underflow
-from minidl.backends.blocks import BlockedBackend
 from minidl.backends.cpu import depthwise, grouped, planar, winograd
 from minidl.backends.cpu.runs import overlapping
 from minidl.backends.cpu.threads import (
@@ -21,6 +20,7 @@ from minidl.backends.cpu.threads import (
     share,
     side_by_side,
 )
+from minidl.backends.large import LargeBackend
 from minidl.backends.windows import Windows
 
 CACHE_BYTES = 2**21
@@ -31,7 +31,7 @@ fits in one slice stays on one thread: a pool over 54 taps of 1 MiB takes 0.55 m
 two threads."""
 
 
-class NumpyBackend(BlockedBackend):
+class NumpyBackend(LargeBackend):
     """Kernels run on slices of the batch, one Python thread per core, with BLAS on one thread.
 
     A slice's gathered windows then stay in the core's cache until they are multiplied, and copying,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends.base import Array, Update
-from minidl.backends.blocks import BlockedBackend
+from minidl.backends.large import LargeBackend
 
 MOST = 1000  # pending flags, at most; then they are read, so that they do not fill the memory
 CHECKS = 64  # flags per recording
@@ -45,7 +45,7 @@ class Recording:
         self.undo: list[Callable[[], None]] = []
 
 
-class DeferringBackend(BlockedBackend):
+class DeferringBackend(LargeBackend):
     """Counts copies from and to the host, defers errors until the host waits, and records work.
 
     Attributes:

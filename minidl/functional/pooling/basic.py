@@ -82,7 +82,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from minidl.autograd import Gradients
-from minidl.backends import Array, Backend, Windows, large, without_underflow
+from minidl.backends import Array, Backend, Windows, without_underflow
 from minidl.checks import Pair, check_whole
 from minidl.functional.geometry import check_images, pool_windows
 from minidl.tensor import Tensor, record
@@ -224,8 +224,10 @@ def max_over(
         return (scatter_winners(gradient, winners, windows),)
 
     out = record(op, best, (x,), backward)
-    places = large.places(x.backend.xp, winners, windows)[0] if return_places else None
-    return out, None if places is None else Tensor.wrap(places)
+    if not return_places:
+        return out, None
+    rows, columns = windows.places(x.backend.xp, winners)
+    return out, Tensor.wrap(rows * windows.in_w + columns)
 
 
 @without_underflow
