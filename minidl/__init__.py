@@ -15,15 +15,18 @@ optimisers the same update rules. What differs:
 | `x.relu()` and `F.relu(x)` | `F.relu(x)` | nothing is both method and function |
 | `x.view`, `x.reshape` | `x.reshape` | one way; the error for PyTorch's name says so |
 | `x.detach().numpy()` | `x.numpy()` | reading a result needs no permission |
-| `x.data` is a tensor | `x.data` is the NumPy or CuPy array | operations are written on it |
+| `x.data` is a tensor | `x.data` is the array; operations read `x.array` | see below |
 | `super().__init__()` in each module | not needed | nothing to forget |
-| `x -= lr * x.grad` under `no_grad` | `with x.mutable() as array: array -= ...` | see below |
+| `x -= lr * x.grad` under `no_grad` | `x.data -= lr * x.grad` | see below |
 | `.cuda()`, `.to(device)` | `.to("cuda")`, `Tensor(..., device="cuda")` | one way |
 | `torch.autograd.grad`: a tuple | `minidl.grad`: a list | |
 | `float32_tensor * float64_number` | float32 | as in PyTorch, not as in NumPy |
 
-On the CPU, an array that a pending `backward` needs is write-protected, and modifying it raises.
-CuPy's arrays have no write protection; there, only changes made through minidl are detected.
+`x.array` is the NumPy or CuPy array itself, which operations compute with. `x.data` is the same
+array, as a NumPy array whose in-place operators change the tensor; the change is counted, so that a
+`backward` that needs the old values raises. Elements are changed inside `x.mutable()`. NumPy's
+arrays are write-protected everywhere else. CuPy's have no protection; there, only changes made
+through minidl are detected.
 """
 
 from typing import TYPE_CHECKING

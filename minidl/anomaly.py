@@ -103,7 +103,7 @@ class _NumberCheck:
         if x.dtype.kind != "f":
             return None
         xp = x.backend.xp
-        bad = xp.isnan(x.data) if self._allow_inf else ~xp.isfinite(x.data)
+        bad = xp.isnan(x.array) if self._allow_inf else ~xp.isfinite(x.array)
         return x.backend.to_numpy(bad) if bad.any() else None
 
     def _words(self, x: Tensor, bad: Array) -> str:

@@ -34,7 +34,7 @@ def is_free(gradient: Any, holders: int) -> bool:
         return False
     if _holders(gradient) != _ONE + holders:
         return False
-    array = gradient.data
+    array = gradient.array
     base = array.base
     if base is not None:  # a view: it must cover an array that only it refers to
         whole = type(base) is type(array) and base.base is None and base.size == array.size

@@ -560,7 +560,7 @@ def test_memory_is_freed_by_reference_counting(name, backward):
     x = leaf([1.0, 2.0], [3.0, 4.0])
     middle = x * 1
     y = OPERATIONS[name](middle)
-    watched = [weakref.ref(t) for t in (middle, y)] + [weakref.ref(t.data) for t in (middle, y)]
+    watched = [weakref.ref(t) for t in (middle, y)] + [weakref.ref(t.array) for t in (middle, y)]
     if backward:
         y.sum().backward()
     del middle, y
@@ -572,7 +572,7 @@ def test_backward_frees_what_the_graph_held_while_its_output_lives():
     x = leaf(1.0, 2.0)
     middle = x.exp()
     y = (middle * middle).sum()
-    watched = weakref.ref(middle.data)
+    watched = weakref.ref(middle.array)
     del middle
     assert watched() is not None
     y.backward()

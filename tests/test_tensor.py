@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import operator
 import pickle
+import weakref
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -443,7 +445,7 @@ def test_comparisons_give_arrays_of_bools(device):
     for compare in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge):
         for other in (y, 2, 2.0, np.float64(2)):
             found = compare(x, other)
-            assert type(found) is type(x.data)
+            assert type(found) is type(x.array)
             assert x.backend.to_numpy(found).tolist() == compare(a, b).tolist()
 
 
@@ -722,3 +724,63 @@ def test_mixing_devices_names_both_and_the_cure(name, mix):
 def test_an_array_on_another_device_is_refused_too():
     with pytest.raises(TypeError, match="mul: got tensors on 'guarded' and 'cpu'"):
         Tensor([1.0], device="guarded") * np.ones(1)
+
+
+# Changes through data --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["w", "w.grad"])
+@pytest.mark.parametrize("form", ["-= change", "+= change", "*= 0.5", "/= 2", "-= Tensor(change)"])
+def test_in_place_operators_of_data_change_the_tensor(name, form):
+    w = Tensor([1.0, 2.0], requires_grad=True)
+    (w * w).sum().backward()
+    names = {"w": w, "change": np.array([0.5, 0.25], np.float32), "Tensor": Tensor}
+    expected = eval(f"{name}.numpy() {form[0]} {form[3:].replace('Tensor', '')}", names)
+    exec(f"{name}.data {form}", names)
+    np.testing.assert_array_equal(eval(name, names).numpy(), expected)
+    exec(f"array = {name}.data\narray {form}", names)  # by way of a name, too
+    expected = eval(
+        f"expected {form[0]} {form[3:].replace('Tensor', '')}", names | {"expected": expected}
+    )
+    np.testing.assert_array_equal(eval(name, names).numpy(), expected)
+
+
+def test_a_change_through_data_is_counted():
+    w = Tensor([1.0, 2.0], requires_grad=True)
+    loss = (w * w).sum()
+    w.data *= 2
+    with pytest.raises(RuntimeError, match="changed"):
+        loss.backward()
+
+
+def test_what_is_computed_from_data_is_a_plain_array():
+    x = Tensor([[1.0, 4.0]])
+    for found in (
+        x.data + 1,
+        np.sqrt(x.data),
+        x.data.sum(),
+        x.data @ x.data.T,
+        Tensor(x.data).array,
+    ):
+        assert type(found) in (np.ndarray, np.float32)
+    assert repr(x.data) == repr(x.numpy())
+    assert type(pickle.loads(pickle.dumps(x.data))) is np.ndarray
+    part, own = x.data[0], x.data.copy()
+    own -= 1
+    own[0] = 7
+    with pytest.raises(ValueError, match="mutable"):
+        part -= 1
+    with pytest.raises(ValueError, match="mutable"):
+        x.data[0] = 1
+    np.testing.assert_array_equal(x.numpy(), [[1, 4]])
+
+
+def test_an_array_does_not_keep_its_tensor_alive():
+    x = Tensor([1.0, 2.0])
+    array, tensor = x.data, weakref.ref(x)
+    del x
+    gc.collect()
+    assert tensor() is None
+    np.testing.assert_array_equal(array, [1, 2])
+    with pytest.raises(ValueError, match="mutable"):
+        array -= 1

@@ -53,8 +53,8 @@ def convolve_row(x, weight):
     def backward(gradient):
         raise NotImplementedError
 
-    windows = np.lib.stride_tricks.sliding_window_view(x.data, weight.shape[0], 1)
-    return record("convolve_row", windows @ weight.data, (x, weight), backward)
+    windows = np.lib.stride_tricks.sliding_window_view(x.array, weight.shape[0], 1)
+    return record("convolve_row", windows @ weight.array, (x, weight), backward)
 
 
 def receptive_field(layers):

@@ -42,7 +42,7 @@ def max_pool(x, size):
     """
     n, c, h, w = x.shape
     rows, columns = h // size, w // size
-    windows = x.data.reshape(n, c, rows, size, columns, size)
+    windows = x.array.reshape(n, c, rows, size, columns, size)
     flat = windows.transpose(0, 1, 2, 4, 3, 5).reshape(n, c, rows, columns, size * size)
     first = flat.argmax(4, keepdims=True) == np.arange(size * size)  # if pixels are equal, one wins
     won = first.reshape(n, c, rows, columns, size, size).transpose(0, 1, 2, 4, 3, 5)

@@ -192,7 +192,7 @@ class Exercise:
                 if not any(check.wrong for check in error.report.checks if check.order == 1):
                     usual = (
                         "right, but wrong when differentiated again: backward must compute with "
-                        "the tensors themselves, not with their arrays (.data)"
+                        "the tensors themselves, not with their arrays (.array)"
                     )
                 self.fail(str(error), usual=usual)
 

@@ -23,5 +23,5 @@ def hypotenuse(a, b):
         c = (a * a + b * b).sqrt()
         return gradient * a / c, gradient * b / c
 
-    c = np.sqrt(a.data**2 + b.data**2)
+    c = np.sqrt(a.array**2 + b.array**2)
     return record("hypotenuse", c, (a, b), backward)

@@ -33,9 +33,9 @@ def relu(x: Tensor) -> Tensor:
     check_floats("relu", x)
 
     def backward(gradient: Tensor) -> Gradients:
-        return (gated(gradient, x.data),)
+        return (gated(gradient, x.array),)
 
-    out = x.backend.elementwise(x.backend.xp.maximum, x.data, x.dtype.type(0))
+    out = x.backend.elementwise(x.backend.xp.maximum, x.array, x.dtype.type(0))
     return record("relu", out, (x,), backward)
 
 
@@ -44,12 +44,12 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """Return `x` where `x > 0`, else `negative_slope * x`; `g` is scaled in the same way."""
     check_floats("leaky_relu", x)
     xp = x.backend.xp
-    factor = xp.where(x.data > 0, x.dtype.type(1), x.dtype.type(negative_slope))
+    factor = xp.where(x.array > 0, x.dtype.type(1), x.dtype.type(negative_slope))
 
     def backward(gradient: Tensor) -> Gradients:
         return (gradient * factor,)
 
-    return record("leaky_relu", x.data * factor, (x,), backward)
+    return record("leaky_relu", x.array * factor, (x,), backward)
 
 
 @without_underflow
@@ -62,7 +62,7 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     check_floats("elu", x)
     xp = x.backend.xp
     positive, alpha = x > 0, float(alpha)  # a NumPy float64 would widen float32
-    out = xp.where(positive, x.data, alpha * xp.expm1(xp.minimum(x.data, 0)))
+    out = xp.where(positive, x.array, alpha * xp.expm1(xp.minimum(x.array, 0)))
 
     def backward(gradient: Tensor) -> Gradients:
         below = where(positive, 0, x)  # exp of large x would overflow, even if not selected
@@ -79,8 +79,8 @@ def sigmoid(x: Tensor) -> Tensor:
     """
     check_floats("sigmoid", x)
     xp = x.backend.xp
-    small = xp.exp(-xp.abs(x.data))
-    out = xp.where(x.data >= 0, x.dtype.type(1), small) / (1 + small)
+    small = xp.exp(-xp.abs(x.array))
+    out = xp.where(x.array >= 0, x.dtype.type(1), small) / (1 + small)
 
     def backward(gradient: Tensor, output: Tensor) -> Gradients:
         return (gradient * (output * (1 - output)),)
@@ -102,7 +102,7 @@ def softplus(x: Tensor, beta: float = 1.0) -> Tensor:
     if not beta > 0:
         raise ValueError(f"softplus: got beta={beta}, expected a positive number")
     xp, beta = x.backend.xp, float(beta)
-    out = xp.maximum(x.data, 0) + xp.log1p(xp.exp(-xp.abs(x.data * beta))) / beta
+    out = xp.maximum(x.array, 0) + xp.log1p(xp.exp(-xp.abs(x.array * beta))) / beta
 
     def backward(gradient: Tensor) -> Gradients:
         return (gradient * sigmoid(x * beta),)
@@ -156,7 +156,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
     if not x.size:  # an empty array has no maximum
         return x.copy()
     xp = x.backend.xp
-    powers = xp.exp(x.data - x.data.max(axis, keepdims=True))
+    powers = xp.exp(x.array - x.array.max(axis, keepdims=True))
 
     def backward(gradient: Tensor, output: Tensor) -> Gradients:
         weighted = gradient * output
@@ -177,7 +177,7 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     if not x.size:
         return x.copy()
     xp = x.backend.xp
-    shifted = x.data - x.data.max(axis, keepdims=True)
+    shifted = x.array - x.array.max(axis, keepdims=True)
     out = shifted - xp.log(x.backend.sum(xp.exp(shifted), axes, keepdims=True))
 
     def backward(gradient: Tensor, output: Tensor) -> Gradients:
@@ -192,17 +192,17 @@ def gated(values: Tensor, x: Array) -> Tensor:
     def backward(outer: Tensor) -> Gradients:
         return (gated(outer, x),)
 
-    return record("gated", values.backend.gated(values.data, x), (values,), backward)
+    return record("gated", values.backend.gated(values.array, x), (values,), backward)
 
 
 @without_underflow
 def _normal_cdf(x: Tensor) -> Tensor:
     """Return `P(Z <= x)` for a standard normal Z; its slope is `exp(-x**2 / 2) / sqrt(2 * pi)`."""
     xp = x.backend.xp
-    size = xp.minimum(xp.abs(x.data) * math.sqrt(0.5), LIMIT)
+    size = xp.minimum(xp.abs(x.array) * math.sqrt(0.5), LIMIT)
     t = 2 / (2 + size)  # 1 at x = 0, falling to 0
     tail = 0.5 * _polynomial(t) * xp.exp(-size * size)
-    out = xp.where(x.data > 0, 1 - tail, tail)
+    out = xp.where(x.array > 0, 1 - tail, tail)
 
     def backward(gradient: Tensor) -> Gradients:
         near = x.clip(-2 * LIMIT, 2 * LIMIT)

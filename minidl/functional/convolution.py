@@ -172,8 +172,8 @@ def _convolve(
     def backward(gradient: Tensor) -> Gradients:
         return convolve_gradients(gradient, x, weight, bias, windows, groups)
 
-    offset = None if bias is None else bias.data
-    out = x.backend.convolve(x.data, weight.data, offset, windows, groups)
+    offset = None if bias is None else bias.array
+    out = x.backend.convolve(x.array, weight.array, offset, windows, groups)
     return record("conv2d", out, (x, weight, bias), backward)
 
 
@@ -184,7 +184,7 @@ def convolve_gradients(
     dx: Tensor | None
     dw: Tensor | None
     if x.requires_grad and weight.requires_grad and not is_recording():
-        arrays = (gradient.data, x.data, weight.data)
+        arrays = (gradient.array, x.array, weight.array)
         dx, dw = map(Tensor.wrap, x.backend.convolution_gradients(*arrays, windows, groups))
     else:  # as operations, which can be differentiated again
         dx = _transpose_convolve(gradient, weight, windows, groups) if x.requires_grad else None
@@ -200,7 +200,7 @@ def _transpose_convolve(gradient: Tensor, weight: Tensor, windows: Windows, grou
             _weight_gradient(outer, gradient, windows, groups) if weight.requires_grad else None,
         )
 
-    out = gradient.backend.transpose_convolve(gradient.data, weight.data, windows, groups)
+    out = gradient.backend.transpose_convolve(gradient.array, weight.array, windows, groups)
     return record("conv_transpose2d", out, (gradient, weight), backward)
 
 
@@ -211,5 +211,5 @@ def _weight_gradient(x: Tensor, gradient: Tensor, windows: Windows, groups: int)
             _convolve(x, outer, None, windows, groups) if gradient.requires_grad else None,
         )
 
-    out = x.backend.weight_gradient(x.data, gradient.data, windows, groups)
+    out = x.backend.weight_gradient(x.array, gradient.array, windows, groups)
     return record("conv2d_weight_gradient", out, (x, gradient), backward)

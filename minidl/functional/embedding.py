@@ -63,10 +63,10 @@ def embedding(
         if padding_idx is not None:
             gradient = gradient * (rows != padding_idx % len(weight))[..., None]
         if sparse and not is_recording():
-            return (RowGradient(rows, gradient.data, weight.shape),)
+            return (RowGradient(rows, gradient.array, weight.shape),)
         return (_add_rows(gradient, rows, weight.shape),)
 
-    return record("embedding", weight.data[rows], (weight,), backward)
+    return record("embedding", weight.array[rows], (weight,), backward)
 
 
 def check_padding_idx(op: str, padding_idx: int | None, count: int) -> None:
@@ -81,8 +81,8 @@ def _shorten(weight: Tensor, rows: Array, max_norm: float, norm_type: float) -> 
         raise ValueError(
             f"embedding: got max_norm={max_norm}, norm_type={norm_type}, expected positive numbers"
         )
-    xp, found = weight.backend.xp, weight.data[rows]
-    norms = Tensor.wrap(found).norm(norm_type, -1, keepdims=True).data
+    xp, found = weight.backend.xp, weight.array[rows]
+    norms = Tensor.wrap(found).norm(norm_type, -1, keepdims=True).array
     with weight.mutable() as array:  # duplicate rows are written twice, with equal values
         array[rows] = xp.where(norms > max_norm, found * (max_norm / (norms + 1e-7)), found)
 
@@ -106,7 +106,7 @@ def _rows(indices: Tensor | Array, weight: Tensor) -> Array:
 def _add_rows(values: Tensor, rows: Array, shape: tuple[int, ...]) -> Tensor:
     """Add each row of values, in a table of zeros, to the row that it was looked up from."""
     table = values.backend.xp.zeros(shape, values.dtype)
-    values.backend.index_add(table, rows, values.data)
+    values.backend.index_add(table, rows, values.array)
 
     def backward(outer: Tensor) -> Gradients:
         return (outer[rows],)

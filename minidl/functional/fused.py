@@ -64,11 +64,11 @@ def conv2d_relu(
     """
     op = "conv2d_relu"
     windows = conv_windows(op, x, weight, bias, stride, padding, dilation, groups)
-    offset = None if bias is None else bias.data
-    response = x.backend.convolve(x.data, weight.data, offset, windows, groups, relu=True)
+    offset = None if bias is None else bias.array
+    response = x.backend.convolve(x.array, weight.array, offset, windows, groups, relu=True)
 
     def backward(gradient: Tensor, out: Tensor) -> Gradients:
-        passed = gated(gradient, out.data)
+        passed = gated(gradient, out.array)
         return convolve_gradients(passed, x, weight, bias, windows, groups)
 
     return record(op, response, (x, weight, bias), backward, takes_output=True)
@@ -131,11 +131,11 @@ def conv2d_relu_max_pool2d(
     best, winners = _responses(x, weight, bias, windows, groups, pool)
 
     def backward(gradient: Tensor, out: Tensor) -> Gradients:
-        passed = gated(gradient, out.data)
+        passed = gated(gradient, out.array)
         if is_recording():  # as two operations, which can be differentiated again
             spread = scatter_winners(passed, winners, pool)
             return convolve_gradients(spread, x, weight, bias, windows, groups)
-        dx, dw = _slopes(x, weight, passed.data, winners, windows, groups, pool)
+        dx, dw = _slopes(x, weight, passed.array, winners, windows, groups, pool)
         by_bias = bias is not None and bias.requires_grad
         # The bias gets every winner's gradient, whichever pixel won.
         return dx, dw, passed.sum((0, 2, 3)) if by_bias else None
@@ -307,13 +307,13 @@ def _responses(
     shape = (n, len(weight), pool.out_h, pool.out_w)
     best = backend.empty_images(shape, x.dtype)
     winners = backend.empty_images(shape, winner_type(pool))
-    offset = None if bias is None else bias.data
+    offset = None if bias is None else bias.array
 
     def work(part: slice) -> None:
-        response = backend.convolve(x.data[part], weight.data, offset, windows, groups)
+        response = backend.convolve(x.array[part], weight.array, offset, windows, groups)
         best[part], winners[part] = backend.max_windows(response, pool)
 
-    scratch = backend.scratch_to_fuse(weight.data, windows, groups)
+    scratch = backend.scratch_to_fuse(weight.array, windows, groups)
     backend.over_batch(n, scratch, x.dtype, work)
     backend.xp.maximum(best, 0, out=best)
     return best, winners
@@ -339,12 +339,12 @@ def _slopes(
     def work(part: slice) -> Array:
         spread = backend.scatter_winners(gradient[part], winners[part], pool)
         if images is not None:
-            images[part] = backend.transpose_convolve(spread, weight.data, windows, groups)
+            images[part] = backend.transpose_convolve(spread, weight.array, windows, groups)
         if weight.requires_grad:
-            return backend.weight_gradient(x.data[part], spread, windows, groups)
+            return backend.weight_gradient(x.array[part], spread, windows, groups)
         return backend.xp.zeros(1)
 
-    scratch = backend.scratch_to_fuse(weight.data, windows, groups)
+    scratch = backend.scratch_to_fuse(weight.array, windows, groups)
     total = backend.sum_over_batch(len(x), scratch, x.dtype, work)
     return (
         None if images is None else Tensor.wrap(images),

@@ -25,7 +25,7 @@ def check_floats(op: str, x: Tensor) -> None:
 
 def check_indices(op: str, indices: Tensor | Array, x: Tensor) -> Array:
     """Return indices as an array on the device of `x`; TypeError unless integers on that device."""
-    array = indices.data if isinstance(indices, Tensor) else indices
+    array = indices.array if isinstance(indices, Tensor) else indices
     if not hasattr(array, "dtype"):  # a list has no device yet
         array = x.backend.from_numpy(np.asarray(array))
     array = asarray(array)

@@ -165,7 +165,7 @@ def _likelihood(
     smoothing: float = 0.0,
 ) -> Tensor:
     """Return `-((1 - s) * weight[y] * log_p[y] + s / classes * sum of weight * log_p)`."""
-    labels = _beside(op, log_p, target).data
+    labels = _beside(op, log_p, target).array
     _check_scores(op, log_p)
     counted = _check_labels(op, log_p, labels, ignore_index)
     class_weights = _class_weights(op, log_p, weight)
@@ -173,7 +173,7 @@ def _likelihood(
     order = (0, *range(2, log_p.ndim), 1)
     rows = log_p.transpose(order).reshape(labels.size, classes)
     safe = xp.where(counted, labels, 0)
-    weights = class_weights.data.reshape(-1)[safe] * counted  # 0 for ignored labels
+    weights = class_weights.array.reshape(-1)[safe] * counted  # 0 for ignored labels
     picked = rows[xp.arange(labels.size), safe.reshape(-1)].reshape(labels.shape)
     # A weight of 0 is not enough: 0 * log(0) would be NaN.
     terms = -where(weights != 0, picked, 0) * Tensor.wrap(weights)
@@ -290,15 +290,15 @@ def _beside(op: str, x: Tensor, value: Any) -> Tensor:
 
 def _times(log_p: Tensor, share: Tensor) -> Tensor:
     """Return `log_p * share`, which is 0 where the share is 0, even for a masked class: log(0)."""
-    masked = log_p.data == -np.inf
+    masked = log_p.array == -np.inf
     if log_p.backend.records or masked.any():  # if checking would wait for the device, do not
-        log_p = where(masked & (share.data == 0), 0, log_p)
+        log_p = where(masked & (share.array == 0), 0, log_p)
     return log_p * share
 
 
 def _shares(op: str, t: Tensor, x: Tensor) -> Tensor:
     """Return targets in the dtype of `x`; raise ValueError unless `0 <= t <= 1`."""
-    array, backend = t.data, x.backend
+    array, backend = t.array, x.backend
 
     def error() -> ValueError:
         found = backend.to_numpy(array)

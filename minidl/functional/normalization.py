@@ -248,7 +248,7 @@ def _measured(x: Tensor, eps: float) -> tuple[Statistics, Array]:
     count = max(1, _count(x))
 
     def about(centre: Array | None, dtype: Any = x.dtype) -> tuple[Array, Array]:
-        images = x.data.astype(dtype, copy=False)
+        images = x.array.astype(dtype, copy=False)
         with np.errstate(over="ignore", invalid="ignore"):  # seen to below
             total, squares, _ = kernels.channel_sums(x.backend, images, centre)
         mean = total / count
@@ -284,7 +284,7 @@ def _batch_statistics(
         unbiased = variance * (count / (count - 1))
         for running, batch in ((running_mean, mean), (running_var, unbiased)):
             if running is not None:
-                running.data = (1 - momentum) * running.data + momentum * batch
+                running.data = (1 - momentum) * running.array + momentum * batch
     return statistics
 
 
@@ -298,7 +298,7 @@ def _given_statistics(
             f"running_var, "
             "or training=True to normalise by the batch's own"
         )
-    mean, variance = (r.data.astype(np.float64) for r in (running_mean, running_var))
+    mean, variance = (r.array.astype(np.float64) for r in (running_mean, running_var))
     return Statistics(None, mean, (variance + eps) ** -0.5, eps, fixed=True)
 
 
@@ -309,7 +309,7 @@ def _sums(
     if gate is not None and is_recording():  # as an operation, which can be differentiated again
         gradient, gate = gated(gradient, gate), None
     total, products, passed = kernels.channel_sums(
-        x.backend, x.data, statistics.centre, gradient.data, gate
+        x.backend, x.array, statistics.centre, gradient.array, gate
     )
     g = gradient if gate is None else Tensor.wrap(passed)
     return g, (total, (products - statistics.mean * total) * statistics.inverse)
@@ -338,7 +338,7 @@ def normalize(
     def backward(gradient: Tensor, out: Tensor) -> Gradients:
         learns, shifts = (p is not None and p.requires_grad for p in (weight, bias))
         adds = added is not None and added.requires_grad
-        gate = out.data if relu else None
+        gate = out.array if relu else None
         if statistics.fixed and not learns and not shifts:
             g = gradient if gate is None else gated(gradient, gate)
             dx = _input_gradient(g, x, weight, statistics) if x.requires_grad else None
@@ -351,12 +351,12 @@ def normalize(
             g if adds else None,
         )
 
-    slope = statistics.inverse if weight is None else statistics.inverse * weight.data
+    slope = statistics.inverse if weight is None else statistics.inverse * weight.array
     offset = -statistics.mean * slope
-    offset = offset if bias is None else offset + bias.data
-    other = None if added is None else added.data
+    offset = offset if bias is None else offset + bias.array
+    other = None if added is None else added.array
     out = kernels.channel_lines(
-        x.backend, x.data, statistics.centre, slope, offset, other, relu=relu
+        x.backend, x.array, statistics.centre, slope, offset, other, relu=relu
     )
     return record(op, out, (x, weight, bias, added), backward, takes_output=True)
 
@@ -403,9 +403,9 @@ def _input_gradient(
     total, along = _sums(gradient, x, statistics)[1] if sums is None else sums
     slope = -statistics.inverse * along / count
     offset = -statistics.mean * slope - total / count
-    scale = statistics.inverse if weight is None else statistics.inverse * weight.data
+    scale = statistics.inverse if weight is None else statistics.inverse * weight.array
     out = kernels.channel_lines(
-        x.backend, x.data, statistics.centre, slope, offset, gradient.data, scale
+        x.backend, x.array, statistics.centre, slope, offset, gradient.array, scale
     )
     return record("normalize_input_gradient", out, (gradient, x, weight), backward)
 

@@ -93,7 +93,7 @@ class TextCNN(nn.Module):
 
     def padded(self, words: Tensor | Array) -> Array:
         """Return sentences as an array at least as long as the largest filter."""
-        array = words.data if isinstance(words, Tensor) else words
+        array = words.array if isinstance(words, Tensor) else words
         if not hasattr(array, "dtype"):
             array = np.asarray(array)
         if array.ndim != 2:

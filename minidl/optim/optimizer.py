@@ -150,7 +150,7 @@ class Optimizer:
                         self._taken_out(array, gradient, state, group)
                     )
                 else:
-                    update = self._prepared(array, gradient.data, state, group)
+                    update = self._prepared(array, gradient.array, state, group)
                 alike.setdefault((id(parameter.backend), parameter.dtype), []).append(update)
             for updates in alike.values():
                 backend_of(updates[0].p).update_all(self._kernel, updates)
@@ -195,7 +195,7 @@ class Optimizer:
         own = {name: kept(state, name, p)[rows] for name in names if name in state}
         own["step"] = state.get("step", 0)
         some = p[rows]
-        yield self._prepared(some, gradient.values.data[gradient.first], own, group)
+        yield self._prepared(some, gradient.values.array[gradient.first], own, group)
         p[rows] = some
         for name in names:
             kept(state, name, p)[rows] = own[name]
@@ -411,7 +411,7 @@ def clip_grad_norm_(
     backend = gradients[0].backend
     for gradient in gradients:
         check_device(who, gradient.backend, backend)
-    sizes = [abs(gradient.data) for gradient in gradients]
+    sizes = [abs(gradient.array) for gradient in gradients]
     total = top = backend.xp.stack([size.max().astype(np.float64) for size in sizes]).max()
     if norm_type != math.inf:  # of sizes up to 1, whose powers stay in range
         unit = backend.xp.where((top == 0) | (top == np.inf), 1.0, top)

@@ -107,7 +107,7 @@ def where(condition: Array, a: Operand, b: Operand) -> Tensor:
         TypeError: the condition is not a bool array, or neither `a` nor `b` is a tensor.
     """
     if isinstance(condition, Tensor):
-        condition = condition.data
+        condition = condition.array
     if getattr(condition, "dtype", None) != np.bool_:
         raise TypeError(f"where: got a condition {condition!r:.80}, expected an array of bools")
     a, b = as_operands("where", a, b)
@@ -122,7 +122,7 @@ def where(condition: Array, a: Operand, b: Operand) -> Tensor:
             where(chosen, 0, gradient) if b.requires_grad else None,
         )
 
-    return record("where", a.backend.xp.where(chosen, a.data, b.data), (a, b), backward)
+    return record("where", a.backend.xp.where(chosen, a.array, b.array), (a, b), backward)
 
 
 def maximum(a: Operand, b: Operand) -> Tensor:
@@ -150,7 +150,7 @@ def _larger(op: str, a: Operand, b: Operand) -> Tensor:
             gradient * (1 - half - b_less) if b.requires_grad else None,
         )
 
-    return record(op, getattr(a.backend.xp, op)(a.data, b.data), (a, b), backward)
+    return record(op, getattr(a.backend.xp, op)(a.array, b.array), (a, b), backward)
 
 
 # Joining --------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
             for x, shape, end in zip(tensors, shapes, ends, strict=True)
         ]
 
-    array = first.backend.xp.concatenate([x.data for x in tensors], place)
+    array = first.backend.xp.concatenate([x.array for x in tensors], place)
     return record("concatenate", array, tensors, backward)
 
 
@@ -239,8 +239,8 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Ten
         )
     inside = tuple(slice(w[0], w[0] + size) for w, size in zip(widths, x.shape, strict=True))
     shape = [sum(w) + size for w, size in zip(widths, x.shape, strict=True)]
-    array = x.backend.xp.full_like(x.data, value, shape=shape)  # in the same memory order
-    array[inside] = x.data
+    array = x.backend.xp.full_like(x.array, value, shape=shape)  # in the same memory order
+    array[inside] = x.array
 
     def backward(gradient: Tensor) -> Gradients:
         return (gradient[inside],)
@@ -302,7 +302,7 @@ def _contract(terms: Sequence[str], output: str, operands: Sequence[Tensor]) -> 
 
     xp = operands[0].backend.xp
     formula = f"{','.join(terms)}->{output}"
-    array = xp.einsum(formula, *(x.data for x in operands), optimize=True)
+    array = xp.einsum(formula, *(x.array for x in operands), optimize=True)
     return record("einsum", array, operands, backward)
 
 

@@ -24,7 +24,7 @@ class Stored(Protocol):
     """The part of a tensor's interface that this module uses."""
 
     @property
-    def data(self) -> Array:
+    def array(self) -> Array:
         """The array."""
 
     @property
@@ -211,7 +211,7 @@ def select(index: Any, x: Stored) -> tuple[tuple[Any, ...], Array]:
         if any(isinstance(p, np.ndarray) and backend_of(p) is not x.backend for p in parts):
             _check_range(parts, x)
             parts = [x.backend.from_numpy(p) if isinstance(p, np.ndarray) else p for p in parts]
-        return tuple(parts), x.data[tuple(parts)]
+        return tuple(parts), x.array[tuple(parts)]
     except IndexError as error:
         raise IndexError(f"getitem: got index {index!r:.80} for shape {x.shape}: {error}") from None
 
@@ -232,7 +232,7 @@ def _check_range(parts: Sequence[Any], x: Stored) -> None:
     """Let NumPy reject what CuPy would wrap around: try the extremes of each index array."""
     stand_in = np.broadcast_to(np.False_, x.shape)  # takes no memory
     # Reading arrays that are on the device would make the host wait: use zeros instead.
-    here = [np.zeros(p.shape, p.dtype) if type(p) is type(x.data) else p for p in parts]
+    here = [np.zeros(p.shape, p.dtype) if type(p) is type(x.array) else p for p in parts]
     for end in (np.min, np.max):
         stand_in[
             tuple(
@@ -284,7 +284,7 @@ def unpacked(sizes: Sequence[Any]) -> Sequence[Any]:
 def each(name: str, x: Stored, *others: Stored) -> Array:
     """Apply a NumPy or CuPy function to each element."""
     function = getattr(x.backend.xp, name)
-    arrays = [x.data, *(other.data for other in others)]
+    arrays = [x.array, *(other.array for other in others)]
     try:
         return x.backend.elementwise(function, *arrays)
     except (FloatingPointError, RuntimeWarning):  # NumPy is set to raise; underflow is all right

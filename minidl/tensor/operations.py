@@ -50,9 +50,10 @@ class Tensor(TensorBase):
         device: `"cpu"` or `"cuda"`; by default where `data` already is, or the CPU.
         requires_grad: whether `backward` computes a gradient for it; floats only.
 
-    `data` is read-only to NumPy: an array that a pending backward needs cannot be changed by
-    accident. Assign a new array to `data`, or write inside `with x.mutable() as array`; a backward
-    that needed the old values then raises.
+    Operations compute with `array`, which is read-only to NumPy: what a pending backward needs
+    cannot be changed by accident. To change a tensor, assign to `data` or use its in-place
+    operators, or write inside `with x.mutable() as array`; a backward that needed the old values
+    then raises.
 
     Comparisons return plain arrays. `==` is elementwise, so tensors are not hashable.
 
@@ -72,7 +73,7 @@ class Tensor(TensorBase):
     def __init__(
         self, data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False
     ) -> None:
-        self._hold(own_array(data.data if isinstance(data, Tensor) else data, dtype, device))
+        self._hold(own_array(data.array if isinstance(data, Tensor) else data, dtype, device))
         if requires_grad:
             self.requires_grad = True
 
@@ -263,14 +264,14 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor, output: Tensor) -> Gradients:
             da = db = None
             if a.requires_grad:  # at 0**0, 1**-1 instead of the infinite 0**-1
-                base = a + ((abs(a.data) < np.finfo(a.dtype).tiny) & (b.data == 0))
+                base = a + ((abs(a.array) < np.finfo(a.dtype).tiny) & (b.array == 0))
                 da = gradient * (b * base ** (b - 1))
             if b.requires_grad:  # at 0**b, log(1) instead of the infinite log(0)
-                base = a + ((a.data == 0) & (b.data >= 0))
+                base = a + ((a.array == 0) & (b.array >= 0))
                 db = gradient * (output * base.log())
             return da, db
 
-        return record("pow", a.data**b.data, (a, b), backward, takes_output=True)
+        return record("pow", a.array**b.array, (a, b), backward, takes_output=True)
 
     def __rpow__(self, other: Operand) -> Tensor:
         return _operand("pow", other, self) ** self
@@ -290,7 +291,7 @@ class Tensor(TensorBase):
                 a.swapped() @ gradient if b.requires_grad else None,
             )
 
-        return record("matmul", a.backend.matmul(a.data, b.data), (a, b), backward)
+        return record("matmul", a.backend.matmul(a.array, b.array), (a, b), backward)
 
     def __rmatmul__(self, other: Operand) -> Tensor:
         return _operand("matmul", other, self) @ self
@@ -300,8 +301,8 @@ class Tensor(TensorBase):
         if self.is_leaf and self.requires_grad:
             raise TypeError(
                 "in-place update of a leaf that requires a gradient, which would make a new "
-                "tensor and not change this one; write `with p.mutable() as array: array -= ...` "
-                "with plain arrays such as p.grad.data, or use an optimiser"
+                "tensor and not change this one; write `p.data -= ...` or "
+                "`with p.mutable() as array: array -= ...`, or use an optimiser"
             )
         return NotImplemented  # Python then computes `x = x + other`
 
@@ -349,7 +350,7 @@ class Tensor(TensorBase):
         """Return absolute values; the gradient is `g * sign(x)`, which is 0 at 0."""
 
         def backward(gradient: Tensor) -> Gradients:
-            return (gradient * self.backend.xp.sign(self.data),)
+            return (gradient * self.backend.xp.sign(self.array),)
 
         return record("abs", self.backend.xp.abs(self._data), (self,), backward)
 
@@ -370,9 +371,9 @@ class Tensor(TensorBase):
         xp = x.backend.xp
 
         def backward(gradient: Tensor) -> Gradients:
-            return (gradient * (x.data == xp.clip(x.data, low, high)),)
+            return (gradient * (x.array == xp.clip(x.array, low, high)),)
 
-        return record("clip", xp.clip(x.data, low, high), (x,), backward)
+        return record("clip", xp.clip(x.array, low, high), (x,), backward)
 
     # Reductions -------------------------------------------------------------------------------
 
@@ -397,7 +398,7 @@ class Tensor(TensorBase):
         def backward(gradient: Tensor) -> Gradients:
             return ((gradient / count).reshape(kept).broadcast_to(x.shape),)
 
-        return record("mean", x.backend.sum(x.data, axes, keepdims) / count, (x,), backward)
+        return record("mean", x.backend.sum(x.array, axes, keepdims) / count, (x,), backward)
 
     def var(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """Return the variance over `axis`: `sum((x - mean)**2) / (m - ddof)` of m elements.
@@ -431,7 +432,7 @@ class Tensor(TensorBase):
         axes, sizes = normal_axes("norm", x.shape, axis), x.abs()
         if p in (1, math.inf) or not x.size:
             return sizes.max(axis, keepdims) if p == math.inf else sizes.sum(axis, keepdims)
-        top = sizes.data.max(axes, keepdims=True)
+        top = sizes.array.max(axes, keepdims=True)
         zero = top == 0  # counts as 1, then as 0 again: powers of 0 have infinite derivatives
         unit = xp.where(zero | (top == math.inf), x.dtype.type(1), top)
         ratio = (sizes + zero) / unit
@@ -642,21 +643,21 @@ def _extreme(op: str, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
 
     def backward(gradient: Tensor, output: Tensor) -> Gradients:
         # NaN differs from itself, but it is the winner here: count it as equal.
-        winners = (x.data == output.data.reshape(kept)) | (x.data != x.data)
+        winners = (x.array == output.array.reshape(kept)) | (x.array != x.array)
         shares = winners / winners.sum(axes, keepdims=True)
         return (gradient.reshape(kept) * Tensor.wrap(shares.astype(x.dtype)),)
 
-    result = getattr(x.data, op)(axes, keepdims=keepdims)
+    result = getattr(x.array, op)(axes, keepdims=keepdims)
     return record(op, result, (x,), backward, takes_output=True)
 
 
 def _put(gradient: Tensor, shape: tuple[int, ...], index: tuple[Any, ...]) -> Tensor:
     """Add `gradient` into zeros of `shape` at `index`: the transpose of `getitem`."""
-    array = gradient.backend.xp.zeros_like(gradient.data, shape=shape)  # in its memory order
+    array = gradient.backend.xp.zeros_like(gradient.array, shape=shape)  # in its memory order
     if all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in index):
-        array[index] = gradient.data  # no element occurs twice
+        array[index] = gradient.array  # no element occurs twice
     else:
-        gradient.backend.index_add(array, index, gradient.data)
+        gradient.backend.index_add(array, index, gradient.array)
 
     def backward(outer: Tensor) -> Gradients:
         return (outer[index],)

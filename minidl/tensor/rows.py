@@ -55,7 +55,7 @@ class RowGradient(Tensor):
     def _data(self) -> Array:
         """The dense table, rebuilt on every access."""
         table = self.backend.xp.zeros(self._shape, self.dtype)
-        table[self.rows] = self.values.data[self.first]
+        table[self.rows] = self.values.array[self.first]
         self.backend.set_writeable(table, False)
         return table
 
@@ -83,7 +83,7 @@ class RowGradient(Tensor):
 
     def copy(self) -> RowGradient:
         """Return a copy with its own memory."""
-        return RowGradient(self.rows, self.values.data, self._shape)
+        return RowGradient(self.rows, self.values.array, self._shape)
 
     def __add__(self, other: Any) -> Tensor:
         """Add; the sum of two row gradients has the rows of both."""
@@ -91,7 +91,7 @@ class RowGradient(Tensor):
             return super().__add__(other)
         xp = self.backend.xp
         rows = xp.concatenate([self.rows, other.rows])
-        values = xp.concatenate([self.values.data, other.values.data])
+        values = xp.concatenate([self.values.array, other.values.array])
         return RowGradient(rows, values, self._shape)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -76,12 +76,13 @@ class _Functions:
 
     @staticmethod
     def call(tensor: Any, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """Compute `array * tensor`, or `tensor.data *= other`; refuse anything else."""
-        name, out = function.__name__, options.get("out")
-        if out is not None and not out[0].flags.writeable:  # Python assigns the result to `data`
-            plain = (x.data if isinstance(x, TensorBase) else x for x in inputs)
-            return getattr(function, method)(*plain)
-        if out is None and name in _REFLECTED and not isinstance(inputs[0], TensorBase):
+        """Compute `array * tensor` and its kind; refuse anything else."""
+        name = function.__name__
+        if (
+            options.get("out") is None
+            and name in _REFLECTED
+            and not isinstance(inputs[0], TensorBase)
+        ):
             return getattr(tensor, _REFLECTED[name])(inputs[0])
         raise TypeError(
             f"np.{name}: got a Tensor, expected arrays; write an operation of minidl, such as "
@@ -114,7 +115,8 @@ class TensorBase:
 
     def _hold(self, array: Array) -> None:
         # NumPy returns 0-d results as numbers, not arrays.
-        self._data: Array = np.asarray(array) if isinstance(array, np.generic) else array
+        plain = not isinstance(array, np.generic | Shown)
+        self._data: Array = array if plain else np.asarray(array)
         self._begin(backend_of(self._data))
         self.backend.set_writeable(self._data, False)
 
@@ -139,13 +141,29 @@ class TensorBase:
     # Its array --------------------------------------------------------------------------------
 
     @property
-    def data(self) -> Array:
-        """The array, read-only. Assigning an array of its shape copies the values into it."""
+    def array(self) -> Array:
+        """The array that operations compute with: NumPy's or CuPy's own, read-only."""
         return self._data
+
+    @property
+    def data(self) -> Array:
+        """The array, as PyTorch's users know it: `w.data -= 0.1 * w.grad.data` changes the tensor.
+
+        Assigning an array of its shape copies the values. Every change is counted: see `mutable`.
+        Single elements are read-only. On a GPU, this is `array`.
+        """
+        array = self.array
+        if type(array) is not np.ndarray:
+            return array
+        shown = array.view(Shown)
+        shown.tensor = weakref.ref(self)  # an array must not keep the graph alive
+        return shown
 
     @data.setter
     def data(self, value: Any) -> None:
-        new = value.data if isinstance(value, TensorBase) else asarray(value)
+        if isinstance(value, Shown) and value.tensor() is self:
+            return  # the last step of `w.data -= x`
+        new = value.array if isinstance(value, TensorBase) else asarray(value)
         if new.shape != self.shape:
             raise ValueError(f"Tensor.data: got shape {new.shape}, expected {self.shape}")
         if not np.can_cast(new.dtype, self.dtype, "same_kind"):
@@ -377,7 +395,7 @@ class TensorBase:
 
     def _compare(self, op: str, other: Any) -> Array:
         if not isinstance(other, (bool, int, float)):  # these keep their value: uint8 against -1
-            other = operand_array(op, other.data if isinstance(other, TensorBase) else other, self)
+            other = operand_array(op, other.array if isinstance(other, TensorBase) else other, self)
             check_broadcast(op, self.shape, other.shape)
         return getattr(operator, op)(self._data, other)
 
@@ -424,3 +442,59 @@ class TensorBase:
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else repr(self)
+
+
+class Shown(np.ndarray[Any, Any]):
+    """A tensor's `data`: its array, whose in-place operators change the tensor, and are counted.
+
+    Attributes:
+        tensor: returns the tensor; None for a part of its array, and when the tensor is gone.
+    """
+
+    tensor: Callable[[], TensorBase | None] = staticmethod(lambda: None)
+
+    def __array_wrap__(
+        self, array: Any, context: Any = None, return_scalar: bool = False
+    ) -> np.ndarray[Any, Any]:
+        """Let functions of it return plain arrays."""
+        plain: np.ndarray[Any, Any] = array[()] if return_scalar else np.asarray(array)
+        return plain
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if not self.flags.writeable:
+            raise ValueError(READ_ONLY)
+        super().__setitem__(index, value)
+
+    def __repr__(self) -> str:
+        return repr(np.asarray(self))
+
+    def __reduce__(self) -> Any:
+        """Let `copy` and `pickle` make a plain array."""
+        return np.asarray(self).__reduce__()
+
+
+READ_ONLY = (
+    "Tensor.data: single elements are read-only, because a gradient may need the old values; write "
+    "`with w.mutable() as array: array[...] = ...`, `w.data = new_array`, or use an optimiser"
+)
+
+
+def _in_place(name: str) -> Callable[[Shown, Any], Any]:
+    change = getattr(operator, name)
+
+    def method(self: Shown, other: Any) -> Any:
+        other = other.array if isinstance(other, TensorBase) else other
+        tensor = self.tensor()
+        if tensor is None:
+            if not self.flags.writeable:
+                raise ValueError(READ_ONLY)
+            return change(np.asarray(self), other)
+        with tensor.mutable() as array:
+            change(array, other)
+        return self
+
+    return method
+
+
+for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior"):
+    setattr(Shown, f"__{_name}__", _in_place(_name))

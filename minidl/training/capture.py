@@ -146,7 +146,7 @@ class _Replay:
         for place, value in zip(self._places, values, strict=True):
             if isinstance(place, Tensor):
                 with place.mutable() as array:
-                    array[...] = value.data
+                    array[...] = value.array
         self._repeat()
         return self.results()
 

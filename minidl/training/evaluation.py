@@ -81,11 +81,11 @@ def weighed(loss: Tensor, found: Sequence[Reduced], labels: Tensor) -> Reduced:
 
 def measures(reduced: Reduced, outputs: Any, labels: Tensor) -> list[Any]:
     """Return a batch's arguments for `Totals.add`, left on the device until they are read."""
-    loss = [reduced.loss.data, reduced.divisor]
+    loss = [reduced.loss.array, reduced.divisor]
     if not classes_of(outputs, labels):
         return loss
-    counted = labels.data != reduced.ignored
-    right = (outputs.data.argmax(1) == labels.data) & counted
+    counted = labels.array != reduced.ignored
+    right = (outputs.array.argmax(1) == labels.array) & counted
     return [*loss, right.sum(), counted.sum()]
 
 

@@ -218,12 +218,12 @@ def gradient_total(model: nn.Module) -> list[Any]:
 
 def all_finite(loss: Tensor, model: nn.Module) -> bool:
     """Return whether the loss and all gradients are finite, checking each."""
-    numbers = [loss.data, *_gradients(model)]
+    numbers = [loss.array, *_gradients(model)]
     return all(loss.backend.number(loss.backend.xp.isfinite(array).all()) for array in numbers)
 
 
 def _gradients(model: nn.Module) -> list[Any]:
-    return [p.grad.stored.data for p in model.parameters() if p.grad is not None]
+    return [p.grad.stored.array for p in model.parameters() if p.grad is not None]
 
 
 def first_bad_operation(step: Callable[[], object]) -> str:

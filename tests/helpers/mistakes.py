@@ -31,7 +31,7 @@ MISTAKES = {
         ("gradient * a / c, gradient * b / c", "gradient * a, gradient * b", "divide by c"),
         ("* a / c, gradient * b", "* a * 2 / c, gradient * b * 2", "twice too much"),
         ("* a / c, gradient * b / c", "* a / c / 2, gradient * b / c / 2", "half of it"),
-        ("gradient * b / c", "gradient * b.data / c", "wrong when differentiated again"),
+        ("gradient * b / c", "gradient * b.array / c", "wrong when differentiated again"),
     ],
     "ch02": [
         ("@ error / len(y), 2 * error.mean()", "@ error, 2 * error.sum()", "divide by n"),
@@ -339,7 +339,7 @@ MISTAKES = {
         ("relu(first(x))", "first(x)", "between first and second"),
         ("second(relu(first(x)))", "first(relu(second(x)))", "apply first, then second"),
         ("shortcut(x))", "x)", "use shortcut(x)"),
-        ("shortcut(x))", "shortcut(x).data)", "not their arrays"),
+        ("shortcut(x))", "shortcut(x).array)", "not their arrays"),
         ("(step + 1) / warmup", "step / warmup", "would learn nothing"),
         ("(step + 1) / warmup", "(step + 1) / (warmup + 1)", "has the peak rate"),
         ("if step < warmup", "warmup = 0\n    if step < warmup", "there is no warm-up"),

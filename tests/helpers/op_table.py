@@ -1806,7 +1806,7 @@ _REASONS = {
         Tensor.__eq__ Tensor.__ge__ Tensor.__gt__ Tensor.__le__ Tensor.__lt__ Tensor.__ne__
     """,
     "says what a tensor is": """
-        Tensor.backend Tensor.data Tensor.device Tensor.dtype Tensor.is_leaf Tensor.ndim Tensor.node
+        Tensor.array Tensor.backend Tensor.data Tensor.device Tensor.dtype Tensor.is_leaf Tensor.ndim Tensor.node
         Tensor.shape Tensor.size Tensor.version
     """,
     "belongs to the engine": """

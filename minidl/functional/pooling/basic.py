@@ -218,7 +218,7 @@ def max_over(
     op: str, x: Tensor, windows: Windows, return_places: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Return the largest pixel of each window, and its index if `return_places`, else None."""
-    best, winners = x.backend.max_windows(x.data, windows)
+    best, winners = x.backend.max_windows(x.array, windows)
 
     def backward(gradient: Tensor) -> Gradients:
         return (scatter_winners(gradient, winners, windows),)
@@ -248,7 +248,7 @@ def mean_over(
     def backward(gradient: Tensor) -> Gradients:
         return (_spread(gradient / divisors, windows),)
 
-    means = x.backend.sum_windows(x.data, windows)
+    means = x.backend.sum_windows(x.array, windows)
     means /= divisors
     return record(op, means, (x,), backward)
 
@@ -262,7 +262,7 @@ def scatter_winners(values: Tensor, winners: Array, windows: Windows) -> Tensor:
     def backward(outer: Tensor) -> Gradients:
         return (gather_winners(outer, winners, windows),)
 
-    images = values.backend.scatter_winners(values.data, winners, windows)
+    images = values.backend.scatter_winners(values.array, winners, windows)
     return record("scatter_winners", images, (values,), backward)
 
 
@@ -272,7 +272,7 @@ def gather_winners(images: Tensor, winners: Array, windows: Windows) -> Tensor:
     def backward(outer: Tensor) -> Gradients:
         return (scatter_winners(outer, winners, windows),)
 
-    values = images.backend.gather_winners(images.data, winners, windows)
+    values = images.backend.gather_winners(images.array, winners, windows)
     return record("gather_winners", values, (images,), backward)
 
 
@@ -282,7 +282,7 @@ def _spread(values: Tensor, windows: Windows) -> Tensor:
     def backward(outer: Tensor) -> Gradients:
         return (_sum(outer, windows),)
 
-    images = values.backend.spread_windows(values.data, windows)
+    images = values.backend.spread_windows(values.array, windows)
     return record("spread_windows", images, (values,), backward)
 
 
@@ -292,7 +292,7 @@ def _sum(images: Tensor, windows: Windows) -> Tensor:
     def backward(outer: Tensor) -> Gradients:
         return (_spread(outer, windows),)
 
-    sums = images.backend.sum_windows(images.data, windows)
+    sums = images.backend.sum_windows(images.array, windows)
     return record("sum_windows", sums, (images,), backward)
 
 

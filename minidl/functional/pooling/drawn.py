@@ -106,9 +106,9 @@ def _drawn_taps(x: Tensor, windows: Windows, rng: np.random.Generator | None) ->
             x.backend, rng, lambda stream: stream.standard_exponential(x.shape).astype(x.dtype)
         )
         times = xp.maximum(times, x.dtype.type(1e-30))  # roots, because the quotient may overflow
-        return x.backend.max_windows(xp.sqrt(x.data) / xp.sqrt(times), windows)[1]
-    padded = x.backend.pad_images(x.data, windows, 0)
-    largest, winners = x.backend.max_windows(x.data, windows)
+        return x.backend.max_windows(xp.sqrt(x.array) / xp.sqrt(times), windows)[1]
+    padded = x.backend.pad_images(x.array, windows, 0)
+    largest, winners = x.backend.max_windows(x.array, windows)
     total = xp.zeros_like(largest)
     for _, rows, columns in windows.taps():
         total += padded[:, :, rows, columns]

@@ -458,5 +458,5 @@ def _unpool(op: str, x: Tensor, places: Array, size: tuple[int, int]) -> Tensor:
     def backward(gradient: Tensor) -> Gradients:
         return (gather_places(gradient, places, None),)
 
-    images = regions.scatter_places(x.backend, x.data, places, size, (1, 1))
+    images = regions.scatter_places(x.backend, x.array, places, size, (1, 1))
     return record(op, images, (x,), backward)

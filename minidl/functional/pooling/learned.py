@@ -183,7 +183,7 @@ def _generalised(
         check_together(op, input=x, p=p)
         if p.shape not in ((), (1,), (x.shape[1],)):
             raise ValueError(f"{op}: got p of shape {p.shape}, expected (1,) or ({x.shape[1]},)")
-        x.backend.raise_if(~(p.data > 0), functools.partial(_wrong_power, op, p))
+        x.backend.raise_if(~(p.array > 0), functools.partial(_wrong_power, op, p))
         p = p.reshape(-1, 1, 1)
     else:
         check_p(op, p)
@@ -257,7 +257,7 @@ def _soft(op: str, x: Tensor, windows: Windows, beta: float | Tensor) -> Tensor:
                 f"{op}: got beta of shape {beta.shape}, expected (1,) or ({x.shape[1]},)"
             )
         beta = beta.reshape(-1, 1, 1)
-    centre = x.data.mean((2, 3), keepdims=True)  # the result shifts with the pixels
+    centre = x.array.mean((2, 3), keepdims=True)  # the result shifts with the pixels
     centre = Tensor.wrap(x.backend.xp.where(abs(centre) < np.inf, centre, x.dtype.type(0)))
     x = x - centre
     shares, total = exponentials(op, x * beta, windows)
@@ -271,7 +271,7 @@ def _gather(images: Tensor, windows: Windows) -> Tensor:
     def backward(outer: Tensor) -> Gradients:
         return (_scatter(outer, windows),)
 
-    rows = images.backend.gather_windows(images.data, windows)
+    rows = images.backend.gather_windows(images.array, windows)
     return record("gather_windows", rows, (images,), backward)
 
 
@@ -281,7 +281,7 @@ def _scatter(rows: Tensor, windows: Windows) -> Tensor:
     def backward(outer: Tensor) -> Gradients:
         return (_gather(outer, windows),)
 
-    images = rows.backend.scatter_windows(rows.data, windows)
+    images = rows.backend.scatter_windows(rows.array, windows)
     return record("scatter_windows", images, (rows,), backward)
 
 
@@ -320,7 +320,7 @@ def _attention(op: str, pixels: Tensor, weight: Tensor) -> Tensor:
             f"{op}: got a weight of shape {weight.shape} for {pixels.shape[1]} channels, expected "
             f"({pixels.shape[1]},)"
         )
-    centre = pixels.mean(2, keepdims=True).data  # the result shifts with the pixels
+    centre = pixels.mean(2, keepdims=True).array  # the result shifts with the pixels
     pixels = pixels - centre
     shares = softmax(weight @ pixels)  # (n, pixels)
     means: Tensor = (pixels * shares.expand_dims(1)).sum(2) + centre[:, :, 0]

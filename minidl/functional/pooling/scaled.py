@@ -41,20 +41,20 @@ def powers(op: str, x: Tensor, p: float | Tensor, windows: Windows) -> tuple[Ten
     c is the window's largest `abs(x)`; 1 where that is 0 or not finite.
     """
     xp = x.backend.xp
-    most = x.backend.magnitudes(p.data)[1] if isinstance(p, Tensor) else p
-    low, high = x.backend.magnitudes(x.data)
+    most = x.backend.magnitudes(p.array)[1] if isinstance(p, Tensor) else p
+    low, high = x.backend.magnitudes(x.array)
     if low > 0 and most * math.log(low) > -LIMIT and most * math.log(high) < LIMIT:
         return x**p, _sum(op, windows), Tensor.wrap(xp.ones((), x.dtype))
 
     def valid(size: Array) -> Array:
         return (size > 0) & (size < np.inf)
 
-    s, c = _scales(x.backend, abs(x.data), windows, valid, 1)
+    s, c = _scales(x.backend, abs(x.array), windows, valid, 1)
     terms = (x / Tensor.wrap(s)) ** p
     if not isinstance(p, Tensor) or windows.is_tiling:
         return terms, _total(op, windows, lambda: (p * xp.log(s), p * xp.log(c))), Tensor.wrap(c)
     log_s, log_c = xp.log(s), xp.log(c)
-    total = _total(op, windows, lambda: (p.data * log_s, p.data * log_c))
+    total = _total(op, windows, lambda: (p.array * log_s, p.array * log_c))
     change = p - p.detach()  # 0, but its gradient is that of p in s**p and c**p
     terms = terms * (change * Tensor.wrap(log_s)).exp()
     return terms, lambda a: total(a) * (-change * Tensor.wrap(log_c)).exp(), Tensor.wrap(c)
@@ -62,9 +62,9 @@ def powers(op: str, x: Tensor, p: float | Tensor, windows: Windows) -> tuple[Ten
 
 def exponentials(op: str, x: Tensor, windows: Windows) -> tuple[Tensor, Total]:
     """Return `a` and their `Total`, which is `sum(exp(w))` of each window, up to a factor."""
-    if x.backend.magnitudes(x.data)[1] < LIMIT / 2:
+    if x.backend.magnitudes(x.array)[1] < LIMIT / 2:
         return x.exp(), _sum(op, windows)
-    scales = _scales(x.backend, x.data, windows, x.backend.xp.isfinite, 0)
+    scales = _scales(x.backend, x.array, windows, x.backend.xp.isfinite, 0)
     return (x - Tensor.wrap(scales[0])).exp(), _total(op, windows, lambda: scales)
 
 
@@ -112,11 +112,11 @@ def _weigh(a: Tensor, exponents: Array, largest: Array, windows: Windows) -> Ten
         return (_weigh_back(outer, exponents, largest, windows),)
 
     backend = a.backend
-    sums = backend.empty_images(largest.shape, a.dtype, a.data)
+    sums = backend.empty_images(largest.shape, a.dtype, a.array)
 
     def work(part: slice) -> None:
-        padded = backend.pad_images(a.data[part], windows, 0, a.data)
-        scale = backend.pad_images(exponents[part], windows, LEAST, a.data)
+        padded = backend.pad_images(a.array[part], windows, 0, a.array)
+        scale = backend.pad_images(exponents[part], windows, LEAST, a.array)
         total, scale = _join((padded, scale), lines(windows), _adder(backend.xp))
         sums[part] = total * backend.xp.exp(scale - largest[part])
 
@@ -133,7 +133,7 @@ def _weigh_back(values: Tensor, exponents: Array, largest: Array, windows: Windo
 
     backend = values.backend
     join, fills = _adder(backend.xp), (0.0, LEAST)
-    parts = (values.data, -largest)
+    parts = (values.array, -largest)
     sums, scale = _turn_and_join(backend, parts, windows, fills, join)
     return record("weigh", sums * backend.xp.exp(scale + exponents), (values,), backward)
 

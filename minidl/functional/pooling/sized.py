@@ -209,7 +209,7 @@ def max_of_regions(
     sliding = windows.sliding
     if sliding is not None:
         return max_over(op, x, sliding, return_places)
-    best, places = regions.max_regions(x.backend, x.data, windows)
+    best, places = regions.max_regions(x.backend, x.array, windows)
     size, apart = (windows.in_h, windows.in_w), windows.apart
 
     def backward(gradient: Tensor) -> Gradients:
@@ -271,7 +271,7 @@ def _scatter(
     def backward(outer: Tensor) -> Gradients:
         return (gather_places(outer, places, apart),)
 
-    images = regions.scatter_places(values.backend, values.data, places, size, apart)
+    images = regions.scatter_places(values.backend, values.array, places, size, apart)
     return record("scatter_places", images, (values,), backward)
 
 
@@ -282,7 +282,7 @@ def gather_places(images: Tensor, places: Array, apart: tuple[int, int] | None) 
     def backward(outer: Tensor) -> Gradients:
         return (_scatter(outer, places, size, apart),)
 
-    values = regions.gather_places(images.backend, images.data, places)
+    values = regions.gather_places(images.backend, images.array, places)
     return record("gather_places", values, (images,), backward)
 
 
@@ -292,7 +292,7 @@ def _sum(images: Tensor, windows: Regions) -> Tensor:
     def backward(outer: Tensor) -> Gradients:
         return (_spread(outer, windows),)
 
-    total = regions.sum_regions(images.backend, images.data, windows)
+    total = regions.sum_regions(images.backend, images.array, windows)
     return record("sum_regions", total, (images,), backward)
 
 
@@ -302,5 +302,5 @@ def _spread(values: Tensor, windows: Regions) -> Tensor:
     def backward(outer: Tensor) -> Gradients:
         return (_sum(outer, windows),)
 
-    images = regions.spread_regions(values.backend, values.data, windows)
+    images = regions.spread_regions(values.backend, values.array, windows)
     return record("spread_regions", images, (values,), backward)
