@@ -15,7 +15,8 @@ from minidl.backends import Array
 from minidl.tensor import Tensor
 
 _NO_LINE = "  (run the forward pass under detect_anomaly too, to see the line)"
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+# NumPy stands between where `without_underflow` decorates a function.
+_LIBRARIES = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, np.__file__))
 
 
 @contextlib.contextmanager
@@ -131,7 +132,7 @@ def _values_at(bad: Array, result: Tensor, inputs: Sequence[Tensor | None]) -> s
 def _line_of_user() -> str:
     """Return the innermost line outside minidl that led here, as in a traceback."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
         frame = frame.f_back
     path, line = frame.f_code.co_filename, frame.f_lineno
     text = linecache.getline(path, line, frame.f_globals).strip()

@@ -437,7 +437,7 @@ def test_gradient_flow_says_what_a_log_scale_cannot_show():
         (0, "0"),
         (1, "nan"),
         (2, "inf"),
-        (3, "no gradient"),
+        (3, "frozen"),
         (4, "no gradient"),
     ]
     assert axes.lines[0].get_xydata().tolist() == [[2, 5]]

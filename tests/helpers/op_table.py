@@ -1800,17 +1800,19 @@ _REASONS = {
     """,
     "leaves the graph": """
         Tensor.detach Tensor.item Tensor.numpy Tensor.__array__ Tensor.__bool__ Tensor.__float__
-        Tensor.__format__ Tensor.__index__ Tensor.__int__ Tensor.__len__ Tensor.__repr__
+        Tensor.__format__ Tensor.__getattr__ Tensor.__index__ Tensor.__int__ Tensor.__len__
+        Tensor.__repr__
     """,
     "compares, which has no gradient": """
         Tensor.__eq__ Tensor.__ge__ Tensor.__gt__ Tensor.__le__ Tensor.__lt__ Tensor.__ne__
     """,
     "says what a tensor is": """
-        Tensor.array Tensor.backend Tensor.data Tensor.device Tensor.dtype Tensor.is_leaf Tensor.ndim Tensor.node
-        Tensor.shape Tensor.size Tensor.version
+        Tensor.array Tensor.backend Tensor.data Tensor.device Tensor.dtype Tensor.is_leaf
+        Tensor.ndim Tensor.node Tensor.shape Tensor.size Tensor.version
     """,
     "belongs to the engine": """
         Tensor.backward Tensor.grad Tensor.hooked Tensor.hooks Tensor.register_hook
+        Tensor.reset_grad
         Tensor.requires_grad Tensor.requires_grad_ Tensor.retain_grad Tensor.retains_grad
         Tensor.seed_gradient Tensor.stored
     """,
