@@ -17,9 +17,9 @@ LIMITS = {
     # Differences of neighbours that are equal but for their last digits.
     **dict.fromkeys(("mixed_pool1d", "mixed_pool2d"), 1e4),
     **dict.fromkeys(("softmax_pool1d", "softmax_pool2d"), math.inf),
-    # Powers of 1e30 beyond float32's range.
-    **dict.fromkeys(("lp_pool1d", "lp_pool2d", "gem_pool1d", "gem_pool2d"), math.inf),
-    **dict.fromkeys(("stochastic_pool1d", "stochastic_pool2d"), math.inf),
+    # The slope along p is 0 where all pixels of a window are equal, and little beside.
+    **dict.fromkeys(("gem_pool1d", "gem_pool2d"), math.inf),
+    **dict.fromkeys(("lp_pool1d", "lp_pool2d"), 20.0),
     # Exponents and weights that range over 12 orders of magnitude.
     "__pow__": 20.0,
     "layer_norm": 60.0,

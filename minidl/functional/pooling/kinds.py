@@ -192,8 +192,10 @@ def _norm(op: str, x: Tensor, p: float, windows: Any) -> Tensor:
     terms, total, largest = powers(op, x, p, windows)
     mean = total(terms) * (taps / divisors_of(x.backend, windows, True, x.dtype))
     zero = mean == 0  # there the slope of the root is infinite
-    root: Tensor = (mean + zero) ** (1 / p) * ~zero * largest
-    return root
+    # In float64: rounded to float32, 1 / p changes roots of 1e20 by 6 units in the last place.
+    root = (mean + zero).to(dtype=np.float64) ** (1 / p)
+    found: Tensor = root.to(dtype=x.dtype) * ~zero * largest
+    return found
 
 
 # Channels -------------------------------------------------------------------------------------
