@@ -29,11 +29,12 @@ _KERNELS = "'fast', 'exact' or 'plain'"
 
 
 def set_kernels(kernels: Kernels) -> None:
-    """Choose the CPU kernels: the fast ones, without shared sums, or those easiest to read.
+    """Choose the CPU kernels: the fast ones, the same without Winograd, or the simplest to read.
 
-    `"exact"` is `"fast"` without Winograd, the form of 3x3 float32 convolutions that shares values
-    between neighbouring pixels: see `functional.conv2d`. Every output is then a sum of what it
-    sees, about five times as accurate; a step of a CNN takes up to twice as long.
+    `"exact"` is `"fast"` without Winograd, the algorithm for 3x3 float32 convolutions that shares
+    intermediate values between neighbouring pixels: see `functional.conv2d`. Each output is then
+    summed from its own window only, which is about five times as accurate; a CNN's training step
+    takes up to twice as long.
 
     `"plain"` runs the generic code of `backends/base.py` and `backends/convolution.py` on the whole
     batch at once and fuses no layers: a breakpoint in `functional.max_pool2d` stops there. Results

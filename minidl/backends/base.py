@@ -45,7 +45,8 @@ class Update:
 
 
 without_underflow = np.errstate(under="ignore")
-"""Decorates what may round to 0, as exp(-200) does: right, even if NumPy is set to raise errors."""
+"""Decorates functions whose values may underflow to 0, as exp(-200) does in float32. This is
+harmless, so it must not raise an error even after `np.seterr(all="raise")`."""
 
 
 class Backend:
@@ -146,14 +147,14 @@ class Backend:
 
         self.over_batch(n, shape, dtype, store)
         found = [parts[start] for start in sorted(parts)]
-        while len(found) > 1:  # in pairs: one after the other, errors grow with their number
+        while len(found) > 1:  # pairwise: errors of a sequential sum grow with the number of parts
             for first, second in zip(found[::2], found[1::2], strict=False):
                 first += second
             found = found[::2]
         return found[0]
 
     def sum(self, array: Array, axes: Sequence[int], keepdims: bool = False) -> Array:
-        """Sum over axes, counted from 0, with errors of a few roundings; see `sums`."""
+        """Sum over axes, which are >= 0; the error is only a few roundings: see `sums`."""
         total = sums.blocked_sum(self.xp, array, axes)
         if not keepdims:
             return total
@@ -371,7 +372,7 @@ class Backend:
             winners[...] = xp.where(better, winners.dtype.type(tap), winners)
 
     def largest(self, taps: Array) -> tuple[Array, Array]:
-        """Return the largest of the last axis and its index: the first, but the last NaN."""
+        """Return the maximum over the last axis, and its index: the first one, or the last NaN."""
         xp, index = self.xp, taps.argmax(-1)
         best = xp.take_along_axis(taps, index[..., None], -1)[..., 0]
         last_nan = taps.shape[-1] - 1 - xp.isnan(taps)[..., ::-1].argmax(-1)
@@ -414,11 +415,14 @@ class Backend:
 
     @without_underflow
     def column_sums(self, a: Array, b: Array | None = None) -> Array:
-        """Add up `a`, or `a * b`, down each column of tables `(rows, columns)`: `(columns,)`."""
+        """Sum each column of `a`, or of `a * b`, both `(rows, columns)`: `(columns,)`."""
         return self.sum(a if b is None else a * b, (0,))
 
     def magnitudes(self, array: Array) -> tuple[float, float]:
-        """Return bounds of `abs(array)`, zeros left out; (0, inf) if finding them would wait."""
+        """Return a lower bound of non-zero `abs(array)` and an upper bound of all; (0, inf) here.
+
+        Better bounds would make a GPU synchronise.
+        """
         return 0.0, np.inf
 
     def elementwise(self, function: Callable[..., Array], *operands: Array) -> Array:

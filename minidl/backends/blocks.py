@@ -1,4 +1,4 @@
-"""Convolution of one large image in blocks, whose columns would take too much memory as a whole.
+"""Convolve large images in blocks: the columns of a whole image would take too much memory.
 
 A batch is split into images, and a large image into blocks of its pixels. Each block is convolved
 like an image of its own that overlaps its neighbours: its `Windows` have padding only where the
@@ -19,20 +19,21 @@ from minidl.backends.windows import Windows
 
 LEAST = 4096
 """A block has at least this many output pixels, because some forms transform the weights again for
-each: with 512 channels, 1,024 pixels take 1.9 times as long as the whole image."""
+each block: with 512 channels, blocks of 1,024 pixels take 1.9 times as long as the whole image."""
 
 SIDE = 16
-"""A block has at least this many rows and columns, if the result has."""
+"""A block has at least this many rows and columns, unless the result has fewer."""
 
 SUMS = 16
-"""The most weight gradients that are held at the same time."""
+"""The largest number of partial weight gradients that are held at the same time."""
 
 Span: TypeAlias = tuple[slice, slice, int, int, int]
-"""Along one axis: a block's pixels, those that it reads, and `in`, padding before, and after."""
+"""A block along one axis: the pixels that it writes, those that it reads, their number, and the
+padding before and after them."""
 
 
 class Block(NamedTuple):
-    """Some pixels of one image's result, those that they are computed from, and the geometry."""
+    """Indices of a block of one image's result, and of what it reads; and its geometry."""
 
     target: Any
     source: Any
@@ -57,7 +58,7 @@ class BlockedBackend(Backend):
         groups: int,
         relu: bool = False,
     ) -> Array:
-        """Convolve in blocks if an image is large."""
+        """Convolve in blocks if the images are large."""
         (n, c), d = images.shape[:2], len(weight)
         if not self._needs_blocks(images, windows, c, d):
             return self.convolve_whole(images, weight, bias, windows, groups, relu)
@@ -67,13 +68,15 @@ class BlockedBackend(Backend):
             arguments = (weight, bias, block.windows, groups, relu)
             out[block.target] = self.convolve_whole(images[block.source], *arguments)
 
-        self._over_blocks(_blocks(n, windows, self._size(images, windows, c, d), _read), work)
+        self._over_blocks(
+            _blocks(n, windows, self._size(images, windows, c, d), _output_spans), work
+        )
         return out
 
     def transpose_convolve(
         self, gradient: Array, weight: Array, windows: Windows, groups: int
     ) -> Array:
-        """Split the images that are returned, if they are large."""
+        """Compute the returned images in blocks if they are large."""
         (n, d), c = gradient.shape[:2], weight.shape[1] * groups
         if not self._needs_blocks(gradient, windows, c, d):
             return self.transpose_convolve_whole(gradient, weight, windows, groups)
@@ -86,17 +89,17 @@ class BlockedBackend(Backend):
             found = self.transpose_convolve_whole(part, weight, block.windows, groups)
             images[block.target] = found
 
-        self._over_blocks(_blocks(n, windows, size, _reached), work)
+        self._over_blocks(_blocks(n, windows, size, _input_spans), work)
         return images
 
     def weight_gradient(
         self, images: Array, gradient: Array, windows: Windows, groups: int
     ) -> Array:
-        """Add up the gradients of blocks, in an order of their own, if an image is large."""
+        """Sum the gradients of blocks, in a fixed order, if the images are large."""
         (n, c), d = images.shape[:2], gradient.shape[1]
         if not self._needs_blocks(images, windows, c, d):
             return self.weight_gradient_whole(images, gradient, windows, groups)
-        blocks = _blocks(n, windows, self._size(images, windows, c, d), _read)
+        blocks = _blocks(n, windows, self._size(images, windows, c, d), _output_spans)
         sums = min(SUMS, len(blocks))
 
         def work(part: slice) -> Array:
@@ -117,35 +120,36 @@ class BlockedBackend(Backend):
         groups: int,
         relu: bool = False,
     ) -> Array:
-        """Do `convolve` for images, or blocks of them, that are not too large."""
+        """Compute `convolve` for images, or blocks of images, that are small enough."""
         return super().convolve(images, weight, bias, windows, groups, relu)
 
     def transpose_convolve_whole(
         self, gradient: Array, weight: Array, windows: Windows, groups: int
     ) -> Array:
-        """Do `transpose_convolve` for images, or blocks of them, that are not too large."""
+        """Compute `transpose_convolve` for images, or blocks of images, that are small enough."""
         return super().transpose_convolve(gradient, weight, windows, groups)
 
     def weight_gradient_whole(
         self, images: Array, gradient: Array, windows: Windows, groups: int
     ) -> Array:
-        """Do `weight_gradient` for images, or blocks of them, that are not too large."""
+        """Compute `weight_gradient` for images, or blocks of images, that are small enough."""
         return super().weight_gradient(images, gradient, windows, groups)
 
     def _needs_blocks(self, images: Array, windows: Windows, c: int, d: int) -> bool:
         """Tell whether to split each image of a convolution from c channels to d.
 
-        The memory of eight blocks is not too much yet, and splitting takes time: 4x128x112x112 to
-        128 takes 282 ms in four blocks per image, and 235 whole (two threads).
+        Images that take the memory of up to eight blocks are not split, because splitting takes
+        time: 4x128x112x112 to 128 takes 235 ms whole instead of 282 in four blocks per image (two
+        threads).
         """
         pixels = windows.out_h * windows.out_w
         return len(images) > 0 and pixels > _pixels(8 * self.block_bytes, images, windows, c, d)
 
     def _size(self, images: Array, windows: Windows, c: int, d: int) -> tuple[int, int]:
-        """Return height and width of blocks of about equal size: whole rows if `SIDE` fit."""
+        """Return the height and width of blocks of equal size: whole rows if `SIDE` of them fit."""
         pixels = _pixels(self.block_bytes, images, windows, c, d)
-        rows = _share(windows.out_h, max(SIDE, pixels // windows.out_w))
-        return rows, _share(windows.out_w, max(SIDE, pixels // rows))
+        rows = _part_size(windows.out_h, max(SIDE, pixels // windows.out_w))
+        return rows, _part_size(windows.out_w, max(SIDE, pixels // rows))
 
     def _over_blocks(self, blocks: list[Block], work: Callable[[Block], None]) -> None:
         """Call `work` on every block, on all threads."""
@@ -161,13 +165,13 @@ class BlockedBackend(Backend):
 
 
 def _pixels(limit: int, images: Array, windows: Windows, c: int, d: int) -> int:
-    """Return how many output pixels' columns and results take `limit` bytes; at least `LEAST`."""
+    """Return how many output pixels, >= `LEAST`, have columns and results of `limit` bytes."""
     each: int = (windows.k_h * windows.k_w * c + d) * images.itemsize
     return max(LEAST, limit // each)
 
 
-def _share(size: int, most: int) -> int:
-    """Split a size evenly into parts of at most this many pixels, a multiple of 4 if possible."""
+def _part_size(size: int, most: int) -> int:
+    """Return the size of equal parts of at most this many pixels, rounded up to multiples of 4."""
     parts = -(-size // most)
     return min(size, -(-size // (4 * parts)) * 4)
 
@@ -192,26 +196,26 @@ def _blocks(
     return blocks
 
 
-def _read(
+def _output_spans(
     step: int, size: int, out: int, k: int, stride: int, dilation: int, before: int
 ) -> list[Span]:
-    """Split output pixels; each part reads those of the image that its windows cover."""
+    """Split the output; each part reads the image's pixels that its windows cover."""
     spans = []
     for start in range(0, out, step):
         stop = min(start + step, out)
         first, end = start * stride - before, (stop - 1) * stride + dilation * (k - 1) + 1 - before
         low = max(first, 0)
         high = max(low, min(end, size))
-        padding = min(max(-first, 0), end - first)  # all of it where only padding is covered
+        padding = min(max(-first, 0), end - first)  # no more than the windows cover
         after = end - first - padding - (high - low)
         spans.append((slice(start, stop), slice(low, high), high - low, padding, after))
     return spans
 
 
-def _reached(
+def _input_spans(
     step: int, size: int, out: int, k: int, stride: int, dilation: int, before: int
 ) -> list[Span]:
-    """Split the image's pixels; each part reads the gradients of all windows that cover it."""
+    """Split the image; each part reads the gradients of all windows that cover it."""
     spans = []
     for start in range(0, size, step):
         stop = min(start + step, size)

@@ -1,15 +1,15 @@
 """Pooling of windows of many taps: first along rows, then along columns, in few array operations.
 
 The kernels in `base` do an array operation for each of `k_h * k_w` taps, which is the fastest way
-for few taps, but needs 50,176 of them for one window of 224 by 224. Here, the pixels that a window
-sees in one row are reduced first, then what its rows gave. Along one axis,
+for few taps, but needs 50,176 operations for one window of 224 x 224. Here, a window's pixels in
+each row are reduced first, then the results of its rows. Along one axis,
 
-- windows that overlap little are placed side by side, and reduced by one operation;
+- windows that overlap little are copied next to each other, and reduced in one operation;
 - windows that overlap much are joined from runs of 1, 2, 4, ... neighbours: a window of 13 taps
   from runs of 1, 4 and 8. All windows share the runs, so a pixel costs `log2(k)` steps, not k.
 
-Both add sums in a tree, so float32 loses few digits. Differences of running sums would be faster,
-but one huge value, or NaN, would spoil every window behind it.
+Both sum in a tree, so float32 loses few digits. Differences of running sums would be faster, but
+one huge value or NaN would corrupt every window after it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from minidl.backends.blocks import BlockedBackend
 from minidl.backends.windows import Windows
 
 MOST_TAPS = 24
-"""Up to this many taps, a loop over them is used: see `tests.benchmarks.pooling`."""
+"""For up to this many taps, `base` loops over them: see `tests.benchmarks.pooling`."""
 
 FEW = 16
 """Along one axis, windows of up to this many taps are reduced tap by tap."""
@@ -120,7 +120,7 @@ def sum_along(xp: Any, x: Array, line: Line) -> Array:
 
 
 def sum_taps(taps: Array) -> Array:
-    """Add up the last axis, by halves: fast and accurate in any memory order."""
+    """Sum the last axis by adding its halves: fast and accurate in any memory order."""
     while (size := taps.shape[-1]) > 1:
         half = size // 2
         sums = taps[..., :half] + taps[..., half : 2 * half]
@@ -163,12 +163,12 @@ def max_along(backend: LargeBackend, x: Array, line: Line) -> Parts:
     if not line.overlaps(x.shape[-1]):
         return backend.largest(side_by_side(xp, x, line))
 
-    def join(a: Parts, b: Parts) -> Parts:  # whatever beats a is behind it
+    def join(a: Parts, b: Parts) -> Parts:  # where b wins, its index is the larger one
         better = (b[0] > a[0]) | (b[0] != b[0])
         return xp.maximum(a[0], b[0]), xp.maximum(a[1], backend.masked(b[1], better))
 
-    best, places = join_runs(join, (x, xp.arange(x.shape[-1], dtype=np.int32)), line)
-    return best, (places - xp.arange(line.out, dtype=np.int32) * line.stride) // line.dilation
+    best, index = join_runs(join, (x, xp.arange(x.shape[-1], dtype=np.int32)), line)
+    return best, (index - xp.arange(line.out, dtype=np.int32) * line.stride) // line.dilation
 
 
 # Both axes ------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def as_line(images: Array) -> Array:
 
 
 def one_line(w: Windows) -> Line:
-    """Return windows as wide as the image as windows of `as_line`."""
+    """Return windows of full width as windows along the line that `as_line` returns."""
     return Line(w.k_h * w.k_w, w.stride_h * w.k_w, 1, w.out_h)
 
 
@@ -223,7 +223,10 @@ def tiles(images: Array, w: Windows) -> Array:
 
 
 class LargeBackend(BlockedBackend):
-    """A backend that pools windows of many taps by axis, and windows of few taps tap by tap."""
+    """A backend that pools windows of many taps by axis, and windows of few taps tap by tap.
+
+    `CupyBackend` overrides these methods: its kernels take windows of any size.
+    """
 
     def sum_windows(self, images: Array, windows: Windows) -> Array:
         """Add up each window."""
@@ -304,7 +307,7 @@ class LargeBackend(BlockedBackend):
         return values
 
     def gather_windows(self, images: Array, windows: Windows) -> Array:
-        """Copy every window into its own row, one after the other if they are few."""
+        """Copy every window into its own row, one window at a time if they are few."""
         if not _are_few(windows):
             return super().gather_windows(images, windows)
         (n, c), taps = images.shape[:2], windows.k_h * windows.k_w
@@ -316,7 +319,7 @@ class LargeBackend(BlockedBackend):
         return gathered
 
     def scatter_windows(self, gathered: Array, windows: Windows) -> Array:
-        """Add every window's row to the image, one after the other if they are few."""
+        """Add every window's row to the image, one window at a time if they are few."""
         if not _are_few(windows):
             return super().scatter_windows(gathered, windows)
         taps_last = gathered.transpose(0, 4, 1, 2, 3)  # (n, c, out_h, out_w, k_h·k_w)
@@ -335,7 +338,7 @@ def _are_few(windows: Windows) -> bool:
 
 
 def _each(w: Windows) -> Iterator[tuple[int, int, slice, slice]]:
-    """Yield each window's indices, and the rows and columns of the padded image it reads."""
+    """Yield each window's indices, and the rows and columns of the padded image that it reads."""
     across, down = lines(w)
     for y in range(w.out_h):
         for x in range(w.out_w):
@@ -343,7 +346,7 @@ def _each(w: Windows) -> Iterator[tuple[int, int, slice, slice]]:
 
 
 def _pixels(xp: Any, winners: Array, windows: Windows) -> tuple[Array, Array]:
-    """Return winners as indices into all images, 0 for those outside, and which are inside."""
+    """Return winners as flat indices into the images, 0 in the padding, and which are not in it."""
     n, c = winners.shape[:2]
     rows, columns = windows.places(xp, winners)
     inside = (rows >= 0) & (rows < windows.in_h) & (columns >= 0) & (columns < windows.in_w)

@@ -94,7 +94,7 @@ class Windows:
                 yield i * self.k_w + j, rows, columns
 
     def places(self, xp: Any, winners: Array) -> tuple[Array, Array]:
-        """Return the rows and columns, in the image, of each window's winning tap."""
+        """Return the image's row and column of each window's winning tap."""
         taps = winners.astype(np.int64)
         rows = taps // self.k_w * self.dilation_h - self.top
         rows += xp.arange(self.out_h)[:, None] * self.stride_h

@@ -1,16 +1,16 @@
 """Depthwise convolution, with one kernel per channel, as sums of shifted products.
 
-A product of matrices per channel would have one column, and would need copies of all windows. Here
-one `einsum` adds up, over the taps of the kernel, rows of images times rows of weights:
+A matrix product for each channel would have a single column, and need copies of all windows.
+Instead, one `einsum` sums rows of images times rows of weights over the kernel's taps:
 
     output    out[y] = sum over taps i, j of images[y + i, j:] * weights[i, j]
     images    the same sum over the gradient, with flipped kernels
     weights   weights[i, j] = sum over y of images[y + i, j:] * gradient[y]
 
 A row holds all channels of neighbouring pixels, contiguous in memory, and its sum stays in the
-first-level cache until all taps are added. So the weights are repeated for each pixel of a row.
-With a stride s, columns of the images that are s apart are first copied next to each other, and
-convolved with the taps that see them, which are s apart as well.
+first-level cache until all taps are added. The weights are therefore repeated for each pixel of a
+row. With stride s, columns of the images that are s apart are first copied next to each other, then
+convolved with the taps that see them, which are also s apart.
 
 16x64x32x32, channels-last, forward and both gradients: 5.8 ms instead of 58 (one core).
 """
@@ -25,11 +25,11 @@ from minidl.backends.base import Array, Backend
 from minidl.backends.windows import Windows
 
 WEIGHTS = 2**16
-"""The most values of repeated weights: 256 KiB of float32, which stay in the second-level cache."""
+"""The largest number of repeated weights: 256 KiB of float32 stay in the second-level cache."""
 
 
 def suits(windows: Windows, groups: int, c: int, d: int) -> bool:
-    """Tell whether a convolution, from c to d channels in each group, can be done this way."""
+    """Tell whether a convolution from c to d channels per group can be computed this way."""
     stride, dilation = windows.stride_h * windows.stride_w, windows.dilation_h * windows.dilation_w
     return groups > 1 and c == d == 1 and 1 in (stride, dilation)
 
@@ -67,7 +67,7 @@ def transpose_convolve(
 ) -> Array:
     """Add every output pixel's gradient, times the weights, back to its window.
 
-    An image's pixels that are a stride apart see the gradient through the same taps.
+    Pixels of an image that are a stride apart receive the gradient through the same taps.
     """
     (n, c), w = gradient.shape[:2], windows
     images = backend.empty_images((n, c, w.in_h, w.in_w), gradient.dtype)
@@ -107,12 +107,10 @@ def weight_gradient(
         padded = backend.pad_images(images[part], w, 0).transpose(0, 2, 3, 1)
         rows = np.ascontiguousarray(gradient[part].transpose(0, 2, 3, 1))
         for x in range(min(w.stride_w, w.k_w)):
-            pixels, found = (
-                np.ascontiguousarray(padded[:, :, x :: w.stride_w]),
-                total[:, x :: w.stride_w],
-            )
+            pixels = np.ascontiguousarray(padded[:, :, x :: w.stride_w])
+            found = total[:, x :: w.stride_w]
             for own, view in _views(pixels, (0, 0), found.shape, w, w.stride_h, rows):
-                for j in range(found.shape[1]):  # sums for all taps at once would leave the cache
+                for j in range(found.shape[1]):  # the sums of all taps do not fit into the cache
                     sums = np.einsum("nhil,nhl->il", view[:, :, :, j], own)
                     found[:, j] += sums.reshape(w.k_h, -1, c).sum(1)
         return total
@@ -124,7 +122,7 @@ def weight_gradient(
 def _add_up(
     pixels: Array, corner: tuple[int, int], taps: Array, w: Windows, stride: int, out: Array
 ) -> None:
-    """Write the sums over taps `(c, k_h, k_w)` of pixels `(n, h, w, c)` to `out`."""
+    """Write pixels `(n, h, w, c)` times taps `(c, k_h, k_w)`, summed over the taps, to `out`."""
     last = np.ascontiguousarray(taps.transpose(1, 2, 0))
     repeated = np.tile(last, max(1, min(WEIGHTS // last.size, out.shape[2])))
     for row, view in _views(pixels, corner, last.shape, w, stride, out):
@@ -139,9 +137,10 @@ def _views(
     stride: int,
     out: Array,
 ) -> Iterator[tuple[Array, Array]]:
-    """Yield parts of all rows of `out`, `(n, h, values)`, and the pixels that they see.
+    """Yield slices of `out`, each `(n, h, values)`, with the pixels that they see.
 
-    These are views `(n, h, k_h, k_w, values)`. `corner` is what the first window's first tap sees.
+    The pixels are views `(n, h, k_h, k_w, values)`. `corner` is the pixel that the first tap of the
+    first window sees.
     """
     (_, h, width, c), (n, out_h, out_w, _) = pixels.shape, out.shape
     down, across = width * c * pixels.itemsize, c * pixels.itemsize
@@ -159,7 +158,7 @@ def _views(
 def _padding(
     out: int, size: int, k: int, stride: int, dilation: int, before: int
 ) -> tuple[int, int]:
-    """Return how much padding the gradient needs along one axis, before and after."""
+    """Return the padding that the gradient needs along one axis, before and after."""
     return dilation * ((k - 1) // stride), max(0, (size - 1 + before) // stride + 1 - out)
 
 

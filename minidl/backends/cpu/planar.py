@@ -21,14 +21,14 @@ from minidl.backends.cpu.runs import overlapping
 from minidl.backends.windows import Windows
 
 CHANNELS = 4
-"""The most channels of images for which this form is used."""
+"""This form is used for images of up to this many channels."""
 
 GROUPED = 16
-"""The most channels of a group for which it is used."""
+"""It is also used for groups of up to this many channels."""
 
 
 def suits(windows: Windows, groups: int, channels: int) -> bool:
-    """Tell whether a convolution is faster this way, from so many channels in each group."""
+    """Tell whether a convolution from this many channels per group is faster in this form."""
     most = CHANNELS if groups == 1 else GROUPED
     return channels <= most and windows.k_h * windows.k_w > 1
 
@@ -54,7 +54,7 @@ def convolve(
         pixels = _pixels(out[part], groups)
         if groups == 1:
             np.matmul(columns.swapaxes(2, 3), matrix.swapaxes(1, 2), out=pixels.swapaxes(2, 3))
-        else:  # a product with few columns is slow: 1.6 ms instead of 2.9 (16x64x32x32 in 8 groups)
+        else:  # products with few columns are slow: 1.6 ms instead of 2.9 (16x64x32x32, 8 groups)
             space = np.empty((*pixels.shape[:3], pixels.shape[3] + 16), out.dtype)
             pixels[...] = np.matmul(matrix, columns, out=space[..., :-16])
         backend.finish(out[part], None, relu)
@@ -68,8 +68,8 @@ def transpose_convolve(
 ) -> Array:
     """Add every output pixel's gradient, times the weights, back to its window.
 
-    For groups, do it as a convolution with flipped kernels if the stride is 1: additions to a few
-    pixels at a time take 7 ms, where a convolution takes 4 (16x64x32x32 in 8 groups).
+    In groups, at stride 1, this is computed as a convolution with flipped kernels: 4 ms instead of
+    7 for additions to a few pixels at a time (16x64x32x32 in 8 groups).
     """
     n, (d, c, k_h, k_w) = gradient.shape[0], weight.shape
     turned = _turned(windows)

@@ -33,9 +33,9 @@ _threads: list[int] = []  # the number set; empty: the default
 def set_num_threads(n: int) -> None:
     """Set the number of threads of the CPU kernels; results do not depend on it.
 
-    The default is what `MINIDL_NUM_THREADS`, `OMP_NUM_THREADS`, `OPENBLAS_NUM_THREADS` or
-    `MKL_NUM_THREADS` says, the first that is set to a number; otherwise one for each core that this
-    process may use, by its affinity and by the quota of its container.
+    The default is the first positive number among the environment variables `MINIDL_NUM_THREADS`,
+    `OMP_NUM_THREADS`, `OPENBLAS_NUM_THREADS` and `MKL_NUM_THREADS`; otherwise, one for each core
+    that this process may use, given its CPU affinity and the CPU quota of its container.
 
     Args:
         n: an integer >= 1.
@@ -77,7 +77,7 @@ def _asked() -> int | None:
 
 @functools.cache
 def _quota(root: Path) -> float:
-    """Return how many cores' time a container, or group of processes, may use; at most infinity.
+    """Return the CPU quota of this process's control groups, in cores; infinity if there is none.
 
     Source: Linux's documentation, cgroup-v2.rst, "cpu.max"; sched-bwc.rst for version 1.
     """
@@ -94,7 +94,7 @@ def _quota(root: Path) -> float:
 
 
 def _limit(group: Path) -> float:
-    """Return the limit of one group, whose folder may be invisible from inside a container."""
+    """Return one control group's quota; infinity if none is set, or visible from a container."""
     for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
         with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
             quota, period = " ".join((group / name).read_text() for name in names).split()

@@ -28,14 +28,15 @@ below 4e-6 of the largest output in tiles (64 channels), and below 3e-6 in strip
 -1, 2, -2 are four times worse, columns about five times better. Float64 is meant to be exact, so it
 always uses columns.
 
-Because a tile mixes its pixels, a NaN would reach all of its outputs, and a large pixel would blur
-them by 1e-7 of its size. A sum of numbers >= 0 could come out below 0, and a count not whole. So
-these go through columns instead:
+Because a tile mixes its pixels, a NaN would reach all of its outputs, and a large pixel would
+change them by 1e-7 of its size. A sum of numbers >= 0 could come out negative, and a count might
+not be an integer. Columns are therefore used for
 
-- *uneven* images, in which a part is not finite, or far larger than a quarter of the image. One
-  pass finds them, before the transforms. Other images of the batch keep their results;
-- weights of which a kernel is >= 0, <= 0 or whole throughout, or a tap far larger than the others,
-  or not finite. A few weights tell, because trained kernels are none of these.
+- *uneven* images, in which a block is not finite, or far larger than over a quarter of the blocks.
+  One pass before the transforms finds them. Results for other images of the batch do not change;
+- weights with a kernel whose values are all >= 0, all <= 0 or all integers, with a tap far larger
+  than the others, or with a value that is not finite. A sample of each kernel usually rules out the
+  first three, because trained kernels have values of all kinds.
 
 Source: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks (2015); the points
 were found by trial, after B. Barabasz et al., Error Analysis and Improving the Accuracy of Winograd
@@ -74,13 +75,13 @@ gradient of 128x32x16x16 to 32 takes 3.2 ms instead of 4.0 with one product for 
 slice (one core)."""
 
 LARGE = 1000
-"""A part of an image is large if it changes outputs as much as a pixel of this many times the
-typical size. Such a pixel blurs outputs that do not see it by 1e-4 of their typical size. With 300
-instead, 8 % of the gradients in ResNet-20's first stage would be uneven; with 1000, 1 in 2,500."""
+"""A block is large if it changes outputs as much as a pixel of this many times the typical size,
+which changes outputs that do not see it by 1e-4 of their typical size. With 300 instead, 8 % of the
+gradients in ResNet-20's first stage would be uneven; with 1000, 1 in 2,500."""
 
 BLOCK = 128
-"""The fewest values whose squares are added up to find large parts. Smaller blocks cost more: a sum
-takes 5 ns and 0.02 for each value."""
+"""The smallest number of values in a block of an image. Smaller blocks cost more: a sum of squares
+takes 5 ns plus 0.02 ns for each value."""
 
 MAX = float(np.finfo(np.float32).max)
 
@@ -174,7 +175,7 @@ def convolve(
             _outputs(back, rows, pixels.reshape(n, height, width * d))
         backend.finish(out[part], bias, relu)
 
-    with np.errstate(all="ignore"):  # what overflows is computed again
+    with np.errstate(all="ignore"):  # images that overflow are computed again
         backend.over_batch(len(images), scratch(windows, c, d), images.dtype, work)
         uneven = _uneven(sums, images)
     if uneven.any():
@@ -244,7 +245,7 @@ def weight_gradient(
     return found.transpose(3, 2, 0, 1).copy()
 
 
-# What goes through columns instead ------------------------------------------------------------
+# Inputs that need columns instead -------------------------------------------------------------
 
 
 def _empty_sums(images: Array) -> Array:
@@ -255,13 +256,16 @@ def _empty_sums(images: Array) -> Array:
 
 @functools.cache
 def _blocks(pixels: int, c: int) -> int:
-    """Return how many equal blocks of at least `BLOCK` values an image is cut into, or 3 to 5."""
+    """Return how many equal blocks to split an image into.
+
+    The most that have at least `BLOCK` values each; if there are none, the fewest, but >= 3.
+    """
     counts = [k for k in range(pixels, 2, -1) if pixels % k == 0] or [1]
     return next((k for k in counts if pixels // k * c >= BLOCK), counts[-1])
 
 
 def _measured(images: Array, sums: Array) -> Array:
-    """Write the sums of squares of images; return the images, channels-last in memory."""
+    """Write each block's sum of squares to `sums`; return the images, channels-last in memory."""
     pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     blocks = pixels.reshape(*sums.shape, images[:1].size // sums.shape[1])
     np.vecdot(blocks, blocks, out=sums)
@@ -269,22 +273,22 @@ def _measured(images: Array, sums: Array) -> Array:
 
 
 def _uneven(sums: Array, images: Array) -> Array:
-    """Tell of which images a block is not finite, or over a quarter far below the largest.
+    """Tell which images have a block that is not finite, or over a quarter far below the largest.
 
-    Blocks of zeros count half, because pooling leaves them at the edges of its gradient.
+    Blocks of zeros count half, because the gradient of pooling has zeros at its edges.
     """
     count = sums.shape[1]
     ratio = LARGE**2 * count / max(1, images[:1].size)
     if sums.size and sums.max() <= min(ratio * sums.min(), MAX):  # the usual case, in two calls
         return np.zeros(len(sums), np.bool_)
     largest = sums.max(1, keepdims=True)
-    near = (sums * ratio >= largest).sum(1) + (sums == 0).sum(1) / 2  # NaN is near to nothing
+    near = (sums * ratio >= largest).sum(1) + (sums == 0).sum(1) / 2  # NaN is never near
     uneven: Array = (near < 0.75 * count) | (largest[:, 0] > MAX)
     return uneven
 
 
 def _is_special(taps: Array) -> bool:
-    """Tell whether weights `(3, 3, c, d)` are better used in columns: see the top of this file."""
+    """Tell whether weights `(3, 3, c, d)` need columns: see the top of this file."""
     by_tap = taps.reshape(9, -1)
     with np.errstate(all="ignore"):
         sums = np.vecdot(by_tap, by_tap).tolist()
@@ -297,7 +301,7 @@ def _is_special(taps: Array) -> bool:
 
 
 def _is_mixed(columns: Array) -> bool:
-    """Tell whether each column has a number above 0, one below 0, and a fraction."""
+    """Tell whether each column has a value > 0, a value < 0, and a value that is no integer."""
     if not columns.size:
         return False
     low, high = columns.min(0), columns.max(0)

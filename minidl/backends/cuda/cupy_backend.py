@@ -121,6 +121,8 @@ def _written(x: Array) -> tuple[Any, ...]:
 class CupyBackend(DeferringBackend):
     """Kernels run on the whole batch at once, up to 1 GiB of scratch memory.
 
+    Images that need more for their columns are convolved in blocks: see `blocks`.
+
     Args:
         xp: CuPy; None imports and checks it.
         launch: launches kernels; by default those of `kernels.cu`.
