@@ -122,8 +122,8 @@ def silu(x: Tensor) -> Tensor:
 def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     """Return `x * P(Z <= x)` for a standard normal Z: `x / 2 * (1 + erf(x / sqrt(2)))`.
 
-    `approximate="tanh"` is `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))`. Neither is
-    computed as a sum with 1, in which the small values of negative x would lose their digits.
+    `approximate="tanh"` is `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))`. Neither form
+    is computed as a sum with 1, because small results for negative x would lose digits.
 
     Raises:
         ValueError: an unknown approximation.
@@ -217,8 +217,8 @@ def _scaled_erfc(t: Any) -> Any:
     return np.array([math.erfc(v) * math.exp(v * v) for v in x])
 
 
-# NumPy has no erf. This series is fitted to Python's once, at import: relative to erfc, accurate to
-# 1e-13 up to x = 26, beyond which the factor exp(-x**2) is 0.
+# NumPy has no erf. This series is fitted once, at import, to Python's: the relative error of erfc
+# is at most 1e-13 up to x = 26, beyond which the factor exp(-x**2) is 0.
 _DOMAIN = (1 / 14, 1.0)
 _SERIES = np.polynomial.Chebyshev.interpolate(_scaled_erfc, 30, _DOMAIN)
 _COEFFICIENTS = [float(c) for c in _SERIES.coef]

@@ -55,10 +55,10 @@ def conv2d(
             is a depthwise convolution.
 
     On a CPU, 3x3 kernels over 5 or more float32 channels share intermediate values between pixels
-    (Winograd): errors are within 1e-5 of the largest result, so 0 can become 1e-6. Images with NaN,
-    infinity or parts 1,000 times as large as others, and kernels that are >= 0, <= 0 or whole, are
-    summed window by window instead: every output is then a sum of what it sees.
-    `minidl.set_kernels("exact")` does so always, as float64 does.
+    (Winograd): errors are within 1e-5 of the largest result, so 0 can become 1e-6. If an image has
+    NaN, infinity or parts 1,000 times as large as others, or all weights of a kernel are >= 0, all
+    are <= 0 or all are integers, each output is summed from its own window only. This is always so
+    in float64, and after `minidl.set_kernels("exact")`.
 
     Returns:
         `(n, d, out_h, out_w)` with
@@ -131,7 +131,7 @@ def conv_transpose2d(
         stride: of that convolution.
         padding: of that convolution: this many pixels are cut from each side of the output.
         output_padding: rows and columns added at the bottom and right, `< max(stride, dilation)`.
-            Several output sizes convolve to h and w: this is the difference from the smallest.
+            Outputs of several sizes convolve to h and w; this is added to the smallest of them.
         groups: see `conv2d`.
         dilation: of that convolution.
 

@@ -232,7 +232,7 @@ def transpose_windows(
 ) -> tuple[Windows, tuple[int, int]]:
     """Lay the windows of the convolution whose output has the size of the images `x`.
 
-    Return them, and how many rows and columns of zeros follow, which such windows cannot cover.
+    Return them, and how many more rows and columns the output has, which no window covers: zeros.
     """
     strides, pads, extra, dilations = transpose_geometry(
         op, stride, padding, output_padding, dilation

@@ -1,7 +1,7 @@
 """Losses: one number that measures how wrong the outputs are.
 
-Every loss takes `reduction`: `"mean"` (each loss says over what), `"sum"` or `"none"`. The mean of
-several batches is not the mean of their means: `noted` tells what each was divided by.
+Every loss takes `reduction`: `"mean"` (each loss says over what), `"sum"` or `"none"`. The mean
+over several batches is not the mean of their means: `noted` returns the divisor of each.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ IGNORED = -100  # by default, examples with this label are ignored
 
 
 class Reduced(NamedTuple):
-    """A loss of a batch, and what is needed to average it with those of other batches.
+    """The loss of a batch, and what is needed to average it with the losses of other batches.
 
     Attributes:
         loss: a single number.
-        divisor: what the sum was divided by: a number, or an array on the device; None for a sum.
-        ignored: the label whose examples do not count.
-        target: the labels, if it was computed from class indices.
+        divisor: of the sum, for a mean: a number, or an array on the device; None for a sum.
+        ignored: examples with this label are ignored.
+        target: the labels, if the loss was computed from class indices.
     """
 
     loss: Tensor
@@ -51,9 +51,10 @@ _notes = _Notes()
 
 @contextlib.contextmanager
 def noted() -> Iterator[list[Reduced]]:
-    """Note the means and sums that losses compute in a `with` block, which sees parts of the data.
+    """Collect the means and sums that losses compute in a `with` block.
 
-    So a mean may be over nothing, such as a batch of ignored labels: it is 0, and its divisor 0.
+    Each batch is then part of a larger whole, so one without terms, such as one with only ignored
+    labels, raises no error: its mean and its divisor are 0.
 
     Example:
         >>> with noted() as found:
@@ -96,8 +97,8 @@ def cross_entropy(
 
     Raises:
         ValueError: shapes do not fit, a label is out of range (the message gives its value and
-            index), there is nothing to average, probabilities are of one class only, whose loss
-            is always 0, or an argument is out of range.
+            index), there is nothing to average, probabilities are of a single class (the loss
+            would always be 0), or an argument is out of range.
         TypeError: labels are neither integers nor probabilities, or on another device.
 
     Source: label smoothing: C. Szegedy et al., Rethinking the Inception Architecture (2015), 7.
@@ -121,11 +122,11 @@ def cross_entropy(
         )
     if logits.shape[1] == 1:
         raise ValueError(
-            f"{op}: got probabilities of a single class, shape {labels.shape}: a softmax is then "
-            "1, and the loss 0; use binary_cross_entropy_with_logits"
+            f"{op}: got probabilities of a single class, shape {labels.shape}: its softmax is "
+            "always 1, and the loss 0; use binary_cross_entropy_with_logits"
         )
     soft = labels * (1 - label_smoothing) + label_smoothing / logits.shape[1]
-    terms = _times(log_p, soft * _class_weights(op, logits, weight))
+    terms = _weighted(log_p, soft * _class_weights(op, logits, weight))
     return _reduce(op, -terms.sum(1), reduction)
 
 
@@ -178,7 +179,7 @@ def _likelihood(
     # A weight of 0 is not enough: 0 * log(0) would be NaN.
     terms = -where(weights != 0, picked, 0) * Tensor.wrap(weights)
     if smoothing:
-        spread = -where(counted, _times(log_p, class_weights).sum(1), 0)
+        spread = -where(counted, _weighted(log_p, class_weights).sum(1), 0)
         terms = terms * (1 - smoothing) + spread * (smoothing / classes)
     if reduction != "mean":
         return _reduce(op, terms, reduction, ignore_index)
@@ -221,8 +222,8 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """Return `-(p * t * log(y) + (1 - t) * log(1 - y))` for `y = sigmoid(logits)`.
 
-    Computed as `(1 - t) * softplus(x) + p * t * softplus(-x)`, which never takes log(0), and keeps
-    the digits of a loss near 0: `softplus(x) - t * x` would lose them.
+    Computed as `(1 - t) * softplus(x) + p * t * softplus(-x)`, which never takes log(0) and is
+    accurate even if the loss is near 0, unlike `softplus(x) - t * x`.
 
     Args:
         logits: any shape.
@@ -238,7 +239,7 @@ def binary_cross_entropy_with_logits(
         ValueError: the shapes differ, or a target is not `0 <= t <= 1`.
     """
     op = "binary_cross_entropy_with_logits"
-    t = _shares(op, _same_shape(op, logits, target), logits)
+    t = _checked_targets(op, _same_shape(op, logits, target), logits)
     positive = t if pos_weight is None else t * _beside(op, logits, pos_weight)
     terms = (1 - t) * softplus(logits) + positive * softplus(-logits)
     return _reduce(op, terms if weight is None else terms * _beside(op, logits, weight), reduction)
@@ -288,23 +289,23 @@ def _beside(op: str, x: Tensor, value: Any) -> Tensor:
     return other
 
 
-def _times(log_p: Tensor, share: Tensor) -> Tensor:
-    """Return `log_p * share`, which is 0 where the share is 0, even for a masked class: log(0)."""
+def _weighted(log_p: Tensor, weight: Tensor) -> Tensor:
+    """Return `log_p * weight`: 0 where the weight is 0, even if a masked class has log(0)."""
     masked = log_p.array == -np.inf
-    if log_p.backend.records or masked.any():  # if checking would wait for the device, do not
-        log_p = where(masked & (share.array == 0), 0, log_p)
-    return log_p * share
+    if log_p.backend.records or masked.any():  # not checked on a GPU: the host would wait
+        log_p = where(masked & (weight.array == 0), 0, log_p)
+    return log_p * weight
 
 
-def _shares(op: str, t: Tensor, x: Tensor) -> Tensor:
+def _checked_targets(op: str, t: Tensor, x: Tensor) -> Tensor:
     """Return targets in the dtype of `x`; raise ValueError unless `0 <= t <= 1`."""
     array, backend = t.array, x.backend
 
     def error() -> ValueError:
         found = backend.to_numpy(array)
         return ValueError(
-            f"{op}: got targets from {found.min()} to {found.max()}, expected 0 <= t <= 1: beyond, "
-            "the loss has no lowest value; divide masks of 0 and 255 by 255"
+            f"{op}: got targets from {found.min()} to {found.max()}, expected 0 <= t <= 1, outside "
+            "which the loss has no minimum; divide masks of 0 and 255 by 255"
         )
 
     backend.raise_if(~((array >= 0) & (array <= 1)), error)

@@ -42,9 +42,10 @@ from minidl.functional.geometry import check_floats, check_together
 from minidl.tensor import Tensor, record
 
 FAR, FEW = 4.0, 512
-"""A mean more than `FAR` standard deviations from 0 counts as far: sums are then taken about the
-mean. Up to here, `mean(x**2) - mean(x)**2` loses at most a factor of 17 in precision. So much do
-only many values have to spare, whose roundings average out: up to `FEW`, 1 deviation is far."""
+"""If a mean is more than `FAR` standard deviations from 0, sums are taken about the mean instead.
+Within this limit, `mean(x**2) - mean(x)**2` loses at most a factor of 17 in precision. Only many
+values can spare that much, because their rounding errors average out: up to `FEW` values, the limit
+is 1 standard deviation."""
 
 
 class Statistics(NamedTuple):
@@ -249,7 +250,7 @@ def _measured(x: Tensor, eps: float) -> tuple[Statistics, Array]:
 
     def about(centre: Array | None, dtype: Any = x.dtype) -> tuple[Array, Array]:
         images = x.array.astype(dtype, copy=False)
-        with np.errstate(over="ignore", invalid="ignore"):  # seen to below
+        with np.errstate(over="ignore", invalid="ignore"):  # handled below
             total, squares, _ = kernels.channel_sums(x.backend, images, centre)
         mean = total / count
         return mean, x.backend.xp.maximum(squares / count - mean**2, 0)

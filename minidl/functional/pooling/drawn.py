@@ -97,8 +97,8 @@ def _drawn_taps(x: Tensor, windows: Windows, rng: np.random.Generator | None) ->
     """Draw one tap of each window: the first whose running sum exceeds a random part of the sum.
 
     If the sum is 0 or not finite, take the largest pixel. In large windows, pixels race instead:
-    each needs an exponential time divided by its value, so `x[i]` comes first with probability
-    `x[i] / sum(x)`. There, windows that overlap share these times.
+    each takes a standard exponential time divided by its value, so `x[i]` is first with probability
+    `x[i] / sum(x)`. Windows that overlap then share these times.
     """
     xp = x.backend.xp
     if large.suits(windows):

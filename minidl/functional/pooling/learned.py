@@ -257,7 +257,7 @@ def _soft(op: str, x: Tensor, windows: Windows, beta: float | Tensor) -> Tensor:
                 f"{op}: got beta of shape {beta.shape}, expected (1,) or ({x.shape[1]},)"
             )
         beta = beta.reshape(-1, 1, 1)
-    centre = x.array.mean((2, 3), keepdims=True)  # the result shifts with the pixels
+    centre = x.array.mean((2, 3), keepdims=True)  # shifting the pixels only shifts the result
     centre = Tensor.wrap(x.backend.xp.where(abs(centre) < np.inf, centre, x.dtype.type(0)))
     x = x - centre
     shares, total = exponentials(op, x * beta, windows)
@@ -320,7 +320,7 @@ def _attention(op: str, pixels: Tensor, weight: Tensor) -> Tensor:
             f"{op}: got a weight of shape {weight.shape} for {pixels.shape[1]} channels, expected "
             f"({pixels.shape[1]},)"
         )
-    centre = pixels.mean(2, keepdims=True).array  # the result shifts with the pixels
+    centre = pixels.mean(2, keepdims=True).array  # shifting the pixels only shifts the result
     pixels = pixels - centre
     shares = softmax(weight @ pixels)  # (n, pixels)
     means: Tensor = (pixels * shares.expand_dims(1)).sum(2) + centre[:, :, 0]

@@ -17,7 +17,11 @@ from minidl.backends import Array, Backend
 from minidl.backends.large import FEW, sum_taps
 from minidl.backends.windows import Windows
 
-MOST_APART, FEW_WINDOWS = 4, 64
+MOST_APART = 4
+"""The largest `Spans.apart` that is computed."""
+
+FEW_WINDOWS = 64
+"""Up to this many windows along an axis are summed one by one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,9 +49,9 @@ class Spans:
         return m
 
     def tables(self, backend: Backend) -> tuple[Array, Array]:
-        """Return each window's pixels, `(planes, out, longest)`, and which of them count.
+        """Return the pixels of each window, `(planes, out, longest)`, and which of them count.
 
-        Windows that are shorter than the longest repeat their last pixel.
+        Shorter windows repeat their last pixel; the repetitions do not count.
         """
         steps = np.arange((self.stops - self.starts).max(initial=0))
         taps = np.minimum(self.starts[..., None] + steps, self.stops[..., None] - 1)
@@ -73,7 +77,7 @@ class Regions:
 
     @property
     def apart(self) -> tuple[int, int] | None:
-        """The `apart` of rows and of columns; None if more windows than a few share a pixel."""
+        """The `apart` of rows and of columns; None if one exceeds `MOST_APART`."""
         both = self.rows.apart, self.columns.apart
         return both if max(both) <= MOST_APART else None
 
@@ -126,8 +130,8 @@ def max_regions(backend: Backend, images: Array, regions: Regions) -> tuple[Arra
 def _winners(backend: Backend, planes: Array, table: Array) -> tuple[Array, Array]:
     """Return the largest pixels of windows along the last axis, and their indices.
 
-    Few taps are compared one after the other: 33 ms instead of 170 for windows of 2 and 3 pixels.
-    Tap indices increase, so the winner is the largest index of a tap that beat all before it.
+    A few taps are compared one after the other: 33 ms instead of 170 for windows of 2 and 3 pixels.
+    The winner is the last tap that is larger than all before it, or NaN.
     """
     xp, longest = backend.xp, table.shape[2]
     if longest > FEW:

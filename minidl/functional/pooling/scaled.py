@@ -1,14 +1,15 @@
 """Sums over windows of powers and exponentials, which would leave the range of floats.
 
-`x**8` overflows in float32 from x = 65,536 on, and is 0 up to 1e-6, where `mean(x**8) ** (1 / 8)`
-is neither. So each window w gets a scale `r[w]`, the largest exponent of its terms; each pixel p
-gets one too, `l[p]`, the least of the windows that contain it. Both are constants. A pixel's term
-is `a[p] * exp(l[p])`, where `a[p]` is at most 1, and carries the gradient, and a sum is
+In float32, `x**8` overflows for x >= 65,536 and underflows to 0 up to 1e-6, where
+`mean(x**8) ** (1 / 8)` is still representable. So each window w has a scale `r[w]`, the largest
+exponent of its terms, and each pixel p a scale `l[p]`, the smallest of the windows that contain it.
+Both are constants. A pixel's term is `a[p] * exp(l[p])`, where `a[p]` is at most 1 and carries the
+gradient, and a window's sum, divided by `exp(r[w])`, is
 
     sum over p of a[p] * exp(l[p] - r[w])
 
-in which no factor exceeds 1, and one term is 1. If windows do not overlap, `l[p]` is `r[w]`. All
-this is left out where the backend can tell that the terms are far inside the range.
+in which no factor exceeds 1, and one term is 1. If windows do not overlap, `l[p]` is `r[w]`. Scales
+are not used if the backend knows that all terms are well within the range.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from minidl.functional.pooling.basic import mean_over
 from minidl.tensor import Tensor, record
 
 Total = Callable[[Tensor], Tensor]
-"""Adds up scaled terms, one of each pixel, in each window."""
+"""Sums the pixels' scaled terms in each window."""
 
 LIMIT = 60.0
-"""Terms from exp(-60) to exp(60) are left as they are."""
+"""Terms between exp(-60) and exp(60) are not scaled."""
 
 LEAST = -1e30
 """The exponent of terms that do not count: finite, because inf - inf is NaN."""
 
 
 def powers(op: str, x: Tensor, p: float | Tensor, windows: Windows) -> tuple[Tensor, Total, Tensor]:
-    """Return `a`, their `Total`, and c, with `sum(w**p) = total(a) * c**p` in each window w.
+    """Return a, a `Total`, and c, such that `total(a) * c**p` is the sum of `x**p` in each window.
 
-    c is the window's largest `abs(x)`; 1 where that is 0 or not finite.
+    c is 1, or each window's largest `abs(x)`, which counts as 1 if it is 0 or not finite.
     """
     xp = x.backend.xp
     most = x.backend.magnitudes(p.array)[1] if isinstance(p, Tensor) else p
@@ -61,7 +62,7 @@ def powers(op: str, x: Tensor, p: float | Tensor, windows: Windows) -> tuple[Ten
 
 
 def exponentials(op: str, x: Tensor, windows: Windows) -> tuple[Tensor, Total]:
-    """Return `a` and their `Total`, which is `sum(exp(w))` of each window, up to a factor."""
+    """Return a and a `Total`: `total(a)` is each window's sum of `exp(x)`, up to a factor."""
     if x.backend.magnitudes(x.array)[1] < LIMIT / 2:
         return x.exp(), _sum(op, windows)
     scales = _scales(x.backend, x.array, windows, x.backend.xp.isfinite, 0)
@@ -82,10 +83,10 @@ def _total(op: str, windows: Windows, scales: Callable[[], tuple[Array, Array]])
 def _scales(
     backend: Backend, x: Array, windows: Windows, valid: Callable[[Array], Array], neutral: float
 ) -> tuple[Array, Array]:
-    """Return the scales of pixels and of windows: the largest of x, or `neutral` if not valid.
+    """Return the scales of pixels and of windows.
 
-    A window whose scale is not valid does not count among those of its pixels; a pixel without any
-    other is its own scale.
+    A window's scale is its largest x, or `neutral` if that is not valid. A pixel's scale is the
+    smallest valid one of its windows; if there is none, its own value, or `neutral` if not valid.
     """
     xp, none, kept = backend.xp, x.dtype.type(np.inf), x.dtype.type(neutral)
     found = backend.max_windows(x, windows)[0]
@@ -102,7 +103,7 @@ def _scales(
     return least, largest
 
 
-# Linear maps, in pairs that are each other's gradients ----------------------------------------
+# Linear maps, each the gradient of the other --------------------------------------------------
 
 
 def _weigh(a: Tensor, exponents: Array, largest: Array, windows: Windows) -> Tensor:
@@ -181,7 +182,7 @@ def _join(parts: Parts, axes: tuple[Line, Line], join: Join) -> Parts:
 
 
 def _turn(backend: Backend, values: Array, w: Windows, fill: float) -> Array:
-    """Place windows' values such that windows of `_turned` see, at a pixel, all that contain it."""
+    """Lay out windows' values such that window p of `_turned` reads those that contain pixel p."""
     reach_h, reach_w = w.dilation_h * (w.k_h - 1), w.dilation_w * (w.k_w - 1)
     shape = (*values.shape[:2], w.padded_h + reach_h, w.padded_w + reach_w)
     turned = backend.xp.full(shape, fill, values.dtype)

@@ -170,7 +170,7 @@ def spatial_pyramid_pool2d(
 
     Args:
         x: `(n, c, h, w)`, float32 or float64.
-        levels: output sizes; larger ones than the image repeat pixels.
+        levels: output sizes; those larger than the image repeat pixels.
         mode: `"max"` or `"avg"`.
 
     Returns:
