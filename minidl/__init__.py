@@ -13,7 +13,7 @@ optimisers the same update rules. What differs:
 | `x.max(dim=1)`: values, indices | `x.max(axis=1)`: values | indices have no gradient |
 | the indices | `x.numpy().argmax(1)` | |
 | `x.relu()` and `F.relu(x)` | `F.relu(x)` | nothing is both method and function |
-| `x.view`, `x.reshape` | `x.reshape` | one way; the error for PyTorch's name says so |
+| `x.view`, `x.reshape` | `x.reshape` | one name; the error for PyTorch's other name says so |
 | `x.detach().numpy()` | `x.numpy()` | reading a result needs no permission |
 | `x.data` is a tensor | `x.data` is the array; operations read `x.array` | see below |
 | `super().__init__()` in each module | not needed | nothing to forget |

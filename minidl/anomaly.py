@@ -26,8 +26,9 @@ def detect_anomaly(allow_inf: bool = False) -> Iterator[None]:
     The error names the operation, the line of your code that ran it, the index of the bad value in
     the result, and the inputs' values there. Run the forward pass inside the `with` block too: a
     gradient is traced to the line where its operation ran. Every result that this thread computes
-    is checked, so use this for debugging, not for training. A NaN or an infinity in one pixel
-    reaches only those outputs of a convolution that see it, with any of `minidl.set_kernels`.
+    is checked, so use this for debugging, not for training. With all kinds of kernels (see
+    `minidl.set_kernels`), a NaN or an infinity in a pixel reaches only those outputs of a
+    convolution whose windows contain it.
 
     Args:
         allow_inf: ignore infinities, such as those of a mask before a softmax; stop only at NaN.

@@ -127,9 +127,9 @@ def set_recording(recording: bool) -> Iterator[None]:
 def no_grad() -> contextlib.AbstractContextManager[None]:
     """Stop recording inside a `with` block: results require no gradient and keep no graph alive.
 
-    It stops in this thread only. `@no_grad()` before a function does the same for each call, but
-    not for the body of a generator, which runs after the call: write the block into it, and no
-    `yield` into the block, which would stop recording for the caller too.
+    Other threads are not affected. Decorating a function with `@no_grad()` does the same for each
+    call, but has no effect on a generator, whose body runs after the call. Use a `with` block
+    inside it instead, without a `yield`, which would stop recording for the caller too.
 
     Example:
         >>> import minidl

@@ -1,6 +1,6 @@
-"""What PyTorch's names are called here: errors for unknown attributes quote this table.
+"""What to write instead of PyTorch's names: errors for unknown attributes quote this table.
 
-`.name` is an attribute of tensors and modules; `name` one of minidl, `nn`, `optim` or `data`.
+`.name` is an attribute of a tensor or module; `name` is one of minidl, `nn`, `optim` or `data`.
 
     .cuda            x.to("cuda"), model.to("cuda")
     .cpu             x.to("cpu"), model.to("cpu"); x.numpy() needs neither
@@ -46,8 +46,8 @@
     .long            x.to(dtype="int64")
     .int             x.to(dtype="int32")
     .bool            x.to(dtype="bool")
-    .half            float32: half precision is not computed with
-    .bfloat16        float32: half precision is not computed with
+    .half            float32: there is no computation in half precision
+    .bfloat16        float32: there is no computation in half precision
     .type            x.to(dtype=...)
     .astype          x.to(dtype=...)
     .is_cuda         x.device == "cuda"
@@ -142,7 +142,7 @@ from typing import Any
 
 
 def unknown(thing: Any, name: str) -> AttributeError:
-    """Return the error for an unknown attribute, with what to write instead, if it is known.
+    """Return the error for an unknown attribute, which says what to write for PyTorch's names.
 
     Args:
         thing: an object, or the name of a module of minidl.

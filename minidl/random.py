@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 _generator = np.random.default_rng()
 
-MOST_OBJECTS = 50_000  # that one search looks at, in 0.1 s or so
-LONG = 1_000  # parts of an object, beyond which it is data, which is searched last
+MOST_OBJECTS = 50_000  # the most objects that a search visits; this takes about 0.1 s
+LONG = 1_000  # an object with more parts is taken for data, and searched last
 _PLAIN = {bool, int, float, str, bytes, types.NoneType, np.ndarray, *np.sctypeDict.values()}
 _KNOWN = {"minidl", "numpy", *sys.stdlib_module_names}
-"""Packages whose functions and classes name no stream of their own but the global one."""
+"""Packages whose functions and classes refer to no stream except the global one."""
 
 
 def manual_seed(seed: int) -> np.random.Generator:
@@ -75,7 +75,7 @@ def uniform(
 
 
 def below(values: np.ndarray[Any, Any], dtype: Any, high: float = 1.0) -> np.ndarray[Any, Any]:
-    """Round to a dtype, but never up to `high`: in float32, one number in 30 million would be 1."""
+    """Round to a dtype, but never up to `high`: in float32, one value in 30 million would be 1."""
     end, rounded = np.dtype(dtype).type(high), values.astype(dtype)
     raised = (rounded == end) & (values < high)
     return np.where(raised, np.nextafter(end, -np.inf), rounded)
@@ -84,12 +84,12 @@ def below(values: np.ndarray[Any, Any], dtype: Any, high: float = 1.0) -> np.nda
 def streams(*objects: Any) -> list[np.random.Generator]:
     """Return every generator inside objects such as networks and loaders, each once.
 
-    The search covers attributes, containers, bound methods, and the variables that functions, and
-    the methods of your own classes, refer to, in an order that depends only on how the objects are
-    built. An `rng` that is None stands for the global stream. Checkpoints use this to know what to
-    save. Not found are streams inside sets, modules, and arrays of objects, and those that are no
-    NumPy generators, such as that of Python's `random`. The search ends with a warning after 50,000
-    objects, the items of long lists last; numbers, strings and arrays do not count.
+    The search covers attributes, containers, bound methods, and the variables to which functions
+    and the methods of your own classes refer. Its order depends only on how the objects are built.
+    An `rng` that is None stands for the global stream. Checkpoints use this to know what to save.
+    Streams inside sets, modules and arrays of objects are not found, and neither are generators
+    other than NumPy's, such as that of Python's `random`. The search ends with a warning after
+    50,000 objects, not counting numbers, strings and arrays; items of long lists come last.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -108,7 +108,7 @@ def streams(*objects: Any) -> list[np.random.Generator]:
             found.append(thing)
             continue
         parts: list[Any] = []
-        with contextlib.suppress(Exception):  # of a class that does not even tell its module
+        with contextlib.suppress(Exception):  # even reading a class's module may raise
             parts = [part for part in _within(thing) if type(part) not in _PLAIN]
         if len(parts) > LONG:
             ahead.extendleft(parts)
@@ -117,7 +117,7 @@ def streams(*objects: Any) -> list[np.random.Generator]:
     if ahead:
         warnings.warn(
             f"the search for random streams ended after {MOST_OBJECTS:,} objects, before a "
-            f"{type(ahead[-1]).__name__}: what draws from a generator further inside does not "
+            f"{type(ahead[-1]).__name__}: draws from a generator that it did not reach will not "
             "repeat exactly. Keep data in arrays rather than in lists of lists",
             stacklevel=3,
         )
@@ -154,7 +154,7 @@ def streams_kept(*objects: Any) -> Iterator[None]:
 def _within(thing: Any) -> list[Any]:
     """Return the parts of an object that may hold a generator.
 
-    The garbage collector knows them. The object is not asked: it may be a proxy that only raises.
+    The garbage collector lists them, because the object itself may be a proxy that only raises.
     """
     kind = type(thing)
     if issubclass(kind, types.FunctionType):
@@ -164,7 +164,7 @@ def _within(thing: Any) -> list[Any]:
     if is_tensor or is_known or issubclass(kind, (types.ModuleType, set, frozenset)):
         return []
     parts = gc.get_referents(thing)
-    for base in (list, tuple):  # which it visits from the end
+    for base in (list, tuple):  # the collector visits these from the end
         parts = list(base.__iter__(thing)) if issubclass(kind, base) else parts
     if kind.__dictoffset__:  # first, in the order of assignment
         with contextlib.suppress(Exception):

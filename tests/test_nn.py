@@ -172,7 +172,8 @@ def test_modules_and_parameters_in_plain_containers_are_refused(kind):
 def test_modules_and_parameters_of_a_class_are_refused(kind):
     """All its instances would share them, and none would train or save them."""
     alone = {"Linear": lambda: nn.Linear(1, 1), "Parameter": lambda: nn.Parameter([1.0])}
-    with pytest.raises(TypeError, match=rf"Net.layer: got a {kind} in the class.* self.layer in "):
+    message = rf"Net.layer: got a {kind} as a class attribute.* self.layer in "
+    with pytest.raises(TypeError, match=message):
         type("Net", (nn.Module,), {"layer": (HIDDEN | alone)[kind]()})
 
 

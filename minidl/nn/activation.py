@@ -13,7 +13,7 @@ class ReLU(Module):
     """`max(x, 0)`: see `functional.relu`.
 
     Args:
-        inplace: accepted from PyTorch's users, and ignored: results are the same.
+        inplace: ignored; accepted for compatibility with PyTorch, because results are the same.
     """
 
     def __init__(self, inplace: bool = False) -> None:
@@ -21,7 +21,7 @@ class ReLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation."""
-        # A batch norm that is not yet computed.
+        # The result of a batch norm that is not computed yet.
         if isinstance(x, Tensor) and hasattr(type(x), "joined_relu"):
             result: Tensor = x.joined_relu()  # type: ignore[attr-defined]
             return result

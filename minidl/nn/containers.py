@@ -29,10 +29,10 @@ class ModuleList(Module):
                 f"{type(self).__name__}: got {module!r:.80}, expected a Module instance; did "
                 "you mean nn.ReLU() (nn.ReLU is a class, F.relu a function)?"
             )
-        place = len(self)
-        while str(place) in vars(self):  # some before it were deleted
-            place += 1
-        setattr(self, str(place), module)
+        index = len(self)
+        while str(index) in vars(self):  # earlier ones were deleted
+            index += 1
+        setattr(self, str(index), module)
 
     def __len__(self) -> int:
         return sum(1 for _ in self.named_children())

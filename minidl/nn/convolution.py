@@ -17,7 +17,7 @@ from minidl.tensor import Tensor
 class Conv2d(Module):
     """Convolution of images: `(n, in_channels, h, w)` to `(n, out_channels, out_h, out_w)`.
 
-    On a CPU, float32 kernels of 3x3 may share values between neighbouring pixels, with errors of
+    On a CPU, 3x3 float32 kernels may share intermediate values between pixels, with errors of up to
     1e-5 of the largest result: see `functional.conv2d`. `minidl.set_kernels("exact")` prevents it.
 
     Args:

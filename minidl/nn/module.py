@@ -107,13 +107,13 @@ class Module:
     training = True
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuse modules and parameters in the class itself, which `parameters` would not find."""
+        """Refuse modules and parameters as class attributes, which `parameters` would not find."""
         super().__init_subclass__(**options)
         for name, value in vars(cls).items():
             if _hides(value):
                 raise TypeError(
-                    f"{cls.__name__}.{name}: got a {type(value).__name__} in the class, where it "
-                    f"would not be trained; set self.{name} in __init__"
+                    f"{cls.__name__}.{name}: got a {type(value).__name__} as a class attribute, "
+                    f"which would not be trained; set self.{name} in __init__"
                 )
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -136,7 +136,7 @@ class Module:
     if not TYPE_CHECKING:  # type checkers know the attributes that there are
 
         def __getattr__(self, name: str) -> Any:
-            """Say how PyTorch's name for something is written here."""
+            """Raise AttributeError, which says what to write instead of PyTorch's names."""
             if hasattr(type(self), name):  # a property that failed: raise its own error
                 return object.__getattribute__(self, name)
             raise unknown(self, name)
@@ -241,7 +241,7 @@ class Module:
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Set the gradients of all parameters to None, or to zeros, where there are any."""
+        """Set the gradients of all parameters to None, or to zeros if they have one."""
         for parameter in self.parameters():
             parameter.reset_grad(set_to_none)
 
@@ -272,14 +272,14 @@ class Module:
 
         Args:
             state: arrays, or tensors of any library that NumPy can read, by dotted name. If all
-                names start with `module.` or `_orig_mod.`, as PyTorch's DataParallel and compile
-                write them, it is removed.
+                names start with `module.` or `_orig_mod.`, which PyTorch's DataParallel and
+                compile add, this prefix is removed.
             strict: require identical names; otherwise load those present in both, and warn if
-                none is, or if more would be without a prefix such as `model.`. Only
+                there are none, or if removing a prefix such as `model.` would give more. Only
                 `num_batches_tracked` may always be missing: older files lack it.
 
         Returns:
-            The names in which the two differ, as `missing_keys` and `unexpected_keys`.
+            The names that only one of the two has: `missing_keys` and `unexpected_keys`.
 
         Raises:
             ValueError: names are missing or not expected, shapes or dtypes do not fit, or a shared

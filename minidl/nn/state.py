@@ -12,11 +12,11 @@ import numpy as np
 
 from minidl.tensor import Tensor
 
-WRAPPERS = ("module.", "_orig_mod.")  # what PyTorch's DataParallel and compile put before names
+WRAPPERS = ("module.", "_orig_mod.")  # prefixes that PyTorch's DataParallel and compile add
 
 
 class IncompatibleKeys(NamedTuple):
-    """The names in which a module and a state differ, as `load_state_dict` returns them.
+    """The names that only a module or only a state has, as `load_state_dict` returns them.
 
     Attributes:
         missing_keys: the module's names that the state lacks.
@@ -36,7 +36,7 @@ def fitting_arrays(
         who: the module's class, for the message.
         own: its tensors by dotted name.
         state: the saved arrays, by dotted name.
-        strict: whether all names must match; otherwise warn if no name does, or if more would
+        strict: whether all names must match; otherwise warn if none does, or if more would match
             without a common prefix.
 
     Raises:
@@ -64,15 +64,15 @@ def fitting_arrays(
     if hint or not (both or arrays.keys() == own.keys()):
         warnings.warn(
             f"{who}.load_state_dict: loaded only {len(both)} of {len(own)} tensors; "
-            f"{hint or 'was the state saved from another network?'} Among the names missing in it "
-            f"are {missing[:3]}, among those not expected {unexpected[:3]}",
+            f"{hint or 'was the state saved from another network?'} Missing names include "
+            f"{missing[:3]}, unexpected ones {unexpected[:3]}",
             stacklevel=3,
         )
     return arrays, IncompatibleKeys(missing, unexpected)
 
 
 def _misfits(pairs: Mapping[str, tuple[np.ndarray[Any, Any], Tensor]]) -> list[str]:
-    """Return the problems of saved arrays with the tensors of their names."""
+    """Return the reasons why saved arrays do not fit the tensors of the same names."""
     problems: list[str] = []
     first: dict[int, tuple[str, np.ndarray[Any, Any]]] = {}
     for name, (array, tensor) in pairs.items():
@@ -92,7 +92,7 @@ def _misfits(pairs: Mapping[str, tuple[np.ndarray[Any, Any], Tensor]]) -> list[s
 
 
 def _prefix_hint(given: Iterable[str], own: Iterable[str]) -> str:
-    """Return how to remove a prefix, without which more names would fit; "" if there is none."""
+    """Say how to remove a prefix if more names would fit without it; otherwise return ""."""
     fitting = len(set(given) & set(own))
     strip = "load {{n.removeprefix({0!r}): a for n, a in state.items()}}."
     for names, others, words in (

@@ -413,7 +413,7 @@ def clip_grad_norm_(
         check_device(who, gradient.backend, backend)
     sizes = [abs(gradient.array) for gradient in gradients]
     total = top = backend.xp.stack([size.max().astype(np.float64) for size in sizes]).max()
-    if norm_type != math.inf:  # of sizes up to 1, whose powers stay in range
+    if norm_type != math.inf:  # divide by the largest size first, so that powers stay in range
         unit = backend.xp.where((top == 0) | (top == np.inf), 1.0, top)
         powers = [((s / unit.astype(s.dtype)) ** norm_type).sum().astype(np.float64) for s in sizes]
         total = backend.xp.stack(powers).sum() ** (1 / norm_type) * unit

@@ -44,7 +44,7 @@ class Stored(Protocol):
         """Number of axes."""
 
 
-_HALF = ("torch.float16", "torch.bfloat16")  # float32 holds each of their values
+_HALF = ("torch.float16", "torch.bfloat16")  # float32 represents all their values exactly
 
 # Data -----------------------------------------------------------------------------------------
 
@@ -57,10 +57,8 @@ def own_array(data: Any, dtype: Any, device: str | None) -> Array:
         TypeError: the data are not real numbers, or are floats other than float32 and float64.
     """
     is_array = hasattr(data, "dtype")
-    if (
-        type(data).__module__.partition(".")[0] == "torch"
-    ):  # PyTorch would refuse, for gradients and half precision
-        data = data.detach().cpu()
+    if type(data).__module__.partition(".")[0] == "torch":
+        data = data.detach().cpu()  # PyTorch refuses to convert tensors that require a gradient
         data = (data.float() if str(data.dtype) in _HALF else data).numpy()
     try:
         array = asarray(data)
@@ -287,5 +285,5 @@ def each(name: str, x: Stored, *others: Stored) -> Array:
     arrays = [x.array, *(other.array for other in others)]
     try:
         return x.backend.elementwise(function, *arrays)
-    except (FloatingPointError, RuntimeWarning):  # NumPy is set to raise; underflow is all right
+    except (FloatingPointError, RuntimeWarning):  # NumPy is set to raise: allow underflow
         return without_underflow(x.backend.elementwise)(function, *arrays)

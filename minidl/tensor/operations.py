@@ -114,7 +114,7 @@ class Tensor(TensorBase):
             if self.size != 1:
                 raise ValueError(
                     f"backward: got an output of shape {self.shape}, expected a single number "
-                    "such as a mean loss, or a gradient of the output's shape to start from"
+                    "such as a mean loss, or a gradient of the output's shape as an argument"
                 )
             return Tensor.wrap(self.backend.xp.ones(self.shape, self.dtype))
         start = _operand("backward", gradient, self)
@@ -254,8 +254,8 @@ class Tensor(TensorBase):
     def __pow__(self, other: Operand) -> Tensor:
         """Raise to a power: `a**b` has gradients `g * b * a**(b - 1)` and `g * a**b * log(a)`.
 
-        As in PyTorch, both are 0 where they would be 0 times infinity: the first at `a**0` for an a
-        of 0, or so small that `1 / a` is infinite; the second at `0**b` for `b >= 0`.
+        As in PyTorch, both are 0 where they would be 0 times infinity: the first at `a**0` if a is
+        0 or so small that `1 / a` is infinite, the second at `0**b` for `b >= 0`.
         """
         if type(other) is int and other == 2 and self.dtype.kind == "f":
             return self * self  # half the time, forward and backward
@@ -412,7 +412,7 @@ class Tensor(TensorBase):
     def std(self, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
         """Return the standard deviation `sqrt(var)` over `axis`; its gradient is 0 where it is 0.
 
-        That of `var().sqrt()` would be infinite or NaN there. See `var` for `ddof`.
+        The gradient of `var().sqrt()` would be infinite or NaN there. See `var` for `ddof`.
         """
         centred, count = _centred("std", self, axis, ddof)
         return centred.norm(2, axis, keepdims) / math.sqrt(count)
@@ -420,8 +420,8 @@ class Tensor(TensorBase):
     def norm(self, p: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Return the p-norm `sum(abs(x)**p)**(1 / p)` over `axis`; its gradient is 0 where it is 0.
 
-        `math.inf` gives the largest absolute value. Elements are divided by that value before they
-        are raised to p, so that neither 1e30 nor 1e-30 leaves the range of float32.
+        `math.inf` gives the largest absolute value. Elements are divided by this value before they
+        are raised to the power p, so that neither 1e30 nor 1e-30 leaves float32's range.
 
         Raises:
             ValueError: `p` is not positive, or there are no elements and `p` is `math.inf`.
@@ -433,7 +433,7 @@ class Tensor(TensorBase):
         if p in (1, math.inf) or not x.size:
             return sizes.max(axis, keepdims) if p == math.inf else sizes.sum(axis, keepdims)
         top = sizes.array.max(axes, keepdims=True)
-        zero = top == 0  # counts as 1, then as 0 again: powers of 0 have infinite derivatives
+        zero = top == 0  # replaced by 1, then by 0 again: roots of 0 have infinite derivatives
         unit = xp.where(zero | (top == math.inf), x.dtype.type(1), top)
         ratio = (sizes + zero) / unit
         root = (ratio * ratio if p == 2 else ratio**p).sum(axis, keepdims) ** (1 / p)
@@ -629,7 +629,7 @@ def _floats(x: Tensor) -> Tensor:
 
 
 def _centred(op: str, x: Tensor, axis: Axis, ddof: int) -> tuple[Tensor, int]:
-    """Return the elements minus their mean, and the number that their squares are divided by."""
+    """Return the elements minus their mean, and the divisor of the sum of their squares."""
     count = math.prod(x.shape[i] for i in normal_axes(op, x.shape, axis))
     if count <= ddof:
         raise ValueError(f"{op}: got {count} elements with ddof={ddof}, expected more than ddof")
