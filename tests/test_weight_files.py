@@ -121,7 +121,7 @@ def test_the_content_decides_where_the_ending_does_not(suffix, name, tmp_path):
         ),
         (b"\n<!DOCTYPE html><html>", "a web page; download the file itself"),
         (b"<html>", "a web page"),
-        (b"\x89HDF\r\n\x1a\n", "an HDF5 file, of Keras"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),
         (b"\x1f\x8b\x08\0", "compressed by gzip; unpack it first"),
     ],
 )
@@ -908,10 +908,10 @@ WRONG_LEGACY = {
     "keys that are no text": ({"keys": (0, 1)}, r"it needs a list of its storages' keys"),
     "an unknown key": (
         {"keys": ("0", "7")},
-        r"storage 7 belongs to no tensor, or has another size",
+        r"storage 7 belongs to no tensor, or its size differs",
     ),
     "a key missing": ({"keys": ("0",)}, r"storage 1: got 0 bytes, expected 32"),
-    "another count": ({"counts": (6, 5)}, r"storage 1 belongs to no tensor, or has another size"),
+    "another count": ({"counts": (6, 5)}, r"storage 1 belongs to no tensor, or its size differs"),
     "a short end": ({"end": 3}, r"storage 1: got 29 bytes, expected 32"),
 }
 

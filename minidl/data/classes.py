@@ -1,4 +1,4 @@
-"""Number classes alike in the training set and the test set."""
+"""Give classes the same numbers in the training set and the test set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _first_read: dict[Path, tuple[Path, dict[str, int]]] = {}
-"""By folder: the first set read from it and its class numbers. Splits often lie side by side."""
+"""For each folder, the first set read from it, and its class numbers: splits are often siblings."""
 
 
 def is_integer(name: str) -> bool:
@@ -23,17 +23,17 @@ def number_classes(
     """Return the number of each class.
 
     Args:
-        path: what was read.
+        path: the file or folder that was read.
         found: for each class that occurs, where it occurs first.
         classes: all classes in the order of their numbers; if None, those found: integers in
             ascending order, otherwise in the order of the names.
 
     Warns:
-        UserWarning: without `classes`, a class gets another number than in the set that was read
-            before from the same folder.
+        UserWarning: without `classes`, a class gets a different number than in the first set that
+            was read from the same folder.
 
     Raises:
-        TypeError: `classes` is a string, or has no order.
+        TypeError: `classes` is a string or a set, which has no order.
         ValueError: `classes` has a name twice, or lacks a class that occurs.
     """
     if isinstance(classes, (str, set, frozenset)):
@@ -61,7 +61,7 @@ def number_classes(
         warnings.warn(
             f"{path}: the class {moved[0]!r:.80} has the number {numbers[moved[0]]}, but "
             f"{others[moved[0]]} in {first}, read before; pass classes=train.classes when you "
-            "read a test set, or classes of different sets are compared",
+            "read a test set, so that each number means the same class in both",
             stacklevel=3,
         )
     return numbers

@@ -22,33 +22,31 @@ def load_image_folder(
 ) -> ImageSet:
     """Read JPEG and PNG files as square images of one size; each sub-folder is a class.
 
-    Each image is turned upright as its EXIF data say, and scaled so that its shorter side has
-    `resize` pixels, with bilinear interpolation over as many pixels as one of the result covers.
-    Then its central square is cut out, as networks trained on ImageNet expect. An image of
-    224 x 224 takes 150 kB of memory.
+    Each image is turned upright according to its EXIF data, and scaled with antialiased bilinear
+    interpolation so that its shorter side has `resize` pixels. Then its central square is cut out,
+    as networks trained on ImageNet expect. An image of 224 x 224 takes 150 kB of memory.
 
-    Images of all modes become red, green and blue: grey and palette images, CMYK (without its
-    colour profile), and 16 bits per value, of which 65535 becomes 255. Transparent parts are shown
-    on white.
+    All images are converted to RGB: grey and palette images, CMYK (its colour profile is ignored),
+    and 16 bits per value (65535 becomes 255). Transparent parts become white.
 
     Args:
         folder: such as `pets`, with `pets/cat/1.jpg`, `pets/dog/a/2.png`. Hidden files and files
-            of other kinds are skipped.
+            of other types are skipped.
         size: height and width of the result in pixels, >= 1.
         resize: length of the shorter side in pixels, >= `size`; 8/7 of it if None: 256 for 224.
         classes: names of all classes in the order of their numbers; for a test set, those of the
             training set, `train.classes`. Some may have no sub-folder. If None, the sub-folders,
-            in the order of their names (of their numbers, if all are integers).
+            sorted by name, or by value if all are integers.
 
     Returns:
         Images uint8 of shape (n, 3, size, size), in the order of classes and file names.
 
     Warns:
-        UserWarning: without `classes`, a class has another number than in the set that was read
-            before from the same folder, such as the training set.
+        UserWarning: without `classes`, a class has a different number than in the first set that
+            was read from the same parent folder, such as the training set.
 
     Raises:
-        TypeError: `classes` is a string, or has no order.
+        TypeError: `classes` is a string or a set, which has no order.
         ValueError: `size` or `resize` is out of range, the folder has no sub-folders, a sub-folder
             has no images or is not among `classes`, or a file is not a JPEG or PNG image; the
             message names it.
@@ -99,7 +97,7 @@ def _square(file: Path, size: int, resize: int) -> NDArray[np.uint8]:
 def _upright_rgb(file: Path) -> Image.Image:
     with Image.open(file, formats=("JPEG", "PNG")) as opened:  # an EPS would start Ghostscript
         picture = ImageOps.exif_transpose(opened)
-    if picture.mode.startswith("I"):  # 16 bits per value: `convert` would cut them off at 255
+    if picture.mode.startswith("I"):  # 16 bits per value: `convert` would clip them at 255
         values = np.asarray(picture)
         values = np.where(values == picture.info.get("transparency"), 65535, values)
         picture = Image.fromarray(np.rint(values / np.float32(257)).astype(np.uint8))

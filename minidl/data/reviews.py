@@ -66,7 +66,7 @@ def read_lines(path: str | Path, encoding: str = "utf-8") -> list[str]:
     r"""Read a file with one sentence per line.
 
     Lines end in `\n`, `\r\n` or `\r`: `str.splitlines` would also break a line at an ellipsis of
-    cp1252 that is read as latin-1. Blank lines at the end are no sentences.
+    cp1252 that is read as latin-1. Blank lines at the end are ignored.
 
     Args:
         path: the file.
@@ -100,8 +100,8 @@ def read_table(
 
     A CSV or TSV file names its columns in the first line. In CSV, fields that contain commas,
     quotes or line breaks are in double quotes; in TSV, quotes have no meaning. A JSONL file has
-    one object per line. Blank lines are skipped. Half of a surrogate pair, as in a cut-off JSON
-    string, becomes U+FFFD, since no file could hold it.
+    one object per line. Blank lines are skipped. A lone surrogate, as in a truncated JSON string,
+    becomes U+FFFD, because it could not be encoded.
 
     Args:
         path: the file; its ending says which of the three it is.
@@ -110,23 +110,23 @@ def read_table(
         encoding: of the file, which is not guessed.
         classes: names of all classes in the order of their numbers; for a test set, those of the
             training set, `train.classes`. Some may have no texts. If None, the labels that occur:
-            integers in ascending order, words in the order of their characters.
+            integers in ascending order, words sorted by code point.
 
     Returns:
-        The texts; `classes` are the labels as strings, spaces around them removed; integers in
+        The texts; `classes` are the labels as strings, without surrounding spaces; integers are in
         their shortest form.
 
     Warns:
-        UserWarning: without `classes`, a class has another number than in the set that was read
-            before from the same folder, such as the training set.
+        UserWarning: without `classes`, a class has a different number than in the first set that
+            was read from the same folder, such as the training set.
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: `classes` is a string, or has no order.
-        ValueError: another ending, an empty file, no such column or two, a row of another length,
-            a missing text or label, a label that is not among `classes`, a fraction, or a word
-            among integers, bytes that do not fit the encoding, or NUL characters; the message
-            names file and line.
+        TypeError: `classes` is a string or a set, which has no order.
+        ValueError: the ending is unknown, the file is empty, a column is missing or occurs twice, a
+            row has another length, a text or label is missing, a label is a fraction or not among
+            `classes`, labels mix integers and words, bytes do not fit the encoding, or there are
+            NUL characters; the message names file and line.
     """
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows}
     suffix = Path(path).suffix.lower()
@@ -149,7 +149,7 @@ def read_table(
                         "integers or all words; pass classes to have both"
                     )
                 found[label] = where
-            texts.append(_without_halves(text))
+            texts.append(_replace_lone_surrogates(text))
             labels.append(label)
     if not texts:
         raise ValueError(f"{path}: got no rows, expected at least one text and label")
@@ -161,7 +161,7 @@ def read_table(
 
 def _label(where: str, column: str, value: Any) -> str:
     """Return the name of a label's class."""
-    name = "" if value is None else _without_halves(str(value)).strip()
+    name = "" if value is None else _replace_lone_surrogates(str(value)).strip()
     if is_integer(name):
         return str(int(name))
     if not name or not isinstance(value, str) or _FRACTION.fullmatch(name):
@@ -171,13 +171,13 @@ def _label(where: str, column: str, value: Any) -> str:
 
 
 _FRACTION = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
-_LIFTED = threading.Lock()
+_limit_lock = threading.Lock()
 
 
 @contextlib.contextmanager
 def _long_fields() -> Iterator[None]:
-    """Lift csv's limit of 131,072 characters per field, which holds for the whole process."""
-    with _LIFTED:
+    """Lift csv's limit of 131,072 characters per field, which applies to the whole process."""
+    with _limit_lock:
         limit = csv.field_size_limit(2**31 - 1)
         try:
             yield
@@ -230,7 +230,7 @@ def _json_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterat
         yield number, row[text], row.get(label)
 
 
-def _without_halves(text: str) -> str:
+def _replace_lone_surrogates(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

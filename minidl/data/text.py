@@ -97,7 +97,7 @@ class Vocabulary:
     ) -> Vocabulary:
         """Collect the words of sentences, the most frequent first, ties in alphabetical order.
 
-        A prepared corpus may contain the two special words; they keep their indices.
+        The two special words may occur in a prepared corpus; they keep their indices.
 
         Args:
             sentences: lists of words, as `tokenize` returns them, of the training set only.
@@ -171,7 +171,7 @@ class Vocabulary:
         path = Path(path)
         with whole_file(path) as file:
             text = json.dumps({"words": self.words}, ensure_ascii=False)
-            file.write(text.encode("utf-8", "backslashreplace"))  # half an emoji, as JSON has it
+            file.write(text.encode("utf-8", "backslashreplace"))  # lone surrogates, as in JSON
         return path
 
     @classmethod

@@ -19,7 +19,7 @@ class _MirrorError(Exception):
 
 
 class _RangeError(_MirrorError):
-    """The mirror did not send the rest of a file; it may send the whole file."""
+    """The mirror did not send the rest of a file, but may send all of it."""
 
 
 def download(
@@ -111,7 +111,7 @@ def _complete(url: str, part: Path, size: int, md5: str, progress: bool, timeout
         if start < size:
             try:
                 _fetch_rest(url, part, start, size, progress, timeout)
-            except _RangeError:  # or every later call would fail in the same way
+            except _RangeError:  # otherwise, every later call would fail in the same way
                 start = 0
                 _fetch_rest(url, part, start, size, progress, timeout)
         fault = _fault(part, size, md5)

@@ -3,7 +3,7 @@
 A pickle is a program: unpickling it may call anything that it names. So none is unpickled here. The
 interpreter knows the instructions that describe plain values, tensors and arrays; for each format,
 a table lists the names that are understood, and the minidl function that is called instead of each.
-Where a format allows other objects, each becomes an `Opaque`: its name, and nothing of its content.
+If a format allows other objects, each is read as an `Opaque`: its name without its content.
 
 Reading any file ends soon and cannot crash Python. The number of instructions is bounded. Values
 nest at most `_DEEPEST` deep: each one on the stack carries its depth, and a list or dict fetched
@@ -56,7 +56,7 @@ class Global:
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """An object in a pickle that is not needed: the name of what would make it; it is not made."""
+    """An object that is not needed, and not created: the name of what would create it."""
 
     name: str
 
@@ -77,9 +77,9 @@ class PickleReader:
         what: the content of such a pickle, for messages.
         admitted: for each name in a pickle, the function that is called instead, with the same
             arguments; it returns a new value. None if the name is only an argument itself.
-        refusal: the message for any other name, with `{}` in its place; None if any object may
-            occur, to be read as `Opaque`.
-        text: whether Python 2's strings, which are bytes or text, are text.
+        refusal: the message for any other name, with `{}` in its place; None to allow any object,
+            which is read as `Opaque`.
+        text: whether Python 2's strings, which may be bytes or text, are read as text.
     """
 
     what: str
@@ -178,7 +178,7 @@ class PickleReader:
                 value = call(*arguments)
                 self._made += len(value) if isinstance(value, bytes | dict) else 0
             case _, _, Opaque() if code in _FILLING:
-                pass  # what it would hold is dropped
+                pass  # its contents are dropped
             case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX", [
                 Global(name) | Opaque(name), tuple(), *_
             ], _ if self.refusal is None and name not in self.admitted:  # fmt: skip
@@ -208,7 +208,7 @@ class PickleReader:
 
 
 def is_key(value: Any) -> bool:
-    """Return whether a value may be a key of a dict: its hash is quick, and differs from others."""
+    """Return whether a value may be a key of a dict: hashing it is fast and collisions are rare."""
     return isinstance(value, str | bytes) or (
         isinstance(value, int) and value.bit_length() <= _KEY_BITS
     )

@@ -18,12 +18,12 @@ def read_shards(path: Path, load: Callable[[Path], dict[str, Any]]) -> dict[str,
     """Read the arrays that an index lists.
 
     Args:
-        path: the index, or a folder that holds one, or a single file of weights.
+        path: the index, or a folder that holds one index or, without an index, one weights file.
         load: reads one file of weights.
 
     Raises:
-        ValueError: there is no index, or several; or it is damaged, or names a file outside its
-            folder, or an array that its file lacks.
+        ValueError: the folder does not have exactly one such file, or the index is damaged, names a
+            file outside its folder, or lists an array that its file does not hold.
     """
     if path.is_dir():
         found = next(filter(None, (sorted(path.glob(name)) for name in _NAMES)), [])

@@ -1,7 +1,7 @@
 """PyTorch's weight files: a pickle that describes tensors, and the bytes of their storages.
 
-The pickle is read as data (`pickles.py`): functions of minidl replace those of PyTorch that make
-tensors, and all other objects beside the weights are passed over.
+The pickle is read as data (`pickles.py`): functions of minidl replace those of PyTorch that create
+tensors, and all objects other than the weights are skipped.
 Source: torch/serialization.py, `_save` and `_legacy_save`; torch/_utils.py, `_rebuild_tensor_v2`.
 """
 
@@ -30,7 +30,7 @@ _STORAGES = {
     "torch.BFloat16Storage": "u2", "torch.LongStorage": "i8", "torch.IntStorage": "i4",
     "torch.ShortStorage": "i2", "torch.CharStorage": "i1", "torch.ByteStorage": "u1",
     "torch.BoolStorage": "?",
-    # These may stand beside the weights, or be refused as weights, by their names.
+    # Tensors of these may be stored next to the weights; as weights, they are refused by name.
     "torch.ComplexFloatStorage": "c8", "torch.ComplexDoubleStorage": "c16",
     "torch.QInt8Storage": "V1", "torch.QUInt8Storage": "V1", "torch.QInt32Storage": "V4",
     "torch.storage.UntypedStorage": "V1",
@@ -39,12 +39,12 @@ _HALF = ("torch.HalfStorage", "torch.BFloat16Storage")
 _WRITTEN = {np.dtype(code): name for name, code in _STORAGES.items() if name not in _HALF}
 _LARGEST_PICKLE = 64 << 20  # bytes; a network of 300 arrays takes 50,000
 _LARGEST_EXPANSION = 64 << 20  # bytes that copies may take beyond the size of the file's storages
-_ENTRIES = (  # what checkpoints call the weights; the first one found is read
+_ENTRIES = (  # usual names of the weights in a checkpoint; the first one found is read
     "state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights",
     "model_state", "net_state_dict", "state",
 )  # fmt: skip
 _MOST_SHOWN = 20  # names in a message
-_NUMPY = ("multiarray._reconstruct", "numeric._frombuffer")  # what makes NumPy's arrays
+_NUMPY = ("multiarray._reconstruct", "numeric._frombuffer")  # functions that create NumPy arrays
 _MOST_AXES = 64  # NumPy allows no more; the product of a million sizes would take hours
 _MAGIC = 0x1950A86A20F9469CFC6C  # files older than the zip format begin with it
 
@@ -70,7 +70,7 @@ class _Tensor:
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
-    negative: bool = False  # PyTorch negates lazily: only this mark changes
+    negative: bool = False  # PyTorch may negate lazily, by setting only this flag
 
     def __post_init__(self) -> None:
         geometry = (self.offset,), self.size, self.stride
@@ -92,13 +92,13 @@ class _Tensor:
 
     @property
     def copied(self) -> int:
-        """How many values the array needs beside its storage: all if expanded or negated."""
+        """How many values must be copied from the storage: all if expanded or negated, else 0."""
         elements, axes = math.prod(self.size), zip(self.size, self.stride, strict=True)
         expanded = elements > self.storage.count or any(n > 1 and not s for n, s in axes)
         return elements * (expanded or self.negative)
 
     def of(self, storage: NDArray[Any]) -> NDArray[Any]:
-        """Return the array; tensors of one storage share its memory, unless values repeat in it."""
+        """Return the array, a view of its storage; a copy if it is expanded or negated."""
         if 0 in self.size:
             return np.empty(self.size, storage.dtype)
         # The stride of an axis of size 1 is never used, and may have any value.
@@ -115,11 +115,11 @@ def _is_count(value: Any) -> bool:
 
 
 class ContentError(ValueError):
-    """The file is whole, but what it holds is not what was asked for."""
+    """The file is not damaged, but does not hold what was asked for."""
 
 
 def _ordered_dict(items: Any = ()) -> dict[Any, Any]:
-    """Return a dict; Python 2 gave an OrderedDict its items as a list of pairs."""
+    """Return a dict, from a list of pairs if Python 2 pickled the OrderedDict."""
     if not all(isinstance(pair, list) and is_key(pair[0]) for pair in items):
         raise TypeError("an OrderedDict of something other than pairs")
     return dict(items)
@@ -154,7 +154,8 @@ def read_torch(file: BinaryIO, key: str | None = None) -> dict[str, NDArray[Any]
         key: which entry of a checkpoint to read; None to look for the weights.
 
     Raises:
-        ContentError: it holds no state dict, several, or other tensors than of plain dtypes.
+        ContentError: it holds no state dict, or several, or one with tensors that are not dense or
+            not of a plain dtype.
         ValueError: the file is damaged.
         zipfile.BadZipFile: the file is damaged.
     """
@@ -185,7 +186,7 @@ def _read_zip(archive: zipfile.ZipFile, size: int, key: str | None) -> dict[str,
     if order not in (b"little", b"big"):
         raise ValueError(f"its byte order is {order[:20]!r}, expected little or big")
 
-    views = _chosen(_Reader().read(io.BytesIO(archive.read(pickles[0]))), key)
+    views = _select_state_dict(_Reader().read(io.BytesIO(archive.read(pickles[0]))), key)
     storages = {view.storage.key: f"{root}data/{view.storage.key}" for view in views.values()}
     contents = {key: archive.read(name) for key, name in storages.items() if name in members}
     return _arrays(views, contents, "<" if order == b"little" else ">")
@@ -203,13 +204,13 @@ def _read_legacy(file: mmap.mmap, key: str | None) -> dict[str, NDArray[Any]]:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ValueError("it needs a list of its storages' keys")
     contents = {}
-    views = _chosen(loaded, key)
+    views = _select_state_dict(loaded, key)
     needed = {view.storage.key for view in views.values()}
     for name in keys:
         count, storage = int.from_bytes(file.read(8), "little"), reader.storages.get(name)
         if storage is None or count != storage.count:
             raise ValueError(
-                f"storage {name:.40} belongs to no tensor, or has another size in the pickle"
+                f"storage {name:.40} belongs to no tensor, or its size differs from the pickle's"
             )
         if name in needed:
             contents[name] = file.read(storage.nbytes)
@@ -218,7 +219,7 @@ def _read_legacy(file: mmap.mmap, key: str | None) -> dict[str, NDArray[Any]]:
     return _arrays(views, contents, "<")
 
 
-def _chosen(loaded: Any, key: str | None) -> dict[str, _Tensor]:
+def _select_state_dict(loaded: Any, key: str | None) -> dict[str, _Tensor]:
     """Return the tensors by name, from a state dict or a checkpoint that holds one."""
     if not isinstance(loaded, dict):
         raise ContentError(
@@ -253,7 +254,7 @@ def _made_by(value: Any) -> str:
 def _state_dicts(
     entries: dict[Any, Any], path: str, seen: set[int]
 ) -> Iterator[tuple[str, dict[Any, Any]]]:
-    """Yield all dicts that hold tensors, with their dotted names; not those of optimisers."""
+    """Yield all dicts that hold tensors, except optimisers' states, with their dotted names."""
     if id(entries) in seen or {"state", "param_groups"} <= entries.keys():
         return
     seen.add(id(entries))
@@ -265,7 +266,7 @@ def _state_dicts(
 
 
 def _rank(path: str) -> int:
-    """Return how early in `_ENTRIES` any part of a dotted name stands."""
+    """Return the smallest index in `_ENTRIES` of any part of a dotted name."""
     return min([len(_ENTRIES)] + [_ENTRIES.index(n) for n in path.split(".") if n in _ENTRIES])
 
 
@@ -293,7 +294,7 @@ def _arrays(
 
 
 class _Reader(PickleReader):
-    """Reads numbers, strings, tuples, lists, dicts, tensors as views, and the rest as opaque."""
+    """Reads numbers, strings, tuples, lists, dicts and tensors; all else becomes `Opaque`."""
 
     what = "state dict"
     admitted = _ADMITTED
@@ -312,11 +313,11 @@ class _Reader(PickleReader):
                 self.storages[key] = _Storage(kind, key, count)
                 return self.storages[key]
             case ("storage" | "module", Global(kind), *_) if kind not in _STORAGES:
-                return Opaque(kind)  # a class, in older files of whole models
+                return Opaque(kind)  # older files of whole models refer to classes
         raise ValueError("its pickle refers to something other than the storage of a plain tensor")
 
     def build(self, value: Any, state: Any) -> Any:
-        """Return a value with its state set, which makes no difference to a tensor."""
+        """Return a value with its state set; a tensor's state is ignored."""
         return value if isinstance(value, _Tensor) else super().build(value, state)
 
 

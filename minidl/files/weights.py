@@ -1,4 +1,4 @@
-"""Weights on disk: NumPy's `.npz`, `.safetensors`, PyTorch's files; no unpickling."""
+"""Weights on disk: NumPy's `.npz`, `.safetensors` and PyTorch's files, without unpickling."""
 
 from __future__ import annotations
 
@@ -73,21 +73,21 @@ def load_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[s
     minidl computes in float32 and float64. Half precision, float16 or bfloat16, is read as float32,
     which holds each of its values exactly.
 
-    PyTorch's checkpoints may hold anything beside the weights: optimisers, NumPy's numbers,
-    objects of any class, all of which are passed over. If several of their entries hold tensors,
-    those named `state_dict`, `model_state_dict`, `model`, `net`, `network`, `module`, `params` or
-    `weights` are looked for in this order.
+    PyTorch's checkpoints may also hold other objects, such as optimisers, NumPy's numbers and
+    instances of any class, all of which are skipped. If several entries hold tensors, the first of
+    these names is read: `state_dict`, `model_state_dict`, `model`, `net`, `network`, `module`,
+    `params`, `weights`, `model_state`, `net_state_dict`, `state`.
 
     Args:
         path: a file of NumPy (`.npz`), of safetensors (`.safetensors`), or one written by
-            `torch.save` of any version, under any name (`.pt`, `.pth`, `.bin`, `.ckpt`, `.th`,
-            `.pth.tar`). Or the index of a sharded checkpoint (`model.safetensors.index.json`,
-            `pytorch_model.bin.index.json`), or the folder that holds one or a single such file.
+            any version of `torch.save`, under any name (`.pt`, `.pth`, `.bin`, `.ckpt`, `.th`,
+            `.pth.tar`); or the index of a sharded checkpoint (`model.safetensors.index.json`,
+            `pytorch_model.bin.index.json`); or a folder with one index or one file of weights.
         key: the entry of a PyTorch checkpoint to read, such as `"model_ema"`; dotted if nested.
 
     Returns:
         Arrays by name, for `Module.load_state_dict`. Tensors that shared memory in PyTorch share
-        it here too, except expanded ones.
+        it here too, unless they are expanded or lazily negated.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -123,7 +123,7 @@ def load_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[s
 
 
 def _kind(file: BinaryIO, suffix: str) -> str:
-    """Return a file's format, by its ending or, if other libraries use that too, by its content."""
+    """Return a file's format, from its ending or, if that is no format's own, from its content."""
     head = file.read(99)
     file.seek(0)
     safe = head[8:9] == b"{"
@@ -171,7 +171,7 @@ _FOREIGN = {
     b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself: git lfs pull",
     b"<!doctype": "a web page; download the file itself",
     b"<html": "a web page; download the file itself",
-    b"\x89hdf": "an HDF5 file, of Keras; load it there, and save the arrays with np.savez",
+    b"\x89hdf": "an HDF5 file, as Keras writes; load it there, and save the arrays with np.savez",
     b"\x1f\x8b": "compressed by gzip; unpack it first",
 }
 _Read: TypeAlias = Callable[[BinaryIO], dict[str, NDArray[Any]]]
