@@ -179,7 +179,7 @@ def test_gradient_flow_tells_frozen_parameters_from_unused_ones():
     net[1](net[0](minidl.ones((1, 2)))).sum().backward()
     texts = [text.get_text() for text in plots.gradient_flow(net).axes[0].texts]
     assert texts == ["frozen", "frozen", "no gradient", "no gradient"]
-    with pytest.raises(ValueError, match=r"without any gradient; all of it is frozen"):
+    with pytest.raises(ValueError, match=r"without any gradient; all its parameters are frozen"):
         plots.gradient_flow(nn.Linear(2, 2).requires_grad_(False))
 
 

@@ -44,8 +44,8 @@ class InputCheck:
         wrong: number of them that are off.
         kinks: where the function is not differentiable: its slopes to the two sides differ, or one
             side is outside its domain. None means a random direction.
-        edges: those of the kinks next to which the function is infinite or undefined. Nothing could
-            be compared there, except that the other side, if there is one, does not contradict.
+        edges: the kinks next to which the function is infinite or undefined. Nothing can be
+            compared there, except that the slope on the other side, if any, does not contradict.
         worst: where the error is largest; None for a random direction, or if nothing was compared.
         analytic: the gradient there, by the gradient rules.
         numeric: the gradient there, by differences.
@@ -107,8 +107,8 @@ def gradcheck(
     `(f(x + h) - f(x - h)) / 2h` compared with its gradient. If they disagree, smaller steps
     decide. If the slopes to the two sides differ however small the step is (ReLU at 0, a tie
     in a maximum), the function has no gradient there: this is reported, but is not a failure.
-    Near a pole or the edge of the domain, steps that end in NaN or infinity are passed over for
-    smaller ones; where none can be compared, the report says "not checkable".
+    Near a pole or the edge of the domain, steps that give NaN or infinity are skipped, and smaller
+    ones used; if none can be compared, the report says "not checkable".
 
     Args:
         fn: takes the inputs, returns one tensor or several. It may draw from minidl's seeded stream
@@ -226,7 +226,7 @@ def _check_directions(
         edges += slope.edge
         if not slope.kink and _error(wanted, slope.value) >= _error(*worst):
             worst = (wanted, slope.value)
-    if off or edges:  # an element at an edge leaves others to be compared
+    if off or edges:  # if some elements are at an edge, others can still be compared
         count = min(SAMPLE, gradient.size)
         sample = rng.choice(gradient.size, count, replace=False)
         places = [tuple(map(int, np.unravel_index(i, gradient.shape))) for i in np.sort(sample)]

@@ -161,7 +161,7 @@ def graph(
 
     If the output is a single number, its gradients are computed here. No `.grad` changes and
     nothing is freed: `backward` can still follow. Hooks on the tensors run, as for any gradient.
-    Nothing is recorded under `no_grad`, or where all is frozen: the output is then a constant.
+    Under `no_grad`, or if everything is frozen, nothing is recorded: the output is then a constant.
 
     Args:
         output: usually a loss.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # plots need only arrays: no network is imported
     from minidl import nn
 
 
-# Matplotlib's backends that draw into files and have no windows.
+# Matplotlib's backends that write files and open no windows.
 FILES_ONLY = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 
 # Okabe and Ito's colours, which colour-blind people can distinguish.
@@ -83,8 +83,8 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
 def gradient_flow(model: nn.Module) -> Figure:
     """Draw the mean and the largest |gradient| of each parameter, in the model's order, log scale.
 
-    Means that shrink by orders of magnitude towards the first layers are vanishing gradients. A
-    gradient that is 0, not finite or missing, or a frozen parameter, is text on the left.
+    Means that shrink by orders of magnitude towards the first layers are vanishing gradients. Text
+    on the left marks gradients that are 0, not finite or missing, and frozen parameters.
 
     Args:
         model: after `backward`.
@@ -95,7 +95,7 @@ def gradient_flow(model: nn.Module) -> Figure:
     gradients = dict(model.named_gradients())
     frozen = [not parameter.requires_grad for parameter in model.parameters()]
     if all(gradient is None for gradient in gradients.values()):
-        why = "all of it is frozen" if frozen and all(frozen) else "run backward first"
+        why = "all its parameters are frozen" if all(frozen) else "run backward first"
         raise ValueError(f"gradient_flow: got a {type(model).__name__} without any gradient; {why}")
     drawn, words = [], {}
     for row, gradient in enumerate(gradients.values()):

@@ -42,7 +42,7 @@ def votes(model: TextCNN, words: Tensor) -> list[Votes]:
     decision.
 
     Args:
-        model: in training mode, dropout changes the sums that it computes itself.
+        model: in training mode, its own sums differ because of dropout.
         words: sentences `(n, length)`.
 
     Returns:

@@ -23,10 +23,10 @@ Direction: TypeAlias = NDArray[Any] | tuple[int, ...]
 
 STEP = 1e-5  # with smaller ones, rounding costs more than it gains
 FINER = tuple(0.25**i for i in range(10))  # fractions of it, for when one step does not decide
-FINEST = tuple(0.25**i for i in range(10, 15))  # and next to a pole, or the edge of the domain
+FINEST = tuple(0.25**i for i in range(10, 15))  # and for a pole or the domain's edge nearby
 EPS = float(np.finfo(np.float64).eps)
 KINK = 1e-2  # the two sides of a smooth function differ by less, relative to their size
-TINY = 1e-3  # values below may need steps in proportion to them
+TINY = 1e-3  # smaller values may need steps in proportion to them
 CLEAR = 1e-6  # largest rounding error, relative to a slope, for a finer step to count
 
 
@@ -38,7 +38,7 @@ class Slope:
         value: the slope.
         agrees: whether the gradient's slope is the same, up to rounding.
         kink: whether there is no slope: the two sides differ however small the step.
-        edge: whether that is because the function, or its slope, is infinite or undefined there.
+        edge: whether a kink is there because the function or its slope is infinite or undefined.
     """
 
     value: float
@@ -163,7 +163,7 @@ class WeightedFunction:
             return _at_edge(stages[0][-3:], wanted)
         finite = [sides for sides in stages[0] if math.isfinite(sides.size)]
         values = [(sides.right + sides.left) / 2 for sides in finite]
-        if math.isinf(wanted) and abs(values[-1]) > 10 * abs(values[0]):  # so is the slope
+        if math.isinf(wanted) and abs(values[-1]) > 10 * abs(values[0]):  # the slope diverges, too
             return EDGE
         off = [
             abs(v - wanted) - KINK * abs(v) - s.noise for v, s in zip(values, finite, strict=True)
@@ -173,7 +173,7 @@ class WeightedFunction:
         gaps, first = [sides.gap for sides in finite], values[:3]
         if gaps[-1] > 10 * gaps[0] and last.noise < gaps[-1]:  # a jump, or a pole between the sides
             return EDGE
-        # At a minimum where nothing else has a slope, such as 0 of x * x, the sides are opposite.
+        # At a minimum with slope 0, such as 0 of x * x, the two sides have opposite slopes.
         flat = gaps[-1] < 1e-3 * gaps[0]
         if flat and abs(values[-1] - wanted) <= slack.relative * last.size + last.noise:
             return Slope(values[-1], agrees=True, kink=False)
@@ -194,7 +194,7 @@ class WeightedFunction:
         for signed in (step, -step):
             moved = point.copy()
             moved[place] += signed * (1 if isinstance(direction, tuple) else direction)
-            # The sum is rounded, so the step of one element may be a little longer or shorter.
+            # The sum is rounded, so one element's step may be slightly longer or shorter.
             one = isinstance(direction, tuple)
             moves.append(abs(float((moved - point)[place])) if one else step)
             leaf.data = moved
@@ -222,14 +222,14 @@ class WeightedFunction:
 
 
 def norm(array: NDArray[Any]) -> float:
-    """Return the length of the finite part of an array, without overflow."""
+    """Return the 2-norm of an array's finite elements, without overflow."""
     return math.hypot(*array[np.isfinite(array)].tolist())
 
 
 def _decided(tried: list[Sides], wanted: float, slack: Slack, coarsest: bool) -> Slope | None:
-    """Return the slope if the steps tried so far agree on one; None if a finer step decides."""
+    """Return the slope if the steps tried so far agree on one; None if a finer step must decide."""
     sides = tried[-1]
-    if not math.isfinite(sides.size):  # nothing may be compared with infinity
+    if not math.isfinite(sides.size):  # nothing can be compared with infinity
         return None
     values = [(s.right + s.left) / 2 for s in tried[-3:] if math.isfinite(s.size)]
     larger = max(abs(wanted) if math.isfinite(wanted) else 0.0, abs(values[-1]))
@@ -242,17 +242,17 @@ def _decided(tried: list[Sides], wanted: float, slack: Slack, coarsest: bool) ->
             return Slope(value, agrees=True, kink=False)
     clear = sides.noise < 1e-3 * abs(values[-1])
     settled = max(values) - min(values) <= slack.relative * abs(values[-1]) + sides.noise
-    # Next to an edge no coarser step has told more.
+    # Next to an edge, coarser steps were not finite, so a difference could be noise.
     maybe = not math.isfinite(tried[0].size) and abs(values[-1] - wanted) <= 2 * sides.noise
     if smooth and clear and settled and not maybe and len(values) == 3:
-        return Slope(values[-1], agrees=False, kink=False)  # they agree on another value
+        return Slope(values[-1], agrees=False, kink=False)  # the steps agree on another value
     return None
 
 
 def _at_edge(tried: list[Sides], wanted: float) -> Slope:
-    """Return the slope where a side is infinite or undefined: wrong only if the other side says so.
+    """Return the slope where one side is infinite or undefined: wrong only by the other side.
 
-    Slopes to one side converge slowly, so they are no proof that a gradient is right.
+    One-sided slopes converge slowly, so they cannot prove a gradient right.
     """
     for side in ([s.right for s in tried], [s.left for s in tried]):
         if np.isfinite([*side, wanted]).all():

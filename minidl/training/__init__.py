@@ -14,10 +14,10 @@
   callbacks, and returns a history as arrays, CSV or JSON. It costs 1 % more than a bare loop.
 * `load_weights` reads `.safetensors`, PyTorch's files (also from before version 1.6), `.npz` and
   sharded checkpoints, without PyTorch and without executing anything in them. It finds the weights
-  in a checkpoint, passes over what stands beside them, and refuses a file that is damaged or has
-  none, with a message that says what was found. `save_weights` writes
-  these formats. `models.resnet18`, `34` and `50` have torchvision's names and shapes, `resnet20` to
-  `56` those of He et al. for CIFAR:
+  in a checkpoint, skips everything else, and refuses a file that is damaged or has no weights, with
+  a message that says what was found. `save_weights` writes `.npz`, `.safetensors` and `.pt` files.
+  `models.resnet18`, `34` and `50` have torchvision's names and shapes, `resnet20` to `56` those of
+  He et al. for CIFAR:
 
     model = models.resnet50()
     model.load_state_dict(load_weights("resnet50.pth"))  # torchvision's own file

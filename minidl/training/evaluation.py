@@ -23,7 +23,7 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass
 class Totals:
-    """Sums over a pass: losses and their weights, examples seen, right answers, labels, time."""
+    """Sums over a pass: losses, their weights, examples, right answers, labels and seconds."""
 
     loss: float = 0.0
     seen: int = 0
@@ -35,10 +35,10 @@ class Totals:
     def add(
         self, examples: int, loss: float, weight: float | None, right: float = 0, labels: float = 0
     ) -> None:
-        """Add a batch: its mean loss and, for a classifier, its right answers and labels.
+        """Add a batch: its loss and, for a classifier, its right answers and labels.
 
-        The weight is what the loss was divided by, so that all batches together have the loss of
-        one large batch. It is None for a sum, as is the loss of all batches then.
+        The weight is the divisor of a mean loss, so that all batches together have the loss of one
+        large batch. It is None if the loss is a sum; the losses are then added.
         """
         self.loss += loss if weight is None else loss * weight
         self.weight = 1.0 if weight is None else self.weight + weight
@@ -47,7 +47,7 @@ class Totals:
         self.labels += int(labels)
 
     def mean_loss(self) -> float:
-        """Return the loss of all batches as one; NaN if no label counts."""
+        """Return the loss of all batches as if they were one; NaN if all labels are ignored."""
         return self.loss / self.weight if self.weight else math.nan
 
     def means(self, part: str) -> dict[str, float]:
@@ -60,15 +60,16 @@ class Totals:
         return f"loss {self.mean_loss():.3f}{accuracy}"
 
 
-def weighed(loss: Tensor, found: Sequence[Reduced], labels: Tensor) -> Reduced:
-    """Return a batch's loss with the number to weigh it by, among those of other batches.
+def with_divisor(loss: Tensor, found: Sequence[Reduced], labels: Tensor) -> Reduced:
+    """Return a batch's loss with the number by which to weight it in a mean over several batches.
 
-    This is what the loss was divided by, if a loss of `minidl.functional` computed it, or the only
-    mean in it, or the first over the batch's labels. Other losses count the examples of the batch.
+    If `minidl.functional` computed this loss, the number is its divisor. If it is part of the loss,
+    the number is the divisor of its only mean; of several, that of the first over the batch's
+    labels. Otherwise, it is the number of examples in the batch.
 
     Args:
         loss: of the batch.
-        found: what was `noted` while it was computed.
+        found: the means and sums that were `noted` while it was computed.
         labels: of the batch.
     """
     same = [reduced for reduced in found if reduced.loss is loss]
@@ -103,7 +104,7 @@ def read(numbers: Sequence[Any]) -> list[Any]:
 def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
     """Run one pass in evaluation mode, without recording a graph, and return its totals.
 
-    Their loss is that of one batch of all examples, however they are cut into batches: see `fit`.
+    The loss is that of one batch of all examples, however they are split into batches: see `fit`.
     Afterwards each module is in the mode that it was in before.
     """
     totals, passed = Totals(), []
@@ -115,7 +116,9 @@ def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
             raise ValueError(
                 f"evaluate: got a loss of shape {found.shape}, expected a single number"
             )
-        passed.append((len(labels), measures(weighed(found, reduced, labels), outputs, labels)))
+        passed.append(
+            (len(labels), measures(with_divisor(found, reduced, labels), outputs, labels))
+        )
     numbers_read = iter(read([number for _, numbers in passed for number in numbers]))
     for examples, numbers in passed:
         totals.add(examples, *(next(numbers_read) for _ in numbers))

@@ -47,12 +47,12 @@ def fit(
     warning. The first Ctrl-C ends the step, saves, and raises KeyboardInterrupt; a second does not
     wait.
 
-    The loss of several batches, of an epoch or an accumulated step, is that of one batch of all
-    their examples: means are weighed by what they were divided by, such as the labels that are not
-    ignored or their class weights, and sums are added. This holds for the losses of
-    `minidl.functional`, also inside a function of your own; where there are several, the first mean
-    over the labels decides. Other losses count their examples: to average over less, write
-    `mse_loss(x[kept], y[kept])`.
+    The loss of several batches, such as those of an epoch or an accumulated step, is that of one
+    batch of all their examples. Means are weighted by their divisors, such as the number of labels
+    that are not ignored or the sum of their class weights; sums are added. This holds for the
+    losses of `minidl.functional`, also inside a function of your own; if it computes several means,
+    the first one over the labels decides. Other losses are weighted by the number of examples: to
+    average over fewer, write `mse_loss(x[kept], y[kept])`.
 
     Usual signs that training will not work give a `TrainingWarning`.
 

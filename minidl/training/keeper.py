@@ -177,6 +177,6 @@ def _load(run: Run, saved: dict[str, Any]) -> None:
     if saved["loader"] is not None:
         run.train.load_state_dict(saved["loader"])
     run.batch, run.missed = saved["batch"], set(saved["missed"])
-    # Older checkpoints lack the weight: it was the number of examples.
+    # Older checkpoints have no weight: it was always the number of examples.
     run.totals = Totals(**{"weight": saved["totals"]["seen"], **saved["totals"]})
     run.history.load_state_dict(saved["history"])

@@ -15,7 +15,7 @@ from minidl.functional.loss import IGNORED, noted
 from minidl.optim import Optimizer, clip_grad_norm_
 from minidl.random import generator, streams
 from minidl.tensor import Tensor
-from minidl.training.evaluation import Loss, Totals, evaluate, measures, read, weighed
+from minidl.training.evaluation import Loss, Totals, evaluate, measures, read, with_divisor
 from minidl.training.history import History
 
 
@@ -48,7 +48,7 @@ class Watch:
     def after_backward(
         self, run: Run, batch: tuple[Tensor, ...], loss: Tensor, found: list[float]
     ) -> None:
-        """Inspect loss and gradients; `found` is the loss's value, then `extra_values`."""
+        """Inspect loss and gradients; `found` is the loss's value and `extra_values`."""
 
     def after_epoch(self, run: Run) -> None:
         """Inspect a run after an epoch."""
@@ -105,7 +105,7 @@ class Run:
         next(batches, None)  # lets a prefetching thread end
 
     def _step(self, batches: list[tuple[Tensor, ...]], bar: tqdm[Any]) -> None:
-        """Update the weights once, with the gradient of some batches as if they were one."""
+        """Update the weights once, with the gradient of all these batches as if they were one."""
         self.optimizer.zero_grad()
         step, is_part = Totals(), len(batches) > 1
         for batch in batches:
@@ -125,7 +125,7 @@ class Run:
         bar.set_postfix_str(str(self.totals), refresh=False)
 
     def _backward(self, batch: tuple[Tensor, ...], step: Totals, is_part: bool) -> None:
-        """Add a batch's gradients, times its weight if it is a part of a step; measure it."""
+        """Measure a batch and add its gradients, times its weight if it is only part of a step."""
         *inputs, labels = batch
         self.watch.before_batch(self)
         outputs = self.model(*inputs)
@@ -136,13 +136,13 @@ class Run:
                 self.ignored = found[0].ignored if found else IGNORED
                 self.watch.after_forward(self, batch, outputs)
         _check_loss(loss)
-        reduced = weighed(loss, found, labels)
+        reduced = with_divisor(loss, found, labels)
         part = loss
         if is_part and reduced.divisor is not None:
             part = loss * Tensor(reduced.divisor, loss.dtype, loss.device)
         part.backward()
         numbers = measures(reduced, outputs, labels)
-        values = read([*numbers, *self.watch.extra_values(self)])  # at once: this waits for a GPU
+        values = read([*numbers, *self.watch.extra_values(self)])  # together: this waits for a GPU
         measured, extra = values[: len(numbers)], values[len(numbers) :]
         for totals in (self.totals, step):
             totals.add(len(labels), *measured)

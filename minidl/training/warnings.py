@@ -143,7 +143,7 @@ def check_streams(batches: DataLoader, *others: Any) -> None:
 
 
 def check_optimizer(optimizer: optim.Optimizer, model: nn.Module, loss: Any) -> None:
-    """Warn if an optimiser was made for layers that have been replaced since."""
+    """Warn if an optimiser was created for layers that have since been replaced."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     ours = {
         id(p) for part in (model, loss) if isinstance(part, nn.Module) for p in part.parameters()
@@ -153,7 +153,7 @@ def check_optimizer(optimizer: optim.Optimizer, model: nn.Module, loss: Any) -> 
         warn(
             f"the optimiser holds {len(held - ours)} tensor(s) that are not parameters of this "
             f"network, and lacks {', '.join(lacks[:10])}, which are not trained: was a layer "
-            "replaced, or the network copied, after the optimiser was made? Make it last"
+            "replaced, or the network copied, after the optimiser was created? Create it last"
         )
 
 
