@@ -1,10 +1,10 @@
-"""The precision of float32, operation by operation, on hostile inputs: minidl's and PyTorch's.
+"""The precision of float32 on hostile inputs, operation by operation, in minidl and PyTorch.
 
 python -m tests.precision > tests/benchmarks/PRECISION.md
 
-Errors are in units of float32's eps, 1.2e-7, relative to the largest element of the array that is
-compared (to that of the same sum of absolute values where an operation is a sum of products, so
-that terms which cancel do not count as errors). Elements beyond float32's range are left out.
+Errors are in units of float32's eps, 1.2e-7, relative to the largest element of the compared array.
+For operations that are sums of products, they are relative to the sum of absolute values, so that
+cancellation does not count as an error. Elements beyond float32's range are left out.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .helpers.op_table import OPS, Constant, Op, case
 from .helpers.op_table import Case as Call
 
 EPS = float(np.finfo(np.float32).eps)
-LEAST = float(np.finfo(np.float32).tiny) / EPS  # below, numbers have fewer digits
+LEAST = float(np.finfo(np.float32).tiny) / EPS  # the errors of smaller values are subnormal
 WORST = 4
-"""How many times PyTorch's error may minidl's be."""
+"""The largest allowed ratio of minidl's error to PyTorch's."""
 Arrays = list[np.ndarray]
 
 
@@ -44,10 +44,10 @@ KINDS: dict[str, Callable[[tuple[int, ...], np.random.Generator], np.ndarray]] =
     "mixed": lambda shape, rng: _signs(10 ** rng.uniform(-6, 6, shape), rng),
     "ten": lambda shape, rng: 10 * rng.normal(size=shape),
 }
-"""Where the elements of inputs are drawn from, by a name: ten is for exponentials."""
+"""The distributions of inputs by name; `ten` is for exponentials."""
 
 LIMITED = ("p", "alpha", "beta", "target")
-"""Inputs that have a range of their own, such as powers and probabilities."""
+"""Inputs of limited range, such as powers and probabilities, which are taken from the op table."""
 
 SUMS = [
     "sum",
@@ -90,11 +90,11 @@ FLOORS: dict[str, Callable[[float], float]] = {
         ("batch_norm", "pending_batch_norm", "layer_norm", "group_norm"), lambda x: 1.0
     ),
 }
-"""What an output's scale is at least, given the largest input: exact ones can be 0."""
+"""The smallest scale of an output, given the largest input: exact outputs can be 0."""
 
 
 def long_rows(n: int) -> Iterator[tuple[str, str, Call]]:
-    """Yield operations that add about n elements: a name, what is long, and the call."""
+    """Yield operations that add about n elements: the name, the kind of input, and the call."""
     rng = np.random.default_rng(0)
     side = math.isqrt(n // 16)
     tall = (n // 4, 4)
@@ -142,7 +142,7 @@ def long_rows(n: int) -> Iterator[tuple[str, str, Call]]:
 
 @dataclass
 class Row:
-    """One call on one kind of input, and its largest errors: of the output, of the gradients."""
+    """One call on one kind of input, and the largest errors of its output and its gradients."""
 
     op: str
     kind: str
@@ -151,7 +151,7 @@ class Row:
 
     @property
     def excess(self) -> float:
-        """How many times worse than PyTorch; up to 2 eps are as good as none."""
+        """How many times PyTorch's error minidl's is; errors up to 2 eps count as 0."""
         if self.theirs is None:
             return 0.0
         pairs = zip(self.ours, self.theirs, strict=True)
@@ -159,7 +159,7 @@ class Row:
 
 
 def rows(n: int, peer: Callable[..., Arrays | None] | None = None) -> Iterator[Row]:
-    """Measure all operations of the op table that compute, and sums of n; `peer` is PyTorch."""
+    """Measure all operations of the op table, and sums of n elements; `peer` is PyTorch."""
     left_out = ("nn.", "Tensor.to", "Tensor.copy")  # layers call functions; copies are exact
     ops = {op.name.rpartition(".")[2]: op for op in OPS if not op.name.startswith(left_out)}
     for op in ops.values():
@@ -173,7 +173,7 @@ def rows(n: int, peer: Callable[..., Arrays | None] | None = None) -> Iterator[R
 
 
 def _hostile(of: Call, kind: str, place: int) -> Arrays:
-    """Return inputs of a case's shapes, positive where all of its own are; one is hostile."""
+    """Return inputs of a case's shapes, positive if the case's own are; one of them is hostile."""
     rng = np.random.default_rng(7)
     found = []
     for i, (name, plain) in enumerate(zip(of.inputs, of.arrays(), strict=True)):
@@ -226,7 +226,7 @@ def _errors(found: Arrays, exact: Arrays, scales: list[float]) -> tuple[float, f
 
 
 def torch_answers(name: str, of: Call, inputs: Arrays, upstream: np.ndarray) -> Arrays | None:
-    """Return PyTorch's output and gradients; None for an operation that it lacks."""
+    """Return PyTorch's output and gradients; None for an operation that it does not have."""
     import torch
 
     from .reference import make
@@ -269,13 +269,13 @@ def page(found: list[Row]) -> str:
 
 HEAD = f"""# Precision of float32
 
-Largest errors against float64 on hostile inputs, in units of float32's eps; made by
+Largest errors against float64 on hostile inputs, in units of float32's eps; printed by
 `python -m tests.precision` with PyTorch {{version}}, and explained there. Inputs:
 {", ".join(KINDS)}, and sums of a million elements ("long").
 
-"out": a result in float32's range was missed by more than half its size. The last column is the
-largest ratio to PyTorch's error over all inputs, where errors up to 2 count as none; above
-{WORST} it is a fault.
+"out": a result within float32's range is wrong by more than half its size. The last column is the
+largest ratio to PyTorch's error over all inputs, where errors up to 2 count as 0; a ratio above
+{WORST} is a fault.
 
 | operation | output | PyTorch | input | gradients | PyTorch | input | ratio |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
