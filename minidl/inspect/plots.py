@@ -95,7 +95,7 @@ def gradient_flow(model: nn.Module) -> Figure:
     gradients = dict(model.named_gradients())
     frozen = [not parameter.requires_grad for parameter in model.parameters()]
     if all(gradient is None for gradient in gradients.values()):
-        why = "all its parameters are frozen" if all(frozen) else "run backward first"
+        why = "all its parameters are frozen" if frozen and all(frozen) else "run backward first"
         raise ValueError(f"gradient_flow: got a {type(model).__name__} without any gradient; {why}")
     drawn, words = [], {}
     for row, gradient in enumerate(gradients.values()):

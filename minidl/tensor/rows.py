@@ -11,7 +11,7 @@ from minidl.tensor.operations import Tensor
 class RowGradient(Tensor):
     """The gradient of a table that is zero except in some rows; only these are stored.
 
-    It is a tensor of the table's shape like any other: accessing `.data` builds the dense array.
+    It is a tensor of the table's shape like any other: accessing `.array` builds the dense array.
     Optimisers and `clip_grad_norm_` use the rows, and adding two row gradients gives another one.
 
     Sizes do not depend on how often a row occurs, which avoids a GPU sync: for a row that occurs k
