@@ -99,7 +99,7 @@ def test_gelu_of_huge_numbers_does_not_overflow(approximate, device):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
 def test_gelu_of_negative_numbers_keeps_its_digits(approximate, dtype, device):
-    """Value and slope are tiny there: next to a 1, as in 1 + erf(x), they would be rounded away."""
+    """Value and slope are tiny there: added to 1, as in 1 + erf(x), they would be rounded away."""
     numbers = [-0.5, -2.0, -5.0, -8.0, -12.0][: 4 if approximate == "tanh" else 5]
     x = Tensor(np.array(numbers, dtype), device=device, requires_grad=True)
     out = F.gelu(x, approximate)

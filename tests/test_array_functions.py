@@ -137,7 +137,7 @@ def test_random_integers_and_numbers_keep_their_dtypes():
 
 
 def test_random_windows_stay_inside_the_image_whatever_is_drawn():
-    """A sample of 1.0, or a random part of a sum that is the whole sum, would lie outside."""
+    """With a sample of 1.0, or a random part rounded up to the whole sum, they would not."""
     x, rng = minidl.rand(2, 3, 7, 9), AlwaysTheLargest()
     F = minidl.functional
     wanted = F.fractional_max_pool2d(x, 2, (4, 5), rng=rng).numpy()

@@ -452,7 +452,7 @@ def threads():
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Set the environment, and have it read again."""
+    """Set the environment variables, and make them be read again."""
     names = ("MINIDL", "OMP", "OPENBLAS", "MKL")
 
     def number(**values):

@@ -1,4 +1,4 @@
-"""Class numbers: the same in a training set and a test set, or somebody is told."""
+"""Class numbers are the same in a training set and a test set, or a warning says so."""
 
 import warnings
 
@@ -10,7 +10,7 @@ from minidl.data import load_image_folder, read_table
 
 
 def table(folder, name, labels):
-    """Write a table whose texts are its labels, so that each text says its class."""
+    """Write a table whose texts are its labels, so that each text names its class."""
     folder.mkdir(exist_ok=True)
     if name.endswith("jsonl"):
         rows = [f'{{"text": "{label}", "label": "{label}"}}\n' for label in labels]
@@ -22,7 +22,7 @@ def table(folder, name, labels):
 
 
 def images(folder, classes):
-    """Write one image for each class; its grey value says the class: its place in ABCD."""
+    """Write one image for each class, whose grey value is the class's index in ABCD."""
     for name in classes:
         (folder / name).mkdir(parents=True)
         Image.new("L", (4, 4), 10 * "ABCD".index(name)).save(folder / name / "1.png")

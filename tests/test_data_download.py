@@ -158,7 +158,7 @@ def test_download_starts_over_when_the_server_ignores_the_range(server, tmp_path
 
 @pytest.mark.parametrize("kind", ["wrong_range", "short_range", "no_rest"])
 def test_download_starts_over_at_a_mirror_that_cannot_send_the_rest(server, tmp_path, kind):
-    """Else the part would stay, and every later call would ask for the same rest in vain."""
+    """Otherwise the part would stay, and every later call would fail to get the same rest."""
     destination = tmp_path / "file.bin"
     _part(destination).write_bytes(CONTENT[:1234])
     _get(server, destination, kind)

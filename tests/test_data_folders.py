@@ -1,4 +1,4 @@
-"""Folders of images: how they are laid out, cut and refused, and every kind of JPEG and PNG."""
+"""Folders of images: layout, cropping, errors, and every kind of JPEG and PNG."""
 
 import struct
 import zlib
@@ -55,7 +55,7 @@ IN_GREY = np.stack([GREYS] * 3, 2)
 
 
 def placed(folder, image, name="x.png", **options):
-    """Save an image as the only one of the folder's only class."""
+    """Save an image as the only image of a folder's only class."""
     (folder / "a").mkdir()
     image.save(folder / "a" / name, **options)
     return folder
@@ -67,7 +67,7 @@ def pixels_of(folder):
 
 
 def png(bits, kind, rows, **chunks):
-    """Return the bytes of a PNG, of any depth and colour type, which Pillow cannot all write."""
+    """Return the bytes of a PNG of any depth and colour type; Pillow cannot write all of them."""
     head = struct.pack(">IIBBBBB", 4, 4, bits, kind, 0, 0, 0)
     scanlines = b"".join(b"\0" + row.tobytes() for row in rows)  # 0: no filter
     parts = {"IHDR": head, **chunks, "IDAT": zlib.compress(scanlines), "IEND": b""}

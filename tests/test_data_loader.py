@@ -298,7 +298,7 @@ def test_an_rng_that_is_none_stands_for_the_seeded_stream():
 
 
 class Pen:
-    """Draws from its own stream, and from one that only its method names."""
+    """Draws from its own stream, and from one to which only its method refers."""
 
     __slots__ = ("rng", "unset")
 
@@ -332,7 +332,7 @@ def test_a_search_for_streams_survives_every_object():
     a = np.random.default_rng(0)
 
     class Proxy:
-        """Refuses every question, as a proxy of nothing does."""
+        """Raise on every access, like a proxy without an object."""
 
         def __getattribute__(self, name):
             raise RuntimeError(name)

@@ -255,7 +255,7 @@ NEAR = {
 
 
 def made(value, slope):
-    """Return an operation of given value and slope."""
+    """Return an operation with the given value and slope."""
     return lambda x: record("made", value(x.data), (x,), lambda g: (g * slope(x.data),))
 
 
@@ -318,7 +318,7 @@ def test_where_nothing_can_be_compared_the_report_says_so():
 
 
 def test_a_minimum_alone_passes():
-    """The slopes to the two sides are opposite there, and nothing else has any."""
+    """The slopes on its two sides are opposite, and no other element has a slope."""
     assert minidl.gradcheck(lambda x: x * x, np.array([0.0])).checks[0].checked == 1
     failure(squares(lambda x, g: g * (2 * x + 1)), np.array([0.0]))
 

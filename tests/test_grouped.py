@@ -1,4 +1,4 @@
-"""Convolutions in groups: every form of them against columns of windows, over random geometry."""
+"""Convolutions in groups: every form agrees with columns of windows, over random geometry."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def drawn(*shape: int, seed: int, channels_last: bool = False) -> np.ndarray:
 
 
 def compare(form: Any, w: Windows, n: int, groups: int, c: int, d: int, last: bool, flags) -> None:
-    """Compare the three maps of a form with those by columns; they must not change their inputs."""
+    """Compare a form's three maps with those by columns; the inputs must not change."""
     with_bias, relu = flags
     images = drawn(n, c * groups, w.in_h, w.in_w, seed=0, channels_last=last)
     weight, bias = drawn(d * groups, c, w.k_h, w.k_w, seed=1), drawn(d * groups, seed=3)

@@ -245,7 +245,7 @@ def test_binary_cross_entropy_of_extreme_logits_is_exact(dtype, device):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", [10, 20, 60])
 def test_binary_cross_entropy_of_a_sure_right_answer_keeps_its_digits(size, dtype, device):
-    """Both labels: as a difference of large numbers, one of the two would come out as 0."""
+    """For both labels: as a difference of large numbers, one of the losses would be 0."""
     x = Tensor(np.array([size, -size], dtype), device=device, requires_grad=True)
     losses = F.binary_cross_entropy_with_logits(x, [1, 0], reduction="none")
     losses.sum().backward()
@@ -277,7 +277,7 @@ def test_losses_of_numbers_refuse_integers_whose_differences_wrap_around(loss, d
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_of_a_masked_class_that_has_no_share_is_finite(smoothing, device):
-    """A class that cannot occur: its logit is -inf, and its probability or weight 0."""
+    """A class that cannot occur has the logit -inf, and the probability or weight 0."""
     whole = F.cross_entropy(Tensor([[0.0, 1.0]]), [0]).item()
     x = Tensor([[0.0, 1.0, -math.inf]], device=device, requires_grad=True)
     without = Tensor([1.0, 1.0, 0.0], device=device)

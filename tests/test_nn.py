@@ -170,7 +170,7 @@ def test_modules_and_parameters_in_plain_containers_are_refused(kind):
 
 @pytest.mark.parametrize("kind", [*HIDDEN, "Linear", "Parameter"])
 def test_modules_and_parameters_of_a_class_are_refused(kind):
-    """All its instances would share them, and none would train or save them."""
+    """All instances would share them, and none would train or save them."""
     alone = {"Linear": lambda: nn.Linear(1, 1), "Parameter": lambda: nn.Parameter([1.0])}
     message = rf"Net.layer: got a {kind} as a class attribute.* self.layer in "
     with pytest.raises(TypeError, match=message):

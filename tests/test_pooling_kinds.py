@@ -988,7 +988,7 @@ def test_weights_that_would_overflow_are_those_of_softmax(k, stride, padding, de
 
 @pytest.mark.parametrize(("k", "stride"), [(2, 2), (3, 2), (3, 1)])
 def test_scaled_sums_have_gradients_to_order_two(k, stride, device):
-    """Far from 1, so that no sum is taken as it is; `0` is a pixel after a ReLU."""
+    """Values are far from 1, so that all sums are scaled; `0` is a pixel after a ReLU."""
     x = np.abs(numbers(1, 2, 4, 4)) + 0.5
     x[0, 0, 0, 0] = 0
     for pool in (

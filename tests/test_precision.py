@@ -1,4 +1,4 @@
-"""Errors of float32 stay within limits on hostile inputs, and within four times PyTorch's."""
+"""On hostile inputs, float32's errors stay within limits, and within four times PyTorch's."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .helpers.op_table import OPS
 
 USUAL = 6.0
 LIMITS = {
-    # Infinite where a gradient is lost that PyTorch loses too, below eps of the usual ones: those
-    # of a saturated sigmoid or softmax.
+    # Infinite: PyTorch, too, loses gradients below eps of the usual ones, as those of a saturated
+    # sigmoid or softmax.
     **dict.fromkeys(("sigmoid", "softmax", "gated_pool2d"), math.inf),
-    # Differences of neighbours that are equal but for their last digits.
+    # Differences of neighbours that differ only in their last digits.
     **dict.fromkeys(("mixed_pool1d", "mixed_pool2d"), 1e4),
     **dict.fromkeys(("softmax_pool1d", "softmax_pool2d"), math.inf),
     # The slope along p is 0 where all pixels of a window are equal, and little beside.

@@ -1,4 +1,4 @@
-"""Sums keep their digits, over whatever axes and however many terms there are."""
+"""Sums keep their digits, over any axes and any number of terms."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def near(tensor: Tensor, wanted: float) -> None:
-    """Assert that all elements are right to a few roundings; one after the other, a million add up
-    to errors of 1 %."""
+    """Assert that all elements are right to a few roundings; a sequential sum of a million terms
+    would be 1 % off."""
     np.testing.assert_allclose(tensor.numpy(), wanted, rtol=8 * np.finfo(tensor.dtype).eps)
 
 
@@ -58,7 +58,7 @@ def test_a_sum_reads_a_repeated_array_without_copying_it():
 
 
 def test_few_terms_and_whole_arrays_are_left_to_numpy(monkeypatch):
-    """Everything else goes block by block."""
+    """Everything else is summed in blocks."""
     monkeypatch.setattr("minidl.backends.sums._sum_rows", None)
     blocked_sum(np, np.ones((2 * BLOCK, 7)), (0,))
     blocked_sum(np, np.ones((7, 1000)), (1,))
@@ -166,7 +166,7 @@ def test_the_plain_kernels_keep_digits_too():
 
 
 def test_slices_of_a_batch_are_added_in_pairs():
-    """One after the other, 10,000 slices of 0.1 are 1e-4 off."""
+    """Added one after the other, 10,000 slices of 0.1 would be 1e-4 off."""
 
     class OneByOne(Backend):
         def over_batch(self, n, shape, dtype, work):

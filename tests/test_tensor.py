@@ -212,7 +212,7 @@ def test_norms_stay_in_the_range_of_float32(p, size, device):
 
 @pytest.mark.parametrize("p", P_NORMS)
 def test_the_gradient_of_a_norm_of_0_is_0_to_any_order(p, device):
-    """That of a square root of a sum of squares would be 0 / 0."""
+    """The gradient of a square root of a sum of squares would be 0 / 0."""
     x = Tensor([[0.0, 0.0], [3.0, 4.0]], device=device, requires_grad=True)
     y = x.norm(p, 1)
     assert y.numpy()[0] == 0

@@ -101,7 +101,7 @@ def test_a_step_copies_nothing_and_waits_for_nothing(backend, small, build, rule
     wanted, wanted_weights, _ = trained(build, "cpu", rule)
     np.testing.assert_allclose(losses, wanted, rtol=1e-9)
     for mine, other in zip(weights, wanted_weights, strict=True):
-        # Adam divides gradients that are 0 but for rounding, such as those of a bias before a norm,
+        # Adam divides gradients that are 0 up to rounding, such as those of a bias before a norm,
         # by little more than its eps.
         np.testing.assert_allclose(mine, other, rtol=1e-6, atol=1e-8)
 

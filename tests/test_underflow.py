@@ -1,4 +1,4 @@
-"""Underflow is harmless, also where NumPy is set to raise errors; other errors are raised."""
+"""Underflow is harmless, even if NumPy is set to raise errors; other errors are raised."""
 
 import warnings
 

@@ -571,7 +571,7 @@ def test_a_program_in_a_pickle_does_not_run(tmp_path):
 
 
 def beside_weights(folder, beside, protocol=2):
-    """A checkpoint with the arrays of `torch_file` as `net`, and something else."""
+    """A checkpoint with the arrays of `torch_file` as `net`, and other entries."""
     weights = members_of(torch_file(folder))["archive/data.pkl"][2:-1]
     other = pickle.dumps(beside, protocol)[2:-1]
     items = b"X\x03\0\0\0net" + weights + b"X\x06\0\0\0beside" + other
@@ -579,7 +579,7 @@ def beside_weights(folder, beside, protocol=2):
 
 
 class Odd(dict):
-    """Pickled as an object of its class, with items and attributes."""
+    """Is pickled as an object of its class, with items and attributes."""
 
     def __init__(self, **attributes):
         super().__init__(attributes)
@@ -722,7 +722,7 @@ def test_tensors_that_repeat_or_negate_their_storage_keep_their_values(zipped, t
 
 
 def test_many_names_for_one_expanded_storage_are_refused(tmp_path):
-    """Each would take 48 MB, of 24 bytes in the file."""
+    """Each would take 48 MB, from 24 bytes in the file."""
     strides = b"M\xd0\x07M\x70\x17\x86K\0K\0\x86"  # (2000, 6000), (0, 0)
     path = torch_file(tmp_path, pickled={STRIDES: strides})
     assert load_weights(path)["w"].shape == (2000, 6000)

@@ -1,4 +1,4 @@
-"""With the default kernels, an output of a convolution depends only on what it sees."""
+"""With the default kernels, each output of a convolution depends only on its own window."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def calls(monkeypatch):
 
 
 def near(found: np.ndarray, wanted: np.ndarray) -> bool:
-    """Tell whether all values are within 3e-4 of the typical size."""
+    """Tell whether all values agree to 3e-4 of the typical size."""
     typical = np.sqrt(np.square(wanted, dtype=np.float64).mean())
     return bool((np.abs(found - wanted) <= 3e-4 * typical).all())
 
