@@ -22,11 +22,11 @@ optimisers the same update rules. What differs:
 | `torch.autograd.grad`: a tuple | `minidl.grad`: a list | |
 | `float32_tensor * float64_number` | float32 | as in PyTorch, not as in NumPy |
 
-`x.array` is the NumPy or CuPy array itself, which operations compute with. `x.data` is the same
-array, as a NumPy array whose in-place operators change the tensor; the change is counted, so that a
-`backward` that needs the old values raises. Elements are changed inside `x.mutable()`. NumPy's
-arrays are write-protected everywhere else. CuPy's have no protection; there, only changes made
-through minidl are detected.
+`x.array` is the NumPy or CuPy array that operations compute with. On a CPU, `x.data` is a view of
+it whose in-place operators change the tensor; each change is counted, so that a `backward` that
+needs the old values raises. Single elements are changed inside `with x.mutable() as array`; outside
+such a block, both arrays are write-protected. On a GPU, `x.data` is `x.array` itself: CuPy's arrays
+have no write protection, and only changes made through minidl are detected.
 """
 
 from typing import TYPE_CHECKING
