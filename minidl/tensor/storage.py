@@ -76,7 +76,7 @@ class _Functions:
 
     @staticmethod
     def call(tensor: Any, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """Compute `array * tensor` and its kind; refuse anything else."""
+        """Compute `array * tensor` and similar operators; refuse anything else."""
         name = function.__name__
         if (
             options.get("out") is None
