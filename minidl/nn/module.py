@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -305,10 +306,12 @@ class Module:
         return head + ("\n" + "\n".join(lines) + "\n)" if lines else ")")
 
 
-def _hides(value: Any) -> bool:
-    """Return whether plain containers hide a parameter or module, which would never be trained."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple, set, frozenset, deque)):
-        return any(_hides(item) for item in value)
+def _hides(value: Any, levels: int = 3) -> bool:
+    """Return whether plain containers hide a parameter or module, which would never be trained.
+
+    Only their beginnings are looked at: this runs in every step, and long containers hold data.
+    """
+    if isinstance(value, (dict, list, tuple, set, frozenset, deque)):
+        items = value.values() if isinstance(value, dict) else value
+        return levels > 0 and any(_hides(item, levels - 1) for item in islice(items, 100))
     return isinstance(value, (Module, Parameter))
