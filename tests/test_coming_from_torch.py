@@ -95,6 +95,9 @@ def test_tensors_of_torch_become_ours():
     with ours.mutable() as array:
         array[:] = 5
     assert weight.tolist() == [1, 1]
+    for call in (nn.Linear(2, 2), nn.BatchNorm1d(2), lambda x: F.mse_loss(x, [0, 0])):
+        with pytest.raises(TypeError, match=r"got a PyTorch tensor: wrap it in minidl\.Tensor"):
+            call(torch.ones(2, 2))
     with pytest.raises(TypeError, match=r"got a PyTorch tensor: wrap it in minidl\.Tensor"):
         ours * weight
 

@@ -80,11 +80,13 @@ def test_what_the_table_says_to_write_exists():
 
 def test_numpys_functions_are_refused_in_words_and_its_operators_are_not():
     x = Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    for call in (np.exp, np.sqrt, lambda x: np.add(x, 1), lambda x: np.add.reduce(x)):
+    adding = (lambda x: np.add(x, 1), lambda x: np.add.reduce(x), lambda x: np.stack([x, x]))
+    for call in (np.exp, np.sqrt, *adding, np.sum, np.mean, np.max, np.linalg.norm):
         with pytest.raises(
             TypeError, match=r"np\.\w+: got a Tensor, expected arrays; write an opera"
         ):
             call(x)
+    assert (np.shape(x), np.ndim(x), np.size(x)) == ((2, 2), 2, 4)
     array = np.array([[2.0, 1.0], [1.0, 2.0]], np.float32)
     with pytest.raises(TypeError, match=r"np\.add: got a Tensor"):
         array += x

@@ -9,13 +9,13 @@ import numpy as np
 from minidl.backends import Array, Windows, asarray, backend_of
 from minidl.checks import Pair, check_whole, pair
 from minidl.tensor import Tensor
-from minidl.tensor.operands import check_device
+from minidl.tensor.operands import check_device, kind_of
 
 
 def check_floats(op: str, x: Tensor) -> None:
     """Raise unless `x` is a tensor of floats."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"{op}: got a {type(x).__name__}, expected a Tensor")
+        raise TypeError(f"{op}: got a {kind_of(x)}, expected a Tensor")
     if x.dtype.kind != "f":
         raise TypeError(
             f"{op}: got dtype {x.dtype}, expected float32 or float64; "
@@ -52,7 +52,7 @@ def check_together(op: str, **tensors: Tensor | None) -> None:
     given = {name: x for name, x in tensors.items() if x is not None}
     for name, x in given.items():
         if not isinstance(x, Tensor):
-            raise TypeError(f"{op}: got a {type(x).__name__} as {name}, expected a Tensor")
+            raise TypeError(f"{op}: got a {kind_of(x)} as {name}, expected a Tensor")
     (first_name, first), *rest = given.items()
     for name, x in rest:
         for what in ("device", "dtype"):

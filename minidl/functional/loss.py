@@ -20,6 +20,7 @@ from minidl.functional.activation import log_softmax, softplus
 from minidl.functional.geometry import check_floats
 from minidl.tensor import Operand, Tensor
 from minidl.tensor.functions import where
+from minidl.tensor.operands import kind_of
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
@@ -271,7 +272,7 @@ def _note(reduced: Reduced) -> Tensor:
 def _beside(op: str, x: Tensor, value: Any) -> Tensor:
     """Return a target or weight as a tensor, on the device of `x`."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"{op}: got a {type(x).__name__}, expected a Tensor")
+        raise TypeError(f"{op}: got a {kind_of(x)}, expected a Tensor")
     if not hasattr(value, "dtype"):  # numbers and lists have no device yet
         value = x.backend.from_numpy(np.asarray(value))
     if isinstance(value, Tensor):

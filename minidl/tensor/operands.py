@@ -120,14 +120,21 @@ def operand_array(op: str, value: Any, like: Stored, copy: bool = False) -> Arra
             kind = np.dtype(type(number))
         return like.backend.scalar(number, kind)
     if getattr(getattr(value, "dtype", None), "kind", "") not in ("f", "i", "u", "b"):
-        kind = getattr(value, "dtype", type(value).__name__)
-        kind = "PyTorch tensor: wrap it in minidl.Tensor(...)" if "torch." in str(kind) else kind
+        kind = kind_of(value)
+        kind = getattr(value, "dtype", kind) if kind == type(value).__name__ else kind
         raise TypeError(
             f"{op}: got a {kind}, expected a tensor, an array or a number with real values"
         )
     array = asarray(value)
     check_device(op, backend_of(array), like.backend)
     return array.copy(order="K") if copy else array[...]
+
+
+def kind_of(value: Any) -> str:
+    """Return the name of a value's type, for an error; PyTorch's tensors have the same as ours."""
+    if type(value).__module__.partition(".")[0] == "torch":
+        return "PyTorch tensor: wrap it in minidl.Tensor(...)"
+    return type(value).__name__
 
 
 def check_device(op: str, got: Backend, wanted: Backend) -> None:

@@ -64,6 +64,13 @@ _REFLECTED = {
 }  # fmt: skip
 
 
+def _refusal(name: str) -> TypeError:
+    return TypeError(
+        f"np.{name}: got a Tensor, expected arrays; write an operation of minidl, such as x + 1, "
+        f"x.exp() or x.mean(0), whose gradient is known, or np.{name}(x.numpy()), which has none"
+    )
+
+
 class _Functions:
     """Leaves an array's operators to tensors, and refuses NumPy's functions in minidl's words.
 
@@ -84,10 +91,7 @@ class _Functions:
             and not isinstance(inputs[0], TensorBase)
         ):
             return getattr(tensor, _REFLECTED[name])(inputs[0])
-        raise TypeError(
-            f"np.{name}: got a Tensor, expected arrays; write an operation of minidl, such as "
-            f"x + 1 or x.exp(), whose gradient is known, or np.{name}(x.numpy()), which has none"
-        )
+        raise _refusal(name)
 
 
 class TensorBase:
@@ -433,6 +437,13 @@ class TensorBase:
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse implicit conversion, which would silently copy and lose the graph."""
         raise TypeError("a Tensor is not converted to an array implicitly; call .numpy()")
+
+    def __array_function__(self, function: Any, kinds: Any, inputs: Any, options: Any) -> Any:
+        """Compute `np.shape(x)` and its kind; refuse functions that need an array, as `np.sum`."""
+        try:
+            return function._implementation(*inputs, **options)
+        except TypeError as error:
+            raise _refusal(function.__name__) from error
 
     def __repr__(self) -> str:
         values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
