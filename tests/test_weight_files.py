@@ -123,6 +123,9 @@ def test_the_content_decides_where_the_ending_does_not(suffix, name, tmp_path):
         (b"<html>", "a web page"),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),
         (b"\x1f\x8b\x08\0", "compressed by gzip; unpack it first"),
+        (b"\x93NUMPY\x01\0", "a single array of NumPy; save arrays by name"),
+        (pickle.dumps({"w": np.ones(2)}, 4), "a pickle, which may run anything"),
+        (pickle.dumps({"w": np.ones(2)}, 5), "a pickle, which may run anything"),
     ],
 )
 @pytest.mark.parametrize("suffix", [*SUFFIXES, ".bin"])
@@ -635,6 +638,7 @@ def test_the_weights_are_found_under_any_name(key, zipped, tmp_path):
     checkpoint = {
         "optimizer": adam.state_dict(),
         "args": argparse.Namespace(lr=0.1),
+        "loss": torch.tensor(0.3),
         "shape": torch.Size([1, 3]),
         "dtype": torch.float32,
         "device": torch.device("cpu"),
@@ -646,6 +650,14 @@ def test_the_weights_are_found_under_any_name(key, zipped, tmp_path):
     for content in (checkpoint, {"checkpoint": checkpoint, "epoch": 3}):
         torch.save(content, tmp_path / "net.th", _use_new_zipfile_serialization=zipped)
         same(load_weights(tmp_path / "net.th"), wanted)
+
+
+def test_a_torchscript_program_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "net.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("net/data.pkl", "net/constants.pkl", "net/code/__torch__/net.py"):
+            archive.writestr(name, b"x" * 1000)
+    with pytest.raises(ValueError, match=r"net.pt: it is a TorchScript program, .*state_dict\(\)"):
+        load_weights(tmp_path / "net.pt")
 
 
 @pytest.mark.oracle

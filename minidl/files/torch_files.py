@@ -169,6 +169,10 @@ def read_torch(file: BinaryIO, key: str | None = None) -> dict[str, NDArray[Any]
 def _read_zip(archive: zipfile.ZipFile, size: int, key: str | None) -> dict[str, NDArray[Any]]:
     members = {info.filename: info for info in archive.infolist()}
     pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
+    if any("/code/" in name for name in members):
+        raise ContentError(
+            "it is a TorchScript program, expected tensors by name: save model.state_dict()"
+        )
     if len(pickles) != 1 or len(members) != len(archive.infolist()):
         raise ValueError(
             "it is a zip file without exactly one data.pkl, or with a duplicate member"
@@ -228,6 +232,9 @@ def _select_state_dict(loaded: Any, key: str | None) -> dict[str, _Tensor]:
     found = dict(itertools.islice(_state_dicts(loaded, "", set()), _MOST_SHOWN))
     best = min(map(_rank, found), default=0)
     names = [path for path in found if (_rank(path) == best if key is None else path == key)]
+    if len(names) > 1:  # single numbers, such as the best loss, stand beside the weights
+        large = [path for path in names if any(map(_has_axes, found[path].values()))]
+        names = large if key is None and large else names
     if not found:
         shown = itertools.islice(loaded.items(), _MOST_SHOWN)
         held = ", ".join(f"{name!r:.40} ({_made_by(value):.40})" for name, value in shown)
@@ -245,6 +252,10 @@ def _select_state_dict(loaded: Any, key: str | None) -> dict[str, _Tensor]:
                 "of a plain dtype: convert it in PyTorch (dequantize, to_dense, from_numpy)"
             )
     return {name: view for name, view in found[names[0]].items() if isinstance(view, _Tensor)}
+
+
+def _has_axes(value: Any) -> bool:
+    return isinstance(value, _Tensor) and len(value.size) > 0
 
 
 def _made_by(value: Any) -> str:

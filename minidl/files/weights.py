@@ -144,8 +144,6 @@ def _write_npz(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
-    if file.read(6) == b"\x93NUMPY":
-        raise ValueError("it holds a single array")
     size = os.fstat(file.fileno()).st_size
     state = {}
     with zipfile.ZipFile(file) as archive:
@@ -172,6 +170,9 @@ _FOREIGN = {
     b"<!doctype": "a web page; download the file itself",
     b"<html": "a web page; download the file itself",
     b"\x89hdf": "an HDF5 file, as Keras writes; load it there, and save the arrays with np.savez",
+    b"\x93numpy": "a single array of NumPy; save arrays by name with np.savez",
+    b"\x80\x04\x95": "a pickle, which may run anything; save its arrays with np.savez",
+    b"\x80\x05\x95": "a pickle, which may run anything; save its arrays with np.savez",
     b"\x1f\x8b": "compressed by gzip; unpack it first",
 }
 _Read: TypeAlias = Callable[[BinaryIO], dict[str, NDArray[Any]]]
