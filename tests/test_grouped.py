@@ -14,6 +14,7 @@ from minidl import Tensor
 from minidl import functional as F
 from minidl.backends import Windows, backend_for, convolution
 from minidl.backends.cpu import depthwise, grouped, numpy_backend, planar
+from minidl.backends.cpu.runs import channels_last, spread
 
 BACKEND = backend_for("cpu")
 
@@ -145,3 +146,46 @@ def test_a_depthwise_convolution_copies_no_windows(monkeypatch):
         monkeypatch.setattr(numpy_backend.NumpyBackend, name, None)
     F.conv2d(x, weight, padding=1, stride=2, groups=8).sum().backward()
     assert x.grad is not None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_channels_that_evict_each_other_are_spread_before_they_are_reordered(dtype):
+    images = drawn(2, 16, 16, 32, seed=0).astype(dtype)
+    apart = spread(images)
+    assert apart.strides[1] == images.strides[1] + 16 * images.itemsize
+    np.testing.assert_array_equal(apart, images)
+    pixels = channels_last(images)
+    assert pixels.flags.c_contiguous
+    np.testing.assert_array_equal(pixels, images.transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        drawn(2, 16, 16, 31, seed=0),
+        drawn(2, 15, 16, 32, seed=0),
+        drawn(2, 16, 16, 32, seed=0, channels_last=True),
+        drawn(2, 16, 16, 64, seed=0)[..., ::2],
+    ],
+    ids=["apart", "few", "channels-last", "steps"],
+)
+def test_other_channels_are_left_where_they_are(images):
+    assert spread(images) is images
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8, 32])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_the_order_of_channels_in_memory_does_not_change_a_bit(groups, padding):
+    first = drawn(3, 32, 32, 32, seed=0).astype(np.float32)
+    last = np.ascontiguousarray(first.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    weight = drawn(32, 32 // groups, 3, 3, seed=1).astype(np.float32)
+    found = []
+    for images in (first, last):
+        x, k = Tensor(images, requires_grad=True), Tensor(weight, requires_grad=True)
+        y = F.conv2d(x, k, padding=padding, groups=groups)
+        seed = drawn(*y.shape, seed=2, channels_last=images is last).astype(np.float32)
+        seed = seed if images is last else np.ascontiguousarray(seed)
+        y.backward(Tensor(seed))
+        found.append((y.numpy(), x.grad.numpy(), k.grad.numpy()))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minidl.backends.base import Array, Backend
+from minidl.backends.cpu.runs import channels_last
 from minidl.backends.windows import Windows
 
 WEIGHTS = 2**16
@@ -79,8 +80,7 @@ def transpose_convolve(
 
     def work(part: slice) -> None:
         rows = images[part].transpose(0, 2, 3, 1)
-        padded = backend.pad_images(gradient[part], around, 0).transpose(0, 2, 3, 1)
-        pixels = np.ascontiguousarray(padded)
+        pixels = channels_last(backend.pad_images(gradient[part], around, 0))
         if w.stride_h > w.k_h or w.stride_w > w.k_w:
             rows[...] = 0
         for y, x in np.ndindex(min(w.stride_h, w.k_h), min(w.stride_w, w.k_w)):
@@ -105,7 +105,7 @@ def weight_gradient(
     def work(part: slice) -> Array:
         total = np.zeros((w.k_h, w.k_w, c), images.dtype)
         padded = backend.pad_images(images[part], w, 0).transpose(0, 2, 3, 1)
-        rows = np.ascontiguousarray(gradient[part].transpose(0, 2, 3, 1))
+        rows = channels_last(gradient[part])
         for x in range(min(w.stride_w, w.k_w)):
             pixels = np.ascontiguousarray(padded[:, :, x :: w.stride_w])
             found = total[:, x :: w.stride_w]

@@ -1,4 +1,4 @@
-"""Copy overlapping views: the CPU kernels gather windows, tiles and strips this way."""
+"""Copy overlapping views, as the CPU kernels gather windows, and channels, for the cache."""
 
 from __future__ import annotations
 
@@ -24,3 +24,25 @@ def overlapping(
     else:
         copy[...] = view
     return copy
+
+
+def spread(images: Array) -> Array:
+    """Copy channels-first images with a gap after each channel, if channels evict each other.
+
+    Values that are a multiple of 1,024 bytes apart share a few places in the first-level cache, so
+    reading one of each channel in turn fetches every line of memory again and again. Reordering
+    16x64x32x32 to channels-last takes 0.5 ms instead of 2.9, with this copy; 64x64 pixels take 2.4
+    instead of 13 (one core). Other images are returned unchanged.
+    """
+    n, c, h, w = images.shape
+    if c < 16 or images.strides[1] % 1024 or images.strides[3] != images.itemsize:
+        return images
+    apart: Array = np.empty((n, c, h * w + 16), images.dtype)[..., :-16].reshape(images.shape)
+    apart[...] = images
+    return apart
+
+
+def channels_last(images: Array) -> Array:
+    """Return images `(n, c, h, w)` as `(n, h, w, c)`, contiguous: a copy if they are not."""
+    pixels: Array = np.ascontiguousarray(spread(images).transpose(0, 2, 3, 1))
+    return pixels
