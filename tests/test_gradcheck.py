@@ -146,9 +146,9 @@ def test_nothing_of_the_users_is_changed():
     x = Tensor(numbers(2, 2, 4, 4), np.float32, requires_grad=True)
     (x * x).sum().backward()
     before = model.state_dict()
-    kept, gradient, array = x.numpy(), x.grad, x.data
+    kept, gradient, array = x.numpy(), x.grad, x.array
     minidl.gradcheck(model, x, order=2)
-    assert (x.data is array, x.grad is gradient) == (True, True)
+    assert (x.array is array, x.grad is gradient) == (True, True)
     assert np.array_equal(x.numpy(), kept)
     for name, value in model.state_dict().items():
         assert value.dtype == np.float32

@@ -102,7 +102,12 @@ def test_each_form_has_its_sizes(monkeypatch):
         (6, 6, 6, {"dilation": 2, "stride": 2}, planar),
         (6, 12, 6, {}, planar),  # two kernels per channel
         (8, 8, 2, {}, planar),
+        (32, 32, 2, {}, planar),
         (40, 40, 2, {}, grouped),
+        (8, 8, 2, {"stride": 2}, planar),
+        (16, 16, 2, {"stride": 2}, convolution),
+        (64, 64, 2, {"stride": 2}, convolution),
+        (80, 80, 2, {"stride": 2}, grouped),
     ):
         used.clear()
         x, weight = Tensor(drawn(1, c, 9, 9, seed=0)), Tensor(drawn(d, c // groups, 3, 3, seed=1))

@@ -116,7 +116,7 @@ def test_steps_are_in_place_and_allocate_a_few_slices_alone(name, one_thread):
     optimiser = getattr(optim, rule)([p], **options)
     p.grad = minidl.ones(size)
     optimiser.step()
-    array, arrays = p.data, {k: v for k, v in optimiser.state[0].items() if k != "step"}
+    array, arrays = p.array, {k: v for k, v in optimiser.state[0].items() if k != "step"}
     tracemalloc.start()
     try:
         optimiser.step()
@@ -125,7 +125,7 @@ def test_steps_are_in_place_and_allocate_a_few_slices_alone(name, one_thread):
         tracemalloc.stop()
     assert peak < 2**20, f"{peak} bytes: more than 4 slices of 256 KiB"
     assert left < 10_000
-    assert p.data is array
+    assert p.array is array
     assert optimiser.state[0].keys() == {"step", *arrays}
     assert all(optimiser.state[0][key] is value for key, value in arrays.items())
 

@@ -200,7 +200,7 @@ def test_a_row_gradient_is_copied_pickled_and_not_written_to():
     _, some = gradients([1, 1, 4])
     other = some.copy()
     assert isinstance(other, RowGradient)
-    assert other.values.data is not some.values.data
+    assert other.values.array is not some.values.array
     np.testing.assert_array_equal(other.numpy(), some.numpy())
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(some)).numpy(), some.numpy())
     with pytest.raises(ValueError, match=r"RowGradient.mutable: .*not stored; change \.values"):

@@ -16,6 +16,11 @@ from minidl.backends.base import Array, Backend
 from minidl.backends.windows import Windows
 
 
+def suits(windows: Windows, groups: int, channels: int) -> bool:
+    """Tell whether groups of so many channels are faster one after the other."""
+    return groups > 1 and channels > (16 if windows.stride_h * windows.stride_w == 1 else 32)
+
+
 def convolve(
     backend: Backend,
     images: Array,

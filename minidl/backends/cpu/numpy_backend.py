@@ -359,13 +359,15 @@ def _form(
     """Return the module with the fastest form of a convolution; None for the one by columns.
 
     `depthwise` for groups of one channel; `planar` for few channels `c` per image or group; for
-    more, `grouped`, or Winograd's tiles or strips.
+    more, `grouped`, or Winograd's tiles or strips. With a stride, groups of 8 to 32 go through
+    columns: 16x128x28x28, 3x3, stride 2, forward and both gradients take 14 ms instead of 18 in
+    groups of 16, and 16 instead of 20 in groups of 32.
     """
     if depthwise.suits(windows, groups, c, max(channels) // groups):
         return depthwise
     if planar.suits(windows, groups, c):
         return planar
-    if groups > 1 and c > planar.GROUPED:
+    if grouped.suits(windows, groups, c):
         return grouped
     suits = backend.kernels == "fast" and winograd.suits(windows, groups, *channels, dtype)
     return winograd if suits else None

@@ -24,12 +24,16 @@ CHANNELS = 4
 """This form is used for images of up to this many channels."""
 
 GROUPED = 16
-"""It is also used for groups of up to this many channels."""
+"""It is also used for groups of up to this many channels if the stride is 1."""
+
+STRIDED = 6
+"""The same for larger strides: with 8, the gradient's additions to pixels take too long."""
 
 
 def suits(windows: Windows, groups: int, channels: int) -> bool:
     """Tell whether a convolution from this many channels per group is faster in this form."""
-    most = CHANNELS if groups == 1 else GROUPED
+    grouped = GROUPED if windows.stride_h * windows.stride_w == 1 else STRIDED
+    most = CHANNELS if groups == 1 else grouped
     return channels <= most and windows.k_h * windows.k_w > 1
 
 
