@@ -88,7 +88,7 @@ def test_loading_refuses_a_single_array_and_other_zips(tmp_path):
     single = tmp_path / "single.npz"
     with single.open("wb") as file:
         np.save(file, np.ones(3))
-    with pytest.raises(ValueError, match=r"it holds a single array"):
+    with pytest.raises(ValueError, match=r"it is a single array of NumPy"):
         load_weights(single)
     other = tmp_path / "other.npz"
     with zipfile.ZipFile(other, "w") as archive:
