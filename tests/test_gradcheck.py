@@ -202,6 +202,23 @@ def test_a_step_is_no_gradient_either():
     assert minidl.gradcheck(step, np.array([1.0, 1.5])).checks[0].kinks == ((0,),)
 
 
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("fn", [abs, lambda x: minidl.maximum(x, 0), lambda x: F.l1_loss(x, 0 * x)])
+def test_the_slope_of_a_kink_may_jump_to_both_sides(fn, fast):
+    """Its second derivative was called wrong, because both sides agree on a slope of 1 / step."""
+    report = minidl.gradcheck(fn, np.array([0.0, 1.5]), order=2, fast=fast)
+    assert report.checks[1].kinks
+    assert report.checks[1].wrong == 0
+
+
+def test_a_steep_slope_is_no_jump():
+    def steep(x):
+        return record("steep", np.tanh(1e6 * x.array), (x,), lambda g: (g * 9.0,))
+
+    row, _ = failure(steep, np.array([0.0]))
+    assert (row.wrong, row.worst) == (1, (0,))
+
+
 def test_a_gradient_far_beside_both_slopes_of_a_kink_is_wrong():
     def relu(x):
         return record("relu", np.maximum(x.data, 0), (x,), lambda g: (g * (9.0 * (x >= 0)),))

@@ -171,7 +171,10 @@ class WeightedFunction:
         if len(finite) < len(FINER) and min(off) <= 0:  # an edge leaves too few steps to tell
             return EDGE
         gaps, first = [sides.gap for sides in finite], values[:3]
-        if gaps[-1] > 10 * gaps[0] and last.noise < gaps[-1]:  # a jump, or a pole between the sides
+        # A jump with its middle here, such as that of abs(x)'s slope at 0, has one height always.
+        heights = [abs(v) * part for v, part in zip(values, FINER, strict=False)]
+        leaps = len(finite) == len(FINER) and max(heights) < 1.001 * min(heights)
+        if leaps or (gaps[-1] > 10 * gaps[0] and last.noise < gaps[-1]):  # or a pole in between
             return EDGE
         # At a minimum with slope 0, such as 0 of x * x, the two sides have opposite slopes.
         flat = gaps[-1] < 1e-3 * gaps[0]
