@@ -22,7 +22,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minidl.backends.base import Array, Backend
-from minidl.backends.cpu.runs import channels_last
+from minidl.backends.cpu.runs import spread
 from minidl.backends.windows import Windows
 
 WEIGHTS = 2**16
@@ -50,7 +50,7 @@ def convolve(
 
     def work(part: slice) -> None:
         rows = out[part].transpose(0, 2, 3, 1)
-        padded = backend.pad_images(images[part], w, 0).transpose(0, 2, 3, 1)
+        padded = backend.pad_images(spread(images[part]), w, 0).transpose(0, 2, 3, 1)
         for x in range(min(w.stride_w, w.k_w)):
             sums = np.empty_like(rows) if x else rows
             pixels = np.ascontiguousarray(padded[:, :, x :: w.stride_w])
@@ -80,7 +80,8 @@ def transpose_convolve(
 
     def work(part: slice) -> None:
         rows = images[part].transpose(0, 2, 3, 1)
-        pixels = channels_last(backend.pad_images(gradient[part], around, 0))
+        padded = backend.pad_images(spread(gradient[part]), around, 0)
+        pixels = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
         if w.stride_h > w.k_h or w.stride_w > w.k_w:
             rows[...] = 0
         for y, x in np.ndindex(min(w.stride_h, w.k_h), min(w.stride_w, w.k_w)):
@@ -104,8 +105,8 @@ def weight_gradient(
 
     def work(part: slice) -> Array:
         total = np.zeros((w.k_h, w.k_w, c), images.dtype)
-        padded = backend.pad_images(images[part], w, 0).transpose(0, 2, 3, 1)
-        rows = channels_last(gradient[part])
+        padded = backend.pad_images(spread(images[part]), w, 0).transpose(0, 2, 3, 1)
+        rows = np.ascontiguousarray(spread(gradient[part]).transpose(0, 2, 3, 1))
         for x in range(min(w.stride_w, w.k_w)):
             pixels = np.ascontiguousarray(padded[:, :, x :: w.stride_w])
             found = total[:, x :: w.stride_w]

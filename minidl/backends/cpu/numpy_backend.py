@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl.backends.base import Array, without_underflow
 from minidl.backends.cpu import depthwise, grouped, planar, winograd
-from minidl.backends.cpu.runs import channels_last, overlapping, spread
+from minidl.backends.cpu.runs import overlapping, spread
 from minidl.backends.cpu.threads import (
     blas,
     current,
@@ -180,13 +180,6 @@ class NumpyBackend(LargeBackend):
             return () if min(c, d) >= 64 else winograd.scratch(windows, c, d, part=2)
         return windows.out_h, windows.out_w, max(d, c * k_h * k_w)
 
-    def pad_images(
-        self, images: Array, windows: Windows, fill: float, like: Array | None = None
-    ) -> Array:
-        """Copy channels from places in which they do not evict each other: see `spread`."""
-        source = spread(images) if like is None and windows.is_padded else images
-        return super().pad_images(source, windows, fill, like)
-
     def gather_windows(self, images: Array, windows: Windows) -> Array:
         """Copy every window into its own row, in one copy of an overlapping view.
 
@@ -195,9 +188,11 @@ class NumpyBackend(LargeBackend):
         0.019 instead of 0.034 (16x64x6x6).
         """
         n, c = images.shape[:2]
-        padded = self.pad_images(images, windows, 0)
+        padded = self.pad_images(spread(images), windows, 0)
         if padded.strides[1] != padded.itemsize:  # 0.23 ms instead of 0.46 (8x3x32x32)
-            padded = channels_last(padded).transpose(0, 3, 1, 2)
+            padded = np.ascontiguousarray(spread(padded).transpose(0, 2, 3, 1)).transpose(
+                0, 3, 1, 2
+            )
         step_n, step_c, step_h, step_w = padded.strides
         shape = (n, windows.out_h, windows.out_w, windows.k_h)
         across = (step_n, step_h * windows.stride_h, step_w * windows.stride_w)

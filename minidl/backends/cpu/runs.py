@@ -40,9 +40,3 @@ def spread(images: Array) -> Array:
     apart: Array = np.empty((n, c, h * w + 16), images.dtype)[..., :-16].reshape(images.shape)
     apart[...] = images
     return apart
-
-
-def channels_last(images: Array) -> Array:
-    """Return images `(n, c, h, w)` as `(n, h, w, c)`, contiguous: a copy if they are not."""
-    pixels: Array = np.ascontiguousarray(spread(images).transpose(0, 2, 3, 1))
-    return pixels

@@ -54,7 +54,7 @@ import numpy as np
 
 from minidl.backends import convolution
 from minidl.backends.base import Array, Backend
-from minidl.backends.cpu.runs import channels_last, overlapping
+from minidl.backends.cpu.runs import overlapping, spread
 from minidl.backends.windows import Windows
 
 TILE, OUT = 6, 4  # pixels in, and out, in one direction
@@ -266,7 +266,7 @@ def _blocks(pixels: int, c: int) -> int:
 
 def _measured(images: Array, sums: Array) -> Array:
     """Write each block's sum of squares to `sums`; return the images, channels-last in memory."""
-    pixels = channels_last(images)
+    pixels = np.ascontiguousarray(spread(images).transpose(0, 2, 3, 1))
     blocks = pixels.reshape(*sums.shape, images[:1].size // sums.shape[1])
     np.vecdot(blocks, blocks, out=sums)
     return pixels.transpose(0, 3, 1, 2)
@@ -355,7 +355,7 @@ def _image_values(
 
 def _rows(backend: Backend, matrix: Array, images: Array, windows: Windows) -> Array:
     """Return the values of the rows of padded images: `(6, n, down, w * c)`."""
-    pixels = channels_last(backend.pad_images(images, windows, 0))
+    pixels = np.ascontiguousarray(backend.pad_images(images, windows, 0).transpose(0, 2, 3, 1))
     n, h, w, c = pixels.shape
     return _values(matrix, pixels.reshape(n, h, w * c))
 
