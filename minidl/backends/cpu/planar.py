@@ -27,7 +27,7 @@ GROUPED = 16
 """It is also used for groups of up to this many channels if the stride is 1."""
 
 STRIDED = 6
-"""The same for larger strides: with 8, the gradient's additions to pixels take too long."""
+"""The same for larger strides, where columns copy whole groups of channels as fast from 8 on."""
 
 
 def suits(windows: Windows, groups: int, channels: int) -> bool:
