@@ -969,9 +969,10 @@ def test_powers_stay_in_range_of_float32(k, stride, padding, scale, p, device):
     assert np.isfinite(data.grad.numpy()).all()
 
 
+@pytest.mark.parametrize("size", [300, 1e36])
 @pytest.mark.parametrize(("k", "stride", "padding"), GEOMETRIES)
-def test_weights_that_would_overflow_are_those_of_softmax(k, stride, padding, device):
-    x = (numbers(1, 2, 6, 6) * 300).astype(np.float32)
+def test_weights_that_would_overflow_are_those_of_softmax(k, stride, padding, size, device):
+    x = (numbers(1, 2, 6, 6) * size).astype(np.float32)
     data = Tensor(x, device=device, requires_grad=True)
     out = F.softmax_pool2d(data, k, stride, padding)
     windows = pools.sliding(x.shape[2:], kernel_size=k, stride=stride, padding=padding)

@@ -32,7 +32,7 @@ Total = Callable[[Tensor], Tensor]
 LIMIT = 60.0
 """Terms between exp(-60) and exp(60) are not scaled."""
 
-LEAST = -1e30
+LEAST = -1e37
 """The exponent of terms that do not count: finite, because inf - inf is NaN."""
 
 
