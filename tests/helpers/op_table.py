@@ -1799,7 +1799,8 @@ _REASONS = {
         minidl.rand minidl.randn minidl.zeros
     """,
     "leaves the graph": """
-        Tensor.detach Tensor.item Tensor.numpy Tensor.__array__ Tensor.__bool__ Tensor.__float__
+        Tensor.detach Tensor.item Tensor.numpy Tensor.__array__ Tensor.__array_function__
+        Tensor.__bool__ Tensor.__float__
         Tensor.__format__ Tensor.__getattr__ Tensor.__index__ Tensor.__int__ Tensor.__len__
         Tensor.__repr__
     """,
