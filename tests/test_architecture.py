@@ -83,7 +83,7 @@ CORE_BUDGET = 5_000
 # commit that says which capability it adds.
 WINGS = {
     "backends/cpu": (
-        *(930, "threads, local Winograd, pixels last, groups: 0.4 to 2 of PyTorch, channels apart"),
+        *(950, "threads, local Winograd, pixels last, groups: 0.4 to 2 of PyTorch, channels apart"),
     ),
     "backends/blocks backends/large": (
         *(375, "large images in blocks, and pooling of windows as large as the image"),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import minidl
 from minidl import Tensor
 from minidl import functional as F
 from minidl.backends import Windows, backend_for, convolution
@@ -147,3 +148,19 @@ def test_tiles_are_for_many_channels_where_few_of_their_outputs_are_dropped():
     ]
     assert [winograd.in_tiles(Windows(18, w, 3, 3), 32, 32) for w in (14, 15, 16)] == [1, 0, 0]
     assert winograd.in_tiles(Windows(18, 18, 3, 3), 16, 129)  # too many for strips
+
+
+def test_a_fused_layer_transforms_its_weights_once(monkeypatch):
+    """Its slices run on several threads, which may find nothing prepared at the same time."""
+    calls, transform = [], winograd._weight_values
+    monkeypatch.setattr(
+        winograd, "_weight_values", lambda *args: calls.append(args) or transform(*args)
+    )
+    rng = np.random.default_rng(0)
+    x = Tensor(rng.standard_normal((64, 32, 15, 15)).astype(np.float32))
+    weights = [Tensor(rng.standard_normal((64, 32, 3, 3)).astype(np.float32)) for _ in range(2)]
+    found = [F.conv2d_relu_max_pool2d(x, weight).numpy() for weight in weights]
+    assert 2 <= len(calls) <= 2 * minidl.get_num_threads()
+    for result, weight in zip(found, weights, strict=True):
+        expected = F.max_pool2d(F.relu(F.conv2d(x, weight)), 2).numpy()
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)

@@ -17,6 +17,7 @@ from minidl.backends.cpu.threads import (
     blas,
     current,
     keep_freed_memory,
+    prepared,
     share,
     side_by_side,
 )
@@ -60,11 +61,15 @@ class NumpyBackend(LargeBackend):
             for part in parts:
                 work(part)
             return
-        with blas().single_threaded():
-            if len(parts) > 1:
-                share(parts, work)
-            else:
-                work(slice(0, n))
+        before = prepared.set({})
+        try:
+            with blas().single_threaded():
+                if len(parts) > 1:
+                    share(parts, work)
+                else:
+                    work(slice(0, n))
+        finally:
+            prepared.reset(before)
 
     @contextmanager
     def rows(self, length: int) -> Iterator[None]:

@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ class _Thread(threading.local):
 
 
 current = _Thread()
+prepared: ContextVar[dict[Any, Any] | None] = ContextVar("prepared", default=None)
+"""What the slices of one piece of work have computed from arrays that they share."""
+
 _threads: list[int] = []  # the number set; empty: the default
 
 

@@ -55,6 +55,7 @@ import numpy as np
 from minidl.backends import convolution
 from minidl.backends.base import Array, Backend
 from minidl.backends.cpu.runs import overlapping, spread
+from minidl.backends.cpu.threads import prepared
 from minidl.backends.windows import Windows
 
 TILE, OUT = 6, 4  # pixels in, and out, in one direction
@@ -149,15 +150,14 @@ def convolve(
     groups: int = 1,
 ) -> Array:
     """Compute `convolution.convolve` in tiles or strips."""
-    taps = np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
-    if _is_special(taps):
-        return convolution.convolve(backend, images, weight, bias, windows, 1, relu)
     back, _, _ = transforms(OUT, 3)
     (d, c), (down, across) = weight.shape[:2], _grid(windows)
     height, width = windows.out_h, windows.out_w
     tiles = in_tiles(windows, c, d)
     side = 2 if not tiles and max(c, d) <= PAIRS and width % 2 == 0 else 1
-    matrices = _weight_values(backend, taps, tiles, side)
+    matrices = _matrices(backend, weight, tiles, side)
+    if matrices is None:
+        return convolution.convolve(backend, images, weight, bias, windows, 1, relu)
     out = backend.empty_images((len(images), d, height, width), images.dtype)
     sums = _empty_sums(images)
 
@@ -311,6 +311,23 @@ def _is_mixed(columns: Array) -> bool:
 
 
 # Transforms ----------------------------------------------------------------------------------
+
+
+def _matrices(backend: Backend, weight: Array, tiles: bool, side: int) -> Array | None:
+    """Return `_weight_values`, or None if the weights need columns: once for all slices of a batch.
+
+    A fused layer convolves each slice with the same weights. They are kept with the result, so that
+    no other array can take their memory.
+    """
+    known = prepared.get()
+    key = weight.__array_interface__["data"], weight.shape, weight.strides, tiles, side
+    if known is None or key not in known:
+        taps = np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
+        values = None if _is_special(taps) else _weight_values(backend, taps, tiles, side)
+        if known is None:
+            return values
+        known[key] = weight, values
+    return known[key][1]
 
 
 def _weight_values(backend: Backend, taps: Array, tiles: bool, side: int) -> Array:
