@@ -21,9 +21,9 @@ def fused_length(layers: list[Module], x: Any) -> int:
         return 1
     count = 0
     for layer, kind in zip(layers, (Conv2d, ReLU, MaxPool2d), strict=False):
-        replaced = "forward" in vars(layer)  # by the user
-        if type(layer) is not kind or replaced or getattr(layer, "return_indices", False):
-            break
+        own = vars(layer)
+        if type(layer) is not kind or "forward" in own or own.get("return_indices"):
+            break  # `forward` is an attribute where the user replaced it
         count += 1
     return max(1, count)
 
