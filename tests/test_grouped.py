@@ -16,30 +16,10 @@ from minidl.backends import Windows, backend_for, convolution
 from minidl.backends.cpu import depthwise, grouped, numpy_backend, planar
 from minidl.backends.cpu.runs import spread
 
+from .helpers.geometries import drawn, geometries
+
 BACKEND = backend_for("cpu")
-
-
-@st.composite
-def geometries(draw):
-    pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
-    k, stride, dilation = draw(pair), draw(pair), draw(pair)
-    if draw(st.booleans()):
-        stride = (1, 1)
-    else:
-        dilation = (1, 1)
-    sides = {side: draw(st.integers(0, 4)) for side in ("top", "bottom", "left", "right")}
-    spans = [dilation[i] * (k[i] - 1) + 1 for i in (0, 1)]
-    least_h = max(1, spans[0] - sides["top"] - sides["bottom"])
-    least_w = max(1, spans[1] - sides["left"] - sides["right"])
-    in_h, in_w = (draw(st.integers(least, least + 6)) for least in (least_h, least_w))
-    return Windows(in_h, in_w, *k, *stride, *dilation, **sides)
-
-
-def drawn(*shape: int, seed: int, channels_last: bool = False) -> np.ndarray:
-    numbers = np.random.default_rng(seed).standard_normal(shape)
-    if channels_last:
-        return np.ascontiguousarray(np.moveaxis(numbers, 1, -1)).transpose(0, 3, 1, 2)
-    return numbers
+GEOMETRIES = geometries(padding=4, both=False)
 
 
 def compare(form: Any, w: Windows, n: int, groups: int, c: int, d: int, last: bool, flags) -> None:
@@ -67,7 +47,14 @@ FLAGS = st.tuples(st.booleans(), st.booleans())
 
 
 @settings(max_examples=200)
-@given(geometries(), st.integers(0, 3), st.integers(2, 5), st.booleans(), FLAGS, st.integers(1, 90))
+@given(
+    GEOMETRIES,
+    st.integers(0, 3),
+    st.integers(2, 5),
+    st.booleans(),
+    FLAGS,
+    st.integers(1, 90),
+)
 def test_shifted_products_equal_columns(w, n, groups, last, flags, weights):
     with pytest.MonkeyPatch.context() as patch:  # rows of few values, in several parts
         patch.setattr(depthwise, "WEIGHTS", weights)
@@ -76,7 +63,7 @@ def test_shifted_products_equal_columns(w, n, groups, last, flags, weights):
 
 @pytest.mark.parametrize("form", [planar, grouped])
 @given(
-    geometries(),
+    GEOMETRIES,
     st.integers(0, 3),
     st.integers(1, 4),
     st.integers(1, 3),

@@ -10,26 +10,9 @@ from hypothesis import strategies as st
 from minidl.backends import Windows, backend_for, convolution
 from minidl.backends.cpu import planar
 
+from .helpers.geometries import drawn, geometries
+
 BACKEND = backend_for("cpu")
-
-
-@st.composite
-def geometries(draw):
-    pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
-    k, stride, dilation = draw(pair), draw(pair), draw(pair)
-    sides = {side: draw(st.integers(0, 3)) for side in ("top", "bottom", "left", "right")}
-    spans = [dilation[i] * (k[i] - 1) + 1 for i in (0, 1)]
-    least_h = max(1, spans[0] - sides["top"] - sides["bottom"])
-    least_w = max(1, spans[1] - sides["left"] - sides["right"])
-    in_h, in_w = (draw(st.integers(least, least + 6)) for least in (least_h, least_w))
-    return Windows(in_h, in_w, *k, *stride, *dilation, **sides)
-
-
-def drawn(*shape: int, seed: int, channels_last: bool = False) -> np.ndarray:
-    numbers = np.random.default_rng(seed).standard_normal(shape)
-    if channels_last:
-        return np.ascontiguousarray(np.moveaxis(numbers, 1, -1)).transpose(0, 3, 1, 2)
-    return numbers
 
 
 @given(

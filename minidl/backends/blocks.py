@@ -183,13 +183,9 @@ def _blocks(
     down = along(size[0], w.in_h, w.out_h, w.k_h, w.stride_h, w.dilation_h, w.top)
     across = along(size[1], w.in_w, w.out_w, w.k_w, w.stride_w, w.dilation_w, w.left)
     blocks = []
-    for i, (rows, from_rows, in_h, top, bottom), (
-        columns,
-        from_columns,
-        in_w,
-        left,
-        right,
-    ) in itertools.product(range(n), down, across):
+    for i, vertical, horizontal in itertools.product(range(n), down, across):
+        rows, from_rows, in_h, top, bottom = vertical
+        columns, from_columns, in_w, left, right = horizontal
         image, sides = slice(i, i + 1), {"top": top, "bottom": bottom, "left": left, "right": right}
         target, source = (image, ..., rows, columns), (image, ..., from_rows, from_columns)
         blocks.append(Block(target, source, replace(w, in_h=in_h, in_w=in_w, **sides)))
