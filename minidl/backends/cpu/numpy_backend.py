@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.base import Array, without_underflow
+from minidl.backends.base import Array
 from minidl.backends.cpu import depthwise, grouped, planar, winograd
 from minidl.backends.cpu.runs import overlapping, spread
 from minidl.backends.cpu.threads import (
@@ -45,7 +45,6 @@ class NumpyBackend(LargeBackend):
         self.kernels = kernels  # "exact": without Winograd
         keep_freed_memory()
 
-    @without_underflow
     def over_batch(
         self, n: int, shape: Sequence[int], dtype: Any, work: Callable[[slice], None]
     ) -> None:
@@ -63,7 +62,7 @@ class NumpyBackend(LargeBackend):
             return
         before = prepared.set({})
         try:
-            with blas().single_threaded():
+            with blas().single_threaded(), np.errstate(under="ignore"):
                 if len(parts) > 1:
                     share(parts, work)
                 else:
