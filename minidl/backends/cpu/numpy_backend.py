@@ -209,27 +209,29 @@ class NumpyBackend(LargeBackend):
         return gathered.reshape(*shape[:3], windows.k_h * windows.k_w, c)
 
     def find_winners(self, padded: Array, windows: Windows, best: Array, winners: Array) -> None:
-        """Find the largest values first, then the first tap equal to them, without branches.
+        """Keep the largest value and its tap, tap after tap, without branches.
 
-        This takes 0.16 ms instead of 1.2 with `where` (one core, 8x32x30x30, window 2). A
-        comparison gives 0 if equal and 1 if not; negated as a byte, this is 0 or 255, and a bitwise
-        "or" with the tap's number gives the number or 255. The minimum is the first equal tap.
+        A tap's number, times whether it is larger than all before (0 or 1), is above the numbers
+        before or 0, so the largest one is the winner's. This takes 0.15 ms; 1.2 with `where` (one
+        core, 8x32x30x30, window 2).
         """
-        taps = [padded[:, :, rows, columns] for _, rows, columns in windows.taps()]
-        np.copyto(best, taps[0])
-        for value in taps[1:]:
+        if windows.k_h * windows.k_w >= 255:
+            super().find_winners(padded, windows, best, winners)
+            return
+        larger, code = np.empty_like(best, np.bool_), np.empty_like(winners)
+        winners[...] = 0
+        for tap, rows, columns in windows.taps():
+            value = padded[:, :, rows, columns]
+            if tap == 0:
+                np.copyto(best, value)
+                continue
+            np.greater(value, best, out=larger)
             np.maximum(best, value, out=best)
-        if len(taps) < 255:
-            winners[...] = 255
-            for tap, value in enumerate(taps):
-                code = np.not_equal(value, best).view(np.uint8)
-                np.negative(code, out=code)
-                np.bitwise_or(code, np.uint8(tap), out=code)
-                np.minimum(winners, code, out=winners)
-            lost_in_padding = windows.is_padded and bool((best == -np.inf).any())
-            if not lost_in_padding and not (winners == 255).any():  # 255: NaN, which equals nothing
-                return
-        super().find_winners(padded, windows, best, winners)
+            np.multiply(larger.view(np.uint8), np.uint8(tap), out=code)
+            np.maximum(winners, code, out=winners)
+        lost_in_padding = windows.is_padded and bool((best == -np.inf).any())
+        if lost_in_padding or (best.size and np.isnan(best.max())):
+            super().find_winners(padded, windows, best, winners)
 
     def largest(self, taps: Array) -> tuple[Array, Array]:
         """Search for the last NaN only if there is one: 0.3 ms instead of 1.6 (64 x 41 x 999)."""
