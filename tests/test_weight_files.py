@@ -350,7 +350,7 @@ WRONG_HEADERS = {
     "no JSON": (b"weights!", None, r"or is damaged \(Expecting value"),
     "no text": (b"\xff\xfe", None, r"can't decode"),
     "not an object": ([1], None, r"its header is a list, expected an object"),
-    "nested deeply": (b"[" * 50_000, None, r"its header is nested too deeply"),
+    "nested deeply": (b"[" * 50_000, None, r"JSON is nested too deeply"),
     "a name twice": (b'{"w": 1, "w": 2}', None, r"an object has a duplicate name"),
     "a key more": (
         {"w": ONE | {"x": 1}},

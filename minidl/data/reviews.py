@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import re
 import threading
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from minidl.data.classes import is_integer, number_classes
 from minidl.data.images import datasets_folder
 from minidl.files.download import download as fetch
-from minidl.files.safetensors import unique
+from minidl.files.jsons import parse_json
 
 Row = tuple[int, Any, Any]
 """Line number, text, label."""
@@ -215,14 +214,13 @@ def _csv_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterato
 
 
 def _json_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterator[Row]:
-    decode = json.JSONDecoder(object_pairs_hook=unique).decode
     for number, line in enumerate(_lines(path, encoding), 1):
         where = f"{path}, line {number}"
         if not line.strip():
             continue
         try:
-            row = decode(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise ValueError(f"{where}: got invalid JSON: {error}") from error
         if not isinstance(row, dict) or text not in row:
             found = list(row) if isinstance(row, dict) else f"a {type(row).__name__}"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidl.data.loader import DataLoader
+from minidl.files.jsons import parse_json
 from minidl.files.whole import whole_file
 
 PADDING, UNKNOWN = "<pad>", "<unk>"
@@ -183,11 +184,11 @@ class Vocabulary:
             ValueError: the file holds something else, or is damaged.
         """
         try:
-            words = json.loads(Path(path).read_bytes())["words"]
+            words = parse_json(Path(path).read_bytes())["words"]
             if words[:2] != [PADDING, UNKNOWN]:
                 raise ValueError(f"its first words are {words[:2]}")
             return cls(words[2:])
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise ValueError(
                 f"Vocabulary.load: {path} is not a vocabulary, or is damaged ({error}); save it "
                 "again with Vocabulary.save"

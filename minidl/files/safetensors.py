@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from minidl.files.jsons import parse_json
+
 # The dtype of each name in a file. Half precision becomes float32 in memory, exactly.
 # A file holds its arrays in the reverse of this order.
 _DTYPES = {
@@ -84,24 +86,13 @@ def half_to_single(raw: NDArray[Any], brain: bool) -> NDArray[Any]:
 
 def _entries(text: bytes) -> dict[str, Any]:
     """Return the header's entries, after checking each one."""
-    try:
-        header = json.loads(text.decode(), object_pairs_hook=unique)
-    except RecursionError:
-        raise ValueError("its header is nested too deeply") from None
+    header = parse_json(text.decode())
     if not isinstance(header, dict):
         raise ValueError(f"its header is a {type(header).__name__}, expected an object")
     header.pop("__metadata__", None)
     for name, entry in header.items():
         _check_entry(name, entry)
     return header
-
-
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object's entries, for `json.loads(..., object_pairs_hook=unique)`."""
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        raise ValueError("an object has a duplicate name")
-    return entries
 
 
 def _check_entry(name: str, entry: Any) -> None:

@@ -5,10 +5,11 @@ Source: huggingface/huggingface_hub, `serialization/_torch.py`, which writes the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from minidl.files.jsons import parse_json
 
 _LARGEST_INDEX = 64 << 20  # bytes; one of a thousand arrays takes 100,000
 _NAMES = ("*.safetensors.index*.json", "*.bin.index*.json", "*.safetensors", "*.bin", "*.pt*")
@@ -49,13 +50,13 @@ def _index(path: Path) -> dict[str, str]:
     try:
         if path.stat().st_size > _LARGEST_INDEX:
             raise ValueError(f"it has more than {_LARGEST_INDEX} bytes")
-        shards: dict[str, str] = json.loads(path.read_text("utf-8"))["weight_map"]
+        shards: dict[str, str] = parse_json(path.read_bytes())["weight_map"]
         if any(
             Path(file).name != file or file.endswith((".json", "..")) for file in shards.values()
         ):
             raise ValueError("it names files that are not in its own folder")
         return shards
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"load_weights: {path} is not an index of weights, or is damaged ({error!r:.200})"
         ) from error
