@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -117,6 +116,8 @@ def _too_slow(*_: object) -> None:
 
 
 def _limit_memory() -> None:
+    import resource  # not on Windows
+
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + _BYTES, used + _BYTES))
