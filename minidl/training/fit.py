@@ -13,6 +13,7 @@ from minidl.optim import Optimizer
 from minidl.training.evaluation import Loss, check_loader
 from minidl.training.history import History
 from minidl.training.keeper import Keeper
+from minidl.training.progress import Progress
 from minidl.training.run import Run, Schedule
 from minidl.training.warnings import Diagnosis
 
@@ -106,7 +107,8 @@ def fit(
         check_loader("fit", loader)
     run = Run(model, loss, optimizer, train, validation, schedule)
     run.every_step, run.clip_norm, run.accumulate = schedule_every == "step", clip_norm, accumulate
-    run.progress, run.watch = progress, Diagnosis(run)
+    run.progress, run.out, run.err = progress, Progress("stdout"), Progress("stderr")
+    run.watch = Diagnosis(run)
     keeper = Keeper(None if checkpoint is None else Path(checkpoint), save_seconds)
     if resume:
         run.say(keeper.resume(run, epochs))

@@ -68,11 +68,14 @@ class Run:
         totals: sums over the current epoch.
         ignored: the label whose examples the loss ignores.
         watch: inspects each step.
+        out: where lines are printed, and `err` where bars are; `fit` sets files that never fail.
     """
 
     every_step, accumulate, ignored = True, 1, IGNORED
     clip_norm: float | None = None
     progress: bool | None = None
+    out: Any = None
+    err: Any = None
 
     def __init__(
         self,
@@ -154,35 +157,34 @@ class Run:
         self, patience: int | None = None, callbacks: Sequence[Callable[[Run], object]] = ()
     ) -> None:
         """Measure, record and print an epoch; decide whether it was the last."""
-        rate, seconds = self.optimizer.param_groups[0]["lr"], self.totals.seconds
-        trained, self.totals = self.totals, Totals()
-        words, numbers = str(trained), trained.means("train")
+        rate, trained, self.totals = self.optimizer.param_groups[0]["lr"], self.totals, Totals()
+        words, numbers, seconds = str(trained), trained.means("train"), trained.seconds
         if self.validation is not None:
             tested = evaluate(self.model, self.loss, self.validation)
             words, numbers = f"{words}; validation {tested}", numbers | tested.means("test")
         self.history.append(**numbers, lr=rate, seconds=seconds)
         self.batch, epoch = 0, self.history.epochs
-        speed = f"{trained.seen / max(seconds, 1e-9):,.0f} examples/s"
-        self.say(f"epoch {epoch}: {words}; {speed}, {seconds:.0f} s")
+        speed = trained.seen / max(seconds, 1e-9)
+        self.say(f"epoch {epoch}: {words}; {speed:,.0f} examples/s, {seconds:.0f} s")
         self.watch.after_epoch(self)
         if self.schedule is not None and not self.every_step:
             self.schedule.step()
-        waited = epoch - self.history.best_epoch()
-        self.is_finished |= patience is not None and waited >= patience
+        self.is_finished |= patience is not None and epoch - self.history.best_epoch() >= patience
         for callback in callbacks:
             self.is_finished |= callback(self) is True
 
     def _bar(self, title: str) -> tqdm[Any]:
         """Show an epoch's examples, examples/s and time left, if stderr is a terminal."""
         examples = len(self.train.arrays[0]) if isinstance(self.train, DataLoader) else None
-        shown = sys.stderr.isatty() if self.progress is None else self.progress
-        look: dict[str, Any] = {"unit": " examples", "leave": False, "disable": not shown}
-        return tqdm(desc=title, total=examples, initial=self.totals.seen, **look)
+        shown = (self.err or sys.stderr).isatty() if self.progress is None else self.progress
+        look: dict[str, Any] = {"unit": " examples", "leave": False, "dynamic_ncols": True}
+        look |= {"file": self.err, "initial": self.totals.seen, "disable": not shown}
+        return tqdm(desc=title, total=examples, **look)
 
     def say(self, words: str) -> None:
         """Print a line, unless progress is False."""
         if words and self.progress is not False:
-            print(words, flush=True)
+            print(words, file=self.out, flush=True)
 
 
 def _check_loss(loss: Any) -> None:

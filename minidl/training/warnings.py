@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import warnings
@@ -34,7 +35,8 @@ def warn(message: str) -> None:
     level, frame = 2, sys._getframe(1)
     while frame.f_back and str(frame.f_globals.get("__name__")).startswith("minidl."):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, TrainingWarning, stacklevel=level)
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error takes no text
+        warnings.warn(message, TrainingWarning, stacklevel=level)
 
 
 class Diagnosis(Watch):
