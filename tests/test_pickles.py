@@ -4,6 +4,7 @@ import contextlib
 import io
 import pickle
 import pickletools
+import struct
 import sys
 import tracemalloc
 import zipfile
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidl.data.cifar10 import read_python_batch
-from minidl.files import pickles
+from minidl.files import budget, pickles
+from minidl.files.budget import Budget
 from minidl.files.pickles import ForbiddenGlobalError, PickleReader
 from minidl.training import load_weights
 
@@ -26,7 +28,7 @@ class Reader(PickleReader):
 
 
 def read(content):
-    return Reader().read(io.BytesIO(content))
+    return Reader(Budget(len(content))).read(io.BytesIO(content))
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -60,7 +62,10 @@ def test_strings_of_python_2_are_bytes():
 
 
 def test_pickles_can_follow_one_another():
-    file, reader = io.BytesIO(pickle.dumps([1], 2) + pickle.dumps({"a": 2}, 4) + b"rest"), Reader()
+    file, reader = (
+        io.BytesIO(pickle.dumps([1], 2) + pickle.dumps({"a": 2}, 4) + b"rest"),
+        Reader(Budget(99)),
+    )
     assert [reader.read(file), reader.read(file), file.read()] == [[1], {"a": 2}, b"rest"]
 
 
@@ -180,13 +185,16 @@ def depth(value, limit):
 @given(st.lists(st.sampled_from(PIECES), max_size=40))
 def test_no_pickle_nests_deeper_than_allowed(pieces):
     """Even where it fails in the end: whatever was on the stack and in the memo is measured."""
-    reader = Reader()
+    reader = Reader(Budget(99))
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ValueError):
         patch.setattr(pickles, "_DEEPEST", 3)
         reader.read(io.BytesIO(b"".join([b"))]q\0q\x01", *pieces, b"."])))
     entries = [*reader._stack, *reader._memo.values()]
     entries += [entry for stack in reader._marked for entry in stack]
     for entry in entries:
+        if not isinstance(entry, pickles._Entry):
+            assert not isinstance(entry, tuple | list | dict)
+            continue
         assert depth(entry.value, 3) <= min(entry.depth, 3)
 
 
@@ -204,18 +212,69 @@ def test_what_is_shared_a_hundred_times_over_takes_no_time(tmp_path):
 # Size and time ------------------------------------------------------------------------------------
 
 
-def test_instructions_are_bounded(monkeypatch):
-    monkeypatch.setattr(pickles, "_MOST_INSTRUCTIONS", 1_000)
-    assert len(read(b"](" + b"K\x01" * 997 + b"e.")) == 997
-    with pytest.raises(ValueError, match="has more than 1000 instructions"):
-        read(b"](" + b"K\x01" * 999 + b"e.")
+MANY = 60_000
+GROWING = {  # each makes many more bytes than it takes
+    "empty lists": b"(" + b"]" * MANY + b"t.",
+    "empty dicts": b"(" + b"}" * MANY + b"l.",
+    "lists of one": b"(" + b"]Na" * MANY + b"t.",
+    "dicts of one": b"(" + b"}K\1Ns" * MANY + b"t.",
+    "entries of a dict": b"}(" + b"".join(b"J" + struct.pack("<i", n) + b"N" for n in range(MANY)),
+    "marks": b"(" * MANY,
+    "a memo": b"]" + b"\x94" * MANY,
+    "tuples of one": b"(" + b")\x85" * MANY,
+    "numbers": b"(" + b"G\0\0\0\0\0\0\0\1" * MANY + b"t.",
+    "short strings": b"(" + b"C\x02ab" * MANY + b"t.",
+    "short texts": b"(" + b"X\x02\0\0\0\xc4\x80" * MANY + b"t.",
+    "names": b"(" + b"ca\nname\n" * MANY + b"t.",
+    "frames": b"\x95\0\0\0\0\0\0\0\0" * MANY + b"N.",
+    "a call": b"X\x02\0\0\0abq\0\x85q\1ca\nf\nq\2(" + b"h\2h\1R" * MANY + b"t.",
+    "a call of a text": b"X\0\0\1\0" + b"a" * 65536 + b"q\0\x85q\1ca\nf\nq\2(" + b"h\2h\1R" * 99,
+    "a call of a list": b"](" + b"N" * 999 + b"eq\0\x85q\1ca\nf\nq\2(" + b"h\2h\1R" * 999,
+    "wide text": b"X\0\0\x10\0\xf0\x9f\x98\x80" + b"a" * ((1 << 20) - 4) + b".",
+}  # fmt: skip
 
 
-def test_calls_make_no_more_bytes_than_the_pickle_holds():
-    many = b"(" + b"K\x01" * 50 + b"tq\0"
-    assert read(b"ca\nf\n" + many + b"R.") == b"f" * 50
-    with pytest.raises(ValueError, match="or makes more bytes than it holds"):
-        read(many + b"ca\nf\nh\0R" * 100 + b".")
+@pytest.mark.parametrize("content", GROWING.values(), ids=GROWING)
+def test_pickles_make_no_more_than_their_budget(content, monkeypatch):
+    monkeypatch.setattr(budget, "ROOM", 1 << 20)
+    reader, file = Reader(Budget(len(content), growth=2)), io.BytesIO(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"take more than the limit of [0-9,]+ bytes"):
+            reader.read(file)
+        assert tracemalloc.get_traced_memory()[1] < 1.3 * (2 * len(content) + (1 << 20))
+    finally:
+        tracemalloc.stop()
+
+
+def test_text_comes_back_however_wide():
+    for text in ("a" * 99, "é" * 99, "€" * 99, "a😀", "\udc80"):
+        content = text.encode("utf-8", "surrogatepass")
+        assert read(b"X" + struct.pack("<I", len(content)) + content + b".") == text
+
+
+@pytest.mark.parametrize("code", [b"B", b"\x8e", b"T", b"X"])
+def test_what_is_shorter_than_it_claims_is_refused(code):
+    length = b"\xff" * (8 if code == b"\x8e" else 4)
+    with pytest.raises(ValueError, match=r"cut short: 3 bytes of \d+"):
+        read(code + length + b"abc")
+
+
+@pytest.mark.parametrize("code", [b"I", b"L", b"F", b"V", b"S", b"P", b"p", b"g", b"i", b"\x8b"])
+def test_instructions_of_older_picklers_are_refused_before_their_arguments_are_read(code):
+    """Python's own readers of numbers as text take time that grows with the square."""
+    file = io.BytesIO(b"N" + code + b"1" * 99)
+    with pytest.raises(ValueError, match="which no test needs here"):
+        Reader(Budget(99)).read(file)
+    assert file.tell() == 2
+
+
+def test_names_are_short():
+    message = "name of more than 255 characters"
+    with pytest.raises(ValueError, match=message):
+        read(b"c" + b"a" * 200 + b"\n" + b"b" * 200 + b"\n.")
+    with pytest.raises(ValueError, match=message):
+        read(b"X\xff\0\0\0" + b"a" * 255 + b"X\1\0\0\0b\x93.")
 
 
 def test_keys_of_one_hash_are_refused():

@@ -546,7 +546,7 @@ WRONG_PICKLES = {
     ),
     "a memo never set": ({b"cpuK\x06": b"cpuh\x09"}, r"its pickle is broken: KeyError\(9\)"),
     "an empty stack": ({b"\x80\x02": b"\x80\x02a"}, r"its pickle is broken: IndexError"),
-    "no end": ({b"u.": b"u"}, r"pickle exhausted before seeing STOP|its pickle has no end"),
+    "no end": ({b"u.": b"u"}, r"its pickle has no end"),
     "a list, not a dict": ({b"u.": b"u(]."}, r"it holds a list, expected tensors by name"),
 }
 
@@ -759,8 +759,8 @@ def test_files_of_python_2_are_read(tmp_path):
 def test_dicts_made_again_and_again_of_one_list_are_refused(tmp_path):
     items = b"](" + b"".join(b"](K" + bytes([n]) + b"Ne" for n in range(200)) + b"eq\0"
     call = b"ccollections\nOrderedDict\nh\0\x85R"
-    path = torch_file(tmp_path, {"data.pkl": b"\x80\x02" + items + call * 500 + b"."})
-    with pytest.raises(ValueError, match="or makes more bytes than it holds"):
+    path = torch_file(tmp_path, {"data.pkl": b"\x80\x02" + items + call * 5_000 + b"."})
+    with pytest.raises(ValueError, match=r"a value so often, .* more than the limit of"):
         load_weights(path)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidl.data.images import ImageSet, datasets_folder
+from minidl.files.budget import Budget
 from minidl.files.download import download as fetch
 from minidl.files.pickles import ForbiddenGlobalError, PickleReader
 
@@ -216,7 +217,7 @@ def _kind(value: object) -> str:
 
 def _parse_python(content: bytes, where: str) -> tuple[Any, list[Any]]:
     try:
-        batch = _Reader().read(io.BytesIO(content))
+        batch = _Reader(Budget(len(content), growth=2)).read(io.BytesIO(content))
     except ForbiddenGlobalError as error:
         raise ValueError(f"{where}: {error}") from error
     except Exception as error:  # NumPy does not document what a damaged array may raise

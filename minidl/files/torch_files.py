@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from minidl.files.budget import Budget
 from minidl.files.pickles import Global, Opaque, PickleReader, is_key
 from minidl.files.safetensors import half_to_single
 
@@ -190,7 +191,9 @@ def _read_zip(archive: zipfile.ZipFile, size: int, key: str | None) -> dict[str,
     if order not in (b"little", b"big"):
         raise ValueError(f"its byte order is {order[:20]!r}, expected little or big")
 
-    views = _select_state_dict(_Reader().read(io.BytesIO(archive.read(pickles[0]))), key)
+    views = _select_state_dict(
+        _Reader(members[pickles[0]].file_size).read(io.BytesIO(archive.read(pickles[0]))), key
+    )
     storages = {view.storage.key: f"{root}data/{view.storage.key}" for view in views.values()}
     contents = {key: archive.read(name) for key, name in storages.items() if name in members}
     return _arrays(views, contents, "<" if order == b"little" else ">")
@@ -198,7 +201,7 @@ def _read_zip(archive: zipfile.ZipFile, size: int, key: str | None) -> dict[str,
 
 def _read_legacy(file: mmap.mmap, key: str | None) -> dict[str, NDArray[Any]]:
     """Read the older format: pickles one after another, then storages, each after its count."""
-    reader = _Reader()
+    reader = _Reader(len(file))
     if file[:2] != b"\x80\x02" or reader.read(file) != _MAGIC:
         raise ValueError("it is neither a zip file nor an older PyTorch file")
     version, system = reader.read(file), reader.read(file)
@@ -312,7 +315,8 @@ class _Reader(PickleReader):
     refusal = None
     text = True
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        super().__init__(Budget(size, growth=2))
         self.storages: dict[str, _Storage] = {}  # found so far
 
     def refer(self, identity: Any) -> _Storage | Opaque:
