@@ -832,10 +832,13 @@ def test_a_key_is_for_checkpoints_of_torch(tmp_path):
 
 def test_a_zip_bomb_is_refused_unread(tmp_path):
     path = torch_file(tmp_path, {"data/0": bytes(1 << 24)}, compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(ValueError, match=r"are compressed or claim more .* is it a zip bomb\?"):
+    with pytest.raises(ValueError, match=r"its members are compressed, .* is it a zip bomb\?"):
         load_weights(path)
-    np.savez_compressed(tmp_path / "weights.npz", w=np.zeros(1 << 23, np.uint8))
-    with pytest.raises(ValueError, match=r"its \d+ bytes would grow to \d+: is it a zip bomb\?"):
+    np.savez_compressed(tmp_path / "weights.npz", w=np.zeros(1 << 27, np.uint8))
+    with pytest.raises(
+        ValueError,
+        match=r"a member w\.npy of 134,217,856 bytes, for which reading [\d,]+ bytes would take more",
+    ):
         load_weights(tmp_path / "weights.npz")
 
 
@@ -846,7 +849,7 @@ def test_members_that_claim_more_than_the_file_are_refused(tmp_path):
     assert content[place : place + 4] == b"PK\x01\x02"
     content[place + 20 : place + 28] = struct.pack("<II", 2**31, 2**31)
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"claim more than the file has, 2147\d+ bytes of \d+"):
+    with pytest.raises(ValueError, match=r"member archive/data/0 .* claims more than the file has"):
         load_weights(path)
 
 
@@ -869,13 +872,13 @@ def test_a_damaged_zip_file_of_torch_is_refused(changes, message, tmp_path):
 
 
 def test_members_that_come_twice_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"or with a duplicate member"):
+    with pytest.raises(ValueError, match=r"or a duplicate member"):
         load_weights(torch_file(tmp_path, twice=True))
     path = tmp_path / "weights.npz"
     np.savez(path, w=np.ones(3))
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("w.npy", archive.read("w.npy"))
-    with pytest.raises(ValueError, match=r"its member w.npy is not an array, or is a duplicate"):
+    with pytest.raises(ValueError, match=r"or a duplicate member"):
         load_weights(path)
 
 
@@ -922,7 +925,8 @@ WRONG_LEGACY = {
         {"keys": ("0", "7")},
         r"storage 7 belongs to no tensor, or its size differs",
     ),
-    "a key missing": ({"keys": ("0",)}, r"storage 1: got 0 bytes, expected 32"),
+    "a key missing": ({"keys": ("0",)}, r"it has 40 bytes after its storages"),
+    "a key twice": ({"keys": ("0", "0")}, r"storage 0 belongs to no tensor, or its size differs"),
     "another count": ({"counts": (6, 5)}, r"storage 1 belongs to no tensor, or its size differs"),
     "a short end": ({"end": 3}, r"storage 1: got 29 bytes, expected 32"),
 }

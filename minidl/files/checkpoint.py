@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minidl.files.budget import Budget
+from minidl.files.jsons import parse_json
+from minidl.files.pickles import is_key
+from minidl.files.regular import open_regular
 from minidl.files.whole import whole_file
+from minidl.files.zips import GROWTH, PLAIN, open_zip, read_arrays
 
 FORMAT = "minidl checkpoint 1"
 DIGEST = 64  # hexadecimal characters of SHA-256: the zip comment that ends the file
@@ -52,7 +55,7 @@ def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> P
         with zipfile.ZipFile(file, "a") as archive:
             archive.comment = b"0" * DIGEST
         file.seek(0)
-        digest = _digest(file.read())
+        digest, _ = _digests(file)
         file.seek(-DIGEST, os.SEEK_END)
         file.write(digest)
     return path
@@ -66,37 +69,50 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: it is not a checkpoint, even one bit has changed, or it has another format.
     """
     path = Path(path)
-    data = path.read_bytes()
-    if data[-DIGEST:] != _digest(data):
-        raise ValueError(
-            f"load_checkpoint: {path} ({len(data):,} bytes) is damaged, or not a checkpoint: "
-            "its SHA-256 does not match; delete it, or start again with resume=False"
-        )
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        tree = json.loads(arrays.pop("json").tobytes())
-        if tree["format"] == FORMAT:
+    with open_regular(path) as file:
+        digest, ending = _digests(file)
+        if digest != ending:
+            raise ValueError(
+                f"load_checkpoint: {path} ({file.tell():,} bytes) is damaged, or not a checkpoint: "
+                "its SHA-256 does not match; delete it, or start again with resume=False"
+            )
+        budget = Budget(file.tell(), GROWTH)
+        try:
+            with open_zip(file, budget) as archive:
+                arrays = dict(read_arrays(archive))
+            tree = parse_json(arrays.pop("json").tobytes(), budget)
+            if tree["format"] != FORMAT:
+                raise ValueError(f"its format is {tree['format']!r:.80}, expected {FORMAT!r}")
             loaded: dict[str, Any] = _unpacked(tree["state"], arrays)
+            if arrays or not isinstance(loaded, dict):
+                raise ValueError(f"it is a {type(loaded).__name__}, without {len(arrays)} arrays")
             return loaded
-        problem: object = f"its format is {tree['format']!r}, expected {FORMAT!r}"
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        problem = error
-    raise ValueError(
-        f"load_checkpoint: {path} was not written by this version of minidl ({problem})"
-    )
+        except Exception as error:  # a signature does not mean that save_checkpoint wrote it
+            raise ValueError(
+                f"load_checkpoint: {path} was not written by this version of minidl "
+                f"({error!r:.300})"
+            ) from error
 
 
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(memoryview(data)[:-DIGEST]).hexdigest().encode()
+def _digests(file: BinaryIO) -> tuple[bytes, bytes]:
+    """Read a file; return the SHA-256 of all but its ending, and its ending, which should be it."""
+    digest, ending = hashlib.sha256(), b""
+    while chunk := file.read(1 << 20):
+        digest.update((ending + chunk)[:-DIGEST])
+        ending = (ending + chunk)[-DIGEST:]
+    return digest.hexdigest().encode(), ending
 
 
 def _packed(value: Any, place: str, arrays: dict[str, NDArray[Any]]) -> Any:
     """Return `value` in a form that JSON can hold, and collect its arrays by their path."""
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind != "O":
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in PLAIN:
+        while place in arrays:  # the keys 1 and "1" lead to the same path
+            place += "'"
         arrays[place] = np.asarray(value)
         return {"array" if isinstance(value, np.ndarray) else "scalar": place}
-    if isinstance(value, Mapping) and all(isinstance(key, (str, int)) for key in value):
+    if isinstance(value, Mapping) and all(
+        isinstance(key, (str, int)) and is_key(key) for key in value
+    ):
         items = [[key, _packed(v, f"{place}/{key}", arrays)] for key, v in value.items()]
         return {"dict": items}  # as pairs, since JSON turns every key into a string
     if isinstance(value, (list, tuple)):
@@ -110,14 +126,20 @@ def _packed(value: Any, place: str, arrays: dict[str, NDArray[Any]]) -> Any:
     )
 
 
-def _unpacked(tree: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
+def _unpacked(tree: Any, arrays: dict[str, NDArray[Any]]) -> Any:
+    """Return the value of a packed form; remove its arrays from `arrays`: each has one place."""
     if isinstance(tree, list):
         return [_unpacked(item, arrays) for item in tree]
     if not isinstance(tree, dict):
         return tree
     ((kind, content),) = tree.items()
     if kind == "dict":
+        if len({key for key, _ in content if is_key(key)}) != len(content):
+            raise ValueError("a dict has a key twice, or one that is no string or small integer")
         return {key: _unpacked(value, arrays) for key, value in content}
-    if kind == "tuple":
+    if kind == "tuple" and isinstance(content, list):
         return tuple(_unpacked(item, arrays) for item in content)
-    return arrays[content] if kind == "array" else arrays[content][()]
+    if kind not in ("array", "scalar"):
+        raise ValueError(f"it holds a {kind:.80}, expected a dict, tuple, array or scalar")
+    array = arrays.pop(content)
+    return array if kind == "array" else array[()]

@@ -72,16 +72,24 @@ def read_safetensors(file: BinaryIO) -> dict[str, NDArray[Any]]:
     return {name: found[name] for name in entries}
 
 
-def half_to_single(raw: NDArray[Any], brain: bool) -> NDArray[Any]:
-    """Turn half precision into float32, which holds each value exactly.
+def native(array: NDArray[Any], brain: bool = False) -> NDArray[Any]:
+    """Return stored values in a form to compute with; `array` itself, perhaps changed, if possible.
+
+    Half precision becomes float32, which holds each value exactly; every byte of a bool, 0 or 1.
 
     Args:
-        raw: float16; or bfloat16 as uint16, the upper half of a float32.
+        array: in any byte order; bfloat16 as uint16, the upper half of a float32.
         brain: whether it is bfloat16.
     """
-    if not brain:
-        return raw.astype(np.float32)
-    return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if brain:
+        wide = array.astype(np.uint32)
+        wide <<= 16
+        return wide.view(np.float32)
+    if array.dtype == np.bool_:
+        np.not_equal(array.view(np.uint8), 0, out=array)
+        return array
+    half = array.dtype.kind == "f" and array.itemsize == 2
+    return array.astype(np.float32 if half else array.dtype.newbyteorder("="), copy=False)
 
 
 def _entries(text: bytes) -> dict[str, Any]:
@@ -121,7 +129,4 @@ def _check_entry(name: str, entry: Any) -> None:
 def _read(file: BinaryIO, dtype: str, shape: list[int], data_offsets: list[int]) -> NDArray[Any]:
     """Read the array at the file's position."""
     array = np.fromfile(file, _DTYPES[dtype], math.prod(shape))
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if dtype in ("F16", "BF16"):
-        array = half_to_single(array, dtype == "BF16")
-    return array.reshape(shape)
+    return native(array, brain=dtype == "BF16").reshape(shape)

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from minidl.files.budget import Budget
 from minidl.files.pickles import Global, Opaque, PickleReader, is_key
-from minidl.files.safetensors import half_to_single
+from minidl.files.safetensors import native
+from minidl.files.zips import open_zip, read_member
 
 _STORAGES = {
     "torch.FloatStorage": "f4", "torch.DoubleStorage": "f8", "torch.HalfStorage": "f2",
@@ -160,70 +161,82 @@ def read_torch(file: BinaryIO, key: str | None = None) -> dict[str, NDArray[Any]
         ValueError: the file is damaged.
         zipfile.BadZipFile: the file is damaged.
     """
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            return _read_zip(archive, os.fstat(file.fileno()).st_size, key)
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return _read_legacy(content, key)
+    budget = Budget(os.fstat(file.fileno()).st_size)
+    is_zip = file.read(2) == b"PK"
+    file.seek(0)
+    if is_zip:
+        with open_zip(file, budget) as archive:
+            return _read_zip(archive, budget, key)
+    return _read_legacy(file, budget, key)
 
 
-def _read_zip(archive: zipfile.ZipFile, size: int, key: str | None) -> dict[str, NDArray[Any]]:
-    members = {info.filename: info for info in archive.infolist()}
-    pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
-    if any("/code/" in name for name in members):
+def _read_zip(archive: zipfile.ZipFile, budget: Budget, key: str | None) -> dict[str, NDArray[Any]]:
+    sizes = {info.filename: info.file_size for info in archive.infolist()}
+    pickles = [name for name in sizes if name.endswith("/data.pkl") and name.count("/") == 1]
+    if any("/code/" in name for name in sizes):
         raise ContentError(
             "it is a TorchScript program, expected tensors by name: save model.state_dict()"
         )
-    if len(pickles) != 1 or len(members) != len(archive.infolist()):
-        raise ValueError(
-            "it is a zip file without exactly one data.pkl, or with a duplicate member"
-        )
-    total = sum(info.file_size for info in members.values())
-    if total > size or any(info.compress_type for info in members.values()):
-        raise ValueError(
-            f"its members are compressed or claim more than the file has, {total} bytes of {size}; "
-            "PyTorch writes no such file: is it a zip bomb?"
-        )
+    if len(pickles) != 1:
+        raise ValueError("it is a zip file without exactly one data.pkl")
+    if any(info.compress_type for info in archive.infolist()):
+        raise ValueError("its members are compressed, as PyTorch writes none: is it a zip bomb?")
     root = pickles[0].removesuffix("data.pkl")
-    if members[pickles[0]].file_size > _LARGEST_PICKLE:
+    if sizes[pickles[0]] > _LARGEST_PICKLE:
         raise ValueError(f"its data.pkl has more than {_LARGEST_PICKLE} bytes")
-    order = archive.read(root + "byteorder") if root + "byteorder" in members else b"little"
+    order = archive.read(root + "byteorder") if root + "byteorder" in sizes else b"little"
     if order not in (b"little", b"big"):
         raise ValueError(f"its byte order is {order[:20]!r}, expected little or big")
 
+    def read(storage: _Storage) -> NDArray[np.uint8]:
+        name = f"{root}data/{storage.key}"
+        _check_size(storage, sizes.get(name, 0))
+        return read_member(archive, name, storage.nbytes)
+
     views = _select_state_dict(
-        _Reader(members[pickles[0]].file_size).read(io.BytesIO(archive.read(pickles[0]))), key
+        _Reader(sizes[pickles[0]]).read(io.BytesIO(archive.read(pickles[0]))), key
     )
-    storages = {view.storage.key: f"{root}data/{view.storage.key}" for view in views.values()}
-    contents = {key: archive.read(name) for key, name in storages.items() if name in members}
-    return _arrays(views, contents, "<" if order == b"little" else ">")
+    return _arrays(views, read, "<" if order == b"little" else ">", budget)
 
 
-def _read_legacy(file: mmap.mmap, key: str | None) -> dict[str, NDArray[Any]]:
+def _read_legacy(file: BinaryIO, budget: Budget, key: str | None) -> dict[str, NDArray[Any]]:
     """Read the older format: pickles one after another, then storages, each after its count."""
-    reader = _Reader(len(file))
-    if file[:2] != b"\x80\x02" or reader.read(file) != _MAGIC:
-        raise ValueError("it is neither a zip file nor an older PyTorch file")
-    version, system = reader.read(file), reader.read(file)
-    if version != 1001 or not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise ValueError("it needs version 1001 and little-endian values")
-    loaded, keys = reader.read(file), reader.read(file)
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        reader = _Reader(len(content))
+        if content[:2] != b"\x80\x02" or reader.read(content) != _MAGIC:
+            raise ValueError("it is neither a zip file nor an older PyTorch file")
+        version, system = reader.read(content), reader.read(content)
+        if version != 1001 or not (
+            isinstance(system, dict) and system.get("little_endian") is True
+        ):
+            raise ValueError("it needs version 1001 and little-endian values")
+        loaded, keys, reached = reader.read(content), reader.read(content), content.tell()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ValueError("it needs a list of its storages' keys")
-    contents = {}
-    views = _select_state_dict(loaded, key)
-    needed = {view.storage.key for view in views.values()}
+    views, places = _select_state_dict(loaded, key), dict[str, int]()
     for name in keys:
+        file.seek(reached)
         count, storage = int.from_bytes(file.read(8), "little"), reader.storages.get(name)
-        if storage is None or count != storage.count:
+        if storage is None or count != storage.count or name in places:
             raise ValueError(
                 f"storage {name:.40} belongs to no tensor, or its size differs from the pickle's"
             )
-        if name in needed:
-            contents[name] = file.read(storage.nbytes)
-        else:
-            file.seek(min(file.tell() + storage.nbytes, len(file)))
-    return _arrays(views, contents, "<")
+        places[name], reached = reached + 8, reached + 8 + storage.nbytes
+    if reached < budget.size:
+        raise ValueError(f"it has {budget.size - reached} bytes after its storages")
+
+    def read(storage: _Storage) -> NDArray[np.uint8]:
+        place = places.get(storage.key, budget.size)
+        _check_size(storage, max(0, min(storage.nbytes, budget.size - place)))
+        file.seek(place)
+        return np.fromfile(file, np.uint8, storage.nbytes)
+
+    return _arrays(views, read, "<", budget)
+
+
+def _check_size(storage: _Storage, size: int) -> None:
+    if size != storage.nbytes:
+        raise ValueError(f"storage {storage.key:.40}: got {size} bytes, expected {storage.nbytes}")
 
 
 def _select_state_dict(loaded: Any, key: str | None) -> dict[str, _Tensor]:
@@ -285,25 +298,21 @@ def _rank(path: str) -> int:
 
 
 def _arrays(
-    views: Mapping[str, _Tensor], contents: Mapping[str, bytes], order: Literal["<", ">"]
+    views: Mapping[str, _Tensor],
+    read: Callable[[_Storage], NDArray[np.uint8]],
+    order: Literal["<", ">"],
+    budget: Budget,
 ) -> dict[str, NDArray[Any]]:
-    storages: dict[_Storage, NDArray[Any]] = {}
+    """Return the arrays by name, after reading each storage once."""
     copies = sum(
         view.copied * np.dtype(_STORAGES[view.storage.kind]).itemsize for view in views.values()
     )
-    if copies > sum(map(len, contents.values())) + _LARGEST_EXPANSION:
+    if copies > sum(s.nbytes for s in {v.storage for v in views.values()}) + _LARGEST_EXPANSION:
         raise ValueError(f"its expanded tensors would take {copies} bytes")
+    storages: dict[_Storage, NDArray[Any]] = {}
     for storage in {view.storage: None for view in views.values()}:
-        content, dtype = contents.get(storage.key, b""), np.dtype(_STORAGES[storage.kind])
-        if len(content) != storage.nbytes:
-            raise ValueError(
-                f"storage {storage.key:.40}: got {len(content)} bytes, expected {storage.nbytes}"
-            )
-        array = np.frombuffer(bytearray(content), dtype.newbyteorder(order))
-        array = array.astype(dtype, copy=False)
-        if storage.kind in _HALF:
-            array = half_to_single(array, storage.kind == "torch.BFloat16Storage")
-        storages[storage] = array
+        array = read(storage).view(np.dtype(_STORAGES[storage.kind]).newbyteorder(order))
+        storages[storage] = native(array, brain=storage.kind == "torch.BFloat16Storage")
     return {name: view.of(storages[view.storage]) for name, view in views.items()}
 
 
@@ -325,8 +334,10 @@ class _Reader(PickleReader):
             case ("storage", Global(kind), str(key), _, count) | (
                 "storage", Global(kind), str(key), _, count, None,
             ) if kind in _STORAGES and _is_count(count):  # fmt: skip
-                self.storages[key] = _Storage(kind, key, count)
-                return self.storages[key]
+                found = _Storage(kind, key, count)
+                if self.storages.setdefault(key, found) != found:
+                    raise ValueError(f"storage {key:.40} is described in two ways")
+                return found
             case ("storage" | "module", Global(kind), *_) if kind not in _STORAGES:
                 return Opaque(kind)  # older files of whole models refer to classes
         raise ValueError("its pickle refers to something other than the storage of a plain tensor")

@@ -11,10 +11,13 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.files.safetensors import half_to_single, read_safetensors, write_safetensors
+from minidl.files.budget import Budget
+from minidl.files.regular import open_regular
+from minidl.files.safetensors import native, read_safetensors, write_safetensors
 from minidl.files.shards import read_shards
 from minidl.files.torch_files import ContentError, read_torch, write_torch
 from minidl.files.whole import whole_file
+from minidl.files.zips import GROWTH, open_zip, read_arrays
 
 
 def save_weights(state: Mapping[str, NDArray[Any]], path: str | os.PathLike[str]) -> Path:
@@ -97,7 +100,7 @@ def load_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[s
     path = Path(path)
     if path.is_dir() or path.suffix == ".json":
         return read_shards(path, lambda file: load_weights(file, key))
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         kind = path.suffix
         try:
             kind = _kind(file, path.suffix)
@@ -106,11 +109,7 @@ def load_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[s
                 raise ContentError(f"it has no entries to choose from with key={key!r:.80}")
             state = read_torch(file, key) if read is read_torch else read(file)
             for name, array in state.items():
-                if array.dtype == np.float16:
-                    state[name] = half_to_single(array, brain=False)
-                elif array.dtype == np.bool_:
-                    state[name] = array.view(np.uint8).astype(np.bool_)  # a byte may exceed 1
-                elif array.dtype.newbyteorder("=") not in _PLAIN:
+                if array.dtype.newbyteorder("=") not in _PLAIN:
                     raise ContentError(f"{name:.80} has dtype {array.dtype}, expected real numbers")
             return state
         except ContentError as error:
@@ -144,27 +143,13 @@ def _write_npz(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
-    size = os.fstat(file.fileno()).st_size
-    state = {}
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        claimed = sum(info.file_size for info in members)
-        if claimed > _LARGEST_GROWTH * size + (1 << 20):
-            raise ValueError(f"its {size} bytes would grow to {claimed}: is it a zip bomb?")
-        for info in members:
-            name = info.filename.removesuffix(".npy")
-            if name == info.filename or name in state:
-                raise ValueError(f"its member {info.filename} is not an array, or is a duplicate")
-            with archive.open(info) as member:
-                state[name] = np.lib.format.read_array(member, allow_pickle=False)
-                if member.read(1):
-                    raise ValueError(f"its member {info.filename} has bytes after the array")
-    return state
+    budget = Budget(os.fstat(file.fileno()).st_size, GROWTH)
+    with open_zip(file, budget) as archive:
+        return {name: native(array) for name, array in read_arrays(archive)}
 
 
 _PLAIN = {np.dtype(code) for code in "?bBhHiIqQfd"}
 _UNSIGNED = {np.dtype(code) for code in ("u2", "u4", "u8")}
-_LARGEST_GROWTH = 100  # of a compressed file; weights compress to nine tenths
 _FOREIGN = {
     b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself: git lfs pull",
     b"<!doctype": "a web page; download the file itself",
