@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import linecache
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from minidl.autograd import Found, Node, set_watcher
+from minidl.autograd import Found, Node, Watcher, set_watcher
 from minidl.backends import Array
+from minidl.context import Block
 from minidl.tensor import Tensor
 
 _NO_LINE = "  (run the forward pass under detect_anomaly too, to see the line)"
@@ -19,14 +19,13 @@ _NO_LINE = "  (run the forward pass under detect_anomaly too, to see the line)"
 _LIBRARIES = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (__file__, np.__file__))
 
 
-@contextlib.contextmanager
-def detect_anomaly(allow_inf: bool = False) -> Iterator[None]:
+def detect_anomaly(allow_inf: bool = False) -> Block[Watcher | None]:
     """Stop at the first operation, or gradient of one, that produces a NaN or an infinity.
 
     The error names the operation, the line of your code that ran it, the index of the bad value in
     the result, and the inputs' values there. Run the forward pass inside the `with` block too: a
-    gradient is traced to the line where its operation ran. Every result that this thread computes
-    is checked, so use this for debugging, not for training. With all kinds of kernels (see
+    gradient is traced to the line where its operation ran. Every result that this thread or task
+    computes is checked, so use this for debugging, not for training. With all kinds of kernels (see
     `minidl.set_kernels`), a NaN or an infinity in a pixel reaches only those outputs of a
     convolution whose windows contain it.
 
@@ -46,8 +45,7 @@ def detect_anomaly(allow_inf: bool = False) -> Iterator[None]:
         Traceback (most recent call last):
         FloatingPointError: the gradient of 'sqrt' for input 0 has 1 inf among 2 values ...
     """
-    with set_watcher(_NumberCheck(allow_inf)):
-        yield
+    return set_watcher(_NumberCheck(allow_inf))
 
 
 class _NumberCheck:

@@ -14,13 +14,15 @@ chapter 3.
 
 from __future__ import annotations
 
-import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from minidl import handover
 from minidl.backends import without_underflow
+from minidl.context import Block, Scoped
 
 
 class Value(Protocol):
@@ -67,8 +69,8 @@ class Value(Protocol):
     def copy(self) -> Any:
         """Return a copy with its own memory."""
 
-    def hooked(self, gradient: Any) -> Any:
-        """Return the gradient after its hooks have run."""
+    def hooked(self, gradient: Any, recording: bool) -> Any:
+        """Return the gradient after its hooks have run, with recording on or off."""
 
     def __add__(self, other: Any) -> Any:
         """Add two gradients."""
@@ -99,37 +101,38 @@ class Watcher(Protocol):
         """Inspect the gradients that a rule returned."""
 
 
-class _State(threading.local):
-    recording = True
-    watcher: Watcher | None = None
-    line = ""  # of the user's code, whose gradient is being computed
+_recording = Scoped(True)
+_watcher: Scoped[Watcher | None] = Scoped(None)
+_line: ContextVar[str] = ContextVar("line", default="")
+"""The line of the user's code whose gradient is being computed."""
 
-
-_state = _State()
+_adding = threading.RLock()  # held while a gradient is added to one that other threads may add to
+if hasattr(os, "register_at_fork"):  # a child has no other thread that would release it
+    os.register_at_fork(
+        before=_adding.acquire, after_in_parent=_adding.release, after_in_child=_adding.release
+    )
 
 
 def is_recording() -> bool:
-    """Return whether operations are being recorded in this thread."""
-    return _state.recording
+    """Return whether operations are being recorded in this thread or task."""
+    return not _recording.blocks.get() or _recording.get()  # quick: every operation asks
 
 
-@contextlib.contextmanager
-def set_recording(recording: bool) -> Iterator[None]:
-    """Turn recording on or off inside a `with` block; restore it when the block ends."""
-    before = _state.recording
-    _state.recording = recording
-    try:
-        yield
-    finally:
-        _state.recording = before
+def set_recording(recording: bool) -> Block[bool]:
+    """Turn recording on or off inside a `with` block, or a decorated function."""
+    return _recording.set(recording)
 
 
-def no_grad() -> contextlib.AbstractContextManager[None]:
+def no_grad() -> Block[bool]:
     """Stop recording inside a `with` block: results require no gradient and keep no graph alive.
 
-    Other threads are not affected. Decorating a function with `@no_grad()` does the same for each
-    call, but has no effect on a generator, whose body runs after the call. Use a `with` block
-    inside it instead, without a `yield`, which would stop recording for the caller too.
+    Other threads and asyncio tasks are not affected. Those started inside the block begin with
+    recording on in a thread, and off in a task or `asyncio.to_thread`, which copy their context (as
+    threads do in free-threaded Python).
+
+    `@no_grad()` does the same for each call of a function. Of a generator or coroutine, it covers
+    the body's own code and not the caller's. A `with` block around a `yield` covers what the
+    caller does before it resumes the generator, too.
 
     Example:
         >>> import minidl
@@ -138,23 +141,22 @@ def no_grad() -> contextlib.AbstractContextManager[None]:
         ...     print((x * 2).requires_grad)
         False
     """
-    return set_recording(False)
+    return _recording.set(False)
 
 
 def watcher() -> Watcher | None:
-    """Return the watcher of this thread's operations, or None."""
-    return _state.watcher
+    """Return the watcher of this thread's or task's operations, or None."""
+    return _watcher.get()
 
 
-@contextlib.contextmanager
-def set_watcher(watcher: Watcher | None) -> Iterator[Watcher | None]:
-    """Replace the watcher inside a `with` block; yield the previous one, restored after."""
-    before = _state.watcher
-    _state.watcher = watcher
-    try:
-        yield before
-    finally:
-        _state.watcher = before
+def state() -> tuple[bool, Watcher | None]:
+    """Return whether operations are being recorded, and their watcher."""
+    return is_recording(), watcher()
+
+
+def set_watcher(watcher: Watcher | None) -> Block[Watcher | None]:
+    """Replace the watcher inside a `with` block."""
+    return _watcher.set(watcher)
 
 
 class Node:
@@ -176,7 +178,7 @@ class Node:
         output_version: int,
     ) -> None:
         self.op = op
-        self.line = _state.line
+        self.line = _line.get()
         self.inputs: tuple[Any, ...] = tuple(inputs)
         self.rule: Rule | None = rule
         self.takes_output = takes_output
@@ -284,17 +286,19 @@ def backward(
     Raises:
         RuntimeError: the graph was freed, or an array it needs was changed.
     """
-    with set_recording(create_graph), set_watcher(None) as watcher:
-        for tensor, gradient in propagate(outputs, gradients, retain_graph, create_graph, watcher):
+    before = _, seen_by = state()
+    with set_recording(create_graph), set_watcher(None):
+        for tensor, gradient in propagate(outputs, gradients, retain_graph, create_graph, before):
             if tensor.is_leaf or tensor.retains_grad:
-                if tensor.grad is not None:
-                    tensor.grad = tensor.grad + gradient
-                elif tensor.is_leaf and not create_graph and handover.is_free(gradient, holders=2):
-                    tensor.grad = gradient  # its only references: here and in `propagate`
-                else:
-                    tensor.grad = gradient.copy()
-                if watcher is not None:
-                    watcher.arrived(tensor, tensor.grad)
+                with _adding:
+                    if tensor.grad is not None:
+                        tensor.grad = tensor.grad + gradient
+                    elif tensor.is_leaf and not create_graph and handover.is_free(gradient, 2):
+                        tensor.grad = gradient  # its only references: here and in `propagate`
+                    else:
+                        tensor.grad = gradient.copy()
+                if seen_by is not None:
+                    seen_by.arrived(tensor, tensor.grad)
 
 
 def propagate(
@@ -302,15 +306,17 @@ def propagate(
     gradients: Sequence[Value],
     retain_graph: bool | None,
     create_graph: bool,
-    watcher: Watcher | None,
+    caller: tuple[bool, Watcher | None],
     wanted: Sequence[Value] | None = None,
 ) -> Iterator[tuple[Value, Value]]:
     """Yield every tensor that needs a gradient with its complete gradient, outputs first.
 
     With `wanted`, visit only tensors that were computed from one of these. The caller turns
     recording on or off, and replaces the watcher by None: the operations inside rules are not the
-    user's, and `watcher` sees only gradients.
+    user's, and the watcher sees only gradients. `caller` is the `state` before that; hooks, which
+    may run another backward, record if it did.
     """
+    recording, watcher = caller
     retain = create_graph if retain_graph is None else retain_graph
     order = inputs_first(outputs, _differentiable_inputs)
     needed = _leading_to(wanted, order)
@@ -321,7 +327,7 @@ def propagate(
         tensor = order.pop()  # popped, so that each tensor is freed after its use
         if id(tensor) not in needed or id(tensor) not in arrived:
             continue
-        gradient = tensor.hooked(arrived.pop(id(tensor)))
+        gradient = tensor.hooked(arrived.pop(id(tensor)), recording or create_graph)
         if watcher is not None:
             watcher.arrived(tensor, gradient)
         yield tensor, gradient
@@ -342,11 +348,11 @@ def _pass_on(
     arrived: dict[int, Value],
 ) -> None:
     """Apply a node's rule to the gradient of its output; add the results to `arrived`."""
-    _state.line = node.line
+    token = _line.set(node.line)
     try:
         found = node.gradients(gradient, output)
     finally:
-        _state.line = ""
+        _line.reset(token)
     if watcher is not None:
         watcher.differentiated(node, found)
     for x, dx in found:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import overload
 
-from minidl.autograd import propagate, set_recording, set_watcher
+from minidl.autograd import propagate, set_recording, set_watcher, state
 from minidl.backends import without_underflow
 from minidl.tensor import Tensor
 from minidl.tensor.functions import stack, zeros
@@ -57,9 +57,10 @@ def grad(
         raise ValueError(f"grad: got {len(starts)} gradients for {len(outputs)} outputs")
     seeds = [output.seed_gradient(start) for output, start in zip(outputs, starts, strict=True)]
     wanted, found = {id(x) for x in inputs}, {}
-    with set_recording(create_graph), set_watcher(None) as watcher:
+    before = state()
+    with set_recording(create_graph), set_watcher(None):
         for tensor, gradient in propagate(
-            outputs, seeds, retain_graph, create_graph, watcher, inputs
+            outputs, seeds, retain_graph, create_graph, before, inputs
         ):
             if id(tensor) in wanted:
                 found[id(tensor)] = gradient.copy()

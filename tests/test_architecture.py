@@ -22,7 +22,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 # From the bottom up: a room (a package or top-level module) imports only from lower floors, even
 # under TYPE_CHECKING.
 FLOORS = [
-    {"checks", "files", "handover", "idioms"},
+    {"checks", "context", "files", "handover", "idioms"},
     {"backends"},
     {"autograd", "random"},
     {"tensor"},
@@ -35,6 +35,7 @@ FLOORS = [
 # The code meant to be read. It imports none of the wings below, and trains without them.
 CORE = [
     "checks",
+    "context",
     "handover",
     "idioms",
     "random",

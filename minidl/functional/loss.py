@@ -6,9 +6,6 @@ over several batches is not the mean of their means: `noted` returns the divisor
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,6 +13,7 @@ import numpy as np
 from minidl.autograd import is_recording
 from minidl.backends import Array, asarray
 from minidl.checks import check_fraction
+from minidl.context import Block, Scoped
 from minidl.functional.activation import log_softmax, softplus
 from minidl.functional.geometry import check_floats
 from minidl.tensor import Operand, Tensor
@@ -43,15 +41,10 @@ class Reduced(NamedTuple):
     target: Any = None
 
 
-class _Notes(threading.local):
-    found: list[Reduced] | None = None
+_notes: Scoped[Any] = Scoped(None)
 
 
-_notes = _Notes()
-
-
-@contextlib.contextmanager
-def noted() -> Iterator[list[Reduced]]:
+def noted() -> Block[list[Reduced]]:
     """Collect the means and sums that losses compute in a `with` block.
 
     Each batch is then part of a larger whole, so one without terms, such as one with only ignored
@@ -63,11 +56,7 @@ def noted() -> Iterator[list[Reduced]]:
         >>> found[0].loss is loss, found[0].divisor.item()
         (True, 1.0)
     """
-    before, _notes.found = _notes.found, []
-    try:
-        yield _notes.found
-    finally:
-        _notes.found = before
+    return _notes.set([])
 
 
 def cross_entropy(
@@ -185,7 +174,7 @@ def _likelihood(
     if reduction != "mean":
         return _reduce(op, terms, reduction, ignore_index)
     total, divisor = terms.sum(), weights.sum()
-    if _notes.found is not None:
+    if _notes.get() is not None:
         mean = total / Tensor.wrap(divisor + (divisor == 0))
         return _note(Reduced(mean, divisor, ignore_index, target))
     words = f"{op}: got an empty batch, or only ignored labels: nothing to average"
@@ -258,14 +247,14 @@ def _reduce(op: str, terms: Tensor, reduction: str, ignored: int = IGNORED) -> T
         return terms
     if reduction == "sum":
         return _note(Reduced(terms.sum(), None, ignored))
-    if terms.size == 0 and _notes.found is None:
+    if terms.size == 0 and _notes.get() is None:
         raise ValueError(f"{op}: got an empty batch, shape {terms.shape}, which has no mean")
     return _note(Reduced(terms.mean() if terms.size else terms.sum(), terms.size))
 
 
 def _note(reduced: Reduced) -> Tensor:
-    if _notes.found is not None:
-        _notes.found.append(reduced)
+    if (found := _notes.get()) is not None:
+        found.append(reduced)
     return reduced.loss
 
 

@@ -1,20 +1,16 @@
-"""Temporary switches between training and evaluation."""
+"""Evaluation for a while, without writing to the model."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
-from minidl.nn.module import Module
+from minidl.context import Block
+from minidl.nn.module import Module, evaluated
 
 
-@contextlib.contextmanager
-def evaluating(module: Module) -> Iterator[None]:
-    """Switch a module to evaluation in a `with` block, then restore the mode of each sub-module."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+def evaluating(module: Module) -> Block[dict[int, Module]]:
+    """Evaluate a module and its sub-modules in a `with` block, in this thread or task only.
+
+    Their `training` reads False there. What is stored does not change, so others can train or
+    evaluate the same model meanwhile. `train` or `eval` inside the block ends this for the modules
+    that it sets.
+    """
+    return evaluated.set({id(part): part for part in module.modules()})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from minidl.autograd import watcher
+from minidl.context import Block, Scoped
 from minidl.idioms import unknown
 from minidl.nn.state import IncompatibleKeys, fitting_arrays, shown_arguments
 from minidl.tensor import Tensor
@@ -41,14 +40,16 @@ class Buffer(Tensor):
 
 
 Observer = Callable[["Module", tuple[Any, ...], Any], None]
-_observers: list[Observer] = []
+_observers: Scoped[Any] = Scoped(None)
+evaluated: Scoped[dict[int, Module]] = Scoped({})
+"""Modules, by id, that are in evaluation mode in this thread or task only: see `nn.modes`."""
 
 
-@contextlib.contextmanager
-def observe(callback: Observer) -> Iterator[None]:
+def observe(callback: Observer) -> Block[Observer]:
     """Call `callback(module, inputs, output)` after every module that runs in a `with` block.
 
-    `inputs` is a tuple of all arguments, keyword arguments last.
+    `inputs` is a tuple of all arguments, keyword arguments last. Modules that run in other threads
+    or tasks are not seen.
     This is how `minidl.inspect` looks into networks without changing them.
 
     Example:
@@ -58,26 +59,16 @@ def observe(callback: Observer) -> Iterator[None]:
         ...     y = nn.Linear(3, 2)(minidl.ones((5, 3)))
         Linear(3, 2) (5, 2)
     """
-    _observers.append(callback)
-    try:
-        yield
-    finally:
-        _observers.remove(callback)
+    return _observers.set(callback)
 
 
-class _Calls(threading.local):
-    """The forwards that are running in this thread, each with its children's pending results."""
-
-    def __init__(self) -> None:
-        self.pending: list[list[weakref.ref[Any]]] = []
-
-
-_calls = _Calls()
+_pending: Scoped[list[weakref.ref[Any]]] = Scoped([])
+"""The running forwards of this thread or task, each with its children's pending results."""
 
 
 def may_fuse(x: Any) -> bool:
     """Return whether layers may run in one pass over `x`: not while single ones are observed."""
-    watched = bool(_observers) or watcher() is not None
+    watched = _observers.get() is not None or watcher() is not None
     return isinstance(x, Tensor) and x.backend.fuses and not watched
 
 
@@ -87,7 +78,8 @@ def pending_results(x: Any) -> list[weakref.ref[Any]] | None:
     The module around the layer computes what is still pending when its forward ends; None if there
     is no such module, or nothing may be fused.
     """
-    return _calls.pending[-2] if len(_calls.pending) > 1 and may_fuse(x) else None
+    running = _pending.values()
+    return running[-2] if len(running) > 1 and may_fuse(x) else None
 
 
 class Module:
@@ -105,11 +97,26 @@ class Module:
         ['0.weight', '0.bias', '2.weight', '2.bias']
     """
 
-    training = True
+    @property
+    def training(self) -> bool:
+        """Whether layers behave as in training."""
+        mode: bool = vars(self).get("training", True)
+        return mode and not any(id(self) in modules for modules in evaluated.values())
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        vars(self)["training"] = mode
+        for modules in evaluated.values():
+            modules.pop(id(self), None)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse modules and parameters as class attributes, which `parameters` would not find."""
         super().__init_subclass__(**options)
+        if isinstance(vars(cls).get("training"), bool):
+            raise TypeError(
+                f"{cls.__name__}.training: got a class attribute, which `predict` could not change "
+                "for one thread only; set self.training, or call self.eval(), in __init__"
+            )
         for name, value in vars(cls).items():
             if _hides(value):
                 raise TypeError(
@@ -148,19 +155,16 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward`; an error in it names the layer that it came from."""
-        pending: list[weakref.ref[Any]] = []
-        _calls.pending.append(pending)
-        try:
-            output = self.forward(*args, **kwargs)
-            for reference in pending:
-                if (result := reference()) is not None:
-                    result.settle()
-        except (TypeError, ValueError, FloatingPointError) as error:
-            self._note_layer(error)
-            raise
-        finally:
-            _calls.pending.pop()
-        for callback in _observers:
+        with _pending.set([]) as pending:
+            try:
+                output = self.forward(*args, **kwargs)
+                for reference in pending:
+                    if (result := reference()) is not None:
+                        result.settle()
+            except (TypeError, ValueError, FloatingPointError) as error:
+                self._note_layer(error)
+                raise
+        for callback in _observers.values():
             callback(self, (*args, *kwargs.values()), output)
         return output
 

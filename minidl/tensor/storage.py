@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from minidl.autograd import Node
+from minidl.autograd import Node, is_recording, set_recording
 from minidl.backends import Array, Backend, asarray, backend_of
 from minidl.idioms import unknown
 from minidl.tensor.operands import check_broadcast, check_device, operand_array
@@ -350,11 +350,12 @@ class TensorBase:
         self.hooks += (hook,)
         return hook
 
-    def hooked(self, gradient: Any) -> Any:
-        """Return the gradient after this tensor's hooks have run."""
+    def hooked(self, gradient: Any, recording: bool) -> Any:
+        """Return the gradient after this tensor's hooks have run, with recording on or off."""
         for hook in self.hooks:
             given = gradient.copy()  # other tensors may get the same gradient
-            changed = hook.function(given)
+            with set_recording(recording):
+                changed = hook.function(given)
             if given.version.count:
                 raise RuntimeError(
                     "Tensor.register_hook: the function modified the gradient in place, which "
@@ -362,7 +363,7 @@ class TensorBase:
                 )
             if changed is not None:
                 self._check_gradient("Tensor.register_hook: the function's result", changed)
-                gradient = changed
+                gradient = changed.detach() if changed.node and not is_recording() else changed
         return gradient
 
     def _check_gradient(self, who: str, value: Any) -> None:

@@ -105,20 +105,22 @@ def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
     """Run one pass in evaluation mode, without recording a graph, and return its totals.
 
     The loss is that of one batch of all examples, however they are split into batches: see `fit`.
-    Afterwards each module is in the mode that it was in before.
+    Only this thread or task sees the modules in evaluation mode: others can train or evaluate the
+    same model meanwhile.
     """
     totals, passed = Totals(), []
-    for outputs, labels in _outputs("evaluate", model, batches):
-        with noted() as reduced:
-            found = loss(outputs, labels)
-        found = found if isinstance(found, Tensor) else Tensor(found, device=labels.device)
-        if found.size != 1:
-            raise ValueError(
-                f"evaluate: got a loss of shape {found.shape}, expected a single number"
+    with evaluating(model):
+        for outputs, labels in _outputs("evaluate", model, batches):
+            with noted() as reduced:
+                found = loss(outputs, labels)
+            found = found if isinstance(found, Tensor) else Tensor(found, device=labels.device)
+            if found.size != 1:
+                raise ValueError(
+                    f"evaluate: got a loss of shape {found.shape}, expected a single number"
+                )
+            passed.append(
+                (len(labels), measures(with_divisor(found, reduced, labels), outputs, labels))
             )
-        passed.append(
-            (len(labels), measures(with_divisor(found, reduced, labels), outputs, labels))
-        )
     numbers_read = iter(read([number for _, numbers in passed for number in numbers]))
     for examples, numbers in passed:
         totals.add(examples, *(next(numbers_read) for _ in numbers))
@@ -136,16 +138,17 @@ def predict(model: nn.Module, batches: DataLoader) -> np.ndarray[Any, Any]:
         >>> predict(nn.Linear(3, 10), batches).argmax(1).shape
         (5,)
     """
-    return np.concatenate([outputs.numpy() for outputs, _ in _outputs("predict", model, batches)])
+    with evaluating(model):
+        found = [outputs.numpy() for outputs, _ in _outputs("predict", model, batches)]
+    return np.concatenate(found)
 
 
 def _outputs(op: str, model: nn.Module, batches: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
     check_loader(op, batches)
-    with evaluating(model):
-        for *inputs, labels in batches:
-            with no_grad():
-                outputs = model(*inputs)
-            yield outputs, labels
+    for *inputs, labels in batches:
+        with no_grad():
+            outputs = model(*inputs)
+        yield outputs, labels
 
 
 def check_loader(op: str, batches: DataLoader | None) -> None:
