@@ -20,7 +20,7 @@ import numpy as np
 if TYPE_CHECKING:
     from minidl.backends import Backend
 
-_generator = np.random.default_rng()
+_global: list[np.random.Generator] = []  # made on first use: importing np.random takes 10 ms
 
 MOST_OBJECTS = 50_000  # the most objects that a search visits; this takes about 0.1 s
 LONG = 1_000  # an object with more parts is taken for data, and searched last
@@ -45,11 +45,10 @@ def manual_seed(seed: int) -> np.random.Generator:
         >>> a == b
         True
     """
-    global _generator
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"manual_seed: got {seed!r}, expected an integer >= 0")
-    _generator = np.random.default_rng(int(seed))
-    return _generator
+    _global[:] = [np.random.default_rng(int(seed))]
+    return _global[0]
 
 
 def generator(rng: np.random.Generator | None = None) -> np.random.Generator:
@@ -59,7 +58,8 @@ def generator(rng: np.random.Generator | None = None) -> np.random.Generator:
         TypeError: `rng` is something else, such as a seed.
     """
     if rng is None:
-        return _generator
+        _global[:] = _global or [np.random.default_rng()]
+        return _global[0]
     if not isinstance(rng, np.random.Generator):
         raise TypeError(
             f"got rng={rng!r}, expected a numpy.random.Generator, e.g. numpy.random.default_rng(0)"
@@ -170,7 +170,7 @@ def _within(thing: Any) -> list[Any]:
         with contextlib.suppress(Exception):
             parts.insert(0, object.__getattribute__(thing, "__dict__"))
     if issubclass(kind, dict) and None in (dict.get(thing, n, 0) for n in ("rng", "_rng")):
-        parts.append(_generator)
+        parts.append(generator())
     return parts
 
 

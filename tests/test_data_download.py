@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import http.server
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -296,8 +295,7 @@ def test_download_leaves_a_part_to_resume_when_interrupted(
     server, tmp_path, monkeypatch, error, message
 ):
     destination = tmp_path / "file.bin"
-    module = sys.modules[download.__module__]  # minidl.files.download names the function too
-    monkeypatch.setattr(module, "tqdm", _FailingBar(error))
+    monkeypatch.setattr("tqdm.tqdm", _FailingBar(error))
     with pytest.raises(type(error), match=message):
         _get(server, destination, "good", "good")
     assert len(server.ranges) == 1  # no other mirror would help

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from minidl.data.classes import number_classes
 from minidl.data.images import ImageSet
@@ -51,7 +51,13 @@ def load_image_folder(
             has no images or is not among `classes`, or a file is not a JPEG or PNG image; the
             message names it.
         FileNotFoundError: there is no such folder.
+        ImportError: Pillow is missing.
     """
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        message = f"load_image_folder needs Pillow ({error}): python -m pip install pillow"
+        raise ImportError(message) from error
     folder = Path(folder)
     resize = round(size * 8 / 7) if resize is None else resize
     if not 1 <= size <= resize:
@@ -80,6 +86,8 @@ def _is_shown(path: Path) -> bool:
 
 
 def _square(file: Path, size: int, resize: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
     try:
         picture = _upright_rgb(file)
     except Exception as error:  # Pillow does not document what a damaged file may raise
@@ -90,11 +98,13 @@ def _square(file: Path, size: int, resize: int) -> NDArray[np.uint8]:
     width, height = (resize * side // min(picture.size) for side in picture.size)
     picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    pixels = np.asarray(picture.crop((left, top, left + size, top + size)))
+    pixels: NDArray[np.uint8] = np.asarray(picture.crop((left, top, left + size, top + size)))
     return pixels.transpose(2, 0, 1)  # (h, w, 3) -> (3, h, w)
 
 
-def _upright_rgb(file: Path) -> Image.Image:
+def _upright_rgb(file: Path) -> Any:
+    from PIL import Image, ImageOps
+
     with Image.open(file, formats=("JPEG", "PNG")) as opened:  # an EPS would start Ghostscript
         picture = ImageOps.exif_transpose(opened)
     if picture.mode.startswith("I"):  # 16 bits per value: `convert` would clip them at 255

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -160,6 +159,8 @@ class DataLoader:
         self, batches: Iterator[list[NDArray[Any]]], position: dict[str, Any]
     ) -> Iterator[tuple[Tensor, ...]]:
         """Yield batches that a thread makes, and starts to move to the device, ahead of time."""
+        from concurrent.futures import ThreadPoolExecutor  # on use: it imports logging
+
         backend = backend_for(self.device)
         own = streams(self.transform)
         position["streams"] = [stream.bit_generator.state for stream in own]

@@ -1,15 +1,10 @@
 """Fetch one file from several mirrors: resumable, checked, and never left half-written."""
 
 import hashlib
-import http.client
 import os
-import urllib.parse
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
-
-from tqdm import tqdm
+from typing import Any
 
 _BLOCK = 1 << 18  # bytes: large enough to hide Python's overhead, small for a smooth bar
 
@@ -82,26 +77,24 @@ def download(
 
 
 def _require_secure(url: str) -> None:
-    parsed = urllib.parse.urlsplit(url)
+    from urllib.parse import urlsplit
+
+    parsed = urlsplit(url)
     if parsed.scheme == "https" or (parsed.scheme == "http" and parsed.hostname == "127.0.0.1"):
         return
     raise ValueError(f"download: got the URL {url!r}, expected https:// (http is insecure)")
 
 
-class _SecureRedirects(urllib.request.HTTPRedirectHandler):
-    """Follow redirects only to URLs that a mirror itself may have."""
+def _opener() -> Any:
+    """Return what opens URLs; it follows redirects only to URLs that a mirror itself may have."""
+    import urllib.request
 
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        _require_secure(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+    class SecureRedirects(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *request: Any) -> urllib.request.Request | None:
+            _require_secure(request[-1])
+            return super().redirect_request(*request)
+
+    return urllib.request.build_opener(SecureRedirects)
 
 
 def _complete(url: str, part: Path, size: int, md5: str, progress: bool, timeout: float) -> None:
@@ -137,12 +130,14 @@ def _fetch_rest(
     url: str, part: Path, start: int, size: int, progress: bool, timeout: float
 ) -> None:
     """Append bytes from `start` on to `part`; rewrite it if the server ignores the range."""
+    import http.client
+    import urllib.request
+
     request = urllib.request.Request(url, headers={"User-Agent": "minidl"})
     if start:
         request.add_header("Range", f"bytes={start}-")
-    opener = urllib.request.build_opener(_SecureRedirects)
     try:
-        response = opener.open(request, timeout=timeout)
+        response = _opener().open(request, timeout=timeout)
     except (OSError, ValueError, http.client.HTTPException) as error:
         kind = _RangeError if getattr(error, "code", 0) == 416 else _MirrorError
         raise kind(str(error) or type(error).__name__) from error
@@ -161,10 +156,10 @@ def _fetch_rest(
         raise _MirrorError(f"connection ended after {got} of {size} bytes")
 
 
-def _write(
-    response: http.client.HTTPResponse, part: Path, start: int, size: int, progress: bool
-) -> int:
+def _write(response: Any, part: Path, start: int, size: int, progress: bool) -> int:
     """Copy the response into `part` from byte `start` on; return the length reached."""
+    from tqdm import tqdm
+
     position = start
     try:
         with (
@@ -190,8 +185,11 @@ def _write(
     return position
 
 
-def _read(response: http.client.HTTPResponse) -> bytes:
+def _read(response: Any) -> bytes:
+    import http.client
+
     try:
-        return response.read(_BLOCK)
+        block: bytes = response.read(_BLOCK)
+        return block
     except (OSError, http.client.HTTPException) as error:
         raise _MirrorError(f"connection broke: {error or type(error).__name__}") from error

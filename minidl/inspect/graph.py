@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
-from matplotlib.path import Path
 from numpy.typing import NDArray
 
 from minidl import nn
 from minidl.autograd import inputs_first
 from minidl.derivatives import grad
-from minidl.inspect.plots import COLOURS
+from minidl.inspect.plots import COLOURS, pyplot
 from minidl.inspect.text import aligned
 from minidl.tensor import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.path import Path
 
 KINDS = {  # kinds of boxes in a drawing, with their colours
     "parameter": COLOURS[5],
@@ -122,7 +122,9 @@ class Graph:
         width, height = max(needed, 4.2), ROW * (max(ranks) + 1)  # 4.2 for the legend
         xs = (places - places.min() + 0.5) * (box + GAP) + (width - needed) / 2
         ys = ROW * (np.array(ranks) + 0.5)
-        figure = plt.figure(figsize=(width, height + 0.3))
+        figure: Figure = pyplot().figure(figsize=(width, height + 0.3))
+        from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
+
         axes = figure.add_axes((0, 0, 1, height / (height + 0.3)))  # leaves a strip for the legend
         axes.set(xlim=(0, width), ylim=(height, 0))  # in inches; y grows downward, as ranks do
         axes.set_axis_off()
@@ -294,6 +296,8 @@ def _spread(ranks: Sequence[int], pulls: Sequence[tuple[int, int, int]]) -> NDAr
 
 def _curve(xs: NDArray[Any], ys: NDArray[Any]) -> Path:
     """Return the line from box to box: curved between ranks, vertical where it crosses one."""
+    from matplotlib.path import Path
+
     down = np.add.outer(ys[:-1], (HEIGHT / 2, ROW / 2, ROW / 2, ROW - HEIGHT / 2))
     codes = [Path.LINETO, *[Path.CURVE4] * 3] * (len(xs) - 1)
     vertices = np.stack([np.repeat(xs, 4)[2:-2], down.ravel()], 1)

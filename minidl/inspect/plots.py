@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from minidl.autograd import set_recording
@@ -18,6 +17,8 @@ from minidl.derivatives import grad
 from minidl.tensor import Tensor
 
 if TYPE_CHECKING:  # plots need only arrays: no network is imported
+    from matplotlib.figure import Figure
+
     from minidl import nn
 
 
@@ -26,6 +27,40 @@ FILES_ONLY = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 
 # Okabe and Ito's colours, which colour-blind people can distinguish.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+
+
+def pyplot() -> Any:
+    """Return `matplotlib.pyplot`; the first call imports it, which takes 0.4 s.
+
+    Warns:
+        UserWarning: the environment's `MPLBACKEND` is misspelt, or cannot open windows here;
+            figures can then only be saved.
+
+    Raises:
+        ImportError: Matplotlib is missing or broken.
+    """
+    # With a misspelt MPLBACKEND, Matplotlib cannot be imported, not even by a second attempt.
+    asked = "" if sys.modules.get("matplotlib") else os.environ.pop("MPLBACKEND", "")
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        message = f"plots need Matplotlib ({error}): python -m pip install matplotlib"
+        raise ImportError(message) from error
+    finally:
+        os.environ |= {"MPLBACKEND": asked} if asked else {}
+    try:
+        if asked:
+            plt.switch_backend(asked)
+    except (ImportError, ValueError) as error:
+        warnings.warn(f"MPLBACKEND={asked}: {error}; figures can only be saved", stacklevel=3)
+        plt.switch_backend("agg")
+    return plt
+
+
+def subplots(*shape: int, **look: Any) -> tuple[Figure, Any]:
+    """Return a figure and its axes, as `pyplot.subplots` does."""
+    made: tuple[Figure, Any] = pyplot().subplots(*shape, layout="constrained", **look)
+    return made
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
@@ -38,18 +73,18 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     if not _has_screen():
-        plt.close(figure)
+        pyplot().close(figure)
     return path
 
 
 def show() -> None:
     """Show the open figures and wait until they are closed; do nothing without a screen."""
     if _has_screen():
-        plt.show()
+        pyplot().show()
 
 
 def _has_screen() -> bool:
-    return mpl.get_backend().lower() not in FILES_ONLY
+    return pyplot().get_backend().lower() not in FILES_ONLY
 
 
 def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
@@ -59,7 +94,7 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
         history: a value per epoch for any of `train_loss`, `test_loss`, `train_accuracy` and
             `test_accuracy`; `0 <= accuracy <= 1`. Other names are ignored.
     """
-    figure, (losses, accuracies) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, (losses, accuracies) = subplots(1, 2, figsize=(9, 3.6))
     for name, values in history.items():
         part, _, quantity = name.partition("_")
         if part not in ("train", "test") or quantity not in ("loss", "accuracy"):
@@ -108,7 +143,7 @@ def gradient_flow(model: nn.Module) -> Figure:
             words[row] = missing if gradient is None else f"{most:g}"
     rows, means, largest = np.array(drawn, np.float64).reshape(-1, 3).T
     size = (7.5, 1.2 + 0.26 * len(gradients))
-    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    figure, axes = subplots(figsize=size)
     axes.hlines(rows, means, largest, color="#999999")
     axes.plot(means, rows, "o", color=COLOURS[0], label="mean")
     axes.plot(largest, rows, "D", color=COLOURS[1], label="largest")
@@ -137,7 +172,7 @@ def confusion_matrix(matrix: NDArray[Any], classes: Sequence[str]) -> Figure:
     _check_names("confusion_matrix", matrix, classes)
     shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     grown = max(1.0, len(classes) / 25)
-    figure, axes = plt.subplots(figsize=(6.4 * grown, 5.6 * grown), layout="constrained")
+    figure, axes = subplots(figsize=(6.4 * grown, 5.6 * grown))
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     for (row, column), share in np.ndenumerate(shares):
         if round(share) and grown == 1:
@@ -268,7 +303,7 @@ def _pairs(
     """Return a figure with two rows, the images and captions in the first."""
     n = len(pictures)
     shape = (1.35 * n, 3.4)
-    figure, rows = plt.subplots(2, n, figsize=shape, layout="constrained", squeeze=False)
+    figure, rows = subplots(2, n, figsize=shape, squeeze=False)
     for axes, picture, caption in zip(rows[0], pictures, captions, strict=True):
         axes.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
         axes.set_title(caption, size=9)
@@ -298,7 +333,7 @@ def pooling_routes(
         "output": out.numpy()[0, 0],
         "input gradient,\n1 from each output": back.numpy()[0, 0],
     }
-    figure, row = plt.subplots(1, 3, figsize=(10.5, 3.9), layout="constrained")
+    figure, row = subplots(1, 3, figsize=(10.5, 3.9))
     for (name, values), axes in zip(panels.items(), row, strict=True):
         axes.imshow(values, cmap="Blues", vmin=min(0, values.min()), vmax=values.max() or 1)
         axes.set_title(name, size=10)
@@ -326,7 +361,7 @@ def _grid(
 ) -> Figure:
     rows = -(-len(tiles) // columns)
     shape = (size * columns, (size + 0.25 * bool(captions)) * rows + 0.45)
-    figure, grid = plt.subplots(rows, columns, figsize=shape, layout="constrained", squeeze=False)
+    figure, grid = subplots(rows, columns, figsize=shape, squeeze=False)
     for place, axes in enumerate(grid.flat):
         axes.set_axis_off()
         if place < len(tiles):

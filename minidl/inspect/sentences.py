@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from minidl.autograd import no_grad, set_recording
 from minidl.derivatives import grad
-from minidl.inspect.plots import COLOURS
+from minidl.inspect.plots import COLOURS, subplots
 from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from minidl.models import TextCNN
 
 
@@ -106,9 +106,7 @@ def word_bars(
         title: of the figure.
     """
     size = (4 * len(panels), 1.4 + 0.28 * len(words))
-    figure, grid = plt.subplots(
-        1, len(panels), figsize=size, layout="constrained", sharey=True, squeeze=False
-    )
+    figure, grid = subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axes, (name, values) in zip(grid[0], panels.items(), strict=True):
         colours = [COLOURS[0] if value > 0 else COLOURS[1] for value in values]
         axes.barh(range(len(words)), values, color=colours)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 
 SMALL = 2**19
 """Pieces of work that read fewer bytes run one after the other."""
@@ -218,6 +217,8 @@ class _Blas:
     """
 
     def __init__(self) -> None:
+        import threadpoolctl
+
         found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
         # threadpoolctl binds the limit to one thread; several threads may train here, so a lock
         # serialises changes.

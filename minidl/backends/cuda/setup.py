@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +19,8 @@ FITS = (
 
 def installed() -> list[str]:
     """Return the installed packages that provide a `cupy` module."""
+    import importlib.metadata  # on use: it imports email
+
     names = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}
     return sorted(name for name in names if re.fullmatch(r"cupy(-cuda\w+|-rocm[\w-]+)?", name))
 
