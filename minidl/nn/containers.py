@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, overload
+from typing import overload
 
+from minidl.backends import Array
 from minidl.nn.fusion import fused_length, in_one_pass
 from minidl.nn.module import Module
+from minidl.tensor import Tensor
 
 
 class ModuleList(Module):
@@ -74,7 +76,7 @@ class Sequential(ModuleList):
     def _of(cls, modules: list[Module]) -> ModuleList:
         return cls(*modules)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor | Array) -> Tensor:
         """Run all modules in turn; a convolution, ReLU and max pool, or the first two, in one pass.
 
         See `functional.conv2d_relu_max_pool2d` for what that saves. Under `observe` and

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from minidl.nn.state import IncompatibleKeys, fitting_arrays, shown_arguments
 from minidl.tensor import Tensor
 
 T = TypeVar("T", bound=Tensor)
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
 
 
 class Parameter(Tensor):
@@ -82,6 +85,10 @@ def pending_results(x: Any) -> list[weakref.ref[Any]] | None:
     return running[-2] if len(running) > 1 and may_fuse(x) else None
 
 
+class _HasForward(Protocol[P, R]):
+    def forward(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
 class Module:
     """A layer or network. Subclasses set parameters and modules as attributes and define `forward`.
 
@@ -145,6 +152,8 @@ class Module:
 
         def __getattr__(self, name: str) -> Any:
             """Raise AttributeError, which says what to write instead of PyTorch's names."""
+            if name == "__signature__":  # what `inspect.signature(model)` and notebooks show
+                return inspect.signature(self.forward)
             if hasattr(type(self), name):  # a property that failed: raise its own error
                 return object.__getattribute__(self, name)
             raise unknown(self, name)
@@ -153,7 +162,8 @@ class Module:
         """Compute the output; calling the module runs this."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    # Through the type of `self`, checkers and editors see the arguments and result of `forward`.
+    def __call__(self: _HasForward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `forward`; an error in it names the layer that it came from."""
         with _pending.set([]) as pending:
             try:
@@ -162,22 +172,11 @@ class Module:
                     if (result := reference()) is not None:
                         result.settle()
             except (TypeError, ValueError, FloatingPointError) as error:
-                self._note_layer(error)
+                _note_layer(self, error)
                 raise
         for callback in _observers.values():
             callback(self, (*args, *kwargs.values()), output)
         return output
-
-    def _note_layer(self, error: Exception) -> None:
-        """Note the innermost layer on the error, once, with its name as seen from this module."""
-        source, place = getattr(error, "_minidl_layer", (self, -1))
-        if place < 0:
-            error.add_note("")
-            place = len(error.__notes__) - 1
-            error._minidl_layer = (self, place)  # type: ignore[attr-defined]
-        names = [name for name, module in self.named_modules() if module is source]
-        where = f"'{names[0]}', " if names and names[0] else ""
-        error.__notes__[place] = f"in layer {where}{source!r}"
 
     # Contents ---------------------------------------------------------------------------------
 
@@ -308,6 +307,18 @@ class Module:
         arguments = ", ".join(shown_arguments(type(self).__init__, kept))
         head = f"{type(self).__name__}({arguments}"
         return head + ("\n" + "\n".join(lines) + "\n)" if lines else ")")
+
+
+def _note_layer(module: Any, error: Exception) -> None:
+    """Note the innermost layer on the error, once, with its name as seen from `module`."""
+    source, place = getattr(error, "_minidl_layer", (module, -1))
+    if place < 0:
+        error.add_note("")
+        place = len(error.__notes__) - 1
+        error._minidl_layer = (source, place)  # type: ignore[attr-defined]
+    names = [name for name, part in module.named_modules() if part is source]
+    where = f"'{names[0]}', " if names and names[0] else ""
+    error.__notes__[place] = f"in layer {where}{source!r}"
 
 
 def _hides(value: Any, levels: int = 3) -> bool:

@@ -60,10 +60,10 @@ class AdaptiveMaxPool2d(Module):
         check_output_size("AdaptiveMaxPool2d", output_size)
         self.output_size, self.return_indices = output_size, return_indices
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor:
         """Apply `functional.adaptive_max_pool2d`."""
         if self.return_indices:
-            return F.adaptive_max_pool2d(x, self.output_size, return_indices=True)
+            return F.adaptive_max_pool2d(x, self.output_size, return_indices=True)  # type: ignore[return-value]
         return F.adaptive_max_pool2d(x, self.output_size)
 
 
@@ -77,10 +77,10 @@ class AdaptiveMaxPool1d(Module):
         check_output_size("AdaptiveMaxPool1d", output_size, axes=1)
         self.output_size, self.return_indices = output_size, return_indices
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor:
         """Apply `functional.adaptive_max_pool1d`."""
         if self.return_indices:
-            return F.adaptive_max_pool1d(x, self.output_size, return_indices=True)
+            return F.adaptive_max_pool1d(x, self.output_size, return_indices=True)  # type: ignore[return-value]
         return F.adaptive_max_pool1d(x, self.output_size)
 
 
@@ -121,7 +121,7 @@ class FractionalMaxPool2d(Module):
         self.output_ratio, self.return_indices = output_ratio, return_indices
         self.mode, self.overlapping, self._rng = mode, overlapping, rng
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor:
         """Apply `functional.fractional_max_pool2d`."""
         out, places = F.fractional_max_pool2d(
             x,
@@ -133,4 +133,4 @@ class FractionalMaxPool2d(Module):
             overlapping=self.overlapping,
             rng=self._rng,
         )
-        return (out, places) if self.return_indices else out
+        return (out, places) if self.return_indices else out  # type: ignore[return-value]

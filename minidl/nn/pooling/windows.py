@@ -23,11 +23,11 @@ class MaxPool1d(MaxPool2d):
 
     _axes = 1
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor:
         """Apply `functional.max_pool1d`."""
         geometry: Any = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
         if self.return_indices:
-            return F.max_pool1d(x, *geometry, return_indices=True)
+            return F.max_pool1d(x, *geometry, return_indices=True)  # type: ignore[return-value]
         return F.max_pool1d(x, *geometry)
 
 
