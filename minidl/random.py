@@ -7,12 +7,14 @@ masks and batches on every device.
 from __future__ import annotations
 
 import contextlib
+import dis
 import gc
+import random
 import sys
 import types
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,8 @@ _global: list[np.random.Generator] = []  # made on first use: importing np.rando
 MOST_OBJECTS = 50_000  # the most objects that a search visits; this takes about 0.1 s
 LONG = 1_000  # an object with more parts is taken for data, and searched last
 _PLAIN = {bool, int, float, str, bytes, types.NoneType, np.ndarray, *np.sctypeDict.values()}
+_STREAMS = (np.random.Generator, np.random.RandomState, random.Random)
+_DRAWING = (np, np.random, random)  # modules whose functions draw from a stream of their own
 _KNOWN = {"minidl", "numpy", *sys.stdlib_module_names}
 """Packages whose functions and classes refer to no stream except the global one."""
 
@@ -81,22 +85,38 @@ def below(values: np.ndarray[Any, Any], dtype: Any, high: float = 1.0) -> np.nda
     return np.where(raised, np.nextafter(end, -np.inf), rounded)
 
 
-def streams(*objects: Any) -> list[np.random.Generator]:
+def state_of(stream: Any) -> Any:
+    """Return a copy of a stream's state."""
+    new = isinstance(stream, np.random.Generator)
+    return stream.bit_generator.state if new else stream.__getstate__()
+
+
+def restore(streams: Iterable[Any], states: Iterable[Any]) -> None:
+    """Set the states of streams, as far as there are states."""
+    for stream, state in zip(streams, states, strict=False):
+        if isinstance(stream, np.random.Generator):
+            stream.bit_generator.state = state
+        else:
+            stream.__setstate__(state)
+
+
+def streams(*objects: Any) -> list[Any]:
     """Return every generator inside objects such as networks and loaders, each once.
 
     The search covers attributes, containers, bound methods, and the variables to which functions
     and the methods of your own classes refer. Its order depends only on how the objects are built.
     An `rng` that is None stands for the global stream. Checkpoints use this to know what to save.
-    Streams inside sets, modules and arrays of objects are not found, and neither are generators
-    other than NumPy's, such as that of Python's `random`. The search ends with a warning after
-    50,000 objects, not counting numbers, strings and arrays; items of long lists come last.
+    NumPy's older `RandomState` and Python's `random.Random` come last, and so do the streams of the
+    modules `numpy.random` and `random`, if functions draw from these. Streams inside sets, other
+    modules and arrays of objects are not found. The search ends with a warning after 50,000
+    objects, not counting numbers, strings and arrays; items of long lists come last.
 
     Example:
         >>> rng = np.random.default_rng(0)
         >>> streams({"transforms": [len, rng]}, rng) == [rng]
         True
     """
-    found: list[np.random.Generator] = []
+    found: list[Any] = []
     seen: dict[int, Any] = {}  # keeps the objects alive, so that no id is reused
     ahead = deque(objects[::-1])
     while ahead and len(seen) < MOST_OBJECTS:
@@ -104,7 +124,7 @@ def streams(*objects: Any) -> list[np.random.Generator]:
         if id(thing) in seen:
             continue
         seen[id(thing)] = thing
-        if issubclass(type(thing), np.random.Generator):
+        if issubclass(type(thing), _STREAMS) and not issubclass(type(thing), random.SystemRandom):
             found.append(thing)
             continue
         parts: list[Any] = []
@@ -121,7 +141,7 @@ def streams(*objects: Any) -> list[np.random.Generator]:
             "repeat exactly. Keep data in arrays rather than in lists of lists",
             stacklevel=3,
         )
-    return found
+    return sorted(found, key=lambda stream: not isinstance(stream, np.random.Generator))
 
 
 def drawn(
@@ -131,24 +151,20 @@ def drawn(
 ) -> Any:
     """Draw on the host; return the result as a backend's array. A replay draws again."""
     stream = generator(rng)
-    before = stream.bit_generator.state
-
-    def undo() -> None:
-        stream.bit_generator.state = before
-
-    return backend.fresh(lambda: draw(stream), undo)
+    before = state_of(stream)
+    return backend.fresh(lambda: draw(stream), lambda: restore([stream], [before]))
 
 
 @contextlib.contextmanager
 def streams_kept(*objects: Any) -> Iterator[None]:
     """Restore the global stream, and those inside some objects, when a `with` block ends."""
-    kept = [(stream, stream.bit_generator.state) for stream in streams(generator(), *objects)]
+    found = streams(generator(), *objects)
+    states = [state_of(stream) for stream in found]
     try:
         yield
     finally:
-        for stream, state in kept:
-            stream.bit_generator.state = state
-        generator().bit_generator.state = kept[0][1]  # a new one, if `manual_seed` ran inside
+        # A new global stream, if `manual_seed` ran inside.
+        restore([*found, generator()], [*states, states[0]])
 
 
 def _within(thing: Any) -> list[Any]:
@@ -160,7 +176,8 @@ def _within(thing: Any) -> list[Any]:
     if issubclass(kind, types.FunctionType):
         return _named(thing)
     is_tensor = not kind.__dictoffset__ and _package(kind.__module__) == "minidl"
-    is_known = issubclass(kind, type) and _package(thing.__module__) in _KNOWN
+    is_class = issubclass(kind, type) or kind.__name__ == "cython_function_or_method"  # of NumPy
+    is_known = is_class and _package(thing.__module__) in _KNOWN
     if is_tensor or is_known or issubclass(kind, (types.ModuleType, set, frozenset)):
         return []
     parts = gc.get_referents(thing)
@@ -169,7 +186,9 @@ def _within(thing: Any) -> list[Any]:
     if kind.__dictoffset__:  # first, in the order of assignment
         with contextlib.suppress(Exception):
             parts.insert(0, object.__getattribute__(thing, "__dict__"))
-    if issubclass(kind, dict) and None in (dict.get(thing, n, 0) for n in ("rng", "_rng")):
+    slots = [name for name in ("rng", "_rng") if name in getattr(kind, "__slots__", ())]
+    unset = [dict.get(thing, name, 0) for name in ("rng", "_rng") if issubclass(kind, dict)]
+    if None in (*unset, *(getattr(thing, name, 0) for name in slots)):
         parts.append(generator())
     return parts
 
@@ -183,8 +202,19 @@ def _named(function: types.FunctionType) -> list[Any]:
     found: list[Any] = [kept]
     for code in () if _package(variables.get("__name__")) in _KNOWN else codes:
         found.append({name: variables[name] for name in code.co_names if name in variables})
+        if any(value is module for value in found[-1].values() for module in _DRAWING):
+            found += _from_modules(code, variables)
         codes += (inner for inner in code.co_consts if isinstance(inner, types.CodeType))
     return [*found, function.__defaults__, function.__kwdefaults__, function.__dict__]
+
+
+def _from_modules(code: types.CodeType, variables: dict[str, Any]) -> list[Any]:
+    """Return what code takes out of modules: `np.random.rand` refers to NumPy's global stream."""
+    found: list[Any] = [None]
+    for step in dis.get_instructions(code):
+        inside = vars(found[-1]) if isinstance(found[-1], types.ModuleType) else variables
+        found.append(inside.get(step.argval) if isinstance(step.argval, str) else None)
+    return found
 
 
 def _package(module: Any) -> str:

@@ -1,4 +1,5 @@
 import functools
+import random
 import threading
 import time
 
@@ -7,7 +8,7 @@ import pytest
 
 import minidl
 from minidl.data import DataLoader, ImageSet, Normalize
-from minidl.random import streams
+from minidl.random import restore, state_of, streams
 
 MODULE_STREAM = np.random.default_rng(9)
 
@@ -297,6 +298,49 @@ def test_an_rng_that_is_none_stands_for_the_seeded_stream():
     assert streams(minidl.nn.ReLU()) == []
 
 
+def test_older_streams_are_found_and_come_last():
+    old, older = np.random.RandomState(1), random.Random(2)
+    new = np.random.default_rng(3)
+    assert streams([old, older], {"rng": new}, random.SystemRandom()) == [new, old, older]
+    assert streams(old.rand, older.shuffle) == [old, older]
+
+
+def drawn_inside(x):
+    return [(lambda: np.random.rand())() for _ in x]  # noqa: NPY002
+
+
+def test_modules_streams_are_found_where_functions_draw_from_them():
+    of_numpy, of_python = np.random.rand.__self__, random.random.__self__
+
+    class Made:
+        def __init__(self):
+            self.own = np.random.default_rng(0)
+
+        def __call__(self, x):
+            return x + self.own.random() * np.ones(3)
+
+    made = Made()
+    assert streams(made) == [made.own]  # not NumPy's global stream: nothing draws from it
+    assert streams(lambda: random.Random(3)) == []
+    assert streams(lambda x: np.random.normal(x)) == [of_numpy]  # noqa: NPY002
+    assert streams(drawn_inside, np.random.shuffle) == [of_numpy]
+    assert streams(lambda x: random.choice(x)) == [of_python]
+
+
+def test_states_of_all_kinds_of_streams_are_restored():
+    found = [np.random.default_rng(1), np.random.RandomState(1), random.Random(1)]
+
+    def draw():
+        new, old, older = found
+        return new.normal(), old.randn(), older.gauss(0, 1)
+
+    draw()  # the older two keep a second normal number
+    states = [state_of(stream) for stream in found]
+    expected = [draw() for _ in range(3)]
+    restore(found, states)
+    assert [draw() for _ in range(3)] == expected
+
+
 class Pen:
     """Draws from its own stream, and from one to which only its method refers."""
 
@@ -317,6 +361,7 @@ METHOD_STREAM, CLASS_STREAM = np.random.default_rng(1), np.random.default_rng(2)
 def test_streams_are_found_in_slots_methods_and_inner_functions():
     a, b = np.random.default_rng(3), np.random.default_rng(4)
     assert streams(Pen(a)) == [a, METHOD_STREAM, CLASS_STREAM]
+    assert streams(Pen(None)) == [METHOD_STREAM, CLASS_STREAM, minidl.random.generator()]
     assert streams(Pen) == [METHOD_STREAM, CLASS_STREAM]
     assert streams(lambda x: [(lambda: MODULE_STREAM.random()) for _ in x]) == [MODULE_STREAM]
     assert streams(a.normal, functools.partial(b.normal, 1.0)) == [a, b]

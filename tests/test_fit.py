@@ -483,6 +483,65 @@ def test_a_run_that_crashes_at_any_step_goes_on_to_the_same_bits(
     assert resumable.fingerprint(*found) == unbroken[prefetch]
 
 
+class Slotted:
+    """An augmentation whose stream lies in a slot."""
+
+    __slots__ = ("rng",)
+
+    def __init__(self, rng):
+        self.rng = rng
+
+    def __call__(self, x):
+        return x + self.rng.normal(size=x.shape).astype(np.float32)
+
+
+def from_numpy(x):
+    return x + np.random.standard_normal(x.shape).astype(np.float32)  # noqa: NPY002
+
+
+def from_python(x):
+    return x + np.float32(random.gauss(0, 1))
+
+
+@pytest.fixture
+def global_streams():
+    """Restore the streams of NumPy and Python."""
+    states = np.random.get_state(), random.getstate()  # noqa: NPY002
+    yield
+    np.random.set_state(states[0])  # noqa: NPY002
+    random.setstate(states[1])
+
+
+@pytest.mark.usefixtures("global_streams")
+@pytest.mark.parametrize("prefetch", [0, 3])
+@pytest.mark.parametrize("kind", ["new", "old", "numpy", "python"])
+def test_streams_of_every_kind_go_on_to_the_same_bits(kind, prefetch, tmp_path, monkeypatch):
+    transform = {
+        "new": lambda: Slotted(np.random.default_rng(3)),
+        "old": lambda: Slotted(np.random.RandomState(3)),
+        "numpy": lambda: from_numpy,
+        "python": lambda: from_python,
+    }[kind]
+
+    def trained(folder):
+        np.random.seed(5)  # noqa: NPY002
+        random.seed(5)
+        model, _, batches = small()
+        batches.transform, batches.prefetch = transform(), prefetch
+        sgd = optim.SGD(model.parameters(), lr=0.5)
+        options = {"checkpoint": folder, "save_seconds": 0, "progress": False}
+        return fit(model, cross_entropy, sgd, batches, epochs=2, **options).step_losses
+
+    expected = trained(None)
+    monkeypatch.setattr(optim, "SGD", DyingSGD)
+    for steps in (3, 6):
+        monkeypatch.setattr(DyingSGD, "steps_left", steps)
+        with pytest.raises(CrashError):
+            trained(tmp_path)
+    monkeypatch.setattr(DyingSGD, "steps_left", 99)
+    assert trained(tmp_path) == expected
+
+
 def test_a_run_that_crashes_after_measuring_measures_again(unbroken, tmp_path):
     def crash(run):
         raise CrashError

@@ -13,7 +13,7 @@ from minidl import nn, optim
 from minidl.data import DataLoader
 from minidl.functional import cross_entropy
 from minidl.training import fit, load_checkpoint
-from minidl.training.progress import Progress
+from minidl.training.progress import Output
 from minidl.training.warnings import warn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,7 +102,7 @@ def test_a_warning_that_cannot_be_shown_does_not_end_training(monkeypatch):
 def test_characters_that_an_encoding_lacks_become_numbers(monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii"))
-    Progress("stdout").write("größe \udcff\n")
+    Output("stdout").write("größe \udcff\n")
     assert raw.getvalue() == rb"gr\xf6\xdfe \udcff" + b"\n"
 
 

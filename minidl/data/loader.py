@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from minidl.backends import backend_for
 from minidl.checks import check_whole
-from minidl.random import generator, streams
+from minidl.random import generator, restore, state_of, streams
 from minidl.tensor import Tensor
 from minidl.tensor.operands import tensor_dtype
 
@@ -66,8 +66,7 @@ class DataLoader:
         lengths = [len(array) for array in arrays]
         if len(set(lengths)) != 1 or lengths[0] == 0:
             raise ValueError(
-                f"DataLoader: got arrays of lengths {lengths}, expected one or more of "
-                "equal length >= 1"
+                f"DataLoader: got arrays of lengths {lengths}, expected one or more, all equal"
             )
         check_whole("DataLoader", 1, batch_size=batch_size)
         check_whole("DataLoader", 0, prefetch=prefetch)
@@ -99,9 +98,7 @@ class DataLoader:
                 stream.state = now
         self._position, self._resumed = position, False
         batches = (self._batch(order, number) for number in range(first, len(self)))
-        if self.prefetch:
-            return self._ahead(batches, position)
-        return self._counted(batches, position)
+        return (self._ahead if self.prefetch else self._counted)(batches, position)
 
     def _shuffled(self, rng: np.random.Generator) -> NDArray[Any]:
         """Draw an order of the examples."""
@@ -122,9 +119,8 @@ class DataLoader:
             from, and the states of the transform's `"streams"` after the last batch that was
             handed out, even if more were made ahead.
         """
-        states = [stream.bit_generator.state for stream in streams(self.transform)]
-        made = self._position["streams"]
-        return self._position | {"streams": states if made is None else made}
+        now = [state_of(stream) for stream in streams(self.transform)]
+        return self._position | {"streams": self._position["streams"] or now}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next pass resume after the batches taken, and set the transform's streams.
@@ -138,15 +134,14 @@ class DataLoader:
             whole
             and self.shuffle == (state["order"] is not None)
             and state["taken"] in range(len(self) + 1)
-            and len(state["streams"]) == len(own)
+            and len(state["streams"]) <= len(own)
         ):
             raise ValueError(
                 f"DataLoader.load_state_dict: got {state!r:.200}, expected the state of a "
                 f"loader with shuffle={self.shuffle}, up to {len(self)} batches taken, and "
                 f"{len(own)} streams"
             )
-        for stream, saved in zip(own, state["streams"], strict=True):
-            stream.bit_generator.state = saved
+        restore(own, state["streams"])
         self._position, self._resumed = dict(state), True
 
     def _batch(self, order: NDArray[Any], number: int) -> list[NDArray[Any]]:
@@ -163,7 +158,7 @@ class DataLoader:
 
         backend = backend_for(self.device)
         own = streams(self.transform)
-        position["streams"] = [stream.bit_generator.state for stream in own]
+        position["streams"] = [state_of(stream) for stream in own]
 
         def make() -> tuple[list[Callable[[], NDArray[Any]]], list[Any]] | None:
             batch = next(batches, None)
@@ -171,7 +166,7 @@ class DataLoader:
                 return None
             for array in batch:
                 tensor_dtype("DataLoader", array.dtype)
-            states = [stream.bit_generator.state for stream in own]
+            states = [state_of(stream) for stream in own]
             return [backend.send(array) for array in batch], states
 
         with ThreadPoolExecutor(1, "minidl-loader") as thread:
@@ -215,10 +210,8 @@ class Normalize:
                 f"Normalize.fit: got {images.dtype} of shape {images.shape}, expected uint8 images "
                 "of shape (n, c, h, w)"
             )
-        histograms = [
-            np.bincount(channel.ravel(), minlength=256) for channel in images.swapaxes(0, 1)
-        ]
-        shares = np.array(histograms) / images[:, 0].size  # (c, 256): exact, and few values
+        counts = [np.bincount(channel.ravel(), minlength=256) for channel in images.swapaxes(0, 1)]
+        shares = np.array(counts) / images[:, 0].size  # (c, 256): exact, and few values
         mean = shares @ np.arange(256)
         return cls(mean, np.sqrt(shares @ np.arange(256) ** 2 - mean**2))
 
@@ -229,8 +222,7 @@ class Normalize:
                 f"Normalize: got {images.dtype} images of shape {images.shape}, expected uint8 "
                 f"of shape (n, {len(self.mean)}, h, w)"
             )
-        factor = (1 / self.std).astype(np.float32)[:, None, None]  # (c, 1, 1)
-        scaled: NDArray[Any] = (
-            images * factor - (self.mean / self.std).astype(np.float32)[:, None, None]
-        )
+        lines = (1 / self.std, self.mean / self.std)
+        slope, offset = (values.astype(np.float32)[:, None, None] for values in lines)  # (c, 1, 1)
+        scaled: NDArray[Any] = images * slope - offset
         return scaled

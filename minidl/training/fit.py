@@ -13,7 +13,7 @@ from minidl.optim import Optimizer
 from minidl.training.evaluation import Loss, check_loader
 from minidl.training.history import History
 from minidl.training.keeper import Keeper
-from minidl.training.progress import Progress
+from minidl.training.progress import Output, steps
 from minidl.training.run import Run, Schedule
 from minidl.training.warnings import Diagnosis
 
@@ -107,14 +107,13 @@ def fit(
         check_loader("fit", loader)
     run = Run(model, loss, optimizer, train, validation, schedule)
     run.every_step, run.clip_norm, run.accumulate = schedule_every == "step", clip_norm, accumulate
-    run.progress, run.out, run.err = progress, Progress("stdout"), Progress("stderr")
-    run.watch = Diagnosis(run)
+    run.progress, run.out, run.watch = progress, Output("stdout"), Diagnosis(run)
     keeper = Keeper(None if checkpoint is None else Path(checkpoint), save_seconds)
     if resume:
         run.say(keeper.resume(run, epochs))
     with keeper.ctrl_c_waits():
         while run.history.epochs < epochs and not run.is_finished:
-            for _ in run.steps(f"epoch {run.history.epochs + 1}/{epochs}"):
+            for _ in steps(run, f"epoch {run.history.epochs + 1}/{epochs}"):
                 keeper.save_if_due(run)
             run.end_epoch(patience, callbacks)
             keeper.save_epoch(run, is_last=run.is_finished or run.history.epochs >= epochs)

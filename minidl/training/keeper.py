@@ -15,6 +15,7 @@ from typing import Any
 from minidl.files.checkpoint import load_checkpoint, save_checkpoint
 from minidl.files.weights import save_weights
 from minidl.files.whole import clear_parts
+from minidl.random import restore, state_of
 from minidl.training.evaluation import Totals
 from minidl.training.run import Run
 from minidl.training.warnings import warn
@@ -149,7 +150,7 @@ def _state(run: Run) -> dict[str, Any]:
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "schedule": None if run.schedule is None else run.schedule.state_dict(),
-        "streams": [stream.bit_generator.state for stream in run.streams],
+        "streams": [state_of(stream) for stream in run.streams],
         "loader": run.train.state_dict() if run.batch else None,
         "batch": run.batch,
         "totals": dataclasses.asdict(run.totals),
@@ -172,8 +173,7 @@ def _load(run: Run, saved: dict[str, Any]) -> None:
     run.optimizer.load_state_dict(saved["optimizer"])
     if run.schedule is not None:
         run.schedule.load_state_dict(saved["schedule"])
-    for stream, state in zip(run.streams, saved["streams"], strict=True):
-        stream.bit_generator.state = state
+    restore(run.streams, saved["streams"])
     if saved["loader"] is not None:
         run.train.load_state_dict(saved["loader"])
     run.batch, run.missed = saved["batch"], set(saved["missed"])

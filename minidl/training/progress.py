@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
+from minidl.data import DataLoader
+from minidl.training.run import Run
 
-class Progress:
+
+class Output:
     """Standard output or error as a file, whatever has become of it.
 
     A service has none, a pipe's reader may be gone, a log's disk may be full, and an encoding may
@@ -52,3 +56,23 @@ class Progress:
 
     def flush(self) -> None:
         """Do nothing: every text is flushed."""
+
+
+def steps(run: Run, title: str) -> Iterator[None]:
+    """Take the remaining steps of an epoch, with a bar if stderr is a terminal.
+
+    It shows examples, examples/s and the time left. Yields after each step.
+    """
+    file, train = Output("stderr"), run.train
+    shown = file.isatty() if run.progress is None else run.progress
+    look: dict[str, Any] = {"unit": " examples", "leave": False, "dynamic_ncols": True}
+    look |= {"disable": not shown, "file": file, "initial": run.totals.seen}
+    examples = len(train.arrays[0]) if isinstance(train, DataLoader) else None
+    from tqdm import tqdm  # on use: with what it imports, it takes 40 ms
+
+    with tqdm(desc=title, total=examples, **look) as bar:
+        for _ in run.steps():
+            if shown:
+                bar.set_postfix_str(str(run.totals), refresh=False)
+                bar.update(run.totals.seen - bar.n)
+            yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -66,14 +65,13 @@ class Run:
         totals: sums over the current epoch.
         ignored: the label whose examples the loss ignores.
         watch: inspects each step.
-        out: where lines are printed, and `err` where bars are; `fit` sets files that never fail.
+        out: where lines are printed; `fit` sets a file that never fails.
     """
 
     every_step, accumulate, ignored = True, 1, IGNORED
     clip_norm: float | None = None
     progress: bool | None = None
     out: Any = None
-    err: Any = None
 
     def __init__(
         self,
@@ -91,28 +89,26 @@ class Run:
         self.streams = streams(generator(), model, loss, train, validation)
         self.missed = {name for name, p in model.named_parameters() if p.requires_grad}
 
-    def steps(self, title: str = "") -> Iterator[None]:
+    def steps(self) -> Iterator[None]:
         """Take the remaining steps of an epoch; yield after each."""
         if not self.model.training:
             self.model.train()
         started = time.perf_counter() - self.totals.seconds
         batches = iter(self.train)
-        with self._bar(title) as bar:
-            while self.batch < len(self.train):
-                count = min(self.accumulate, len(self.train) - self.batch)
-                self._step([next(batches) for _ in range(count)], bar)
-                self.totals.seconds = time.perf_counter() - started
-                yield
+        while self.batch < len(self.train):
+            count = min(self.accumulate, len(self.train) - self.batch)
+            self._step([next(batches) for _ in range(count)])
+            self.totals.seconds = time.perf_counter() - started
+            yield
         next(batches, None)  # lets a prefetching thread end
 
-    def _step(self, batches: list[tuple[Tensor, ...]], bar: Any) -> None:
+    def _step(self, batches: list[tuple[Tensor, ...]]) -> None:
         """Update the weights once, with the gradient of all these batches as if they were one."""
         self.optimizer.zero_grad()
         step, is_part = Totals(), len(batches) > 1
         for batch in batches:
             self._backward(batch, step, is_part)
             self.batch += 1
-            bar.update(len(batch[-1]))
         if is_part and step.weight:
             for gradient in (p.grad.stored for p in self.model.parameters() if p.grad is not None):
                 with gradient.mutable() as array:
@@ -123,7 +119,6 @@ class Run:
         if self.schedule is not None and self.every_step:
             self.schedule.step()
         self.history.step_losses.append(step.mean_loss())
-        bar.set_postfix_str(str(self.totals), refresh=False)
 
     def _backward(self, batch: tuple[Tensor, ...], step: Totals, is_part: bool) -> None:
         """Measure a batch and add its gradients, times its weight if it is only part of a step."""
@@ -148,8 +143,6 @@ class Run:
         for totals in (self.totals, step):
             totals.add(len(labels), *measured)
         self.watch.after_backward(self, batch, loss, [measured[0], *extra])
-        if self.missed:
-            self.missed -= {name for name, g in self.model.named_gradients() if g is not None}
 
     def end_epoch(
         self, patience: int | None = None, callbacks: Sequence[Callable[[Run], object]] = ()
@@ -170,16 +163,6 @@ class Run:
         self.is_finished |= patience is not None and epoch - self.history.best_epoch() >= patience
         for callback in callbacks:
             self.is_finished |= callback(self) is True
-
-    def _bar(self, title: str) -> Any:
-        """Show an epoch's examples, examples/s and time left, if stderr is a terminal."""
-        from tqdm import tqdm  # on use: with what it imports, it takes 40 ms
-
-        examples = len(self.train.arrays[0]) if isinstance(self.train, DataLoader) else None
-        shown = (self.err or sys.stderr).isatty() if self.progress is None else self.progress
-        look: dict[str, Any] = {"unit": " examples", "leave": False, "dynamic_ncols": True}
-        look |= {"file": self.err, "initial": self.totals.seen, "disable": not shown}
-        return tqdm(desc=title, total=examples, **look)
 
     def say(self, words: str) -> None:
         """Print a line, unless progress is False."""

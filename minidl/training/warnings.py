@@ -17,7 +17,7 @@ from minidl.checks import check_whole
 from minidl.data import DataLoader
 from minidl.functional import cross_entropy
 from minidl.functional.loss import IGNORED
-from minidl.random import generator, streams, streams_kept
+from minidl.random import generator, restore, state_of, streams, streams_kept
 from minidl.tensor import Tensor
 from minidl.training.evaluation import Loss, classes_of
 from minidl.training.run import Run, Watch
@@ -49,15 +49,13 @@ class Diagnosis(Watch):
     def __init__(self, run: Run) -> None:
         check_streams(run.train, run.model, run.loss)
         check_optimizer(run.optimizer, run.model, run.loss)
-        self._drawn = streams(
-            generator(), run.model, run.loss
-        )  # the generators that one step draws from
+        self._drawn = streams(generator(), run.model, run.loss)  # what one step draws from
         self._states: list[Any] = []
         self._is_first, self._classes = True, 0
 
     def before_batch(self, run: Run) -> None:
         """Save the random state, so that the step can be repeated."""
-        self._states = [stream.bit_generator.state for stream in self._drawn]
+        self._states = [state_of(stream) for stream in self._drawn]
 
     def after_forward(self, run: Run, batch: tuple[Tensor, ...], outputs: Any) -> None:
         """Check the first batch's inputs, and all labels."""
@@ -80,6 +78,8 @@ class Diagnosis(Watch):
         if self._is_first and not run.history.step_losses and run.totals.labels:
             check_first_loss(found[0], self._classes, run.totals.right / run.totals.labels)
         self._is_first = False
+        if run.missed:
+            run.missed -= {name for name, g in run.model.named_gradients() if g is not None}
 
     def after_epoch(self, run: Run) -> None:
         """Check that parameters got gradients, and that the loss fell."""
@@ -93,8 +93,7 @@ class Diagnosis(Watch):
         *inputs, labels = batch
 
         def again() -> None:
-            for stream, state in zip(self._drawn, self._states, strict=True):
-                stream.bit_generator.state = state
+            restore(self._drawn, self._states)
             run.model.zero_grad()
             run.loss(run.model(*inputs), labels).backward()
 
