@@ -1,11 +1,9 @@
 """Read CIFAR-10 in every published layout, trusting none of its bytes."""
 
-import importlib
 import io
-import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +12,7 @@ from minidl.data.images import ImageSet, datasets_folder
 from minidl.files.budget import Budget
 from minidl.files.download import download as fetch
 from minidl.files.pickles import ForbiddenGlobalError, PickleReader
+from minidl.files.regular import open_regular
 
 CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -33,7 +32,8 @@ _TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 _BATCHES = (*_TRAIN_BATCHES, "test_batch")
 _BATCH_ROWS = 10_000
 _PIXELS = 3 * 32 * 32
-_LARGEST_MEMBER = 1 << 26  # bytes; a batch has 31 MB, so twice that is not a batch
+_LARGEST_FILE = 1 << 26  # bytes; a batch has 31 MB, so twice that is not a batch
+_LARGEST_ARCHIVE = 1 << 28  # bytes, unpacked; CIFAR-10 takes 185 MB
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -43,8 +43,8 @@ def load_cifar10(
 ) -> tuple[ImageSet, ImageSet]:
     """Load the 60,000 images of CIFAR-10 from an archive or a folder of any published layout.
 
-    The layouts are python, binary and Matlab (which needs SciPy). Archives are read in place:
-    nothing is extracted, so the disk may be read-only.
+    The layouts are python and binary. Archives (.tar.gz or .tar) are read in place: nothing is
+    extracted, so the disk may be read-only. All their checksums are checked; a folder has none.
 
     Args:
         data_dir: the folder that holds the batches, its parent, the archive itself, or the
@@ -78,7 +78,7 @@ def load_cifar10(
             progress=progress,
         )
     batches: dict[str, Batch] = {}
-    for name, content in _archive_files(source) if source.is_file() else _folder_files(source):
+    for name, content in _folder_files(source) if source.is_dir() else _archive_files(source):
         stem, where = name.partition(".")[0], f"{source / name}"
         if stem in batches:
             raise ValueError(f"{where}: got a second {stem}, expected each batch once")
@@ -107,17 +107,22 @@ def read_python_batch(path: str | Path, *, rows: int | None = None) -> Batch:
         ValueError: the file is damaged, or its pickle asks for anything but a uint8 array.
         OSError: the file cannot be read.
     """
-    return _parse(Path(path).read_bytes(), "", str(path), rows)
+    images, labels = _parse(_content(Path(path)), "", str(path), rows)
+    return images.copy(), labels
 
 
 def _find(root: Path) -> Path | None:
     """Find the folder of batches or the archive: `root`, or directly inside it."""
-    if root.is_file():
+    if _is_no_folder(root):
         return root
     for folder in (root, *(root / name for name in _FOLDERS)):
-        if any((folder / f"{name}{suffix}").is_file() for name in _BATCHES for suffix in _PARSERS):
+        if any(_is_no_folder(folder / name) for name in _FILES):
             return folder
-    return next((root / name for name in _ARCHIVES if (root / name).is_file()), None)
+    return next((root / name for name in _ARCHIVES if _is_no_folder(root / name)), None)
+
+
+def _is_no_folder(path: Path) -> bool:
+    return path.exists() and not path.is_dir()  # special files too: reading them says what is wrong
 
 
 def _not_found(root: Path) -> FileNotFoundError:
@@ -142,52 +147,31 @@ def _joined(batches: Iterable[Batch], classes: tuple[str, ...]) -> ImageSet:
     return ImageSet(np.concatenate(images), np.concatenate(labels), classes)
 
 
+def _content(path: Path) -> bytes:
+    with open_regular(path) as file:
+        if file.seek(0, io.SEEK_END) > _LARGEST_FILE:
+            raise ValueError(f"{path}: got more than {_LARGEST_FILE:,} bytes, expected a batch")
+        file.seek(0)
+        return file.read()
+
+
 def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each batch in a folder, in the first layout found there."""
     for suffix in _PARSERS:
-        names = [name + suffix for name in _BATCHES if (folder / f"{name}{suffix}").is_file()]
+        names = [name + suffix for name in _BATCHES if _is_no_folder(folder / (name + suffix))]
         if names:
-            yield from ((name, (folder / name).read_bytes()) for name in names)
+            yield from ((name, _content(folder / name)) for name in names)
             return
 
 
 def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each batch in a tar archive, without extracting anything."""
-    import gzip
-    import lzma
-    import tarfile
-    import zlib
+    from minidl.files.tars import tar_members
 
-    wanted = {f"{name}{suffix}" for name in _BATCHES for suffix in _PARSERS}
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                _refuse_unsafe(member, path)
-                name = PurePosixPath(member.name).name
-                stream = archive.extractfile(member) if name in wanted else None
-                if stream is not None:
-                    yield name, stream.read()
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        reason = str(error).partition(":")[0]  # tarfile lists each compression it tried
-        raise _damaged(path, f"a broken archive ({reason})", "a complete .tar.gz file") from error
-
-
-def _refuse_unsafe(member: Any, path: Path) -> None:
-    """Refuse members that only a forged CIFAR-10 archive has, although nothing is extracted."""
-    name = PurePosixPath(member.name)
-    if name.is_absolute() or ".." in name.parts:
-        raise ValueError(
-            f"{path}: got the member {member.name!r}, which points outside the archive"
-        )
-    if not (member.isfile() or member.isdir()):
-        raise ValueError(
-            f"{path}: got the member {member.name!r} (a link or device), expected regular files"
-        )
-    if member.size > _LARGEST_MEMBER:
-        raise ValueError(
-            f"{path}: got the member {member.name!r} of {member.size} bytes, "
-            f"expected at most {_LARGEST_MEMBER}"
-        )
+    for member, content in tar_members(path, _LARGEST_FILE, _LARGEST_ARCHIVE):
+        name = PurePosixPath(member).name
+        if name in _FILES:
+            yield name, content
 
 
 def _parse(content: bytes, name: str, where: str, rows: int | None) -> Batch:
@@ -206,14 +190,14 @@ def _parse(content: bytes, name: str, where: str, rows: int | None) -> Batch:
     wrong = [label for label in labels if not 0 <= label < 10]
     if wrong:
         raise _damaged(where, f"the label {wrong[0]}", "0 <= label < 10")
-    images = data.reshape(-1, 3, 32, 32).copy()  # (n, 3072) -> (n, c, h, w)
+    images = data.reshape(-1, 3, 32, 32)  # (n, 3072) -> (n, c, h, w)
     return images, np.array(labels, np.int64)
 
 
 def _kind(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} and shape {value.shape}"
-    return type(value).__name__
+    return repr(value[:20]) if isinstance(value, str | bytes) else type(value).__name__
 
 
 def _parse_python(content: bytes, where: str) -> tuple[Any, list[Any]]:
@@ -222,7 +206,7 @@ def _parse_python(content: bytes, where: str) -> tuple[Any, list[Any]]:
     except ForbiddenGlobalError as error:
         raise ValueError(f"{where}: {error}") from error
     except Exception as error:  # NumPy does not document what a damaged array may raise
-        reason = f"a broken pickle ({error or type(error).__name__})"
+        reason = f"a broken pickle ({str(error) or type(error).__name__:.300})"
         raise _damaged(where, reason, "a pickled dictionary with a uint8 array") from error
     if not isinstance(batch, dict):
         raise _damaged(where, f"a pickled {type(batch).__name__}", "a pickled dictionary")
@@ -243,31 +227,24 @@ def _parse_binary(content: bytes, where: str) -> tuple[Any, list[Any]]:
     return rows[:, 1:], rows[:, 0].tolist()
 
 
-def _parse_matlab(content: bytes, where: str) -> tuple[Any, list[Any]]:
-    try:
-        loadmat = importlib.import_module("scipy.io").loadmat
-    except ImportError as error:
-        raise ImportError(
-            f"{where}: the Matlab layout needs SciPy, which is not installed (pip install scipy); "
-            f"or use the python or binary layout, {' or '.join(_ARCHIVES[:2])}"
-        ) from error
-    try:
-        batch = loadmat(io.BytesIO(content))
-        return batch["data"], batch["labels"].ravel().tolist()
-    except Exception as error:  # loadmat does not document what a damaged file may raise
-        raise _damaged(where, f"{error}", "a Matlab file with data and labels") from error
+def _refuse_matlab(content: bytes, where: str) -> NoReturn:
+    raise ValueError(
+        f"{where}: got the Matlab layout, expected the python or binary layout: "
+        f"{' or '.join(_ARCHIVES[:2])}"
+    )
 
 
 _PARSERS: dict[str, Callable[[bytes, str], tuple[Any, list[Any]]]] = {
     "": _parse_python,
     ".bin": _parse_binary,
-    ".mat": _parse_matlab,
+    ".mat": _refuse_matlab,
 }
+_FILES = {name + suffix for name in _BATCHES for suffix in _PARSERS}
 
 
 def _byte_type(name: object, *_: object) -> np.dtype[np.uint8]:
     if name not in (b"u1", "u1"):
-        raise ValueError(f"array of dtype {reprlib.repr(name)}")
+        raise ValueError(f"array of dtype {_kind(name)}")
     return np.dtype(np.uint8)
 
 
@@ -277,7 +254,7 @@ def _no_bytes(*_: object) -> NDArray[np.uint8]:
 
 def _latin1(text: str, encoding: object) -> bytes:
     if encoding not in (b"latin1", "latin1"):
-        raise ValueError(f"encoding {reprlib.repr(encoding)}")
+        raise ValueError(f"encoding {_kind(encoding)}")
     return str.encode(text, "latin1")
 
 

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import lzma
 import pickle
 import re
 import struct
@@ -226,7 +225,6 @@ SEEDS: dict[str, Seed] = {
         "cifar.tar.gz", gzip.compress(_TAR, mtime=0), _read_archive, is_checked=True
     ),
     "cifar .tar, then gzip": Seed("cifar.tar.gz", _TAR, _read_archive, _gzip_of_repaired),
-    "cifar .tar.xz": Seed("cifar.tar.xz", lzma.compress(_TAR), _read_archive, is_checked=True),
     ".npz": Seed(
         "w.npz",
         _saved(lambda path: save_weights(_STATE, path), "w.npz"),
