@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minidl.data.classes import number_classes
 from minidl.data.images import ImageSet
+from minidl.files.regular import open_regular
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 
@@ -72,7 +72,9 @@ def load_image_folder(
     numbers = number_classes(folder, {place.name: str(place) for place in places}, classes)
     images, labels = [], []
     for place in sorted(places, key=lambda place: numbers[place.name]):
-        files = sorted(p for p in place.rglob("*") if _is_shown(p.relative_to(place)))
+        files = sorted(
+            p for p in place.rglob("*") if _is_shown(p.relative_to(place)) and not p.is_dir()
+        )
         if not files:
             raise ValueError(f"load_image_folder: {place} holds no {', '.join(_SUFFIXES)} file")
         images += [_square(file, size, resize) for file in files]
@@ -86,32 +88,16 @@ def _is_shown(path: Path) -> bool:
 
 
 def _square(file: Path, size: int, resize: int) -> NDArray[np.uint8]:
-    from PIL import Image
+    from minidl.data.pictures import read_picture  # on use: it needs Pillow
 
     try:
-        picture = _upright_rgb(file)
+        with open_regular(file) as content:
+            picture = read_picture(content, resize)
     except Exception as error:  # Pillow does not document what a damaged file may raise
         raise ValueError(
-            f"load_image_folder: {file} is not a JPEG or PNG image, or is damaged ({error}); fix "
-            "or remove it"
+            f"load_image_folder: {file} is not a JPEG or PNG image, or is damaged "
+            f"({error or type(error).__name__}); fix, shrink or remove it"
         ) from error
-    width, height = (resize * side // min(picture.size) for side in picture.size)
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
+    left, top = (round((side - size) / 2) for side in picture.size)
     pixels: NDArray[np.uint8] = np.asarray(picture.crop((left, top, left + size, top + size)))
     return pixels.transpose(2, 0, 1)  # (h, w, 3) -> (3, h, w)
-
-
-def _upright_rgb(file: Path) -> Any:
-    from PIL import Image, ImageOps
-
-    with Image.open(file, formats=("JPEG", "PNG")) as opened:  # an EPS would start Ghostscript
-        picture = ImageOps.exif_transpose(opened)
-    if picture.mode.startswith("I"):  # 16 bits per value: `convert` would clip them at 255
-        values = np.asarray(picture)
-        values = np.where(values == picture.info.get("transparency"), 65535, values)
-        picture = Image.fromarray(np.rint(values / np.float32(257)).astype(np.uint8))
-    elif "transparency" in picture.info or "A" in picture.getbands():
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture.convert("RGB")

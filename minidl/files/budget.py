@@ -42,6 +42,11 @@ more than the limit of 67,111,864 bytes; is the file damaged, or made to fill th
         if self._bytes > self.most_bytes:
             raise self._error(what, f"{self.most_bytes:,} bytes")
 
+    @property
+    def left(self) -> int:
+        """How many bytes may still be made."""
+        return self.most_bytes - self._bytes
+
     def make_objects(self, count: int, what: str) -> None:
         """Count objects that are about to be made for `what`; raise ValueError if too many."""
         self._objects += count
