@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
 
 from minidl import models, nn
-from minidl.files import torch_files
+from minidl.files import torch_files, weights
 from minidl.training import load_weights, save_weights
 
 SUFFIXES = [".npz", ".safetensors", ".pt", ".pth"]
@@ -428,8 +428,20 @@ def test_a_header_of_a_sparse_file_is_not_read_into_memory(tmp_path):
     with path.open("wb") as file:
         file.write((2**40).to_bytes(8, "little"))
         file.truncate(2**40 + 8)  # takes no room on the disk
-    with pytest.raises(ValueError, match=r"claims 1099511627776 bytes .* and at most 100000000"):
+    with pytest.raises(ValueError, match=r"claims 1099511627776 bytes, expected at most 16777216"):
         load_weights(path)
+
+
+@pytest.mark.parametrize("values", ["[]," * 700_000, '"a",' * 600_000])
+def test_a_header_of_more_values_than_any_network_needs_is_refused(values, tmp_path):
+    path = safetensors_file(tmp_path, b'{"__metadata__":[' + values.encode() + b"0]}")
+    with pytest.raises(ValueError, match=r"JSON of [\d,]+ values, .* limit of 524,288 values"):
+        load_weights(path)
+
+
+def test_values_of_a_bool_are_0_or_1(tmp_path):
+    path = safetensors_file(tmp_path, {"w": entry("BOOL", [3], 0, 3)}, b"\0\1\xff")
+    assert load_weights(path)["w"].view(np.uint8).tolist() == [0, 1, 1]
 
 
 # Hostile and damaged files of PyTorch -------------------------------------------------------------
@@ -745,6 +757,38 @@ def test_many_names_for_one_expanded_storage_are_refused(tmp_path):
         load_weights(path)
 
 
+def named_again(path, count):
+    """Return a pickle in which one tensor has many names."""
+    pickled = members_of(path)["archive/data.pkl"]
+    tensor = pickled[pickled.index(REBUILD) : pickled.index(b"X\x01\0\0\0b")]
+    names = (b"X\x03\0\0\0%03d" % number for number in range(count))
+    return pickled[:-2] + b"".join(name + tensor for name in names) + b"u."
+
+
+@pytest.mark.parametrize("kind", ["Float", "Bool", "Half", "BFloat16"])
+def test_many_names_for_one_storage_share_it(kind, tmp_path):
+    count = 6 * {"Float": 1, "Bool": 4}.get(kind, 2)  # in the same 24 bytes
+    changes = {
+        FLOATS: f"ctorch\n{kind}Storage\n".encode(),
+        b"cpuK\x06": b"cpuK" + bytes([count]),
+    }
+    path = torch_file(tmp_path, pickled=changes)
+    path = torch_file(tmp_path, {"data.pkl": named_again(path, 500)})
+    found = load_weights(path)
+    assert len(found) == 502
+    assert all(np.shares_memory(found["w"], found[f"{number:03d}"]) for number in range(500))
+
+
+def test_a_storage_described_in_two_ways_is_refused(tmp_path):
+    """Each of ten dtypes would be a copy; torch.save refuses to write this."""
+    path = torch_file(tmp_path)
+    pickled = members_of(path)["archive/data.pkl"]
+    again = named_again(path, 1)[len(pickled) - 2 :].replace(FLOATS, b"ctorch\nIntStorage\n")
+    path = torch_file(tmp_path, {"data.pkl": pickled[:-2] + again})
+    with pytest.raises(ValueError, match=r"storage 0 is described in two ways"):
+        load_weights(path)
+
+
 def test_files_of_python_2_are_read(tmp_path):
     """There, names are byte strings, and an OrderedDict gets its items as a list of lists."""
     tensor = (
@@ -803,6 +847,9 @@ WRONG_INDEXES = {
     "a number": ('{"weight_map": {"w": 1}}', "is not an index of weights"),
     "nested deeply": ('{"weight_map":' + "[" * 100_000, "is not an index of weights"),
     "a path": ('{"weight_map": {"w": "../a.safetensors"}}', "names files that are not in its own"),
+    "nothing": ('{"weight_map": {"w": ""}}', "files that are not in"),
+    "a zero byte": ('{"weight_map": {"w": "a\\u0000"}}', "files that are not in its own folder"),
+    "too many": ('{"weight_map": {' + '"a":"b",' * 300_000 + '"a":"b"}}', "JSON of 600,004 values"),
     "itself": ('{"weight_map": {"w": "model.safetensors.index.json"}}', "files that are not in"),
     "a folder": ('{"weight_map": {"w": ".."}}', "names files that are not in its own"),
     "another file": (
@@ -816,6 +863,38 @@ WRONG_INDEXES = {
 def test_a_damaged_index_is_refused(index, message, tmp_path):
     shards(tmp_path, "safetensors", index)
     with pytest.raises(ValueError, match=f"load_weights: .*index.json .*{message}"):
+        load_weights(tmp_path)
+
+
+def test_a_shard_with_many_names_is_read_once(tmp_path, monkeypatch):
+    path = save_weights({f"w{n}": np.full(2, n) for n in range(9)}, tmp_path / "a.safetensors")
+    for number in range(9):
+        (tmp_path / f"{number}.safetensors").hardlink_to(path)
+    files = {f"w{number}": f"{number}.safetensors" for number in range(9)}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": files}))
+    opened = []
+    real = weights.open_regular
+    monkeypatch.setattr(weights, "open_regular", lambda path: opened.append(path) or real(path))
+    assert list(load_weights(index)) == list(files)
+    assert len(opened) == 1
+
+
+def test_a_shard_that_is_a_folder_is_refused(tmp_path):
+    """Its index may name the folder itself again."""
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"w": "sub"}}')
+    (tmp_path / "sub").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match=r"names 'sub', which is a folder"):
+        load_weights(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="FIFOs are of POSIX")
+@pytest.mark.parametrize("name", ["w.npz", "w.pt", "w.bin", "w.safetensors", "w.bin.index.json"])
+def test_a_fifo_is_refused_at_once(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match="got a FIFO, expected a regular file"):
+        load_weights(tmp_path / name)
+    with pytest.raises(ValueError, match="with one file of weights; found none"):
         load_weights(tmp_path)
 
 
@@ -837,7 +916,7 @@ def test_a_zip_bomb_is_refused_unread(tmp_path):
     np.savez_compressed(tmp_path / "weights.npz", w=np.zeros(1 << 27, np.uint8))
     with pytest.raises(
         ValueError,
-        match=r"a member w\.npy of 134,217,856 bytes, for which reading [\d,]+ bytes would take more",
+        match=r"a member w\.npy of 134,217,856 bytes, for which reading [\d,]+ bytes would take",
     ):
         load_weights(tmp_path / "weights.npz")
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from minidl.files.budget import Budget
 from minidl.files.jsons import parse_json
 
 # The dtype of each name in a file. Half precision becomes float32 in memory, exactly.
@@ -24,7 +25,8 @@ _DTYPES = {
     "I32": "<i4", "U32": "<u4", "F32": "<f4", "F64": "<f8", "I64": "<i8", "U64": "<u8",
 }  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items() if name not in ("F16", "BF16")}
-_LARGEST_HEADER = 100_000_000  # bytes; the original library refuses longer ones too
+_LARGEST_TABLE = 16 << 20  # bytes; 40,000 arrays take 5 million
+_MOST_VALUES = 1 << 19  # those of 47,000 arrays; longer tables hold longer names, or text
 
 
 def write_safetensors(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None:
@@ -53,12 +55,9 @@ def read_safetensors(file: BinaryIO) -> dict[str, NDArray[Any]]:
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     room = size - 8 - length  # for the arrays
-    if room < 0 or length > _LARGEST_HEADER:
-        raise ValueError(
-            f"its header claims {length} bytes in a file of {size}, expected no more than the file "
-            f"holds, and at most {_LARGEST_HEADER}"
-        )
-    entries = _entries(file.read(length))
+    if room < 0:
+        raise ValueError(f"its header claims {length} bytes in a file of {size}")
+    entries = _entries(read_table(file, length))
     places = sorted((*entry["data_offsets"], name) for name, entry in entries.items())
     reached = 0
     for begin, end, name in places:
@@ -92,9 +91,21 @@ def native(array: NDArray[Any], brain: bool = False) -> NDArray[Any]:
     return array.astype(np.float32 if half else array.dtype.newbyteorder("="), copy=False)
 
 
-def _entries(text: bytes) -> dict[str, Any]:
+def read_table(file: BinaryIO, length: int) -> Any:
+    """Read the JSON that describes arrays.
+
+    Raises:
+        ValueError: it is damaged, or describes more arrays than any network has.
+    """
+    if length > _LARGEST_TABLE:
+        raise ValueError(f"its JSON claims {length} bytes, expected at most {_LARGEST_TABLE}")
+    budget = Budget(length)
+    budget.most_objects = _MOST_VALUES
+    return parse_json(file.read(length).decode(), budget)
+
+
+def _entries(header: Any) -> dict[str, Any]:
     """Return the header's entries, after checking each one."""
-    header = parse_json(text.decode())
     if not isinstance(header, dict):
         raise ValueError(f"its header is a {type(header).__name__}, expected an object")
     header.pop("__metadata__", None)

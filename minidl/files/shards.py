@@ -5,13 +5,14 @@ Source: huggingface/huggingface_hub, `serialization/_torch.py`, which writes the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from minidl.files.jsons import parse_json
+from minidl.files.regular import open_regular
+from minidl.files.safetensors import read_table
 
-_LARGEST_INDEX = 64 << 20  # bytes; one of a thousand arrays takes 100,000
 _NAMES = ("*.safetensors.index*.json", "*.bin.index*.json", "*.safetensors", "*.bin", "*.pt*")
 
 
@@ -27,7 +28,8 @@ def read_shards(path: Path, load: Callable[[Path], dict[str, Any]]) -> dict[str,
             file outside its folder, or lists an array that its file does not hold.
     """
     if path.is_dir():
-        found = next(filter(None, (sorted(path.glob(name)) for name in _NAMES)), [])
+        every = ([f for f in sorted(path.glob(name)) if f.is_file()] for name in _NAMES)
+        found = next(filter(None, every), [])
         if len(found) != 1:
             names = ", ".join(file.name for file in found[:9]) or "none"
             raise ValueError(
@@ -38,25 +40,39 @@ def read_shards(path: Path, load: Callable[[Path], dict[str, Any]]) -> dict[str,
     if path.suffix != ".json":
         return load(path)
     shards = _index(path)
-    files = {name: load(path.parent / name) for name in dict.fromkeys(shards.values())}
-    for name, file in shards.items():
-        if name not in files[file]:
-            raise ValueError(f"load_weights: {path} lists {name:.80}, which {file} does not hold")
-    return {name: files[file][name] for name, file in shards.items()}
+    files: dict[tuple[int, int], tuple[str, list[str]]] = {}  # each once, whatever its names
+    for name, shard in shards.items():
+        status = (path.parent / shard).stat()
+        files.setdefault((status.st_dev, status.st_ino), (shard, []))[1].append(name)
+    state: dict[str, Any] = {}
+    for file, listed in files.values():
+        if (path.parent / file).is_dir():
+            raise ValueError(f"load_weights: {path} names {file!r}, which is a folder")
+        arrays = load(path.parent / file)
+        lacking = next((name for name in listed if name not in arrays), None)
+        if lacking is not None:
+            raise ValueError(
+                f"load_weights: {path} lists {lacking:.80}, which {file} does not hold"
+            )
+        state |= {name: arrays[name] for name in listed}
+    return {name: state[name] for name in shards}
 
 
 def _index(path: Path) -> dict[str, str]:
     """Return the file of each array."""
-    try:
-        if path.stat().st_size > _LARGEST_INDEX:
-            raise ValueError(f"it has more than {_LARGEST_INDEX} bytes")
-        shards: dict[str, str] = parse_json(path.read_bytes())["weight_map"]
-        if any(
-            Path(file).name != file or file.endswith((".json", "..")) for file in shards.values()
-        ):
-            raise ValueError("it names files that are not in its own folder")
-        return shards
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"load_weights: {path} is not an index of weights, or is damaged ({error!r:.200})"
-        ) from error
+    with open_regular(path) as index:
+        try:
+            table = read_table(index, os.fstat(index.fileno()).st_size)
+            shards: dict[str, str] = table["weight_map"]
+            if not all(map(_is_beside, shards.values())):
+                raise ValueError("it names files that are not in its own folder")
+            return shards
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"load_weights: {path} is not an index of weights, or is damaged ({error!r:.200})"
+            ) from error
+
+
+def _is_beside(file: str) -> bool:
+    """Return whether a name is that of a file of weights in the same folder."""
+    return Path(file).name == file != "" and not file.endswith((".json", "..")) and "\0" not in file
