@@ -504,3 +504,127 @@ def test_threads_that_share_a_leaf_lose_no_gradient():
 
     together([work] * 8)
     assert (weight.grad.numpy() == 400).all()
+
+
+# Memory that runs out
+
+
+class Allocations:
+    """Counts NumPy's new arrays; the one with a given number raises MemoryError."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, failing: int) -> None:
+        self.left = failing
+        for name in ("empty", "empty_like", "zeros", "ones", "concatenate", "matmul", "maximum"):
+            patch.setattr(np, name, self._counted(getattr(np, name)))
+
+    def _counted(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.left -= 1
+            if self.left == 0:
+                raise MemoryError("no memory left")
+            return make(*args, **kwargs)
+
+        return counted
+
+
+class Residual(nn.Module):
+    """A block whose batch norm, sum and ReLU run in one pass."""
+
+    def __init__(self) -> None:
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return minidl.functional.relu(self.norm(self.conv(x)) + x)
+
+
+def trained() -> tuple[nn.Module, Any]:
+    net = nn.Sequential(Residual(), *network())
+    return net, minidl.optim.Adam(net.parameters(), lr=0.01)
+
+
+def step(net: nn.Module, adam: Any) -> None:
+    loss = cross_entropy(net(Tensor(IMAGES)), LABELS)
+    adam.zero_grad()
+    loss.backward()
+    adam.step()
+
+
+def bits(net: nn.Module, adam: Any) -> list[bytes]:
+    states = [net.state_dict(), *adam.state_dict()["state"].values()]
+    return [np.asarray(value).tobytes() for state in states for _, value in sorted(state.items())]
+
+
+def test_after_memory_ran_out_a_step_has_the_same_bits():
+    net, adam = trained()
+    step(net, adam)
+    first, stream = net.state_dict(), minidl.random.generator().bit_generator.state
+    start = adam.state_dict()
+    step(net, adam)
+    wanted, count, failed = bits(net, adam), 0, True
+    while failed:
+        count += 3
+        net.load_state_dict(first)
+        adam.load_state_dict(start)
+        minidl.random.generator().bit_generator.state = stream
+        with pytest.MonkeyPatch.context() as patch:
+            Allocations(patch, count)
+            try:
+                step(net, adam)
+                failed = False
+            except MemoryError:
+                assert is_recording()
+                assert all(part.training for part in net.modules())
+                assert nn.module.may_fuse(Tensor(IMAGES))
+                assert nn.module.pending_results(Tensor(IMAGES)) is None
+        net.load_state_dict(first)
+        adam.load_state_dict(start)
+        minidl.random.generator().bit_generator.state = stream
+        step(net, adam)
+        assert bits(net, adam) == wanted, f"after array {count} failed"
+    assert count > 30
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD", "RMSprop"])
+def test_an_optimiser_without_memory_for_its_state_changes_nothing(name):
+    options = {"momentum": 0.9, "dampening": 0.5} if name == "SGD" else {}
+
+    def start() -> tuple[list[Tensor], Any]:
+        weights = [nn.Parameter(np.full(4, i + 1.0)) for i in range(3)]
+        for weight in weights:
+            (weight * weight).sum().backward()
+        return weights, getattr(minidl.optim, name)(weights, lr=0.1, **options)
+
+    whole, rule = start()
+    rule.step()
+    rule.step()
+    for failing in (1, 2, 3):
+        weights, rule = start()
+        with pytest.MonkeyPatch.context() as patch:
+            Allocations(patch, failing)
+            with pytest.raises(MemoryError):
+                rule.step()
+        np.testing.assert_array_equal([w.numpy()[0] for w in weights], [1, 2, 3])
+        assert rule.state_dict()["state"] == {}
+        rule.load_state_dict(rule.state_dict())
+        rule.step()
+        rule.step()
+        for weight, wanted in zip(weights, whole, strict=True):
+            np.testing.assert_array_equal(weight.numpy(), wanted.numpy())
+
+
+def test_batch_norm_without_memory_moves_both_statistics_or_none():
+    layer, x = nn.BatchNorm1d(3), Tensor(IMAGES.reshape(-1, 3))
+    after = copy.deepcopy(layer)
+    after(x)
+    before, wanted = layer.state_dict(), after.state_dict()
+    for failing in range(1, 60):
+        tried = copy.deepcopy(layer)
+        with pytest.MonkeyPatch.context() as patch:
+            Allocations(patch, failing)
+            with contextlib.suppress(MemoryError):
+                tried(x)
+        found = tried.state_dict()
+        names = ("running_mean", "running_var")
+        moved = [np.array_equal(found[name], wanted[name]) for name in names]
+        kept = [np.array_equal(found[name], before[name]) for name in names]
+        assert all(moved) or all(kept)

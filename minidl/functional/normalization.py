@@ -283,9 +283,10 @@ def _batch_statistics(
         centre, count = statistics.centre, _count(x)
         mean = statistics.mean if centre is None else statistics.mean + centre
         unbiased = variance * (count / (count - 1))
-        for running, batch in ((running_mean, mean), (running_var, unbiased)):
-            if running is not None:
-                running.data = (1 - momentum) * running.array + momentum * batch
+        pairs = ((running_mean, mean), (running_var, unbiased))
+        both = [(r, (1 - momentum) * r.array + momentum * b) for r, b in pairs if r is not None]
+        for running, value in both:  # both or, if memory runs out, none
+            running.data = value
     return statistics
 
 

@@ -145,6 +145,9 @@ class Optimizer:
                 if gradient is None or not parameter.requires_grad:
                     continue
                 array = open_arrays.enter_context(parameter.mutable())
+                for name in self.keeps(group) if self._is_elementwise else ():
+                    if name not in state:  # now, as memory may run out: all is updated, or nothing
+                        kept(state, f"_{name}", array)
                 if isinstance(gradient, RowGradient) and self._is_elementwise:
                     update = open_arrays.enter_context(
                         self._taken_out(array, gradient, state, group)
@@ -365,11 +368,13 @@ def _replace(state: dict[str, Any], new: dict[str, Any]) -> None:
 def kept(state: dict[str, Any], name: str, p: Array) -> Array:
     """Return the array, shaped like `p`, that a rule stores under a name; zeros the first time.
 
-    Names that start with an underscore are scratch memory: reused, but not saved.
+    Names that start with an underscore are scratch memory: reused, but not saved. An array that
+    was made under such a name, before the step, gets its name here.
     """
     backend, found = backend_of(p), state.get(name)
     if found is None:
-        state[name] = backend.xp.zeros(p.shape, p.dtype)
+        made = state.pop(f"_{name}", None)
+        state[name] = backend.xp.zeros(p.shape, p.dtype) if made is None else made
     elif found.dtype != p.dtype or backend_of(found) is not backend:  # the parameter was moved
         state[name] = backend.from_numpy(backend_of(found).to_numpy(found).astype(p.dtype))
     return state[name]
