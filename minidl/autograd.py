@@ -293,7 +293,7 @@ def backward(
                 with _adding:
                     if tensor.grad is not None:
                         tensor.grad = tensor.grad + gradient
-                    elif tensor.is_leaf and not create_graph and handover.is_free(gradient, 2):
+                    elif tensor.is_leaf and not create_graph and handover.is_free(gradient):
                         tensor.grad = gradient  # its only references: here and in `propagate`
                     else:
                         tensor.grad = gradient.copy()

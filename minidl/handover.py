@@ -7,6 +7,7 @@ instead of copied: a copy of 16 MiB takes 2 ms, as long as ReLU does.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -19,20 +20,37 @@ def _of_one_variable() -> int:
     return _holders(thing)
 
 
+def _yielded() -> Iterator[Any]:
+    thing = object()
+    yield thing
+
+
+def _of_an_argument() -> int:
+    def measured(thing: Any) -> int:
+        return _holders(thing)
+
+    generator = _yielded()
+    thing = next(generator)
+    return measured(thing)
+
+
+# Measured, because Python's versions differ: since 3.14, a call may lend its arguments uncounted.
 _ONE = _of_one_variable()
-"""What `_holders` returns for an object that one variable holds: it depends on Python's version."""
+"""What `_holders` returns for an object that one variable holds."""
+
+_GIVEN = _of_an_argument()
+"""The same for an argument that the caller's variable and the generator it came from hold."""
 
 
-def is_free(gradient: Any, holders: int) -> bool:
+def is_free(gradient: Any) -> bool:
     """Return whether a gradient can be handed over, and made mutable: nothing else refers to it.
 
     Args:
-        gradient: a tensor.
-        holders: how many references to it the callers are known to hold.
+        gradient: a tensor, which a variable of the caller holds, and the generator that yielded it.
     """
     if gradient.requires_grad or gradient.stored is not gradient:
         return False
-    if _holders(gradient) != _ONE + holders:
+    if _holders(gradient) != _GIVEN:
         return False
     array = gradient.array
     base = array.base
