@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import functools
+import importlib
 import inspect
 import itertools
+import os
 import pickle
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,8 +22,9 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import Tensor, nn
+from minidl import Tensor, backends, handover, nn
 from minidl.autograd import is_recording, no_grad, set_recording
+from minidl.backends.cpu import threads
 from minidl.data import DataLoader
 from minidl.functional.loss import cross_entropy, noted
 from minidl.inspect import grad_cam, saliency, summary
@@ -37,10 +43,10 @@ def together(works: list[Callable[[], Any]]) -> list[Any]:
         except Exception as error:
             found[place] = error
 
-    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(works))]
-    for thread in threads:
+    runners = [threading.Thread(target=run, args=(place,)) for place in range(len(works))]
+    for thread in runners:
         thread.start()
-    for thread in threads:
+    for thread in runners:
         thread.join()
     for result in found.values():
         if isinstance(result, Exception):
@@ -628,3 +634,117 @@ def test_batch_norm_without_memory_moves_both_statistics_or_none():
         moved = [np.array_equal(found[name], wanted[name]) for name in names]
         kept = [np.array_equal(found[name], before[name]) for name in names]
         assert all(moved) or all(kept)
+
+
+# What all threads share
+
+
+@pytest.fixture
+def lends(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The reference counts of Python 3.14, where a call lends its arguments without counting."""
+    count = sys.getrefcount
+
+    def lent(thing: Any) -> int:
+        caller = sys._getframe(2)  # of `_holders`
+        variables, code = caller.f_locals, caller.f_code
+        return count(thing) - any(
+            variables[n] is thing for n in code.co_varnames[: code.co_argcount]
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "getrefcount", lent)
+        yield importlib.reload(handover)
+    importlib.reload(handover)
+
+
+@pytest.mark.parametrize("python", ["this one", "lends"])
+def test_a_gradient_is_handed_over_only_if_nothing_else_holds_it(python, request):
+    here = handover if python == "this one" else request.getfixturevalue(python)
+    found: list[bool] = []
+
+    def made(others: list[Any]) -> Iterator[Tensor]:
+        gradient = minidl.ones(3) * 2
+        others[:] = [{"none": None, "tensor": gradient, "array": gradient.array}[others[0]]]
+        yield gradient
+
+    for other in ("none", "tensor", "array"):
+        others = [other]
+        for gradient in made(others):
+            found.append(here.is_free(gradient))
+    assert found == [True, False, False]
+
+
+def test_threads_that_come_first_at_once_make_one_backend_and_one_limit(monkeypatch):
+    def slow(make: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.cache
+        def made(*args: Any) -> Any:
+            time.sleep(0.05)
+            return make(*args)
+
+        return made
+
+    monkeypatch.setattr(threads, "_blas", slow(threads._Blas))
+    assert len({id(limit) for limit in together([threads.blas] * 4)}) == 1
+    monkeypatch.setattr(backends, "_cpu_backend", slow(backends._cpu_backend.__wrapped__))
+    before = backends.backend_for("cpu")
+    try:
+        together([lambda: minidl.set_kernels("exact")] * 4)
+        assert backends._cpu_backend("exact") is backends.backend_for("cpu")
+        assert backends._cpu_backend.cache_info().misses == 1
+    finally:
+        backends.register(np.ndarray, before)
+
+
+def test_a_loader_s_thread_has_its_user_s_context():
+    def halved(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        seen.append(is_recording())
+        return x / np.float32(0)
+
+    for prefetch in (0, 1):
+        seen: list[bool] = []
+        loader = DataLoader(IMAGES, LABELS, transform=halved, prefetch=prefetch)
+        with np.errstate(all="ignore"), no_grad():
+            assert len(list(loader)) == 1
+        assert seen == [False]
+        with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+            next(iter(loader))
+
+
+def test_ctrl_c_while_work_is_shared_leaves_this_thread_free_to_share(monkeypatch):
+    class Queue:
+        def put(self, _: Any) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threads, "_jobs", lambda: (Queue(), 1))
+    with pytest.raises(KeyboardInterrupt):
+        threads.share([slice(0, 1), slice(1, 2)], lambda _: None)
+    assert not threads.current.is_worker
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_child_forked_while_threads_add_gradients_can_add_its_own():
+    weight = Tensor(np.zeros(300_000, np.float32), requires_grad=True)
+    is_done = False
+
+    def add() -> None:
+        while not is_done:
+            (weight * 1).sum().backward()
+
+    helpers = [threading.Thread(target=add) for _ in range(2)]
+    for helper in helpers:
+        helper.start()
+    try:
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                with contextlib.suppress(BaseException):
+                    before = weight.grad.numpy()[0] if weight.grad is not None else 0
+                    (weight * 1).sum().backward()
+                    os._exit(int(weight.grad.numpy()[0] != before + 1))
+                os._exit(2)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        is_done = True
+        for helper in helpers:
+            helper.join()

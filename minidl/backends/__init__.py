@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -16,6 +17,7 @@ from minidl.backends.windows import Windows as Windows
 
 _by_type: dict[type, Backend] = {}
 _by_device: dict[str, Backend] = {}
+_making = threading.RLock()  # else two threads could each make a backend, whose tensors do not mix
 
 
 def register(array_type: type, backend: Backend) -> None:
@@ -58,7 +60,8 @@ def set_kernels(kernels: Kernels) -> None:
     """
     if kernels not in get_args(Kernels):
         raise ValueError(f"set_kernels: got {kernels!r}, expected {_KERNELS}")
-    register(np.ndarray, _cpu_backend(kernels))
+    with _making:
+        register(np.ndarray, _cpu_backend(kernels))
 
 
 @functools.cache  # after switching back, earlier tensors can be used again
@@ -104,7 +107,9 @@ def backend_for(device: str) -> Backend:
     if device == "cuda" and device not in _by_device:
         from minidl.backends.cuda import cupy_backend, setup
 
-        register(setup.ndarray_type(), cupy_backend.CupyBackend())
+        with _making:
+            if device not in _by_device:
+                register(setup.ndarray_type(), cupy_backend.CupyBackend())
     try:
         return _by_device[device]
     except (KeyError, TypeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import copy_context
 from typing import Any
 
 import numpy as np
@@ -169,10 +170,11 @@ class DataLoader:
             states = [state_of(stream) for stream in own]
             return [backend.send(array) for array in batch], states
 
+        context = copy_context()  # NumPy's error state, recording and others hold there too
         with ThreadPoolExecutor(1, "minidl-loader") as thread:
-            made = deque(thread.submit(make) for _ in range(self.prefetch))
+            made = deque(thread.submit(context.run, make) for _ in range(self.prefetch))
             while (found := made.popleft().result()) is not None:
-                made.append(thread.submit(make))
+                made.append(thread.submit(context.run, make))
                 taking, position["streams"] = found
                 position["taken"] += 1
                 yield tuple(Tensor.wrap(take()) for take in taking)

@@ -118,10 +118,10 @@ def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
     helpers = range(min(threads, len(parts) - 1))
     # In a copy of this context, which holds NumPy's error state.
     offers = [_Offer(functools.partial(copy_context().run, drain)) for _ in helpers]
-    for offer in offers:
-        jobs.put(offer)
-    current.is_worker = True
     try:
+        for offer in offers:
+            jobs.put(offer)
+        current.is_worker = True
         drain()
     finally:
         current.is_worker = False
@@ -206,7 +206,7 @@ def _jobs() -> tuple[queue.SimpleQueue[_Offer | None], int]:
     return jobs, threads
 
 
-_making = threading.Lock()  # else two threads could each make a queue
+_making = threading.Lock()  # else two threads could each make a queue, or limit BLAS
 
 
 class _Blas:
@@ -247,7 +247,13 @@ class _Blas:
                         set_threads(1 if self.users else threads)
 
 
-blas = functools.cache(_Blas)  # finding the library takes milliseconds, a call microseconds
+_blas = functools.cache(_Blas)  # finding the library takes milliseconds, a call microseconds
+
+
+def blas() -> _Blas:
+    """Return the limits on BLAS: one object, or the second would take the first's limit of 1."""
+    with _making:
+        return _blas()
 
 
 def _start_afresh() -> None:
@@ -256,8 +262,8 @@ def _start_afresh() -> None:
     _making = threading.Lock()
     _jobs.cache_clear()
     current.is_worker = False
-    if blas.cache_info().currsize:
-        held = blas()
+    if _blas.cache_info().currsize:
+        held = _blas()
         held.lock, held.users = threading.Lock(), 0
         for set_threads, threads in held.libraries:
             set_threads(threads)
