@@ -16,7 +16,7 @@ from minidl.backends.cpu.runs import overlapping, spread
 from minidl.backends.cpu.threads import (
     blas,
     current,
-    keep_freed_memory,
+    memory,
     prepared,
     share,
     side_by_side,
@@ -43,7 +43,6 @@ class NumpyBackend(LargeBackend):
 
     def __init__(self, kernels: str = "fast") -> None:
         self.kernels = kernels  # "exact": without Winograd
-        keep_freed_memory()
 
     def over_batch(
         self, n: int, shape: Sequence[int], dtype: Any, work: Callable[[slice], None]
@@ -64,6 +63,7 @@ class NumpyBackend(LargeBackend):
         try:
             with blas().single_threaded(), np.errstate(under="ignore"):
                 if len(parts) > 1:
+                    memory.keep()
                     share(parts, work)
                 else:
                     work(slice(0, n))
