@@ -73,11 +73,16 @@ if TYPE_CHECKING:
     from minidl import models as models
     from minidl import training as training
     from minidl.inspect.gradcheck import gradcheck as gradcheck
+    from minidl.onnx.export import export_onnx as export_onnx
     from minidl.training.capture import capture as capture
 else:
     # Imported on first use, which halves the time that `import minidl` takes beyond NumPy's.
     _PACKAGES = ("data", "inspect", "models", "training")
-    _NAMES = {"gradcheck": "minidl.inspect", "capture": "minidl.training.capture"}
+    _NAMES = {
+        "gradcheck": "minidl.inspect",
+        "capture": "minidl.training.capture",
+        "export_onnx": "minidl.onnx",
+    }
 
     def __getattr__(name: str) -> object:
         import importlib

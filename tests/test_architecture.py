@@ -29,7 +29,7 @@ FLOORS = [
     {"functional", "derivatives", "anomaly"},
     {"nn", "optim", "data"},
     {"training", "models"},
-    {"inspect"},
+    {"inspect", "onnx"},
 ]
 
 # The code meant to be read. It imports none of the wings below, and trains without them.
@@ -100,6 +100,7 @@ WINGS = {
         *(480, "runs that survive crashes and report problems; scores"),
     ),
     "inspect anomaly": (1_275, "gradcheck, also near infinity; graph, summary, plots, first NaN"),
+    "onnx": (800, "networks as ONNX files, for other programs: 110 operations"),
 }
 FACES_BUDGET = 420  # __init__ and __main__: public names, and the lookup of backends
 

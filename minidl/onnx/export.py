@@ -1,0 +1,157 @@
+"""Write a network as an ONNX file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl import nn
+from minidl.files.whole import whole_file
+from minidl.onnx import protobuf
+from minidl.onnx.graph import Graph, Node, host
+from minidl.onnx.trace import traced
+from minidl.tensor import Tensor
+
+MOST_BYTES = 2**31 - 1  # of a protocol buffer
+
+
+def export_onnx(model: nn.Module, example: Any, path: str | os.PathLike[str]) -> Path:
+    """Write a network, as it is in evaluation, to an ONNX file, which other programs run.
+
+    Weights keep the names of the state dict, and results equal minidl's up to rounding. Inputs and
+    outputs are named `input` and `output`, several ones `input_0`, `input_1` and so on. Their first
+    axis, the batch, may then have any size, if the network allows it; other sizes are those of the
+    example. With `pip install onnxruntime`:
+
+        session = onnxruntime.InferenceSession("model.onnx")
+        logits, = session.run(None, {"input": images})
+
+    The network is run twice, on the example and on random inputs from its range of values, and not
+    changed. What it computes with NumPy or decides in Python is not seen. It must be the same for
+    both, or export raises; an `if` that both decide alike is exported with that branch only.
+
+    Args:
+        model: any module composed of minidl's operations.
+        example: a tensor or array that it takes; a tuple of them if it takes several.
+        path: a file name ending in `.onnx`. Its folder is created if needed.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: a layer cannot be exported (the message gives its name and the reason), the
+            network refuses the example, the file name has another ending, or the file would exceed
+            2 GB, the format's limit.
+        TypeError: the model is not a Module, or its inputs or outputs are not tensors.
+        OSError: the disk is full, or the folder cannot be written to.
+
+    Source: the ONNX specification, operator set 18; `trace` describes the method.
+
+    Example:
+        >>> import pathlib, tempfile, minidl
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.GlobalAvgPool())
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.onnx"
+        >>> export_onnx(model, minidl.zeros((1, 3, 8, 8)), path).name
+        'model.onnx'
+    """
+    path = Path(path)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"export_onnx: got a {type(model).__name__}, expected a Module")
+    if path.suffix != ".onnx":
+        raise ValueError(f"export_onnx: got {path.name!r}, expected a name ending in .onnx")
+    examples = [_tensor(x) for x in (example if isinstance(example, tuple) else (example,))]
+    first = _run(model, examples)
+    try:
+        second = _run(model, _others(examples, more=1, seed=0))
+        graph = first[0].joined(second[0])
+    except Exception:  # it may need a batch of this size; other reasons raise again
+        for seed in range(1, 4):  # more than once: these could agree by chance
+            second = _run(model, _others(examples, more=0, seed=seed))
+            graph = first[0].joined(second[0])
+    chunks = _encoded(type(model).__name__, graph, first[1:], second[1:])
+    size = protobuf.size_of(chunks)
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"export_onnx: got a file of {size / 1e9:.1f} GB, expected at most 2 GB, the format's "
+            "limit; model.to(dtype='float32') halves the size of float64 weights"
+        )
+    with whole_file(path) as file:
+        file.writelines(chunks)
+    return path
+
+
+Ends = dict[str, Any]
+"""Inputs or outputs by name."""
+
+
+def _run(model: nn.Module, examples: Sequence[Tensor]) -> tuple[Graph, Ends, Ends]:
+    """Run a model; return its graph, inputs and outputs."""
+    inputs = _named("input", examples)
+    graph, output = traced(model, inputs)
+    outputs = _named("output", output if isinstance(output, (tuple, list)) else (output,))
+    for name, result in outputs.items():
+        if not hasattr(result, "dtype"):
+            raise TypeError(
+                f"export_onnx: the network returned a {type(result).__name__}, expected a tensor, "
+                "or a tuple of tensors: ONNX has no dicts, and no tuples in tuples"
+            )
+        graph.nodes.append(Node("Identity", name, (graph.read(result),), (name,), {}))
+    return graph, inputs, outputs
+
+
+def _named(kind: str, values: Sequence[Any]) -> Ends:
+    return {kind if len(values) == 1 else f"{kind}_{i}": value for i, value in enumerate(values)}
+
+
+def _tensor(x: Any) -> Tensor:
+    if isinstance(x, Tensor) or hasattr(x, "dtype"):
+        return Tensor(x)
+    raise TypeError(
+        f"export_onnx: got a {type(x).__name__} as an example, expected a tensor or an array, or "
+        "a tuple of them for a network that takes several"
+    )
+
+
+def _others(examples: Sequence[Tensor], more: int, seed: int) -> list[Tensor]:
+    """Draw other inputs from the examples' ranges of values, for a batch larger by `more`."""
+    rng, others = np.random.default_rng(seed), []
+    for x in examples:
+        array, shape = host(x), list(x.shape)
+        if shape and shape[:1] == list(examples[0].shape[:1]):
+            shape[0] += more
+        low, high = (array.min(), array.max()) if array.size else (0, 0)
+        drawn: Any = rng.uniform(low, high if high > low else low + 1, shape)
+        if x.dtype.kind != "f":
+            drawn = rng.integers(int(low), int(high), shape, endpoint=True)
+        others.append(Tensor(drawn.astype(x.dtype), device=x.device))
+    return others
+
+
+def _encoded(name: str, graph: Graph, *ends: tuple[Ends, ...]) -> protobuf.Chunks:
+    """Return the file; inputs and outputs of both runs tell which sizes are fixed."""
+    arrays = {key: host(tensor) for key, tensor in graph.weights.items()} | graph.constants
+    (batch, *_), (other, *_) = (
+        [*x.shape, None] for (x, *_), _ in (map(dict.values, e) for e in ends)
+    )
+
+    def described(first: Ends, second: Ends) -> list[protobuf.Chunks]:
+        sizes = {
+            key: [
+                a if a == b else "batch" if (a, b) == (batch, other) else None
+                for a, b in zip(x.shape, second[key].shape, strict=True)
+            ]
+            for key, x in first.items()
+        }
+        return [protobuf.value_info(key, x.dtype, sizes[key]) for key, x in first.items()]
+
+    parts = {
+        1: [protobuf.node(n.op, n.name, n.inputs, n.outputs, n.options) for n in graph.nodes],
+        5: [protobuf.tensor(key, array) for key, array in arrays.items()],
+        11: described(ends[0][0], ends[1][0]),
+        12: described(ends[0][1], ends[1][1]),
+    }
+    return protobuf.model(name, parts)

@@ -1,0 +1,205 @@
+"""How ONNX says the methods of `Tensor`, and the functions that join tensors or choose elements.
+
+A converter gets the graph, and the arguments of a call by name together with its result, `out`. It
+appends nodes, and returns the name of their result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl.onnx.graph import Graph, host, ints
+from minidl.tensor.operands import normal_axes, unpacked
+
+Converter = Callable[[Graph, Any], Any]
+FIRST, LAST = -(2**63) + 1, 2**63 - 1  # ends of a slice without ends
+
+
+def _binary(op: str, swapped: bool = False) -> Converter:
+    def convert(g: Graph, c: Any) -> str:
+        if c.out.dtype.kind == "b":
+            raise ValueError("got bools, expected numbers")
+        return g.add(op, *map(g.cast, (c.other, c.self) if swapped else (c.self, c.other)))
+
+    return convert
+
+
+def _compare(op: str, negated: bool = False) -> Converter:
+    def convert(g: Graph, c: Any) -> str:
+        g.dtype = np.result_type(c.self.dtype, getattr(c.other, "dtype", c.other))
+        name = g.add(op, g.cast(c.self), g.cast(c.other))
+        return g.add("Not", name) if negated else name
+
+    return convert
+
+
+def _function(op: str) -> Converter:
+    return lambda g, c: g.add(op, g.cast(c.self))
+
+
+def _reduce(op: str) -> Converter:
+    def convert(g: Graph, c: Any) -> str:
+        axes, x = normal_axes(op, c.self.shape, c.axis), g.cast(c.self)
+        return g.add(op, x, ints(axes), keepdims=int(c.keepdims)) if axes else x
+
+    return convert
+
+
+def _norm(g: Graph, c: Any) -> str:
+    axes, keep = ints(normal_axes("norm", c.self.shape, c.axis)), {"keepdims": int(c.keepdims)}
+    if c.p in (1, 2) and axes.size:
+        return g.add(f"ReduceL{int(c.p)}", g.cast(c.self), axes, **keep)
+    sizes = g.add("Abs", g.cast(c.self))
+    if c.p == np.inf or not axes.size:
+        return g.add("ReduceMax", sizes, axes, noop_with_empty_axes=1, **keep)
+    total = g.add("ReduceSum", g.add("Pow", sizes, float(c.p)), axes, **keep)
+    return g.add("Pow", total, 1 / c.p)
+
+
+def _clip(g: Graph, c: Any) -> str:
+    limits = ["" if v is None else np.asarray(v, g.dtype) for v in (c.low, c.high)]
+    return g.add("Clip", g.cast(c.self), *limits)
+
+
+def _reshape(g: Graph, c: Any) -> str:
+    return g.reshape(c.self, c.out.shape)
+
+
+def _flatten(g: Graph, c: Any) -> str:
+    plain = c.start_axis == 1 and c.self.ndim > 1
+    return g.add("Flatten", c.self, axis=1) if plain else _reshape(g, c)
+
+
+def _transpose(g: Graph, c: Any) -> str:
+    order = tuple(unpacked(c.axes)) or tuple(reversed(range(c.self.ndim)))
+    return g.add("Transpose", c.self, perm=normal_axes("transpose", c.self.shape, order))
+
+
+def _broadcast_to(g: Graph, c: Any) -> str:
+    old = (1,) * (c.out.ndim - c.self.ndim) + c.self.shape  # Expand keeps an axis for a size of 1
+    sizes = [1 if a == b else b for a, b in zip(old, c.out.shape, strict=True)]
+    return g.add("Expand", c.self, ints(sizes))
+
+
+# Indices --------------------------------------------------------------------------------------
+
+
+def _getitem(g: Graph, c: Any) -> str:
+    parts: list[Any] = list(c.index) if isinstance(c.index, tuple) else [c.index]
+    place = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
+    parts[place : place + 1] = []
+    used = sum(_axes(g, part) for part in parts)
+    parts[place:place] = [slice(None)] * (c.self.ndim - used)
+    if all(part is None or isinstance(part, (int, slice)) for part in parts):
+        return _sliced(g, c, parts)
+    return _gathered(g, c, parts)
+
+
+def _axes(g: Graph, part: Any) -> int:
+    """Return how many axes a part of an index selects from."""
+    if part is None or isinstance(part, (int, slice)):
+        return int(part is not None)
+    if host(part).dtype.kind == "b" and g.knows(part):
+        raise ValueError("an index of bools selects a number of elements that depends on the input")
+    return host(part).ndim if host(part).dtype.kind == "b" else 1
+
+
+def _sliced(g: Graph, c: Any, parts: list[Any]) -> str:
+    """Select by slices and integers; None inserts an axis."""
+    found = []
+    for axis, part in enumerate(part for part in parts if part is not None):
+        if isinstance(part, int):
+            part = slice(part, None if part == -1 else part + 1)
+        step = 1 if part.step is None else part.step
+        start = (0 if step > 0 else LAST) if part.start is None else part.start
+        stop = (LAST if step > 0 else FIRST) if part.stop is None else part.stop
+        if (start, stop, step) != (0, LAST, 1):
+            found.append((start, stop, axis, step))
+    name = g.add("Slice", c.self, *ints(found).T) if found else g.read(c.self)
+    return name if all(isinstance(part, slice) for part in parts) else g.reshape(name, c.out.shape)
+
+
+def _gathered(g: Graph, c: Any, parts: list[Any]) -> str:
+    """Select by arrays of indices: one, or several constant ones along the first axes."""
+    arrays = [axis for axis, part in enumerate(parts) if not isinstance(part, slice)]
+    first = parts[arrays[0]]
+    whole = all(part == slice(None) for part in parts if isinstance(part, slice))
+    if whole and len(arrays) == 1 and host(first).dtype.kind != "b":
+        index = g.cast(first, np.int64) if g.knows(first) else host(first).astype(np.int64)
+        return g.add("Gather", c.self, index, axis=arrays[0])
+    leading = arrays == list(range(len(arrays)))
+    if not (whole and leading) or any(part is None or g.knows(part) for part in parts):
+        raise ValueError(
+            "expected slices and integers, one array of indices, or constant ones along the first "
+            "axes; index in several steps"
+        )
+    columns: list[Any] = []
+    for part in map(host, parts[: len(arrays)]):
+        columns += part.nonzero() if part.dtype.kind == "b" else [part]
+    return g.add("GatherND", c.self, ints(np.stack(np.broadcast_arrays(*columns), -1)))
+
+
+# Functions ------------------------------------------------------------------------------------
+
+
+def _pad(g: Graph, c: Any) -> str:
+    sides = [before for before, _ in c.widths] + [after for _, after in c.widths]
+    return g.add("Pad", c.x, ints(sides), float(c.value)) if sides else g.read(c.x)
+
+
+def _einsum(g: Graph, c: Any) -> str:
+    terms = c.subscripts.replace(" ", "").partition("->")[0].split(",")
+    pairs = list(zip(c.operands, terms, strict=True))
+    ranks = [x.ndim - len(term.replace("...", "")) for x, term in pairs]
+    names = []
+    for (x, term), rank in zip(pairs, ranks, strict=True):
+        missing = max(ranks) - rank if "..." in term else 0  # ONNX's ellipses have one rank
+        names.append(g.reshape(g.cast(x), (1,) * missing + x.shape) if missing else g.cast(x))
+    return g.add("Einsum", *names, equation=c.subscripts.replace(" ", ""))
+
+
+def _pair(op: str) -> Converter:
+    return lambda g, c: g.add(op, g.cast(c.a), g.cast(c.b))
+
+
+METHODS: dict[str, Converter] = {
+    "__add__": _binary("Add"),
+    "__sub__": _binary("Sub"),
+    "__mul__": _binary("Mul"),
+    "__truediv__": _binary("Div"),
+    "__pow__": _binary("Pow"),
+    "__matmul__": _binary("MatMul"),
+    "__rsub__": _binary("Sub", swapped=True),
+    "__rtruediv__": _binary("Div", swapped=True),
+    "__rpow__": _binary("Pow", swapped=True),
+    "__rmatmul__": _binary("MatMul", swapped=True),
+    "__eq__": _compare("Equal"),
+    "__ne__": _compare("Equal", negated=True),
+    "__lt__": _compare("Less"),
+    "__le__": _compare("LessOrEqual"),
+    "__gt__": _compare("Greater"),
+    "__ge__": _compare("GreaterOrEqual"),
+    "__neg__": _function("Neg"),
+    **{name: _function(name.title()) for name in ("exp", "log", "sqrt", "tanh", "abs")},
+    **{name: _reduce(f"Reduce{name.title()}") for name in ("sum", "mean", "max", "min")},
+    **dict.fromkeys(("reshape", "squeeze", "expand_dims"), _reshape),
+    "norm": _norm,
+    "clip": _clip,
+    "flatten": _flatten,
+    "transpose": _transpose,
+    "broadcast_to": _broadcast_to,
+    "__getitem__": _getitem,
+    "to": lambda g, c: g.cast(c.self),
+    "copy": lambda g, c: g.read(c.self),
+}
+FUNCTIONS: dict[str, Converter] = {
+    "where": lambda g, c: g.add("Where", c.condition, g.cast(c.a), g.cast(c.b)),
+    "maximum": _pair("Max"),
+    "minimum": _pair("Min"),
+    "concatenate": lambda g, c: g.add("Concat", *map(g.cast, c.tensors), axis=c.axis),
+    "pad": _pad,
+    "einsum": _einsum,
+}

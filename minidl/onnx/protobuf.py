@@ -1,0 +1,92 @@
+"""ONNX's file format: protocol buffers, of which writing needs little.
+
+A message is a sequence of fields. Each is a key (the field's number, and how its value is encoded)
+and a value: an integer in groups of 7 bits, a float, or a number of bytes, which are a text, an
+array or another message. Messages are lists of chunks, which only the file joins: weights are not
+copied.
+
+Source: Protocol Buffers, Encoding (protobuf.dev); the fields' numbers are those of `onnx.proto`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Chunks: TypeAlias = list[Any]
+"""A message: bytes-like objects that follow each other in the file."""
+
+OPSET, IR_VERSION = 18, 8  # of ONNX 1.13 (2022), which most programs read by now
+_DTYPES = "float32 uint8 int8 uint16 int16 int32 int64 str bool float16 float64 uint32 uint64"
+DTYPES = {name: number for number, name in enumerate(_DTYPES.split(), start=1)}
+
+
+def message(*fields: tuple[int, Any]) -> Chunks:
+    """Encode fields, each a number and a value: an int, float, str, bytes, array or message."""
+    chunks: Chunks = []
+    for number, value in fields:
+        if isinstance(value, float):
+            chunks.append(_varint(number << 3 | 5) + struct.pack("<f", value))
+        elif isinstance(value, (str, list, memoryview)):
+            inside = value if isinstance(value, list) else [value]
+            inside = [x.encode() if isinstance(x, str) else x for x in inside]
+            chunks += [_varint(number << 3 | 2) + _varint(size_of(inside)), *inside]
+        else:
+            chunks.append(_varint(number << 3) + _varint(value))
+    return chunks
+
+
+def size_of(chunks: Chunks) -> int:
+    """Return the number of bytes."""
+    return sum(map(len, chunks))
+
+
+def _varint(value: int) -> bytes:
+    value = int(value) % (1 << 64)  # negative ones as their two's complement
+    groups = []
+    while value > 127:
+        groups.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+# What an ONNX file consists of ----------------------------------------------------------------
+
+
+def tensor(name: str, array: np.ndarray[Any, Any]) -> Chunks:
+    """Encode a constant or a weight."""
+    flat = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1)
+    dims, kind = ((1, size) for size in array.shape), DTYPES[array.dtype.name]
+    return message(*dims, (2, kind), (8, name), (9, flat.view(np.uint8).data))
+
+
+def node(
+    op: str, name: str, inputs: Sequence[str], outputs: Sequence[str], options: dict[str, Any]
+) -> Chunks:
+    """Encode an operation; its options are ints, floats, texts, or sequences of ints."""
+    ends = [*((1, x) for x in inputs), *((2, y) for y in outputs)]
+    return message(*ends, (3, name), (4, op), *((5, _option(*item)) for item in options.items()))
+
+
+def _option(name: str, value: Any) -> Chunks:
+    if isinstance(value, (tuple, list)):
+        return message((1, name), *((8, v) for v in value), (20, 7))
+    field, kind = {float: (2, 1), str: (4, 3)}.get(type(value), (3, 2))
+    return message((1, name), (field, value), (20, kind))
+
+
+def value_info(name: str, dtype: Any, shape: Iterable[int | str | None]) -> Chunks:
+    """Encode an input or output; a size is a number, a name for any number, or None."""
+    dims = [[(2 if isinstance(s, str) else 1, s)] if s is not None else [] for s in shape]
+    sizes = message(*((1, message(*dim)) for dim in dims))
+    return message((1, name), (2, message((1, message((1, DTYPES[dtype.name]), (2, sizes))))))
+
+
+def model(name: str, parts: dict[int, list[Chunks]]) -> Chunks:
+    """Encode a file: its nodes (1), tensors (5), inputs (11) and outputs (12)."""
+    graph = message((2, name), *((n, part) for n, many in parts.items() for part in many))
+    opset = message((1, ""), (2, OPSET))
+    return message((1, IR_VERSION), (2, "minidl"), (7, graph), (8, opset))
