@@ -6,6 +6,7 @@ batch sizes. These tests need onnx and onnxruntime; others read files by a decod
 
 from __future__ import annotations
 
+import cProfile
 import inspect
 import re
 import sys
@@ -318,7 +319,8 @@ ROWS = np.random.default_rng(3).normal(size=(4, 6)).astype(np.float32)
         lambda x: x.reshape(-1, 2, 3).transpose(0, 2, 1).reshape(len(x), -1),
         lambda x: x.reshape(x.size).reshape(len(x), 6) @ x.T.broadcast_to((6, len(x))),
         lambda x: x[:, ::-1][:, 1:-1:2] * x[:, None, 0] - x[..., -1:],
-        lambda x: x[:, [3, 0, 0]] + x[:, 1:4],
+        lambda x: x[:, [3, 0, 0]] + x[:, 1:4] + x[:, np.arange(6) % 2 == 0],
+        lambda x: x[..., np.int64(-1)] + x.T[[1, 2], 1:2].sum() + x.T[(1, 3), (0, 0)].sum(),
         lambda x: minidl.stack([x, x.exp()], 1).max(2).min(1) ** 2,
         lambda x: minidl.pad(x, [(0, 0), (1, 2)], value=3).clip(-0.5, 0.5),
         lambda x: minidl.einsum("ni,nj->nij", x, x) / x.expand_dims(1).abs().sqrt(),
@@ -376,6 +378,14 @@ def test_several_inputs_and_outputs(run):
 def test_a_network_that_returns_its_input_or_a_parameter(run):
     model = Does(lambda x, w: (x, w.exp(), x.flatten()), [1.0, 2.0])
     check(run, model, ROWS)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, 0])
+def test_the_values_of_the_example_do_not_matter(value, run):
+    example = np.full((2, 3), value, np.float32)
+    example[0, 0] = -example[0, 0]
+    ((got,),) = run(nn.Tanh(), example, (ROWS[:, :3],))
+    np.testing.assert_allclose(got, np.tanh(ROWS[:, :3]), rtol=1e-5)
 
 
 def test_a_network_for_batches_of_one_size_has_this_size(run, tmp_path):
@@ -615,6 +625,18 @@ def test_a_profile_function_goes_on_after_export(tmp_path):
         assert sys.getprofile() is profile
     finally:
         sys.setprofile(None)
+
+
+def test_a_profiler_that_runs_does_not_hinder_export(tmp_path):
+    profiler = cProfile.Profile()
+    profiler.enable()
+    try:
+        path = minidl.export_onnx(nn.Sequential(nn.ReLU()), ROWS, tmp_path / "model.onnx")
+        assert sum(range(3)) == 3
+    finally:
+        profiler.disable()
+        sys.setprofile(None)
+    assert kinds(path) == ["Relu", "Identity"]
 
 
 def test_other_threads_are_not_traced(tmp_path):

@@ -72,7 +72,14 @@ def export_onnx(model: nn.Module, example: Any, path: str | os.PathLike[str]) ->
         for seed in range(1, 4):  # more than once: these could agree by chance
             second = _run(model, _others(examples, more=0, seed=seed))
             graph = first[0].joined(second[0])
-    chunks = _encoded(type(model).__name__, graph, first[1:], second[1:])
+    batch = tuple([next(iter(inputs.values())).shape[:1] for _, inputs, _ in (first, second)])
+    weights = {name: host(tensor) for name, tensor in graph.weights.items()}
+    chunks = protobuf.model(
+        type(model).__name__,
+        [protobuf.node(n.op, n.name, n.inputs, n.outputs, n.options) for n in graph.nodes],
+        [protobuf.tensor(*item) for item in (weights | graph.constants).items()],
+        *(_described(*ends, batch) for ends in zip(first[1:], second[1:], strict=True)),
+    )
     size = protobuf.size_of(chunks)
     if size > MOST_BYTES:
         raise ValueError(
@@ -120,7 +127,7 @@ def _others(examples: Sequence[Tensor], more: int, seed: int) -> list[Tensor]:
     """Draw other inputs from the examples' ranges of values, for a batch larger by `more`."""
     rng, others = np.random.default_rng(seed), []
     for x in examples:
-        array, shape = host(x), list(x.shape)
+        array, shape = host(x)[np.isfinite(host(x))], list(x.shape)
         if shape and shape[:1] == list(examples[0].shape[:1]):
             shape[0] += more
         low, high = (array.min(), array.max()) if array.size else (0, 0)
@@ -131,27 +138,13 @@ def _others(examples: Sequence[Tensor], more: int, seed: int) -> list[Tensor]:
     return others
 
 
-def _encoded(name: str, graph: Graph, *ends: tuple[Ends, ...]) -> protobuf.Chunks:
-    """Return the file; inputs and outputs of both runs tell which sizes are fixed."""
-    arrays = {key: host(tensor) for key, tensor in graph.weights.items()} | graph.constants
-    (batch, *_), (other, *_) = (
-        [*x.shape, None] for (x, *_), _ in (map(dict.values, e) for e in ends)
-    )
-
-    def described(first: Ends, second: Ends) -> list[protobuf.Chunks]:
-        sizes = {
-            key: [
-                a if a == b else "batch" if (a, b) == (batch, other) else None
-                for a, b in zip(x.shape, second[key].shape, strict=True)
-            ]
-            for key, x in first.items()
-        }
-        return [protobuf.value_info(key, x.dtype, sizes[key]) for key, x in first.items()]
-
-    parts = {
-        1: [protobuf.node(n.op, n.name, n.inputs, n.outputs, n.options) for n in graph.nodes],
-        5: [protobuf.tensor(key, array) for key, array in arrays.items()],
-        11: described(ends[0][0], ends[1][0]),
-        12: described(ends[0][1], ends[1][1]),
-    }
-    return protobuf.model(name, parts)
+def _described(first: Ends, second: Ends, batch: tuple[Any, ...]) -> list[protobuf.Chunks]:
+    """Describe inputs or outputs; sizes that differ between two runs are open."""
+    found = []
+    for name, x in first.items():
+        sizes: list[Any] = list(x.shape)
+        for axis, pair in enumerate(zip(x.shape, second[name].shape, strict=True)):
+            if pair[0] != pair[1]:
+                sizes[axis] = "batch" if ((pair[0],), (pair[1],)) == batch else None
+        found.append(protobuf.value_info(name, x.dtype, sizes))
+    return found

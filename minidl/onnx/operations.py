@@ -88,23 +88,23 @@ def _broadcast_to(g: Graph, c: Any) -> str:
 
 
 def _getitem(g: Graph, c: Any) -> str:
-    parts: list[Any] = list(c.index) if isinstance(c.index, tuple) else [c.index]
+    parts: list[Any] = []
+    for part in c.index if isinstance(c.index, tuple) else (c.index,):
+        if part is None or part is Ellipsis or isinstance(part, (int, slice)):
+            parts.append(part)
+        elif host(part).dtype.kind != "b":
+            parts.append(part if g.knows(part) else host(part))
+        elif g.knows(part):
+            raise ValueError("how many elements an index of bools selects depends on the input")
+        else:
+            parts += host(part).nonzero()
     place = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
     parts[place : place + 1] = []
-    used = sum(_axes(g, part) for part in parts)
+    used = sum(part is not None for part in parts)
     parts[place:place] = [slice(None)] * (c.self.ndim - used)
     if all(part is None or isinstance(part, (int, slice)) for part in parts):
         return _sliced(g, c, parts)
     return _gathered(g, c, parts)
-
-
-def _axes(g: Graph, part: Any) -> int:
-    """Return how many axes a part of an index selects from."""
-    if part is None or isinstance(part, (int, slice)):
-        return int(part is not None)
-    if host(part).dtype.kind == "b" and g.knows(part):
-        raise ValueError("an index of bools selects a number of elements that depends on the input")
-    return host(part).ndim if host(part).dtype.kind == "b" else 1
 
 
 def _sliced(g: Graph, c: Any, parts: list[Any]) -> str:
@@ -125,21 +125,19 @@ def _sliced(g: Graph, c: Any, parts: list[Any]) -> str:
 def _gathered(g: Graph, c: Any, parts: list[Any]) -> str:
     """Select by arrays of indices: one, or several constant ones along the first axes."""
     arrays = [axis for axis, part in enumerate(parts) if not isinstance(part, slice)]
-    first = parts[arrays[0]]
-    whole = all(part == slice(None) for part in parts if isinstance(part, slice))
-    if whole and len(arrays) == 1 and host(first).dtype.kind != "b":
-        index = g.cast(first, np.int64) if g.knows(first) else host(first).astype(np.int64)
-        return g.add("Gather", c.self, index, axis=arrays[0])
-    leading = arrays == list(range(len(arrays)))
-    if not (whole and leading) or any(part is None or g.knows(part) for part in parts):
+    if len(arrays) == 1:
+        (axis,) = arrays
+        index, parts[axis] = g.cast(parts[axis], np.int64), slice(None)
+        return g.add("Gather", _sliced(g, c, parts), index, axis=axis)
+    first, rest = parts[: len(arrays)], parts[len(arrays) :]
+    known = any(part is None or isinstance(part, slice) or g.knows(part) for part in first)
+    if known or any(part != slice(None) for part in rest):
         raise ValueError(
-            "expected slices and integers, one array of indices, or constant ones along the first "
-            "axes; index in several steps"
+            "expected slices and integers, or slices and one array of indices, or constant arrays "
+            "along the first axes; index in several steps"
         )
-    columns: list[Any] = []
-    for part in map(host, parts[: len(arrays)]):
-        columns += part.nonzero() if part.dtype.kind == "b" else [part]
-    return g.add("GatherND", c.self, ints(np.stack(np.broadcast_arrays(*columns), -1)))
+    columns = np.broadcast_arrays(*map(host, first))
+    return g.add("GatherND", c.self, ints(np.stack(columns, -1)))
 
 
 # Functions ------------------------------------------------------------------------------------
@@ -165,23 +163,15 @@ def _pair(op: str) -> Converter:
     return lambda g, c: g.add(op, g.cast(c.a), g.cast(c.b))
 
 
+_BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "truediv": "Div", "pow": "Pow"}
+_BINARY["matmul"] = "MatMul"
+_COMPARE = {"eq": "Equal", "lt": "Less", "le": "LessOrEqual", "gt": "Greater"}
+_COMPARE["ge"] = "GreaterOrEqual"
 METHODS: dict[str, Converter] = {
-    "__add__": _binary("Add"),
-    "__sub__": _binary("Sub"),
-    "__mul__": _binary("Mul"),
-    "__truediv__": _binary("Div"),
-    "__pow__": _binary("Pow"),
-    "__matmul__": _binary("MatMul"),
-    "__rsub__": _binary("Sub", swapped=True),
-    "__rtruediv__": _binary("Div", swapped=True),
-    "__rpow__": _binary("Pow", swapped=True),
-    "__rmatmul__": _binary("MatMul", swapped=True),
-    "__eq__": _compare("Equal"),
+    **{f"__r{name}__": _binary(op, swapped=True) for name, op in _BINARY.items()},
+    **{f"__{name}__": _binary(op) for name, op in _BINARY.items()},  # `__radd__` is `__add__`
+    **{f"__{name}__": _compare(op) for name, op in _COMPARE.items()},
     "__ne__": _compare("Equal", negated=True),
-    "__lt__": _compare("Less"),
-    "__le__": _compare("LessOrEqual"),
-    "__gt__": _compare("Greater"),
-    "__ge__": _compare("GreaterOrEqual"),
     "__neg__": _function("Neg"),
     **{name: _function(name.title()) for name in ("exp", "log", "sqrt", "tanh", "abs")},
     **{name: _reduce(f"Reduce{name.title()}") for name in ("sum", "mean", "max", "min")},

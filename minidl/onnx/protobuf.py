@@ -85,8 +85,11 @@ def value_info(name: str, dtype: Any, shape: Iterable[int | str | None]) -> Chun
     return message((1, name), (2, message((1, message((1, DTYPES[dtype.name]), (2, sizes))))))
 
 
-def model(name: str, parts: dict[int, list[Chunks]]) -> Chunks:
-    """Encode a file: its nodes (1), tensors (5), inputs (11) and outputs (12)."""
-    graph = message((2, name), *((n, part) for n, many in parts.items() for part in many))
+def model(
+    name: str, nodes: list[Chunks], tensors: list[Chunks], inputs: list[Chunks], outs: list[Chunks]
+) -> Chunks:
+    """Encode a file."""
+    parts = ((1, nodes), (5, tensors), (11, inputs), (12, outs))
+    graph = message((2, name), *((number, part) for number, many in parts for part in many))
     opset = message((1, ""), (2, OPSET))
     return message((1, IR_VERSION), (2, "minidl"), (7, graph), (8, opset))

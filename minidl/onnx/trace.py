@@ -113,7 +113,7 @@ class _Tracer:
         layer, kind = self._graph.layer, type(self._layers[-1]).__name__
         where = f"layer {layer!r} ({kind})" if layer else kind
         self.failure = ValueError(f"export_onnx: {where}: {op} cannot be exported: {reason}")
-        raise self.failure
+        raise self.failure from None
 
     def made(self, op: str, result: Tensor, inputs: Sequence[Tensor | None]) -> None:
         """Refuse an operation that no converter has seen."""
