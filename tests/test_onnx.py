@@ -257,6 +257,14 @@ def test_layers_equal_onnxruntime_on_images_of_odd_sizes(layer, run):
     check(run, layer, images())
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e6])
+def test_powers_of_very_small_and_large_pixels(size, run):
+    x = np.abs(images()) * np.float32(size)
+    for layer in (nn.GeMPool2d(7.0, eps=1e-37), nn.LPPool2d(7, 2), nn.StochasticPool2d(3, 2)):
+        check(run, layer, x)
+    check(run, nn.SoftmaxPool2d(3, 2, 1), images() * np.float32(size))
+
+
 LAYERS_OF_SEQUENCES = [
     nn.Conv1d(4, 6, 3, padding="same", groups=2),
     nn.Conv1d(4, 2, 2, stride=2, padding=1, dilation=3),
@@ -442,6 +450,14 @@ def test_plain_kernels_give_the_same_file(tmp_path):
         finally:
             minidl.set_kernels("fast")
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_a_model_on_another_device(run):
+    model = Block()
+    wanted = outputs(model, images())
+    model.to("guarded")
+    ((got,),) = run(model, Tensor(images(), device="guarded"), (images(),))
+    np.testing.assert_allclose(got, wanted[0], rtol=1e-5, atol=1e-5)
 
 
 # Networks -------------------------------------------------------------------------------------

@@ -181,11 +181,19 @@ def _lp_pool(g: Graph, c: Any, axes: int) -> Any:
     w, p = _windows(c, axes), float(c.norm_type)
     if math.isinf(p):
         return _max(g, g.add("Abs", c.x), w, axes)
-    if p % 2 == 0 and not w.is_padded:
-        return g.add("LpPool", c.x, **_options(w, axes), p=int(p))
-    mean = _mean(g, c.x if p == 1 else g.add("Pow", c.x, p), w, axes)  # ONNX would take abs
+    if p == 2 and not w.is_padded:
+        return g.add("LpPool", c.x, **_options(w, axes), p=2)
+    x, most = (c.x, 1.0) if p == 1 else _scaled(g, c.x)
+    mean = _mean(g, x if p == 1 else g.add("Pow", x, p), w, axes)  # LpPool would take abs
     total = g.add("Mul", mean, float(w.k_h * w.k_w))
-    return total if p == 1 else g.add("Pow", total, 1 / p)
+    return total if p == 1 else g.add("Mul", g.add("Pow", total, 1 / p), most)
+
+
+def _scaled(g: Graph, x: Any) -> tuple[str, str]:
+    """Return images divided by their largest pixels, so that powers do not overflow; and these."""
+    most = g.add("GlobalMaxPool", g.add("Abs", x))
+    most = g.add("Max", most, float(np.finfo(g.dtype).tiny))
+    return g.add("Div", x, most), most
 
 
 def _channel_pool(op: str) -> Converter:
@@ -292,9 +300,10 @@ def _gated(g: Graph, c: Any) -> str:
 def _gem(g: Graph, c: Any, x: Any, w: Windows | None) -> str:
     p = _per_channel(g, c.p)
     root = g.add("Reciprocal", p) if isinstance(c.p, Tensor) else 1 / p
-    terms = g.add("Pow", g.add("Max", x, float(c.eps)), p)
+    x, most = _scaled(g, g.add("Max", x, float(c.eps)))
+    terms = g.add("Pow", x, p)
     mean = g.add("GlobalAveragePool", terms) if w is None else _mean(g, terms, w)
-    out = g.add("Pow", mean, root)
+    out = g.add("Mul", g.add("Pow", mean, root), most)
     return g.add("Flatten", out, axis=1) if w is None else out
 
 
@@ -323,9 +332,9 @@ def _attention(g: Graph, c: Any, axes: int) -> str:
 
 def _stochastic(g: Graph, c: Any, x: Any, w: Windows) -> str:
     """Return what is expected: the mean of squares over the mean, 0 where that is 0."""
-    x = g.add("Relu", x)
+    x, most = _scaled(g, g.add("Relu", x))
     mean = g.add("Max", _mean(g, x, w), float(np.finfo(g.dtype).tiny))
-    return g.add("Div", _mean(g, g.add("Mul", x, x), w), mean)
+    return g.add("Mul", g.add("Div", _mean(g, g.add("Mul", x, x), w), mean), most)
 
 
 # Losses and random layers ---------------------------------------------------------------------
