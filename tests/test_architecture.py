@@ -27,7 +27,7 @@ FLOORS = [
     {"autograd", "random"},
     {"tensor"},
     {"functional", "derivatives", "anomaly"},
-    {"nn", "optim", "data"},
+    {"nn", "optim", "data", "curvature"},
     {"training", "models"},
     {"inspect", "onnx"},
 ]
@@ -99,7 +99,9 @@ WINGS = {
     "training/fit training/keeper training/progress training/warnings training/metrics": (
         *(480, "runs that survive crashes and report problems; scores"),
     ),
-    "inspect anomaly": (1_275, "gradcheck, also near infinity; graph, summary, plots, first NaN"),
+    "inspect anomaly curvature": (
+        *(1_275, "gradcheck, also near infinity; graph, summary, plots, first NaN; Hessians"),
+    ),
     "onnx": (800, "networks as ONNX files, for other programs: 110 operations"),
 }
 FACES_BUDGET = 420  # __init__ and __main__: public names, and the lookup of backends
