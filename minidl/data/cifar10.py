@@ -166,12 +166,9 @@ def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each batch in a tar archive, without extracting anything."""
-    from minidl.files.tars import tar_members
+    from minidl.files.tars import tar_files
 
-    for member, content in tar_members(path, _LARGEST_FILE, _LARGEST_ARCHIVE):
-        name = PurePosixPath(member).name
-        if name in _FILES:
-            yield name, content
+    yield from tar_files(path, _FILES, _LARGEST_FILE, _LARGEST_ARCHIVE)
 
 
 def _parse(content: bytes, name: str, where: str, rows: int | None) -> Batch:

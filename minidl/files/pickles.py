@@ -164,7 +164,7 @@ class PickleReader:
         text = kind.name.startswith("unicode")
         # Python stores text beyond Latin-1 in up to four bytes for each character.
         wide = text and not content.isascii() and np.frombuffer(content, np.uint8).max() > 0xC3
-        self._budget.make(size * (4 if wide else 1), f"a string of {size:,} bytes")
+        self._budget.make(size * (4 if wide else 1), "a pickle of such long strings")
         if text:
             return content.decode("utf-8", "surrogatepass")
         return content.decode("latin-1") if self.text and "string" in kind.name else content

@@ -12,7 +12,7 @@ import gzip
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -25,13 +25,16 @@ _MOST_MEMBERS = 1_000
 _PIECE = 1 << 16  # bytes
 
 
-def tar_members(path: Path, largest: int, whole: int) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of each file in a .tar or .tar.gz archive, checking all checksums.
+def tar_files(
+    path: Path, names: Container[str], largest: int, whole: int
+) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of some files in a .tar or .tar.gz archive, checking all checksums.
 
     Names of over 100 bytes may be cut short.
 
     Args:
         path: of the archive; it is read to its end.
+        names: of the files to yield, whatever their folders.
         largest: how many bytes a file may have.
         whole: how many bytes the archive may have, unpacked, whatever its size.
 
@@ -44,7 +47,8 @@ def tar_members(path: Path, largest: int, whole: int) -> Iterator[tuple[str, byt
         budget.most_bytes = max(budget.most_bytes, whole)
         raw.seek(0)
         try:
-            yield from _members(gzip.GzipFile(fileobj=raw) if is_zipped else raw, budget, largest)
+            file = gzip.GzipFile(fileobj=raw) if is_zipped else raw
+            yield from _files(file, budget, names, largest)
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(
                 f"{path}: got a broken archive ({error}), expected a complete .tar.gz or .tar "
@@ -54,8 +58,8 @@ def tar_members(path: Path, largest: int, whole: int) -> Iterator[tuple[str, byt
             raise ValueError(f"{path}: {error}") from error
 
 
-def _members(
-    file: gzip.GzipFile | BinaryIO, budget: Budget, largest: int
+def _files(
+    file: gzip.GzipFile | BinaryIO, budget: Budget, names: Container[str], largest: int
 ) -> Iterator[tuple[str, bytes]]:
     for _ in range(_MOST_MEMBERS):
         header = _take(file, tarfile.BLOCKSIZE, budget)
@@ -63,10 +67,13 @@ def _members(
             break
         member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         _check(member, largest)
-        content = b"" if member.isdir() else _take(file, member.size, budget)
-        _take(file, -len(content) % tarfile.BLOCKSIZE, budget)
-        if member.isreg():
-            yield member.name, content
+        name, left = PurePosixPath(member.name).name, 0 if member.isdir() else member.size
+        left += -left % tarfile.BLOCKSIZE
+        if member.isreg() and name in names:
+            yield name, _take(file, member.size, budget)
+            left -= member.size
+        for start in range(0, left, _PIECE):
+            _take(file, min(_PIECE, left - start), budget)
     else:
         raise ValueError(f"got more than {_MOST_MEMBERS:,} members, expected fewer")
     rest = _take(file, tarfile.BLOCKSIZE, budget)  # two empty blocks are the end,
