@@ -432,3 +432,70 @@ def test_a_text_cnn_tells_toy_reviews():
     with minidl.no_grad():
         guesses = model.eval()(minidl.Tensor(test_inputs)).numpy().argmax(1)
     assert (guesses == test.labels).mean() > 0.95
+
+
+# Hostile files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.jsonl"])
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_fifo_is_refused_at_once(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match="got a FIFO, expected a regular file"):
+        (read_lines if name == "a.txt" else read_table)(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[" * 900 + "]" * 900, "[" + "1," * 100_000 + "1]", '{"a": ' * 900 + "1" + "}" * 900],
+)
+@pytest.mark.parametrize("key", ["text", "label"])
+def test_values_that_are_deep_or_long_are_named_in_short(key, value, tmp_path):
+    row = {"text": '"good"', "label": "1", key: value}
+    content = "{" + ", ".join(f'"{name}": {what}' for name, what in row.items()) + "}\n"
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 1: got .*\.\.\.") as caught:
+        read_table(written(tmp_path, "a.jsonl", content))
+    assert len(str(caught.value)) < 400
+
+
+def test_a_header_of_many_columns_is_named_in_short(tmp_path):
+    path = written(tmp_path, "a.csv", ",".join(f"c{i}" for i in range(100_000)) + "\n")
+    with pytest.raises(ValueError, match=r"no column 'text' among \['c0'.*\.\.\.\]") as caught:
+        read_table(path)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("content", [",ab" * 600_000, '"a\n"' + ',"ab\n"' * 600_000])
+def test_the_fields_of_a_row_are_limited_also_over_many_lines(content, tmp_path):
+    with pytest.raises(ValueError, match=r"got a row of many fields.* limit of 524,288 values"):
+        read_table(written(tmp_path, "a.csv", "text,label\n" + content))
+
+
+def test_a_quote_that_is_never_closed_does_not_take_all_memory(tmp_path):
+    path = written(tmp_path, "a.csv", 'text,label\n"' + ("good " * 1000 + "\n") * 4000)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"a\.csv, line 2: field larger than field limit"):
+        read_table(path)
+    assert tracemalloc.get_traced_memory()[1] < 48 << 20
+    tracemalloc.stop()
+
+
+def test_a_label_that_is_nearly_a_fraction_takes_linear_time(tmp_path):
+    label = "1" * 300_000 + "x"  # half an hour, if each digit were tried as the last one
+    found = read_table(written(tmp_path, "a.csv", f"text,label\ngood,{label}\n"))
+    assert found.classes == (label,)
+
+
+def test_many_blank_lines_are_not_collected(tmp_path):
+    path = written(tmp_path, "a.txt", "\n" * 100_000)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="the file is empty"):
+        read_lines(path)
+    assert tracemalloc.get_traced_memory()[1] < 200_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("encoding", ["zlib", "undefined", "nothing", "utf\0"])
+def test_an_encoding_that_is_none_is_refused(encoding, tmp_path):
+    with pytest.raises(ValueError, match=r"encoding|codec|null"):
+        read_lines(written(tmp_path, "a.txt", "a..b\n"), encoding)

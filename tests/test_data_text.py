@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 
@@ -240,3 +241,34 @@ def test_a_pass_over_buckets_can_be_taken_up_again():
 def test_buckets_of_what_is_no_sentences_are_refused(words, options, message):
     with pytest.raises(ValueError, match=f"BucketLoader: .*{message}"):
         BucketLoader(words, np.zeros(2, int), **options)
+
+
+def test_many_marks_on_one_letter_take_linear_time():
+    text = "a" + "\N{COMBINING GRAVE ACCENT}\N{COMBINING GRAVE ACCENT BELOW}" * 100_000
+    assert len(tokenize(text)) == 1
+    wide = "a" + "\N{MUSICAL SYMBOL COMBINING STEM}\N{MUSICAL SYMBOL COMBINING FLAG-1}" * 100_000
+    assert tokenize(wide)[0] == "a"
+
+
+def test_long_texts_are_cut_like_short_ones():
+    short = "cafe\N{COMBINING ACUTE ACCENT} \u1112\u1161\u11ab यह फिल्म " * 5
+    assert tokenize(short * 100) == tokenize(short) * 100
+
+
+@pytest.mark.parametrize(
+    "words", ["[" * 900 + "]" * 900, "[2]", '{"<pad>": 1}', "[" + "1," * 100_000 + "1]"]
+)
+def test_words_that_are_none_are_named_in_short(words, tmp_path):
+    path = tmp_path / "vocabulary.json"
+    for content in (words, '["<pad>", "<unk>", ' + words + "]"):
+        path.write_text('{"words": ' + content + "}")
+        with pytest.raises(ValueError, match=r"vocabulary\.json is not a vocabulary") as caught:
+            Vocabulary.load(path)
+        assert len(str(caught.value)) < 400
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_vocabulary_that_is_a_fifo_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "v.json")
+    with pytest.raises(ValueError, match="got a FIFO, expected a regular file"):
+        Vocabulary.load(tmp_path / "v.json")

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+import reprlib
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _first_read: dict[Path, tuple[Path, dict[str, int]]] = {}
 """For each folder, the first set read from it, and its class numbers: splits are often siblings."""
+
+
+def brief(value: Any) -> str:
+    """Return the start of a value's `repr`, which is never built whole: it may be huge, or deep."""
+    short = reprlib.Repr()
+    short.maxstring, short.maxother, short.maxlevel = 60, 60, 2
+    return short.repr(value)
 
 
 def is_integer(name: str) -> bool:
@@ -37,7 +46,7 @@ def number_classes(
         ValueError: `classes` has a name twice, or lacks a class that occurs.
     """
     if isinstance(classes, (str, set, frozenset)):
-        raise TypeError(f"{path}: got classes={classes!r:.80}, expected a tuple of names")
+        raise TypeError(f"{path}: got classes={brief(classes)}, expected a tuple of names")
     if classes is None:
         numeric = all(map(is_integer, found))
         names = sorted(found, key=lambda name: (int(name) if numeric else 0, name))
@@ -45,11 +54,11 @@ def number_classes(
         names = [str(name) for name in classes]
     numbers = {name: number for number, name in enumerate(names)}
     if len(numbers) < len(names):
-        raise ValueError(f"{path}: got classes={names!r:.200}, expected each name once")
+        raise ValueError(f"{path}: got classes={brief(names)}, expected each name once")
     for name, where in found.items():
         if name not in numbers:
             raise ValueError(
-                f"{where}: got the class {name!r:.80}, expected one of classes={names!r:.200}"
+                f"{where}: got the class {brief(name)}, expected one of classes={brief(names)}"
             )
     place = Path(path).resolve()
     first, others = _first_read.get(place.parent, (place, numbers))
@@ -59,7 +68,7 @@ def number_classes(
     moved = [name for name in numbers if others.get(name, numbers[name]) != numbers[name]]
     if moved and classes is None:
         warnings.warn(
-            f"{path}: the class {moved[0]!r:.80} has the number {numbers[moved[0]]}, but "
+            f"{path}: the class {brief(moved[0])} has the number {numbers[moved[0]]}, but "
             f"{others[moved[0]]} in {first}, read before; pass classes=train.classes when you "
             "read a test set, so that each number means the same class in both",
             stacklevel=3,

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.data.classes import is_integer, number_classes
+from minidl.data.classes import brief, is_integer, number_classes
 from minidl.data.images import datasets_folder
+from minidl.files.budget import Budget
 from minidl.files.download import download as fetch
 from minidl.files.jsons import parse_json
+from minidl.files.regular import open_regular
 
 Row = tuple[int, Any, Any]
 """Line number, text, label."""
@@ -76,14 +78,16 @@ def read_lines(path: str | Path, encoding: str = "utf-8") -> list[str]:
         ValueError: the file or a line is empty, bytes do not fit the encoding, or there are NUL
             characters; the message names file and line.
     """
-    lines = [line.rstrip("\r\n") for line in _lines(path, encoding)]
-    while lines and not lines[-1].strip():
-        lines.pop()
+    lines, blank = list[str](), 0
+    for number, line in enumerate(_lines(path, encoding), 1):
+        if not line.strip():
+            blank = blank or number
+        elif blank:
+            raise ValueError(f"{path}, line {blank}: got an empty line, expected a sentence")
+        else:
+            lines.append(line.rstrip("\r\n"))
     if not lines:
         raise ValueError(f"{path}: the file is empty, expected lines of text")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            raise ValueError(f"{path}, line {number}: got an empty line, expected a sentence")
     return lines
 
 
@@ -137,14 +141,14 @@ def read_table(
             where = f"{path}, line {line}"
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(
-                    f"{where}: got {text!r:.60} in {text_column!r}, expected a non-empty string"
+                    f"{where}: got {brief(text)} in {text_column!r}, expected a non-empty string"
                 )
             label = _label(where, label_column, value)
             if label not in found:
                 first = next(iter(found), label)
                 if classes is None and is_integer(label) != is_integer(first):
                     raise ValueError(
-                        f"{where}: got the label {value!r:.60} in {label_column!r}, expected all "
+                        f"{where}: got the label {brief(value)} in {label_column!r}, expected all "
                         "integers or all words; pass classes to have both"
                     )
                 found[label] = where
@@ -160,24 +164,28 @@ def read_table(
 
 def _label(where: str, column: str, value: Any) -> str:
     """Return the name of a label's class."""
-    name = "" if value is None else _replace_lone_surrogates(str(value)).strip()
+    # Of other types, `str` may take for ever, or recurse too deeply.
+    name = _replace_lone_surrogates(str(value)).strip() if isinstance(value, str | int) else ""
     if is_integer(name):
         return str(int(name))
     if not name or not isinstance(value, str) or _FRACTION.fullmatch(name):
-        got = f"the label {value!r:.60}" if name else "no label"
+        got = f"the label {brief(value)}" if value not in (None, "") else "no label"
         raise ValueError(f"{where}: got {got} in {column!r}, expected an integer or a word")
     return name
 
 
-_FRACTION = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
+_FRACTION = re.compile(  # possessive: linear in any text
+    r"[-+]?(\d++\.?\d*+|\.\d++)(e[-+]?\d++)?|[-+]?(nan|inf)", re.IGNORECASE
+)
 _limit_lock = threading.Lock()
+_LONGEST = 1 << 23  # characters in a field: a quote that is never closed must not take all memory
 
 
 @contextlib.contextmanager
 def _long_fields() -> Iterator[None]:
-    """Lift csv's limit of 131,072 characters per field, which applies to the whole process."""
+    """Raise csv's limit of 131,072 characters per field, which applies to the whole process."""
     with _limit_lock:
-        limit = csv.field_size_limit(2**31 - 1)
+        limit = csv.field_size_limit(_LONGEST)
         try:
             yield
         finally:
@@ -185,13 +193,21 @@ def _long_fields() -> Iterator[None]:
 
 
 def _csv_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterator[Row]:
+    budget = Budget(0)  # of one row
+
+    def counted() -> Iterator[str]:
+        for line in _lines(path, encoding):
+            budget.make_objects(line.count(options.get("delimiter", ",")), "a row of many fields")
+            yield line
+
     options: dict[str, Any] = {"strict": True}
     if Path(path).suffix.lower() == ".tsv":
         options |= {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    reader = csv.reader(_lines(path, encoding), **options)
+    reader = csv.reader(counted(), **options)
     line, header = 1, list[str]()
     try:
         for row in reader:
+            budget = Budget(0)
             if not any(map(str.strip, row)):
                 pass  # a blank line, or an empty row of a spreadsheet
             elif not header:
@@ -199,12 +215,14 @@ def _csv_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterato
                 for name in (text, label):
                     if header.count(name) != 1:
                         many = "two columns" if name in header else "no column"
-                        raise ValueError(f"{path}, line {line}: {many} {name!r} among {header}")
+                        raise ValueError(
+                            f"{path}, line {line}: {many} {name!r} among {brief(header)}"
+                        )
                 places = header.index(text), header.index(label)
             elif len(row) != len(header):
                 raise ValueError(
                     f"{path}, line {line}: got {len(row)} fields, expected {len(header)}: "
-                    f"{header}; is a text with a comma missing its quotes?"
+                    f"{brief(header)}; is a text with a comma missing its quotes?"
                 )
             else:
                 yield line, row[places[0]], row[places[1]]
@@ -223,7 +241,7 @@ def _json_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterat
         except ValueError as error:
             raise ValueError(f"{where}: got invalid JSON: {error}") from error
         if not isinstance(row, dict) or text not in row:
-            found = list(row) if isinstance(row, dict) else f"a {type(row).__name__}"
+            found = brief(list(row)) if isinstance(row, dict) else f"a {type(row).__name__}"
             raise ValueError(f"{where}: no key {text!r} among {found}")
         yield number, row[text], row.get(label)
 
@@ -241,8 +259,9 @@ def _lines(path: str | Path, encoding: str) -> Iterator[str]:
     """Yield a file's lines with their ends, without a byte order mark."""
     number = 0
     try:
-        with open(path, "rb") as raw, io.TextIOWrapper(raw, encoding, newline="") as file:
-            start = raw.peek(4)
+        with open_regular(path) as raw, io.TextIOWrapper(raw, encoding, newline="") as file:
+            start = raw.read(4)
+            raw.seek(0)
             its = next((name for name in _MARKED if start.startswith("\ufeff".encode(name))), None)
             if its and "\ufeff".encode(its).decode(encoding, "replace") not in ("", "\ufeff"):
                 raise ValueError(

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minidl.data.classes import brief
 from minidl.data.loader import DataLoader
 from minidl.files.jsons import parse_json
+from minidl.files.regular import open_regular
 from minidl.files.whole import whole_file
 
 PADDING, UNKNOWN = "<pad>", "<unk>"
@@ -39,16 +41,22 @@ def tokenize(text: str) -> list[str]:
     """
     if not isinstance(text, str):
         raise TypeError(f"tokenize: got a {type(text).__name__}, expected a string")
-    plain = (
-        unicodedata.normalize("NFC", text).lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    )
-    return _token().findall(plain)
+    token, piece = _patterns()
+    pieces = piece.findall(text) if len(text) > 1000 else [text]
+    plain = "".join(unicodedata.normalize("NFC", piece) for piece in pieces)
+    return token.findall(plain.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
 
 
 @functools.cache
-def _token() -> re.Pattern[str]:
-    marks = [c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M"]
-    letter = rf"[\w{''.join(marks)}]"  # \w leaves out some marks, such as vowel signs of Hindi
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return the patterns of a token, and of what is normalized at once: at most 30 marks in a row.
+
+    The time for marks in a row is quadratic; no language has as many.
+    """
+    every = [c for c in map(chr, range(0x300, 0x20000)) if unicodedata.category(c)[0] == "M"]
+    marks = "".join(every)
+    # \w leaves out some marks, such as vowel signs of Hindi; those >= 0x10000 make `re` slow.
+    letter = rf"[\w{''.join(c for c in every if c < chr(0x10000))}]"
     parts = (
         rf"n't(?!{letter})",
         rf"'(?:s|m|d|re|ve|ll)(?!{letter})",
@@ -58,7 +66,7 @@ def _token() -> re.Pattern[str]:
         r"\.{2,}",
         r"\S",
     )
-    return re.compile("|".join(parts))
+    return re.compile("|".join(parts)), re.compile(f"[^{marks}]*[{marks}]{{0,30}}")
 
 
 class Vocabulary:
@@ -84,12 +92,12 @@ class Vocabulary:
         self.words = [PADDING, UNKNOWN, *words]
         for word in self.words:
             if not isinstance(word, str):
-                raise TypeError(f"Vocabulary: got {word!r:.80} among the words, expected strings")
+                raise TypeError(f"Vocabulary: got {brief(word)} among the words, expected strings")
         self._numbers = {word: number for number, word in enumerate(self.words)}
         if len(self._numbers) < len(self.words):
             twice = [word for word, count in Counter(self.words).items() if count > 1]
             raise ValueError(
-                f"Vocabulary: got {twice[0]!r} more than once, expected each word once"
+                f"Vocabulary: got {brief(twice[0])} more than once, expected each word once"
             )
 
     @classmethod
@@ -184,9 +192,12 @@ class Vocabulary:
             ValueError: the file holds something else, or is damaged.
         """
         try:
-            words = parse_json(Path(path).read_bytes())["words"]
-            if words[:2] != [PADDING, UNKNOWN]:
-                raise ValueError(f"its first words are {words[:2]}")
+            with open_regular(Path(path)) as file:
+                words = parse_json(file.read())["words"]
+            if not isinstance(words, list) or words[:2] != [PADDING, UNKNOWN]:
+                raise ValueError(
+                    f"got {brief(words)}, expected the words {PADDING}, {UNKNOWN}, ..."
+                )
             return cls(words[2:])
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise ValueError(
