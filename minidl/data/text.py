@@ -53,10 +53,9 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
     The time for marks in a row is quadratic; no language has as many.
     """
-    every = [c for c in map(chr, range(0x300, 0x20000)) if unicodedata.category(c)[0] == "M"]
-    marks = "".join(every)
-    # \w leaves out some marks, such as vowel signs of Hindi; those >= 0x10000 make `re` slow.
-    letter = rf"[\w{''.join(c for c in every if c < chr(0x10000))}]"
+    every = map(chr, range(0x300, 0x10000))
+    marks = "".join(c for c in every if unicodedata.category(c)[0] == "M")
+    letter = rf"[\w{marks}]"  # \w leaves out some marks, such as vowel signs of Hindi
     parts = (
         rf"n't(?!{letter})",
         rf"'(?:s|m|d|re|ve|ll)(?!{letter})",
@@ -66,7 +65,8 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
         r"\.{2,}",
         r"\S",
     )
-    return re.compile("|".join(parts)), re.compile(f"[^{marks}]*[{marks}]{{0,30}}")
+    rare = "\U00010000-\U0010ffff"  # as one range: `re` is slow with many characters beyond
+    return re.compile("|".join(parts)), re.compile(f"[^{marks}{rare}]*[{marks}{rare}]{{0,30}}")
 
 
 class Vocabulary:
