@@ -27,6 +27,7 @@ _global: list[np.random.Generator] = []  # made on first use: importing np.rando
 MOST_OBJECTS = 50_000  # the most objects that a search visits; this takes about 0.1 s
 LONG = 1_000  # an object with more parts is taken for data, and searched last
 _PLAIN = {bool, int, float, str, bytes, types.NoneType, np.ndarray, *np.sctypeDict.values()}
+_POSITIONS = {"pos": 625, "buffer_pos": 5}  # of MT19937, of Philox: how many there are
 _STREAMS = (np.random.Generator, np.random.RandomState, random.Random)
 _DRAWING = (np, np.random, random)  # modules whose functions draw from a stream of their own
 _KNOWN = {"minidl", "numpy", *sys.stdlib_module_names}
@@ -92,12 +93,28 @@ def state_of(stream: Any) -> Any:
 
 
 def restore(streams: Iterable[Any], states: Iterable[Any]) -> None:
-    """Set the states of streams, as far as there are states."""
+    """Set the states of streams, as far as there are states.
+
+    Raises:
+        ValueError: a state is none of such a stream. NumPy does not check positions in buffers, and
+            would read beyond them.
+    """
     for stream, state in zip(streams, states, strict=False):
-        if isinstance(stream, np.random.Generator):
-            stream.bit_generator.state = state
-        else:
-            stream.__setstate__(state)
+        try:
+            if isinstance(stream, random.Random):
+                stream.setstate(state)
+                continue
+            parts = {**state, **state["state"]}
+            if any(parts.get(name, 0) not in range(n) for name, n in _POSITIONS.items()):
+                raise ValueError("a position is out of range")
+            if isinstance(stream, np.random.Generator):
+                stream.bit_generator.state = state
+            else:
+                stream.set_state(state)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"got no state of a {type(stream).__name__} ({error!r:.100})"
+            ) from error
 
 
 def streams(*objects: Any) -> list[Any]:

@@ -358,6 +358,39 @@ class Pen:
 METHOD_STREAM, CLASS_STREAM = np.random.default_rng(1), np.random.default_rng(2)
 
 
+@pytest.mark.parametrize("position", [-1, 625, 10**6, 2**31 - 1, 2**70, 1.5, None, "x"])
+def test_positions_beyond_a_stream_s_buffer_are_refused(position):
+    """NumPy takes them, and ends the interpreter at the next draw."""
+    for stream in (np.random.Generator(np.random.MT19937(1)), np.random.RandomState(1)):
+        state = state_of(stream)
+        state["state"]["pos"] = position
+        with pytest.raises(ValueError, match=r"got no state of a (Generator|RandomState) \("):
+            restore([stream], [state])
+    philox = np.random.Generator(np.random.Philox(1))
+    with pytest.raises(ValueError, match="got no state of a Generator"):
+        restore([philox], [state_of(philox) | {"buffer_pos": position}])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": None}, {"state": {}}, {"uinteger": 2**70}, {"has_uint32": None},
+        {"state": {"state": -1, "inc": 1}}, {"bit_generator": "MT19937"},
+    ],
+)  # fmt: skip
+def test_states_that_are_none_are_refused_with_a_value_error(change):
+    stream = np.random.default_rng(1)
+    for state in (state_of(stream) | change, [1], None, 3, "x"):
+        with pytest.raises(ValueError, match="got no state of a Generator"):
+            restore([stream], [state])
+        with pytest.raises(ValueError, match="got no state of a Random"):
+            restore([random.Random(1)], [state])
+    loader = DataLoader(np.zeros((4, 2)), batch_size=2, shuffle=True)
+    loader.load_state_dict({"taken": 1, "order": state_of(stream) | change, "streams": []})
+    with pytest.raises(ValueError, match="got no state of a Generator"):
+        next(iter(loader))
+
+
 def test_streams_are_found_in_slots_methods_and_inner_functions():
     a, b = np.random.default_rng(3), np.random.default_rng(4)
     assert streams(Pen(a)) == [a, METHOD_STREAM, CLASS_STREAM]

@@ -92,7 +92,7 @@ class DataLoader:
             stream = generator(self._rng).bit_generator
             now = stream.state
             if self._resumed:
-                stream.state = self._position["order"]
+                restore([generator(self._rng)], [self._position["order"]])
             position["order"] = stream.state
             order = self._shuffled(generator(self._rng))
             if self._resumed:  # the draws after the order were made before the pass stopped
