@@ -24,7 +24,7 @@ from minidl.files.budget import Budget
 GROWTH = 20  # weights of which 95 % are zeros compress to a twentieth; trained ones, to nine tenths
 _BYTES_PER_MEMBER = 700  # of what zipfile keeps for each
 _DESCRIPTORS = (12, 16, 20, 24)  # sizes of what may follow the content of a member with flag 8
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18  # stays in a cache between copying and checking
 _LARGEST_HEADER = 4096  # bytes; 64 axes take 1,400
 PLAIN = "biufcmMSU"  # kinds of dtypes whose values are nothing but their bytes
 # A header is a dict in Python's notation. Possessive: linear in any text.
