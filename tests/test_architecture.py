@@ -96,7 +96,8 @@ WINGS = {
     "files": (930, "weights in every common form, checkpoints, downloads; safe if hostile"),
     "data": (975, "CIFAR-10, embedded sets, tables, images of any mode, augmentation"),
     "optim/schedules models": (470, "schedules; ResNets and TextCNN"),
-    "training/fit training/keeper training/progress training/warnings training/metrics": (
+    "training/fit training/keeper training/progress training/fingerprint "
+    "training/warnings training/metrics": (
         *(480, "runs that survive crashes and report problems; scores"),
     ),
     "inspect anomaly curvature": (

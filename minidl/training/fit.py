@@ -41,12 +41,20 @@ def fit(
 
     With a `checkpoint` folder, `last.npz` holds all that a run needs to resume: weights, optimiser,
     schedule, random streams, and the position in the loader's order. After a crash or Ctrl-C, the
-    same call continues an unfinished run from there, with bit-identical results. A finished run, or
-    one that was stopped by `patience` or a callback, starts over; a run that completed its epochs
-    continues if `epochs` is now larger. `best.npz` holds the weights of the best epoch (see
-    `History.best_epoch`), for `load_weights`; `history.csv` holds the history. A full disk is a
-    warning. The first Ctrl-C ends the step, saves, and raises KeyboardInterrupt; a second does not
-    wait.
+    same call continues an unfinished run from there, with bit-identical results (on the same
+    machine and library versions). A finished run, or one that was stopped by `patience` or a
+    callback, starts over; a run that completed its epochs continues if `epochs` is now larger.
+    `best.npz` holds the weights of the best epoch (see `History.best_epoch`), for `load_weights`;
+    `history.csv` holds the history. When a run starts over, those of a finished run become
+    `best.previous.npz` and `history.previous.csv` after its first epoch. A full disk is a warning,
+    and the next save is complete again. The first Ctrl-C ends the step, saves, and raises
+    KeyboardInterrupt; a second does not wait.
+
+    A run does not resume as another one: other data, seeds, losses, rates, schedules, transforms or
+    layers, and values that these use, are refused, and the message says what has changed. Changed
+    code of your own functions, validation data and first weights give a warning, because they may
+    be meant. Where files lie does not matter, nor do options that nothing uses. While a run lasts,
+    no other may use its folder, in this process or another.
 
     The loss of several batches, such as those of an epoch or an accumulated step, is that of one
     batch of all their examples. Means are weighted by their divisors, such as the number of labels
@@ -84,6 +92,7 @@ def fit(
         FloatingPointError: the loss or a gradient is NaN or infinite; the message names the first
             operation that produced one, and the last checkpoint stays as it was.
         ValueError: an argument is out of range, or the checkpoint is damaged or of another run.
+        BlockingIOError: another run uses the folder; the message says which.
         KeyboardInterrupt: after Ctrl-C.
 
     Example:
@@ -109,9 +118,7 @@ def fit(
     run.every_step, run.clip_norm, run.accumulate = schedule_every == "step", clip_norm, accumulate
     run.progress, run.out, run.watch = progress, Output("stdout"), Diagnosis(run)
     keeper = Keeper(None if checkpoint is None else Path(checkpoint), save_seconds)
-    if resume:
-        run.say(keeper.resume(run, epochs))
-    with keeper.ctrl_c_waits():
+    with keeper.running(run, epochs, resume):
         while run.history.epochs < epochs and not run.is_finished:
             for _ in steps(run, f"epoch {run.history.epochs + 1}/{epochs}"):
                 keeper.save_if_due(run)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import platform
 import re
 import signal
 import threading
@@ -13,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from minidl.files.checkpoint import load_checkpoint, save_checkpoint
+from minidl.files.locks import folder_lock
 from minidl.files.weights import save_weights
 from minidl.files.whole import clear_parts
 from minidl.random import restore, state_of
 from minidl.training.evaluation import Totals
+from minidl.training.fingerprint import changes, fingerprint
 from minidl.training.run import Run
 from minidl.training.warnings import warn
 
@@ -26,32 +30,87 @@ class Keeper:
 
     def __init__(self, folder: Path | None = None, save_seconds: float = 60.0) -> None:
         self._folder, self._save_seconds = folder, save_seconds
-        self._last = None if folder is None else folder / "last.npz"
         self._saved, self._is_stopping, self._is_kept = time.monotonic(), False, False
+        self._start: dict[str, Any] = {}  # what the run is, saved with it
+        self._best = 0  # the epoch of best.npz
+        self._unsaved: dict[str, Any] = {}  # better weights, not on disk
+        self._is_over = False  # whether the folder's files are of a finished run
 
-    def resume(self, run: Run, epochs: int) -> str:
+    @contextlib.contextmanager
+    def running(self, run: Run, epochs: int, resume: bool) -> Iterator[None]:
+        """While a run lasts, keep others out of the folder, and delay Ctrl-C; resume it first."""
+        with self._held(), self._ctrl_c_waits():
+            if self._folder is not None:
+                found = fingerprint(run)
+                self._start = {
+                    "settings": _settings(run),
+                    "fingerprint": [list(found), list(found.values())],
+                    "epochs": epochs,
+                }
+                run.say(self._begin(self._folder, run, epochs, resume))
+            yield
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keep other runs out of the folder, and tell them who is in it."""
+        with contextlib.ExitStack() as lock:
+            if self._folder is not None:
+                note = self._folder / ".run"
+                try:
+                    lock.enter_context(folder_lock(self._folder, "fit"))
+                    lock.callback(_remove, note)
+                    now = time.strftime("%Y-%m-%d %H:%M:%S")
+                    note.write_text(f"process {os.getpid()} on {platform.node()} since {now}")
+                except BlockingIOError as error:
+                    raise BlockingIOError(f"{error}. In it is {_holder(note)}") from None
+                except OSError as error:
+                    warn(
+                        f"cannot lock {self._folder}: {error}; training continues. Make sure that "
+                        "no other run saves there"
+                    )
+            yield
+
+    def _begin(self, folder: Path, run: Run, epochs: int, resume: bool) -> str:
         """Resume an unfinished run, if there is one; return a message about it.
 
         Raises:
-            ValueError: the checkpoint is damaged, or of a run with other settings.
+            ValueError: the checkpoint is damaged, or of another run.
         """
-        if self._folder is None or self._last is None:
-            return ""
         for name in ("last.npz", "best.npz", "history.csv"):
-            clear_parts(self._folder / name)
-        if not self._last.exists():
+            clear_parts(folder / name)
+        last = folder / "last.npz"
+        if not last.exists():
             return ""
-        saved = load_checkpoint(self._last)
-        if not {"settings", "history"} <= set(saved):
+        saved: dict[str, Any] = {}
+        with contextlib.nullcontext() if resume else contextlib.suppress(OSError, ValueError):
+            saved = load_checkpoint(last)
+        is_ours = {"settings", "history"} <= set(saved)
+        if resume and not is_ours:
             raise ValueError(
-                f"fit: {self._last} is a checkpoint, but was not saved by fit; use another "
+                f"fit: {last} is a checkpoint, but was not saved by fit; use another "
                 "folder, or start over with resume=False, which overwrites it"
             )
-        done = len(saved["history"]["columns"].get("train_loss", ()))
-        if saved["is_finished"] or done >= epochs:
-            return f"{self._last} holds a finished run of {done} epochs; this one starts over"
-        _load(run, saved)
-        return f"resuming from {self._last}: {_place(run)}"
+        done = len(saved["history"]["columns"].get("train_loss", ())) if is_ours else 0
+        wanted = epochs if resume else saved.get("epochs", done)
+        self._is_over = not is_ours or saved["is_finished"] or done >= wanted
+        if self._is_over and resume:
+            aside = "its best weights become best.previous.npz after an epoch"
+            return f"{last} holds a finished run of {done} epochs; this one starts over; {aside}"
+        if not resume:
+            return ""
+        _load(run, saved, self._start)
+        self._find_best(run, saved.get("best", run.history.best_epoch() if done else 0))
+        return f"resuming from {last}: {_place(run)}"
+
+    def _find_best(self, run: Run, on_disk: int) -> None:
+        """After resuming, check that the best epoch's weights are there; `on_disk` is theirs."""
+        epochs = run.history.epochs
+        best = run.history.best_epoch() if epochs else 0
+        self._best = on_disk if self._folder and (self._folder / "best.npz").exists() else 0
+        if self._best != best and best == epochs and not run.batch:
+            self._unsaved = run.model.state_dict()
+        elif self._best != best:
+            warn(_lost(self._folder, best))
 
     def save_if_due(self, run: Run) -> None:
         """After a step: save if it is time, and on Ctrl-C, which then ends the run."""
@@ -61,20 +120,35 @@ class Keeper:
 
     def save_epoch(self, run: Run, is_last: bool) -> None:
         """Save after an epoch; if it is the best, save its weights first, so none is ever lost."""
-        if run.history.best_epoch() == run.history.epochs:
-            self._write(lambda folder: save_weights(run.model.state_dict(), folder / "best.npz"))
+        if run.history.best_epoch() == run.history.epochs and self._folder is not None:
+            self._best, self._unsaved = run.history.epochs, run.model.state_dict()
         self._save(run)
-        self._write(lambda folder: run.history.save(folder / "history.csv"))
         if not is_last:
             self._stop_if_asked(run)
-        elif self._is_stopping:
+            return
+        if self._folder and (self._unsaved or not (self._folder / "best.npz").exists()):
+            warn(_lost(self._folder, run.history.best_epoch()))
+        if self._is_stopping:
             run.say("training had already finished; press Ctrl-C again to end the program")
 
     def _save(self, run: Run) -> None:
-        self._is_kept = self._write(
-            lambda folder: save_checkpoint(_state(run), folder / "last.npz")
-        )
+        """Save everything; last.npz comes last, so that a killed run repeats what was not saved."""
+        if self._unsaved and self._write(self._save_best):
+            self._unsaved = {}
+        if not run.batch:
+            self._write(lambda folder: run.history.save(folder / "history.csv"))
+        best = 0 if self._unsaved else self._best
+        state = self._start | {"best": best} | _state(run)
+        self._is_kept = self._write(lambda folder: save_checkpoint(state, folder / "last.npz"))
         self._saved = time.monotonic()
+
+    def _save_best(self, folder: Path) -> None:
+        if self._is_over:
+            for name in ("best.npz", "history.csv"):
+                if (folder / name).exists():
+                    os.replace(folder / name, folder / name.replace(".", ".previous."))
+            self._is_over = False
+        save_weights(self._unsaved, folder / "best.npz")
 
     def _write(self, write: Callable[[Path], Any]) -> bool:
         """Write a file and return whether that worked; a failure does not end the run."""
@@ -91,7 +165,7 @@ class Keeper:
             return False
 
     @contextlib.contextmanager
-    def ctrl_c_waits(self) -> Iterator[None]:
+    def _ctrl_c_waits(self) -> Iterator[None]:
         """Delay the first Ctrl-C until the end of the step; a second one acts as usual."""
         before = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is not threading.main_thread() or not callable(before):
@@ -110,7 +184,7 @@ class Keeper:
 
     def _stop_if_asked(self, run: Run) -> None:
         if self._is_stopping:
-            kept = f"call fit again with resume=True to continue from {self._last}"
+            kept = f"call fit again with resume=True to continue from {self._folder}/last.npz"
             lost = "this is not saved: fit has no checkpoint folder, or cannot write to it"
             how = kept if self._is_kept else lost
             run.say(f"\nstopped after {_place(run)}; {how}")
@@ -124,12 +198,11 @@ def _place(run: Run) -> str:
 
 def _settings(run: Run) -> dict[str, str]:
     """Describe the settings that must be equal for a run to resume exactly."""
-    changing = {"params"} if run.schedule is None else {"params", "lr"}
     groups = run.optimizer.param_groups
     found = {
         "model": run.model,
         "optimizer": type(run.optimizer).__name__,
-        "options": [{k: v for k, v in g.items() if k not in changing} for g in groups],
+        "its options": [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in groups],
         "schedule": type(run.schedule).__name__,
         "schedule_every": "step" if run.every_step else "epoch",
         **{k: getattr(run.train, k, None) for k in ("batch_size", "shuffle", "drop_last")},
@@ -137,7 +210,6 @@ def _settings(run: Run) -> dict[str, str]:
         "validation": "None" if run.validation is None else "some",
         "accumulate": run.accumulate,
         "clip_norm": run.clip_norm,
-        "streams": len(run.streams),
     }
     # A memory address, as in the repr of a generator, is not a setting.
     return {name: re.sub(r" at 0x[0-9A-Fa-f]+", "", str(v)) for name, v in found.items()}
@@ -146,7 +218,6 @@ def _settings(run: Run) -> dict[str, str]:
 def _state(run: Run) -> dict[str, Any]:
     """Return a copy of everything that later steps depend on."""
     return {
-        "settings": _settings(run),
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "schedule": None if run.schedule is None else run.schedule.state_dict(),
@@ -160,14 +231,24 @@ def _state(run: Run) -> dict[str, Any]:
     }
 
 
-def _load(run: Run, saved: dict[str, Any]) -> None:
-    """Restore a `_state`; raise ValueError if its run had other settings."""
-    before, now = saved["settings"], _settings(run)
-    other = [f"  {n}: saved {before.get(n)}, now {now[n]}" for n in now if before.get(n) != now[n]]
-    if other:
+def _load(run: Run, saved: dict[str, Any], start: dict[str, Any]) -> None:
+    """Restore a `_state`; raise ValueError if it is of another run, and warn if it may be."""
+    before, now = saved["settings"], start["settings"]
+    other = [
+        f"  {n}: saved {before[n]}, now {now[n]}" for n in now if before.get(n, now[n]) != now[n]
+    ]
+    # Older checkpoints have no fingerprint.
+    prints = [dict(zip(*of.get("fingerprint", ((), ())), strict=True)) for of in (saved, start)]
+    refused, said = changes(*prints, is_fresh=not any(run.optimizer.state))
+    if other + refused:
         raise ValueError(
             "fit: the checkpoint is of an unfinished run with other settings; use another folder, "
-            "or start over with resume=False, which overwrites it\n" + "\n".join(other)
+            "or start over with resume=False, which overwrites it\n" + "\n".join(other + refused)
+        )
+    if said:
+        warn(
+            "resuming a run, of which something else has changed; its weights and random streams "
+            "continue. Was this meant? Else start over with resume=False\n" + "\n".join(said)
         )
     run.model.load_state_dict(saved["model"])
     run.optimizer.load_state_dict(saved["optimizer"])
@@ -180,3 +261,22 @@ def _load(run: Run, saved: dict[str, Any]) -> None:
     # Older checkpoints have no weight: it was always the number of examples.
     run.totals = Totals(**{"weight": saved["totals"]["seen"], **saved["totals"]})
     run.history.load_state_dict(saved["history"])
+
+
+def _lost(folder: Path | None, best: int) -> str:
+    return (
+        f"{folder}/best.npz does not hold the weights of the best epoch, {best}: they could not be "
+        "saved, or were deleted"
+    )
+
+
+def _holder(note: Path) -> str:
+    try:
+        return note.read_text()
+    except (OSError, ValueError):
+        return "a run that did not say which"
+
+
+def _remove(note: Path) -> None:
+    with contextlib.suppress(OSError):
+        note.unlink(missing_ok=True)

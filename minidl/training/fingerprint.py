@@ -1,0 +1,195 @@
+"""What a run is made of, described by content, so that a checkpoint does not resume another run.
+
+Names of files, folders and machines are no content, and neither are options that nothing uses.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from minidl import nn, optim
+from minidl.data import DataLoader
+from minidl.random import generator
+from minidl.tensor import Tensor
+from minidl.training.run import Run
+
+ROWS, VALUES = 16, 64  # the sample of a large array: a memory map of 100 GB is hardly read
+SMALL = 2**22  # bytes of integers, such as labels, that are compared completely
+MOST, LONG, DEEP = 5_000, 50, 8  # descriptions, items of one container, parts of parts
+CODE = f"code (Python {sys.version_info.major}.{sys.version_info.minor})"  # each has its own
+_PLAIN = (bool, int, float, complex, str, bytes, types.NoneType)
+_SKIPPED = (type, types.ModuleType, PurePath, optim.Optimizer, DataLoader)
+_OWN = {"minidl", "numpy", *sys.stdlib_module_names} - {"__main__"}
+
+
+def fingerprint(run: Run) -> dict[str, Any]:
+    """Describe a run before its first step: texts, and samples of arrays, by the name of each."""
+    found: dict[str, Any] = {}
+    rates = [group["lr"] for group in run.optimizer.param_groups]
+    things = {"model": run.model, "loss": run.loss, "schedule": run.schedule, "rates": rates}
+    for part, loader in (("training", run.train), ("validation", run.validation)):
+        things[f"{part} data"] = getattr(loader, "arrays", None)
+        things[f"{part} transform"] = getattr(loader, "transform", None)
+    for name, thing in things.items():
+        _describe(thing, name, found, set())
+    for name in () if run.schedule is None else run.schedule.state_dict():
+        found.pop(f"schedule.{name}", None)  # it is restored
+    seeds = {f"seed of stream {i}": _seed(stream) for i, stream in enumerate(run.streams)}
+    found |= {name: seed for name, seed in seeds.items() if seed}
+    if _seed(generator()):  # else every start has other weights
+        heads = [p.backend.to_numpy(p.array.reshape(-1)[:999]) for p in run.model.parameters()]
+        found["first weights"] = _digest(b"".join(head.tobytes() for head in heads))
+    return found
+
+
+def changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, is_fresh: bool
+) -> tuple[list[str], list[str]]:
+    """Return lines of a message about changes: those of another run, and those that may be meant.
+
+    In a process that has trained these weights before, nothing is as it was at the start.
+    """
+    lines: tuple[list[str], list[str]] = [], []
+    for name in now:
+        is_lasting = name in ("loss", "schedule") or name.startswith("training data")
+        if name in before and (is_fresh or is_lasting) and not _equal(before[name], now[name]):
+            may_be_meant = CODE in name or name.startswith(("validation", "first weights"))
+            line = f"  {name}: saved {_short(before[name])}, now {_short(now[name])}"
+            lines[may_be_meant].append(line)
+    return lines
+
+
+def _describe(
+    thing: Any, name: str, found: dict[str, Any], seen: set[int], used: set[str] | None = None
+) -> None:
+    """Add descriptions of an object and of its parts, by the path to each.
+
+    Of objects and dicts, which may hold a program's options, only what code uses is a part.
+    """
+    if isinstance(thing, _PLAIN):
+        if not (isinstance(thing, str) and ("/" in thing or "\\" in thing)):  # a path
+            found[name] = repr(thing)
+        return
+    if id(thing) in seen or len(found) > MOST or name.count(".") > DEEP:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, (nn.Parameter, nn.Buffer)):  # those may be trained
+        found[name] = f"{type(thing).__name__} {thing.shape}"
+    elif isinstance(thing, (np.ndarray, np.generic, Tensor)):
+        found[name] = _sample(thing)
+    else:
+        is_named = isinstance(thing, (type, types.FunctionType, types.BuiltinFunctionType))
+        found[name] = (thing if is_named else type(thing)).__qualname__
+        functions = _functions(thing)
+        if functions:
+            found[f"{name} {CODE}"] = _digest(repr([_code(f.__code__) for f in functions]).encode())
+            used = {word for f in functions for word in _words(f.__code__)}
+        for part, value in _parts(thing, used):
+            _describe(value, f"{name}.{part}" if part != "" else name, found, seen, used)
+
+
+def _functions(thing: Any) -> list[types.FunctionType]:
+    """Return a user's function, or the methods that a user's class adds to `__init__`."""
+    members = [thing] if isinstance(thing, types.FunctionType) else vars(type(thing)).values()
+    functions = [
+        f for f in members if isinstance(f, types.FunctionType) and f.__name__ != "__init__"
+    ]
+    return [
+        f for f in functions if str(f.__globals__.get("__name__")).partition(".")[0] not in _OWN
+    ]
+
+
+def _words(code: types.CodeType) -> set[str]:
+    """Return the names that code uses, also as keys."""
+    inner = [_words(const) for const in code.co_consts if isinstance(const, types.CodeType)]
+    keys = [const for const in code.co_consts if isinstance(const, str)]
+    return {*code.co_names, *code.co_freevars, *keys}.union(*inner)
+
+
+def _code(code: types.CodeType) -> list[Any]:
+    """Return what code does, without its place and its documentation."""
+    consts = [c for c in code.co_consts if not isinstance(c, str) or len(c) < LONG]
+    plain = [sorted(map(repr, c)) if isinstance(c, frozenset) else c for c in consts]
+    inner = [_code(c) if isinstance(c, types.CodeType) else c for c in plain]
+    return [code.co_code, code.co_names, inner]
+
+
+def _parts(thing: Any, used: set[str] | None) -> Iterable[tuple[Any, Any]]:
+    """Return the parts of an object, with their names."""
+    if isinstance(thing, functools.partial):
+        return [("", thing.func), ("args", thing.args), *thing.keywords.items()]
+    if isinstance(thing, types.MethodType):
+        return [("", thing.__func__), ("self", thing.__self__)]
+    if isinstance(thing, types.FunctionType):
+        return _variables(thing) if used is not None else ()
+    if isinstance(thing, (list, tuple)):
+        return [("length", len(thing)), *enumerate(thing[:LONG])]
+    if isinstance(thing, _SKIPPED):
+        return ()
+    if isinstance(thing, Mapping):
+        values = dict(thing)
+    else:
+        slots = [n for kind in type(thing).__mro__ for n in vars(kind).get("__slots__", ())]
+        values = {n: getattr(thing, n) for n in slots if hasattr(thing, n)}
+        values |= getattr(thing, "__dict__", {})
+    names = [n for n in values if (used is None or n in used) and n != "training"]
+    return [(name, values[name]) for name in names[:LONG]]
+
+
+def _variables(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield the variables that a function uses, and its defaults."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    for name, cell in cells:
+        if cell != types.CellType():  # it is set
+            yield name, cell.cell_contents
+    for name in sorted(_words(function.__code__) & set(function.__globals__)):
+        if not isinstance(value := function.__globals__[name], _SKIPPED):
+            yield name, value
+    yield from (("defaults", function.__defaults__), ("keywords", function.__kwdefaults__))
+
+
+def _sample(values: Any) -> Any:
+    """Return a digest of a small array of integers, or some values of any other array."""
+    array = np.atleast_1d(values.numpy() if isinstance(values, Tensor) else values)
+    if array.dtype.kind in "biu" and array.nbytes <= SMALL:
+        return f"{array.dtype} {array.shape} {_digest(np.ascontiguousarray(array))}"
+    if array.dtype.kind not in "biuf" or not array.size:
+        return f"{array.dtype} {array.shape}"
+    rows = ROWS if array.ndim > 1 else ROWS * VALUES
+    chosen = np.unique(np.linspace(0, len(array) - 1, rows).astype(int))
+    step = max(1, array[0].size // VALUES)
+    return np.array([np.ravel(array[i])[::step] for i in chosen], np.float64)
+
+
+def _digest(data: Any) -> str:
+    return f"{zlib.crc32(data):08x}"
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Compare texts, or arrays up to rounding, which differs between machines."""
+    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape):
+        return isinstance(a, str) and isinstance(b, str) and a == b
+    scale = float(np.nanmax(np.abs(a), initial=0.0)) if np.isfinite(a).any() else 0.0
+    return np.allclose(a, b, rtol=1e-4, atol=1e-5 * scale, equal_nan=True)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return "values " + ", ".join(f"{x:.6g}" for x in value.ravel()[:4]) + ", ..."
+    return str(value)[:200]
+
+
+def _seed(stream: Any) -> str:
+    """Return the seed that a person gave a generator, or nothing."""
+    seeds = getattr(getattr(stream, "bit_generator", None), "seed_seq", None)
+    entropy, key = getattr(seeds, "entropy", None), getattr(seeds, "spawn_key", ())
+    given = isinstance(entropy, (list, tuple)) or (isinstance(entropy, int) and entropy < 2**64)
+    return f"{entropy} {key or ''}".strip() if given else ""
