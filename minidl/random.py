@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dis
 import gc
-import random
 import sys
 import types
 import warnings
@@ -28,8 +27,7 @@ MOST_OBJECTS = 50_000  # the most objects that a search visits; this takes about
 LONG = 1_000  # an object with more parts is taken for data, and searched last
 _PLAIN = {bool, int, float, str, bytes, types.NoneType, np.ndarray, *np.sctypeDict.values()}
 _POSITIONS = {"pos": 625, "buffer_pos": 5}  # of MT19937, of Philox: how many there are
-_STREAMS = (np.random.Generator, np.random.RandomState, random.Random)
-_DRAWING = (np, np.random, random)  # modules whose functions draw from a stream of their own
+_DRAWING = {"numpy", "numpy.random", "random"}  # their functions draw from streams of their own
 _KNOWN = {"minidl", "numpy", *sys.stdlib_module_names}
 """Packages whose functions and classes refer to no stream except the global one."""
 
@@ -101,7 +99,7 @@ def restore(streams: Iterable[Any], states: Iterable[Any]) -> None:
     """
     for stream, state in zip(streams, states, strict=False):
         try:
-            if isinstance(stream, random.Random):
+            if hasattr(stream, "setstate"):  # Python's random.Random
                 stream.setstate(state)
                 continue
             parts = {**state, **state["state"]}
@@ -133,6 +131,9 @@ def streams(*objects: Any) -> list[Any]:
         >>> streams({"transforms": [len, rng]}, rng) == [rng]
         True
     """
+    import random  # on use, like np.random
+
+    kinds = (np.random.Generator, np.random.RandomState, random.Random)
     found: list[Any] = []
     seen: dict[int, Any] = {}  # keeps the objects alive, so that no id is reused
     ahead = deque(objects[::-1])
@@ -141,7 +142,7 @@ def streams(*objects: Any) -> list[Any]:
         if id(thing) in seen:
             continue
         seen[id(thing)] = thing
-        if issubclass(type(thing), _STREAMS) and not issubclass(type(thing), random.SystemRandom):
+        if issubclass(type(thing), kinds) and not issubclass(type(thing), random.SystemRandom):
             found.append(thing)
             continue
         parts: list[Any] = []
@@ -219,7 +220,8 @@ def _named(function: types.FunctionType) -> list[Any]:
     found: list[Any] = [kept]
     for code in () if _package(variables.get("__name__")) in _KNOWN else codes:
         found.append({name: variables[name] for name in code.co_names if name in variables})
-        if any(value is module for value in found[-1].values() for module in _DRAWING):
+        modules = [v for v in found[-1].values() if isinstance(v, types.ModuleType)]
+        if any(module.__name__ in _DRAWING for module in modules):
             found += _from_modules(code, variables)
         codes += (inner for inner in code.co_consts if isinstance(inner, types.CodeType))
     return [*found, function.__defaults__, function.__kwdefaults__, function.__dict__]

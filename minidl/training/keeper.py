@@ -62,7 +62,9 @@ class Keeper:
                     now = time.strftime("%Y-%m-%d %H:%M:%S")
                     note.write_text(f"process {os.getpid()} on {platform.node()} since {now}")
                 except BlockingIOError as error:
-                    raise BlockingIOError(f"{error}. In it is {_holder(note)}") from None
+                    raise BlockingIOError(
+                        f"{error}. In it is {_holder(note)}, or a child that outlived it"
+                    ) from None
                 except OSError as error:
                     warn(
                         f"cannot lock {self._folder}: {error}; training continues. Make sure that "
