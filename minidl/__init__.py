@@ -19,6 +19,7 @@ optimisers the same update rules. What differs:
 | `super().__init__()` in each module | not needed | nothing to forget |
 | `x -= lr * x.grad` under `no_grad` | `x.data -= lr * x.grad` | see below |
 | `.cuda()`, `.to(device)` | `.to("cuda")`, `Tensor(..., device="cuda")` | one way |
+| `torch.from_numpy(a)` | `minidl.from_dlpack(a)` shares memory, `Tensor(a)` copies | as in NumPy |
 | `torch.autograd.grad`: a tuple | `minidl.grad`: a list | |
 | `float32_tensor * float64_number` | float32 | as in PyTorch, not as in NumPy |
 
@@ -54,6 +55,7 @@ from minidl.tensor import Tensor as Tensor
 from minidl.tensor.functions import arange as arange
 from minidl.tensor.functions import concatenate as concatenate
 from minidl.tensor.functions import einsum as einsum
+from minidl.tensor.functions import from_dlpack as from_dlpack
 from minidl.tensor.functions import full as full
 from minidl.tensor.functions import maximum as maximum
 from minidl.tensor.functions import minimum as minimum

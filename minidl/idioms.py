@@ -78,7 +78,7 @@
     .summary         minidl.inspect.summary(model, ...)
     tensor           minidl.Tensor(data)
     as_tensor        minidl.Tensor(data)
-    from_numpy       minidl.Tensor(array)
+    from_numpy       minidl.Tensor(array), a copy; minidl.from_dlpack(array) shares memory
     FloatTensor      minidl.Tensor(data)
     LongTensor       minidl.Tensor(data, "int64")
     cat              minidl.concatenate([x, y], axis)

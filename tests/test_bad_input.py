@@ -394,7 +394,7 @@ WRONG_CALLS = {
     "labels on another device": (
         lambda: F.cross_entropy(ones(4, 10, device="guarded"), np.zeros(4, np.int64)),
         TypeError,
-        r"cross_entropy: got an input on 'guarded' and .* on 'cpu'; move it with \.to\('guarded'\)",
+        r"cross_entropy: got tensors on 'guarded' and 'cpu'; move one with \.to\('guarded'\)",
     ),
     "weights for other classes": (
         lambda: F.cross_entropy(LOGITS, np.zeros(4, np.int64), np.ones(9)),
@@ -719,7 +719,7 @@ WRONG_CALLS = {
     "words": (
         lambda: Tensor(["cat"]),
         TypeError,
-        "Tensor: got data of dtype <U3, expected real numbers",
+        "Tensor: got a list of dtype <U3, expected real numbers",
     ),
     "gradients of integers": (
         lambda: Tensor([1, 2], requires_grad=True),

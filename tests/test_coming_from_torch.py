@@ -1,10 +1,14 @@
 """What `help(minidl)` says to those who come from PyTorch, line by line."""
 
+import gc
+import io
+import operator
+
 import numpy as np
 import pytest
 
 import minidl
-from minidl import Tensor, nn, optim
+from minidl import Tensor, data, models, nn, optim
 from minidl import functional as F
 
 torch = pytest.importorskip("torch")
@@ -114,3 +118,94 @@ def test_grad_returns_a_list_and_create_graph_is_the_same():
     x = Tensor(3.0, requires_grad=True)
     (slope,) = minidl.grad(x**3, x, create_graph=True)
     assert minidl.grad(slope, x)[0].item() == 18
+
+
+def test_every_entrance_takes_tensors_of_torch():
+    """Whether they require a gradient, are negated lazily, or have floats that NumPy lacks."""
+    values = torch.tensor([[1.0, 2.0]])
+    hidden = torch.tensor([1j, 2j]).conj().imag[None]  # its memory holds 1 and 2, negated lazily
+    for theirs in (
+        values.clone().requires_grad_(),
+        values.clone().requires_grad_() * 1,
+        torch.tensor([[1.0], [2.0]]).T,
+        -hidden,
+        torch._neg_view(-values),
+        values.bfloat16(),
+        values.half(),
+        values.to(torch.float8_e4m3fn),
+        values.double(),
+    ):
+        layer = nn.Linear(2, 1, bias=False)
+        layer.load_state_dict({"weight": theirs})
+        assert layer.weight.numpy().tolist() == [[1, 2]]
+        layer.weight.data *= 0
+        layer.weight.data = theirs
+        assert layer.weight.numpy().tolist() == [[1, 2]]
+        for ours in (Tensor(theirs), nn.Parameter(theirs)):
+            assert ours.numpy().tolist() == [[1, 2]]
+            assert ours.dtype == (np.float64 if theirs.dtype == torch.float64 else np.float32)
+        assert F.mse_loss(Tensor([[1.0, 2.0]]), theirs).item() == 0
+        if theirs.element_size() >= 4:
+            (batch,) = next(iter(data.DataLoader(theirs)))
+            assert batch.numpy().tolist() == [[1, 2]]
+    logits = Tensor(np.eye(3, dtype=np.float32))
+    labels = torch.tensor([0, 1, 2])
+    assert F.cross_entropy(logits, labels).item() == F.cross_entropy(logits, [0, 1, 2]).item()
+    assert nn.Embedding(3, 2)(labels).shape == (3, 2)
+    assert models.TextCNN(9, 2)(labels[None]).shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: torch.eye(2).to_sparse(), "Sparse layout"),
+        (lambda: torch.ones(2, device="meta"), "meta tensor"),
+        (lambda: torch.ones(2, dtype=torch.complex64).conj(), "dtype complex64"),
+        (lambda: [torch.ones(2, requires_grad=True)], "detach"),
+    ],
+)
+def test_tensors_of_torch_without_real_values_are_refused(make, message):
+    with pytest.raises(TypeError, match=f"Tensor: got a (Tensor|list).*{message}"):
+        Tensor(make())
+
+
+def test_operators_refuse_tensors_of_torch_on_either_side():
+    ours, theirs = Tensor([1.0, 2.0]), torch.ones(2)
+    for name in ("add", "sub", "mul", "truediv", "pow", "matmul", "eq", "lt"):
+        for a, b in ((ours, theirs), (theirs, ours)):
+            with pytest.raises(TypeError, match="got a PyTorch tensor: wrap it in minidl"):
+                getattr(operator, name)(a, b)
+
+
+def test_memory_is_shared_with_torch_both_ways():
+    ours = Tensor([[1.0, 2.0], [3.0, 4.0]]).T
+    theirs = torch.from_dlpack(ours)
+    assert theirs.data_ptr() == ours.array.ctypes.data
+    assert theirs.tolist() == [[1, 3], [2, 4]]
+    back = minidl.from_dlpack(theirs)
+    assert np.shares_memory(back.array, ours.array)
+    # What the docstring of __dlpack__ warns of: PyTorch writes to memory that is read-only.
+    theirs[0, 0] = 9
+    assert ours.numpy()[0, 0] == back.numpy()[0, 0] == 9
+    torch.from_dlpack(ours, copy=True)[0, 0] = 1
+    assert ours.numpy()[0, 0] == 9
+    for refused in (nn.Parameter([1.0]), torch.ones(1, requires_grad=True)):
+        take = minidl.from_dlpack if isinstance(refused, torch.Tensor) else torch.from_dlpack
+        with pytest.raises(BufferError, match="detach"):
+            take(refused)
+
+
+def test_memory_lives_as_long_as_one_of_the_two_uses_it():
+    theirs = torch.from_dlpack(Tensor(np.arange(1000.0)))
+    ours = minidl.from_dlpack(torch.arange(1000.0))
+    gc.collect()
+    assert theirs.sum().item() == ours.sum().item() == 499500
+
+
+def test_torch_saves_a_model_of_ours():
+    model = nn.Linear(2, 1)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    again = torch.load(file, weights_only=False)
+    assert np.array_equal(again.weight.numpy(), model.weight.numpy())

@@ -116,11 +116,45 @@ def backend_for(device: str) -> Backend:
         raise ValueError(f"device={device!r}, expected 'cpu' or 'cuda'") from None
 
 
-def asarray(value: Any, dtype: Any = None) -> Array:
-    """Return `value` as an array, leaving arrays of a known backend on their device."""
-    if type(value) in _by_type or type(value).__module__.partition(".")[0] == "cupy":
-        return value if dtype is None else value.astype(dtype, copy=False)
-    return np.asarray(value, dtype)
+def asarray(op: str, value: Any) -> Array:
+    """Return anything that holds real numbers as an array, on its device, copied only if necessary.
+
+    Args:
+        op: who asks, for messages.
+        value: an array, a number or nested list; PyTorch's tensor, whose floats of 8 or 16 bits
+            become float32; or what has `__array__`, `__dlpack__` or the buffer protocol.
+
+    Raises:
+        ValueError: a list is ragged, or `__array__` raised one.
+        TypeError: the values are not real numbers, or may be masked.
+    """
+    array = value
+    if type(value) not in _by_type and type(value).__module__.partition(".")[0] != "cupy":
+        try:
+            array = _on_host(value)
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+            got = (
+                f"{op}: got a {type(value).__name__}, expected real numbers in rows of equal length"
+            )
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            raise kind(f"{got}: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{op}: got a {type(value).__name__} of dtype {array.dtype}, expected real numbers"
+        )
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _on_host(value: Any) -> Array:
+    kinds = {type(value), *(map(type, value) if isinstance(value, (list, tuple)) else ())}
+    if any(hasattr(kind, "filled") for kind in kinds):
+        raise TypeError("masked values would count like others; replace them with x.filled(value)")
+    if hasattr(value, "resolve_neg"):  # PyTorch's: it hands out only what NumPy has too
+        value = value.detach().cpu().resolve_conj().resolve_neg()
+        value = value.float() if value.is_floating_point() and value.itemsize < 4 else value
+    elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        value = np.from_dlpack(value)
+    return np.asarray(value)
 
 
 def _kernels_at_import() -> None:

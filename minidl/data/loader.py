@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.backends import backend_for
+from minidl.backends import asarray, backend_for
 from minidl.checks import check_whole
 from minidl.random import generator, restore, state_of, streams
 from minidl.tensor import Tensor
@@ -21,7 +21,8 @@ class DataLoader:
     """Cut arrays of equal length into batches of tensors.
 
     Args:
-        arrays: one or more, such as images and labels; the first axis of each is the examples.
+        arrays: one or more, such as images and labels; the first axis of each is the examples. Not
+            copied: memory maps stay on disk, and PyTorch's tensors share their memory.
         batch_size: examples per batch, >= 1.
         shuffle: draw a new order for each pass.
         drop_last: drop the last batch if it is smaller.
@@ -39,7 +40,7 @@ class DataLoader:
 
     Raises:
         ValueError: no arrays, no examples, unequal lengths, a batch size < 1, an unknown device.
-        TypeError: an argument is not an array, or `rng` is not a generator.
+        TypeError: an argument is a list or no array of real numbers, or `rng` is not a generator.
 
     Example:
         >>> import numpy as np
@@ -59,6 +60,9 @@ class DataLoader:
         device: str = "cpu",
         prefetch: int = 0,
     ) -> None:
+        arrays = tuple(
+            a if isinstance(a, (list, tuple)) else asarray("DataLoader", a) for a in arrays
+        )
         if not all(isinstance(array, np.ndarray) and array.ndim for array in arrays):
             raise TypeError(
                 f"DataLoader: got {[type(array).__name__ for array in arrays]}, expected NumPy "

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
-from minidl.backends import Array, Windows, asarray, backend_of
+from minidl.backends import Array, Windows, backend_of
 from minidl.checks import Pair, check_whole, pair
 from minidl.tensor import Tensor
-from minidl.tensor.operands import check_device, kind_of
+from minidl.tensor.operands import array_beside, check_device, kind_of
 
 
 def check_floats(op: str, x: Tensor) -> None:
@@ -25,10 +23,7 @@ def check_floats(op: str, x: Tensor) -> None:
 
 def check_indices(op: str, indices: Tensor | Array, x: Tensor) -> Array:
     """Return indices as an array on the device of `x`; TypeError unless integers on that device."""
-    array = indices.array if isinstance(indices, Tensor) else indices
-    if not hasattr(array, "dtype"):  # a list has no device yet
-        array = x.backend.from_numpy(np.asarray(array))
-    array = asarray(array)
+    array = array_beside(op, indices, x)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{op}: got indices of dtype {array.dtype}, expected integers")
     check_device(op, backend_of(array), x.backend)

@@ -11,14 +11,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from minidl.autograd import is_recording
-from minidl.backends import Array, asarray
+from minidl.backends import Array
 from minidl.checks import check_fraction
 from minidl.context import Block, Scoped
 from minidl.functional.activation import log_softmax, softplus
 from minidl.functional.geometry import check_floats
 from minidl.tensor import Operand, Tensor
 from minidl.tensor.functions import where
-from minidl.tensor.operands import kind_of
+from minidl.tensor.operands import array_beside, check_device, kind_of
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
@@ -262,18 +262,11 @@ def _beside(op: str, x: Tensor, value: Any) -> Tensor:
     """Return a target or weight as a tensor, on the device of `x`."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: got a {kind_of(x)}, expected a Tensor")
-    if not hasattr(value, "dtype"):  # numbers and lists have no device yet
-        value = x.backend.from_numpy(np.asarray(value))
-    if isinstance(value, Tensor):
-        other = value
-    else:  # copy: the backward pass may read it after its owner has changed it
-        array = asarray(value)
+    other: Tensor = value
+    if not isinstance(value, Tensor):  # copy: backward may read it after its owner has changed it
+        array = array_beside(op, value, x)
         other = Tensor.wrap(array.copy() if is_recording() else array[...])
-    if other.backend is not x.backend:
-        raise TypeError(
-            f"{op}: got an input on {x.device!r} and a target or weight on {other.device!r}; "
-            f"move it with .to({x.device!r})"
-        )
+    check_device(op, other.backend, x.backend)
     if other.dtype.kind == "f" and other.dtype != x.dtype:
         other = other.to(dtype=x.dtype)
     return other

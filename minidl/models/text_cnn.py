@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl import functional as F
 from minidl import nn
-from minidl.backends import Array, backend_of
+from minidl.backends import Array, asarray, backend_of
 from minidl.checks import check_whole
 from minidl.tensor import Tensor
 from minidl.tensor.functions import concatenate
@@ -93,9 +93,7 @@ class TextCNN(nn.Module):
 
     def padded(self, words: Tensor | Array) -> Array:
         """Return sentences as an array at least as long as the largest filter."""
-        array = words.array if isinstance(words, Tensor) else words
-        if not hasattr(array, "dtype"):
-            array = np.asarray(array)
+        array = words.array if isinstance(words, Tensor) else asarray("TextCNN", words)
         if array.ndim != 2:
             raise ValueError(
                 f"TextCNN: got words of shape {array.shape}, expected sentences (n, length); "

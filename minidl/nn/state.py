@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minidl.backends import asarray
 from minidl.tensor import Tensor
 
 WRAPPERS = ("module.", "_orig_mod.")  # prefixes that PyTorch's DataParallel and compile add
@@ -43,8 +44,7 @@ def fitting_arrays(
         ValueError: something does not fit; the message lists every problem.
     """
     arrays = {
-        name: value.numpy() if isinstance(value, Tensor) else np.asarray(value)
-        for name, value in state.items()
+        n: value.numpy() if isinstance(value, Tensor) else value for n, value in state.items()
     }
     for wrapper in (*WRAPPERS, *WRAPPERS):  # one may be inside the other
         if all(n.startswith(wrapper) for n in arrays) and not any(n in arrays for n in own):
@@ -53,7 +53,12 @@ def fitting_arrays(
     unexpected = [n for n in arrays if n not in own]
     problems = [f"{n}: missing" for n in missing] if strict else []
     problems += [f"{n}: not expected" for n in unexpected] if strict else []
-    both = {name: (arrays[name], own[name]) for name in arrays if name in own}
+    both: dict[str, tuple[Any, Tensor]] = {}
+    for name in [n for n in arrays if n in own]:
+        try:
+            both[name] = asarray(name, arrays[name]), own[name]
+        except (TypeError, ValueError) as error:
+            problems.append(str(error))
     problems += _misfits(both)
     hint = _prefix_hint(arrays, own) if missing and unexpected else ""
     if problems:
@@ -68,7 +73,7 @@ def fitting_arrays(
             f"{missing[:3]}, unexpected ones {unexpected[:3]}",
             stacklevel=3,
         )
-    return arrays, IncompatibleKeys(missing, unexpected)
+    return {name: array for name, (array, _) in both.items()}, IncompatibleKeys(missing, unexpected)
 
 
 def _misfits(pairs: Mapping[str, tuple[np.ndarray[Any, Any], Tensor]]) -> list[str]:

@@ -31,6 +31,32 @@ def full(
     return _full("full", (shape,), value, dtype, device)
 
 
+def from_dlpack(x: Any) -> Tensor:
+    """Return an array or tensor of any library as a tensor that shares its memory, on its device.
+
+    minidl never writes to this memory: `mutable()` and optimisers refuse. Its owner must not write
+    to it while a `backward` may need it, which would not notice. `Tensor(x)` copies instead.
+
+    Args:
+        x: has `__dlpack__`, as PyTorch's, NumPy's, CuPy's and JAX's have.
+
+    Raises:
+        AttributeError: `x` has no `__dlpack_device__`.
+        TypeError: its dtype is none that tensors have.
+        BufferError: its owner does not export it: PyTorch's tensors that require a gradient.
+
+    Example:
+        >>> import numpy as np
+        >>> pixels = np.zeros((2, 3))
+        >>> np.shares_memory(from_dlpack(pixels).array, pixels)
+        True
+    """
+    device = "cpu" if x.__dlpack_device__()[0] == 1 else "cuda"
+    array = backend_for(device).xp.from_dlpack(x)
+    tensor_dtype("from_dlpack", array.dtype)
+    return Tensor.wrap(array)
+
+
 def zeros(*shape: Any, dtype: Any = None, device: str = "cpu") -> Tensor:
     """Return a tensor of zeros, `zeros(2, 3)` or `zeros((2, 3))`; float32 by default."""
     return _full("zeros", shape, 0, dtype, device)

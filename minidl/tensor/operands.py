@@ -44,8 +44,6 @@ class Stored(Protocol):
         """Number of axes."""
 
 
-_HALF = ("torch.float16", "torch.bfloat16")  # float32 represents all their values exactly
-
 # Data -----------------------------------------------------------------------------------------
 
 
@@ -56,19 +54,9 @@ def own_array(data: Any, dtype: Any, device: str | None) -> Array:
         ValueError: the data are a ragged list, or the device is unknown.
         TypeError: the data are not real numbers, or are floats other than float32 and float64.
     """
-    is_array = hasattr(data, "dtype")
-    if type(data).__module__.partition(".")[0] == "torch":
-        data = data.detach().cpu()  # PyTorch refuses to convert tensors that require a gradient
-        data = (data.float() if str(data.dtype) in _HALF else data).numpy()
-    try:
-        array = asarray(data)
-    except ValueError:
-        raise ValueError("Tensor: got a ragged list, expected rows of equal length") from None
-    except TypeError as error:
-        raise TypeError(f"Tensor: got a list ({error}); join tensors with stack()") from None
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"Tensor: got data of dtype {array.dtype}, expected real numbers")
-    if dtype is None:
+    array = asarray("Tensor", data)
+    if dtype is None:  # NumPy looks into the memory of what has a dtype of its own, as buffers do
+        is_array = hasattr(data, "__array__") or getattr(array, "base", None) is not None
         dtype = np.float32 if array.dtype.kind == "f" and not is_array else array.dtype
     dtype = tensor_dtype("Tensor", dtype)
     source = backend_of(array)
@@ -80,7 +68,7 @@ def own_array(data: Any, dtype: Any, device: str | None) -> Array:
 
 def tensor_dtype(op: str, dtype: Any) -> Any:
     """Return NumPy's form of a dtype; raise TypeError for an unsupported dtype."""
-    found = np.dtype(dtype)
+    found = np.dtype(dtype).newbyteorder("=")
     if found.kind not in "iub" and found not in (np.float32, np.float64):
         raise TypeError(f"{op}: got dtype {found}, expected float32 or float64, integers or bools")
     return found
@@ -119,15 +107,17 @@ def operand_array(op: str, value: Any, like: Stored, copy: bool = False) -> Arra
         elif kind.kind == "b":
             kind = np.dtype(type(number))
         return like.backend.scalar(number, kind)
-    if getattr(getattr(value, "dtype", None), "kind", "") not in ("f", "i", "u", "b"):
-        kind = kind_of(value)
-        kind = getattr(value, "dtype", kind) if kind == type(value).__name__ else kind
-        raise TypeError(
-            f"{op}: got a {kind}, expected a tensor, an array or a number with real values"
-        )
-    array = asarray(value)
+    if not hasattr(getattr(value, "dtype", None), "kind"):
+        raise TypeError(f"{op}: got a {kind_of(value)}, expected a tensor, an array or a number")
+    array = asarray(op, value)
     check_device(op, backend_of(array), like.backend)
     return array.copy(order="K") if copy else array[...]
+
+
+def array_beside(op: str, value: Any, like: Stored) -> Array:
+    """Return an index, target or weight as an array; numbers and lists have no device: `like`'s."""
+    array = asarray(op, value.array if hasattr(value, "backend") else value)
+    return array if hasattr(value, "dtype") else like.backend.from_numpy(array)
 
 
 def kind_of(value: Any) -> str:
@@ -229,8 +219,8 @@ def _index_part(part: Any, x: Stored) -> Any:
     if isinstance(part, (list, tuple)):
         return np.array(part, None if len(part) else np.intp)
     if isinstance(part, np.ndarray):
-        return part.copy()
-    return operand_array("getitem", getattr(part, "_data", part), x).copy()
+        return asarray("getitem", part).copy()
+    return operand_array("getitem", part.array if hasattr(part, "backend") else part, x).copy()
 
 
 def _check_range(parts: Sequence[Any], x: Stored) -> None:

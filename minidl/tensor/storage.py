@@ -167,7 +167,7 @@ class TensorBase:
     def data(self, value: Any) -> None:
         if isinstance(value, Shown) and value.tensor() is self:
             return  # the last step of `w.data -= x`
-        new = value.array if isinstance(value, TensorBase) else asarray(value)
+        new = value.array if isinstance(value, TensorBase) else asarray("Tensor.data", value)
         if new.shape != self.shape:
             raise ValueError(f"Tensor.data: got shape {new.shape}, expected {self.shape}")
         if not np.can_cast(new.dtype, self.dtype, "same_kind"):
@@ -437,7 +437,29 @@ class TensorBase:
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse implicit conversion, which would silently copy and lose the graph."""
-        raise TypeError("a Tensor is not converted to an array implicitly; call .numpy()")
+        raise TypeError(
+            "a Tensor is not converted to an array implicitly; call .numpy(), or join a list of "
+            "tensors with stack()"
+        )
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Lend the array, read-only and without a copy, to `np.from_dlpack` or `torch.from_dlpack`.
+
+        PyTorch 2.13 ignores "read-only", also in `torch.tensor(x)`: what it writes there changes
+        this tensor, and no `backward` notices. If it shall write, use
+        `torch.from_dlpack(x, copy=True)`.
+
+        Raises:
+            BufferError: this tensor requires a gradient, which no other library computes; or the
+                other one has a version of DLPack before 1.0, which knows no read-only arrays.
+        """
+        if self.requires_grad:
+            raise BufferError("a Tensor that requires a gradient is not lent; pass x.detach()")
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        """Return the numbers that the DLPack protocol gives the device's kind and index."""
+        return self.array.__dlpack_device__()
 
     def __array_function__(self, function: Any, kinds: Any, inputs: Any, options: Any) -> Any:
         """Compute `np.shape(x)` and its kind; refuse functions that need an array, as `np.sum`."""

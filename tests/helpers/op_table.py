@@ -1795,12 +1795,12 @@ OPS = [
 
 _REASONS = {
     "makes a tensor of data that has no gradient": """
-        Tensor.__init__ Tensor.wrap Tensor.__reduce__ minidl.arange minidl.full minidl.ones
-        minidl.rand minidl.randn minidl.zeros
+        Tensor.__init__ Tensor.wrap Tensor.__reduce__ minidl.arange minidl.from_dlpack minidl.full
+        minidl.ones minidl.rand minidl.randn minidl.zeros
     """,
     "leaves the graph": """
         Tensor.detach Tensor.item Tensor.numpy Tensor.__array__ Tensor.__array_function__
-        Tensor.__bool__ Tensor.__float__
+        Tensor.__bool__ Tensor.__dlpack__ Tensor.__dlpack_device__ Tensor.__float__
         Tensor.__format__ Tensor.__getattr__ Tensor.__index__ Tensor.__int__ Tensor.__len__
         Tensor.__repr__
     """,
