@@ -190,6 +190,7 @@ def test_ctrl_c_at_any_instruction_of_a_block_leaves_recording_on():
                 raise KeyboardInterrupt
             return trace
 
+        sys._getframe().f_trace_opcodes = True  # or Python 3.12 reports no instructions
         sys.settrace(trace)
         try:
             block()

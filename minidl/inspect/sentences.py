@@ -82,7 +82,7 @@ def gradient_times_input(model: TextCNN, words: Tensor, label: int) -> NDArray[A
 
     The lead is the class's score minus the mean of all scores; its gradient is multiplied by the
     vector and summed over the vector's values: `(n, length)`. The model is run in evaluation mode,
-    then put back in its old mode; it may be frozen.
+    which does not change it; it may be frozen.
 
     Source: M. Denil et al., Extraction of Salient Sentences from Labelled Documents (2014).
     """

@@ -86,7 +86,7 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
     """Run a network once on zeros and list its layers.
 
     Args:
-        model: any module; it is run in evaluation mode, then put back in its old mode.
+        model: any module; it is run in evaluation mode, which does not change it.
         input_shape: of one example, without the batch axis; for a network that begins with an
             `Embedding`, the number of words.
 
