@@ -711,6 +711,44 @@ def test_a_loader_s_thread_has_its_user_s_context():
             next(iter(loader))
 
 
+class Parts(list[slice]):
+    """Slices whose iterator is as unsafe in threads as a list's is in free-threaded Python."""
+
+    def __iter__(self) -> Iterator[slice]:
+        parts, place = self, 0
+
+        class Unsafe:
+            def __iter__(self) -> Any:
+                return self
+
+            def __next__(self) -> slice:
+                nonlocal place
+                if place >= len(parts):
+                    raise StopIteration
+                part = parts[place]
+                time.sleep(0.001)
+                place += 1
+                return part
+
+        return Unsafe()
+
+
+def test_each_slice_is_worked_on_once_although_iterators_are_unsafe_in_threads():
+    before = threads.get_num_threads()
+    minidl.set_num_threads(4)
+    try:
+        done: list[int] = []
+
+        def work(part: slice) -> None:
+            time.sleep(0.001)
+            done.append(part.start)
+
+        threads.share(Parts(slice(i, i + 1) for i in range(30)), work)
+        assert sorted(done) == list(range(30))
+    finally:
+        minidl.set_num_threads(before)
+
+
 def test_ctrl_c_while_work_is_shared_leaves_this_thread_free_to_share(monkeypatch):
     class Queue:
         def put(self, _: Any) -> None:

@@ -108,10 +108,14 @@ def _limit(group: Path) -> float:
 
 def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
     """Run `work` on every slice, on all threads including this one."""
-    left = iter(parts)  # next() of a list's iterator is thread-safe
+    left = list(parts)[::-1]  # its pop() is thread-safe; in free-threaded Python, next() is not
 
     def drain() -> None:
-        for part in left:
+        while left:
+            try:
+                part = left.pop()
+            except IndexError:  # another thread was faster
+                return
             work(part)
 
     with _making:
