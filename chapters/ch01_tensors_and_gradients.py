@@ -23,7 +23,6 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 import minidl
@@ -31,7 +30,10 @@ from minidl import Tensor, gradcheck
 from minidl.inspect import GradcheckError, graph, plots
 
 # %% Options
-parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+plt = plots.pyplot()
+if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+    sys.stdout.reconfigure(errors="backslashreplace")
+parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--seed", type=int, default=0, help="seed for the points")
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
 parser.add_argument("--quick", action="store_true", help="fewer points; takes seconds")
@@ -53,7 +55,10 @@ def tensor(value, **options):
 
 
 def keep(figure, name):
-    print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+    try:
+        print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+    except OSError as error:  # such as a full disk: go on without
+        print("no figure:", error)
 
 
 # %% 1. By hand

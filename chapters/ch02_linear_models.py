@@ -25,7 +25,6 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 import minidl
@@ -35,7 +34,10 @@ from minidl.inspect import plots
 from minidl.training import accuracy
 
 # %% Options
-parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+plt = plots.pyplot()
+if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+    sys.stdout.reconfigure(errors="backslashreplace")
+parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", choices=["xor", "moons"], default="xor", help="the harder problem")
 parser.add_argument("--epochs", type=int, help="steps for each model, over all points (1000)")
 parser.add_argument("--seed", type=int, default=0, help="seed for points and weights")
@@ -61,7 +63,10 @@ def tensor(array):
 
 
 def keep(figure, name):
-    print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+    try:
+        print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+    except OSError as error:  # such as a full disk: go on without
+        print("no figure:", error)
 
 
 # %% 1. By hand

@@ -23,7 +23,6 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 from tqdm import tqdm
 
@@ -35,7 +34,10 @@ from minidl.inspect import plots
 from minidl.training import accuracy
 
 # %% Options
-parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+plt = plots.pyplot()
+if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+    sys.stdout.reconfigure(errors="backslashreplace")
+parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which images")
 parser.add_argument("--data-dir", type=Path, help="CIFAR-10, as an archive or a folder")
 parser.add_argument("--epochs", type=int, help="passes over the data for the baseline (15)")
@@ -67,7 +69,10 @@ rng = minidl.manual_seed(args.seed)
 
 
 def keep(figure, name):
-    print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+    try:
+        print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+    except OSError as error:  # such as a full disk: go on without
+        print("no figure:", error)
 
 
 # %% 1. The network: a multilayer perceptron (MLP)
@@ -135,7 +140,7 @@ for size in batch_sizes:
     cost.append(1e6 * min(seconds for _, seconds in drawn) / size)
 print("batch size:           ", *(f"{size:8}" for size in batch_sizes))
 print("error / gradient:     ", *(f"{error:8.1f}" for error in noise))
-print("µs per image:         ", *(f"{us:8.1f}" for us in cost))
+print("us per image:         ", *(f"{us:8.1f}" for us in cost))
 print(f"per image, batches of 256 are {cost[0] / cost[-1]:.0f} times faster than single images")
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 left.loglog(batch_sizes, noise, "o-", color=plots.COLOURS[0], label="measured")

@@ -22,7 +22,6 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 import minidl
@@ -31,7 +30,10 @@ from minidl.data import load_toy10
 from minidl.inspect import plots
 
 # %% Options
-parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+plt = plots.pyplot()
+if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+    sys.stdout.reconfigure(errors="backslashreplace")
+parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--seed", type=int, default=0, help="seed for noise and random pooling")
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
 parser.add_argument("--quick", action="store_true", help="fewer images; takes seconds")
@@ -54,7 +56,10 @@ def tensor(array, **options):
 
 
 def keep(figure, name):
-    print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+    try:
+        print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+    except OSError as error:  # such as a full disk: go on without
+        print("no figure:", error)
 
 
 def gallery(name, tiles, size, rows=1, title="", label="", **options):

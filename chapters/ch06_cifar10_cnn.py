@@ -36,7 +36,9 @@ from minidl.training import (
 )
 
 # %% Options
-parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+    sys.stdout.reconfigure(errors="backslashreplace")
+parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which images")
 parser.add_argument("--data-dir", type=Path, help="CIFAR-10, as an archive or a folder")
 parser.add_argument("--epochs", type=int, help="passes over the data (toy: 5, cifar10: 10)")
@@ -154,19 +156,21 @@ shown = minidl.Tensor(normalize(test.images[:8]), device=args.device)
 names = [test.classes[guess] for guess in scores[:8].argmax(1)]
 with minidl.no_grad():
     maps = model[:2](shown).numpy()[0]
-for name, figure in {
-    "curves": plots.training_curves(history),
-    "confusion": plots.confusion_matrix(matrix, test.classes),
-    "gradients": gradient_flow(model),
-    "kernels": plots.kernels(model[0].weight.numpy()),
-    "feature_maps": plots.feature_maps(
-        maps, f"Responses of 32 kernels to a {test.classes[test.labels[0]]}"
-    ),
-    "misclassified": plots.misclassified(test.images, scores, test.labels, test.classes),
-    "grad_cam": plots.grad_cam(test.images[:8], grad_cam(model, last_maps, shown), names),
-    "saliency": plots.saliency(test.images[:8], saliency(model, shown), names),
-}.items():
-    print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+responses = f"Responses of 32 kernels to a {test.classes[test.labels[0]]}"
+try:
+    for name, figure in {
+        "curves": plots.training_curves(history),
+        "confusion": plots.confusion_matrix(matrix, test.classes),
+        "gradients": gradient_flow(model),
+        "kernels": plots.kernels(model[0].weight.numpy()),
+        "feature_maps": plots.feature_maps(maps, responses),
+        "misclassified": plots.misclassified(test.images, scores, test.labels, test.classes),
+        "grad_cam": plots.grad_cam(test.images[:8], grad_cam(model, last_maps, shown), names),
+        "saliency": plots.saliency(test.images[:8], saliency(model, shown), names),
+    }.items():
+        print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+except (ImportError, OSError) as error:  # Matplotlib is missing, or the disk is full
+    print("no figures:", error)
 
 # %% Loading the saved weights into a new network
 again = minidl.models.cifar10_cnn(len(train.classes))
@@ -180,8 +184,11 @@ captions = [
     f"{test.classes[g]}" + ("" if g == y else f"\n(is {test.classes[y]})")
     for g, y in zip(guesses, test.labels[:10], strict=True)
 ]
-figure = plots.images(test.images[:10], captions, "Predictions of the reloaded network")
-print("figure:", plots.save(figure, args.out / "predictions.png").resolve())
+try:
+    figure = plots.images(test.images[:10], captions, "Predictions of the reloaded network")
+    print("figure:", plots.save(figure, args.out / "predictions.png").resolve())
+except (ImportError, OSError) as error:
+    print("no figure:", error)
 print("weights:", weights.resolve())
 
 # %% The result

@@ -40,7 +40,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib import pyplot as plt
 from tqdm import tqdm
 
 import minidl
@@ -51,7 +50,10 @@ from minidl.inspect import plots, summary
 from minidl.training import accuracy, macro_scores
 
 # %% Options
-parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+plt = plots.pyplot()
+if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+    sys.stdout.reconfigure(errors="backslashreplace")
+parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which images")
 parser.add_argument("--data-dir", type=Path, help="CIFAR-10 archive or folder")
 parser.add_argument("--images", type=int, help="training images (toy: 2000, cifar10: 10000)")
@@ -79,6 +81,14 @@ if args.seed < 0 or args.seeds < 2:
     parser.error("expected --seed >= 0 and --seeds >= 2: one run has no spread")
 if args.data_dir and args.data != "cifar10":
     parser.error("--data-dir goes with --data cifar10")
+
+
+def keep(figure: plt.Figure, name: str) -> None:
+    try:
+        print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+    except OSError as error:  # such as a full disk: go on without
+        print("no figure:", error)
+
 
 # %% The data
 try:
@@ -296,13 +306,13 @@ def spread(v: Variant, measure: str = "accuracy") -> float:
 heads = [*(f"{share}, %" for share in SHARES), "s per epoch", "parameters", "multiply-adds"]
 lines = [
     ", ".join(f"{name} {value}" for name, value in settings.items()),
-    f"\nMean ± standard deviation over {args.seeds} seeds; macro precision, recall and f1.\n",
+    f"\nMean +- standard deviation over {args.seeds} seeds; macro precision, recall and f1.\n",
     f"| net | {' | '.join(heads)} |",
     "| --- |" + " --- |" * len(heads),
 ]
 for v in variants:
-    cells = [f"{mean(v, share):.1f} ± {spread(v, share):.1f}" for share in SHARES]
-    cells += [f"{mean(v, 'seconds'):.2f} ± {spread(v, 'seconds'):.2f}"]
+    cells = [f"{mean(v, share):.1f} +- {spread(v, share):.1f}" for share in SHARES]
+    cells += [f"{mean(v, 'seconds'):.2f} +- {spread(v, 'seconds'):.2f}"]
     cells += [f"{mean(v, count):,.0f}" for count in ("parameters", "multiply_adds")]
     lines.append(f"| {v} | {' | '.join(cells)} |")
 print("", *lines, "", sep="\n")
@@ -316,7 +326,7 @@ print(f"runs: {file.resolve()}\ntable: {(args.out / 'table.md').resolve()}")
 # use more seeds if there are many comparisons or much depends on one.
 def compare(title: str, nets: list[Variant], reference: Variant) -> None:
     """Print for each net whether it differs from the reference by more than the spread."""
-    print(f"{title} Compared with {reference} ({mean(reference):.1f} ± {spread(reference):.1f}%):")
+    print(f"{title} Compared with {reference} ({mean(reference):.1f} +- {spread(reference):.1f}%):")
     for v in nets:
         points = mean(v) - mean(reference)
         told = f"{'better' if points > 0 else 'worse'} by {abs(points):.1f} points"
@@ -352,7 +362,7 @@ for axis, (title, nets) in zip(axes, questions.items(), strict=True):
     axis.set(title=title, ylim=(len(nets) - 0.5, -0.5))
     axis.grid(alpha=0.3)
 axes[-1].set_xlabel(f"accuracy (%): {args.seeds} seeds (grey), mean ± standard deviation (blue)")
-print("figure:", plots.save(figure, args.out / "accuracy.png").resolve())
+keep(figure, "accuracy")
 
 nets = list(dict.fromkeys([*kinds, *windows, *pairs]))
 rows = range(len(nets))
@@ -369,7 +379,7 @@ for axis, cost in zip(axes[1:], COSTS, strict=False):
 for axis in axes:
     axis.grid(alpha=0.3)
     axis.set_axisbelow(True)
-print("figure:", plots.save(figure, args.out / "cost.png").resolve())
+keep(figure, "cost")
 
 # %% The result
 best = max(variants, key=mean)

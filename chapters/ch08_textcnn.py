@@ -43,7 +43,9 @@ from minidl.inspect import plots, sentences
 from minidl.models import TextCNN
 
 # %% Options
-parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+    sys.stdout.reconfigure(errors="backslashreplace")
+parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", default="toy", help="toy, mr, or a .csv, .tsv or .jsonl file")
 parser.add_argument("--data-dir", type=Path, help="folder of MR's two files")
 parser.add_argument("--text-column", default="text", help="column of the texts")
@@ -244,12 +246,6 @@ panels = {name: values[0, : len(words)] for name, values in panels.items()}
 title = answer(text, model, vocabulary, classes)
 history = histories["TextCNN"]
 curves = {name: history[name] for name in history if name.startswith(("train_", "test_"))}
-for name, figure in {
-    "words": sentences.word_bars(words, panels, classes[label], title),
-    "curves": plots.training_curves(curves),
-    "confusion": plots.confusion_matrix(matrix, classes),
-}.items():
-    print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
 
 # %% Save and reload: the same sentence gets the same answer
 (args.out / "weights.npz").unlink(missing_ok=True)  # from another run, with another vocabulary
@@ -260,6 +256,17 @@ if answer(text, *load()) != title:
     sys.exit(f"the reloaded network disagrees: {answer(text, *load())}")
 print("reloaded:", title)
 print("weights:", weights.resolve())
+
+# %% Figures
+try:
+    for name, figure in {
+        "words": sentences.word_bars(words, panels, classes[label], title),
+        "curves": plots.training_curves(curves),
+        "confusion": plots.confusion_matrix(matrix, classes),
+    }.items():
+        print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+except (ImportError, OSError) as error:  # Matplotlib is missing, or the disk is full
+    print("no figures:", error)
 
 # %% The result
 print(

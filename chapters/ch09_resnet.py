@@ -23,7 +23,6 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 import minidl
@@ -43,7 +42,10 @@ from minidl.inspect import plots
 from minidl.training import fit, save_weights
 
 # %% Options
-parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+plt = plots.pyplot()
+if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+    sys.stdout.reconfigure(errors="backslashreplace")
+parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which images")
 parser.add_argument("--data-dir", type=Path, help="CIFAR-10 archive or folder")
 parser.add_argument("--epochs", type=int, help="passes over the data (toy: 3, cifar10: 10)")
@@ -79,7 +81,10 @@ print(f"{len(train.labels):,} training images, {len(test.labels):,} test images"
 
 def picture(figure: plt.Figure, name: str) -> None:
     """Save a figure and print where."""
-    print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+    try:
+        print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+    except OSError as error:  # such as a full disk: go on without
+        print("no figure:", error)
 
 
 # %% Depth without shortcuts
@@ -202,8 +207,8 @@ except KeyboardInterrupt:
     sys.exit(130)
 seconds = time.perf_counter() - started
 measured = {name: values for name, values in history.items() if name.startswith(("train", "test"))}
-picture(plots.training_curves(measured), "curves")
 weights = save_weights(model.state_dict(), args.out / "weights.npz")
+picture(plots.training_curves(measured), "curves")
 print("weights:", weights.resolve())
 
 # %% The result

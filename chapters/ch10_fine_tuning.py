@@ -30,7 +30,6 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 import minidl
@@ -51,9 +50,12 @@ from minidl.inspect import plots
 from minidl.training import accuracy, fit, load_weights, predict, save_weights
 
 # %% Options
+plt = plots.pyplot()
+if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+    sys.stdout.reconfigure(errors="backslashreplace")
 SMALL = ("resnet20", "resnet32", "resnet44", "resnet56")  # for images of 32 x 32
 LARGE = ("resnet18", "resnet34", "resnet50")  # for 224 x 224
-parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10", "folder"], help="which images")
 parser.add_argument("--data-dir", type=Path, help="folder of CIFAR-10 or your own images")
 parser.add_argument("--model", choices=SMALL + LARGE, help="network that the weights are for")
@@ -80,6 +82,13 @@ if not toy and not (args.weights and (args.data_dir or not own)):
 args.model = args.model or ("resnet50" if own else "resnet20")
 if own != (args.model in LARGE):
     parser.error(f"--model {args.model} needs images of another size than --data {args.data} has")
+
+
+def keep(figure, name):
+    try:
+        print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+    except OSError as error:  # such as a full disk: go on without
+        print("no figure:", error)
 
 
 # %% The network, its training and its batches
@@ -193,7 +202,7 @@ for axes, net, title in zip(
         axes.scatter(*places[some.labels == label].T, s=14, label=name)
     axes.set(title=f"features of {title} body", xticks=[], yticks=[])
 figure.legend(*axes.get_legend_handles_labels(), loc="outside right")
-print("figure:", plots.save(figure, args.out / "features.png").resolve())
+keep(figure, "features")
 
 # %% Two heads on a frozen body
 # A frozen body computes the same features for an image in every epoch. So they are computed once,
@@ -264,7 +273,7 @@ axes.axvline(100 / classes, color="black", linestyle=":")
 axes.set(xlim=(0, 112), xlabel="test accuracy (%); dotted: guessing")
 axes.set_title(f"{len(train.labels):,} labelled images")
 axes.invert_yaxis()
-print("figure:", plots.save(figure, args.out / "strategies.png").resolve())
+keep(figure, "strategies")
 
 # Images that the best of them gets right and the worst gets wrong:
 best, worst = max(scores, key=scores.get), min(scores, key=scores.get)
@@ -275,7 +284,7 @@ captions = [
     for n in chosen
 ]
 figure = plots.images(test.images[chosen], captions, "Two predictions")
-print("figure:", plots.save(figure, args.out / "predictions.png").resolve())
+keep(figure, "predictions")
 
 # %% The result
 words = ", ".join(f"{name} {score:.2%}" for name, score in scores.items())

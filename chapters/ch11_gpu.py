@@ -22,7 +22,6 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 import minidl
@@ -32,7 +31,10 @@ from minidl.functional import cross_entropy
 from minidl.inspect import graph, plots
 
 # %% Options
-parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+plt = plots.pyplot()
+if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+    sys.stdout.reconfigure(errors="backslashreplace")
+parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--seed", type=int, default=0, help="for weights and batches")
 parser.add_argument("--device", choices=["cpu", "cuda"], help="cuda if it works (default), or cpu")
 parser.add_argument("--quick", action="store_true", help="two batch sizes: takes seconds")
@@ -47,6 +49,14 @@ except (OSError, ValueError) as error:
     parser.error(str(error))
 sizes = [16, 64] if args.quick else [16, 32, 64, 128, 256, 512]
 steps, rounds = (2, 2) if args.quick else (5, 3)
+
+
+def keep(figure, name):
+    try:
+        print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
+    except OSError as error:  # such as a full disk: go on without
+        print("no figure:", error)
+
 
 # %% What this machine has, as printed by `python -m minidl`
 print("$ python -m minidl")
@@ -188,9 +198,10 @@ axes.set(title="Training chapter 6's network", xticks=sizes, xticklabels=sizes)
 axes.set(yscale="log") if len(ways) > 1 else axes.set_ylim(0, axes.get_ylim()[1] * 1.2)
 axes.set_xticks([], minor=True)
 axes.grid(alpha=0.3), axes.legend()
-print("\nfigure:", plots.save(figure, args.out / "time_per_picture.png").resolve())
+print()
+keep(figure, "time_per_picture")
 best = {name: 1e3 * min(np.array(times) / sizes) for name, times in measured.items()}
-speeds = ", ".join(f"{name} {us:.0f} µs per image" for name, us in best.items())
+speeds = ", ".join(f"{name} {us:.0f} us per image" for name, us in best.items())
 print(f"result: equal losses {len(losses[0])}, {speeds}")
 plots.show()
 

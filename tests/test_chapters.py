@@ -1,5 +1,6 @@
 """What single chapters do beyond their promises (`test_promises.py`), run as scripts."""
 
+import ast
 import csv
 import os
 import re
@@ -20,6 +21,7 @@ from minidl.training import load_weights, save_weights
 from .helpers import hosted
 
 ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted((ROOT / "chapters").glob("ch*.py"))
 POOLING = ROOT / "chapters" / "ch05_pooling.py"
 CIFAR10_CNN = ROOT / "chapters" / "ch06_cifar10_cnn.py"
 FINE_TUNING = ROOT / "chapters" / "ch10_fine_tuning.py"
@@ -517,3 +519,65 @@ def test_chapter_9_says_which_flag_is_wrong(arguments, message, run):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_chapter_6_needs_no_matplotlib_and_prints_in_any_encoding(environment, tmp_path):
+    """Training, weights and result come first; a figure that cannot be drawn is only reported."""
+    hidden = "import runpy, sys\nsys.modules['matplotlib'] = sys.modules['PIL'] = None\n"
+    run = "sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    out = tmp_path / "Bücher und 中文"
+    done = subprocess.run(
+        [sys.executable, "-OO", "-c", hidden + run, CIFAR10_CNN, "--quick", "--out", out],
+        env=environment | {"PYTHONIOENCODING": "ascii:strict"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("no figure") == 2
+    assert "python -m pip install matplotlib" in done.stdout
+    assert re.search(r"^weights: .*B\\xfccher und \\u4e2d", done.stdout, re.MULTILINE)
+    assert "result: test accuracy" in done.stdout
+    assert (out / "weights.npz").is_file()
+
+
+def test_a_full_disk_does_not_stop_a_chapter(environment, tmp_path):
+    full = """
+import runpy, sys
+from pathlib import Path
+from minidl.inspect import plots
+def savefig(*_, **__):
+    raise OSError(28, "No space left on device")
+plots.pyplot().Figure.savefig = savefig
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+    command = [sys.executable, "-c", full, GPU, "--quick", "--out", tmp_path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "no figure: [Errno 28] No space left on device" in done.stdout
+    assert "result: equal losses" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_starts_without_docstrings_and_in_ascii(chapter, environment):
+    command = [sys.executable, "-OO", chapter, "--help"]
+    ascii_only = environment | {"PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run(command, env=ascii_only, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_prints_ascii_and_whatever_a_path_or_text_contains(chapter):
+    source = chapter.read_text(encoding="utf-8")
+    assert 'sys.stdout.reconfigure(errors="backslashreplace")' in source
+    tree = ast.parse(source)
+    drawn = {  # Matplotlib draws any character
+        id(text)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", "").startswith("set")
+        for text in ast.walk(call)
+    }
+    texts = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in drawn)
+    wrong = [n.value for n in texts if isinstance(n.value, str) and not n.value.isascii()]
+    assert not wrong

@@ -79,7 +79,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
 def show() -> None:
     """Show the open figures and wait until they are closed; do nothing without a screen."""
-    if _has_screen():
+    if sys.modules.get("matplotlib.pyplot") and _has_screen():
         pyplot().show()
 
 

@@ -51,7 +51,7 @@ class Output:
             except BrokenPipeError:
                 # Nobody will read it: the caller's own lines, which come next, must not fail either
                 # and lose what was trained, and neither must Python's flush at the end.
-                with open(os.devnull, "w") as nowhere:
+                with open(os.devnull, "wb") as nowhere:
                     os.dup2(nowhere.fileno(), stream.fileno())
 
     def flush(self) -> None:

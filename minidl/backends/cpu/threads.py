@@ -86,7 +86,7 @@ def _quota(root: Path) -> float:
     """
     quota = math.inf
     with contextlib.suppress(OSError, ValueError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
+        for line in (root / "proc/self/cgroup").read_text("utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             top = root / "sys/fs/cgroup" / controllers
             group = top / path.strip("/")
@@ -100,7 +100,7 @@ def _limit(group: Path) -> float:
     """Return one control group's quota; infinity if none is set, or visible from a container."""
     for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
         with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
-            quota, period = " ".join((group / name).read_text() for name in names).split()
+            quota, period = " ".join((group / name).read_text("utf-8") for name in names).split()
             share = int(quota) / int(period)  # "max" and -1 are no limit
             return share if share > 0 else math.inf
     return math.inf
