@@ -1,10 +1,11 @@
 """Fetch one file from several mirrors: resumable, checked, and never left half-written."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from minidl.files.whole import replace
 
 _BLOCK = 1 << 18  # bytes: large enough to hide Python's overhead, small for a smooth bar
 
@@ -66,7 +67,7 @@ def download(
         except _MirrorError as error:
             reasons.append(f"{url}: {error}")
             continue
-        os.replace(part, destination)
+        replace(part, destination)
         return destination
     raise OSError(
         f"download of {destination.name}: none of {len(urls)} mirrors delivered the file:\n  "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,21 +22,38 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    part = path.with_name(f"{_start(path)}{uuid.uuid4().hex}.part")
     try:
         with part.open("x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        replace(part, path)
     except BaseException:  # Ctrl-C too: never leave the temporary file behind
         part.unlink(missing_ok=True)
         raise
 
 
+def replace(part: Path, path: Path) -> None:
+    """Rename a file, replacing another; on Windows, virus scanners hold new files for a moment.
+
+    Raises:
+        OSError: it cannot be renamed; PermissionError only after attempts for 0.6 seconds.
+    """
+    for seconds in (0.02, 0.08, 0.5):
+        with contextlib.suppress(PermissionError):
+            return os.replace(part, path)
+        time.sleep(seconds)
+    return os.replace(part, path)
+
+
+def _start(path: Path) -> str:
+    return f".{path.name[:50]}."  # of a temporary name, which may have 255 bytes
+
+
 def clear_parts(path: Path) -> None:
     """Remove files that `whole_file` left next to `path` when it was killed, if permitted."""
     path = Path(os.path.realpath(path))
-    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+    for part in path.parent.glob(f"{glob.escape(_start(path))}*.part"):
         with contextlib.suppress(OSError):  # the folder may be read-only
             part.unlink()

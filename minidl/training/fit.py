@@ -117,7 +117,7 @@ def fit(
     run = Run(model, loss, optimizer, train, validation, schedule)
     run.every_step, run.clip_norm, run.accumulate = schedule_every == "step", clip_norm, accumulate
     run.progress, run.out, run.watch = progress, Output("stdout"), Diagnosis(run)
-    keeper = Keeper(None if checkpoint is None else Path(checkpoint), save_seconds)
+    keeper = Keeper(None if checkpoint is None else Path(checkpoint).absolute(), save_seconds)
     with keeper.running(run, epochs, resume):
         while run.history.epochs < epochs and not run.is_finished:
             for _ in steps(run, f"epoch {run.history.epochs + 1}/{epochs}"):
