@@ -45,10 +45,10 @@ from minidl.backends.cuda.setup import get_deterministic as get_deterministic
 from minidl.backends.cuda.setup import get_tf32 as get_tf32
 from minidl.backends.cuda.setup import set_deterministic as set_deterministic
 from minidl.backends.cuda.setup import set_tf32 as set_tf32
-from minidl.curvature import hessian as hessian
-from minidl.curvature import hvp as hvp
-from minidl.curvature import jacobian as jacobian
 from minidl.derivatives import grad as grad
+from minidl.derivatives import hessian as hessian
+from minidl.derivatives import hvp as hvp
+from minidl.derivatives import jacobian as jacobian
 from minidl.idioms import unknown
 from minidl.random import manual_seed as manual_seed
 from minidl.tensor import Tensor as Tensor

@@ -27,7 +27,7 @@ FLOORS = [
     {"autograd", "random"},
     {"tensor"},
     {"functional", "derivatives", "anomaly"},
-    {"nn", "optim", "data", "curvature"},
+    {"nn", "optim", "data"},
     {"training", "models"},
     {"inspect", "onnx"},
 ]
@@ -100,9 +100,7 @@ WINGS = {
     "training/warnings training/metrics": (
         *(480, "runs that survive crashes and report problems; scores"),
     ),
-    "inspect anomaly curvature": (
-        *(1_275, "gradcheck, also near infinity; graph, summary, plots, first NaN; Hessians"),
-    ),
+    "inspect anomaly": (1_275, "gradcheck, also near infinity; graph, summary, plots, first NaN"),
     "onnx": (800, "networks as ONNX files, for other programs: 110 operations"),
 }
 FACES_BUDGET = 420  # __init__ and __main__: public names, and the lookup of backends
