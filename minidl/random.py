@@ -27,7 +27,7 @@ MOST_OBJECTS = 50_000  # the most objects that a search visits; this takes about
 LONG = 1_000  # an object with more parts is taken for data, and searched last
 _PLAIN = {bool, int, float, str, bytes, types.NoneType, np.ndarray, *np.sctypeDict.values()}
 _POSITIONS = {"pos": 625, "buffer_pos": 5}  # of MT19937, of Philox: how many there are
-_DRAWING = {"numpy", "numpy.random", "random"}  # their functions draw from streams of their own
+_DRAW = {"numpy", "numpy.random", "random"}  # their functions draw from streams of their own
 _KNOWN = {"minidl", "numpy", *sys.stdlib_module_names}
 """Packages whose functions and classes refer to no stream except the global one."""
 
@@ -220,8 +220,7 @@ def _named(function: types.FunctionType) -> list[Any]:
     found: list[Any] = [kept]
     for code in () if _package(variables.get("__name__")) in _KNOWN else codes:
         found.append({name: variables[name] for name in code.co_names if name in variables})
-        modules = [v for v in found[-1].values() if isinstance(v, types.ModuleType)]
-        if any(module.__name__ in _DRAWING for module in modules):
+        if any(isinstance(v, types.ModuleType) and v.__name__ in _DRAW for v in found[-1].values()):
             found += _from_modules(code, variables)
         codes += (inner for inner in code.co_consts if isinstance(inner, types.CodeType))
     return [*found, function.__defaults__, function.__kwdefaults__, function.__dict__]

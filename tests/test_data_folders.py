@@ -265,6 +265,7 @@ def test_a_file_that_is_no_picture_is_named(name, tmp_path):
     for damaged in (content[: len(content) // 2], b"no picture", b""):
         path.write_bytes(damaged)
         with pytest.raises(
-            ValueError, match=rf"{name} is not a JPEG or PNG image, or is damaged \(.*fix, shrink or"
+            ValueError,
+            match=rf"{name} is not a JPEG or PNG image, or is damaged \(.*fix, shrink or",
         ):
             load_image_folder(tmp_path)

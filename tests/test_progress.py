@@ -90,6 +90,18 @@ def test_training_goes_on_when_output_is_closed_during_the_run(progress, tmp_pat
     assert trained(tmp_path, scale=20, progress=progress, callbacks=[close]) == 2
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("method", ["update", "close", "set_postfix_str"])
+def test_a_bar_that_fails_does_not_end_training(method, tmp_path, monkeypatch):
+    import tqdm
+
+    def fail(*arguments, **options):
+        raise OSError("closed")
+
+    monkeypatch.setattr(tqdm.tqdm, method, fail)
+    assert trained(tmp_path, progress=True) == 2
+
+
 @pytest.mark.filterwarnings("always")
 def test_a_warning_that_cannot_be_shown_does_not_end_training(monkeypatch):
     def show(*arguments):

@@ -70,9 +70,13 @@ def steps(run: Run, title: str) -> Iterator[None]:
     examples = len(train.arrays[0]) if isinstance(train, DataLoader) else None
     from tqdm import tqdm  # on use: with what it imports, it takes 40 ms
 
-    with tqdm(desc=title, total=examples, **look) as bar:
+    bar = tqdm(desc=title, total=examples, **look)
+    try:
         for _ in run.steps():
-            if shown:
+            with contextlib.suppress(Exception):  # a bar is not worth a run
                 bar.set_postfix_str(str(run.totals), refresh=False)
                 bar.update(run.totals.seen - bar.n)
             yield
+    finally:
+        with contextlib.suppress(Exception):
+            bar.close()
