@@ -1,8 +1,11 @@
 """Windows and macOS, imitated: what they lack, files that are held for a moment, names of files."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from minidl.files import load_checkpoint, save_checkpoint, whole_file
 from minidl.files.whole import clear_parts
 from minidl.inspect import plots
 from minidl.training import History, fit, load_weights, save_weights
+
+ROOT = Path(__file__).resolve().parent.parent
 
 # What Windows lacks; macOS lacks a part of it.
 ABSENT = """
@@ -160,3 +165,40 @@ def test_a_run_stays_in_its_folder_when_a_callback_changes_the_working_directory
     )
     assert len(load_checkpoint(tmp_path / "run" / "last.npz")["history"]["step_losses"]) == 4
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def text_files_opened_by_default(tree):
+    """Yield the lines that open a text file in the encoding of whatever system they run on."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        parts = (part for argument in call.args for part in ast.walk(argument))
+        texts = [part.value for part in parts if isinstance(part, ast.Constant)]
+        given = {keyword.arg for keyword in call.keywords}
+        is_text = name == "open" and not any("b" in str(text) for text in texts)
+        if name in ("read_text", "write_text") or is_text:
+            owner = ast.unparse(call.func).split(".")[0]
+            is_known = owner in ("os", "zipfile", "tarfile", "Image", "archive", "np", "webbrowser")
+            if "encoding" not in given and "utf-8" not in texts and not is_known:
+                yield ast.unparse(call)
+
+
+def test_text_files_have_an_encoding():
+    files = [*ROOT.glob("minidl/**/*.py"), *ROOT.glob("chapters/**/*.py")]
+    found = {
+        f"{file.name}: {line}"
+        for file in files
+        for line in text_files_opened_by_default(ast.parse(file.read_text(encoding="utf-8")))
+    }
+    assert {line for line in found if "opener" not in line} == set()
+    assert list(text_files_opened_by_default(ast.parse("path.open()\nopen(p, 'w')\nopen(p, 'rb')")))
+
+
+def test_the_workflow_runs_every_python_that_the_package_names():
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    named = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project)
+    pythons = re.findall(r'"([\d.]+t?)"', re.search(r"python: \[(.*)\]", workflow)[1])
+    assert pythons == [*named, f"{named[-1]}t"]
+    for system, runner in {"Linux": "ubuntu", "MacOS": "macos", "Windows": "windows"}.items():
+        assert re.search(rf"Operating System :: .*{system}", project)
+        assert f"{runner}-latest" in workflow
