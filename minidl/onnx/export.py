@@ -22,7 +22,8 @@ MOST_BYTES = 2**31 - 1  # of a protocol buffer
 def export_onnx(model: nn.Module, example: Any, path: str | os.PathLike[str]) -> Path:
     """Write a network, as it is in evaluation, to an ONNX file, which other programs run.
 
-    Weights keep the names of the state dict, and results equal minidl's up to rounding. Inputs and
+    Weights keep the names of the state dict and their dtype (onnxruntime convolves float32 only);
+    results equal minidl's up to rounding, unless squares leave float32's range. Inputs and
     outputs are named `input` and `output`, several ones `input_0`, `input_1` and so on. Their first
     axis, the batch, may then have any size, if the network allows it; other sizes are those of the
     example. With `pip install onnxruntime`:
