@@ -115,6 +115,7 @@
     int64            the name "int64", or np.int64
     device           the name "cpu" or "cuda"
     cuda             the name "cuda", as in model.to("cuda")
+    onnx             minidl.export_onnx(model, example, path)
     save             minidl.training.save_weights(model.state_dict(), path)
     load             minidl.training.load_weights(path)
     inference_mode   minidl.no_grad()
