@@ -1,7 +1,8 @@
 """`minidl.export_onnx`: files are valid, equal minidl's results in onnxruntime, and refuse clearly.
 
 The values of every operation are compared by running its file: on all cases of `op_table`, and
-layers on images of odd sizes in batches of two sizes. These tests need onnx and onnxruntime; others read files by a decoder of their own.
+layers on images of odd sizes in batches of two sizes. These tests need onnx and onnxruntime; others
+read files by a decoder of their own.
 """
 
 from __future__ import annotations

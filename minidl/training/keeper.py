@@ -60,7 +60,9 @@ class Keeper:
                     lock.enter_context(folder_lock(self._folder, "fit"))
                     lock.callback(_remove, note)
                     now = time.strftime("%Y-%m-%d %H:%M:%S")
-                    note.write_text(f"process {os.getpid()} on {platform.node()} since {now}")
+                    note.write_text(
+                        f"process {os.getpid()} on {platform.node()} since {now}", encoding="utf-8"
+                    )
                 except BlockingIOError as error:
                     raise BlockingIOError(
                         f"{error}. In it is {_holder(note)}, or a child that outlived it"
@@ -274,7 +276,7 @@ def _lost(folder: Path | None, best: int) -> str:
 
 def _holder(note: Path) -> str:
     try:
-        return note.read_text()
+        return note.read_text(encoding="utf-8")
     except (OSError, ValueError):
         return "a run that did not say which"
 

@@ -8,10 +8,10 @@ from types import ModuleType
 
 
 def public_names(package: ModuleType) -> set[str]:
-    """Return the names that a package exports."""
+    """Return the names that a package exports, those that it imports on use included."""
     return {
         alias.asname
-        for node in ast.parse(inspect.getsource(package)).body
+        for node in ast.walk(ast.parse(inspect.getsource(package)))
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
         if alias.asname == alias.name
