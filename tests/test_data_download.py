@@ -1,10 +1,14 @@
 """Downloads from a server on this machine: resuming, checking, and leaving nothing half-done."""
 
 import errno
+import gzip
 import hashlib
 import http.server
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 class _Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.stopped = threading.Event()
         self.ranges: list[str | None] = []  # the Range header of each request, in order
         self.base = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -87,6 +92,35 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def serve_missing(self, start: int) -> None:
         self.send(404, b"")
 
+    def forever(self, piece: bytes, pause: float = 0.02) -> None:
+        while not self.server.stopped.wait(pause):
+            self.wfile.write(piece)
+
+    def serve_drip(self, start: int) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.forever(b"x")
+
+    def serve_headers_that_never_end(self, start: int) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        self.forever(b"x")
+
+    def serve_trailers_that_never_end(self, start: int) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
+        self.forever(b"X: x\r\n", 0.001)
+
+    def serve_circle(self, start: int) -> None:
+        self.send(302, b"", Location="/circle")
+
+    def serve_gzip(self, start: int) -> None:
+        self.send(200, gzip.compress(CONTENT), Content_Encoding="gzip")
+
+    def serve_long_header(self, start: int) -> None:
+        self.send(200, CONTENT, X="x" * 100_000)
+
+    def serve_broken_chunks(self, start: int) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc")
+
     def log_message(self, *_: Any) -> None:
         pass
 
@@ -97,6 +131,7 @@ def server() -> Iterator[_Server]:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
+        running.stopped.set()
         running.shutdown()
         thread.join()
 
@@ -305,3 +340,77 @@ def test_download_leaves_a_part_to_resume_when_interrupted(
     _get(server, destination, "good")
     assert server.ranges[1].startswith("bytes=")
     assert destination.read_bytes() == CONTENT
+
+
+# Several at once, links, and mirrors that never end --------------------------------------------
+
+
+def _module() -> Any:
+    return sys.modules[download.__module__]  # minidl.files.download names the function too
+
+
+def test_threads_that_want_the_same_file_fetch_it_once(server, tmp_path):
+    destination = tmp_path / "new" / "file.bin"
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: _get(server, destination, "good"), range(8)))
+    assert found == [destination] * 8
+    assert server.ranges == [None]
+    assert destination.read_bytes() == CONTENT
+    assert list(destination.parent.iterdir()) == [destination]
+
+
+def test_processes_that_want_the_same_file_fetch_it_once(server, tmp_path):
+    code = (
+        "import sys; from minidl.files.download import download; "
+        "download([sys.argv[1]], sys.argv[2], size=int(sys.argv[3]), md5=sys.argv[4])"
+    )
+    destination = tmp_path / "file.bin"
+    arguments = [f"{server.base}/good", str(destination), str(len(CONTENT)), MD5]
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    assert [process.wait(60) for process in running] == [0, 0]
+    assert server.ranges == [None]
+    assert list(tmp_path.iterdir()) == [destination]
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_download_does_not_write_through_a_link_in_place_of_the_part(server, tmp_path, link):
+    foreign = tmp_path / "foreign"
+    foreign.write_bytes(b"kept")
+    destination = tmp_path / "file.bin"
+    getattr(_part(destination), link)(foreign)
+    _get(server, destination, "good")
+    assert foreign.read_bytes() == b"kept"
+    assert destination.read_bytes() == CONTENT
+
+
+def test_download_refuses_a_folder_in_place_of_the_part(server, tmp_path):
+    destination = tmp_path / "file.bin"
+    _part(destination).mkdir()
+    with pytest.raises(OSError, match=r"file\.bin\.part"):
+        _get(server, destination, "good")
+
+
+@pytest.mark.parametrize("kind", ["drip", "headers_that_never_end", "trailers_that_never_end"])
+def test_download_goes_on_to_the_second_mirror_when_one_is_too_slow(
+    server, tmp_path, monkeypatch, kind
+):
+    monkeypatch.setattr(_module(), "_WINDOW", 0.3)
+    _get(server, tmp_path / "file.bin", kind, "good")
+    with pytest.raises(OSError, match=r"sent \d+ bytes in 0 s, expected 1000 bytes per second"):
+        _get(server, tmp_path / "other.bin", kind)
+    server.stopped.set()
+
+
+def test_download_is_not_held_by_redirects_in_a_circle(server, tmp_path):
+    with pytest.raises(OSError, match="redirect"):
+        _get(server, tmp_path / "file.bin", "circle")
+
+
+@pytest.mark.parametrize("kind", ["gzip", "long_header", "broken_chunks"])
+def test_download_gives_up_a_mirror_that_says_nonsense(server, tmp_path, kind):
+    _get(server, tmp_path / "file.bin", kind, "good")
+    with pytest.raises(OSError, match="none of 1 mirrors"):
+        _get(server, tmp_path / "other.bin", kind)

@@ -1,13 +1,21 @@
 """Fetch one file from several mirrors: resumable, checked, and never left half-written."""
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+import os
+import queue
+import stat
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from minidl.files.locks import folder_lock
 from minidl.files.whole import replace
 
 _BLOCK = 1 << 18  # bytes: large enough to hide Python's overhead, small for a smooth bar
+_WINDOW, _SLOWEST = 60.0, 1000  # a mirror must send as many bytes per second in so many seconds
 
 
 class _MirrorError(Exception):
@@ -33,6 +41,8 @@ def download(
     right. After a broken connection, Ctrl-C or a full disk, the `.part` stays, and the next
     mirror or call resumes from it (HTTP Range, RFC 9110 section 14); a mirror that cannot resume is
     asked for the whole file. An existing file with the right size and md5 is not fetched again.
+    If another process or thread is fetching the same file, wait for it and use its result. A mirror
+    that sends less than 1 kB per second for a minute is given up, however it spends that minute.
 
     Args:
         urls: mirrors of the identical file, tried in order; https only (http to 127.0.0.1).
@@ -58,17 +68,20 @@ def download(
         _require_secure(url)
     if destination.is_file() and not _fault(destination, size, md5):
         return destination
-    destination.parent.mkdir(parents=True, exist_ok=True)
     part = destination.with_name(destination.name + ".part")
     reasons = []
-    for url in urls:
-        try:
-            _complete(url, part, size, md5, progress, timeout)
-        except _MirrorError as error:
-            reasons.append(f"{url}: {error}")
-            continue
-        replace(part, destination)
-        return destination
+    who, lock = f"download of {destination.name}", f".{destination.name}.lock"
+    with folder_lock(destination.parent, who, wait=-1, name=lock):
+        if destination.is_file() and not _fault(destination, size, md5):
+            return destination  # somebody else fetched it meanwhile
+        for url in urls:
+            try:
+                _complete(url, part, size, md5, progress, timeout)
+            except _MirrorError as error:
+                reasons.append(f"{url}: {error}")
+                continue
+            replace(part, destination)
+            return destination
     raise OSError(
         f"download of {destination.name}: none of {len(urls)} mirrors delivered the file:\n  "
         + "\n  ".join(reasons)
@@ -92,7 +105,11 @@ def _opener() -> Any:
 
     class SecureRedirects(urllib.request.HTTPRedirectHandler):
         def redirect_request(self, *request: Any) -> urllib.request.Request | None:
-            _require_secure(request[-1])
+            try:
+                _require_secure(request[-1])
+            except ValueError:
+                request[1].close()  # the answer
+                raise
             return super().redirect_request(*request)
 
     return urllib.request.build_opener(SecureRedirects)
@@ -101,7 +118,7 @@ def _opener() -> Any:
 def _complete(url: str, part: Path, size: int, md5: str, progress: bool, timeout: float) -> None:
     """Complete and check `part`, or raise _MirrorError."""
     while True:
-        start = part.stat().st_size if part.exists() else 0
+        start = _saved(part)
         if start < size:
             try:
                 _fetch_rest(url, part, start, size, progress, timeout)
@@ -115,6 +132,18 @@ def _complete(url: str, part: Path, size: int, md5: str, progress: bool, timeout
         if start == 0:
             raise _MirrorError(fault)
         # The damage may be in bytes saved by an earlier try: fetch all of them from this mirror.
+
+
+def _saved(part: Path) -> int:
+    """Return how much of a file an earlier call saved; remove a link, which may lead anywhere."""
+    try:
+        status = part.lstat()
+    except FileNotFoundError:
+        return 0
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+        return status.st_size
+    part.unlink()
+    return 0
 
 
 def _fault(path: Path, size: int, md5: str) -> str:
@@ -131,18 +160,13 @@ def _fetch_rest(
     url: str, part: Path, start: int, size: int, progress: bool, timeout: float
 ) -> None:
     """Append bytes from `start` on to `part`; rewrite it if the server ignores the range."""
-    import http.client
     import urllib.request
 
     request = urllib.request.Request(url, headers={"User-Agent": "minidl"})
     if start:
         request.add_header("Range", f"bytes={start}-")
-    try:
-        response = _opener().open(request, timeout=timeout)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        kind = _RangeError if getattr(error, "code", 0) == 416 else _MirrorError
-        raise kind(str(error) or type(error).__name__) from error
-    with response:
+    with contextlib.closing(_received(request, timeout)) as received:
+        response = next(received)
         if response.status == 206:
             span = response.headers.get("Content-Range", "")
             if span not in [f"bytes {start}-{size - 1}/{total}" for total in (size, "*")]:
@@ -152,19 +176,68 @@ def _fetch_rest(
             announced = response.headers.get("Content-Length", str(size))
             if announced != str(size):
                 raise _MirrorError(f"offers {announced} bytes, expected {size}: another file")
-        got = _write(response, part, start, size, progress)
+        got = _write(received, part, start, size, progress)
     if got < size:
         raise _MirrorError(f"connection ended after {got} of {size} bytes")
 
 
-def _write(response: Any, part: Path, start: int, size: int, progress: bool) -> int:
-    """Copy the response into `part` from byte `start` on; return the length reached."""
+def _received(request: Any, timeout: float) -> Generator[Any, None, None]:
+    """Yield the response to a request, then its blocks.
+
+    Another thread waits for them: headers or trailers that never end would hold this one for ever,
+    as a timeout only limits the time between two bytes.
+    """
+    import http.client
+    import urllib.error
+
+    results: queue.Queue[Any] = queue.Queue(maxsize=4)
+    ended = threading.Event()
+
+    def receive() -> None:
+        try:
+            with _opener().open(request, timeout=timeout) as response:
+                results.put(response)
+                while not ended.is_set() and (block := response.read1(_BLOCK)):
+                    results.put(block)
+            results.put(None)
+        except urllib.error.HTTPError as error:
+            error.close()
+            results.put(error)
+        except Exception as error:
+            results.put(error)
+
+    threading.Thread(target=receive, daemon=True).start()
+    since, amount = time.monotonic(), 0
+    try:
+        while (result := results.get(timeout=_WINDOW)) is not None:
+            if isinstance(result, Exception):
+                raise result
+            yield result
+            amount += len(result) if isinstance(result, bytes) else 0
+            if time.monotonic() - since >= _WINDOW:
+                if amount < _WINDOW * _SLOWEST:
+                    raise queue.Empty
+                since, amount = time.monotonic(), 0
+    except queue.Empty:
+        reason = f"sent {amount} bytes in {_WINDOW:.0f} s, expected {_SLOWEST} bytes per second"
+        raise _MirrorError(reason) from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        kind = _RangeError if getattr(error, "code", 0) == 416 else _MirrorError
+        raise kind(str(error) or type(error).__name__) from error
+    finally:
+        ended.set()
+        while not results.empty():
+            results.get_nowait()  # the thread may wait for room
+
+
+def _write(received: Iterator[bytes], part: Path, start: int, size: int, progress: bool) -> int:
+    """Copy blocks into `part` from byte `start` on; return the length reached."""
     from tqdm import tqdm
 
     position = start
     try:
         with (
-            part.open("ab" if start else "wb") as out,
+            open(part, "ab" if start else "wb", opener=_open_file) as out,
             tqdm(
                 total=size,
                 initial=start,
@@ -175,7 +248,7 @@ def _write(response: Any, part: Path, start: int, size: int, progress: bool) -> 
             ) as bar,
         ):
             # One block past the size is enough to detect a file that is too long.
-            while position <= size and (block := _read(response)):
+            while position <= size and (block := next(received, b"")):
                 out.write(block)
                 position += len(block)
                 bar.update(len(block))
@@ -186,11 +259,5 @@ def _write(response: Any, part: Path, start: int, size: int, progress: bool) -> 
     return position
 
 
-def _read(response: Any) -> bytes:
-    import http.client
-
-    try:
-        block: bytes = response.read(_BLOCK)
-        return block
-    except (OSError, http.client.HTTPException) as error:
-        raise _MirrorError(f"connection broke: {error or type(error).__name__}") from error
+def _open_file(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
