@@ -30,8 +30,9 @@ def datasets_folder() -> Path:
     """Return the folder where downloaded and generated data sets are stored.
 
     The first of these: the environment variable `MINIDL_DATASETS`; `datasets/` of the checkout
-    that this package is imported from; `~/.cache/minidl/datasets` for an installed package. The
-    working directory does not matter, so a script finds its data wherever it is started.
+    that this package is imported from; `minidl/datasets` in `XDG_CACHE_HOME`, or in `~/.cache` on
+    every system, as PyTorch does. The working directory does not matter, so a script finds its data
+    wherever it is started.
 
     Returns:
         The folder, which need not exist yet.
@@ -42,4 +43,6 @@ def datasets_folder() -> Path:
     checkout = Path(__file__).resolve().parents[2]
     if (checkout / "pyproject.toml").is_file() and (checkout / "datasets").is_dir():
         return checkout / "datasets"
-    return Path.home() / ".cache" / "minidl" / "datasets"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    cache = cache if cache.is_absolute() else Path.home() / ".cache"  # as the XDG standard says
+    return cache / "minidl" / "datasets"
