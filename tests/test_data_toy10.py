@@ -1,6 +1,7 @@
 """toy10: what it holds, that a seed repeats it, and that a bad cache costs nothing but time."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from minidl.data import toy10
 from minidl.data.images import datasets_folder
 from minidl.data.toy10 import TOY10_CLASSES, load_toy10
-from minidl.training import save_checkpoint
+from minidl.training import load_checkpoint, save_checkpoint
 
 SMALL = {"train": 100, "test": 50}
 
@@ -109,7 +110,8 @@ def test_toy10_draws_a_damaged_cache_again(tmp_path, damage):
     wanted = load_toy10(tmp_path, **SMALL)
     damage(_cache(tmp_path))
     _assert_equal(load_toy10(tmp_path, **SMALL), wanted)
-    assert toy10._read_cache(_cache(tmp_path), f"toy10-seed0-100-50, generator {toy10._GENERATOR}")
+    recipe = f"toy10-seed0-100-50, generator {toy10._GENERATOR}"
+    assert toy10._read_cache(_cache(tmp_path), recipe, (100, 50))
     assert list(tmp_path.iterdir()) == [_cache(tmp_path)]
 
 
@@ -185,9 +187,47 @@ def test_datasets_folder_is_that_of_the_checkout_from_any_working_directory(tmp_
     package = tmp_path / "checkout" / "minidl"
     monkeypatch.delenv("MINIDL_DATASETS", raising=False)
     monkeypatch.setattr("minidl.data.images.__file__", str(package / "data" / "images.py"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir("/")
     assert datasets_folder() == tmp_path / ".cache" / "minidl" / "datasets"
     (package.parent / "datasets").mkdir(parents=True)
     (package.parent / "pyproject.toml").write_text("")
     assert datasets_folder() == package.parent.resolve() / "datasets"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cache: cache.pop("train"),
+        lambda cache: cache.update(train=5),
+        lambda cache: cache.update(train=[1, 2, 3]),
+        lambda cache: cache.update(train=[*cache["train"], 4]),
+        lambda cache: cache["test"].__setitem__(0, cache["test"][0][:5]),
+        lambda cache: cache["test"].__setitem__(0, cache["test"][0].astype(np.float32)),
+        lambda cache: cache["test"].__setitem__(1, cache["test"][1] * 100),
+        lambda cache: cache["test"].__setitem__(1, -cache["test"][1]),
+        lambda cache: cache["test"].__setitem__(2, ["a"]),
+        lambda cache: cache["test"].__setitem__(2, None),
+    ],
+)
+def test_a_cache_with_a_valid_signature_but_other_content_is_drawn_again(change, tmp_path):
+    wanted = load_toy10(tmp_path, train=20, test=10)
+    path = tmp_path / "toy10-seed0-20-10.npz"
+    cache = load_checkpoint(path)
+    cache["train"], cache["test"] = list(cache["train"]), list(cache["test"])
+    change(cache)
+    save_checkpoint(cache, path)
+    for found, right in zip(load_toy10(tmp_path, train=20, test=10), wanted, strict=True):
+        np.testing.assert_array_equal(found.images, right.images)
+        np.testing.assert_array_equal(found.labels, right.labels)
+
+
+def test_datasets_folder_is_in_the_cache_folder_of_the_xdg_standard(tmp_path, monkeypatch):
+    monkeypatch.delenv("MINIDL_DATASETS", raising=False)
+    module = tmp_path / "site" / "minidl" / "data" / "images.py"
+    monkeypatch.setattr("minidl.data.images.__file__", str(module))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    for value, parent in ((str(tmp_path / "x"), tmp_path / "x"), ("relative", tmp_path / ".cache")):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert datasets_folder() == parent / "minidl" / "datasets"

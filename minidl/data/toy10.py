@@ -7,7 +7,7 @@ the patterns, and a small convolutional network learns both.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -143,7 +143,7 @@ def load_toy10(
     root = datasets_folder() if folder is None else Path(folder).expanduser()
     path = root / ("toy10.npz" if plain else f"{recipe}.npz")
     recipe = f"{recipe}, generator {_GENERATOR}"
-    splits = _read_cache(path, recipe)
+    splits = _read_cache(path, recipe, (train, test))
     if splits is None:
         splits = _draw_set(train, (seed, 0)), _draw_set(test, (seed, 1))
         try:
@@ -237,15 +237,27 @@ def _light(rng: np.random.Generator, n: int) -> Floats:
     return slant * _uniform(rng, n, 1, 0.8, 1.1)
 
 
-def _read_cache(path: Path, recipe: str) -> Splits | None:
+def _read_cache(path: Path, recipe: str, counts: Sequence[int]) -> Splits | None:
     """Read a cache of this recipe; None if it is missing, damaged or of another recipe."""
     try:
         cache = load_checkpoint(path)
-    except (OSError, ValueError):
+        if cache["recipe"] != recipe:
+            return None
+        train, test = (ImageSet(*cache[name]) for name in ("train", "test"))
+        for found, count in zip((train, test), counts, strict=True):
+            kinds = found.images.shape, found.labels.shape, found.images.dtype, found.labels.dtype
+            is_right = kinds == (
+                (count, 3, _SIDE, _SIDE),
+                (count,),
+                np.dtype(np.uint8),
+                np.dtype(np.int64),
+            )
+            counted = is_right and np.bincount(found.labels).tolist() == [count // 10] * 10
+            if not counted or tuple(found.classes) != TOY10_CLASSES:
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if cache.get("recipe") != recipe:
-        return None
-    return ImageSet(*cache["train"]), ImageSet(*cache["test"])
+    return train, test
 
 
 def _write_cache(path: Path, recipe: str, splits: Splits) -> None:
