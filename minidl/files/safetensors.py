@@ -43,7 +43,7 @@ def write_safetensors(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None
     text += b" " * (-len(text) % 8)  # so that the arrays begin at a multiple of 8
     file.write(len(text).to_bytes(8, "little") + text)
     for name, dtype in order:
-        file.write(state[name].astype(_DTYPES[dtype]).tobytes())
+        file.write(np.ascontiguousarray(state[name], _DTYPES[dtype]).data)  # a copy only if turned
 
 
 def read_safetensors(file: BinaryIO) -> dict[str, NDArray[Any]]:
