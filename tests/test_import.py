@@ -19,6 +19,7 @@ ON_USE = {
         "mmap",
         "multiprocessing",
         "numpy.polynomial",
+        "numpy.random",
         "pickletools",
     ),
     *("socket", "ssl", "tarfile", "threadpoolctl", "tqdm", "unittest", "urllib.request", "zipfile"),
