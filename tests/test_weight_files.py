@@ -785,7 +785,7 @@ def test_a_storage_described_in_two_ways_is_refused(tmp_path):
     pickled = members_of(path)["archive/data.pkl"]
     again = named_again(path, 1)[len(pickled) - 2 :].replace(FLOATS, b"ctorch\nIntStorage\n")
     path = torch_file(tmp_path, {"data.pkl": pickled[:-2] + again})
-    with pytest.raises(ValueError, match=r"storage 0 is described in two ways"):
+    with pytest.raises(ValueError, match=r"storage 0 has two different descriptions"):
         load_weights(path)
 
 

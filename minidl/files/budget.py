@@ -1,25 +1,25 @@
-"""How much reading one file may make, counted before it is made."""
+"""Limits on the memory that reading one file may take, checked before it is allocated."""
 
 from __future__ import annotations
 
-ROOM = 64 << 20  # bytes that any reader may take beside a multiple of its file
-_BYTES_PER_OBJECT = 128  # of a small Python object, with its place in a list, a stack and a memo
-_SMALLEST = 8  # bytes of a file that describe one object, on average
+ROOM = 64 << 20  # bytes that any reader may take in addition to a multiple of its file
+_BYTES_PER_OBJECT = 128  # a small Python object, and references to it in a list, a stack and a memo
+_SMALLEST = 8  # bytes that a file spends on one object, on average
 
 
 class Budget:
-    """Counts the bytes and objects that a reader makes; one for each file.
+    """Counts the bytes and objects that a reader allocates; each file has its own.
 
-    A reader asks before it makes anything whose size the file decides, so that a small file cannot
-    make many bytes, whatever it claims.
+    A reader asks before it allocates anything whose size the file determines, so a small file
+    cannot fill the memory, whatever sizes it claims.
 
     Args:
-        size: of the file in bytes.
+        size: the file's size in bytes.
         growth: how many bytes each byte of the file may become; more than 3 for compressed files.
 
     Attributes:
-        most_bytes: `growth * size` and 64 MB.
-        most_objects: one for 8 bytes of the file, and half a million.
+        most_bytes: `growth * size` plus 64 MB.
+        most_objects: one for every 8 bytes of the file, plus half a million.
 
     Example:
         >>> budget = Budget(size=1000)
@@ -37,18 +37,18 @@ more than the limit of 67,111,864 bytes; is the file damaged, or made to fill th
         self._bytes = self._objects = 0
 
     def make(self, count: int, what: str) -> None:
-        """Count bytes that are about to be made for `what`; raise ValueError if too many."""
+        """Count bytes about to be allocated for `what`; raise ValueError if they are too many."""
         self._bytes += count
         if self._bytes > self.most_bytes:
             raise self._error(what, f"{self.most_bytes:,} bytes")
 
     @property
     def left(self) -> int:
-        """How many bytes may still be made."""
+        """How many bytes may still be allocated."""
         return self.most_bytes - self._bytes
 
     def make_objects(self, count: int, what: str) -> None:
-        """Count objects that are about to be made for `what`; raise ValueError if too many."""
+        """Count objects about to be created for `what`; raise ValueError if they are too many."""
         self._objects += count
         if self._objects > self.most_objects:
             raise self._error(what, f"{self.most_objects:,} values")

@@ -95,7 +95,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _digests(file: BinaryIO) -> tuple[bytes, bytes]:
-    """Read a file; return the SHA-256 of all but its ending, and its ending, which should be it."""
+    """Read a file; return the SHA-256 of all but its ending, and the ending, which should match."""
     digest, ending = hashlib.sha256(), b""
     while chunk := file.read(1 << 20):
         digest.update((ending + chunk)[:-DIGEST])

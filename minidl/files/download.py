@@ -15,7 +15,7 @@ from minidl.files.locks import folder_lock
 from minidl.files.whole import replace
 
 _BLOCK = 1 << 18  # bytes: large enough to hide Python's overhead, small for a smooth bar
-_WINDOW, _SLOWEST = 60.0, 1000  # a mirror must send as many bytes per second in so many seconds
+_WINDOW, _SLOWEST = 60.0, 1000  # in each window of 60 s, a mirror must send 1000 bytes per second
 
 
 class _MirrorError(Exception):
@@ -41,8 +41,8 @@ def download(
     right. After a broken connection, Ctrl-C or a full disk, the `.part` stays, and the next
     mirror or call resumes from it (HTTP Range, RFC 9110 section 14); a mirror that cannot resume is
     asked for the whole file. An existing file with the right size and md5 is not fetched again.
-    If another process or thread is fetching the same file, wait for it and use its result. A mirror
-    that sends less than 1 kB per second for a minute is given up, however it spends that minute.
+    If another process or thread is fetching the same file, wait for it and use its result. Give up
+    on a mirror that sends less than 1 kB per second for a minute, whatever else it sends.
 
     Args:
         urls: mirrors of the identical file, tried in order; https only (http to 127.0.0.1).
@@ -100,7 +100,7 @@ def _require_secure(url: str) -> None:
 
 
 def _opener() -> Any:
-    """Return what opens URLs; it follows redirects only to URLs that a mirror itself may have."""
+    """Return an opener of URLs that follows redirects only to secure URLs."""
     import urllib.request
 
     class SecureRedirects(urllib.request.HTTPRedirectHandler):
@@ -108,7 +108,7 @@ def _opener() -> Any:
             try:
                 _require_secure(request[-1])
             except ValueError:
-                request[1].close()  # the answer
+                request[1].close()  # the response
                 raise
             return super().redirect_request(*request)
 
@@ -184,8 +184,8 @@ def _fetch_rest(
 def _received(request: Any, timeout: float) -> Generator[Any, None, None]:
     """Yield the response to a request, then its blocks.
 
-    Another thread waits for them: headers or trailers that never end would hold this one for ever,
-    as a timeout only limits the time between two bytes.
+    Another thread waits for them: headers or trailers that never end would block this one forever,
+    since a timeout limits only the time between two bytes.
     """
     import http.client
     import urllib.error
@@ -227,7 +227,7 @@ def _received(request: Any, timeout: float) -> Generator[Any, None, None]:
     finally:
         ended.set()
         while not results.empty():
-            results.get_nowait()  # the thread may wait for room
+            results.get_nowait()  # the thread may be waiting for space
 
 
 def _write(received: Iterator[bytes], part: Path, start: int, size: int, progress: bool) -> int:

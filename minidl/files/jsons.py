@@ -1,4 +1,4 @@
-"""JSON that need not be trusted."""
+"""Read JSON from untrusted files."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 from minidl.files.budget import Budget
 
-# Possessive, and content with a string cut short: linear in any text.
+# Possessive, and an unfinished string matches too: linear time for any text.
 _STRING = re.compile(r'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
-_MARK = re.compile(r"[\[{,:]")  # outside strings, each comes with at most one value more
+_MARK = re.compile(r"[\[{,:]")  # outside strings, each adds at most one value
 
 
 def parse_json(text: str | bytes, budget: Budget | None = None) -> Any:
-    """Return the value of a JSON text, in which no object may have a name twice.
+    """Return the value of a JSON text; no object may have duplicate names.
 
     Args:
-        text: in any encoding of Unicode if bytes.
-        budget: counts its values; one of the text's size if None.
+        text: bytes may be UTF-8, UTF-16 or UTF-32.
+        budget: counts the values; if None, a budget for a file of the text's size.
 
     Raises:
-        ValueError: it is not JSON, has a name twice, is nested too deeply or has too many values.
+        ValueError: it is not JSON, has a duplicate name, nests too deeply or has too many values.
 
     Example:
         >>> parse_json('{"words": ["a", "b"]}')

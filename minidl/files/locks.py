@@ -1,4 +1,4 @@
-"""Keep other processes and threads from changing the same files at once."""
+"""Lock a folder, so that only one process or thread changes its files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-# What file systems without locks answer, such as some NFS mounts.
+# The errors of file systems without locks, such as some NFS mounts.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -16,23 +16,23 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 def folder_lock(
     folder: str | Path, who: str, *, wait: float = 0.0, name: str = ".lock"
 ) -> Iterator[None]:
-    """Hold the lock of a folder, so that no other process or thread holds it.
+    """Hold a folder's lock in a `with` block; no other process or thread can hold it meanwhile.
 
-    The lock is the operating system's, on a file that is removed afterwards. It ends with the
-    process, even by kill -9: a file that is left behind locks nothing.
+    The operating system locks a file, which is removed afterwards. The lock ends with the process,
+    even after kill -9; a file that was left behind locks nothing.
 
     Args:
-        folder: is created if needed.
+        folder: created if needed.
         who: the caller, for messages.
-        wait: seconds to wait for another holder; for ever if negative.
-        name: of the file; holders of different names do not exclude each other.
+        wait: how many seconds to wait for another holder; forever if negative.
+        name: the file's name; locks with different names are independent.
 
     Raises:
-        BlockingIOError: another process or thread holds the lock, and `wait` is over.
-        OSError: the folder cannot be written.
+        BlockingIOError: another process or thread still holds the lock after `wait` seconds.
+        OSError: the folder cannot be written to.
 
     Warns:
-        UserWarning: the file system has no locks; nobody is excluded.
+        UserWarning: the file system has no locks; the block runs without one.
 
     Example:
         >>> import tempfile
@@ -68,5 +68,5 @@ def folder_lock(
         yield
     finally:
         with contextlib.suppress(OSError):  # Windows removes it on release
-            file.unlink(missing_ok=True)  # while locked: waiters notice, and make another
+            file.unlink(missing_ok=True)  # while locked: waiters notice, and create another
         lock.release()

@@ -5,11 +5,11 @@ interpreter knows the instructions that describe plain values, tensors and array
 a table lists the names that are understood, and the minidl function that is called instead of each.
 If a format allows other objects, each is read as an `Opaque`: its name without its content.
 
-Reading any file ends soon and cannot crash Python. A budget counts what each instruction makes.
-Values nest at most `_DEEPEST` deep: each container on the stack carries its depth, and a list or
-dict fetched from the memo can no longer be filled, since it may be part of another value, or about
-to become part of itself. Keys of dicts are strings, bytes and integers of at most 60 bits, so that
-no choice of keys makes a dict slow. Names are short, and so are integers.
+No file can crash Python or keep it busy for long. A budget counts the bytes that each instruction
+allocates. Values nest at most `_DEEPEST` deep: each container on the stack carries its depth, and a
+list or dict fetched from the memo can no longer be filled, since it may be part of another value,
+or about to become part of itself. Keys of dicts are strings, bytes, and integers of at most 60
+bits, so that no choice of keys makes a dict slow. Names and integers are short.
 Source: Python's `pickletools.py`, which describes each instruction.
 """
 
@@ -30,7 +30,7 @@ from minidl.files.budget import Budget
 _DEEPEST = 100  # checkpoints nest six deep; Python's own recursion limit is a thousand
 _KEY_BITS = 60  # integers of more bits may share a hash: a million such keys take hours
 _LONGEST_NAME = 255  # characters
-_SMALL_COST, _LARGE_COST = 64, 144  # bytes that an instruction makes, with their place on a stack
+_SMALL_COST, _LARGE_COST = 64, 144  # bytes that an instruction allocates, on the stack too
 
 _VALUES: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
@@ -86,7 +86,7 @@ class PickleReader:
     """Reads the pickles of one format, which a subclass describes.
 
     Args:
-        budget: counts the bytes of all values that this reader makes.
+        budget: counts the bytes of all values that this reader creates.
 
     Attributes:
         what: the content of such a pickle, for messages.
@@ -127,9 +127,9 @@ class PickleReader:
 
         Raises:
             ForbiddenGlobalError: the pickle names something that is not admitted.
-            ValueError: it is broken, makes too much, nests too deeply, or uses other instructions.
+            ValueError: it is broken, too large or too deeply nested, or uses other instructions.
         """
-        self._stack: list[Any] = []  # scalars, and entries of containers
+        self._stack: list[Any] = []  # scalars, and an entry for each container
         self._marked: list[list[Any]] = []  # the stacks below each open mark
         self._memo: dict[int, Any] = {}
         try:
@@ -162,7 +162,7 @@ class PickleReader:
         if kind.name == "float8":
             return struct.unpack(">d", content)[0]
         text = kind.name.startswith("unicode")
-        # Python stores text beyond Latin-1 in up to four bytes for each character.
+        # Python stores text beyond Latin-1 in up to four bytes per character.
         wide = text and not content.isascii() and np.frombuffer(content, np.uint8).max() > 0xC3
         self._budget.make(size * (4 if wide else 1), "a pickle of such long strings")
         if text:
@@ -244,7 +244,7 @@ class PickleReader:
             self._stack.append(_Entry(value, depth))
 
     def _count(self, arguments: tuple[Any, ...]) -> None:
-        """Count what a function may make of its arguments, each as often as it comes."""
+        """Count the bytes that a function may copy from its arguments, at every call."""
         for argument in arguments:
             if isinstance(argument, str | bytes | list | tuple | dict):
                 cost = 1 if isinstance(argument, str | bytes) else _LARGE_COST

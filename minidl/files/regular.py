@@ -1,4 +1,4 @@
-"""Opening files that others made, which need not be files at all."""
+"""Open untrusted files, which may be FIFOs or devices."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ _KINDS = {
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Open a regular file, or a link to one, for reading bytes; never wait for a writer.
+    """Open a regular file, or a link to one, for reading bytes; refuse anything else.
 
-    Opening a FIFO waits until another program writes into it, and reading some devices never ends.
+    Opening a FIFO blocks until another program opens it for writing, and some devices never end.
 
     Raises:
         ValueError: it is a FIFO, a socket, a device or a folder.
-        OSError: it does not exist, or may not be read.
+        OSError: it does not exist, or cannot be read.
 
     Example:
         >>> open_regular(".")
         Traceback (most recent call last):
         ValueError: .: got a folder, expected a regular file
     """
-    _check(path, os.stat(path))  # before opening: that alone may block, or set off a device
+    _check(path, os.stat(path))  # before opening, which alone may block or trigger a device
     return open(path, "rb", opener=_open_at_once)
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    number = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has neither it nor FIFOs
+    number = os.open(
+        path, flags | getattr(os, "O_NONBLOCK", 0)
+    )  # Windows has neither this nor FIFOs
     try:
-        _check(path, os.fstat(number))  # it may have been replaced in between
+        _check(path, os.fstat(number))  # it may have been replaced meanwhile
     except ValueError:
         os.close(number)
         raise

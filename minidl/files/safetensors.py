@@ -26,7 +26,7 @@ _DTYPES = {
 }  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items() if name not in ("F16", "BF16")}
 _LARGEST_TABLE = 16 << 20  # bytes; 40,000 arrays take 5 million
-_MOST_VALUES = 1 << 19  # those of 47,000 arrays; longer tables hold longer names, or text
+_MOST_VALUES = 1 << 19  # enough for 47,000 arrays; longer tables hold longer names, or text
 
 
 def write_safetensors(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None:
@@ -43,7 +43,9 @@ def write_safetensors(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None
     text += b" " * (-len(text) % 8)  # so that the arrays begin at a multiple of 8
     file.write(len(text).to_bytes(8, "little") + text)
     for name, dtype in order:
-        file.write(np.ascontiguousarray(state[name], _DTYPES[dtype]).data)  # a copy only if turned
+        file.write(
+            np.ascontiguousarray(state[name], _DTYPES[dtype]).data
+        )  # a copy only if not contiguous
 
 
 def read_safetensors(file: BinaryIO) -> dict[str, NDArray[Any]]:
@@ -72,13 +74,13 @@ def read_safetensors(file: BinaryIO) -> dict[str, NDArray[Any]]:
 
 
 def native(array: NDArray[Any], brain: bool = False) -> NDArray[Any]:
-    """Return stored values in a form to compute with; `array` itself, perhaps changed, if possible.
+    """Return stored values in a dtype to compute with, changing `array` itself if possible.
 
-    Half precision becomes float32, which holds each value exactly; every byte of a bool, 0 or 1.
+    Half precision becomes float32, which holds each value exactly; bytes of a bool become 0 or 1.
 
     Args:
-        array: in any byte order; bfloat16 as uint16, the upper half of a float32.
-        brain: whether it is bfloat16.
+        array: in any byte order; bfloat16 is given as uint16, the upper half of a float32.
+        brain: whether the values are bfloat16.
     """
     if brain:
         wide = array.astype(np.uint32)

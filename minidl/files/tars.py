@@ -1,8 +1,8 @@
-"""Tar archives that need not be trusted.
+"""Read untrusted tar archives.
 
-Python's `tarfile` allocates what a header claims, takes a damaged header for the end of the file,
-and stops there: before the checksum of a gzip file, which stands last. So only its parser of single
-headers is used here.
+Python's `tarfile` allocates as many bytes as a header claims. It treats a damaged header as the end
+of the archive and stops there, before the checksum at the end of a gzip file. So only its parser
+for single headers is used here.
 Source: POSIX.1-2001, pax interchange format; RFC 1952 for gzip.
 """
 
@@ -19,7 +19,9 @@ from typing import BinaryIO
 from minidl.files.budget import Budget
 from minidl.files.regular import open_regular
 
-_ATTRIBUTES = b"xgXLK"  # types of members that describe others, such as by names over 100 bytes
+_ATTRIBUTES = (
+    b"xgXLK"  # types of members that describe others, for example with names over 100 bytes
+)
 _LARGEST_ATTRIBUTES = 1 << 20  # bytes
 _MOST_MEMBERS = 1_000
 _PIECE = 1 << 16  # bytes
@@ -28,18 +30,20 @@ _PIECE = 1 << 16  # bytes
 def tar_files(
     path: Path, names: Container[str], largest: int, whole: int
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of some files in a .tar or .tar.gz archive, checking all checksums.
+    """Yield the name and content of chosen files in a .tar or .tar.gz archive.
 
-    Names of over 100 bytes may be cut short.
+    The archive is read to its end, and all its checksums are verified. Names over 100 bytes may be
+    cut short.
 
     Args:
-        path: of the archive; it is read to its end.
-        names: of the files to yield, whatever their folders.
-        largest: how many bytes a file may have.
-        whole: how many bytes the archive may have, unpacked, whatever its size.
+        path: the archive.
+        names: names of the files to yield, without folders.
+        largest: the most bytes that a file may have.
+        whole: how many unpacked bytes the archive may always have, however small it is.
 
     Raises:
-        ValueError: it is damaged, larger than allowed, or has links, devices or paths outside.
+        ValueError: it is damaged or larger than allowed, or has a link, a device or a path that
+            points outside.
         OSError: it cannot be read.
     """
     with open_regular(path) as raw:
@@ -76,16 +80,16 @@ def _files(
             _take(file, min(_PIECE, left - start), budget)
     else:
         raise ValueError(f"got more than {_MOST_MEMBERS:,} members, expected fewer")
-    rest = _take(file, tarfile.BLOCKSIZE, budget)  # two empty blocks are the end,
-    while rest:  # which more may follow
+    rest = _take(file, tarfile.BLOCKSIZE, budget)  # two empty blocks mark the end;
+    while rest:  # more may follow
         if not _is_empty(rest):
             raise EOFError("data follows its end")
         rest = file.read(_PIECE)
-        budget.make(len(rest), "an archive with so long an end")
+        budget.make(len(rest), "an archive with so much padding at its end")
 
 
 def _take(file: gzip.GzipFile | BinaryIO, count: int, budget: Budget) -> bytes:
-    budget.make(count, "an archive that unpacks to so much")
+    budget.make(count, "an archive that unpacks to so many bytes")
     content = file.read(count)
     if len(content) < count:
         raise EOFError("it ends early")
@@ -97,7 +101,7 @@ def _is_empty(block: bytes) -> bool:
 
 
 def _check(member: tarfile.TarInfo, largest: int) -> None:
-    """Refuse members that only a forged archive has, although nothing is extracted."""
+    """Refuse members that only a forged archive has, even though nothing is extracted."""
     name, parts = f"the member {member.name!r:.200}", PurePosixPath(member.name)
     if parts.is_absolute() or ".." in parts.parts:
         raise ValueError(f"got {name}, which points outside the archive")

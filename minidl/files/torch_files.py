@@ -180,7 +180,7 @@ def _read_zip(archive: zipfile.ZipFile, budget: Budget, key: str | None) -> dict
     if len(pickles) != 1:
         raise ValueError("it is a zip file without exactly one data.pkl")
     if any(info.compress_type for info in archive.infolist()):
-        raise ValueError("its members are compressed, as PyTorch writes none: is it a zip bomb?")
+        raise ValueError("its members are compressed, which PyTorch never does: is it a zip bomb?")
     root = pickles[0].removesuffix("data.pkl")
     if sizes[pickles[0]] > _LARGEST_PICKLE:
         raise ValueError(f"its data.pkl has more than {_LARGEST_PICKLE} bytes")
@@ -336,7 +336,7 @@ class _Reader(PickleReader):
             ) if kind in _STORAGES and _is_count(count):  # fmt: skip
                 found = _Storage(kind, key, count)
                 if self.storages.setdefault(key, found) != found:
-                    raise ValueError(f"storage {key:.40} is described in two ways")
+                    raise ValueError(f"storage {key:.40} has two different descriptions")
                 return found
             case ("storage" | "module", Global(kind), *_) if kind not in _STORAGES:
                 return Opaque(kind)  # older files of whole models refer to classes

@@ -35,10 +35,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def replace(part: Path, path: Path) -> None:
-    """Rename a file, replacing another; on Windows, virus scanners hold new files for a moment.
+    """Rename a file, replacing another; retry, as virus scanners on Windows briefly lock new files.
 
     Raises:
-        OSError: it cannot be renamed; PermissionError only after attempts for 0.6 seconds.
+        OSError: it cannot be renamed; PermissionError only after 0.6 seconds of attempts.
     """
     for seconds in (0.02, 0.08, 0.5):
         with contextlib.suppress(PermissionError):
@@ -48,7 +48,7 @@ def replace(part: Path, path: Path) -> None:
 
 
 def _start(path: Path) -> str:
-    return f".{path.name[:50]}."  # of a temporary name, which may have 255 bytes
+    return f".{path.name[:50]}."  # of a temporary name: names are limited to 255 bytes
 
 
 def clear_parts(path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Zip files of arrays, such as NumPy's `.npz`, that need not be trusted: every byte is checked.
+"""Read untrusted zip files of arrays, such as NumPy's `.npz`, and check every byte.
 
-`zipfile` reads whatever the directory at the file's end describes. A directory with one wrong
-length loses members in silence; others describe the same bytes a thousand times. Therefore members
-must follow one another from the first byte to the directory, as every program writes them, and each
+`zipfile` trusts the directory at the file's end. One wrong length there can lose members silently,
+and a forged directory can describe the same bytes a thousand times. So members must follow one
+another without gaps, from the first byte to the directory, as every program writes them; and each
 is read to its end, where `zipfile` compares its CRC.
 Source: PKWARE, APPNOTE.TXT, 4.3; NumPy, `numpy/lib/_format_impl.py`.
 """
@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from minidl.files.budget import Budget
 
-GROWTH = 20  # weights of which 95 % are zeros compress to a twentieth; trained ones, to nine tenths
-_BYTES_PER_MEMBER = 700  # of what zipfile keeps for each
-_DESCRIPTORS = (12, 16, 20, 24)  # sizes of what may follow the content of a member with flag 8
+GROWTH = 20  # weights that are 95 % zeros compress to a twentieth; trained ones, to nine tenths
+_BYTES_PER_MEMBER = 700  # that zipfile keeps for each
+_DESCRIPTORS = (12, 16, 20, 24)  # bytes that may follow a member's content if flag 8 is set
 _CHUNK = 1 << 18  # stays in a cache between copying and checking
 _LARGEST_HEADER = 4096  # bytes; 64 axes take 1,400
-PLAIN = "biufcmMSU"  # kinds of dtypes whose values are nothing but their bytes
-# A header is a dict in Python's notation. Possessive: linear in any text.
+PLAIN = "biufcmMSU"  # kinds of dtypes without references to objects
+# A header is a dict in Python's notation. Possessive: linear time for any text.
 _VALUE = r"""["'][<>|=]?[a-zA-Z?]\d{0,9}(?:\[\d{0,4}[a-zA-Z]{1,2}\])?["']|True|False|"""
 _VALUE += r"\((?:\d{1,18}L?, *+)*(?:\d{1,18}L?)?\)"  # Python 2 wrote 3L
 _ENTRY = rf"""["'](descr|fortran_order|shape)["'] *+: *+({_VALUE}) *+"""
@@ -35,11 +35,11 @@ _HEADER = re.compile(rf"\{{ *+(?:{_ENTRY}, *+){{2}}{_ENTRY}(?:, *+)?\}}\s*+", re
 
 
 def open_zip(file: BinaryIO, budget: Budget) -> zipfile.ZipFile:
-    """Open a zip file, all of whose members are stored or deflated, after counting what they claim.
+    """Open a zip file of stored and deflated members, after counting the bytes that they claim.
 
     Raises:
-        ValueError: members leave gaps or overlap, or have a name twice, or there are bytes before
-            or after them; or reading them would exceed the budget.
+        ValueError: members leave gaps, overlap or share a name, there are bytes before or after
+            them, or reading them would exceed the budget.
         Exception: the directory is damaged in ways that `zipfile` does not document.
     """
     size = budget.size
@@ -53,7 +53,7 @@ def open_zip(file: BinaryIO, budget: Budget) -> zipfile.ZipFile:
     if end + 22 + comment != len(tail):
         raise ValueError("it has bytes after the zip file's end")
     count = length // 46  # bytes of the smallest entry
-    members_only = Budget(size)  # of which none is compressed
+    members_only = Budget(size)  # none of which are compressed
     members_only.make(_BYTES_PER_MEMBER * count, f"a directory of up to {count:,} members")
     archive = zipfile.ZipFile(file)
     members, reached = sorted(archive.infolist(), key=lambda info: info.header_offset), 0
@@ -72,7 +72,7 @@ def open_zip(file: BinaryIO, budget: Budget) -> zipfile.ZipFile:
 
 
 def _fills(file: BinaryIO, info: zipfile.ZipInfo, room: int) -> bool:
-    """Return whether a member takes a number of bytes, and its two headers say the same."""
+    """Return whether a member takes exactly `room` bytes, and its two headers agree."""
     file.seek(info.header_offset)
     header = file.read(30)
     flags, method, crc, packed, size, name, extra = struct.unpack("<6xHH4x3L2H", header)
@@ -82,7 +82,7 @@ def _fills(file: BinaryIO, info: zipfile.ZipInfo, room: int) -> bool:
         (flags, method) == (info.flag_bits, info.compress_type)
         and method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         and (method == zipfile.ZIP_DEFLATED or info.compress_size == info.file_size)
-        and not flags & 0x2061  # encrypted, or a patch
+        and not flags & 0x2061  # encrypted, or patch data
         and (rest in _DESCRIPTORS if flags & 8 else rest == 0)
         and (described or bool(flags & 8) or packed == size == 0xFFFFFFFF)
     )
@@ -93,7 +93,8 @@ def read_member(archive: zipfile.ZipFile, name: str, count: int) -> NDArray[np.u
 
     Raises:
         ValueError: it does not have `count` bytes.
-        Exception: its CRC does not match, or it cannot be decompressed.
+        Exception: its CRC does not match, or it cannot be decompressed; `zipfile` does not
+            document which error that raises.
     """
     with archive.open(name) as member:
         return _rest(member, count)
@@ -101,7 +102,7 @@ def read_member(archive: zipfile.ZipFile, name: str, count: int) -> NDArray[np.u
 
 def _rest(member: IO[bytes], count: int) -> NDArray[np.uint8]:
     content, reached = np.empty(count, np.uint8), 0
-    while chunk := member.read(_CHUNK):  # to the end: the CRC is compared there
+    while chunk := member.read(_CHUNK):  # to the end, where the CRC is compared
         content[reached : reached + len(chunk)] = np.frombuffer(chunk, np.uint8)
         reached += len(chunk)
     if reached != count:
@@ -113,9 +114,9 @@ def read_arrays(archive: zipfile.ZipFile) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the arrays of an `.npz` file, by name.
 
     Raises:
-        ValueError: a member is not an array of plain values, or does not have as many bytes as its
-            header says; nothing is allocated for it then.
-        Exception: as `read_member` does.
+        ValueError: a member is not an array of plain values, or its size is not the one that its
+            header describes; nothing is allocated for it then.
+        Exception: see `read_member`.
     """
     for info in archive.infolist():
         with archive.open(info) as member:
@@ -135,16 +136,16 @@ def read_arrays(archive: zipfile.ZipFile) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _header(member: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool, int]:
-    """Return an array's dtype, shape and order, and how many bytes were read.
+    """Return an array's dtype, shape, whether it is in Fortran order, and the header's length.
 
-    NumPy's own parser evaluates up to 10,000 characters of Python, for which nested ones raise any
-    error, and prints warnings.
+    NumPy's own parser evaluates up to 10,000 characters of Python. Deeply nested ones raise
+    unpredictable errors, and some print warnings.
     """
     start = member.read(8)
     wide = start[6:7] >= b"\x02"
     length = struct.unpack("<L" if wide else "<H", member.read(4 if wide else 2))[0]
     if start[:6] != b"\x93NUMPY" or length > _LARGEST_HEADER:
-        raise ValueError("it does not begin as NumPy's files do")
+        raise ValueError("it does not begin like a NumPy file")
     text = member.read(length).decode("latin-1")
     found = dict(re.findall(_ENTRY, text))
     if not _HEADER.fullmatch(text) or len(found) != 3 or found["fortran_order"][0] not in "TF":
