@@ -96,8 +96,8 @@ def test_rows_are_counted_though_they_have_few_pixels(tmp_path):
     [
         ((b"prVt", b""), 100_000, "more chunks than an image needs"),
         ((b"tEXt", b"name\0x"), 100_000, "more chunks than an image needs"),
-        ((b"iTXt", b"a\0\1\0\0\0" + zlib.compress(b"a" * 10**6)), 20, "compressed texts"),
-        ((b"zTXt", b"a\0\0" + zlib.compress(b"a" * 10**6)), 20, "compressed texts"),
+        ((b"iTXt", b"a\0\1\0\0\0" + zlib.compress(b"a" * 10**6)), 20, "compressed text"),
+        ((b"zTXt", b"a\0\0" + zlib.compress(b"a" * 10**6)), 20, "compressed text"),
     ],
 )
 def test_texts_and_other_chunks_are_limited(chunk, count, message, tmp_path):
@@ -111,7 +111,7 @@ def test_texts_and_other_chunks_are_limited(chunk, count, message, tmp_path):
 def test_segments_and_scans_of_a_jpeg_are_limited(tmp_path):
     content = jpeg(smooth(40, 40), progressive=True)
     exif = b"\xff\xe1\x00\x08Exif\0\0" * 1001
-    with pytest.raises(ValueError, match="got a JPEG of more than 1000 segments or 100 scans"):
+    with pytest.raises(ValueError, match="got a JPEG with more than 1000 segments or 100 scans"):
         load_image_folder(placed(tmp_path, content[:2] + exif + content[2:], "x.jpg"))
     last = content.rindex(b"\xff\xda")
     scans = content[:-2] + content[last:-2] * 100 + content[-2:]

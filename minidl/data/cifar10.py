@@ -1,4 +1,4 @@
-"""Read CIFAR-10 in every published layout, trusting none of its bytes."""
+"""Read CIFAR-10 in its python and binary layouts, trusting none of its bytes."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +32,7 @@ _TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 _BATCHES = (*_TRAIN_BATCHES, "test_batch")
 _BATCH_ROWS = 10_000
 _PIXELS = 3 * 32 * 32
-_LARGEST_FILE = 1 << 26  # bytes; a batch has 31 MB, so twice that is not a batch
+_LARGEST_FILE = 1 << 26  # bytes; a batch has 31 MB
 _LARGEST_ARCHIVE = 1 << 28  # bytes, unpacked; CIFAR-10 takes 185 MB
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -41,10 +41,11 @@ Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
 def load_cifar10(
     data_dir: str | Path | None = None, *, download: bool = False, progress: bool = True
 ) -> tuple[ImageSet, ImageSet]:
-    """Load the 60,000 images of CIFAR-10 from an archive or a folder of any published layout.
+    """Load the 60,000 images of CIFAR-10 from an archive or a folder.
 
-    The layouts are python and binary. Archives (.tar.gz or .tar) are read in place: nothing is
-    extracted, so the disk may be read-only. All their checksums are checked; a folder has none.
+    The python and binary layouts are read, the Matlab layout is not. Archives (.tar.gz or .tar) are
+    read in place: nothing is extracted, so the disk may be read-only. All their checksums are
+    verified; folders have none.
 
     Args:
         data_dir: the folder that holds the batches, its parent, the archive itself, or the
@@ -58,7 +59,8 @@ def load_cifar10(
 
     Raises:
         FileNotFoundError: there is no data set and `download` is False.
-        ValueError: a file is damaged, incomplete or unsafe; the message names it.
+        ValueError: a file is damaged, incomplete, unsafe or in the Matlab layout; the message names
+            it.
         OSError: downloading or reading fails.
 
     Source:
@@ -122,7 +124,7 @@ def _find(root: Path) -> Path | None:
 
 
 def _is_no_folder(path: Path) -> bool:
-    return path.exists() and not path.is_dir()  # special files too: reading them says what is wrong
+    return path.exists() and not path.is_dir()  # a FIFO too: the error comes when it is read
 
 
 def _not_found(root: Path) -> FileNotFoundError:

@@ -15,7 +15,7 @@ _first_read: dict[Path, tuple[Path, dict[str, int]]] = {}
 
 
 def brief(value: Any) -> str:
-    """Return the start of a value's `repr`, which is never built whole: it may be huge, or deep."""
+    """Return the start of a value's `repr`, without building all of it: it may be huge or deep."""
     short = reprlib.Repr()
     short.maxstring, short.maxother, short.maxlevel = 60, 60, 2
     return short.repr(value)

@@ -48,8 +48,8 @@ def load_image_folder(
     Raises:
         TypeError: `classes` is a string or a set, which has no order.
         ValueError: `size` or `resize` is out of range, the folder has no sub-folders, a sub-folder
-            has no images or is not among `classes`, or a file is not a JPEG or PNG image; the
-            message names it.
+            has no images or is not among `classes`, or a file is not a JPEG or PNG image, is
+            damaged, or would take too much memory; the message names it.
         FileNotFoundError: there is no such folder.
         ImportError: Pillow is missing.
     """
@@ -88,7 +88,7 @@ def _is_shown(path: Path) -> bool:
 
 
 def _square(file: Path, size: int, resize: int) -> NDArray[np.uint8]:
-    from minidl.data.pictures import read_picture  # on use: it needs Pillow
+    from minidl.data.pictures import read_picture  # imported on use: it needs Pillow
 
     try:
         with open_regular(file) as content:

@@ -30,9 +30,9 @@ def datasets_folder() -> Path:
     """Return the folder where downloaded and generated data sets are stored.
 
     The first of these: the environment variable `MINIDL_DATASETS`; `datasets/` of the checkout
-    that this package is imported from; `minidl/datasets` in `XDG_CACHE_HOME`, or in `~/.cache` on
-    every system, as PyTorch does. The working directory does not matter, so a script finds its data
-    wherever it is started.
+    that this package is imported from; `minidl/datasets` in `XDG_CACHE_HOME`; `minidl/datasets` in
+    `~/.cache`, on every system, as in PyTorch. The working directory does not matter, so a script
+    finds its data wherever it is started.
 
     Returns:
         The folder, which need not exist yet.
@@ -44,5 +44,5 @@ def datasets_folder() -> Path:
     if (checkout / "pyproject.toml").is_file() and (checkout / "datasets").is_dir():
         return checkout / "datasets"
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    cache = cache if cache.is_absolute() else Path.home() / ".cache"  # as the XDG standard says
+    cache = cache if cache.is_absolute() else Path.home() / ".cache"  # as the XDG standard requires
     return cache / "minidl" / "datasets"

@@ -21,8 +21,8 @@ class DataLoader:
     """Cut arrays of equal length into batches of tensors.
 
     Args:
-        arrays: one or more, such as images and labels; the first axis of each is the examples. Not
-            copied: memory maps stay on disk, and PyTorch's tensors share their memory.
+        arrays: one or more, such as images and labels; the first axis of each is the examples. They
+            are not copied: memory maps stay on disk, and PyTorch's tensors share their memory.
         batch_size: examples per batch, >= 1.
         shuffle: draw a new order for each pass.
         drop_last: drop the last batch if it is smaller.
@@ -40,7 +40,7 @@ class DataLoader:
 
     Raises:
         ValueError: no arrays, no examples, unequal lengths, a batch size < 1, an unknown device.
-        TypeError: an argument is a list or no array of real numbers, or `rng` is not a generator.
+        TypeError: an argument is a list or not an array of real numbers, or `rng` is no generator.
 
     Example:
         >>> import numpy as np
@@ -159,7 +159,7 @@ class DataLoader:
         self, batches: Iterator[list[NDArray[Any]]], position: dict[str, Any]
     ) -> Iterator[tuple[Tensor, ...]]:
         """Yield batches that a thread makes, and starts to move to the device, ahead of time."""
-        from concurrent.futures import ThreadPoolExecutor  # on use: it imports logging
+        from concurrent.futures import ThreadPoolExecutor  # imported on use: it imports logging
 
         backend = backend_for(self.device)
         own = streams(self.transform)
@@ -174,7 +174,7 @@ class DataLoader:
             states = [state_of(stream) for stream in own]
             return [backend.send(array) for array in batch], states
 
-        context = copy_context()  # NumPy's error state, recording and others hold there too
+        context = copy_context()  # with NumPy's error state, recording and others
         with ThreadPoolExecutor(1, "minidl-loader") as thread:
             made = deque(thread.submit(context.run, make) for _ in range(self.prefetch))
             while (found := made.popleft().result()) is not None:
@@ -217,7 +217,7 @@ class Normalize:
                 "of shape (n, c, h, w)"
             )
         counts = [np.bincount(channel.ravel(), minlength=256) for channel in images.swapaxes(0, 1)]
-        shares = np.array(counts) / images[:, 0].size  # (c, 256): exact, and few values
+        shares = np.array(counts) / images[:, 0].size  # (c, 256): exact, and few values to sum
         mean = shares @ np.arange(256)
         return cls(mean, np.sqrt(shares @ np.arange(256) ** 2 - mean**2))
 

@@ -1,4 +1,4 @@
-"""Read one JPEG or PNG file, which need not be trusted, in little memory."""
+"""Read an untrusted JPEG or PNG file in little memory."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from minidl.files.budget import Budget
 
 _BILINEAR = Image.Resampling.BILINEAR
 _TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
-"""How EXIF's orientations are turned upright; those >= 5 exchange width and height."""
+"""How to turn each EXIF orientation upright; those >= 5 swap width and height."""
 _DEPTHS = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # bytes per pixel in Pillow; else 4
 _BAND = 1 << 18  # pixels converted at once
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # those of JPEG that a length follows
-_MOST_SEGMENTS, _MOST_SCANS = 1000, 100  # of a JPEG; 20 and 10 are usual
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # JPEG markers that are followed by a length
+_MOST_SEGMENTS, _MOST_SCANS = 1000, 100  # in a JPEG; 20 and 10 are usual
 
 
 def read_picture(file: BinaryIO, resize: int) -> Image.Image:
-    """Return an image in RGB, upright, its shorter side scaled to `resize` pixels.
+    """Return an image in RGB, upright, with its shorter side scaled to `resize` pixels.
 
-    Of an image more than twice as long as wide, only the middle is returned. An image that takes
-    too much memory is made smaller by an integer before it is scaled, if it can be: a JPEG while it
+    If one side is more than twice as long as the other, only the middle is returned. An image that
+    would take too much memory is first reduced by an integer factor where possible: a JPEG while it
     is decoded; palettes, transparency, CMYK and 16 bits while they are converted to RGB.
 
     Raises:
@@ -35,7 +35,7 @@ def read_picture(file: BinaryIO, resize: int) -> Image.Image:
         Exception: the file is damaged; Pillow does not document which error it raises.
     """
     budget = Budget(os.fstat(file.fileno()).st_size)
-    # Not Image.open: it would try other formats, and limits pixels, but not memory.
+    # Not Image.open: it would try other formats, and it limits pixels, not memory.
     is_jpeg = file.read(3) == b"\xff\xd8\xff"
     picture = _open_jpeg(file, resize, budget) if is_jpeg else _open_png(file, budget)
     memory = _memory(*picture.size, picture.mode, resize)
@@ -53,34 +53,34 @@ def read_picture(file: BinaryIO, resize: int) -> Image.Image:
         part, box = _converted(picture, left, top, width, height, factor), None
         width, height = part.size
     wide, high = (resize * n // min(width, height) for n in (width, height))
-    if orientation in range(5, 9):  # as in the upright image, scale its rows first
+    if orientation in range(5, 9):  # scale first what becomes rows in the upright image
         part, box = part.resize((width, high), _BILINEAR, box), None
     part = part.resize((wide, high), _BILINEAR, box).convert("RGB")
     return part.transpose(_TURNS[orientation]) if orientation in _TURNS else part
 
 
 def _memory(width: int, height: int, mode: str, resize: int) -> int:
-    """Return about how many bytes Pillow takes to decode an image, convert a band and scale it."""
-    row = -(-width * _DEPTHS.get(mode, 4) // 4) * 4 + 8  # with a pointer to it
+    """Estimate the bytes that Pillow takes to decode an image, convert a band and scale it."""
+    row = -(-width * _DEPTHS.get(mode, 4) // 4) * 4 + 8  # with a pointer to the row
     long = min(max(width, height), 2 * min(width, height))
     return height * row + 8 * resize * long + 16 * _BAND
 
 
 def _open_png(file: BinaryIO, budget: Budget) -> ImageFile.ImageFile:
-    """Open a PNG after counting what Pillow makes of its chunks."""
+    """Open a PNG after counting the memory that Pillow takes for its chunks."""
     file.seek(8)
     while len(head := file.read(8)) == 8:
         length = int.from_bytes(head[:4], "big")
-        budget.make_objects(8, "a PNG of more chunks than an image needs")
+        budget.make_objects(8, "a PNG with more chunks than an image needs")
         if head[4:] in (b"zTXt", b"iTXt", b"iCCP"):  # Pillow reads up to 1 MB of each
-            budget.make(4 * min(1 << 20, 1032 * length), "a PNG with compressed texts")
+            budget.make(4 * min(1 << 20, 1032 * length), "a PNG with compressed text")
         file.seek(length + 4, os.SEEK_CUR)
     file.seek(0)
     return PngImageFile(file)
 
 
 def _open_jpeg(file: BinaryIO, resize: int, budget: Budget) -> ImageFile.ImageFile:
-    """Open a JPEG; if it takes too much memory, to be decoded at 1/2, 1/4 or 1/8 of its size."""
+    """Open a JPEG; if it takes too much memory, decode it at 1/2, 1/4 or 1/8 of its size."""
     file.seek(0)
     progressive = _check_segments(file.read())
     file.seek(0)
@@ -101,7 +101,7 @@ def _open_jpeg(file: BinaryIO, resize: int, budget: Budget) -> ImageFile.ImageFi
 
 
 def _check_segments(content: bytes) -> bool:
-    """Return whether a JPEG has several scans; ValueError if they would take too long."""
+    """Return whether a JPEG has several scans; raise ValueError if they would take too long."""
     at, segments, scans, progressive, layers = 2, 0, 0, False, 0
     while (found := _MARKER.search(content, at)) and (kind := content[found.end() - 1]) != 0xD9:
         body = found.end() + 2
@@ -109,7 +109,7 @@ def _check_segments(content: bytes) -> bool:
         segments, scans = segments + 1, scans + (kind == 0xDA)
         if segments > _MOST_SEGMENTS or scans > _MOST_SCANS:
             raise ValueError(
-                f"got a JPEG of more than {_MOST_SEGMENTS} segments or {_MOST_SCANS} scans"
+                f"got a JPEG with more than {_MOST_SEGMENTS} segments or {_MOST_SCANS} scans"
             )
         if kind in range(0xC0, 0xD0) and kind not in (0xC4, 0xC8, 0xCC):
             progressive, layers = progressive or kind & 3 == 2, content[body + 5]

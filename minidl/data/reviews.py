@@ -164,7 +164,7 @@ def read_table(
 
 def _label(where: str, column: str, value: Any) -> str:
     """Return the name of a label's class."""
-    # Of other types, `str` may take for ever, or recurse too deeply.
+    # For other types, `str` may take forever or recurse too deeply.
     name = _replace_lone_surrogates(str(value)).strip() if isinstance(value, str | int) else ""
     if is_integer(name):
         return str(int(name))
@@ -174,11 +174,11 @@ def _label(where: str, column: str, value: Any) -> str:
     return name
 
 
-_FRACTION = re.compile(  # possessive: linear in any text
+_FRACTION = re.compile(  # possessive: linear time for any text
     r"[-+]?(\d++\.?\d*+|\.\d++)(e[-+]?\d++)?|[-+]?(nan|inf)", re.IGNORECASE
 )
 _limit_lock = threading.Lock()
-_LONGEST = 1 << 23  # characters in a field: a quote that is never closed must not take all memory
+_LONGEST = 1 << 23  # characters in a field, so that an unclosed quote cannot fill the memory
 
 
 @contextlib.contextmanager
@@ -193,7 +193,7 @@ def _long_fields() -> Iterator[None]:
 
 
 def _csv_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterator[Row]:
-    budget = Budget(0)  # of one row
+    budget = Budget(0)  # for one row
 
     def counted() -> Iterator[str]:
         for line in _lines(path, encoding):

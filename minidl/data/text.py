@@ -49,13 +49,14 @@ def tokenize(text: str) -> list[str]:
 
 @functools.cache
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return the patterns of a token, and of what is normalized at once: at most 30 marks in a row.
+    """Return the patterns for a token, and for a piece that is normalised at once.
 
-    The time for marks in a row is quadratic; no language has as many.
+    A piece has at most 30 marks in a row: normalising takes time quadratic in their number, and no
+    language has as many.
     """
     every = map(chr, range(0x300, 0x10000))
     marks = "".join(c for c in every if unicodedata.category(c)[0] == "M")
-    letter = rf"[\w{marks}]"  # \w leaves out some marks, such as vowel signs of Hindi
+    letter = rf"[\w{marks}]"  # \w lacks some marks, such as vowel signs in Hindi
     parts = (
         rf"n't(?!{letter})",
         rf"'(?:s|m|d|re|ve|ll)(?!{letter})",
@@ -65,7 +66,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
         r"\.{2,}",
         r"\S",
     )
-    rare = "\U00010000-\U0010ffff"  # as one range: `re` is slow with many characters beyond
+    rare = "\U00010000-\U0010ffff"  # one range: `re` is slow with many characters beyond 16 bits
     return re.compile("|".join(parts)), re.compile(f"[^{marks}{rare}]*[{marks}{rare}]{{0,30}}")
 
 
