@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from minidl.onnx.export import export_onnx as export_onnx
     from minidl.training.capture import capture as capture
 else:
-    # Imported on first use, which halves the time that `import minidl` takes beyond NumPy's.
+    # Imported on first use: this halves the time that `import minidl` takes in addition to NumPy's.
     _PACKAGES = ("data", "inspect", "models", "training")
     _NAMES = {
         "gradcheck": "minidl.inspect",

@@ -25,7 +25,7 @@ def detect_anomaly(allow_inf: bool = False) -> Block[Watcher | None]:
     The error names the operation, the line of your code that ran it, the index of the bad value in
     the result, and the inputs' values there. Run the forward pass inside the `with` block too: a
     gradient is traced to the line where its operation ran. Every result that this thread or task
-    computes is checked, so use this for debugging, not for training. With all kinds of kernels (see
+    computes is checked, so use this for debugging, not for training. With any kernels (see
     `minidl.set_kernels`), a NaN or an infinity in a pixel reaches only those outputs of a
     convolution whose windows contain it.
 

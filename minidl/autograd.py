@@ -70,7 +70,7 @@ class Value(Protocol):
         """Return a copy with its own memory."""
 
     def hooked(self, gradient: Any, recording: bool) -> Any:
-        """Return the gradient after its hooks have run, with recording on or off."""
+        """Run the hooks, with recording on or off, and return the resulting gradient."""
 
     def __add__(self, other: Any) -> Any:
         """Add two gradients."""
@@ -106,8 +106,8 @@ _watcher: Scoped[Watcher | None] = Scoped(None)
 _line: ContextVar[str] = ContextVar("line", default="")
 """The line of the user's code whose gradient is being computed."""
 
-_adding = threading.RLock()  # held while a gradient is added to one that other threads may add to
-if hasattr(os, "register_at_fork"):  # a child has no other thread that would release it
+_adding = threading.RLock()  # held while adding to a gradient that other threads may add to
+if hasattr(os, "register_at_fork"):  # a child has no other thread to release it
     os.register_at_fork(
         before=_adding.acquire, after_in_parent=_adding.release, after_in_child=_adding.release
     )
@@ -115,24 +115,24 @@ if hasattr(os, "register_at_fork"):  # a child has no other thread that would re
 
 def is_recording() -> bool:
     """Return whether operations are being recorded in this thread or task."""
-    return not _recording.blocks.get() or _recording.get()  # quick: every operation asks
+    return not _recording.blocks.get() or _recording.get()  # fast, since every operation asks
 
 
 def set_recording(recording: bool) -> Block[bool]:
-    """Turn recording on or off inside a `with` block, or a decorated function."""
+    """Turn recording on or off inside a `with` block or a decorated function."""
     return _recording.set(recording)
 
 
 def no_grad() -> Block[bool]:
     """Stop recording inside a `with` block: results require no gradient and keep no graph alive.
 
-    Other threads and asyncio tasks are not affected. Those started inside the block begin with
-    recording on in a thread, and off in a task or `asyncio.to_thread`, which copy their context (as
-    threads do in free-threaded Python).
+    Other threads and asyncio tasks are not affected. A thread started inside the block records; a
+    task or `asyncio.to_thread` started there does not, because it copies the context. (In
+    free-threaded Python, threads copy it too.)
 
-    `@no_grad()` does the same for each call of a function. Of a generator or coroutine, it covers
-    the body's own code and not the caller's. A `with` block around a `yield` covers what the
-    caller does before it resumes the generator, too.
+    `@no_grad()` does the same for each call of a function. For a generator or coroutine, it covers
+    only the body's own code. By contrast, a `with` block around a `yield` also covers the code that
+    the caller runs before it resumes the generator.
 
     Example:
         >>> import minidl
@@ -294,7 +294,7 @@ def backward(
                     if tensor.grad is not None:
                         tensor.grad = tensor.grad + gradient
                     elif tensor.is_leaf and not create_graph and handover.is_free(gradient):
-                        tensor.grad = gradient  # its only references: here and in `propagate`
+                        tensor.grad = gradient  # only this function and `propagate` refer to it
                     else:
                         tensor.grad = gradient.copy()
                 if seen_by is not None:
@@ -312,9 +312,9 @@ def propagate(
     """Yield every tensor that needs a gradient with its complete gradient, outputs first.
 
     With `wanted`, visit only tensors that were computed from one of these. The caller turns
-    recording on or off, and replaces the watcher by None: the operations inside rules are not the
-    user's, and the watcher sees only gradients. `caller` is the `state` before that; hooks, which
-    may run another backward, record if it did.
+    recording on or off and replaces the watcher by None, because the operations inside rules are
+    not the user's: the watcher sees only gradients. `caller` is the `state` before that. Hooks,
+    which may run another backward, record if operations were recorded then.
     """
     recording, watcher = caller
     retain = create_graph if retain_graph is None else retain_graph

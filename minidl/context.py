@@ -1,11 +1,11 @@
-"""Values that hold inside a `with` block, for the thread or task that runs it.
+"""Values that apply inside a `with` block, in the thread or task that runs it.
 
 `no_grad`, `observe`, `detect_anomaly` and others change what code does until their block ends. Each
-thread and each asyncio task has a context of its own, in which these values are kept, so the blocks
-of one do not affect another. A generator has none: a block around a `yield` stays open in its
-caller until the generator goes on. Two such generators may end in any order, in another task, or
-never. So each block is taken out of the list of open ones, wherever it is in the list; nothing
-restores "what was there before".
+thread and each asyncio task has its own context, which stores these values, so the blocks of one do
+not affect another. A generator has no context: a block around a `yield` stays open in the caller
+until the generator resumes. Two such generators may end in any order, in another task, or never. So
+each block removes itself from the list of open blocks, wherever it is in the list, instead of
+restoring the previous value.
 
 Source: PEP 567.
 """
@@ -25,17 +25,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclasses.dataclass(eq=False)
 class _Opened:
-    """An open block's value, and its token in the context where it began; None once it is over."""
+    """An open block's value, and the token of the context where it began; None after its end."""
 
     value: Any
     token: Any = None
 
 
 class Scoped(Generic[T]):
-    """A variable that has another value inside each `with variable.set(value)`.
+    """A variable with another value inside each `with variable.set(value)` block.
 
     Args:
-        default: its value outside of all blocks.
+        default: its value outside all blocks.
     """
 
     def __init__(self, default: T) -> None:
@@ -54,15 +54,15 @@ class Scoped(Generic[T]):
         return [block.value for block in self.blocks.get() if block.token is not None]
 
     def set(self, value: T) -> Block[T]:
-        """Return a block in which this variable has another value."""
+        """Return a block in which this variable has the given value."""
         return Block(self.blocks, value)
 
 
 class Block(Generic[T]):
-    """A `with` block in which a variable has another value, which is also what `as` gets.
+    """A `with` block in which a variable has another value, which `as` receives.
 
-    It may be entered several times. As a decorator it wraps each call of a function; of a generator
-    or a coroutine it wraps each stretch of the body's own code, not that of others in between.
+    It may be entered several times. As a decorator, it wraps each call of a function; for a
+    generator or coroutine, it wraps each step of the body's own code, but not the code in between.
     """
 
     _own: Any = ()
@@ -87,11 +87,11 @@ class Block(Generic[T]):
             self._blocks.set(tuple([b for b in blocks if b is not block and b.token is not None]))
             break
         else:
-            block.token = None  # whoever still has it, skips it
+            block.token = None  # contexts that still list it skip it
         self._own.remove(block)
 
     def __del__(self) -> None:
-        """End what is still open, such as when Ctrl-C came just before the block."""
+        """End blocks that are still open, for example after Ctrl-C just before the block's body."""
         for block in self._own:
             block.token = None
 
@@ -132,7 +132,7 @@ class _Steps(Generator[Any, Any, Any], Coroutine[Any, Any, Any]):
             return self._body.send(value)
 
     def throw(self, *error: Any) -> Any:
-        """Run the next step, which begins with an error."""
+        """Run the next step, raising an error at its start."""
         with self._block():
             return self._body.throw(*error)
 
@@ -141,7 +141,7 @@ class _Steps(Generator[Any, Any, Any], Coroutine[Any, Any, Any]):
 
 
 class _AsyncSteps(AsyncGenerator[Any, Any]):
-    """The same for an asynchronous generator."""
+    """An asynchronous generator, each of whose steps runs in a block of its own."""
 
     def __init__(self, body: Any, block: Callable[[], Block[Any]]) -> None:
         self._body, self._block = body, block
@@ -151,5 +151,5 @@ class _AsyncSteps(AsyncGenerator[Any, Any]):
         return await _Steps(self._body.asend(value), self._block)
 
     async def athrow(self, *error: Any) -> Any:
-        """Run up to the next `yield`, beginning with an error."""
+        """Run up to the next `yield`, raising an error at the start."""
         return await _Steps(self._body.athrow(*error), self._block)

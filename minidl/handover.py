@@ -34,19 +34,19 @@ def _of_an_argument() -> int:
     return measured(thing)
 
 
-# Measured, because Python's versions differ: since 3.14, a call may lend its arguments uncounted.
+# Measured, because Python versions differ: since 3.14, a call may not count its arguments.
 _ONE = _of_one_variable()
-"""What `_holders` returns for an object that one variable holds."""
+"""The result of `_holders` for an object that one variable refers to."""
 
 _GIVEN = _of_an_argument()
-"""The same for an argument that the caller's variable and the generator it came from hold."""
+"""The same for an argument to which the caller and the generator that yielded it also refer."""
 
 
 def is_free(gradient: Any) -> bool:
     """Return whether a gradient can be handed over, and made mutable: nothing else refers to it.
 
     Args:
-        gradient: a tensor, which a variable of the caller holds, and the generator that yielded it.
+        gradient: a tensor; the caller's variable and the generator that yielded it refer to it.
     """
     if gradient.requires_grad or gradient.stored is not gradient:
         return False

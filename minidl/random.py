@@ -26,8 +26,8 @@ _global: list[np.random.Generator] = []  # made on first use: importing np.rando
 MOST_OBJECTS = 50_000  # the most objects that a search visits; this takes about 0.1 s
 LONG = 1_000  # an object with more parts is taken for data, and searched last
 _PLAIN = {bool, int, float, str, bytes, types.NoneType, np.ndarray, *np.sctypeDict.values()}
-_POSITIONS = {"pos": 625, "buffer_pos": 5}  # of MT19937, of Philox: how many there are
-_DRAW = {"numpy", "numpy.random", "random"}  # their functions draw from streams of their own
+_POSITIONS = {"pos": 625, "buffer_pos": 5}  # how many positions MT19937 and Philox have
+_DRAW = {"numpy", "numpy.random", "random"}  # modules whose functions draw from their own streams
 _KNOWN = {"minidl", "numpy", *sys.stdlib_module_names}
 """Packages whose functions and classes refer to no stream except the global one."""
 
@@ -91,11 +91,11 @@ def state_of(stream: Any) -> Any:
 
 
 def restore(streams: Iterable[Any], states: Iterable[Any]) -> None:
-    """Set the states of streams, as far as there are states.
+    """Set the states of the first streams, as many as there are states.
 
     Raises:
-        ValueError: a state is none of such a stream. NumPy does not check positions in buffers, and
-            would read beyond them.
+        ValueError: a state does not belong to such a stream. Positions in buffers are checked here,
+            because NumPy does not check them and would read beyond the buffers.
     """
     for stream, state in zip(streams, states, strict=False):
         try:
@@ -111,7 +111,7 @@ def restore(streams: Iterable[Any], states: Iterable[Any]) -> None:
                 stream.set_state(state)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise ValueError(
-                f"got no state of a {type(stream).__name__} ({error!r:.100})"
+                f"got no valid state of a {type(stream).__name__} ({error!r:.100})"
             ) from error
 
 
@@ -121,17 +121,17 @@ def streams(*objects: Any) -> list[Any]:
     The search covers attributes, containers, bound methods, and the variables to which functions
     and the methods of your own classes refer. Its order depends only on how the objects are built.
     An `rng` that is None stands for the global stream. Checkpoints use this to know what to save.
-    NumPy's older `RandomState` and Python's `random.Random` come last, and so do the streams of the
-    modules `numpy.random` and `random`, if functions draw from these. Streams inside sets, other
-    modules and arrays of objects are not found. The search ends with a warning after 50,000
-    objects, not counting numbers, strings and arrays; items of long lists come last.
+    NumPy's older `RandomState` and Python's `random.Random` come last, including the global streams
+    of `numpy.random` and `random` if functions draw from them. Streams inside sets, other modules
+    and arrays of objects are not found. The search ends with a warning after 50,000 objects, not
+    counting numbers, strings and arrays; items of long lists are searched last.
 
     Example:
         >>> rng = np.random.default_rng(0)
         >>> streams({"transforms": [len, rng]}, rng) == [rng]
         True
     """
-    import random  # on use, like np.random
+    import random  # imported on use, like np.random
 
     kinds = (np.random.Generator, np.random.RandomState, random.Random)
     found: list[Any] = []
@@ -227,7 +227,7 @@ def _named(function: types.FunctionType) -> list[Any]:
 
 
 def _from_modules(code: types.CodeType, variables: dict[str, Any]) -> list[Any]:
-    """Return what code takes out of modules: `np.random.rand` refers to NumPy's global stream."""
+    """Return objects that code reads from modules: `np.random.rand` refers to a global stream."""
     found: list[Any] = [None]
     for step in dis.get_instructions(code):
         inside = vars(found[-1]) if isinstance(found[-1], types.ModuleType) else variables

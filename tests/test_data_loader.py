@@ -366,10 +366,10 @@ def test_positions_beyond_a_stream_s_buffer_are_refused(position):
     for stream in (np.random.Generator(np.random.MT19937(1)), np.random.RandomState(1)):
         state = state_of(stream)
         state["state"]["pos"] = position
-        with pytest.raises(ValueError, match=r"got no state of a (Generator|RandomState) \("):
+        with pytest.raises(ValueError, match=r"got no valid state of a (Generator|RandomState) \("):
             restore([stream], [state])
     philox = np.random.Generator(np.random.Philox(1))
-    with pytest.raises(ValueError, match="got no state of a Generator"):
+    with pytest.raises(ValueError, match="got no valid state of a Generator"):
         restore([philox], [state_of(philox) | {"buffer_pos": position}])
 
 
@@ -383,13 +383,13 @@ def test_positions_beyond_a_stream_s_buffer_are_refused(position):
 def test_states_that_are_none_are_refused_with_a_value_error(change):
     stream = np.random.default_rng(1)
     for state in (state_of(stream) | change, [1], None, 3, "x"):
-        with pytest.raises(ValueError, match="got no state of a Generator"):
+        with pytest.raises(ValueError, match="got no valid state of a Generator"):
             restore([stream], [state])
-        with pytest.raises(ValueError, match="got no state of a Random"):
+        with pytest.raises(ValueError, match="got no valid state of a Random"):
             restore([random.Random(1)], [state])
     loader = DataLoader(np.zeros((4, 2)), batch_size=2, shuffle=True)
     loader.load_state_dict({"taken": 1, "order": state_of(stream) | change, "streams": []})
-    with pytest.raises(ValueError, match="got no state of a Generator"):
+    with pytest.raises(ValueError, match="got no valid state of a Generator"):
         next(iter(loader))
 
 

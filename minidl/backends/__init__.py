@@ -17,7 +17,7 @@ from minidl.backends.windows import Windows as Windows
 
 _by_type: dict[type, Backend] = {}
 _by_device: dict[str, Backend] = {}
-_making = threading.RLock()  # else two threads could each make a backend, whose tensors do not mix
+_making = threading.RLock()  # or two threads could create a backend each, whose tensors do not mix
 
 
 def register(array_type: type, backend: Backend) -> None:
@@ -117,12 +117,12 @@ def backend_for(device: str) -> Backend:
 
 
 def asarray(op: str, value: Any) -> Array:
-    """Return anything that holds real numbers as an array, on its device, copied only if necessary.
+    """Return real numbers of any kind as an array on their device, copied only if necessary.
 
     Args:
-        op: who asks, for messages.
-        value: an array, a number or nested list; PyTorch's tensor, whose floats of 8 or 16 bits
-            become float32; or what has `__array__`, `__dlpack__` or the buffer protocol.
+        op: the caller, for messages.
+        value: an array, a number or a nested list; a PyTorch tensor, whose 8-bit and 16-bit floats
+            become float32; or any object with `__array__`, `__dlpack__` or the buffer protocol.
 
     Raises:
         ValueError: a list is ragged, or `__array__` raised one.
@@ -148,8 +148,8 @@ def asarray(op: str, value: Any) -> Array:
 def _on_host(value: Any) -> Array:
     kinds = {type(value), *(map(type, value) if isinstance(value, (list, tuple)) else ())}
     if any(hasattr(kind, "filled") for kind in kinds):
-        raise TypeError("masked values would count like others; replace them with x.filled(value)")
-    if hasattr(value, "resolve_neg"):  # PyTorch's: it hands out only what NumPy has too
+        raise TypeError("masked values would count like the rest; replace them: x.filled(value)")
+    if hasattr(value, "resolve_neg"):  # PyTorch's, which exports only dtypes that NumPy has
         value = value.detach().cpu().resolve_conj().resolve_neg()
         value = value.float() if value.is_floating_point() and value.itemsize < 4 else value
     elif hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):

@@ -218,7 +218,7 @@ def _scaled_erfc(t: Any) -> Any:
 
 
 # NumPy has no erf. This series is fitted once to Python's: the relative error of erfc is at most
-# 1e-13 up to x = 26, beyond which the factor exp(-x**2) is 0. Importing np.polynomial takes 5 ms.
+# 1e-13 for x <= 26; beyond, the factor exp(-x**2) is 0. Importing np.polynomial takes 5 ms.
 @functools.cache
 def _coefficients() -> list[float]:
     series = np.polynomial.Chebyshev.interpolate(_scaled_erfc, 30, (1 / 14, 1.0))
@@ -227,7 +227,7 @@ def _coefficients() -> list[float]:
 
 def _polynomial(t: Array) -> Array:
     """Evaluate the fit in the dtype of `t`, by Clenshaw's recurrence."""
-    u = (28 * t - 15) / 13  # from the domain to [-1, 1]
+    u = (28 * t - 15) / 13  # maps the domain to [-1, 1]
     after, last = 0 * u, 0 * u
     for c in _coefficients()[:0:-1]:
         after, last = 2 * u * after - last + c, after

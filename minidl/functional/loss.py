@@ -263,7 +263,7 @@ def _beside(op: str, x: Tensor, value: Any) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: got a {kind_of(x)}, expected a Tensor")
     other: Tensor = value
-    if not isinstance(value, Tensor):  # copy: backward may read it after its owner has changed it
+    if not isinstance(value, Tensor):  # copied: its owner may change it before backward
         array = array_beside(op, value, x)
         other = Tensor.wrap(array.copy() if is_recording() else array[...])
     check_device(op, other.backend, x.backend)

@@ -285,7 +285,7 @@ def _batch_statistics(
         unbiased = variance * (count / (count - 1))
         pairs = ((running_mean, mean), (running_var, unbiased))
         both = [(r, (1 - momentum) * r.array + momentum * b) for r, b in pairs if r is not None]
-        for running, value in both:  # both or, if memory runs out, none
+        for running, value in both:  # computed first: if memory runs out, neither changes
             running.data = value
     return statistics
 

@@ -24,8 +24,8 @@ def grad_cam(
     one linear layer follow `layer`, these are that layer's weights, up to a factor.
 
     Args:
-        model: run in evaluation mode, without changing its mode or any `.grad`: other threads may
-            use it meanwhile. Some or all of it may be frozen.
+        model: run in evaluation mode, without changing its mode or any `.grad`, so other threads
+            may use it meanwhile. Some or all of it may be frozen.
         layer: one of its modules, whose output is `(n, c, h, w)`; usually the last convolution.
         x: images, normalised, `(n, c, h, w)`.
         classes: index of the score to explain for each image, `(n,)`; None for the highest.

@@ -33,13 +33,13 @@ def pyplot() -> Any:
     """Return `matplotlib.pyplot`; the first call imports it, which takes 0.4 s.
 
     Warns:
-        UserWarning: the environment's `MPLBACKEND` is misspelt, or cannot open windows here;
-            figures can then only be saved.
+        UserWarning: the environment variable `MPLBACKEND` is misspelt, or its backend cannot open
+            windows here; figures can then only be saved.
 
     Raises:
         ImportError: Matplotlib is missing or broken.
     """
-    # With a misspelt MPLBACKEND, Matplotlib cannot be imported, not even by a second attempt.
+    # If MPLBACKEND is misspelt, importing Matplotlib fails, and so does a second attempt.
     asked = "" if sys.modules.get("matplotlib") else os.environ.pop("MPLBACKEND", "")
     try:
         import matplotlib.pyplot as plt

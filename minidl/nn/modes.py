@@ -1,4 +1,4 @@
-"""Evaluation for a while, without writing to the model."""
+"""Temporary evaluation mode, without writing to the model."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from minidl.nn.module import Module, evaluated
 
 
 def evaluating(module: Module) -> Block[dict[int, Module]]:
-    """Evaluate a module and its sub-modules in a `with` block, in this thread or task only.
+    """Put a module and its sub-modules in evaluation mode in a `with` block.
 
-    Their `training` reads False there. What is stored does not change, so others can train or
-    evaluate the same model meanwhile. `train` or `eval` inside the block ends this for the modules
-    that it sets.
+    Their `training` is False there, in this thread or task only. The stored mode does not change,
+    so others can train or evaluate the same model meanwhile. Calling `train` or `eval` inside the
+    block ends this for the modules that it affects.
     """
     return evaluated.set({id(part): part for part in module.modules()})

@@ -45,14 +45,15 @@ class Buffer(Tensor):
 Observer = Callable[["Module", tuple[Any, ...], Any], None]
 _observers: Scoped[Any] = Scoped(None)
 evaluated: Scoped[dict[int, Module]] = Scoped({})
-"""Modules, by id, that are in evaluation mode in this thread or task only: see `nn.modes`."""
+"""Modules, by id, in evaluation mode in this thread or task only; see `nn.modes`."""
 
 
 def observe(callback: Observer) -> Block[Observer]:
     """Call `callback(module, inputs, output)` after every module that runs in a `with` block.
 
     `inputs` is a tuple of all arguments, keyword arguments last. Modules that run in other threads
-    or tasks are not seen.
+    or tasks are not observed.
+
     This is how `minidl.inspect` looks into networks without changing them.
 
     Example:
@@ -152,7 +153,7 @@ class Module:
 
         def __getattr__(self, name: str) -> Any:
             """Raise AttributeError, which says what to write instead of PyTorch's names."""
-            if name == "__signature__":  # what `inspect.signature(model)` and notebooks show
+            if name == "__signature__":  # `inspect.signature(model)` and notebooks show it
                 return inspect.signature(self.forward)
             if hasattr(type(self), name):  # a property that failed: raise its own error
                 return object.__getattribute__(self, name)
@@ -162,7 +163,7 @@ class Module:
         """Compute the output; calling the module runs this."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
-    # Through the type of `self`, checkers and editors see the arguments and result of `forward`.
+    # The type of `self` tells type checkers and editors the arguments and result of `forward`.
     def __call__(self: _HasForward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `forward`; an error in it names the layer that it came from."""
         with _pending.set([]) as pending:

@@ -146,7 +146,7 @@ class Optimizer:
                     continue
                 array = open_arrays.enter_context(parameter.mutable())
                 for name in self.keeps(group) if self._is_elementwise else ():
-                    if name not in state:  # now, as memory may run out: all is updated, or nothing
+                    if name not in state:  # now: if memory runs out, nothing is updated
                         kept(state, f"_{name}", array)
                 if isinstance(gradient, RowGradient) and self._is_elementwise:
                     update = open_arrays.enter_context(
@@ -369,7 +369,7 @@ def kept(state: dict[str, Any], name: str, p: Array) -> Array:
     """Return the array, shaped like `p`, that a rule stores under a name; zeros the first time.
 
     Names that start with an underscore are scratch memory: reused, but not saved. An array that
-    was made under such a name, before the step, gets its name here.
+    was created before the step under `name` with an underscore is renamed here.
     """
     backend, found = backend_of(p), state.get(name)
     if found is None:

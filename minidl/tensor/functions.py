@@ -32,18 +32,22 @@ def full(
 
 
 def from_dlpack(x: Any) -> Tensor:
-    """Return an array or tensor of any library as a tensor that shares its memory, on its device.
+    """Return a tensor that shares the memory of another library's array or tensor, on its device.
 
     minidl never writes to this memory: `mutable()` and optimisers refuse. Its owner must not write
-    to it while a `backward` may need it, which would not notice. `Tensor(x)` copies instead.
+    to it while a `backward` may need it, because `backward` cannot notice. `Tensor(x)` copies.
 
     Args:
-        x: has `__dlpack__`, as PyTorch's, NumPy's, CuPy's and JAX's have.
+        x: an object with `__dlpack__`: an array or tensor of NumPy, CuPy, PyTorch, JAX and others.
+
+    Returns:
+        A tensor with the dtype of `x`, which requires no gradient.
 
     Raises:
         AttributeError: `x` has no `__dlpack_device__`.
-        TypeError: its dtype is none that tensors have.
-        BufferError: its owner does not export it: PyTorch's tensors that require a gradient.
+        TypeError: tensors do not support its dtype.
+        BufferError: its library does not export it, such as a PyTorch tensor that requires a
+            gradient.
 
     Example:
         >>> import numpy as np

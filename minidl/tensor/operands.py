@@ -55,7 +55,7 @@ def own_array(data: Any, dtype: Any, device: str | None) -> Array:
         TypeError: the data are not real numbers, or are floats other than float32 and float64.
     """
     array = asarray("Tensor", data)
-    if dtype is None:  # NumPy looks into the memory of what has a dtype of its own, as buffers do
+    if dtype is None:  # an array with a base views a buffer, which has a dtype of its own
         is_array = hasattr(data, "__array__") or getattr(array, "base", None) is not None
         dtype = np.float32 if array.dtype.kind == "f" and not is_array else array.dtype
     dtype = tensor_dtype("Tensor", dtype)
@@ -115,7 +115,7 @@ def operand_array(op: str, value: Any, like: Stored, copy: bool = False) -> Arra
 
 
 def array_beside(op: str, value: Any, like: Stored) -> Array:
-    """Return an index, target or weight as an array; numbers and lists have no device: `like`'s."""
+    """Return an index, target or weight as an array; numbers and lists go to `like`'s device."""
     array = asarray(op, value.array if hasattr(value, "backend") else value)
     return array if hasattr(value, "dtype") else like.backend.from_numpy(array)
 

@@ -351,7 +351,7 @@ class TensorBase:
         return hook
 
     def hooked(self, gradient: Any, recording: bool) -> Any:
-        """Return the gradient after this tensor's hooks have run, with recording on or off."""
+        """Run this tensor's hooks, with recording on or off, and return the resulting gradient."""
         for hook in self.hooks:
             given = gradient.copy()  # other tensors may get the same gradient
             with set_recording(recording):
@@ -445,16 +445,15 @@ class TensorBase:
     def __dlpack__(self, **options: Any) -> Any:
         """Lend the array, read-only and without a copy, to `np.from_dlpack` or `torch.from_dlpack`.
 
-        PyTorch 2.13 ignores "read-only", also in `torch.tensor(x)`: what it writes there changes
-        this tensor, and no `backward` notices. If it shall write, use
-        `torch.from_dlpack(x, copy=True)`.
+        PyTorch 2.13 ignores that it is read-only, in `torch.tensor(x)` too: writing there changes
+        this tensor, and `backward` cannot notice. To write, use `torch.from_dlpack(x, copy=True)`.
 
         Raises:
-            BufferError: this tensor requires a gradient, which no other library computes; or the
-                other one has a version of DLPack before 1.0, which knows no read-only arrays.
+            BufferError: this tensor requires a gradient, which no other library would compute; or
+                the other library's DLPack is older than 1.0, which has no read-only arrays.
         """
         if self.requires_grad:
-            raise BufferError("a Tensor that requires a gradient is not lent; pass x.detach()")
+            raise BufferError("a Tensor that requires a gradient cannot be shared; pass x.detach()")
         return self.array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:

@@ -108,7 +108,7 @@ def _limit(group: Path) -> float:
 
 def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
     """Run `work` on every slice, on all threads including this one."""
-    left = list(parts)[::-1]  # its pop() is thread-safe; in free-threaded Python, next() is not
+    left = list(parts)[::-1]  # pop() is thread-safe; in free-threaded Python, next() is not
 
     def drain() -> None:
         while left:
@@ -211,7 +211,7 @@ def _jobs() -> tuple[queue.SimpleQueue[_Offer | None], int]:
     return jobs, threads
 
 
-_making = threading.Lock()  # else two threads could each make a queue, or limit BLAS
+_making = threading.Lock()  # or two threads could each create a queue, or limit BLAS
 
 
 class _Blas:
@@ -256,7 +256,7 @@ _blas = functools.cache(_Blas)  # finding the library takes milliseconds, a call
 
 
 def blas() -> _Blas:
-    """Return the limits on BLAS: one object, or the second would take the first's limit of 1."""
+    """Return the one object that limits BLAS; a second would save the first one's limit of 1."""
     with _making:
         return _blas()
 
@@ -282,21 +282,22 @@ if hasattr(os, "register_at_fork"):
 class _Memory:
     """Keeps freed memory for the next arrays while kernels run; glibc only.
 
-    A training step frees and allocates the same large arrays again and again. By default they go
-    back to the system, which then clears each page again: 9,000 pages in a step of the CIFAR-10
-    CNN, which takes 57 ms instead of 42 (2 cores, median of 40), and 33,000 in one of ResNet-20.
-    When no kernel has run for `idle` seconds, all unused memory is given back.
+    A training step frees and allocates the same large arrays again and again. By default glibc
+    returns them to the system, which must clear each page again: 9,000 pages per step of the
+    CIFAR-10 CNN, and 33,000 per step of ResNet-20. With freed memory kept, a step of the CNN takes
+    42 ms instead of 57 (2 cores, median of 40). When no kernel has run for `idle` seconds, all
+    unused memory is returned.
     """
 
     idle = 2.0
     is_used = is_kept = False
 
     def keep(self) -> None:
-        """Keep up to 1 GiB of freed memory, until this has not been called for a while."""
+        """Keep up to 1 GiB of freed memory, until this has not been called for `idle` seconds."""
         self.is_used = True
         if not self.is_kept and _set_thresholds(2**30, 2**30):
             self.is_kept = True
-            with contextlib.suppress(RuntimeError):  # no thread starts while Python shuts down
+            with contextlib.suppress(RuntimeError):  # threads cannot start while Python shuts down
                 threading.Thread(target=self._watch, name="minidl-memory", daemon=True).start()
 
     def _watch(self) -> None:
@@ -306,7 +307,7 @@ class _Memory:
         self.give_back()
 
     def give_back(self) -> None:
-        """Give unused memory back; from now on, keep what glibc does after freeing 32 MiB."""
+        """Return unused memory; from now on use the limits that glibc sets after freeing 32 MiB."""
         if self.is_kept:
             self.is_kept = False
             _set_thresholds(2**26, 2**25)
@@ -327,10 +328,10 @@ def _libc() -> Any:
 
 
 def _set_thresholds(trim: int, mmap: int) -> bool:
-    """Set how much free memory is kept, and from which size on arrays are given back at once."""
+    """Set how much free memory is kept, and the size from which arrays are returned at once."""
     libc, trim_threshold, mmap_threshold = _libc(), -1, -3  # from malloc.h
     if libc is None:
         return False
     if not libc.mallopt(mmap_threshold, mmap):
-        libc.mallopt(mmap_threshold, 2**25)  # the most that glibc accepts before version 2.35
+        libc.mallopt(mmap_threshold, 2**25)  # the most that glibc accepted before version 2.35
     return bool(libc.mallopt(trim_threshold, trim))

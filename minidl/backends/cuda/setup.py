@@ -19,7 +19,7 @@ FITS = (
 
 def installed() -> list[str]:
     """Return the installed packages that provide a `cupy` module."""
-    import importlib.metadata  # on use: it imports email
+    import importlib.metadata  # imported on use: it imports email
 
     names = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}
     return sorted(name for name in names if re.fullmatch(r"cupy(-cuda\w+|-rocm[\w-]+)?", name))

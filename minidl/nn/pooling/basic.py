@@ -39,8 +39,8 @@ class MaxPool2d(WindowPool):
         super().__init__(kernel_size, stride, padding, dilation)
         self.dilation, self.return_indices, self.ceil_mode = dilation, return_indices, ceil_mode
 
-    # Typed as the usual case, so that `F.relu(pool(x))` passes type checkers. They accept
-    # `values, indices = pool(x)` too, since iterating a tensor yields tensors.
+    # Typed for the usual case, so that `F.relu(pool(x))` passes type checkers. They also accept
+    # `values, indices = pool(x)`, since iterating over a tensor yields tensors.
     def forward(self, x: Tensor) -> Tensor:
         """Apply `functional.max_pool2d`."""
         geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
