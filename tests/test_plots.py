@@ -23,7 +23,7 @@ def pictures(n, size=8):
 @pytest.mark.parametrize("backend", ["agg", "svg", "pdf", "TkAgg"])
 def test_figures_are_closed_once_saved_unless_there_is_a_screen(backend, tmp_path, monkeypatch):
     """Open figures pile up in memory, and showing those of a file backend gives a warning."""
-    monkeypatch.setattr("matplotlib.get_backend", lambda: backend)
+    monkeypatch.setattr(plt, "get_backend", lambda: backend)
     shown = []
     monkeypatch.setattr(plt, "show", lambda: shown.append(backend))
     plots.save(plots.training_curves({"train_loss": [1.0]}), tmp_path / "curves.png")

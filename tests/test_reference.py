@@ -166,7 +166,7 @@ def test_every_deterministic_function_has_a_case():
 # the graph, guide Python's operators, change the dtype, repeat `__getitem__`, or make new tensors.
 GRAPH = {"__init__", "__reduce__", "backward", "detach", "seed_gradient", "to", "to_"}
 OPERATORS = {"__iadd__", "__iter__"}
-CREATION = {"arange", "full", "ones", "rand", "randn", "zeros"}
+CREATION = {"arange", "from_dlpack", "full", "ones", "rand", "randn", "zeros"}
 
 
 def test_every_differentiable_method_and_function_of_arrays_has_a_case():

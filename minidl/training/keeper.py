@@ -137,6 +137,9 @@ class Keeper:
 
     def _save(self, run: Run) -> None:
         """Save everything; last.npz comes last, so that a killed run repeats what was not saved."""
+        self._saved = time.monotonic()
+        if self._folder is None:
+            return
         if self._unsaved and self._write(self._save_best):
             self._unsaved = {}
         if not run.batch:
@@ -144,7 +147,6 @@ class Keeper:
         best = 0 if self._unsaved else self._best
         state = self._start | {"best": best} | _state(run)
         self._is_kept = self._write(lambda folder: save_checkpoint(state, folder / "last.npz"))
-        self._saved = time.monotonic()
 
     def _save_best(self, folder: Path) -> None:
         if self._is_over:
