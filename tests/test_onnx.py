@@ -7,6 +7,7 @@ read files by a decoder of their own.
 
 from __future__ import annotations
 
+import copy
 import cProfile
 import inspect
 import re
@@ -128,8 +129,6 @@ class Called(nn.Module):
         self.first, self.op, self.case, self.count = first, op, case, len(others)
         for i, array in enumerate(others):
             setattr(self, f"p{i}", nn.Parameter(array))
-        if "module" in case.options:
-            case.options["module"].eval()
 
     def forward(self, x: Tensor) -> Any:
         parameters = [getattr(self, f"p{i}") for i in range(self.count)]
@@ -137,6 +136,8 @@ class Called(nn.Module):
             name: value.astype(np.float32) if getattr(value, "dtype", None) == np.float64 else value
             for name, value in self.case.options.items()
         }
+        if "module" in options:  # the table's own stays as it is
+            options["module"] = copy.deepcopy(options["module"]).eval()
         return self.op.fn(x, *parameters, **options)
 
 
