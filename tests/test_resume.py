@@ -220,7 +220,7 @@ def test_what_may_be_meant_is_said(name, tmp_path):
     before, after, message = SAID[name]
     with pytest.raises(CrashError):
         trained(tmp_path, callbacks=[crash], **before)
-    with pytest.warns(TrainingWarning, match=rf"resuming a run(.|\n)*{message}"):
+    with pytest.warns(TrainingWarning, match=rf"resuming although(.|\n)*{message}"):
         trained(tmp_path, **after)
 
 

@@ -1,4 +1,9 @@
-"""Files: atomic writing, downloads, weights, checkpoints, pickles read as data."""
+"""Files: atomic writing, locks, downloads, weights, checkpoints, and archives.
+
+No file need be trusted. Readers execute nothing (pickles are read as data), use a bounded amount of
+memory and time (see `budget`), and raise ValueError for a damaged file; `python -m tests.fuzz`
+tests this.
+"""
 
 from minidl.files.checkpoint import load_checkpoint as load_checkpoint
 from minidl.files.checkpoint import save_checkpoint as save_checkpoint

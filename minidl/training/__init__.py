@@ -6,7 +6,8 @@
 
 * Runs survive: kill one at any time, even mid-write, and resuming gives bit-identical results.
   Weights, optimiser, schedule, all random streams and the position in the data are in one file with
-  a checksum. A full disk causes a warning; Ctrl-C finishes the step and saves.
+  a checksum. A full disk causes a warning; Ctrl-C finishes the step and saves. A checkpoint of a
+  run with other data, layers or settings is refused, and two runs cannot share a folder.
 * Runs say what is wrong: a first loss far from ln(classes), a loss that never improves, inputs that
   are not normalised, labels out of range, a parameter without a gradient, and for NaN the operation
   that produced the first one, with the source line that ran it.
@@ -14,8 +15,9 @@
   callbacks, and returns a history as arrays, CSV or JSON. It costs 1 % more than a bare loop.
 * `load_weights` reads `.safetensors`, PyTorch's files (also from before version 1.6), `.npz` and
   sharded checkpoints, without PyTorch and without executing anything in them. It finds the weights
-  in a checkpoint, skips everything else, and refuses a file that is damaged or has no weights, with
-  a message that says what was found. `save_weights` writes `.npz`, `.safetensors` and `.pt` files.
+  in a checkpoint, skips everything else, and refuses a file that is damaged, has no weights or
+  would fill the memory, with a message that says what was found. `save_weights` writes `.npz`,
+  `.safetensors` and `.pt` files.
   `models.resnet18`, `34` and `50` have torchvision's names and shapes, `resnet20` to `56` those of
   He et al. for CIFAR:
 

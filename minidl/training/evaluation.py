@@ -104,9 +104,21 @@ def read(numbers: Sequence[Any]) -> list[Any]:
 def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
     """Run one pass in evaluation mode, without recording a graph, and return its totals.
 
-    The loss is that of one batch of all examples, however they are split into batches: see `fit`.
-    Only this thread or task sees the modules in evaluation mode: others can train or evaluate the
+    The loss equals that of one batch of all examples, however they are split: see `fit`. The
+    modules are in evaluation mode for this thread or task only, so others can train or evaluate the
     same model meanwhile.
+
+    Args:
+        model: called with all of a batch's arrays but the last.
+        loss: of the outputs and the last array.
+        batches: the batches to measure on.
+
+    Returns:
+        `Totals`: `mean_loss()` is the loss. If the labels are integers and the outputs are
+        `(n, classes, ...)`, `right / labels` is the accuracy.
+
+    Raises:
+        ValueError: the loader yields no batches or has no labels, or a loss is not a single number.
     """
     totals, passed = Totals(), []
     with evaluating(model):
@@ -130,7 +142,15 @@ def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
 def predict(model: nn.Module, batches: DataLoader) -> np.ndarray[Any, Any]:
     """Return the outputs for all examples of a loader, in evaluation mode: `(n, ...)`.
 
-    The last array of each batch, the labels, is ignored.
+    The modules are in evaluation mode for this thread or task only.
+
+    Args:
+        model: called with all of a batch's arrays but the last; returns one tensor.
+        batches: the examples, in the order of the outputs; their last array, the labels, is
+            ignored.
+
+    Raises:
+        ValueError: the loader yields no batches, or has no labels.
 
     Example:
         >>> from minidl import nn

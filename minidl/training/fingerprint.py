@@ -1,6 +1,6 @@
-"""What a run is made of, described by content, so that a checkpoint does not resume another run.
+"""Describe a run by the content of its parts, so that a checkpoint does not resume another run.
 
-Names of files, folders and machines are no content, and neither are options that nothing uses.
+Names of files, folders and machines do not count as content, nor do options that nothing uses.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from minidl.random import generator
 from minidl.tensor import Tensor
 from minidl.training.run import Run
 
-ROWS, VALUES = 16, 64  # the sample of a large array: a memory map of 100 GB is hardly read
-SMALL = 2**22  # bytes of integers, such as labels, that are compared completely
-MOST, LONG, DEEP = 5_000, 50, 8  # descriptions, items of one container, parts of parts
-CODE = f"code (Python {sys.version_info.major}.{sys.version_info.minor})"  # each has its own
+ROWS, VALUES = 16, 64  # sampled from a large array, so that little of a 100 GB memory map is read
+SMALL = 2**22  # bytes: integer arrays up to this size, such as labels, are compared completely
+MOST, LONG, DEEP = 5_000, 50, 8  # limits on descriptions, items per container, nesting
+CODE = f"code (Python {sys.version_info.major}.{sys.version_info.minor})"  # bytecode differs
 _PLAIN = (bool, int, float, complex, str, bytes, types.NoneType)
 _SKIPPED = (type, types.ModuleType, PurePath, optim.Optimizer, DataLoader)
 _OWN = {"minidl", "numpy", *sys.stdlib_module_names} - {"__main__"}
 
 
 def fingerprint(run: Run) -> dict[str, Any]:
-    """Describe a run before its first step: texts, and samples of arrays, by the name of each."""
+    """Describe a run before its first step: strings and samples of arrays, by name."""
     found: dict[str, Any] = {}
     rates = [group["lr"] for group in run.optimizer.param_groups]
     things = {"model": run.model, "loss": run.loss, "schedule": run.schedule, "rates": rates}
@@ -41,10 +41,10 @@ def fingerprint(run: Run) -> dict[str, Any]:
     for name, thing in things.items():
         _describe(thing, name, found, set())
     for name in () if run.schedule is None else run.schedule.state_dict():
-        found.pop(f"schedule.{name}", None)  # it is restored
+        found.pop(f"schedule.{name}", None)  # restored when resuming
     seeds = {f"seed of stream {i}": _seed(stream) for i, stream in enumerate(run.streams)}
     found |= {name: seed for name, seed in seeds.items() if seed}
-    if _seed(generator()):  # else every start has other weights
+    if _seed(generator()):  # without a seed, every start has other weights
         heads = [p.backend.to_numpy(p.array.reshape(-1)[:999]) for p in run.model.parameters()]
         found["first weights"] = _digest(b"".join(head.tobytes() for head in heads))
     return found
@@ -53,9 +53,13 @@ def fingerprint(run: Run) -> dict[str, Any]:
 def changes(
     before: Mapping[str, Any], now: Mapping[str, Any], *, is_fresh: bool
 ) -> tuple[list[str], list[str]]:
-    """Return lines of a message about changes: those of another run, and those that may be meant.
+    """Return message lines about changes: those of another run, and those that may be intended.
 
-    In a process that has trained these weights before, nothing is as it was at the start.
+    Args:
+        before: the saved fingerprint.
+        now: this run's fingerprint.
+        is_fresh: whether the optimiser has taken no step yet. Afterwards, only parts that training
+            does not change are compared.
     """
     lines: tuple[list[str], list[str]] = [], []
     for name in now:
@@ -70,9 +74,9 @@ def changes(
 def _describe(
     thing: Any, name: str, found: dict[str, Any], seen: set[int], used: set[str] | None = None
 ) -> None:
-    """Add descriptions of an object and of its parts, by the path to each.
+    """Add descriptions of an object and of its parts, each under its path.
 
-    Of objects and dicts, which may hold a program's options, only what code uses is a part.
+    Objects and dicts may hold all of a program's options: only those that code uses count as parts.
     """
     if isinstance(thing, _PLAIN):
         if not (isinstance(thing, str) and ("/" in thing or "\\" in thing)):  # a path
@@ -81,7 +85,7 @@ def _describe(
     if id(thing) in seen or len(found) > MOST or name.count(".") > DEEP:
         return
     seen.add(id(thing))
-    if isinstance(thing, (nn.Parameter, nn.Buffer)):  # those may be trained
+    if isinstance(thing, (nn.Parameter, nn.Buffer)):  # not their values, which training changes
         found[name] = f"{type(thing).__name__} {thing.shape}"
     elif isinstance(thing, (np.ndarray, np.generic, Tensor)):
         found[name] = _sample(thing)
@@ -97,7 +101,7 @@ def _describe(
 
 
 def _functions(thing: Any) -> list[types.FunctionType]:
-    """Return a user's function, or the methods that a user's class adds to `__init__`."""
+    """Return a user's function, or the methods of a user's class except `__init__`."""
     members = [thing] if isinstance(thing, types.FunctionType) else vars(type(thing)).values()
     functions = [
         f for f in members if isinstance(f, types.FunctionType) and f.__name__ != "__init__"
@@ -108,14 +112,14 @@ def _functions(thing: Any) -> list[types.FunctionType]:
 
 
 def _words(code: types.CodeType) -> set[str]:
-    """Return the names that code uses, also as keys."""
+    """Return the names that code uses, including string constants, which may be keys."""
     inner = [_words(const) for const in code.co_consts if isinstance(const, types.CodeType)]
     keys = [const for const in code.co_consts if isinstance(const, str)]
     return {*code.co_names, *code.co_freevars, *keys}.union(*inner)
 
 
 def _code(code: types.CodeType) -> list[Any]:
-    """Return what code does, without its place and its documentation."""
+    """Return what code does, without line numbers and docstrings."""
     consts = [c for c in code.co_consts if not isinstance(c, str) or len(c) < LONG]
     plain = [sorted(map(repr, c)) if isinstance(c, frozenset) else c for c in consts]
     inner = [_code(c) if isinstance(c, types.CodeType) else c for c in plain]
@@ -148,7 +152,7 @@ def _variables(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """Yield the variables that a function uses, and its defaults."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     for name, cell in cells:
-        if cell != types.CellType():  # it is set
+        if cell != types.CellType():  # the variable is set
             yield name, cell.cell_contents
     for name in sorted(_words(function.__code__) & set(function.__globals__)):
         if not isinstance(value := function.__globals__[name], _SKIPPED):
@@ -157,7 +161,7 @@ def _variables(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _sample(values: Any) -> Any:
-    """Return a digest of a small array of integers, or some values of any other array."""
+    """Return a digest of a small array of integers, or a sample of any other array's values."""
     array = np.atleast_1d(values.numpy() if isinstance(values, Tensor) else values)
     if array.dtype.kind in "biu" and array.nbytes <= SMALL:
         return f"{array.dtype} {array.shape} {_digest(np.ascontiguousarray(array))}"
@@ -174,7 +178,7 @@ def _digest(data: Any) -> str:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Compare texts, or arrays up to rounding, which differs between machines."""
+    """Compare strings, or arrays up to rounding, which differs between machines."""
     if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape):
         return isinstance(a, str) and isinstance(b, str) and a == b
     scale = float(np.nanmax(np.abs(a), initial=0.0)) if np.isfinite(a).any() else 0.0
@@ -188,7 +192,7 @@ def _short(value: Any) -> str:
 
 
 def _seed(stream: Any) -> str:
-    """Return the seed that a person gave a generator, or nothing."""
+    """Return the seed that the user gave a generator, or an empty string."""
     seeds = getattr(getattr(stream, "bit_generator", None), "seed_seq", None)
     entropy, key = getattr(seeds, "entropy", None), getattr(seeds, "spawn_key", ())
     given = isinstance(entropy, (list, tuple)) or (isinstance(entropy, int) and entropy < 2**64)

@@ -45,16 +45,17 @@ def fit(
     machine and library versions). A finished run, or one that was stopped by `patience` or a
     callback, starts over; a run that completed its epochs continues if `epochs` is now larger.
     `best.npz` holds the weights of the best epoch (see `History.best_epoch`), for `load_weights`;
-    `history.csv` holds the history. When a run starts over, those of a finished run become
-    `best.previous.npz` and `history.previous.csv` after its first epoch. A full disk is a warning,
-    and the next save is complete again. The first Ctrl-C ends the step, saves, and raises
-    KeyboardInterrupt; a second does not wait.
+    `history.csv` holds the history. If a finished run starts over, the old files are renamed to
+    `best.previous.npz` and `history.previous.csv` after the first epoch. If the disk is full, `fit`
+    warns and continues; the next save is complete again. The first Ctrl-C finishes the step, saves,
+    and raises KeyboardInterrupt; a second one interrupts at once.
 
-    A run does not resume as another one: other data, seeds, losses, rates, schedules, transforms or
-    layers, and values that these use, are refused, and the message says what has changed. Changed
-    code of your own functions, validation data and first weights give a warning, because they may
-    be meant. Where files lie does not matter, nor do options that nothing uses. While a run lasts,
-    no other may use its folder, in this process or another.
+    A checkpoint resumes only the run that saved it. If the data, seeds, loss, learning rates,
+    schedule, transform, layers or the values that these use have changed, `fit` raises and the
+    message says what has changed. If only the code of your own functions, the validation data or
+    the initial weights have changed, it warns, because that may be intended. The location of files
+    and options that nothing uses do not matter. While a run lasts, no other run, in this process or
+    another, can use its folder.
 
     The loss of several batches, such as those of an epoch or an accumulated step, is that of one
     batch of all their examples. Means are weighted by their divisors, such as the number of labels
@@ -78,7 +79,7 @@ def fit(
         clip_norm: upper limit of the norm of all gradients together.
         accumulate: number of batches that make up one step, as if they were one.
         patience: stop after this many epochs in a row that are no better than the best.
-        checkpoint: a folder, created if missing.
+        checkpoint: a folder to save to, created if missing; None saves nothing.
         save_seconds: how often to save within an epoch, in addition to its end.
         resume: False starts over, whatever the folder holds.
         callbacks: called with the `Run` after each epoch; one that returns True ends the run.
@@ -91,8 +92,8 @@ def fit(
     Raises:
         FloatingPointError: the loss or a gradient is NaN or infinite; the message names the first
             operation that produced one, and the last checkpoint stays as it was.
-        ValueError: an argument is out of range, or the checkpoint is damaged or of another run.
-        BlockingIOError: another run uses the folder; the message says which.
+        ValueError: an argument is out of range, or the checkpoint is damaged or another run's.
+        BlockingIOError: another run is using the folder; the message says which.
         KeyboardInterrupt: after Ctrl-C.
 
     Example:

@@ -31,14 +31,14 @@ class Keeper:
     def __init__(self, folder: Path | None = None, save_seconds: float = 60.0) -> None:
         self._folder, self._save_seconds = folder, save_seconds
         self._saved, self._is_stopping, self._is_kept = time.monotonic(), False, False
-        self._start: dict[str, Any] = {}  # what the run is, saved with it
+        self._start: dict[str, Any] = {}  # describes the run; saved with it
         self._best = 0  # the epoch of best.npz
-        self._unsaved: dict[str, Any] = {}  # better weights, not on disk
-        self._is_over = False  # whether the folder's files are of a finished run
+        self._unsaved: dict[str, Any] = {}  # better weights that are not on disk yet
+        self._is_over = False  # whether the folder holds a finished run
 
     @contextlib.contextmanager
     def running(self, run: Run, epochs: int, resume: bool) -> Iterator[None]:
-        """While a run lasts, keep others out of the folder, and delay Ctrl-C; resume it first."""
+        """Resume a run; while it lasts, keep others out of its folder, and delay Ctrl-C."""
         with self._held(), self._ctrl_c_waits():
             if self._folder is not None:
                 found = fingerprint(run)
@@ -52,7 +52,7 @@ class Keeper:
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
-        """Keep other runs out of the folder, and tell them who is in it."""
+        """Keep other runs out of the folder, and leave a note of which run is using it."""
         with contextlib.ExitStack() as lock:
             if self._folder is not None:
                 note = self._folder / ".run"
@@ -65,12 +65,12 @@ class Keeper:
                     )
                 except BlockingIOError as error:
                     raise BlockingIOError(
-                        f"{error}. In it is {_holder(note)}, or a child that outlived it"
+                        f"{error}. It is in use by {_holder(note)}, or by its child process"
                     ) from None
                 except OSError as error:
                     warn(
                         f"cannot lock {self._folder}: {error}; training continues. Make sure that "
-                        "no other run saves there"
+                        "no other run uses this folder"
                     )
             yield
 
@@ -78,7 +78,7 @@ class Keeper:
         """Resume an unfinished run, if there is one; return a message about it.
 
         Raises:
-            ValueError: the checkpoint is damaged, or of another run.
+            ValueError: the checkpoint is damaged, or another run's.
         """
         for name in ("last.npz", "best.npz", "history.csv"):
             clear_parts(folder / name)
@@ -98,7 +98,7 @@ class Keeper:
         wanted = epochs if resume else saved.get("epochs", done)
         self._is_over = not is_ours or saved["is_finished"] or done >= wanted
         if self._is_over and resume:
-            aside = "its best weights become best.previous.npz after an epoch"
+            aside = "its best weights become best.previous.npz after the first epoch"
             return f"{last} holds a finished run of {done} epochs; this one starts over; {aside}"
         if not resume:
             return ""
@@ -107,7 +107,7 @@ class Keeper:
         return f"resuming from {last}: {_place(run)}"
 
     def _find_best(self, run: Run, on_disk: int) -> None:
-        """After resuming, check that the best epoch's weights are there; `on_disk` is theirs."""
+        """After resuming, check that best.npz, of epoch `on_disk`, holds the best weights."""
         epochs = run.history.epochs
         best = run.history.best_epoch() if epochs else 0
         self._best = on_disk if self._folder and (self._folder / "best.npz").exists() else 0
@@ -136,7 +136,7 @@ class Keeper:
             run.say("training had already finished; press Ctrl-C again to end the program")
 
     def _save(self, run: Run) -> None:
-        """Save everything; last.npz comes last, so that a killed run repeats what was not saved."""
+        """Save everything, last.npz at the end: a killed run then repeats what was not saved."""
         self._saved = time.monotonic()
         if self._folder is None:
             return
@@ -238,7 +238,7 @@ def _state(run: Run) -> dict[str, Any]:
 
 
 def _load(run: Run, saved: dict[str, Any], start: dict[str, Any]) -> None:
-    """Restore a `_state`; raise ValueError if it is of another run, and warn if it may be."""
+    """Restore a `_state`; raise ValueError if it is another run's, and warn if it may be."""
     before, now = saved["settings"], start["settings"]
     other = [
         f"  {n}: saved {before[n]}, now {now[n]}" for n in now if before.get(n, now[n]) != now[n]
@@ -253,8 +253,8 @@ def _load(run: Run, saved: dict[str, Any], start: dict[str, Any]) -> None:
         )
     if said:
         warn(
-            "resuming a run, of which something else has changed; its weights and random streams "
-            "continue. Was this meant? Else start over with resume=False\n" + "\n".join(said)
+            "resuming although parts of the run have changed; its weights and random streams "
+            "continue. If not intended, start over with resume=False\n" + "\n".join(said)
         )
     run.model.load_state_dict(saved["model"])
     run.optimizer.load_state_dict(saved["optimizer"])
@@ -280,7 +280,7 @@ def _holder(note: Path) -> str:
     try:
         return note.read_text(encoding="utf-8")
     except (OSError, ValueError):
-        return "a run that did not say which"
+        return "an unknown process"
 
 
 def _remove(note: Path) -> None:

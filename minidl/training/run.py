@@ -65,7 +65,7 @@ class Run:
         totals: sums over the current epoch.
         ignored: the label whose examples the loss ignores.
         watch: inspects each step.
-        out: where lines are printed; `fit` sets a file that never fails.
+        out: where lines are printed; `fit` sets an `Output`, which never fails.
     """
 
     every_step, accumulate, ignored = True, 1, IGNORED

@@ -35,7 +35,7 @@ def warn(message: str) -> None:
     level, frame = 2, sys._getframe(1)
     while frame.f_back and str(frame.f_globals.get("__name__")).startswith("minidl."):
         frame, level = frame.f_back, level + 1
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error takes no text
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be closed
         warnings.warn(message, TrainingWarning, stacklevel=level)
 
 
@@ -49,7 +49,7 @@ class Diagnosis(Watch):
     def __init__(self, run: Run) -> None:
         check_streams(run.train, run.model, run.loss)
         check_optimizer(run.optimizer, run.model, run.loss)
-        self._drawn = streams(generator(), run.model, run.loss)  # what one step draws from
+        self._drawn = streams(generator(), run.model, run.loss)  # those that a step draws from
         self._states: list[Any] = []
         self._is_first, self._classes = True, 0
 
