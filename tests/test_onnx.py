@@ -109,10 +109,10 @@ CANNOT = {
     "functional.pending_batch_norm": "no converter",
     "functional.stochastic_pool1d": "random numbers",
     "functional.stochastic_pool2d": "random numbers",
-    "functional.fractional_max_pool2d": "where its windows lie",
+    "functional.fractional_max_pool2d": "its windows at random",
     "functional.cross_entropy": "class indices",
     "nn.BatchNorm2d": "statistics of the batch",
-    "nn.FractionalMaxPool2d": "where its windows lie",
+    "nn.FractionalMaxPool2d": "its windows at random",
     "nn.CrossEntropyLoss": "class indices",
 }
 PARTLY = {  # of these, some cases are exported
@@ -526,11 +526,11 @@ def refusal(model: nn.Module, example: Any, path: Path) -> str:
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (nn.FractionalMaxPool2d(2, output_size=3), "draws where its windows lie"),
+        (nn.FractionalMaxPool2d(2, output_size=3), "draws its windows at random"),
         (nn.BatchNorm2d(3, track_running_stats=False), "statistics of the batch"),
         (Does(lambda x: F.dropout(x, 0.5)), "random numbers"),
         (Does(lambda x: F.stochastic_pool2d(x, 2)), "random numbers"),
-        (nn.AdaptiveMaxPool2d(4, return_indices=True), "windows of several sizes"),
+        (nn.AdaptiveMaxPool2d(4, return_indices=True), "windows of different sizes"),
         (Does(lambda x: x[x > 0]), "depends on the input"),
         (Does(lambda x: record("mine", x.array + 1, (x,), lambda g: (g,))), "no converter"),
     ],

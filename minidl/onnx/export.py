@@ -16,28 +16,29 @@ from minidl.onnx.graph import Graph, Node, host
 from minidl.onnx.trace import traced
 from minidl.tensor import Tensor
 
-MOST_BYTES = 2**31 - 1  # of a protocol buffer
+MOST_BYTES = 2**31 - 1  # the limit of protocol buffers
 
 
 def export_onnx(model: nn.Module, example: Any, path: str | os.PathLike[str]) -> Path:
-    """Write a network, as it is in evaluation, to an ONNX file, which other programs run.
+    """Write a network in evaluation mode to an ONNX file, which other programs can run.
 
-    Weights keep the names of the state dict and their dtype (onnxruntime convolves float32 only);
-    results equal minidl's up to rounding, unless squares leave float32's range. Inputs and
-    outputs are named `input` and `output`, several ones `input_0`, `input_1` and so on. Their first
-    axis, the batch, may then have any size, if the network allows it; other sizes are those of the
-    example. With `pip install onnxruntime`:
+    Weights keep their dtypes (onnxruntime convolves only float32) and their names in the state
+    dict. Results equal minidl's up to rounding, unless squares leave float32's range. A single
+    input or output is named `input` or `output`; several are named `input_0`, `input_1` and so on.
+    In the file, their first axis, the batch, may have any size if the network allows it; the other
+    sizes are the example's. To run it, after `pip install onnxruntime`:
 
         session = onnxruntime.InferenceSession("model.onnx")
         logits, = session.run(None, {"input": images})
 
-    The network is run twice, on the example and on random inputs from its range of values, and not
-    changed. What it computes with NumPy or decides in Python is not seen. It must be the same for
-    both, or export raises; an `if` that both decide alike is exported with that branch only.
+    The network is run at least twice, on the example and on random inputs from its range of values,
+    and is not changed. Export does not see values that `forward` computes with NumPy, nor decisions
+    that it makes in Python. If they differ between these runs, export raises; if an `if` takes the
+    same branch in all of them, only that branch is exported.
 
     Args:
         model: any module composed of minidl's operations.
-        example: a tensor or array that it takes; a tuple of them if it takes several.
+        example: an input for the model, a tensor or array; a tuple of them if it takes several.
         path: a file name ending in `.onnx`. Its folder is created if needed.
 
     Returns:
@@ -69,8 +70,8 @@ def export_onnx(model: nn.Module, example: Any, path: str | os.PathLike[str]) ->
     try:
         second = _run(model, _others(examples, more=1, seed=0))
         graph = first[0].joined(second[0])
-    except Exception:  # it may need a batch of this size; other reasons raise again
-        for seed in range(1, 4):  # more than once: these could agree by chance
+    except Exception:  # perhaps the batch size must not change; other errors recur below
+        for seed in range(1, 4):  # several times: two runs could agree by chance
             second = _run(model, _others(examples, more=0, seed=seed))
             graph = first[0].joined(second[0])
     batch = tuple([next(iter(inputs.values())).shape[:1] for _, inputs, _ in (first, second)])
@@ -125,7 +126,7 @@ def _tensor(x: Any) -> Tensor:
 
 
 def _others(examples: Sequence[Tensor], more: int, seed: int) -> list[Tensor]:
-    """Draw other inputs from the examples' ranges of values, for a batch larger by `more`."""
+    """Draw inputs from the range of values of each example, with a batch larger by `more`."""
     rng, others = np.random.default_rng(seed), []
     for x in examples:
         array, shape = host(x)[np.isfinite(host(x))], list(x.shape)
@@ -140,7 +141,7 @@ def _others(examples: Sequence[Tensor], more: int, seed: int) -> list[Tensor]:
 
 
 def _described(first: Ends, second: Ends, batch: tuple[Any, ...]) -> list[protobuf.Chunks]:
-    """Describe inputs or outputs; sizes that differ between two runs are open."""
+    """Describe inputs or outputs; sizes that differ between the two runs are left variable."""
     found = []
     for name, x in first.items():
         sizes: list[Any] = list(x.shape)

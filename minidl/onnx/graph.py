@@ -1,4 +1,4 @@
-"""The ONNX graph of a network, while its operations are noted."""
+"""The ONNX graph of a network, built while its operations are traced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minidl.tensor import Tensor
 
 @dataclass
 class Node:
-    """An ONNX operation: its kind, its name, the names of what it reads and makes, its options."""
+    """An ONNX operation: its kind, its name, the names of its inputs and outputs, its options."""
 
     op: str
     name: str
@@ -34,14 +34,14 @@ class Shape:
 
 @dataclass
 class Graph:
-    """Nodes in the order they ran, and the constants and weights that they read.
+    """Nodes in the order in which they ran, and the constants and weights that they read.
 
     Attributes:
         nodes: the operations.
-        constants: by name: NumPy arrays, and `Shape`s until graphs are joined.
-        weights: parameters and buffers by their names in the state dict, if they are read.
+        constants: NumPy arrays by name, and `Shape`s until graphs are joined.
+        weights: those parameters and buffers that are read, by their names in the state dict.
         layer: dotted name of the module that is running.
-        dtype: of the result of the operation that is being converted; numbers take it.
+        dtype: the result's dtype in the operation that is being converted; numbers take it.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -54,20 +54,20 @@ class Graph:
     _taken: dict[str, int] = field(default_factory=dict)
 
     def bind_state(self, model: nn.Module) -> None:
-        """Let parameters and buffers be known by their names in the state dict."""
+        """Give parameters and buffers their names in the state dict."""
         for prefix, module in model.named_modules():
             for name, tensor in vars(module).items():
                 if isinstance(tensor, (nn.Parameter, nn.Buffer)) and not self.knows(tensor):
                     full = f"{prefix}.{name}" if prefix else name
                     if full.startswith(("input", "output")) and not prefix:
-                        full = f"state.{full}"  # those are names of inputs and outputs
+                        full = f"state.{full}"  # such names are reserved for inputs and outputs
                     self._state[full] = tensor
                     self.bind(tensor, full)
 
     def bind(self, value: Any, name: str) -> None:
-        """Let a tensor, and its array, be known by a name."""
+        """Give a tensor and its array a name."""
         self._taken.setdefault(name, 0)
-        if isinstance(value, Tensor):  # kept, so that no other object gets its id
+        if isinstance(value, Tensor):  # the entry keeps it alive, so that its id is not reused
             self._known[id(value)] = entry = (value, value.version.count, name)
             self._known[id(value.array)] = entry
         else:
@@ -82,10 +82,10 @@ class Graph:
         return self._entry(value) is not None
 
     def read(self, value: Any) -> str:
-        """Return the name of a tensor, array or number; unknown ones become constants.
+        """Return the name of a tensor, array or number; one without a name becomes a constant.
 
         Raises:
-            ValueError: it was changed in place, which ONNX cannot say.
+            ValueError: it was changed in place, which ONNX cannot express.
         """
         if isinstance(value, str):
             return value
@@ -104,7 +104,7 @@ class Graph:
         return name
 
     def cast(self, value: Any, dtype: Any = None) -> str:
-        """Return the name of a value in a dtype; by default that of the operation's result."""
+        """Return the name of a value cast to a dtype; None means that of the operation's result."""
         dtype = np.dtype(self.dtype if dtype is None else dtype)
         if not self.knows(value) and not isinstance(value, (str, bool, int, float)):
             value = host(value).astype(dtype)
@@ -133,10 +133,10 @@ class Graph:
         return f"{name}_{count}" if count else name
 
     def joined(self, other: Graph) -> Graph:
-        """Return this graph with what depends on the batch left open, seen by another's.
+        """Return this graph with sizes left variable where a graph of another batch differs.
 
         Raises:
-            ValueError: more differs than one size of a Reshape.
+            ValueError: the graphs differ in more than one size per Reshape.
         """
         for a, b in zip(self.nodes, other.nodes, strict=False):
             if a != b:
@@ -153,7 +153,7 @@ class Graph:
 
 
 def _joined(reader: str, a: Any, b: Any) -> np.ndarray[Any, Any]:
-    """Return the value of a constant in both graphs, -1 for a size that differs."""
+    """Return a constant's value in both graphs; a size that differs becomes -1."""
     if isinstance(a, Shape):
         sizes = [x if x == y else -1 for x, y in zip(a.sizes, b.sizes, strict=True)]
         if sizes.count(-1) <= 1:
@@ -169,7 +169,7 @@ def _differs(where: str, what: str) -> ValueError:
     return ValueError(
         f"export_onnx: at {where}, two inputs gave {what}; expected the same operations and "
         "constants for all inputs: the network must not compute with NumPy, item() or numpy(), nor "
-        "draw random numbers (TextCNN pads by NumPy: give a longer sentence)"
+        "draw random numbers (TextCNN pads with NumPy: give a longer sentence)"
     )
 
 
@@ -183,5 +183,5 @@ def host(value: Any) -> np.ndarray[Any, Any]:
 
 
 def ints(values: Any) -> np.ndarray[Any, Any]:
-    """Return integers as ONNX expects axes, sizes and indices: int64, at least one axis."""
+    """Return integers in ONNX's form of axes, sizes and indices: int64, at least one axis."""
     return np.atleast_1d(np.asarray(values, np.int64))

@@ -1,7 +1,7 @@
-"""How ONNX says the functions of `functional`: see `operations` for what a converter is.
+"""Converters of the functions in `functional` to ONNX; `operations` explains converters.
 
-Functions that are missing here are composed of others. ONNX convolves and pools sequences and
-images alike; kinds of pooling that it lacks treat sequences as images one pixel tall, as here.
+Functions that are missing here are composed of others. ONNX convolves and pools both sequences and
+images; pooling that it lacks treats sequences as images one pixel tall, as minidl does.
 """
 
 from __future__ import annotations
@@ -146,13 +146,13 @@ def _windows(c: Any, axes: int) -> Windows:
 
 def _max(g: Graph, x: Any, w: Windows, axes: int, indices: bool = False) -> Any:
     if not indices and (max(w.top, w.bottom) >= w.k_h or max(w.left, w.right) >= w.k_w):
-        pads = _options(w, axes)["pads"]  # more than MaxPool takes
+        pads = _options(w, axes)["pads"]  # more than MaxPool accepts
         x = g.add("Pad", x, ints([0, 0, *pads[:axes], 0, 0, *pads[axes:]]), -math.inf)
         w = Windows(w.padded_h, w.padded_w, *astuple(w)[2:8])
     if not indices:
         return g.add("MaxPool", x, **_options(w, axes))
     best, places = g.add_many(2, "MaxPool", x, **_options(w, axes))
-    return best, g.add("Mod", places, ints(w.in_h * w.in_w))  # ONNX counts from the first image
+    return best, g.add("Mod", places, ints(w.in_h * w.in_w))  # ONNX counts over all images
 
 
 def _mean(g: Graph, x: Any, w: Windows, axes: int = 2, padded: bool = False) -> str:
@@ -172,7 +172,7 @@ def _avg_pool(g: Graph, c: Any, axes: int) -> str:
     w, fixed = _windows(c, axes), getattr(c, "divisor_override", None)
     if not c.count_include_pad and fixed is None:
         return _mean(g, c.x, w, axes)
-    mean = _mean(g, c.x, w, axes, padded=True)  # the sum over k_h * k_w, whatever hangs over
+    mean = _mean(g, c.x, w, axes, padded=True)  # sum / (k_h * k_w), even at the edges
     factor = w.k_h * w.k_w / host(fixed or divisors_of(c.x.backend, w, True, g.dtype))
     return mean if (factor == 1).all() else g.add("Mul", mean, np.asarray(factor, g.dtype))
 
@@ -190,7 +190,7 @@ def _lp_pool(g: Graph, c: Any, axes: int) -> Any:
 
 
 def _scaled(g: Graph, x: Any) -> tuple[str, str]:
-    """Return images divided by their largest pixels, so that powers do not overflow; and these."""
+    """Divide images by their largest pixels, so that powers do not overflow; return both."""
     most = g.add("GlobalMaxPool", g.add("Abs", x))
     most = g.add("Max", most, float(np.finfo(g.dtype).tiny))
     return g.add("Div", x, most), most
@@ -237,7 +237,7 @@ def _sized(op: str) -> Callable[..., Any]:
                 return g.add(f"Global{op}Pool", c.x)
             return _max(g, c.x, w, axes, indices) if op == "Max" else _mean(g, c.x, w, axes)
         if indices:
-            raise ValueError("ONNX has no indices of windows of several sizes")
+            raise ValueError("ONNX has no indices for windows of different sizes")
         name = g.read(c.x)
         for axis in range(-axes, 0):
             name = _along(op, g, name, sizes[axis], outs[axis], axis, axes + 2 + axis)
@@ -247,7 +247,7 @@ def _sized(op: str) -> Callable[..., Any]:
 
 
 def _along(op: str, g: Graph, x: str, size: int, out: int, end: int, axis: int) -> str:
-    """Pool an axis to a size: a maximum over tables of pixels, or a product with their shares."""
+    """Pool an axis to a size: a maximum over gathered pixels, or a product with their weights."""
     i = np.arange(out)[:, None]
     starts, stops = i * size // out, -(-(i + 1) * size // out)
     if op == "Max":
@@ -271,7 +271,7 @@ def _whole(op: str) -> Callable[..., Any]:
 
 
 def _as_images(kind: Callable[..., str]) -> Callable[..., Any]:
-    """Return the converter of a kind of pooling that ONNX lacks, for images and sequences."""
+    """Return a converter for a kind of pooling that ONNX lacks, for images and sequences."""
 
     def convert(g: Graph, c: Any, axes: int) -> str:
         w = None if c.kernel_size is None else _windows(c, axes)
@@ -331,7 +331,7 @@ def _attention(g: Graph, c: Any, axes: int) -> str:
 
 
 def _stochastic(g: Graph, c: Any, x: Any, w: Windows) -> str:
-    """Return what is expected: the mean of squares over the mean, 0 where that is 0."""
+    """Return the expectation: the mean of squares divided by the mean; 0 where the mean is 0."""
     x, most = _scaled(g, g.add("Relu", x))
     mean = g.add("Max", _mean(g, x, w), float(np.finfo(g.dtype).tiny))
     return g.add("Mul", g.add("Div", _mean(g, g.add("Mul", x, x), w), mean), most)
@@ -343,7 +343,7 @@ def _stochastic(g: Graph, c: Any, x: Any, w: Windows) -> str:
 def _likelihood(op: str, scores: str) -> Converter:
     def convert(g: Graph, c: Any) -> str:
         if c.target.dtype.kind == "f" or getattr(c, "label_smoothing", 0):
-            raise ValueError("ONNX expects class indices, without label smoothing")
+            raise ValueError("ONNX supports only class indices, without label smoothing")
         parts = (getattr(c, scores), g.cast(c.target, np.int64), *_given(c.weight))
         return g.add(op, *parts, ignore_index=c.ignore_index, reduction=c.reduction)
 
@@ -354,21 +354,21 @@ def _drawn(is_random: bool) -> str | None:
     return "it draws random numbers; pass training=self.training" if is_random else None
 
 
-_STATISTICS = "it normalises by statistics of the batch, not by running ones"
+_STATISTICS = "it normalises with statistics of the batch, not running ones"
 _NORM = "max_norm changes the weight in each lookup; scale its rows once and set max_norm to None"
 REFUSED: dict[str, Callable[[Any], str | None]] = {
     "dropout": lambda c: _drawn(c.training and c.p > 0),
     "stochastic_pool1d": lambda c: _drawn(c.training),
     "stochastic_pool2d": lambda c: _drawn(c.training),
-    "fractional_max_pool2d": lambda c: "it draws where its windows lie, in evaluation too",
+    "fractional_max_pool2d": lambda c: "it draws its windows at random, in evaluation mode too",
     "batch_norm": lambda c: _STATISTICS if c.training else None,
     "embedding": lambda c: None if c.max_norm is None else _NORM,
 }
-"""Why a call has no ONNX form, if so, given its arguments: asked before the function runs."""
+"""Functions of a call's arguments: the reason why it cannot be exported, or None."""
 
 # The table ------------------------------------------------------------------------------------
 
-_POOLS: dict[str, Callable[..., Any]] = {  # each for sequences, 1d, and images, 2d
+_POOLS: dict[str, Callable[..., Any]] = {  # each for sequences (1d) and images (2d)
     "max_pool": _max_pool,
     "min_pool": _min_pool,
     "avg_pool": _avg_pool,

@@ -1,7 +1,7 @@
-"""How ONNX says the methods of `Tensor`, and the functions that join tensors or choose elements.
+"""Converters of `Tensor`'s methods and of functions such as `where` to ONNX.
 
-A converter gets the graph, and the arguments of a call by name together with its result, `out`. It
-appends nodes, and returns the name of their result.
+A converter is called with the graph, and with an object that holds a call's arguments by name and
+its result as `out`. It appends nodes and returns the name of their result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from minidl.onnx.graph import Graph, host, ints
 from minidl.tensor.operands import normal_axes, unpacked
 
 Converter = Callable[[Graph, Any], Any]
-FIRST, LAST = -(2**63) + 1, 2**63 - 1  # ends of a slice without ends
+FIRST, LAST = -(2**63) + 1, 2**63 - 1  # for slices without start or stop
 
 
 def _binary(op: str, swapped: bool = False) -> Converter:
@@ -95,7 +95,7 @@ def _getitem(g: Graph, c: Any) -> str:
         elif host(part).dtype.kind != "b":
             parts.append(part if g.knows(part) else host(part))
         elif g.knows(part):
-            raise ValueError("how many elements an index of bools selects depends on the input")
+            raise ValueError("the number of elements that bools select depends on the input")
         else:
             parts += host(part).nonzero()
     place = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
@@ -133,7 +133,7 @@ def _gathered(g: Graph, c: Any, parts: list[Any]) -> str:
     known = any(part is None or isinstance(part, slice) or g.knows(part) for part in first)
     if known or any(part != slice(None) for part in rest):
         raise ValueError(
-            "expected slices and integers, or slices and one array of indices, or constant arrays "
+            "expected slices and integers, slices and one array of indices, or constant arrays "
             "along the first axes; index in several steps"
         )
     columns = np.broadcast_arrays(*map(host, first))
@@ -154,7 +154,7 @@ def _einsum(g: Graph, c: Any) -> str:
     ranks = [x.ndim - len(term.replace("...", "")) for x, term in pairs]
     names = []
     for (x, term), rank in zip(pairs, ranks, strict=True):
-        missing = max(ranks) - rank if "..." in term else 0  # ONNX's ellipses have one rank
+        missing = max(ranks) - rank if "..." in term else 0  # all ellipses have one rank in ONNX
         names.append(g.reshape(g.cast(x), (1,) * missing + x.shape) if missing else g.cast(x))
     return g.add("Einsum", *names, equation=c.subscripts.replace(" ", ""))
 

@@ -1,11 +1,11 @@
-"""ONNX's file format: protocol buffers, of which writing needs little.
+"""ONNX's file format: the small part of protocol buffers that writing needs.
 
-A message is a sequence of fields. Each is a key (the field's number, and how its value is encoded)
-and a value: an integer in groups of 7 bits, a float, or a number of bytes, which are a text, an
-array or another message. Messages are lists of chunks, which only the file joins: weights are not
-copied.
+A message is a sequence of fields. Each field is a key (its number, and how its value is encoded)
+and a value: an integer in groups of 7 bits, a float, or a number of bytes that hold a string, an
+array or another message. Messages are lists of chunks, which are joined only in the file, so that
+weights are not copied.
 
-Source: Protocol Buffers, Encoding (protobuf.dev); the fields' numbers are those of `onnx.proto`.
+Source: Protocol Buffers, Encoding (protobuf.dev); field numbers are those of `onnx.proto`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Chunks: TypeAlias = list[Any]
-"""A message: bytes-like objects that follow each other in the file."""
+"""A message: bytes-like objects that follow one another in the file."""
 
-OPSET, IR_VERSION = 18, 8  # of ONNX 1.13 (2022), which most programs read by now
+OPSET, IR_VERSION = 18, 8  # ONNX 1.13 (2022), which most programs now read
 _DTYPES = "float32 uint8 int8 uint16 int16 int32 int64 str bool float16 float64 uint32 uint64"
 DTYPES = {name: number for number, name in enumerate(_DTYPES.split(), start=1)}
 
 
 def message(*fields: tuple[int, Any]) -> Chunks:
-    """Encode fields, each a number and a value: an int, float, str, bytes, array or message."""
+    """Encode fields, each a number and a value: an int, float, str, memoryview or message."""
     chunks: Chunks = []
     for number, value in fields:
         if isinstance(value, float):
@@ -45,7 +45,7 @@ def size_of(chunks: Chunks) -> int:
 
 
 def _varint(value: int) -> bytes:
-    value = int(value) % (1 << 64)  # negative ones as their two's complement
+    value = int(value) % (1 << 64)  # a negative one as its two's complement
     groups = []
     while value > 127:
         groups.append(value & 127 | 128)
@@ -53,7 +53,7 @@ def _varint(value: int) -> bytes:
     return bytes([*groups, value])
 
 
-# What an ONNX file consists of ----------------------------------------------------------------
+# Parts of an ONNX file ------------------------------------------------------------------------
 
 
 def tensor(name: str, array: np.ndarray[Any, Any]) -> Chunks:
@@ -66,7 +66,7 @@ def tensor(name: str, array: np.ndarray[Any, Any]) -> Chunks:
 def node(
     op: str, name: str, inputs: Sequence[str], outputs: Sequence[str], options: dict[str, Any]
 ) -> Chunks:
-    """Encode an operation; its options are ints, floats, texts, or sequences of ints."""
+    """Encode an operation; its options are ints, floats, strings, or sequences of ints."""
     ends = [*((1, x) for x in inputs), *((2, y) for y in outputs)]
     return message(*ends, (3, name), (4, op), *((5, _option(*item)) for item in options.items()))
 
@@ -79,7 +79,7 @@ def _option(name: str, value: Any) -> Chunks:
 
 
 def value_info(name: str, dtype: Any, shape: Iterable[int | str | None]) -> Chunks:
-    """Encode an input or output; a size is a number, a name for any number, or None."""
+    """Encode an input or output; a size is a number, a name for a variable size, or None."""
     dims = [[(2 if isinstance(s, str) else 1, s)] if s is not None else [] for s in shape]
     sizes = message(*((1, message(*dim)) for dim in dims))
     return message((1, name), (2, message((1, message((1, DTYPES[dtype.name]), (2, sizes))))))
@@ -88,7 +88,7 @@ def value_info(name: str, dtype: Any, shape: Iterable[int | str | None]) -> Chun
 def model(
     name: str, nodes: list[Chunks], tensors: list[Chunks], inputs: list[Chunks], outs: list[Chunks]
 ) -> Chunks:
-    """Encode a file."""
+    """Encode the whole file."""
     parts = ((1, nodes), (5, tensors), (11, inputs), (12, outs))
     graph = message((2, name), *((number, part) for number, many in parts for part in many))
     opset = message((1, ""), (2, OPSET))

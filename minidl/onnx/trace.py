@@ -1,14 +1,14 @@
-"""Run a network once, and note its operations as ONNX nodes.
+"""Run a network once, and trace its operations as ONNX nodes.
 
-`forward` is Python: layers, functions such as `F.relu` and operators such as `+` mix. Layers alone
-do not show what is done between them, and the recorded graph does not keep options such as a
-stride. But Python reports the calls of a thread to a function (`sys.setprofile`). So at each call
-of an operation that has an ONNX form, its arguments are noted, and at its return, its converter
-appends nodes (see `operations` and `layers`). Other functions are composed of these: their calls
-are what is reported next. Nothing is patched, and the operations do not know of it.
+`forward` is Python: it mixes layers, functions such as `F.relu` and operators such as `+`. Layers
+alone do not show what happens between them, and the recorded graph does not store options such as
+a stride. But Python can report each call in a thread to a function (`sys.setprofile`). When an
+operation with a converter is called, its arguments are noted; when it returns, its converter
+appends nodes (see `operations` and `layers`). Other functions are composed of these operations,
+whose calls are then reported. Nothing is patched, and the operations are not aware of tracing.
 
-The engine's watcher sees operations that no converter has seen: they raise. While it is set, no
-layers are fused.
+The engine's watcher sees operations without a converter, and raises. While it is set, no layers are
+fused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from minidl.tensor import Tensor, functions
 
 
 def traced(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Graph, Any]:
-    """Run a model on inputs, given by their names; return the graph and the model's output.
+    """Run a model on named inputs; return the graph and the model's output.
 
     Raises:
         ValueError: an operation cannot be exported, or the model refuses the inputs.
@@ -46,14 +46,14 @@ def traced(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Graph, Any]:
         try:
             output = model(*inputs.values())
         finally:
-            sys.setprofile(before if callable(before) else None)  # not cProfile's, written in C
-    if tracer.failure is not None:  # the network caught it
+            sys.setprofile(before if callable(before) else None)  # cProfile's cannot be restored
+    if tracer.failure is not None:  # the network may have caught it
         raise tracer.failure
     return graph, output
 
 
 def _operations() -> dict[CodeType, str]:
-    """Return the operations that are noted: names by the code that runs."""
+    """Return the names of the operations to trace, by their code objects."""
     homes = ((Tensor, METHODS), (functions, FUNCTIONS), (F, LAYERS | REFUSED))
     return {
         inspect.unwrap(getattr(home, name)).__code__: name
@@ -74,7 +74,7 @@ class _Tracer:
         self._call = SimpleNamespace()  # its arguments
 
     def called(self, frame: FrameType, event: str, result: Any) -> None:
-        """Note the call or return of a Python function."""
+        """Handle the call or return of a Python function."""
         if frame.f_code is nn.Module.__call__.__code__:
             if event == "call":
                 self._layers.append(frame.f_locals["self"])
@@ -116,7 +116,7 @@ class _Tracer:
         raise self.failure from None
 
     def made(self, op: str, result: Tensor, inputs: Sequence[Tensor | None]) -> None:
-        """Refuse an operation that no converter has seen."""
+        """Refuse an operation without a converter."""
         if self._frame is None:
             self._fail(op, "there is no converter for it")
 
