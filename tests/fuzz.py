@@ -1,15 +1,15 @@
-"""Read damaged and hostile files: right content or a ValueError, within 2 s and 500 MB, or a fault.
+"""Fuzz the file readers: each must return the right content or raise ValueError, in 2 s and 500 MB.
 
     python -m tests.fuzz [--count 1000] [--only NAME ...] [--first 0] [--jobs 2] [--keep FOLDER]
 
-mutates a small valid file of each format (`tests/helpers/seeds.py`): flips bits, cuts, repeats,
-moves, inserts, overwrites with numbers that readers trip over, and, for every second file, makes
-the checksums right again. Mutation number N is always the same one; `--first N --count 1` repeats
+mutates a small valid file of each format (`tests/helpers/seeds.py`): it flips bits, and cuts,
+repeats, moves, inserts and overwrites bytes, also with numbers that readers trip over. In every
+second file, it repairs the checksums. Mutation N is always the same; `--first N --count 1` repeats
 it. It is a fault if reading
 
-- ends with anything but the content or a ValueError: another error, a warning, a signal;
-- takes more than 2 s of processor time, or 500 MB of address space beyond the start's;
-- returns other content, though the format has checksums and none was repaired.
+- ends in any other way than with content or a ValueError: another error, a warning, a signal;
+- takes more than 2 s of processor time, or 500 MB of additional address space;
+- returns other content, although the format has checksums and they were not repaired.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def attack(seed: Seed, name: str, number: int) -> tuple[bytes, bool]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Return whether two results are equal, with their arrays' bits."""
+    """Return whether two results are equal, arrays bit for bit."""
     if isinstance(a, np.ndarray):
         return (
             isinstance(b, np.ndarray)
@@ -124,7 +124,7 @@ def _limit_memory() -> None:
 
 
 def run_batch(name: str, first: int, count: int, folder: Path) -> Counter[str]:
-    """Read mutated files in this process; print each fault. Its own death is seen by the caller."""
+    """Read mutated files in this process and print each fault; the caller notices if it dies."""
     seed = SEEDS[name]
     place = folder / "class"
     place.mkdir(exist_ok=True)
@@ -198,7 +198,7 @@ def run(name: str, first: int, count: int) -> tuple[Counter[str], list[tuple[int
                 found.update(
                     {k: int(v) for k, v in (p.split("=") for p in line[7:].split(";") if p)}
                 )
-        if done.returncode:  # it died: go on behind the file that killed it
+        if done.returncode:  # it died: continue after the file that killed it
             if not reached:
                 raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
             faults.append((reached[-1], f"exit status {done.returncode}: {done.stderr[-300:]}"))

@@ -1,4 +1,4 @@
-"""Windows and macOS, imitated: what they lack, files that are held for a moment, names of files."""
+"""Windows and macOS, imitated: missing modules, files that are briefly locked, file names."""
 
 import ast
 import os

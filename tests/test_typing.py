@@ -1,4 +1,4 @@
-"""What type checkers and editors know of a call; in CI, mypy and pyright check `typing/`."""
+"""What type checkers and editors know about a call; mypy and pyright check `typing/` in CI."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Read a protocol buffer's fields: the reverse of `minidl.onnx.protobuf`, written independently."""
+"""Read a protocol buffer's fields: the inverse of `minidl.onnx.protobuf`, written separately."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 
 def public_names(package: ModuleType) -> set[str]:
-    """Return the names that a package exports, those that it imports on use included."""
+    """Return the names that a package exports, including those that it imports on use."""
     return {
         alias.asname
         for node in ast.walk(ast.parse(inspect.getsource(package)))

@@ -1,4 +1,4 @@
-"""A small valid file for each reader, how to read it, and how to make its checksums right again."""
+"""A small valid file for each reader, how to read it, and how to repair its checksums."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from minidl.data import Vocabulary, cifar10, load_image_folder, read_lines, read
 from minidl.files.checkpoint import DIGEST, load_checkpoint, save_checkpoint
 from minidl.files.weights import load_weights, save_weights
 
-ROWS = 3  # of a batch of CIFAR-10, instead of 10,000
+ROWS = 3  # in a batch of CIFAR-10, instead of 10,000
 
 
 @dataclass(frozen=True)
 class Seed:
-    """A format.
+    """A valid file of one format.
 
     Attributes:
         file: its name in an empty folder.
-        content: a valid file.
-        read: returns what the file of a path holds.
-        repair: makes the checksums of a mutated file right, as far as its structure still stands.
-        is_checked: whether the format has checksums over all its content, so that any damage that
-            is not repaired must be noticed, or leave the content as it was.
+        content: its bytes.
+        read: returns the content of the file at a path.
+        repair: corrects the checksums of a mutated file, as far as its structure is intact.
+        is_checked: whether checksums cover all of the content, so that unrepaired damage must
+            either be noticed or not affect the content.
     """
 
     file: str
@@ -94,7 +94,7 @@ def _compressed_npz() -> bytes:
 
 
 def _legacy() -> bytes:
-    """Return a file as `torch.save` wrote it before version 1.6, of one tensor."""
+    """Return a file of one tensor, in the format of `torch.save` before version 1.6."""
     storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
     storage += b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06NtQ"
     tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage
@@ -146,13 +146,13 @@ def _read_pictures(path: Path) -> Any:
 
 
 def _sign(content: bytes) -> bytes:
-    """Give a checkpoint its SHA-256."""
+    """Correct a checkpoint's SHA-256."""
     body = content[:-DIGEST]
     return body + hashlib.sha256(body).hexdigest().encode()
 
 
 def _crc_of_zip(content: bytes) -> bytes:
-    """Give each member of a zip file, where its headers still stand, the right CRC."""
+    """Correct the CRC of each member of a zip file whose headers are intact."""
     out = bytearray(content)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -177,7 +177,7 @@ def _crc_of_zip(content: bytes) -> bytes:
 
 
 def _crc_of_png(content: bytes) -> bytes:
-    """Give each chunk of a PNG file the right CRC."""
+    """Correct the CRC of each chunk of a PNG file."""
     out, at = bytearray(content), 8
     while at + 12 <= len(content):
         (length,) = struct.unpack(">I", content[at : at + 4])
@@ -190,7 +190,7 @@ def _crc_of_png(content: bytes) -> bytes:
 
 
 def _checksums_of_tar(content: bytes) -> bytes:
-    """Give each header of a tar file, where the sizes still stand, the right checksum."""
+    """Correct the checksum of each header of a tar file, as far as sizes are intact."""
     out, at = bytearray(content), 0
     while at + 512 <= len(content):
         header = bytearray(content[at : at + 512])

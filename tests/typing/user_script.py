@@ -1,4 +1,4 @@
-"""What a user writes, without a cast or an ignore: it must pass mypy and pyright, both strict."""
+"""A user's script without casts or ignores, which must pass mypy and pyright, both strict."""
 
 import sys
 from pathlib import Path
