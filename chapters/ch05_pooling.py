@@ -31,7 +31,7 @@ from minidl.inspect import plots
 
 # %% Options
 plt = plots.pyplot()
-if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
     sys.stdout.reconfigure(errors="backslashreplace")
 parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--seed", type=int, default=0, help="seed for noise and random pooling")
@@ -58,7 +58,7 @@ def tensor(array, **options):
 def keep(figure, name):
     try:
         print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
-    except OSError as error:  # such as a full disk: go on without
+    except OSError as error:  # for example, the disk is full
         print("no figure:", error)
 
 

@@ -36,7 +36,7 @@ from minidl.training import (
 )
 
 # %% Options
-if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
     sys.stdout.reconfigure(errors="backslashreplace")
 parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which images")

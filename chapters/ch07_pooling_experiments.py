@@ -51,7 +51,7 @@ from minidl.training import accuracy, macro_scores
 
 # %% Options
 plt = plots.pyplot()
-if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
     sys.stdout.reconfigure(errors="backslashreplace")
 parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which images")
@@ -86,7 +86,7 @@ if args.data_dir and args.data != "cifar10":
 def keep(figure: plt.Figure, name: str) -> None:
     try:
         print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
-    except OSError as error:  # such as a full disk: go on without
+    except OSError as error:  # for example, the disk is full
         print("no figure:", error)
 
 

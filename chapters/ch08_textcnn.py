@@ -43,7 +43,7 @@ from minidl.inspect import plots, sentences
 from minidl.models import TextCNN
 
 # %% Options
-if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
     sys.stdout.reconfigure(errors="backslashreplace")
 parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", default="toy", help="toy, mr, or a .csv, .tsv or .jsonl file")

@@ -51,7 +51,7 @@ from minidl.training import accuracy, fit, load_weights, predict, save_weights
 
 # %% Options
 plt = plots.pyplot()
-if hasattr(sys.stdout, "reconfigure"):  # print even what the terminal cannot show
+if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
     sys.stdout.reconfigure(errors="backslashreplace")
 SMALL = ("resnet20", "resnet32", "resnet44", "resnet56")  # for images of 32 x 32
 LARGE = ("resnet18", "resnet34", "resnet50")  # for 224 x 224
@@ -87,7 +87,7 @@ if own != (args.model in LARGE):
 def keep(figure, name):
     try:
         print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
-    except OSError as error:  # such as a full disk: go on without
+    except OSError as error:  # for example, the disk is full
         print("no figure:", error)
 
 
