@@ -20,6 +20,7 @@ optimisers the same update rules. What differs:
 | `x -= lr * x.grad` under `no_grad` | `x.data -= lr * x.grad` | see below |
 | `.cuda()`, `.to(device)` | `.to("cuda")`, `Tensor(..., device="cuda")` | one way |
 | `torch.from_numpy(a)` | `minidl.from_dlpack(a)` shares memory, `Tensor(a)` copies | as in NumPy |
+| `torch.onnx.export` | `minidl.export_onnx(model, example, path)` | |
 | `torch.autograd.grad`: a tuple | `minidl.grad`: a list | |
 | `float32_tensor * float64_number` | float32 | as in PyTorch, not as in NumPy |
 

@@ -49,7 +49,7 @@ def load_cifar10(
 
     Args:
         data_dir: the folder that holds the batches, its parent, the archive itself, or the
-            folder that holds the archive; `datasets_folder()` if None.
+            folder that holds a .tar.gz archive; `datasets_folder()` if None.
         download: fetch the python archive (170 MB) into `data_dir` if nothing is found.
         progress: show a progress bar while downloading.
 

@@ -123,7 +123,7 @@ class Module:
         if isinstance(vars(cls).get("training"), bool):
             raise TypeError(
                 f"{cls.__name__}.training: got a class attribute, which `predict` could not change "
-                "for one thread only; set self.training, or call self.eval(), in __init__"
+                "in one thread only; set self.training or call self.eval() in __init__"
             )
         for name, value in vars(cls).items():
             if _hides(value):
