@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import platform
 import re
@@ -14,10 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from minidl.checks import check_whole
 from minidl.files.checkpoint import load_checkpoint, save_checkpoint
 from minidl.files.locks import folder_lock
 from minidl.files.weights import save_weights
 from minidl.files.whole import clear_parts
+from minidl.optim.optimizer import NUMBER
 from minidl.random import restore, state_of
 from minidl.training.evaluation import Totals
 from minidl.training.fingerprint import changes, fingerprint
@@ -85,24 +88,26 @@ class Keeper:
         last = folder / "last.npz"
         if not last.exists():
             return ""
+        self._is_over, done = True, 0
         saved: dict[str, Any] = {}
         with contextlib.nullcontext() if resume else contextlib.suppress(OSError, ValueError):
             saved = load_checkpoint(last)
-        is_ours = {"settings", "history"} <= set(saved)
-        if resume and not is_ours:
-            raise ValueError(
-                f"fit: {last} is a checkpoint, but was not saved by fit; use another "
-                "folder, or start over with resume=False, which overwrites it"
-            )
-        done = len(saved["history"]["columns"].get("train_loss", ())) if is_ours else 0
-        wanted = epochs if resume else saved.get("epochs", done)
-        self._is_over = not is_ours or saved["is_finished"] or done >= wanted
+            is_ours = {"settings", "history"} <= set(saved)
+            if resume and not is_ours:
+                raise ValueError(
+                    f"fit: {last} is a checkpoint, but was not saved by fit; use another "
+                    "folder, or start over with resume=False, which overwrites it"
+                )
+            with _naming(last):
+                done = len(saved["history"]["columns"].get("train_loss", ()))
+                wanted = epochs if resume else saved.get("epochs", done)
+                self._is_over = saved["is_finished"] is True or done >= wanted
         if self._is_over and resume:
             aside = "its best weights become best.previous.npz after the first epoch"
             return f"{last} holds a finished run of {done} epochs; this one starts over; {aside}"
         if not resume:
             return ""
-        _load(run, saved, self._start)
+        _load(run, saved, self._start, last)
         self._find_best(run, saved.get("best", run.history.best_epoch() if done else 0))
         return f"resuming from {last}: {_place(run)}"
 
@@ -237,15 +242,16 @@ def _state(run: Run) -> dict[str, Any]:
     }
 
 
-def _load(run: Run, saved: dict[str, Any], start: dict[str, Any]) -> None:
+def _load(run: Run, saved: dict[str, Any], start: dict[str, Any], last: Path) -> None:
     """Restore a `_state`; raise ValueError if it is another run's, and warn if it may be."""
-    before, now = saved["settings"], start["settings"]
-    other = [
-        f"  {n}: saved {before[n]}, now {now[n]}" for n in now if before.get(n, now[n]) != now[n]
-    ]
-    # Older checkpoints have no fingerprint.
-    prints = [dict(zip(*of.get("fingerprint", ((), ())), strict=True)) for of in (saved, start)]
-    refused, said = changes(*prints, is_fresh=not any(run.optimizer.state))
+    with _naming(last):
+        before, now = saved["settings"], start["settings"]
+        other = [
+            f"  {n}: saved {before[n]}, now {v}" for n, v in now.items() if before.get(n, v) != v
+        ]
+        # Older checkpoints have no fingerprint.
+        prints = [dict(zip(*of.get("fingerprint", ((), ())), strict=True)) for of in (saved, start)]
+        refused, said = changes(*prints, is_fresh=not any(run.optimizer.state))
     if other + refused:
         raise ValueError(
             "fit: the checkpoint is of an unfinished run with other settings; use another folder, "
@@ -256,17 +262,52 @@ def _load(run: Run, saved: dict[str, Any], start: dict[str, Any]) -> None:
             "resuming although parts of the run have changed; its weights and random streams "
             "continue. If not intended, start over with resume=False\n" + "\n".join(said)
         )
+    kept = _state(run)
+    with _naming(last):
+        try:
+            _restore(run, saved)
+        except BaseException:
+            _restore(run, kept)
+            raise
+
+
+def _restore(run: Run, saved: dict[str, Any]) -> None:
+    """Restore a `_state`, or raise an error, which may leave a part of the run changed."""
+    batch, missed, loader = saved["batch"], set(saved["missed"]), saved["loader"]
+    # Older checkpoints have no weight: it was always the number of examples.
+    totals = {"weight": saved["totals"]["seen"], **saved["totals"]}
+    check_whole("batch", 0, batch=batch, best=saved.get("best", 0))
+    for what, fits in {
+        f"batch {batch} of {len(run.train)}": batch <= len(run.train),
+        "another batch in the loader": (loader or {"taken": 0})["taken"] == batch,
+        f"totals {totals}": totals.keys() == dataclasses.asdict(Totals()).keys()
+        and all(isinstance(n, NUMBER) and math.isfinite(n) for n in totals.values()),
+        f"missed {missed}": missed <= {name for name, _ in run.model.named_parameters()},
+    }.items():
+        if not fits:
+            raise ValueError(f"got {what:.300}")
+    run.batch, run.missed, run.totals = int(batch), missed, Totals(**totals)
+    run.history.load_state_dict(saved["history"])
     run.model.load_state_dict(saved["model"])
     run.optimizer.load_state_dict(saved["optimizer"])
     if run.schedule is not None:
         run.schedule.load_state_dict(saved["schedule"])
     restore(run.streams, saved["streams"])
-    if saved["loader"] is not None:
-        run.train.load_state_dict(saved["loader"])
-    run.batch, run.missed = saved["batch"], set(saved["missed"])
-    # Older checkpoints have no weight: it was always the number of examples.
-    run.totals = Totals(**{"weight": saved["totals"]["seen"], **saved["totals"]})
-    run.history.load_state_dict(saved["history"])
+    if loader is not None:  # last, as nothing takes it back
+        run.train.load_state_dict(loader)
+
+
+@contextlib.contextmanager
+def _naming(last: Path) -> Iterator[None]:
+    """Name the file if something in it is not what a run saves."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"fit: {last} holds no state of this run ({type(error).__name__}: {error!s:.500}); was "
+            "it changed, or saved by another program? Use another folder, or start over with "
+            "resume=False, which overwrites it"
+        ) from error
 
 
 def _lost(folder: Path | None, best: int) -> str:
