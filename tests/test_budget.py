@@ -12,16 +12,14 @@ def test_a_budget_counts_bytes_before_they_are_made():
     budget = Budget(1000, growth=2)
     budget.make(ROOM, "an array")
     budget.make(2000, "another")
-    with pytest.raises(
-        ValueError, match=r"got a third, .* reading 1,000 bytes .* 67,110,864 bytes"
-    ):
+    with pytest.raises(ValueError, match=r"got a third, expected at most 67,110,864 bytes"):
         budget.make(1, "a third")
 
 
 def test_a_budget_counts_objects():
     budget = Budget(8000)
     budget.make_objects(budget.most_objects, "many values")
-    with pytest.raises(ValueError, match=r"more than the limit of 525,288 values"):
+    with pytest.raises(ValueError, match=r"at most 525,288 values"):
         budget.make_objects(1, "one more")
 
 
@@ -43,7 +41,7 @@ def test_json_is_read_as_python_reads_it(text):
     [
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 100_000, "nested too deeply"),
-        ("[[],[]," * 300_000, "JSON of .* more than the limit of 786,788 values"),
+        ("[[],[]," * 300_000, "JSON of .* at most 786,788 values"),
         ('{"a": 1, "a": 2}', "duplicate name"),
         (b"\xff", "utf-8"),
         (

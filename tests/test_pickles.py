@@ -240,7 +240,7 @@ def test_pickles_make_no_more_than_their_budget(content, monkeypatch):
     reader, file = Reader(Budget(len(content), growth=2)), io.BytesIO(content)
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match=r"take more than the limit of [0-9,]+ bytes"):
+        with pytest.raises(ValueError, match=r"expected at most [0-9,]+ bytes in memory"):
             reader.read(file)
         assert tracemalloc.get_traced_memory()[1] < 1.3 * (2 * len(content) + (1 << 20))
     finally:

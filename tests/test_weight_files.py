@@ -435,7 +435,7 @@ def test_a_header_of_a_sparse_file_is_not_read_into_memory(tmp_path):
 @pytest.mark.parametrize("values", ["[]," * 700_000, '"a",' * 600_000])
 def test_a_header_of_more_values_than_any_network_needs_is_refused(values, tmp_path):
     path = safetensors_file(tmp_path, b'{"__metadata__":[' + values.encode() + b"0]}")
-    with pytest.raises(ValueError, match=r"JSON of [\d,]+ values, .* limit of 524,288 values"):
+    with pytest.raises(ValueError, match=r"JSON of [\d,]+ values, .* at most 524,288 values"):
         load_weights(path)
 
 
@@ -804,7 +804,7 @@ def test_dicts_made_again_and_again_of_one_list_are_refused(tmp_path):
     items = b"](" + b"".join(b"](K" + bytes([n]) + b"Ne" for n in range(200)) + b"eq\0"
     call = b"ccollections\nOrderedDict\nh\0\x85R"
     path = torch_file(tmp_path, {"data.pkl": b"\x80\x02" + items + call * 5_000 + b"."})
-    with pytest.raises(ValueError, match=r"a value so often, .* more than the limit of"):
+    with pytest.raises(ValueError, match=r"a value too often, .* at most"):
         load_weights(path)
 
 
@@ -916,7 +916,7 @@ def test_a_zip_bomb_is_refused_unread(tmp_path):
     np.savez_compressed(tmp_path / "weights.npz", w=np.zeros(1 << 27, np.uint8))
     with pytest.raises(
         ValueError,
-        match=r"a member w\.npy of 134,217,856 bytes, for which reading [\d,]+ bytes would take",
+        match=r"a member w\.npy of 134,217,856 bytes, expected at most [\d,]+ bytes in memory",
     ):
         load_weights(tmp_path / "weights.npz")
 

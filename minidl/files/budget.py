@@ -26,8 +26,8 @@ class Budget:
         >>> budget.make(2000, "an array of 2,000 bytes")
         >>> budget.make(1 << 30, "an image of 20000 x 17896 pixels")
         Traceback (most recent call last):
-        ValueError: got an image of 20000 x 17896 pixels, for which reading 1,000 bytes would take \
-more than the limit of 67,111,864 bytes; is the file damaged, or made to fill the memory?
+        ValueError: got an image of 20000 x 17896 pixels, expected at most 67,111,864 bytes in \
+memory for a file of this size; is it damaged, or made to fill the memory?
     """
 
     def __init__(self, size: int, growth: int = 3) -> None:
@@ -55,6 +55,6 @@ more than the limit of 67,111,864 bytes; is the file damaged, or made to fill th
 
     def _error(self, what: str, limit: str) -> ValueError:
         return ValueError(
-            f"got {what}, for which reading {self.size:,} bytes would take more than the limit of "
-            f"{limit}; is the file damaged, or made to fill the memory?"
+            f"got {what}, expected at most {limit} in memory for a file of this size; is it "
+            "damaged, or made to fill the memory?"
         )

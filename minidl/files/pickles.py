@@ -140,7 +140,7 @@ class PickleReader:
                 if code.name not in _KNOWN:
                     raise self._unneeded(code.name)
                 cost = _SMALL_COST if code.name in _SMALL else _LARGE_COST
-                self._budget.make(cost, "a pickle of so many values")
+                self._budget.make(cost, "a pickle of too many values")
                 argument = self._argument(file, code.arg) if code.arg else None
                 if code.name == "STOP":
                     return _value(self._stack.pop())
@@ -164,7 +164,7 @@ class PickleReader:
         text = kind.name.startswith("unicode")
         # Python stores text beyond Latin-1 in up to four bytes per character.
         wide = text and not content.isascii() and np.frombuffer(content, np.uint8).max() > 0xC3
-        self._budget.make(size * (4 if wide else 1), "a pickle of such long strings")
+        self._budget.make(size * (4 if wide else 1), "a pickle of too long strings")
         if text:
             return content.decode("utf-8", "surrogatepass")
         return content.decode("latin-1") if self.text and "string" in kind.name else content
@@ -248,7 +248,7 @@ class PickleReader:
         for argument in arguments:
             if isinstance(argument, str | bytes | list | tuple | dict):
                 cost = 1 if isinstance(argument, str | bytes) else _LARGE_COST
-                self._budget.make(cost * len(argument), "a pickle that uses a value so often")
+                self._budget.make(cost * len(argument), "a pickle that uses a value too often")
 
     def _unneeded(self, code: str) -> ValueError:
         return ValueError(f"its pickle uses {code}, which no {self.what} needs here")

@@ -85,11 +85,11 @@ def _files(
         if not _is_empty(rest):
             raise EOFError("data follows its end")
         rest = file.read(_PIECE)
-        budget.make(len(rest), "an archive with so much padding at its end")
+        budget.make(len(rest), "an archive with too much padding at its end")
 
 
 def _take(file: gzip.GzipFile | BinaryIO, count: int, budget: Budget) -> bytes:
-    budget.make(count, "an archive that unpacks to so many bytes")
+    budget.make(count, "an archive that unpacks to too many bytes")
     content = file.read(count)
     if len(content) < count:
         raise EOFError("it ends early")
