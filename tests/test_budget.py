@@ -1,4 +1,4 @@
-"""What reading a file may make, and JSON that need not be trusted."""
+"""Limits on the memory that reading a file may take, and untrusted JSON."""
 
 import json
 

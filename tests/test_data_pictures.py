@@ -1,4 +1,4 @@
-"""Pictures that are large, long, rotated, or made to fill the memory."""
+"""Images that are large, long, rotated, or made to fill the memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A minute of mutated files over all readers; see `fuzz.py` for longer runs."""
+"""A minute of fuzzing all file readers; see `fuzz.py` for longer runs."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What `import minidl` loads, and what works without packages that only some uses need."""
+"""The modules that `import minidl` loads, and what works without optional packages."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""What minidl takes from other libraries, and lends; PyTorch: `test_coming_from_torch.py`."""
+"""Arrays from and for other libraries; for PyTorch, see `test_coming_from_torch.py`."""
 
 from __future__ import annotations
 

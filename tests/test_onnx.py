@@ -1,4 +1,4 @@
-"""`minidl.export_onnx`: files are valid, equal minidl's results in onnxruntime, and refuse clearly.
+"""`minidl.export_onnx`: files are valid, onnxruntime's results equal minidl's, refusals are clear.
 
 The values of every operation are compared by running its file: on all cases of `op_table`, and
 layers on images of odd sizes in batches of two sizes. These tests need onnx and onnxruntime; others

@@ -73,7 +73,7 @@ def download(
     who, lock = f"download of {destination.name}", f".{destination.name}.lock"
     with folder_lock(destination.parent, who, wait=-1, name=lock):
         if destination.is_file() and not _fault(destination, size, md5):
-            return destination  # somebody else fetched it meanwhile
+            return destination  # fetched by another process meanwhile
         for url in urls:
             try:
                 _complete(url, part, size, md5, progress, timeout)

@@ -272,7 +272,7 @@ def _load(run: Run, saved: dict[str, Any], start: dict[str, Any], last: Path) ->
 
 
 def _restore(run: Run, saved: dict[str, Any]) -> None:
-    """Restore a `_state`, or raise an error, which may leave a part of the run changed."""
+    """Restore a `_state`; an error may leave part of the run changed."""
     batch, missed, loader = saved["batch"], set(saved["missed"]), saved["loader"]
     # Older checkpoints have no weight: it was always the number of examples.
     totals = {"weight": saved["totals"]["seen"], **saved["totals"]}
@@ -293,19 +293,19 @@ def _restore(run: Run, saved: dict[str, Any]) -> None:
     if run.schedule is not None:
         run.schedule.load_state_dict(saved["schedule"])
     restore(run.streams, saved["streams"])
-    if loader is not None:  # last, as nothing takes it back
+    if loader is not None:  # last, because it cannot be undone
         run.train.load_state_dict(loader)
 
 
 @contextlib.contextmanager
 def _naming(last: Path) -> Iterator[None]:
-    """Name the file if something in it is not what a run saves."""
+    """Name the file in any error about its content."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(
-            f"fit: {last} holds no state of this run ({type(error).__name__}: {error!s:.500}); was "
-            "it changed, or saved by another program? Use another folder, or start over with "
+            f"fit: {last} has no state of this run ({type(error).__name__}: {error!s:.500}); "
+            "was it changed, or saved by another program? Use another folder, or start over with "
             "resume=False, which overwrites it"
         ) from error
 
