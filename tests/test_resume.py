@@ -117,7 +117,69 @@ def from_file(text, **variables):
 
 GLOBAL = "def loss(outputs, labels):\n    return cross_entropy(outputs, labels) * FACTOR"
 ARGS = "def loss(outputs, labels):\n    return cross_entropy(outputs, labels) * args.factor"
+METHOD = """
+class Base:
+    @staticmethod
+    def factor(): return 1.0
+
+    @property
+    def own(self): return self.factor() * self.kept
+
+class Loss(Base):
+    kept = 1.0
+    def __call__(self, outputs, labels): return cross_entropy(outputs, labels) * self.own * FACTOR
+
+loss = Loss()
+"""
+CHOSEN = """
+class A: ...
+class B(A): ...
+chosen = A
+def loss(outputs, labels, *, factor=1.0):
+    return cross_entropy(outputs, labels) * factor * (chosen is A) * len(NAMES)
+"""
+CONFIG = """
+import dataclasses
+
+@dataclasses.dataclass
+class Config:
+    factor: float = FACTOR
+    epochs: int = EPOCHS
+
+config = Config()
+def loss(outputs, labels):
+    return cross_entropy(outputs, labels) * config.factor
+"""
 STEPS = functools.partial(optim.StepLR, step_size=5)
+
+
+def chosen(old="", new="", names=frozenset("a")):
+    return from_file(CHOSEN.replace(old, new), NAMES=names)
+
+
+def method(old="", new="", factor=1.0):
+    return from_file(METHOD.replace(old, new), FACTOR=factor)
+
+
+def config(factor=1.0, epochs=3):
+    return from_file(CONFIG, FACTOR=factor, EPOCHS=epochs)
+
+
+def in_module(factor=1.0, other=1, **options):
+    """Return a loss that uses another module of the user's, and a layer with options."""
+    module, layer = types.ModuleType("settings"), nn.CrossEntropyLoss(**options)
+    vars(module).update(factor=factor, other=other)
+    return lambda outputs, labels: layer(outputs, labels) * module.factor
+
+
+def timed(start):
+    return lambda outputs, labels: cross_entropy(outputs, labels) * (start > 0)
+
+
+def frozen():
+    model = network()
+    model[0].requires_grad_(False)
+    return model
 
 
 def weighted(factor):
@@ -136,15 +198,19 @@ CHANGED = {
     "options of a layer": (
         {"loss": nn.CrossEntropyLoss()},
         {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)},
-        r"loss\.label_smoothing: saved 0\.0, now 0\.1",
+        r"loss\.label_smoothing: saved 0, now 0\.1",
     ),
     "partial": (
         {"loss": functools.partial(cross_entropy, label_smoothing=0.1)},
         {"loss": functools.partial(cross_entropy, label_smoothing=0.2)},
         r"loss\.label_smoothing: saved 0\.1, now 0\.2",
     ),
-    "closure": ({"loss": closure(1.0)}, {"loss": closure(2.0)}, r"loss\.factor: saved 1\.0, now 2"),
-    "array": ({"loss": weighted(1.0)}, {"loss": weighted(2.0)}, r"loss\.factor: saved values 1"),
+    "closure": ({"loss": closure(1.0)}, {"loss": closure(2.0)}, r"loss\.factor: saved 1, now 2"),
+    "number of NumPy": (
+        {"loss": weighted(1.0)},
+        {"loss": weighted(2.0)},
+        r"loss\.factor: saved 1, now 1\.5",
+    ),
     "object": ({"loss": Smoothed(0.1)}, {"loss": Smoothed(0.2)}, r"loss\.amount: saved 0\.1"),
     "method": (
         {"loss": Smoothed(0.1).method},
@@ -157,6 +223,56 @@ CHANGED = {
         r"loss\.FACTOR: saved 1, now 2",
     ),
     "namespace": ({"loss": of_args(1)}, {"loss": of_args(2)}, r"loss\.args\.factor: saved 1, now"),
+    "default": (
+        {"loss": chosen()},
+        {"loss": chosen("factor=1", "factor=2")},
+        r"loss\.factor: saved 1, now 2",
+    ),
+    "class": (
+        {"loss": chosen()},
+        {"loss": chosen("chosen = A", "chosen = B")},
+        r"loss\.chosen: saved A, now B",
+    ),
+    "set": (
+        {"loss": chosen()},
+        {"loss": chosen(names=frozenset("ab"))},
+        r"loss\.NAMES: saved 'a', now 'a', 'b'",
+    ),
+    "attribute of a class": (
+        {"loss": method()},
+        {"loss": method("kept = 1", "kept = 2")},
+        r"loss\.kept: saved 1, now 2",
+    ),
+    "global of a method": (
+        {"loss": method()},
+        {"loss": method(factor=2.0)},
+        r"loss\.FACTOR: saved 1, now 2",
+    ),
+    "dataclass": (
+        {"loss": config()},
+        {"loss": config(2.0)},
+        r"loss\.config\.factor: saved 1, now 2",
+    ),
+    "module": (
+        {"loss": in_module()},
+        {"loss": in_module(2.0)},
+        r"loss\.module\.factor: saved 1, now 2",
+    ),
+    "layer in a loss": (
+        {"loss": in_module()},
+        {"loss": in_module(label_smoothing=0.1)},
+        r"loss\.layer\.label_smoothing: saved 0, now 0\.1",
+    ),
+    "function of NumPy": (
+        {"transform": np.tanh},
+        {"transform": np.sin},
+        r"training transform: saved tanh, now sin",
+    ),
+    "frozen": (
+        {},
+        {"network": frozen},
+        r"model\.0\.weight: saved Parameter \(8, 4\), now .*, no gr",
+    ),
     "rate": ({}, {"lr": 0.2}, r"rates\.0: saved 0\.1, now 0\.2"),
     "rate of a schedule": (
         {"schedule": STEPS},
@@ -202,6 +318,16 @@ SAID = {
         {"loss": lambda a, b: 2 * cross_entropy(a, b)},
         r"loss code \(Python",
     ),
+    "code of a static method": (
+        {"loss": method()},
+        {"loss": method("return 1", "return 2")},
+        r"loss code \(Python",
+    ),
+    "code of a property": (
+        {"loss": method()},
+        {"loss": method("* self.kept", "+ self.kept")},
+        r"loss code \(Python",
+    ),
     "first weights": (
         {},
         {"network": lambda: [minidl.rand(1), network()][1]},  # other draws come before
@@ -233,6 +359,19 @@ SAME = {
     "more epochs": ({}, {"epochs": 4}),
     "a file that moved": ({"loss": from_file(GLOBAL, FACTOR=2)}, {"loss": script(2)}),
     "options that the loss does not use": ({"loss": of_args(2)}, {"loss": of_args(2, 9)}),
+    "options of a dataclass": ({"loss": config()}, {"loss": config(epochs=9)}),
+    "options in a module": ({"loss": in_module()}, {"loss": in_module(other=2)}),
+    "documentation": ({"loss": chosen()}, {"loss": chosen("1.0):", "1.0):\n    'Short.'")}),
+    "another repr": (
+        {"loss": method()},
+        {"loss": method("kept = 1", "def __repr__(self): return 'x'\n    kept = 1")},
+    ),
+    "NumPy's numbers": (
+        {"schedule": STEPS},
+        {"schedule": functools.partial(optim.StepLR, step_size=np.int64(5)), "lr": np.float64(0.1)},
+    ),
+    "rounding of a number": ({"loss": closure(0.3)}, {"loss": closure(0.1 + 0.2)}),
+    "time of the start": ({"loss": timed(1.7e9)}, {"loss": timed(1.8e9)}),
     "a folder that moved": ({"loss": Smoothed(0.1)}, {"loss": Smoothed(0.1, "out/b", 9)}),
     "no seed": ({"seed": None}, {"seed": None}),
     "rounding of another machine": (

@@ -5,11 +5,14 @@ Names of files, folders and machines do not count as content, nor do options tha
 
 from __future__ import annotations
 
+import contextlib
+import dis
+import enum
 import functools
 import sys
 import types
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -26,8 +29,10 @@ SMALL = 2**22  # bytes: integer arrays up to this size, such as labels, are comp
 MOST, LONG, DEEP = 5_000, 50, 8  # limits on descriptions, items per container, nesting
 CODE = f"code (Python {sys.version_info.major}.{sys.version_info.minor})"  # bytecode differs
 _PLAIN = (bool, int, float, complex, str, bytes, types.NoneType)
-_SKIPPED = (type, types.ModuleType, PurePath, optim.Optimizer, DataLoader)
+_SKIPPED = (PurePath, optim.Optimizer, DataLoader)
 _OWN = {"minidl", "numpy", *sys.stdlib_module_names} - {"__main__"}
+_INSTALLED = {"site-packages", "dist-packages"}
+_UNUSED = {"__init__", "__post_init__", "__repr__", "__str__", "__eq__", "__hash__", "__setattr__"}
 
 
 def fingerprint(run: Run) -> dict[str, Any]:
@@ -78,37 +83,68 @@ def _describe(
 
     Objects and dicts may hold all of a program's options: only those that code uses count as parts.
     """
+    if isinstance(thing, (np.generic, enum.Enum)):
+        thing = thing.item() if isinstance(thing, np.generic) else str(thing)
     if isinstance(thing, _PLAIN):
-        if not (isinstance(thing, str) and ("/" in thing or "\\" in thing)):  # a path
-            found[name] = repr(thing)
+        if not _is_of_this_start(thing):  # machines round differently
+            found[name] = f"{thing:.9g}" if isinstance(thing, float) else repr(thing)
         return
-    if id(thing) in seen or len(found) > MOST or name.count(".") > DEEP:
+    if len(found) > MOST or name.count(".") > DEEP:
         return
-    seen.add(id(thing))
     if isinstance(thing, (nn.Parameter, nn.Buffer)):  # not their values, which training changes
-        found[name] = f"{type(thing).__name__} {thing.shape}"
-    elif isinstance(thing, (np.ndarray, np.generic, Tensor)):
+        frozen = "" if thing.requires_grad else ", no gradient"
+        found[name] = f"{type(thing).__name__} {thing.shape}{frozen}"
+    elif isinstance(thing, (np.ndarray, Tensor)):
         found[name] = _sample(thing)
+    elif isinstance(thing, (set, frozenset)):
+        found[name] = ", ".join(sorted(repr(item) for item in thing if isinstance(item, _PLAIN)))
     else:
         is_named = isinstance(thing, (type, types.FunctionType, types.BuiltinFunctionType))
-        found[name] = (thing if is_named else type(thing)).__qualname__
+        named = thing if is_named else type(thing)
+        found[name] = thing.__name__ if isinstance(thing, np.ufunc) else named.__qualname__
+        if id(thing) in seen:
+            return
+        seen.add(id(thing))
         functions = _functions(thing)
         if functions:
             found[f"{name} {CODE}"] = _digest(repr([_code(f.__code__) for f in functions]).encode())
-            used = {word for f in functions for word in _words(f.__code__)}
-        for part, value in _parts(thing, used):
-            _describe(value, f"{name}.{part}" if part != "" else name, found, seen, used)
+            used = (used or set()).union(*(_words(f.__code__) for f in functions))
+        elif callable(thing) and not isinstance(thing, types.FunctionType):
+            used = None  # it uses its options itself
+        with contextlib.suppress(Exception):  # even reading an attribute may raise
+            for part, value in _parts(thing, functions, used):
+                _describe(value, f"{name}.{part}" if part != "" else name, found, seen, used)
+
+
+def _is_of_this_start(value: Any) -> bool:
+    """Return whether a value is a path or a time, which differ between two starts of a program."""
+    if isinstance(value, str):
+        return "/" in value or "\\" in value
+    return isinstance(value, float) and 1e9 < value < 4e9  # seconds since 1970
+
+
+@functools.cache
+def _is_users(module: str) -> bool:
+    """Return whether a module is the user's own, and no installed package."""
+    place = PurePath(getattr(sys.modules.get(module), "__file__", None) or "")
+    return module.partition(".")[0] not in _OWN and not _INSTALLED & set(place.parts)
+
+
+def _kinds(thing: Any) -> list[type]:
+    """Return the user's own classes, of which a thing is an instance, or which it is."""
+    kinds = (thing if isinstance(thing, type) else type(thing)).__mro__
+    return [kind for kind in kinds if _is_users(str(kind.__module__))]
 
 
 def _functions(thing: Any) -> list[types.FunctionType]:
-    """Return a user's function, or the methods of a user's class except `__init__`."""
-    members = [thing] if isinstance(thing, types.FunctionType) else vars(type(thing)).values()
-    functions = [
-        f for f in members if isinstance(f, types.FunctionType) and f.__name__ != "__init__"
-    ]
-    return [
-        f for f in functions if str(f.__globals__.get("__name__")).partition(".")[0] not in _OWN
-    ]
+    """Return a user's function, or the methods of a user's classes that may affect results."""
+    members = [item for kind in _kinds(thing) for item in vars(kind).items()]
+    found = [value for name, value in members if name not in _UNUSED]
+    for inner in ("__func__", "fget", "func"):  # of a static or class method, of properties
+        found = [getattr(value, inner, value) for value in found]
+    found = [thing] if isinstance(thing, types.FunctionType) else found
+    functions = [f for f in found if isinstance(f, types.FunctionType)]
+    return [f for f in functions if _is_users(str(f.__globals__.get("__name__")))]
 
 
 def _words(code: types.CodeType) -> set[str]:
@@ -120,32 +156,50 @@ def _words(code: types.CodeType) -> set[str]:
 
 def _code(code: types.CodeType) -> list[Any]:
     """Return what code does, without line numbers and docstrings."""
-    consts = [c for c in code.co_consts if not isinstance(c, str) or len(c) < LONG]
-    plain = [sorted(map(repr, c)) if isinstance(c, frozenset) else c for c in consts]
-    inner = [_code(c) if isinstance(c, types.CodeType) else c for c in plain]
-    return [code.co_code, code.co_names, inner]
+    found: list[Any] = []
+    for step in dis.get_instructions(code):
+        value = step.argval
+        if isinstance(value, types.CodeType):
+            value = _code(value)
+        elif isinstance(value, frozenset):
+            value = sorted(map(repr, value))
+        elif isinstance(value, str) and len(value) >= LONG:
+            value = ""  # a message
+        found.append((step.opname, value))
+    return found
 
 
-def _parts(thing: Any, used: set[str] | None) -> Iterable[tuple[Any, Any]]:
-    """Return the parts of an object, with their names."""
+def _parts(
+    thing: Any, functions: Sequence[types.FunctionType], used: set[str] | None
+) -> Iterator[tuple[Any, Any]]:
+    """Yield the parts of an object, with their names."""
+    for function in functions:
+        yield from _variables(function)
     if isinstance(thing, functools.partial):
-        return [("", thing.func), ("args", thing.args), *thing.keywords.items()]
-    if isinstance(thing, types.MethodType):
-        return [("", thing.__func__), ("self", thing.__self__)]
-    if isinstance(thing, types.FunctionType):
-        return _variables(thing) if used is not None else ()
-    if isinstance(thing, (list, tuple)):
-        return [("length", len(thing)), *enumerate(thing[:LONG])]
-    if isinstance(thing, _SKIPPED):
-        return ()
+        yield from [("", thing.func), ("args", thing.args), *thing.keywords.items()]
+    elif isinstance(thing, types.MethodType):
+        yield from [("", thing.__func__), ("self", thing.__self__)]
+    elif isinstance(thing, (list, tuple)) and not hasattr(thing, "_fields"):
+        yield from [("length", len(thing)), *enumerate(thing[:LONG])]
+    elif not isinstance(thing, _SKIPPED):
+        values = _values(thing)
+        names = [n for n in values if (used is None or n in used) and n != "training"]
+        yield from [(name, values[name]) for name in names[:LONG]]
+
+
+def _values(thing: Any) -> dict[Any, Any]:
+    """Return what an object, its classes, a module, a dict or a named tuple holds."""
     if isinstance(thing, Mapping):
-        values = dict(thing)
-    else:
-        slots = [n for kind in type(thing).__mro__ for n in vars(kind).get("__slots__", ())]
-        values = {n: getattr(thing, n) for n in slots if hasattr(thing, n)}
-        values |= getattr(thing, "__dict__", {})
-    names = [n for n in values if (used is None or n in used) and n != "training"]
-    return [(name, values[name]) for name in names[:LONG]]
+        return dict(thing)
+    if hasattr(thing, "_fields"):
+        return dict(thing._asdict())
+    if isinstance(thing, types.ModuleType):
+        return vars(thing) if _is_users(thing.__name__) else {}
+    kinds = [vars(kind) for kind in _kinds(thing)[::-1]]
+    values = {n: v for members in kinds for n, v in members.items() if not hasattr(v, "__get__")}
+    slots = [n for kind in type(thing).__mro__ for n in vars(kind).get("__slots__", ())]
+    values |= {n: getattr(thing, n) for n in slots if hasattr(thing, n)}
+    return values if isinstance(thing, type) else values | getattr(thing, "__dict__", {})
 
 
 def _variables(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -155,9 +209,8 @@ def _variables(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
         if cell != types.CellType():  # the variable is set
             yield name, cell.cell_contents
     for name in sorted(_words(function.__code__) & set(function.__globals__)):
-        if not isinstance(value := function.__globals__[name], _SKIPPED):
-            yield name, value
-    yield from (("defaults", function.__defaults__), ("keywords", function.__kwdefaults__))
+        yield name, function.__globals__[name]
+    yield from (("defaults", function.__defaults__), *(function.__kwdefaults__ or {}).items())
 
 
 def _sample(values: Any) -> Any:
