@@ -1,7 +1,12 @@
+import contextlib
 import errno
+import functools
+import hashlib
+import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import warnings
@@ -11,11 +16,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidl import nn, optim
+import minidl
+from minidl import Tensor, nn, optim
 from minidl.data import DataLoader
 from minidl.files.whole import clear_parts
 from minidl.functional import cross_entropy
-from minidl.training import History, TrainingWarning, fit, load_checkpoint, save_checkpoint
+from minidl.training import (
+    History,
+    TrainingWarning,
+    fit,
+    keeper,
+    load_checkpoint,
+    save_checkpoint,
+)
+from minidl.training.keeper import Keeper
 
 from .helpers import resumable
 
@@ -260,3 +274,228 @@ def test_a_run_goes_on_when_the_system_lets_no_file_grow(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == resumable.fingerprint(*resumable.train(None))
+
+
+# A right signature, but other content ------------------------------------------------------------
+
+WRONG = [
+    *(None, True, 0, -1, 1.5, 10**30, float("nan"), "x", [], {}, (), [None], {"a": 1}, {1: 2}),
+    *(np.float32(2), np.ones(3), np.zeros(0), np.array("x"), np.ones((2, 2), complex)),
+]
+
+
+class Augment:
+    """A transform with a stream of each kind."""
+
+    def __init__(self):
+        self.rng, self.old, self.plain = (
+            *(np.random.Generator(np.random.MT19937(1)), np.random.RandomState(2)),
+            random.Random(3),
+        )
+
+    def __call__(self, x):
+        return x * self.rng.uniform(0.9, 1.1) * self.old.uniform(0.9, 1.1) + self.plain.gauss(0, 1)
+
+
+class Ended(Exception):  # noqa: N818 - it ends a run as Ctrl-C does
+    """Ends a run after some steps."""
+
+
+def short_run(folder, monkeypatch, steps):
+    """Train until some steps are taken in this call; return all parts of the run."""
+    minidl.manual_seed(0)
+    x, y = np.random.default_rng(1).standard_normal((10, 3), np.float32), np.arange(10) % 2
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout(0.3))
+    adam = optim.Adam(model.parameters(), lr=0.01)
+    parts = [optim.StepLR(adam, 1), optim.StepLR(adam, 3)]
+    schedule = optim.SequentialLR(adam, parts, [2])
+    loader = DataLoader(x, y, batch_size=2, shuffle=True, transform=Augment())
+    runs, taken, save = [], [], Keeper.save_if_due
+
+    def counted(self, run):
+        runs[:] = [run]
+        save(self, run)
+        taken.append(0)
+        if len(taken) == steps:
+            raise Ended
+
+    def noted(run, saved, start, last):
+        runs[:], before = [run], keeper._state(run)
+        try:
+            load(run, saved, start, last)
+        except ValueError:  # everything is as before
+            assert same(keeper._state(run), before)
+            raise
+
+    load = keeper._load
+    with monkeypatch.context() as patch, contextlib.suppress(Ended), warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrainingWarning)
+        patch.setattr(Keeper, "save_if_due", counted)
+        patch.setattr(keeper, "_load", noted)
+        options = {"schedule": schedule, "checkpoint": folder, "progress": False}
+        fit(model, cross_entropy, adam, loader, epochs=2, save_seconds=0.0, **options)
+    return runs[0]
+
+
+def places(tree, place=()):
+    """Yield the way to every value of a state; of long lists, to the first few."""
+    yield place
+    if isinstance(tree, (dict, list)):
+        for key in list(tree)[:40] if isinstance(tree, dict) else range(min(3, len(tree))):
+            yield from places(tree[key], (*place, key))
+
+
+def changed(tree, place, value):
+    """Return a copy of a state with another value in one place; "gone" removes it."""
+    if not place:
+        return value
+    key, *rest = place
+    copy = tree.copy()
+    if not rest and isinstance(value, str) and value == "gone":
+        del copy[key]
+    else:
+        copy[key] = changed(tree[key], rest, value)
+    return copy
+
+
+@pytest.mark.parametrize("share", [0.015, pytest.param(1.0, marks=pytest.mark.slow)])
+def test_a_signed_checkpoint_with_other_content_is_refused_or_trains(share, tmp_path, monkeypatch):
+    short_run(tmp_path, monkeypatch, 7)  # five are an epoch
+    good = load_checkpoint(tmp_path / "last.npz")
+    assert good["batch"] == 2
+    cases = [(place, value) for place in places(good) for value in [*WRONG, "gone"] if place]
+    chosen = np.random.default_rng(5).random(len(cases)) < share
+    refused = 0
+    for (place, value), is_chosen in zip(cases, chosen, strict=True):
+        if not is_chosen:
+            continue
+        save_checkpoint(changed(good, place, value), tmp_path / "last.npz")
+        what, error = f"{place} = {value!r}", None
+        try:
+            with np.errstate(all="ignore"):
+                short_run(tmp_path, monkeypatch, 100)
+        except Exception as found:
+            error, refused = found, refused + 1
+        if isinstance(error, FloatingPointError):  # of a huge learning rate, for example
+            assert place[0] in ("optimizer", "schedule"), what
+            assert value is WRONG[5], what
+        elif error is not None:
+            assert type(error) is ValueError, what
+            assert re.search(r"(last\.npz|other settings)(.|\n)*resume=False", str(error)), what
+    assert refused > chosen.sum() / 2
+
+
+def owners():
+    """Yield objects with `state_dict`, after some use."""
+    x = np.ones((6, 2), np.float32)
+    for rule in (
+        *(functools.partial(optim.SGD, momentum=0.9, nesterov=True), optim.Adam, optim.AdamW),
+        functools.partial(optim.RMSprop, centered=True),
+    ):
+        layer = nn.Linear(2, 2)
+        optimizer = rule(layer.parameters(), lr=0.01)
+        layer(Tensor(x)).sum().backward()
+        optimizer.step()
+        yield optimizer
+    for schedule in (optim.StepLR(optimizer, 1, 3.0), optim.CosineAnnealingLR(optimizer, 9)):
+        schedule.step()
+        yield schedule
+    yield optim.SequentialLR(optimizer, [optim.StepLR(optimizer, 1, 3.0)] * 2, [3])
+    loader = DataLoader(x, batch_size=2, shuffle=True, transform=Augment())
+    next(iter(loader))
+    yield loader
+    history = History()
+    history.append(train_loss=1.0, lr=0.1)
+    history.step_losses += [1.0, 0.5]
+    yield history
+
+
+def test_each_part_refuses_other_content_and_stays_as_it_was():
+    refused, values = 0, [*WRONG, 10**400, "gone"]
+    for owner in owners():
+        owner.load_state_dict(owner.state_dict())  # its order of names
+        before = owner.state_dict()
+        for place in places(before):
+            for value in random.Random(refused).sample(values if place else WRONG, 6):
+                rates = None if not hasattr(owner, "rates") else owner.rates()
+                try:
+                    owner.load_state_dict(changed(before, place, value))
+                except (TypeError, ValueError):
+                    refused += 1
+                    assert same(owner.state_dict(), before), (owner, place, value)
+                    assert rates is None or owner.rates() == rates, (owner, place, value)
+                except Exception as error:
+                    pytest.fail(f"{owner}: {place} = {value!r}: {error!r}")
+                owner.load_state_dict(before)
+    assert refused > 300
+
+
+def signed(path, members):
+    """Write a zip file with a right signature, of any members."""
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+        warnings.simplefilter("ignore", UserWarning)  # of names that occur twice
+        for name, content in members:
+            archive.writestr(name, content)
+        archive.comment = b"0" * 64
+    body = path.read_bytes()[:-64]
+    path.write_bytes(body + hashlib.sha256(body).hexdigest().encode())
+
+
+def tree(text):
+    """Return the members of a checkpoint, whose state is some JSON."""
+    out = io.BytesIO()
+    whole = f'{{"format": "minidl checkpoint 1", "state": {text}}}'
+    np.save(out, np.frombuffer(whole.encode(), np.uint8))
+    return [("json.npy", out.getvalue())]
+
+
+def one_array():
+    out = io.BytesIO()
+    np.save(out, np.ones(3))
+    return out.getvalue()
+
+
+COLLIDING = [f"[{n * (2**61 - 1)}, 0]" for n in range(60_000)]  # all have the hash 0
+HOSTILE = {
+    "colliding keys": tree('{"dict": [' + ", ".join(COLLIDING) + "]}"),
+    "nested lists": tree("[" * 100_000 + "]" * 100_000),
+    "nested dicts": tree('{"dict": [["a", ' * 30_000 + "0" + "]]}" * 30_000),
+    "an array in 1,000 places": [
+        *tree('{"dict": [["a", [' + ", ".join(['{"array": "a"}'] * 1000) + "]]]}"),
+        ("a.npy", one_array()),
+    ],
+    "1,000 arrays of one name": [*tree('{"dict": []}'), *[("a.npy", one_array())] * 1000],
+    "an array without a place": [*tree('{"dict": []}'), ("a.npy", one_array())],
+    **{
+        f"tree {text}": tree(text)
+        for text in (
+            *("[]", "1", "null", '"x"', "{}", '{"dict": 1}', '{"dict": [1]}', '{"dict": [[1]]}'),
+            *('{"dict": {"a": 1}}', '{"dict": [[[], 1]]}', '{"dict": [["a", {"tuple": 1}]]}'),
+            *('{"dict": [["a", 1], ["a", 2]]}', '{"dict": [["a", {"array": "b"}]]}'),
+            *('{"dict": [["a", {"array": []}]]}', '{"dict": [["a", {"scalar": null}]]}'),
+            *('{"dict": [["a", {"set": []}]]}', '{"dict": [["a", {}]]}', '{"dict": [[1.5, 0]]}'),
+            '{"dict": [["a", {"list": [], "tuple": []}]]}',
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_right_signature_does_not_make_other_content_a_checkpoint(what, tmp_path):
+    signed(tmp_path / "last.npz", HOSTILE[what])
+    with pytest.raises(ValueError, match=r"last\.npz was not written by this version"):
+        load_checkpoint(tmp_path / "last.npz")
+
+
+def test_signing_by_hand_gives_a_checkpoint(tmp_path):
+    signed(tmp_path / "last.npz", tree('{"dict": [["a", {"tuple": [1]}]]}'))
+    assert load_checkpoint(tmp_path / "last.npz") == {"a": (1,)}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
+def test_fifos_and_devices_are_no_checkpoints(tmp_path):
+    os.mkfifo(tmp_path / "fifo.npz")
+    (tmp_path / "zero.npz").symlink_to("/dev/zero")
+    for name in ["fifo.npz", *["zero.npz"] * Path("/dev/zero").is_char_device()]:
+        with pytest.raises(ValueError, match=rf"{name}: got a (FIFO|device), expected a regular"):
+            load_checkpoint(tmp_path / name)

@@ -278,7 +278,7 @@ def test_a_deep_copy_goes_on_as_the_original():
 
 
 MISFITS = {
-    "groups": (lambda s: s.pop("groups"), r"got \['state'\], expected 'groups' and 'state'"),
+    "groups": (lambda s: s.pop("groups"), r"got .*, expected 'groups' and 'state'"),
     "step": (lambda s: s["state"][1].pop("step"), "state 1 has step None, expected an integer"),
     "step 0": (lambda s: s["state"][1].update(step=0), "state 1 has step 0, expected an integer"),
     "place -1": (

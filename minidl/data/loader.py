@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import copy_context
@@ -134,19 +135,20 @@ class DataLoader:
             ValueError: the state is of a loader of another kind, or has too many batches taken.
         """
         own = streams(self.transform)
-        whole = isinstance(state, Mapping) and {"taken", "order", "streams"} <= set(state)
-        if not (
-            whole
-            and self.shuffle == (state["order"] is not None)
-            and state["taken"] in range(len(self) + 1)
-            and len(state["streams"]) <= len(own)
-        ):
+        try:
+            taken, order, states = state["taken"], state["order"], state["streams"]
+            check_whole("taken", 0, taken=taken)
+            if taken > len(self) or len(states) > len(own) or self.shuffle != (order is not None):
+                raise ValueError("it does not fit")
+            restore(copy.deepcopy([generator(self._rng)] * self.shuffle), [order])  # only tries
+            restore(copy.deepcopy(own), states)
+        except (LookupError, TypeError, ValueError) as error:
             raise ValueError(
                 f"DataLoader.load_state_dict: got {state!r:.200}, expected the state of a "
                 f"loader with shuffle={self.shuffle}, up to {len(self)} batches taken, and "
-                f"{len(own)} streams"
-            )
-        restore(own, state["streams"])
+                f"{len(own)} streams ({error})"
+            ) from error
+        restore(own, states)
         self._position, self._resumed = dict(state), True
 
     def _batch(self, order: NDArray[Any], number: int) -> list[NDArray[Any]]:

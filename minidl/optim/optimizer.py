@@ -63,9 +63,7 @@ class Optimizer:
                     f"{self._name}: expected every group to be a dict, got a {type(group).__name__}"
                 )
             self.param_groups.append(self._checked_group(group, defaults, seen))
-        self.state: list[dict[str, Any]] = [
-            {} for group in self.param_groups for _ in group["params"]
-        ]
+        self.state: list[dict[str, Any]] = [{} for g in self.param_groups for _ in g["params"]]
 
     @property
     def _name(self) -> str:
@@ -98,18 +96,17 @@ class Optimizer:
         """Return a group's options as Python numbers; raise ValueError for invalid ones."""
         checked = dict(options)
         for name, value in options.items():
+            if name in FLAGS:
+                checked[name] = bool(value)
+                continue
+            given, end, wanted = [value], math.inf, "a number >= 0"
             if name == "betas":
-                two = isinstance(value, (tuple, list)) and len(value) == 2
-                if not two or not all(isinstance(b, NUMBER) and 0 <= b < 1 for b in value):
-                    raise ValueError(
-                        f"{self._name}: got betas={value!r}, "
-                        "expected two numbers with 0 <= beta < 1"
-                    )
-                checked[name] = (float(value[0]), float(value[1]))
-            elif name not in FLAGS:
-                if not (isinstance(value, NUMBER) and 0 <= value < math.inf):
-                    raise ValueError(f"{self._name}: got {name}={value!r}, expected a number >= 0")
-                checked[name] = float(value)
+                is_pair = isinstance(value, (tuple, list)) and len(value) == 2
+                given, end = value if is_pair else [None], 1
+                wanted = "two numbers with 0 <= beta < 1"
+            if not all(isinstance(number, NUMBER) and 0 <= number < end for number in given):
+                raise ValueError(f"{self._name}: got {name}={value!r}, expected {wanted}")
+            checked[name] = tuple(map(float, value)) if name == "betas" else float(value)
         return checked
 
     def _places(self) -> Iterator[tuple[Tensor, dict[str, Any], Group]]:
@@ -139,19 +136,17 @@ class Optimizer:
             RuntimeError: no parameter has one: `backward` was not called, or everything is frozen.
         """
         alike: dict[tuple[int, Any], list[Update]] = {}
-        with contextlib.ExitStack() as open_arrays:
+        with contextlib.ExitStack() as opened:
             for parameter, state, group in self._places():
                 gradient = parameter.grad
                 if gradient is None or not parameter.requires_grad:
                     continue
-                array = open_arrays.enter_context(parameter.mutable())
+                array = opened.enter_context(parameter.mutable())
                 for name in self.keeps(group) if self._is_elementwise else ():
                     if name not in state:  # now: if memory runs out, nothing is updated
                         kept(state, f"_{name}", array)
                 if isinstance(gradient, RowGradient) and self._is_elementwise:
-                    update = open_arrays.enter_context(
-                        self._taken_out(array, gradient, state, group)
-                    )
+                    update = opened.enter_context(self._taken_out(array, gradient, state, group))
                 else:
                     update = self._prepared(array, gradient.array, state, group)
                 alike.setdefault((id(parameter.backend), parameter.dtype), []).append(update)
@@ -271,10 +266,7 @@ class Optimizer:
             `{"groups": [options...], "state": {index: {"step": int, name: NumPy array}}}`, where
             `index` counts parameters over all groups.
         """
-        groups = [
-            {name: value for name, value in group.items() if name != "params"}
-            for group in self.param_groups
-        ]
+        groups = [{n: v for n, v in group.items() if n != "params"} for group in self.param_groups]
         state = {
             place: {
                 name: value if name == "step" else backend_of(value).to_numpy(value)
@@ -294,31 +286,29 @@ class Optimizer:
                 is invalid; nothing is changed then.
         """
         who = f"{self._name}.load_state_dict"
-        if not isinstance(saved, Mapping) or not {"groups", "state"} <= set(saved):
-            got = sorted(saved) if isinstance(saved, Mapping) else type(saved).__name__
-            raise ValueError(
-                f"{who}: got {got}, expected 'groups' and 'state', as from state_dict()"
-            )
-        found = [sorted(group) for group in saved["groups"]]
         wanted = [sorted(set(group) - {"params"}) for group in self.param_groups]
-        if found != wanted:
-            raise ValueError(
-                f"{who}: got groups with options {found}, expected {wanted}; was it saved from "
-                "another kind of optimiser, or with other groups?"
-            )
-        options = [self.checked_options(group) for group in saved["groups"]]
         places = {str(place): p for place, (p, _, _) in enumerate(self._places())}
-        unknown = [place for place in saved["state"] if str(place) not in places]
-        if unknown:
-            raise ValueError(
-                f"{who}: got state {unknown[0]!r}, expected 0 to {len(places) - 1}; "
-                "was it saved from a larger network?"
-            )
-        given = {str(place): entries for place, entries in saved["state"].items()}
-        loaded = [
-            _loaded(f"{who}: state {place}", p, given[place]) if place in given else {}
-            for place, p in places.items()
-        ]
+        try:
+            found = [sorted(group) for group in saved["groups"]]
+            if found != wanted:
+                raise ValueError(
+                    f"{who}: got groups with options {found}, expected {wanted}; was it saved from "
+                    "another kind of optimiser, or with other groups?"
+                )
+            options = [self.checked_options(group) for group in saved["groups"]]
+            given = {str(place): entries for place, entries in saved["state"].items()}
+            for place in given.keys() - places.keys():
+                raise ValueError(
+                    f"{who}: got state {place}, expected 0 to {len(places) - 1}; "
+                    "was it saved from a larger network?"
+                )
+            loaded = [
+                _loaded(f"{who}: state {place}", p, given[place]) if place in given else {}
+                for place, p in places.items()
+            ]
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+            what = f"{saved!r:.100}, expected 'groups' and 'state', as from state_dict()"
+            raise ValueError(f"{who}: got {what} ({error!r:.100})") from error
         for own, new in zip(self.state, loaded, strict=True):
             _replace(own, new)
         for group, checked in zip(self.param_groups, options, strict=True):
@@ -341,9 +331,13 @@ def _loaded(who: str, p: Tensor, entries: Mapping[str, Any]) -> dict[str, Any]:
     step = arrays.pop("step", None)
     if step is None or step.dtype.kind not in "iu" or step.shape or step < 1:
         raise ValueError(f"{who} has step {step}, expected an integer >= 1")
-    for array in arrays.values():
-        if array.shape != p.shape or not np.can_cast(array.dtype, p.dtype, "same_kind"):
-            shapes = {name: value.shape for name, value in arrays.items()}
+    for name, array in arrays.items():
+        if (
+            not isinstance(name, str)
+            or array.shape != p.shape
+            or not np.can_cast(array.dtype, p.dtype, "same_kind")
+        ):
+            shapes = {n: value.shape for n, value in arrays.items()}
             raise ValueError(f"{who} has shapes {shapes} ({array.dtype}), expected {p.shape}")
     moved = {name: p.backend.from_numpy(a.astype(p.dtype, order="C")) for name, a in arrays.items()}
     return {"step": int(step), **moved}

@@ -76,17 +76,30 @@ class Schedule:
         Raises:
             ValueError: it is not one, or has another number of groups; nothing is changed then.
         """
+        before = self.state_dict()
+        try:
+            self._restore(saved)
+            for rate in self.rates():
+                _check_range(f"{self._name}.load_state_dict", 0, math.inf, rate=rate)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            self._restore(before)
+            raise ValueError(f"{error}; expected what state_dict() returned") from error
+
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        """Restore a `state_dict`, or raise an error, which may leave a part changed."""
         who = f"{self._name}.load_state_dict"
         if not isinstance(saved, Mapping) or not {"steps", "base_rates"} <= set(saved):
             raise ValueError(f"{who}: got {saved!r:.100}, expected 'steps' and 'base_rates'")
-        steps, bases = saved["steps"], [float(base) for base in saved["base_rates"]]
+        steps, bases = saved["steps"], list(saved["base_rates"])
         check_whole(who, 0, steps=steps)
+        for base in bases:
+            _check_range(who, 0, math.inf, base_rate=base)
         if len(bases) != len(self.base_rates):
             raise ValueError(
                 f"{who}: got rates of {len(bases)} groups, expected {len(self.base_rates)}; was it "
                 "saved with other parameter groups?"
             )
-        self.steps, self.base_rates = int(steps), bases
+        self.steps, self.base_rates = int(steps), [float(base) for base in bases]
         self._apply()
 
 
@@ -337,12 +350,8 @@ class SequentialLR(Schedule):
         parts = [schedule.state_dict() for schedule in self.schedulers]
         return super().state_dict() | {"schedulers": parts}
 
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Restore a `state_dict` of a schedule with the same parts.
-
-        Raises:
-            ValueError: it is not one, or has other parts.
-        """
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        """Restore a `state_dict` of a schedule with the same parts."""
         parts = saved.get("schedulers") if isinstance(saved, Mapping) else None
         if parts is None or len(parts) != len(self.schedulers):
             raise ValueError(
@@ -350,8 +359,8 @@ class SequentialLR(Schedule):
                 f"{len(self.schedulers)} 'schedulers'"
             )
         for schedule, part in zip(self.schedulers, parts, strict=True):
-            schedule.load_state_dict(part)
-        super().load_state_dict(saved)
+            schedule._restore(part)
+        super()._restore(saved)
 
 
 def _cosine(part: float) -> float:

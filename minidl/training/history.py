@@ -94,8 +94,7 @@ class History(Mapping[str, list[float]]):
         else:
             writer = csv.writer(text)
             writer.writerow(["epoch", *self._columns])
-            rows = zip(*self._columns.values(), strict=True)
-            writer.writerows([epoch, *row] for epoch, row in enumerate(rows, 1))
+            writer.writerows(zip(range(1, self.epochs + 1), *self._columns.values(), strict=True))
         with whole_file(path) as file:
             file.write(text.getvalue().encode())
         return path
@@ -105,9 +104,20 @@ class History(Mapping[str, list[float]]):
         return {"columns": self.arrays(), "step_losses": np.array(self.step_losses)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self._columns = {name: array.tolist() for name, array in state["columns"].items()}
-        self.step_losses = state["step_losses"].tolist()
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: it is something else; nothing is changed then.
+        """
+        try:
+            table = np.array([*state["columns"].values()], ndmin=2)  # fails if lengths differ
+            losses = np.array(state["step_losses"])
+            if (table.ndim, table.dtype.kind, losses.ndim, losses.dtype.kind) != (2, "f", 1, "f"):
+                raise TypeError("expected floats")
+            columns = {str(n): x for n, x in zip(state["columns"], table.tolist(), strict=False)}
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"History: got no state of a history ({error!r:.200})") from error
+        self._columns, self.step_losses = columns, losses.tolist()
 
     def __repr__(self) -> str:
         return f"History(epochs={self.epochs}, {', '.join(self._columns)})"

@@ -288,6 +288,8 @@ def _restore(run: Run, saved: dict[str, Any]) -> None:
             raise ValueError(f"got {what:.300}")
     run.batch, run.missed, run.totals = int(batch), missed, Totals(**totals)
     run.history.load_state_dict(saved["history"])
+    if run.history.epochs:
+        run.history.best_epoch()  # fails without losses
     run.model.load_state_dict(saved["model"])
     run.optimizer.load_state_dict(saved["optimizer"])
     if run.schedule is not None:
