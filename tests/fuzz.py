@@ -130,6 +130,7 @@ def run_batch(name: str, first: int, count: int, folder: Path) -> Counter[str]:
     place.mkdir(exist_ok=True)
     path = place / seed.file
     path.write_bytes(seed.content)
+    seed.write_others(path)
     expected = seed.read(path)
     warnings.simplefilter("error")
     signal.signal(signal.SIGVTALRM, _too_slow)
@@ -140,6 +141,7 @@ def run_batch(name: str, first: int, count: int, folder: Path) -> Counter[str]:
         for old in place.iterdir():
             old.unlink()
         path.write_bytes(content)
+        seed.write_others(path)
         print(f"at {number}", flush=True)
         signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
         try:

@@ -19,6 +19,7 @@ def test_the_seed_of_each_format_is_valid(name, tmp_path):
     path = tmp_path / "class" / seed.file
     path.parent.mkdir()
     path.write_bytes(seed.content)
+    seed.write_others(path)
     first, second = seed.read(path), seed.read(path)
     assert fuzz.same(first, second)
     if seed.repair is not None:  # repairing whole files must not break them

@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Seed:
         repair: corrects the checksums of a mutated file, as far as its structure is intact.
         is_checked: whether checksums cover all of the content, so that unrepaired damage must
             either be noticed or not affect the content.
+        others: valid files next to it, by name.
     """
 
     file: str
@@ -46,6 +47,12 @@ class Seed:
     read: Callable[[Path], Any]
     repair: Callable[[bytes], bytes] | None = None
     is_checked: bool = False
+    others: dict[str, bytes] = field(default_factory=dict)
+
+    def write_others(self, path: Path) -> None:
+        """Write the files that stay valid next to the file of a path."""
+        for name, content in self.others.items():
+            (path.parent / name).write_bytes(content)
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -133,9 +140,26 @@ def _toy10() -> bytes:
 # Reading ------------------------------------------------------------------------------------------
 
 
+def _binary() -> bytes:
+    """Return a batch of the binary layout: a label and 3,072 values a row."""
+    rows = np.random.default_rng(0).integers(0, 9, (ROWS, 3073), np.uint8)
+    return rows.tobytes()
+
+
+def _read_folder(path: Path) -> Any:
+    return _read_archive(path.parent)
+
+
 def _read_archive(path: Path) -> Any:
     cifar10._BATCH_ROWS = ROWS
     return cifar10.load_cifar10(path)
+
+
+def _read_shards(path: Path) -> Any:
+    try:
+        return load_weights(path)
+    except FileNotFoundError as error:  # the index names a file that is not there
+        raise ValueError(str(error)) from error
 
 
 def _read_pictures(path: Path) -> Any:
@@ -225,6 +249,15 @@ SEEDS: dict[str, Seed] = {
         "cifar.tar.gz", gzip.compress(_TAR, mtime=0), _read_archive, is_checked=True
     ),
     "cifar .tar, then gzip": Seed("cifar.tar.gz", _TAR, _read_archive, _gzip_of_repaired),
+    "cifar .bin": Seed(
+        "data_batch_1.bin",
+        _binary(),
+        _read_folder,
+        others={
+            f"{name}.bin": _binary()
+            for name in (*(f"data_batch_{i}" for i in range(2, 6)), "test_batch")
+        },
+    ),
     ".npz": Seed(
         "w.npz",
         _saved(lambda path: save_weights(_STATE, path), "w.npz"),
@@ -237,6 +270,12 @@ SEEDS: dict[str, Seed] = {
         "w.safetensors",
         _saved(lambda path: save_weights(_STATE, path), "w.safetensors"),
         load_weights,
+    ),
+    "shards": Seed(
+        "model.safetensors.index.json",
+        json.dumps({"metadata": {}, "weight_map": dict.fromkeys(_STATE, "1.safetensors")}).encode(),
+        _read_shards,
+        others={"1.safetensors": _saved(lambda path: save_weights(_STATE, path), "w.safetensors")},
     ),
     ".pt": Seed(
         "w.pt",
