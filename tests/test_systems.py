@@ -182,6 +182,19 @@ def text_files_opened_by_default(tree):
                 yield ast.unparse(call)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX files")
+@pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", None)], ids=["folder", "fifo"])
+def test_what_is_no_regular_file_is_not_replaced(make, tmp_path):
+    """As root, saving to /dev/null would put a file in its place, for the whole system."""
+    path = tmp_path / "w.npz"
+    make(path)
+    before = path.stat()
+    with pytest.raises(OSError, match=r"w\.npz is not a regular file"):
+        save_checkpoint({"epoch": 1}, path)
+    assert os.path.samestat(path.stat(), before)
+    assert os.listdir(tmp_path) == ["w.npz"]
+
+
 def test_text_files_have_an_encoding():
     files = [*ROOT.glob("minidl/**/*.py"), *ROOT.glob("chapters/**/*.py")]
     found = {

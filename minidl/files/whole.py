@@ -38,8 +38,11 @@ def replace(part: Path, path: Path) -> None:
     """Rename a file, replacing another; retry, as virus scanners on Windows briefly lock new files.
 
     Raises:
-        OSError: it cannot be renamed; PermissionError only after 0.6 seconds of attempts.
+        OSError: it cannot be renamed, or `path` is a folder or a device; PermissionError only after
+            0.6 seconds of attempts.
     """
+    if path.exists() and not path.is_file():  # root could rename a file over /dev/null
+        raise OSError(f"{path} is not a regular file, expected one, or none so far")
     for seconds in (0.02, 0.08, 0.5):
         with contextlib.suppress(PermissionError):
             return os.replace(part, path)

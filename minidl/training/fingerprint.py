@@ -89,7 +89,7 @@ def _describe(
         if not _is_of_this_start(thing):  # machines round differently
             found[name] = f"{thing:.9g}" if isinstance(thing, float) else repr(thing)
         return
-    if len(found) > MOST or name.count(".") > DEEP:
+    if len(found) > MOST or name.count(".") > DEEP or isinstance(thing, _SKIPPED):
         return
     if isinstance(thing, (nn.Parameter, nn.Buffer)):  # not their values, which training changes
         frozen = "" if thing.requires_grad else ", no gradient"
@@ -206,7 +206,7 @@ def _variables(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """Yield the variables that a function uses, and its defaults."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     for name, cell in cells:
-        if cell != types.CellType():  # the variable is set
+        if cell != types.CellType() and name != "__class__":  # the variable is set
             yield name, cell.cell_contents
     for name in sorted(_words(function.__code__) & set(function.__globals__)):
         yield name, function.__globals__[name]
