@@ -116,7 +116,7 @@ class History(Mapping[str, list[float]]):
                 raise TypeError("expected floats")
             columns = {str(n): x for n, x in zip(state["columns"], table.tolist(), strict=False)}
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"History: got no state of a history ({error!r:.200})") from error
+            raise ValueError(f"History: got no valid state ({error!r:.200})") from error
         self._columns, self.step_losses = columns, losses.tolist()
 
     def __repr__(self) -> str:
