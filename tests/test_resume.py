@@ -3,7 +3,9 @@
 import errno
 import functools
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -477,6 +479,47 @@ def test_a_second_run_in_another_thread_is_told_too(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("end", ["exit", "error", "life"])
+def test_a_forked_child_neither_ends_the_lock_nor_keeps_it(end, tmp_path):
+    """Whether it leaves `fit` by SystemExit or an error, or outlives a killed parent."""
+    script = f"""
+import os, signal, sys, time
+from tests import test_resume
+def act(run):
+    if run.history.epochs == 1:
+        child = os.fork()
+        if not child:
+            if {end!r} == "exit":
+                sys.exit()
+            if {end!r} == "error":
+                raise RuntimeError
+            os.close(1)
+            os.close(2)
+            time.sleep(60)
+        if {end!r} == "life":
+            print(child, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        try:
+            test_resume.trained({str(tmp_path)!r})
+        except BlockingIOError as error:
+            print(error)
+test_resume.trained({str(tmp_path)!r}, callbacks=[act])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    if end == "life":
+        try:
+            trained(tmp_path)
+        finally:
+            os.kill(int(done.stdout), signal.SIGKILL)
+    else:
+        assert re.search(r"uses .*In it is process \d+ on", done.stdout), done.stderr
+    assert not {".run", ".lock"} & set(os.listdir(tmp_path))
+
+
 def test_a_killed_run_leaves_nothing_that_blocks(tmp_path):
     script = (
         "import os, sys\nfrom pathlib import Path\nfrom tests.test_resume import trained\n"

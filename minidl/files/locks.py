@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,9 +65,11 @@ def folder_lock(
         )
         yield
         return
+    process = os.getpid()
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # Windows removes it on release
-            file.unlink(missing_ok=True)  # while locked: waiters notice, and create another
-        lock.release()
+        if os.getpid() == process:  # a forked child leaves it to its parent
+            with contextlib.suppress(OSError):  # Windows removes it on release
+                file.unlink(missing_ok=True)  # while locked: waiters notice, and create another
+            lock.release()

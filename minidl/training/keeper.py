@@ -327,5 +327,7 @@ def _holder(note: Path) -> str:
 
 
 def _remove(note: Path) -> None:
-    with contextlib.suppress(OSError):
-        note.unlink(missing_ok=True)
+    """Remove a note of this process; a forked child leaves its parent's."""
+    if _holder(note).startswith(f"process {os.getpid()} "):
+        with contextlib.suppress(OSError):
+            note.unlink()
