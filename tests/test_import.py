@@ -87,6 +87,11 @@ def test_training_needs_neither_matplotlib_nor_pillow_nor_a_network():
     assert "epoch 1: loss" in script(HIDE.format(names=hidden) + TRAIN)
 
 
+def test_training_needs_no_ctypes():
+    """Python is built without it where libffi is missing; BLAS then keeps its threads."""
+    assert "epoch 1: loss" in script(HIDE.format(names=["ctypes", "_ctypes"]) + TRAIN)
+
+
 def test_a_misspelt_backend_of_matplotlib_does_not_stop_training():
     assert "epoch 1: loss" in script(TRAIN, MPLBACKEND="aggg")
 

@@ -222,9 +222,10 @@ class _Blas:
     """
 
     def __init__(self) -> None:
-        import threadpoolctl
-
-        found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+        found: list[Any] = []
+        with contextlib.suppress(ImportError):  # some builds of Python have no ctypes
+            controller = importlib.import_module("threadpoolctl").ThreadpoolController()
+            found = controller.select(user_api="blas").lib_controllers
         # threadpoolctl binds the limit to one thread; several threads may train here, so a lock
         # serialises changes.
         self.libraries = [
