@@ -516,7 +516,7 @@ test_resume.trained({str(tmp_path)!r}, callbacks=[act])
         finally:
             os.kill(int(done.stdout), signal.SIGKILL)
     else:
-        assert re.search(r"uses .*In it is process \d+ on", done.stdout), done.stderr
+        assert re.search(r"uses .*It is in use by process \d+ on", done.stdout), done.stderr
     assert not {".run", ".lock"} & set(os.listdir(tmp_path))
 
 
