@@ -80,8 +80,7 @@ class DataLoader:
         generator(rng)
         self.arrays, self.batch_size, self.shuffle = arrays, int(batch_size), shuffle
         self.drop_last, self.transform, self.device = drop_last, transform, device
-        self.prefetch = int(prefetch)
-        self._rng = rng
+        self.prefetch, self._rng = int(prefetch), rng
         self._position: dict[str, Any] = {"taken": 0, "order": None, "streams": None}
         self._resumed = False
 
