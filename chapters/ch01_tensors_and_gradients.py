@@ -28,11 +28,11 @@ import numpy as np
 import minidl
 from minidl import Tensor, gradcheck
 from minidl.inspect import GradcheckError, graph, plots
+from minidl.training import Output
 
 # %% Options
 plt = plots.pyplot()
-if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
-    sys.stdout.reconfigure(errors="backslashreplace")
+sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
 parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--seed", type=int, default=0, help="seed for the points")
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")

@@ -31,12 +31,11 @@ import minidl
 from minidl import Tensor, nn, optim
 from minidl.functional import cross_entropy, mse_loss
 from minidl.inspect import plots
-from minidl.training import accuracy
+from minidl.training import Output, accuracy
 
 # %% Options
 plt = plots.pyplot()
-if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
-    sys.stdout.reconfigure(errors="backslashreplace")
+sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
 parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", choices=["xor", "moons"], default="xor", help="the harder problem")
 parser.add_argument("--epochs", type=int, help="steps for each model, over all points (1000)")

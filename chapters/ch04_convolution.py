@@ -29,11 +29,11 @@ from minidl import Tensor, nn
 from minidl import functional as F
 from minidl.data import load_toy10
 from minidl.inspect import plots
+from minidl.training import Output
 
 # %% Options
 plt = plots.pyplot()
-if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
-    sys.stdout.reconfigure(errors="backslashreplace")
+sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
 parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--seed", type=int, default=0, help="seed for weights and gradients")
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")

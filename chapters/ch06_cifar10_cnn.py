@@ -27,6 +27,7 @@ from minidl.data import DataLoader, Normalize, load_cifar10, load_toy10
 from minidl.functional import cross_entropy
 from minidl.inspect import grad_cam, gradient_flow, plots, saliency, summary
 from minidl.training import (
+    Output,
     confusion_matrix,
     fit,
     load_weights,
@@ -36,8 +37,7 @@ from minidl.training import (
 )
 
 # %% Options
-if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
-    sys.stdout.reconfigure(errors="backslashreplace")
+sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
 parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which images")
 parser.add_argument("--data-dir", type=Path, help="CIFAR-10, as an archive or a folder")

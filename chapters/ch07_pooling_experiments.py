@@ -47,12 +47,12 @@ from minidl import nn, optim
 from minidl.data import DataLoader, Normalize, load_cifar10, load_toy10
 from minidl.functional import cross_entropy
 from minidl.inspect import plots, summary
-from minidl.training import accuracy, macro_scores
+from minidl.training import Output, accuracy, macro_scores
 
 # %% Options
 plt = plots.pyplot()
-if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
-    sys.stdout.reconfigure(errors="backslashreplace")
+# Print in any encoding, and go on when nobody reads.
+sys.stdout, sys.stderr = Output(sys.stdout), Output(sys.stderr)
 parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which images")
 parser.add_argument("--data-dir", type=Path, help="CIFAR-10 archive or folder")

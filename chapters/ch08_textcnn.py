@@ -41,10 +41,10 @@ from minidl.data import Vocabulary, tokenize
 from minidl.functional import cross_entropy, softmax
 from minidl.inspect import plots, sentences
 from minidl.models import TextCNN
+from minidl.training import Output
 
 # %% Options
-if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
-    sys.stdout.reconfigure(errors="backslashreplace")
+sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
 parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", default="toy", help="toy, mr, or a .csv, .tsv or .jsonl file")
 parser.add_argument("--data-dir", type=Path, help="folder of MR's two files")

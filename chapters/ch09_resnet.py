@@ -39,12 +39,11 @@ from minidl.data import (
 )
 from minidl.functional import cross_entropy
 from minidl.inspect import plots
-from minidl.training import fit, save_weights
+from minidl.training import Output, fit, save_weights
 
 # %% Options
 plt = plots.pyplot()
-if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
-    sys.stdout.reconfigure(errors="backslashreplace")
+sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
 parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--data", choices=["toy", "cifar10"], default="toy", help="which images")
 parser.add_argument("--data-dir", type=Path, help="CIFAR-10 archive or folder")

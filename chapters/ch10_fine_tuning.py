@@ -47,12 +47,11 @@ from minidl.data import (
 )
 from minidl.functional import cross_entropy
 from minidl.inspect import plots
-from minidl.training import accuracy, fit, load_weights, predict, save_weights
+from minidl.training import Output, accuracy, fit, load_weights, predict, save_weights
 
 # %% Options
 plt = plots.pyplot()
-if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
-    sys.stdout.reconfigure(errors="backslashreplace")
+sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
 SMALL = ("resnet20", "resnet32", "resnet44", "resnet56")  # for images of 32 x 32
 LARGE = ("resnet18", "resnet34", "resnet50")  # for 224 x 224
 parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])

@@ -29,11 +29,11 @@ from minidl import Tensor, optim
 from minidl.data import DataLoader, Normalize, load_toy10
 from minidl.functional import cross_entropy
 from minidl.inspect import graph, plots
+from minidl.training import Output
 
 # %% Options
 plt = plots.pyplot()
-if hasattr(sys.stdout, "reconfigure"):  # escape what the terminal cannot show
-    sys.stdout.reconfigure(errors="backslashreplace")
+sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
 parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--seed", type=int, default=0, help="for weights and batches")
 parser.add_argument("--device", choices=["cpu", "cuda"], help="cuda if it works (default), or cpu")

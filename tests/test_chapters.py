@@ -567,10 +567,23 @@ def test_a_chapter_starts_without_docstrings_and_in_ascii(chapter, environment):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes break otherwise there")
+@pytest.mark.parametrize(
+    "chapter", CHAPTERS[:1] + [pytest.param(c, marks=pytest.mark.slow) for c in CHAPTERS[1:]]
+)
+@pytest.mark.parametrize("how", ["| true", ">&- 2>&-"])
+def test_a_chapter_ends_well_when_nobody_reads(chapter, how, environment, tmp_path):
+    """Whether a pipe's reader ended, as `head` does, or there are no streams, as in a service."""
+    chapter_run = f"{sys.executable} {chapter} --quick {how}; echo ${{PIPESTATUS[0]}} > code"
+    options = {"cwd": tmp_path, "env": environment, "stderr": subprocess.PIPE, "text": True}
+    done = subprocess.run(["bash", "-c", chapter_run], **options)
+    assert ((tmp_path / "code").read_text(), done.stderr) == ("0\n", "")
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_prints_ascii_and_whatever_a_path_or_text_contains(chapter):
     source = chapter.read_text(encoding="utf-8")
-    assert 'sys.stdout.reconfigure(errors="backslashreplace")' in source
+    assert "Output(sys.stdout)" in source
     tree = ast.parse(source)
     drawn = {  # Matplotlib draws any character
         id(text)

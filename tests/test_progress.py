@@ -118,6 +118,14 @@ def test_characters_that_an_encoding_lacks_become_numbers(monkeypatch):
     assert raw.getvalue() == rb"gr\xf6\xdfe \udcff" + b"\n"
 
 
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_program_that_prints_through_an_output_never_fails(name, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Output(STREAMS[name]()))
+    print("größe", flush=True)
+    assert not sys.stdout.isatty()
+    assert sys.stdout.encoding
+
+
 def test_lines_still_go_where_prints_go(tmp_path, capsys):
     trained(tmp_path)
     out = capsys.readouterr().out.splitlines()

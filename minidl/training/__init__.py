@@ -41,6 +41,7 @@ from minidl.training.metrics import confusion_matrix as confusion_matrix
 from minidl.training.metrics import macro_scores as macro_scores
 from minidl.training.metrics import micro_scores as micro_scores
 from minidl.training.metrics import top_k_accuracy as top_k_accuracy
+from minidl.training.progress import Output as Output
 from minidl.training.run import Run as Run
 from minidl.training.warnings import TrainingWarning as TrainingWarning
 from minidl.training.warnings import overfit_one_batch as overfit_one_batch

@@ -13,38 +13,50 @@ from minidl.training.run import Run
 
 
 class Output:
-    """Standard output or error as a file whose methods never fail.
+    """A stream for text, such as standard output, to which printing never fails.
 
     A service has no such stream, the reader of a pipe may have ended, the disk of a log may be
-    full, and an encoding may lack a character, which is then written as an escape sequence.
+    full, and an encoding may lack a character, which is then written as an escape sequence. `fit`
+    prints this way. So does a program that begins with the example's assignment: piped to `head`,
+    it still trains to the end.
 
     Args:
-        name: "stdout" or "stderr"; looked up for each line, because programs replace them.
+        stream: a stream or None; or "stdout" or "stderr", looked up for each line, because programs
+            replace them.
+
+    Example:
+        >>> import sys
+        >>> sys.stdout = Output(sys.stdout)
+        >>> print("still here")
+        still here
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, stream: Any) -> None:
+        self._given = stream
+
+    @property
+    def _stream(self) -> Any:
+        return getattr(sys, self._given) if isinstance(self._given, str) else self._given
 
     @property
     def encoding(self) -> str:
         """The stream's encoding, which decides how bars are drawn."""
-        return getattr(getattr(sys, self._name), "encoding", None) or "utf-8"
+        return getattr(self._stream, "encoding", None) or "utf-8"
 
-    def fileno(self) -> int:
-        """Return the stream's descriptor, from which tqdm gets the terminal's width."""
-        found: int = getattr(sys, self._name).fileno()
-        return found
+    def __getattr__(self, name: str) -> Any:
+        """Return what only the stream has, such as `fileno`: tqdm asks for a terminal's width."""
+        return getattr(self._stream, name)
 
     def isatty(self) -> bool:
         """Return whether the stream is a terminal."""
         with contextlib.suppress(Exception):
-            return bool(getattr(sys, self._name).isatty())
+            return bool(self._stream.isatty())
         return False
 
     def write(self, text: str) -> None:
         """Write a text, if possible."""
         with contextlib.suppress(Exception):  # programs may replace a stream by anything
-            stream: Any = getattr(sys, self._name)
+            stream = self._stream
             try:
                 stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
                 stream.flush()
