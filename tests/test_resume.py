@@ -1,5 +1,6 @@
 """What `fit` does with a folder that holds another run, is in use, or cannot be written."""
 
+import contextlib
 import errno
 import functools
 import os
@@ -348,8 +349,9 @@ def test_what_may_be_meant_is_said(name, tmp_path):
     before, after, message = SAID[name]
     with pytest.raises(CrashError):
         trained(tmp_path, callbacks=[crash], **before)
-    with pytest.warns(TrainingWarning, match=rf"resuming although(.|\n)*{message}"):
+    with pytest.warns(TrainingWarning, match=rf"resuming although(.|\n)*{message}") as caught:
         trained(tmp_path, **after)
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 def script(factor):
@@ -416,6 +418,17 @@ def test_the_same_process_goes_on_with_what_it_has_trained(tmp_path):
     assert history["lr"] == [0.1, 0.05, 0.025]
     with pytest.raises(ValueError, match="loss: saved cross_entropy, now mse_loss"):
         fit(model, mse_loss, sgd, batches, epochs=4, checkpoint=tmp_path)
+
+
+def test_an_optimiser_s_options_may_be_numbers_of_numpy(tmp_path):
+    for kind, calls in ((float, [crash]), (np.float64, [])):
+        minidl.manual_seed(0)
+        model = network()
+        sgd = optim.SGD(model.parameters(), lr=0.1, momentum=kind(0.5))
+        options = {"checkpoint": tmp_path, "callbacks": calls, "progress": False}
+        with contextlib.suppress(CrashError):
+            fit(model, cross_entropy, sgd, DataLoader(*points(), batch_size=8), epochs=3, **options)
+    assert len(load_checkpoint(tmp_path / "last.npz")["history"]["columns"]["train_loss"]) == 3
 
 
 def test_a_checkpoint_without_a_fingerprint_goes_on(tmp_path):

@@ -213,7 +213,14 @@ def _settings(run: Run) -> dict[str, str]:
     found = {
         "model": run.model,
         "optimizer": type(run.optimizer).__name__,
-        "its options": [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in groups],
+        "its options": [
+            {
+                k: getattr(v, "item", lambda v=v: v)()
+                for k, v in g.items()
+                if k not in ("params", "lr")
+            }
+            for g in groups
+        ],
         "schedule": type(run.schedule).__name__,
         "schedule_every": "step" if run.every_step else "epoch",
         **{k: getattr(run.train, k, None) for k in ("batch_size", "shuffle", "drop_last")},

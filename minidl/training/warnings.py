@@ -33,7 +33,8 @@ class TrainingWarning(UserWarning):
 def warn(message: str) -> None:
     """Warn, pointing at the line outside minidl that led here."""
     level, frame = 2, sys._getframe(1)
-    while frame.f_back and str(frame.f_globals.get("__name__")).startswith("minidl."):
+    ours = ("minidl.", "contextlib")  # through which a `with` statement of ours begins
+    while frame.f_back and str(frame.f_globals.get("__name__")).startswith(ours):
         frame, level = frame.f_back, level + 1
     with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be closed
         warnings.warn(message, TrainingWarning, stacklevel=level)
