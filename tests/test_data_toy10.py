@@ -207,6 +207,7 @@ def test_datasets_folder_is_that_of_the_checkout_from_any_working_directory(tmp_
         lambda cache: cache["test"].__setitem__(0, cache["test"][0].astype(np.float32)),
         lambda cache: cache["test"].__setitem__(1, cache["test"][1] * 100),
         lambda cache: cache["test"].__setitem__(1, -cache["test"][1]),
+        lambda cache: cache["test"].__setitem__(1, cache["test"][1] << 40),
         lambda cache: cache["test"].__setitem__(2, ["a"]),
         lambda cache: cache["test"].__setitem__(2, None),
     ],
