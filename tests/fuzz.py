@@ -111,8 +111,49 @@ def same(a: Any, b: Any) -> bool:
 # One process reads many files --------------------------------------------------------------------
 
 
+class _TooSlowError(BaseException):
+    """Not an Exception: readers may turn any of those into a ValueError."""
+
+
 def _too_slow(*_: object) -> None:
-    raise TimeoutError(f"more than {_SECONDS} s of processor time")
+    raise _TooSlowError(f"more than {_SECONDS} s of processor time")
+
+
+def judged(seed: Seed, path: Path, expected: Any, repaired: bool = False) -> tuple[str, str]:
+    """Read a file; return what came of it, and its fault, if any.
+
+    A reader that hangs in C, or waits, ends this process.
+    """
+    signal.signal(signal.SIGVTALRM, _too_slow)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, 3 * _SECONDS)
+        signal.alarm(60)
+        try:
+            right, kind, fault = same(seed.read(path), expected), "same", ""
+            if not right:
+                kind = "other content"
+                fault = "accepted damage" if seed.is_checked and not repaired else ""
+        except ValueError as error:
+            kind, fault = "refused", _hidden(error)
+        except BaseException as error:
+            kind, fault = "fault", f"{type(error).__name__}: {error!s:.150}"
+        finally:
+            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    return kind, fault or (f"warned: {heard[0].message!s:.150}" if heard else "")
+
+
+def _hidden(error: BaseException | None) -> str:
+    """Return the MemoryError that a reader turned into a ValueError, if it did."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return f"MemoryError: {error!s:.150}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _limit_memory() -> None:
@@ -132,8 +173,6 @@ def run_batch(name: str, first: int, count: int, folder: Path) -> Counter[str]:
     path.write_bytes(seed.content)
     seed.write_others(path)
     expected = seed.read(path)
-    warnings.simplefilter("error")
-    signal.signal(signal.SIGVTALRM, _too_slow)
     _limit_memory()
     found: Counter[str] = Counter()
     for number in range(first, first + count):
@@ -143,22 +182,9 @@ def run_batch(name: str, first: int, count: int, folder: Path) -> Counter[str]:
         path.write_bytes(content)
         seed.write_others(path)
         print(f"at {number}", flush=True)
-        signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
-        try:
-            got = seed.read(path)
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            right = same(got, expected)
-            fault = "accepted damage" if seed.is_checked and not repaired and not right else ""
-            found["same" if right else "other content"] += 1
-        except ValueError:
-            fault = ""
-            found["refused"] += 1
-        except BaseException as error:
-            fault = f"{type(error).__name__}: {error!s:.150}"
-        finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        kind, fault = judged(seed, path, expected, repaired)
+        found[kind] += 1
         if fault:
-            found["fault"] += 1
             print(f"fault {number} {fault}".replace("\n", " "), flush=True)
     return found
 

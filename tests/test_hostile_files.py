@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,44 @@ def test_equal_results_have_equal_bits():
     assert fuzz.same({"a": [np.array([1.0])]}, {"a": [np.array([1.0])]})
     assert not fuzz.same({"a": [np.array([0.0])]}, {"a": [np.array([-0.0])]})
     assert not fuzz.same((1,), [1])
+
+
+def _reader_that_hides(what):
+    """Return a seed whose reader turns any Exception into a ValueError, as most readers do."""
+
+    def read(path):
+        try:
+            return what()
+        except Exception as error:
+            raise ValueError(f"{path} is damaged") from error
+
+    return fuzz.Seed("x", b"", read)
+
+
+def _loop():
+    while True:
+        pass
+
+
+def _exhaust():
+    raise MemoryError("too much")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="timers as on Linux")
+@pytest.mark.parametrize(
+    ("what", "fault"),
+    [
+        (_loop, "processor time"),
+        (_exhaust, "MemoryError: too much"),
+        (lambda: warnings.warn("odd", stacklevel=1), "warned: odd"),
+        (lambda: int("x"), ""),
+    ],
+)
+def test_the_fuzzer_sees_what_a_reader_hides(what, fault, monkeypatch, tmp_path):
+    monkeypatch.setattr(fuzz, "_SECONDS", 0.1)
+    _, found = fuzz.judged(_reader_that_hides(what), tmp_path / "x", None)
+    assert fault in found
+    assert bool(fault) == bool(found)
 
 
 @pytest.mark.slow
