@@ -44,13 +44,14 @@ def test_json_is_read_as_python_reads_it(text):
         ("[[],[]," * 300_000, "JSON of .* at most 786,788 values"),
         ('{"a": 1, "a": 2}', "duplicate name"),
         (b"\xff", "utf-8"),
+        ('""' * 700_000, "JSON of 700,000 values"),
         (
             '"' + '\\"' * 1_000_000,
             "Unterminated",
         ),  # seconds in a regular expression that backtracks
         ('["' + "\\" * 1_000_001, "Unterminated"),
     ],
-    ids=["arrays", "objects", "many", "twice", "bytes", "quotes", "backslashes"],
+    ids=["arrays", "objects", "many", "twice", "bytes", "empty", "quotes", "backslashes"],
 )
 def test_hostile_json_is_refused(text, message):
     with pytest.raises(ValueError, match=message):

@@ -499,3 +499,14 @@ def test_fifos_and_devices_are_no_checkpoints(tmp_path):
     for name in ["fifo.npz", *["zero.npz"] * Path("/dev/zero").is_char_device()]:
         with pytest.raises(ValueError, match=rf"{name}: got a (FIFO|device), expected a regular"):
             load_checkpoint(tmp_path / name)
+
+
+def test_a_compressed_tree_may_not_grow_to_much_text(tmp_path):
+    tree = np.full(20 << 20, ord("a"), np.uint8)
+    tree[[0, -1]] = ord('"')
+    path, out = tmp_path / "a.npz", io.BytesIO()
+    np.savez_compressed(out, json=tree)
+    content = out.getvalue()[:-2] + (64).to_bytes(2, "little")  # the length of a comment
+    path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
+    with pytest.raises(ValueError, match="got JSON of 20,971,520 bytes, for which reading"):
+        load_checkpoint(path)

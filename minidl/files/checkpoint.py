@@ -80,7 +80,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         try:
             with open_zip(file, budget) as archive:
                 arrays = dict(read_arrays(archive))
-            tree = parse_json(arrays.pop("json").tobytes(), budget)
+            text = arrays.pop("json")
+            budget.make(6 * text.nbytes, f"JSON of {text.nbytes:,} bytes")  # with text of 4 bytes
+            tree = parse_json(text.tobytes(), budget)
             if tree["format"] != FORMAT:
                 raise ValueError(f"its format is {tree['format']!r:.80}, expected {FORMAT!r}")
             loaded: dict[str, Any] = _unpacked(tree["state"], arrays)

@@ -10,7 +10,6 @@ from minidl.files.budget import Budget
 
 # Possessive, and an unfinished string matches too: linear time for any text.
 _STRING = re.compile(r'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
-_MARK = re.compile(r"[\[{,:]")  # outside strings, each adds at most one value
 
 
 def parse_json(text: str | bytes, budget: Budget | None = None) -> Any:
@@ -29,8 +28,12 @@ def parse_json(text: str | bytes, budget: Budget | None = None) -> Any:
     """
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text), "surrogatepass")
-    count = sum(1 for _ in _MARK.finditer(_STRING.sub("", text)))
-    (budget or Budget(len(text))).make_objects(count, f"JSON of {count:,} values")
+    budget = budget or Budget(len(text))
+    count = text.count('"') // 2
+    if count <= budget.most_objects:  # so few strings can be removed in little memory
+        bare = _STRING.sub("", text)
+        count = sum(map(bare.count, "[{,:"))  # each adds at most one value
+    budget.make_objects(count, f"JSON of {count:,} values")
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except RecursionError as error:
