@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -106,6 +108,32 @@ def test_texts_and_other_chunks_are_limited(chunk, count, message, tmp_path):
         load_image_folder(placed(tmp_path, content))
     few = png(2, 2, zlib.compress(b"\0" * 14), *[chunk] * 3)
     assert load_image_folder(placed(tmp_path, few)).images.max() == 0
+
+
+def test_padding_between_segments_is_limited(tmp_path):
+    content = jpeg(smooth(20, 20))
+    for count in (900, 1100):
+        placed(tmp_path, content[:2] + b"\xff" * count + content[2:], "x.jpg")
+        limited = pytest.raises(ValueError, match=r"more than 1000 segments")
+        with limited if count > 1000 else contextlib.nullcontext():
+            load_image_folder(tmp_path, 8)
+
+
+def test_other_files_are_refused_before_their_chunks_are_counted(tmp_path):
+    with (placed(tmp_path, b"") / "a" / "x.png").open("wb") as file:
+        file.truncate(1 << 32)
+    with pytest.raises(ValueError, match="does not begin as JPEG and PNG files do"):
+        load_image_folder(tmp_path, 8)
+
+
+def test_damaged_exif_data_neither_warn_nor_refuse_an_image(tmp_path):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03"
+    content = jpeg(smooth(20, 20))
+    content = content[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + content[2:]
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        assert load_image_folder(placed(tmp_path, content, "x.jpg"), 8).images.any()
+    assert not heard
 
 
 def test_segments_and_scans_of_a_jpeg_are_limited(tmp_path):

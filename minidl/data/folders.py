@@ -1,5 +1,6 @@
 """Read your own images: a folder with a sub-folder for each class."""
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -91,7 +92,8 @@ def _square(file: Path, size: int, resize: int) -> NDArray[np.uint8]:
     from minidl.data.pictures import read_picture  # imported on use: it needs Pillow
 
     try:
-        with open_regular(file) as content:
+        with open_regular(file) as content, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, such as for damaged EXIF data
             picture = read_picture(content, resize)
     except Exception as error:  # Pillow does not document what a damaged file may raise
         raise ValueError(

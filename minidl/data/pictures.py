@@ -68,7 +68,9 @@ def _memory(width: int, height: int, mode: str, resize: int) -> int:
 
 def _open_png(file: BinaryIO, budget: Budget) -> ImageFile.ImageFile:
     """Open a PNG after counting the memory that Pillow takes for its chunks."""
-    file.seek(8)
+    file.seek(0)
+    if file.read(8) != b"\x89PNG\r\n\x1a\n":
+        raise ValueError("it does not begin as JPEG and PNG files do")
     while len(head := file.read(8)) == 8:
         length = int.from_bytes(head[:4], "big")
         budget.make_objects(8, "a PNG with more chunks than an image needs")
@@ -105,8 +107,9 @@ def _check_segments(content: bytes) -> bool:
     at, segments, scans, progressive, layers = 2, 0, 0, False, 0
     while (found := _MARKER.search(content, at)) and (kind := content[found.end() - 1]) != 0xD9:
         body = found.end() + 2
+        segments += 1 if scans else found.end() - 1 - at  # Pillow reads padding byte by byte
         at = found.end() + int.from_bytes(content[found.end() : body], "big")
-        segments, scans = segments + 1, scans + (kind == 0xDA)
+        scans += kind == 0xDA
         if segments > _MOST_SEGMENTS or scans > _MOST_SCANS:
             raise ValueError(
                 f"got a JPEG with more than {_MOST_SEGMENTS} segments or {_MOST_SCANS} scans"
