@@ -467,8 +467,16 @@ def test_a_header_of_many_columns_is_named_in_short(tmp_path):
 
 @pytest.mark.parametrize("content", [",ab" * 600_000, '"a\n"' + ',"ab\n"' * 600_000])
 def test_the_fields_of_a_row_are_limited_also_over_many_lines(content, tmp_path):
-    with pytest.raises(ValueError, match=r"got a row of many fields.* at most 524,288 values"):
+    with pytest.raises(ValueError, match=r"a.csv, line \d+: got a row of more than 524,288 fi"):
         read_table(written(tmp_path, "a.csv", "text,label\n" + content))
+
+
+@pytest.mark.parametrize("read", [read_table, read_lines])
+def test_a_line_is_limited(read, tmp_path, monkeypatch):
+    monkeypatch.setattr("minidl.data.reviews._LONGEST_LINE", 100)
+    path = written(tmp_path, "a.csv", "text,label\n" + "a" * 96 + ",1\n" + "b" * 100 + ",0\n")
+    with pytest.raises(ValueError, match=r"a.csv, line 3: got 100 characters or more"):
+        read(path)
 
 
 def test_a_quote_that_is_never_closed_does_not_take_all_memory(tmp_path):

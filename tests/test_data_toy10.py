@@ -207,7 +207,8 @@ def test_datasets_folder_is_that_of_the_checkout_from_any_working_directory(tmp_
         lambda cache: cache["test"].__setitem__(0, cache["test"][0].astype(np.float32)),
         lambda cache: cache["test"].__setitem__(1, cache["test"][1] * 100),
         lambda cache: cache["test"].__setitem__(1, -cache["test"][1]),
-        lambda cache: cache["test"].__setitem__(1, cache["test"][1] << 40),
+        lambda cache: cache["test"].__setitem__(1, cache["test"][1] * 10**12),
+        lambda cache: cache["test"].__setitem__(2, list(cache["test"][2])),
         lambda cache: cache["test"].__setitem__(2, ["a"]),
         lambda cache: cache["test"].__setitem__(2, None),
     ],
@@ -222,6 +223,7 @@ def test_a_cache_with_a_valid_signature_but_other_content_is_drawn_again(change,
     for found, right in zip(load_toy10(tmp_path, train=20, test=10), wanted, strict=True):
         np.testing.assert_array_equal(found.images, right.images)
         np.testing.assert_array_equal(found.labels, right.labels)
+        assert found.classes == right.classes
 
 
 def test_datasets_folder_is_in_the_cache_folder_of_the_xdg_standard(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import re
 import threading
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 
 from minidl.data.classes import brief, is_integer, number_classes
 from minidl.data.images import datasets_folder
-from minidl.files.budget import Budget
 from minidl.files.download import download as fetch
 from minidl.files.jsons import parse_json
 from minidl.files.regular import open_regular
@@ -178,6 +178,7 @@ _FRACTION = re.compile(  # possessive: linear time for any text
     r"[-+]?(\d++\.?\d*+|\.\d++)(e[-+]?\d++)?|[-+]?(nan|inf)", re.IGNORECASE
 )
 _limit_lock = threading.Lock()
+_MOST_FIELDS, _LONGEST_LINE = 1 << 19, 1 << 25  # fields of a row, characters of a line
 _LONGEST = 1 << 23  # characters in a field, so that an unclosed quote cannot fill the memory
 
 
@@ -193,12 +194,16 @@ def _long_fields() -> Iterator[None]:
 
 
 def _csv_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterator[Row]:
-    budget = Budget(0)  # for one row
+    fields = 0
 
     def counted() -> Iterator[str]:
-        for line in _lines(path, encoding):
-            budget.make_objects(line.count(options.get("delimiter", ",")), "a row of many fields")
-            yield line
+        nonlocal fields
+        for end in _lines(path, encoding):
+            fields += end.count(options.get("delimiter", ","))
+            if fields > _MOST_FIELDS:
+                message = f"got a row of more than {_MOST_FIELDS:,} fields; is a quote left open?"
+                raise ValueError(f"{path}, line {line}: {message}")
+            yield end
 
     options: dict[str, Any] = {"strict": True}
     if Path(path).suffix.lower() == ".tsv":
@@ -207,7 +212,7 @@ def _csv_rows(path: str | Path, text: str, label: str, encoding: str) -> Iterato
     line, header = 1, list[str]()
     try:
         for row in reader:
-            budget = Budget(0)
+            fields = 0
             if not any(map(str.strip, row)):
                 pass  # a blank line, or an empty row of a spreadsheet
             elif not header:
@@ -268,7 +273,13 @@ def _lines(path: str | Path, encoding: str) -> Iterator[str]:
                     f"{path}: got the byte order mark of {its}, but encoding={encoding!r}; pass "
                     f"encoding={its!r}"
                 )
-            for number, line in enumerate(file, 1):
+            lines = iter(functools.partial(file.readline, _LONGEST_LINE), "")
+            for number, line in enumerate(lines, 1):
+                if len(line) == _LONGEST_LINE:
+                    raise ValueError(
+                        f"{path}, line {number}: got {_LONGEST_LINE:,} characters or more; is it "
+                        "a text file?"
+                    )
                 if "\0" in line:
                     raise ValueError(
                         f"{path}, line {number}: got a NUL character, expected text; is the file "
