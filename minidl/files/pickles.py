@@ -257,6 +257,7 @@ class PickleReader:
         if len(module) + len(name) > _LONGEST_NAME:
             raise ValueError(f"its pickle has a name of more than {_LONGEST_NAME} characters")
         name = f"{module}.{name}"
+        self._budget.make(_LARGE_COST, "a pickle of so many names")
         if name not in self.admitted and self.refusal is not None:
             raise ForbiddenGlobalError(self.refusal.format(name[:80]))
         return Global(name)
