@@ -84,7 +84,7 @@ CORE_BUDGET = 5_000
 WINGS = {
     "derivatives": (115, "gradients, Jacobians and Hessians as return values"),
     "backends/cpu": (
-        *(950, "threads, local Winograd, pixels last, groups: 0.4 to 2 of PyTorch, channels apart"),
+        *(985, "threads, local Winograd, pixels last, groups: 0.4 to 2 of PyTorch, channels apart"),
     ),
     "backends/blocks backends/large": (
         *(375, "large images in blocks, and pooling of windows as large as the image"),
