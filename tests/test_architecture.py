@@ -93,7 +93,7 @@ WINGS = {
     "functional/embedding nn/embedding": (110, "words as vectors, with rows as gradients"),
     "functional/fused": (210, "layers in one pass over memory"),
     "functional/pooling nn/pooling": (1_390, "20 kinds of pooling, of any size, in any range"),
-    "files": (930, "weights in every common form, checkpoints, downloads; safe if hostile"),
+    "files": (1_315, "weights in every common form, checkpoints, downloads; safe if hostile"),
     "data": (975, "CIFAR-10, embedded sets, tables, images of any mode, augmentation"),
     "optim/schedules models": (470, "schedules; ResNets and TextCNN"),
     "training/fit training/keeper training/progress training/fingerprint "
