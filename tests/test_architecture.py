@@ -94,7 +94,7 @@ WINGS = {
     "functional/fused": (210, "layers in one pass over memory"),
     "functional/pooling nn/pooling": (1_390, "20 kinds of pooling, of any size, in any range"),
     "files": (1_315, "weights in every common form, checkpoints, downloads; safe if hostile"),
-    "data": (975, "CIFAR-10, embedded sets, tables, images of any mode, augmentation"),
+    "data": (1_110, "CIFAR-10, embedded sets, tables, images of any mode and size, augmentation"),
     "optim/schedules models": (470, "schedules; ResNets and TextCNN"),
     "training/fit training/keeper training/progress training/fingerprint "
     "training/warnings training/metrics": (
