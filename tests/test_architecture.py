@@ -95,7 +95,7 @@ WINGS = {
     "functional/pooling nn/pooling": (1_390, "20 kinds of pooling, of any size, in any range"),
     "files": (1_315, "weights in every common form, checkpoints, downloads; safe if hostile"),
     "data": (1_110, "CIFAR-10, embedded sets, tables, images of any mode and size, augmentation"),
-    "optim/schedules models": (470, "schedules; ResNets and TextCNN"),
+    "optim/schedules models": (475, "schedules; ResNets and TextCNN"),
     "training/fit training/keeper training/progress training/fingerprint "
     "training/warnings training/metrics": (
         *(480, "runs that survive crashes and report problems; scores"),
