@@ -98,7 +98,7 @@ WINGS = {
     "optim/schedules models": (475, "schedules; ResNets and TextCNN"),
     "training/fit training/keeper training/progress training/fingerprint "
     "training/warnings training/metrics": (
-        *(480, "runs that survive crashes and report problems; scores"),
+        *(835, "runs that survive crashes, resume only themselves and report problems; scores"),
     ),
     "inspect anomaly": (1_275, "gradcheck, also near infinity; graph, summary, plots, first NaN"),
     "onnx": (800, "networks as ONNX files, for other programs: 110 operations"),
