@@ -100,7 +100,7 @@ WINGS = {
     "training/warnings training/metrics": (
         *(835, "runs that survive crashes, resume only themselves and report problems; scores"),
     ),
-    "inspect anomaly": (1_275, "gradcheck, also near infinity; graph, summary, plots, first NaN"),
+    "inspect anomaly": (1_290, "gradcheck, also near infinity; graph, summary, plots, first NaN"),
     "onnx": (800, "networks as ONNX files, for other programs: 110 operations"),
 }
 FACES_BUDGET = 420  # __init__ and __main__: public names, and the lookup of backends
