@@ -508,5 +508,5 @@ def test_a_compressed_tree_may_not_grow_to_much_text(tmp_path):
     np.savez_compressed(out, json=tree)
     content = out.getvalue()[:-2] + (64).to_bytes(2, "little")  # the length of a comment
     path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
-    with pytest.raises(ValueError, match="got JSON of 20,971,520 bytes, for which reading"):
+    with pytest.raises(ValueError, match="got JSON of 20,971,520 bytes, expected at most"):
         load_checkpoint(path)
