@@ -79,8 +79,11 @@ def load_cifar10(
             md5=PYTHON_ARCHIVE_MD5,
             progress=progress,
         )
+    from minidl.files.tars import tar_files  # on use: it needs tarfile
+
     batches: dict[str, Batch] = {}
-    for name, content in _folder_files(source) if source.is_dir() else _archive_files(source):
+    files = tar_files(source, _FILES, _LARGEST_FILE, _LARGEST_ARCHIVE)
+    for name, content in _folder_files(source) if source.is_dir() else files:
         stem, where = name.partition(".")[0], f"{source / name}"
         if stem in batches:
             raise ValueError(f"{where}: got a second {stem}, expected each batch once")
@@ -88,8 +91,7 @@ def load_cifar10(
     missing = [name for name in _BATCHES if name not in batches]
     if missing:
         raise _damaged(source, f"no {', '.join(missing)}", f"the batches {', '.join(_BATCHES)}")
-    train = _joined([batches[name] for name in _TRAIN_BATCHES], CIFAR10_CLASSES)
-    return train, _joined([batches["test_batch"]], CIFAR10_CLASSES)
+    return _joined(_TRAIN_BATCHES, batches), _joined(["test_batch"], batches)
 
 
 def read_python_batch(path: str | Path, *, rows: int | None = None) -> Batch:
@@ -143,10 +145,9 @@ def _damaged(where: str | Path, got: str, wanted: str) -> ValueError:
     )
 
 
-def _joined(batches: Iterable[Batch], classes: tuple[str, ...]) -> ImageSet:
-    """Join batches into one set."""
-    images, labels = zip(*batches, strict=True)
-    return ImageSet(np.concatenate(images), np.concatenate(labels), classes)
+def _joined(names: Iterable[str], batches: dict[str, Batch]) -> ImageSet:
+    images, labels = zip(*(batches[name] for name in names), strict=True)
+    return ImageSet(np.concatenate(images), np.concatenate(labels), CIFAR10_CLASSES)
 
 
 def _content(path: Path) -> bytes:
@@ -164,13 +165,6 @@ def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
         if names:
             yield from ((name, _content(folder / name)) for name in names)
             return
-
-
-def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of each batch in a tar archive, without extracting anything."""
-    from minidl.files.tars import tar_files
-
-    yield from tar_files(path, _FILES, _LARGEST_FILE, _LARGEST_ARCHIVE)
 
 
 def _parse(content: bytes, name: str, where: str, rows: int | None) -> Batch:
