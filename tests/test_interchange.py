@@ -9,6 +9,7 @@ import ctypes
 import datetime
 import decimal
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -151,6 +152,8 @@ class Sequence:
 
 MASKED = np.ma.masked_array([1.0, 2.0], [False, True])
 
+_LETTERS = "w" if sys.version_info >= (3, 13) else "u"  # array's typecode
+
 REFUSED = {
     "masked": (MASKED, r"got a MaskedArray, .*x\.filled\(value\)"),
     "list of masked": ([MASKED, MASKED], r"got a list, .*x\.filled\(value\)"),
@@ -167,7 +170,10 @@ REFUSED = {
     "structured": (np.zeros(2, [("a", "f4")]), r"got a ndarray of dtype \[\('a', '<f4'\)\]"),
     "text": ("abc", "got a str of dtype <U3"),
     "bytes": (b"abc", r"got a bytes of dtype \|S3"),
-    "characters": (array.array("u", "ab"), "got a array of dtype <U1"),
+    "characters": (
+        array.array("w" if sys.version_info >= (3, 13) else "u", "ab"),
+        "got a array of dtype <U1",
+    ),
     "strings": (np.array(["a"], np.dtypes.StringDType()), "got a ndarray of dtype StringDType"),
     "None": (None, "got a NoneType of dtype object"),
     "None in a list": ([1, None], "got a list of dtype object"),

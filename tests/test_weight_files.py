@@ -849,7 +849,7 @@ WRONG_INDEXES = {
     "a path": ('{"weight_map": {"w": "../a.safetensors"}}', "names files that are not in its own"),
     "nothing": ('{"weight_map": {"w": ""}}', "files that are not in"),
     "a zero byte": ('{"weight_map": {"w": "a\\u0000"}}', "files that are not in its own folder"),
-    "too many": ('{"weight_map": {' + '"a":"b",' * 300_000 + '"a":"b"}}', "JSON of 600,004 values"),
+    "too many": ('{"weight_map": {' + '"a":"b",' * 300_000 + '"a":"b"}}', "JSON of 600,003 values"),
     "itself": ('{"weight_map": {"w": "model.safetensors.index.json"}}', "files that are not in"),
     "a folder": ('{"weight_map": {"w": ".."}}', "names files that are not in its own"),
     "another file": (
