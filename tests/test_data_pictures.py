@@ -110,6 +110,14 @@ def test_texts_and_other_chunks_are_limited(chunk, count, message, tmp_path):
     assert load_image_folder(placed(tmp_path, few)).images.max() == 0
 
 
+def test_a_chunk_is_no_longer_than_its_file(tmp_path):
+    content = png(2, 2, zlib.compress(bytes(14)))
+    at = content.index(b"IDAT") - 4
+    content = content[:at] + struct.pack(">I", 1 << 29) + content[at + 4 :]
+    with pytest.raises(ValueError, match="a chunk claims 536,870,912 bytes in a file of"):
+        load_image_folder(placed(tmp_path, content), 8)
+
+
 def test_padding_between_segments_is_limited(tmp_path):
     content = jpeg(smooth(20, 20))
     for count in (900, 1100):

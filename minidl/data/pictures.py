@@ -73,6 +73,8 @@ def _open_png(file: BinaryIO, budget: Budget) -> ImageFile.ImageFile:
         raise ValueError("it does not begin as JPEG and PNG files do")
     while len(head := file.read(8)) == 8:
         length = int.from_bytes(head[:4], "big")
+        if length > budget.size:  # Pillow would allocate as much
+            raise ValueError(f"a chunk claims {length:,} bytes in a file of {budget.size:,}")
         budget.make_objects(8, "a PNG with more chunks than an image needs")
         if head[4:] in (b"zTXt", b"iTXt", b"iCCP"):  # Pillow reads up to 1 MB of each
             budget.make(4 * min(1 << 20, 1032 * length), "a PNG with compressed text")
