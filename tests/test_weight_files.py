@@ -850,6 +850,10 @@ WRONG_INDEXES = {
     "nothing": ('{"weight_map": {"w": ""}}', "files that are not in"),
     "a zero byte": ('{"weight_map": {"w": "a\\u0000"}}', "files that are not in its own folder"),
     "too many": ('{"weight_map": {' + '"a":"b",' * 300_000 + '"a":"b"}}', "JSON of 600,003 values"),
+    "a long name": (
+        '{"weight_map": {"w": "%s"}}' % ("a" * 256),
+        "files that are not in its own folder",
+    ),
     "itself": ('{"weight_map": {"w": "model.safetensors.index.json"}}', "files that are not in"),
     "a folder": ('{"weight_map": {"w": ".."}}', "names files that are not in its own"),
     "another file": (

@@ -14,6 +14,7 @@ from minidl.files.regular import open_regular
 from minidl.files.safetensors import read_table
 
 _NAMES = ("*.safetensors.index*.json", "*.bin.index*.json", "*.safetensors", "*.bin", "*.pt*")
+_LONGEST_NAME = 255  # bytes, in most file systems
 
 
 def read_shards(path: Path, load: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
@@ -75,4 +76,6 @@ def _index(path: Path) -> dict[str, str]:
 
 def _is_beside(file: str) -> bool:
     """Return whether a name is that of a file of weights in the same folder."""
-    return Path(file).name == file != "" and not file.endswith((".json", "..")) and "\0" not in file
+    short = len(file.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME
+    plain = not file.endswith((".json", "..")) and "\0" not in file
+    return short and plain and Path(file).name == file != ""
