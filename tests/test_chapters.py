@@ -101,6 +101,7 @@ def test_chapter_5_measures_what_its_first_lines_say(run):
     assert (pixel, max_pixel) == (0.25, 1)
 
 
+@pytest.mark.slow
 def test_chapter_5_prints_a_row_and_advice_for_each_kind(run):
     done = run(POOLING, "--quick")
     rows = re.findall(r"^(\S.*?) +[\d.]+(?: +[\d.]+){7}$", done.stdout, re.MULTILINE)
@@ -135,6 +136,7 @@ def test_chapter_6_gives_the_same_result_for_the_same_seed(run):
     assert losses("--seed", "1") == losses("--seed", "1") != losses("--seed", "2")
 
 
+@pytest.mark.slow
 def test_chapter_6_saves_weights_that_load_into_the_reference_network(run, tmp_path):
     run(CIFAR10_CNN, "--quick", "--out", "here")
     model = models.cifar10_cnn()
@@ -226,6 +228,7 @@ def test_chapter_6_refuses_to_go_on_with_other_settings(run):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_chapter_10_saves_networks_that_load(run, tmp_path):
     done = run(FINE_TUNING, "--quick", "--out", "here")
     assert re.search(r"^from scratch +74,900 ", done.stdout, re.MULTILINE)
@@ -494,6 +497,7 @@ def test_chapter_8_keeps_its_promise_on_the_toy_sentences(run):
     assert verdicts["the ending is never dull ."] == "positive"
 
 
+@pytest.mark.slow
 def test_chapter_9_finds_that_shortcuts_even_out_gradients(run):
     done = run(RESNET, "--quick")
     ratios = re.findall(r"of the last [\d.e+-]+: ([\d.]+) times as large", done.stdout)

@@ -231,7 +231,7 @@ def test_many_kinks_at_once_are_no_failure():
     """One move switches several ReLUs, whose outputs weigh in with either sign."""
     x = np.random.default_rng(0).normal(size=(3, 4))
     x[1] = 0
-    for seed in range(20):
+    for seed in range(6):
         w = np.random.default_rng(seed).normal(size=(4, 5))
         for fast in (False, True):
             minidl.gradcheck(
