@@ -55,6 +55,29 @@ def test_gzip_files_may_have_several_parts_and_padding(tmp_path):
     assert read(tmp_path, parts + bytes(99)) == FILES
 
 
+def test_zeros_between_and_behind_the_parts_of_a_gzip_file_are_read_in_pieces(
+    tmp_path, monkeypatch
+):
+    """Python's gzip asks the file for each of them: 100 MB took more than 15 s."""
+    content, padding, asked = packed(), bytes(2_000_000), []
+
+    class Counted(io.BufferedReader):
+        def read(self, count=-1):
+            asked.append(count)
+            return super().read(count)
+
+    monkeypatch.setattr(tars, "open_regular", lambda path: Counted(io.FileIO(path)))
+    parts = [gzip.compress(content[:1000]), gzip.compress(content[1000:])]
+    assert read(tmp_path, padding.join([*parts, b""])) == FILES
+    assert len(asked) < 1_000
+
+
+def test_a_gzip_file_that_unpacks_to_much_is_read_in_pieces(tmp_path):
+    content = packed({"x": bytes(3_000_000), "y": b"1"})
+    assert read(tmp_path, gzip.compress(content), "y", 1 << 22, 1 << 23) == {"y": b"1"}
+    assert read(tmp_path, gzip.compress(content), "x", 1 << 22, 1 << 23)["x"] == bytes(3_000_000)
+
+
 def test_any_flipped_bit_of_a_gzip_file_is_noticed(tmp_path):
     content = gzip.compress(packed({"x": np.random.default_rng(0).bytes(2_000)}), mtime=0)
     files, noticed = read(tmp_path, content), 0

@@ -112,9 +112,7 @@ def _packed(value: Any, place: str, arrays: dict[str, NDArray[Any]]) -> Any:
             place += "'"
         arrays[place] = np.asarray(value)
         return {"array" if isinstance(value, np.ndarray) else "scalar": place}
-    if isinstance(value, Mapping) and all(
-        isinstance(key, (str, int)) and is_key(key) for key in value
-    ):
+    if isinstance(value, Mapping) and all(isinstance(k, (str, int)) and is_key(k) for k in value):
         items = [[key, _packed(v, f"{place}/{key}", arrays)] for key, v in value.items()]
         return {"dict": items}  # as pairs, since JSON turns every key into a string
     if isinstance(value, (list, tuple)):

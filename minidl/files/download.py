@@ -60,17 +60,15 @@ def download(
         OSError: no mirror delivered (each is listed with its reason), or writing failed.
     """
     destination = Path(destination)
+    who, lock = f"download of {destination.name}", f".{destination.name}.lock"
     if not urls:
-        raise ValueError(
-            f"download of {destination.name}: got no URL, expected at least one mirror"
-        )
+        raise ValueError(f"{who}: got no URL, expected at least one mirror")
     for url in urls:
         _require_secure(url)
     if destination.is_file() and not _fault(destination, size, md5):
         return destination
     part = destination.with_name(destination.name + ".part")
     reasons = []
-    who, lock = f"download of {destination.name}", f".{destination.name}.lock"
     with folder_lock(destination.parent, who, wait=-1, name=lock):
         if destination.is_file() and not _fault(destination, size, md5):
             return destination  # fetched by another process meanwhile
@@ -83,7 +81,7 @@ def download(
             replace(part, destination)
             return destination
     raise OSError(
-        f"download of {destination.name}: none of {len(urls)} mirrors delivered the file:\n  "
+        f"{who}: none of {len(urls)} mirrors delivered the file:\n  "
         + "\n  ".join(reasons)
         + f"\nCheck the connection and call again (it resumes), or fetch the file by other means "
         f"and put it at {destination}"
@@ -235,17 +233,11 @@ def _write(received: Iterator[bytes], part: Path, start: int, size: int, progres
     from tqdm import tqdm
 
     position = start
+    look: dict[str, Any] = {"unit": "B", "unit_scale": True, "disable": not progress}
     try:
         with (
             open(part, "ab" if start else "wb", opener=_open_file) as out,
-            tqdm(
-                total=size,
-                initial=start,
-                unit="B",
-                unit_scale=True,
-                desc=part.stem,
-                disable=not progress,
-            ) as bar,
+            tqdm(desc=part.stem, total=size, initial=start, **look) as bar,
         ):
             # One block past the size is enough to detect a file that is too long.
             while position <= size and (block := next(received, b"")):

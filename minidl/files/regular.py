@@ -32,9 +32,8 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    number = os.open(
-        path, flags | getattr(os, "O_NONBLOCK", 0)
-    )  # Windows has neither this nor FIFOs
+    # Windows has neither this flag nor FIFOs.
+    number = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     try:
         _check(path, os.fstat(number))  # it may have been replaced meanwhile
     except ValueError:

@@ -43,9 +43,8 @@ def write_safetensors(file: BinaryIO, state: Mapping[str, NDArray[Any]]) -> None
     text += b" " * (-len(text) % 8)  # so that the arrays begin at a multiple of 8
     file.write(len(text).to_bytes(8, "little") + text)
     for name, dtype in order:
-        file.write(
-            np.ascontiguousarray(state[name], _DTYPES[dtype]).data
-        )  # a copy only if not contiguous
+        # This copies only arrays that are not contiguous.
+        file.write(np.ascontiguousarray(state[name], _DTYPES[dtype]).data)
 
 
 def read_safetensors(file: BinaryIO) -> dict[str, NDArray[Any]]:
