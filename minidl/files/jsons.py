@@ -32,7 +32,7 @@ def parse_json(text: str | bytes, budget: Budget | None = None) -> Any:
     count = text.count('"') // 2
     if count <= budget.most_objects:  # so few strings can be removed in little memory
         bare = _STRING.sub("", text)
-        count = sum(map(bare.count, "[{,:"))  # each adds at most one value
+        count = sum(map(bare.count, "[{,::"))  # each adds at most one value; a name takes two
     budget.make_objects(count, f"JSON of {count:,} values")
     try:
         return json.loads(text, object_pairs_hook=_unique)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minidl.checks import check_whole
 from minidl.files.checkpoint import load_checkpoint, save_checkpoint
 from minidl.files.locks import folder_lock
@@ -214,12 +216,7 @@ def _settings(run: Run) -> dict[str, str]:
         "model": run.model,
         "optimizer": type(run.optimizer).__name__,
         "its options": [
-            {
-                k: getattr(v, "item", lambda v=v: v)()
-                for k, v in g.items()
-                if k not in ("params", "lr")
-            }
-            for g in groups
+            {k: _plain(v) for k, v in g.items() if k not in ("params", "lr")} for g in groups
         ],
         "schedule": type(run.schedule).__name__,
         "schedule_every": "step" if run.every_step else "epoch",
@@ -231,6 +228,11 @@ def _settings(run: Run) -> dict[str, str]:
     }
     # A memory address, as in the repr of a generator, is not a setting.
     return {name: re.sub(r" at 0x[0-9A-Fa-f]+", "", str(v)) for name, v in found.items()}
+
+
+def _plain(option: Any) -> Any:
+    """Return a number of NumPy as Python's, which prints alike."""
+    return option.item() if isinstance(option, np.generic) else option
 
 
 def _state(run: Run) -> dict[str, Any]:
