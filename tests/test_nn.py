@@ -694,3 +694,12 @@ def test_backend_has_no_kernel_that_counting_misses():
     """`kernel_calls` counts by these names; should they change, it would count nothing."""
     assert hasattr(Backend, "weight_gradient")
     assert hasattr(Backend, "transpose_convolve")
+
+
+@pytest.mark.parametrize("state", [None, 5, [1], "x", {1: 2}, {("weight",): np.ones((2, 2))}])
+def test_a_state_that_is_no_mapping_of_names_is_refused(state):
+    layer = nn.Linear(2, 2)
+    before = layer.weight.numpy()
+    with pytest.raises(TypeError, match=r"Linear\.load_state_dict: got .*, expected named arrays"):
+        layer.load_state_dict(state)
+    np.testing.assert_array_equal(layer.weight.numpy(), before)

@@ -287,6 +287,7 @@ class Module:
             The names that only one of the two has: `missing_keys` and `unexpected_keys`.
 
         Raises:
+            TypeError: the state is not a mapping, or a name is not a string.
             ValueError: names are missing or not expected, shapes or dtypes do not fit, or a shared
                 tensor has different values under its two names; the message lists every case.
         """

@@ -41,11 +41,12 @@ def fitting_arrays(
             without a common prefix.
 
     Raises:
+        TypeError: the state is not a mapping, or a name is not a string.
         ValueError: something does not fit; the message lists every problem.
     """
-    arrays = {
-        n: value.numpy() if isinstance(value, Tensor) else value for n, value in state.items()
-    }
+    if not (isinstance(state, Mapping) and all(isinstance(n, str) for n in state)):
+        raise TypeError(f"{who}.load_state_dict: got {type(state).__name__}, expected named arrays")
+    arrays = {n: x.numpy() if isinstance(x, Tensor) else x for n, x in state.items()}
     for wrapper in (*WRAPPERS, *WRAPPERS):  # one may be inside the other
         if all(n.startswith(wrapper) for n in arrays) and not any(n in arrays for n in own):
             arrays = {n.removeprefix(wrapper): array for n, array in arrays.items()}
