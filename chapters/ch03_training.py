@@ -2,7 +2,7 @@
 
 What you will learn: why we train in batches, and how accurate a batch's gradient is; what an epoch
 is; how to see under- and overfitting; four optimisers side by side; and how well a network without
-convolutions does on images: the baseline that chapter 6 has to beat.
+convolutions does on images: the baseline that chapter 7 has to beat.
 
     python chapters/ch03_training.py                    # built-in toy images, offline
     python chapters/ch03_training.py --data cifar10     # CIFAR-10 (170 MB, downloaded once)
@@ -289,7 +289,7 @@ plots.show()
 
 # %% What comes next
 # Chapter 4 asks the same small question at every position of an image: convolution. With it,
-# chapter 6 reaches 97 % and more where this network stops at two thirds, with a sixth of the
+# chapter 7 reaches 97 % and more where this network stops at two thirds, with a sixth of the
 # parameters. The optimisers are in minidl/optim/rules.py: an update of a few lines each.
 #
 # Fill in chapters/exercises/ch03_training.py; `pytest chapters/exercises -k ch03` tells you which

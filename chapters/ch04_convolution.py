@@ -166,7 +166,7 @@ print("per 32 x 32 image, 3 channels to 16, 3 x 3 kernels; all three give the sa
 print(f"  loops {slow:.0f} ms, columns {medium:.3f} ms, Conv2d {fast:.3f} ms")
 
 # %% 5. What a kernel responds to
-# These kernels are chosen by hand; a network learns its own by gradient descent (chapter 6 shows
+# These kernels are chosen by hand; a network learns its own by gradient descent (chapter 7 shows
 # some).
 kernels = {
     "brighter to the right": [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]],
@@ -246,7 +246,7 @@ print("gradients of weights, bias and images: minidl agrees with the calculation
 #     r = r + (k - 1) * jump        jump = jump * s
 #
 # The gradient checks this: an output sees the pixels where its gradient is not 0. With weights of
-# 1, and average instead of max pooling, nothing cancels. These are chapter 6's layers.
+# 1, and average instead of max pooling, nothing cancels. These are chapter 7's layers.
 stack = [("conv 3 x 3", 3, 1), ("pool 2 x 2", 2, 2), ("conv 3 x 3", 3, 1), ("pool 2 x 2", 2, 2)]
 stack.append(("conv 3 x 3", 3, 1))
 figure, panels = plt.subplots(1, 5, figsize=(12, 3.2), layout="constrained")

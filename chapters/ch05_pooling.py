@@ -469,7 +469,7 @@ for name, needs in best_for.items():
 
 # %% The result
 # No kind wins everywhere: one that passes a lone response also passes salt noise. Which one suits a
-# network has to be tried: chapter 6 trains one with max pooling.
+# network has to be tried: chapter 7 trains one with max pooling.
 steady, sharp = measured["average"], measured["max"]
 print(
     f"result: noise left by average {steady['noise']:.2f}, noise left by max {sharp['noise']:.2f}, "
@@ -479,7 +479,7 @@ print(
 plots.show()
 
 # %% What comes next
-# Chapter 6 combines convolution and pooling, and trains on images. Pooling is implemented in
+# Chapter 7 combines convolution and pooling, and trains on images. Pooling is implemented in
 # minidl/functional/pooling/basic.py. Run this file with MINIDL_KERNELS=plain, and a breakpoint in
 # `max_pool2d` leads to the loop over the taps of a window, in minidl/backends/base.py.
 #

@@ -1,7 +1,7 @@
-"""The reading path: the code that a training step of chapter 6 executes, and its size.
+"""The reading path: the code that a training step of chapter 7 executes, and its size.
 
 `python -m tests.reading_path` prints how many lines of code each part of the package has;
-`--trace` runs one step of chapter 6's network with the plain kernels, from `Conv2d` to Adam, and
+`--trace` runs one step of chapter 7's network with the plain kernels, from `Conv2d` to Adam, and
 prints the files that it went through, in order, with the number of lines executed in each.
 """
 

@@ -248,7 +248,7 @@ def test_the_core_imports_no_wing():
 
 
 def test_the_core_trains_without_the_wings(tmp_path):
-    """A copy of the core only, its faces without the wings' names, trains chapter 6's network."""
+    """A copy of the core only, its faces without the wings' names, trains chapter 7's network."""
     for path in MODULES:
         if not _is_face(path) and _key(path) not in CORE:
             continue

@@ -23,10 +23,10 @@ from .helpers import hosted
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("ch*.py"))
 POOLING = ROOT / "chapters" / "ch05_pooling.py"
-CIFAR10_CNN = ROOT / "chapters" / "ch06_cifar10_cnn.py"
-FINE_TUNING = ROOT / "chapters" / "ch10_fine_tuning.py"
-TEXT_CNN = ROOT / "chapters" / "ch08_textcnn.py"
-GPU = ROOT / "chapters" / "ch11_gpu.py"
+CIFAR10_CNN = ROOT / "chapters" / "ch07_cifar10_cnn.py"
+FINE_TUNING = ROOT / "chapters" / "ch11_fine_tuning.py"
+TEXT_CNN = ROOT / "chapters" / "ch09_textcnn.py"
+GPU = ROOT / "chapters" / "ch12_gpu.py"
 
 HOSTED_RUN = """
 import runpy, sys
@@ -43,8 +43,8 @@ sys.argv = [sys.argv[1], "--quick"]
 runpy.run_path(sys.argv[0], run_name="__main__")
 assert not guarded.hidden, f"the host waited for {guarded.hidden}"
 """
-RESNET = ROOT / "chapters" / "ch09_resnet.py"
-EXPERIMENTS = ROOT / "chapters" / "ch07_pooling_experiments.py"
+RESNET = ROOT / "chapters" / "ch10_resnet.py"
+EXPERIMENTS = ROOT / "chapters" / "ch08_pooling_experiments.py"
 
 
 @pytest.fixture(scope="session")
@@ -327,7 +327,7 @@ def test_chapter_11_runs_its_gpu_half_on_kernels_built_for_the_cpu(environment, 
 
 
 def measured(folder):
-    """The runs that chapter 7 kept there, without the time, which differs from run to run."""
+    """The runs that chapter 8 kept there, without the time, which differs from run to run."""
     with (folder / "runs.csv").open(encoding="utf-8", newline="") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
@@ -404,7 +404,7 @@ def test_chapter_7_stops_when_the_loss_is_no_number(run):
 
 
 def asked(done):
-    """What chapter 8's network says of each sentence: class by text."""
+    """What chapter 9's network says of each sentence: class by text."""
     found = re.findall(r"^  \d+% (\w+): (.+?)(?: \(never seen.*)?$", done.stdout, re.MULTILINE)
     return {text: name for name, text in found}
 

@@ -56,7 +56,7 @@ def functions(path):
 
 
 def test_every_chapter_has_exercises():
-    assert [path.stem[:4] for path in EXERCISES] == [f"ch{n:02}" for n in range(1, 12)]
+    assert [path.stem[:4] for path in EXERCISES] == [f"ch{n:02}" for n in range(1, 13) if n != 6]
     assert [path.name for path in EXERCISES] == [path.name for path in SOLUTIONS]
     assert {path.name for path in CHAPTERS} <= {path.name for path in EXERCISES}
 
@@ -185,13 +185,13 @@ def test_pytest_says_what_is_right_and_what_is_not_yet(tmp_path):
         text = path.read_text(encoding="utf-8")
         if path.stem == "ch04_convolution":
             text = text.replace("        step *= stride\n", "        print(size, step)\n")
-        if path.stem == "ch07_pooling_experiments":
+        if path.stem == "ch08_pooling_experiments":
             text += "\nimport numpie\n"
         (tmp_path / path.name).write_text(text, encoding="utf-8")
     done = run_pytest(ROOT, "chapters/exercises", "--answers", str(tmp_path))
     assert done.returncode == 1, done.stderr
     checks = sum(map(len, CHECKS.values()))
-    wrong = 1 + len(CHECKS["ch07"])
+    wrong = 1 + len(CHECKS["ch08"])
     assert f"\n{wrong} failed, {checks - wrong} passed in" in done.stdout
     assert done.stdout.count("cannot be read, so none of it can be checked") == 1
     assert (

@@ -43,9 +43,9 @@ def sentences(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 NETWORKS = {
-    "chapter 6": (lambda: models.cifar10_cnn(), lambda: images(8), 6),
-    "chapter 8": (lambda: models.TextCNN(50, 16, 10, (3, 4, 5)), lambda: sentences(10), 8),
-    "chapter 9": (lambda: models.resnet20(), lambda: images(6), 3),
+    "chapter 7": (lambda: models.cifar10_cnn(), lambda: images(8), 6),
+    "chapter 9": (lambda: models.TextCNN(50, 16, 10, (3, 4, 5)), lambda: sentences(10), 8),
+    "chapter 10": (lambda: models.resnet20(), lambda: images(6), 3),
 }
 
 

@@ -63,7 +63,7 @@ def test_the_readme_is_short():
 def test_the_readme_gives_one_command_to_train_and_one_to_test():
     commands = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
     assert [command.rpartition(" && ")[2] for command in commands] == [
-        ".venv/bin/python chapters/ch06_cifar10_cnn.py",
+        ".venv/bin/python chapters/ch07_cifar10_cnn.py",
         ".venv/bin/python -m pytest",
     ]
 

@@ -1,4 +1,4 @@
-"""The reference network of chapter 6."""
+"""The reference network of chapter 7."""
 
 from __future__ import annotations
 

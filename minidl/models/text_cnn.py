@@ -1,4 +1,4 @@
-"""The reference network of chapter 8: convolutions over the words of a sentence."""
+"""The reference network of chapter 9: convolutions over the words of a sentence."""
 
 from __future__ import annotations
 

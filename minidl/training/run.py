@@ -1,4 +1,4 @@
-"""A training run: the loop that chapters 2 to 4 write out, and its measurements."""
+"""A training run: the loop that chapters 2 and 3 write out, and its measurements."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.loop
 
-The CIFAR-10 CNN of chapter 6, batch 64, Adam, on random images. "bare" is a loop of forward, loss,
+The CIFAR-10 CNN of chapter 7, batch 64, Adam, on random images. "bare" is a loop of forward, loss,
 backward, update and `loss.item()` over batches made before; "fit" runs over the same batches. The
 augmented ones flip and crop each image; "made ahead" does so on a thread (`prefetch=2`).
 """

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.step --peers torch
 
-W1 is the CIFAR-10 CNN of chapter 6, W2 a wider one with padding and global pooling, W3 a TextCNN,
-R20 the ResNet-20 of chapter 9, R50 one step of fine-tuning a frozen ResNet-50 with a new head.
+W1 is the CIFAR-10 CNN of chapter 7, W2 a wider one with padding and global pooling, W3 a TextCNN,
+R20 the ResNet-20 of chapter 10, R50 one step of fine-tuning a frozen ResNet-50 with a new head.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BATCH = 64
 
 
 def cifar10_cnn(nn: Any) -> Any:
-    """Build the network of chapter 6 of the layers of `nn`: minidl's, or PyTorch's."""
+    """Build the network of chapter 7 of the layers of `nn`: minidl's, or PyTorch's."""
     return nn.Sequential(
         nn.Conv2d(3, 32, 3),
         nn.ReLU(),

@@ -180,7 +180,7 @@ MISTAKES = {
         ("np.pad(array, padding)", "array", "the padding is missing"),
         ("sums(image) / sums", "sums(image) // sums", "have fractions"),
     ],
-    "ch06": [
+    "ch07": [
         (NORMALIZE, of_axes("train", (0, 1, 2, 3)), "leave axis 1 out"),
         (NORMALIZE, of_axes("train", 0), "not over images only"),
         (NORMALIZE, of_axes("images", (2, 3)), "each image was normalised by itself"),
@@ -226,7 +226,7 @@ MISTAKES = {
         ),
         ("matrix.sum(1)", "matrix.sum()", "not of all images"),
     ],
-    "ch07": [
+    "ch08": [
         ("(kernel + 1)", "kernel", "each kernel has one bias"),
         ("in_channels * size * size", "size * size", "a kernel sees all input channels"),
         ("out_h * out_w *", "height * width *", "give only 3 x 3 outputs"),
@@ -263,7 +263,7 @@ MISTAKES = {
             "do not sort",
         ),
     ],
-    "ch08": [
+    "ch09": [
         (
             "[numbers.get(word, 1) for word in words] + padding)[:width]",
             "padding + [numbers.get(word, 1) for word in words])[-width:]",
@@ -301,7 +301,7 @@ MISTAKES = {
         ("start + size]", "start + 2]", "here 3"),
         (".max(2)", ".max(2, initial=0)", "do not start the maximum from 0"),
     ],
-    "ch09": [
+    "ch10": [
         (*axes_of_batch_norm("0"), "one mean per pixel"),
         (*axes_of_batch_norm("(2, 3)"), "that is instance norm"),
         (*axes_of_batch_norm("(1, 2, 3)"), "that is layer norm"),
@@ -353,7 +353,7 @@ MISTAKES = {
         ),
         ("(steps - warmup)", "(steps - warmup - 1)", "one after the last"),
     ],
-    "ch10": [
+    "ch11": [
         (
             "requires_grad_(name.startswith",
             "requires_grad_(not name.startswith",
@@ -425,7 +425,7 @@ MISTAKES = {
             "put each parameter in one group",
         ),
     ],
-    "ch11": [
+    "ch12": [
         ("mean().item()", "sum().item()", "that is the sum"),
         ("mean().item()", "mean()", "read it with .item()"),
         (

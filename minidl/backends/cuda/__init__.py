@@ -2,7 +2,7 @@
 
 Nothing has been timed on a GPU so far: this code was tested with its kernels built for the CPU, and
 on a guarded device that refuses what CuPy refuses (tests/README.md lists what ran and what did
-not). Chapter 11 measures CPU against GPU.
+not). Chapter 12 measures CPU against GPU.
 
 Install with `pip install -e '.[cuda13]'`, or `'.[cuda12]'` for an older driver. `python -m minidl`
 prints what it finds and, if the driver, CuPy or the GPU is missing or does not fit, how to fix it.

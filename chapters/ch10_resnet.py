@@ -1,11 +1,11 @@
-"""Chapter 9. Residual networks: why depth fails without shortcuts, and how they are trained.
+"""Chapter 10. Residual networks: why depth fails without shortcuts, and how they are trained.
 
 What you will learn: how large gradients are in 56 layers with and without shortcuts; how batch
 normalisation keeps activations in bounds; how augmentation varies the training images; how a
 one-cycle schedule speeds up training; and all four at work in ResNet-20.
 
-    python chapters/ch09_resnet.py                    # built-in toy images, offline
-    python chapters/ch09_resnet.py --data cifar10     # real images (170 MB, downloaded once)
+    python chapters/ch10_resnet.py                    # built-in toy images, offline
+    python chapters/ch10_resnet.py --data cifar10     # real images (170 MB, downloaded once)
 
 What to expect with 56 untrained layers on CIFAR-10, seed 0: without shortcuts, the first layer's
 gradient is 663 times as large as the last one's; with them, 3.7 times. Without batch normalisation,
@@ -53,7 +53,7 @@ parser.add_argument("--lr", type=float, default=0.4, help="peak of the schedule"
 parser.add_argument("--seed", type=int, default=0, help="for weights, batches and augmentation")
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device to run on")
 parser.add_argument("--quick", action="store_true", help="few images, small nets: takes seconds")
-parser.add_argument("--out", type=Path, default=Path("out/ch09"), help="folder for the results")
+parser.add_argument("--out", type=Path, default=Path("out/ch10"), help="folder for the results")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if args.epochs is None:
     args.epochs = 1 if args.quick else 10 if args.data == "cifar10" else 3
@@ -219,11 +219,11 @@ print(
 plots.show()
 
 # %% What comes next
-# Chapter 10 takes a trained network and fine-tunes it for another task. The blocks are in
+# Chapter 11 takes a trained network and fine-tunes it for another task. The blocks are in
 # minidl/models/resnet.py, schedules in minidl/optim/schedules.py, augmentation in
 # minidl/data/augment.py.
 #
-# Fill in chapters/exercises/ch09_resnet.py; `pytest chapters/exercises -k ch09` tells you which
+# Fill in chapters/exercises/ch10_resnet.py; `pytest chapters/exercises -k ch10` tells you which
 # answers are right and which are not there yet.
 #
 # 1. `batch_norm`: normalise each channel over the batch and all pixels, then scale and shift.

@@ -1,4 +1,4 @@
-"""Answers to the exercises for chapter 7."""
+"""Answers to the exercises for chapter 8."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Checks of the exercises for chapter 11."""
+"""Checks of the exercises for chapter 12."""
 
 import math
 from unittest import mock

@@ -1,4 +1,4 @@
-"""Checks of the exercises for chapter 9."""
+"""Checks of the exercises for chapter 10."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Checks of the exercises for chapter 6."""
+"""Checks of the exercises for chapter 7."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Answers to the exercises for chapter 9."""
+"""Answers to the exercises for chapter 10."""
 
 import math
 

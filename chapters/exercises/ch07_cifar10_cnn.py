@@ -1,11 +1,11 @@
-"""Exercises for chapter 6: the CIFAR-10 CNN.
+"""Exercises for chapter 7: the CIFAR-10 CNN.
 
 Fill in the functions; then
 
-    python -m pytest chapters/exercises -k ch06
+    python -m pytest chapters/exercises -k ch07
 
 tells you which answers are right and which are not yet. Answers:
-chapters/solutions/ch06_cifar10_cnn.py.
+chapters/solutions/ch07_cifar10_cnn.py.
 """
 
 

@@ -1,4 +1,4 @@
-"""Checks of the exercises for chapter 10."""
+"""Checks of the exercises for chapter 11."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Answers to the exercises for chapter 6."""
+"""Answers to the exercises for chapter 7."""
 
 import numpy as np
 

@@ -1,11 +1,11 @@
-"""Exercises for chapter 8: TextCNN.
+"""Exercises for chapter 9: TextCNN.
 
 Fill in the functions; then
 
-    python -m pytest chapters/exercises -k ch08
+    python -m pytest chapters/exercises -k ch09
 
 tells you which answers are right and which are not there yet. The answers are
-in chapters/solutions/ch08_textcnn.py.
+in chapters/solutions/ch09_textcnn.py.
 """
 
 

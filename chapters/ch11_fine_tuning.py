@@ -1,12 +1,12 @@
-"""Chapter 10. Fine-tuning: adapt a pretrained network to a new task.
+"""Chapter 11. Fine-tuning: adapt a pretrained network to a new task.
 
 What you will learn: how to load weights from a file into a network, and which of them transfer to
 other classes; what a new head on a frozen body achieves, and what it costs; when to unfreeze
 everything; and that with few labelled images each of these beats training from scratch.
 
-    python chapters/ch10_fine_tuning.py                  # built-in toy images, offline
-    python chapters/ch10_fine_tuning.py --data cifar10 --weights resnet20_cifar10.safetensors
-    python chapters/ch10_fine_tuning.py --data-dir pets --model resnet50 --weights resnet50.pth
+    python chapters/ch11_fine_tuning.py                  # built-in toy images, offline
+    python chapters/ch11_fine_tuning.py --data cifar10 --weights resnet20_cifar10.safetensors
+    python chapters/ch11_fine_tuning.py --data-dir pets --model resnet50 --weights resnet50.pth
 
 The first command learns six classes of the toy images, then four others from ten images of each.
 The second takes a network trained on CIFAR-10 (such as resnet20-12fca82f.th of
@@ -64,7 +64,7 @@ parser.add_argument("--epochs", type=int, help="epochs for whole networks (toy: 
 parser.add_argument("--seed", type=int, default=0, help="for weights and batches")
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device to run on")
 parser.add_argument("--quick", action="store_true", help="few images and epochs: takes seconds")
-parser.add_argument("--out", type=Path, default=Path("out/ch10"), help="folder for the results")
+parser.add_argument("--out", type=Path, default=Path("out/ch11"), help="folder for the results")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 args.data = args.data or ("folder" if args.data_dir else "toy")
 toy, own = args.data == "toy", args.data == "folder"
@@ -242,7 +242,7 @@ save_weights(whole.state_dict(), args.out / "classic_head.safetensors")
 # Train the new head first, as above, then everything: the gradients of a random head would be noise
 # and would damage the body (A. Kumar et al., 2022). A tenth of a new network's learning rate is
 # enough, since these weights are already good. Batch normalisation now adapts to the new images.
-shifts = RandomCrop(padding=4, rng=rng), RandomHorizontalFlip(rng=rng)  # chapter 9
+shifts = RandomCrop(padding=4, rng=rng), RandomHorizontalFlip(rng=rng)  # chapter 10
 varied = normalize if toy else Compose(*shifts, normalize)
 
 
@@ -291,8 +291,8 @@ print(f"result: {words}; {time.perf_counter() - started:.0f} s")
 plots.show()
 
 # %% What comes next
-# Chapter 11 runs all this on a GPU. Fill in chapters/exercises/ch10_fine_tuning.py;
-# `pytest chapters/exercises -k ch10` tells you which answers are right and which are not there yet.
+# Chapter 12 runs all this on a GPU. Fill in chapters/exercises/ch11_fine_tuning.py;
+# `pytest chapters/exercises -k ch11` tells you which answers are right and which are not there yet.
 # 1. `freeze_all_but`: freeze a network except for its head; count the parameters that still learn.
 # 2. `load_matching`: load the weights whose names and shapes fit, ignoring a `module.` prefix; list
 #    the rest.

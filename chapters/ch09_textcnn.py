@@ -1,13 +1,13 @@
-"""Chapter 8. A convolutional network that reads: sentences as images, and which phrase fired.
+"""Chapter 9. A convolutional network that reads: sentences as images, and which phrase fired.
 
 What you will learn: how a sentence becomes word indices, vectors, and an image one column wide; how
 filters over a few words find phrases, and max pooling over time keeps the strongest; how to explain
 the trained network's predictions, and what it can do that a bag of words cannot.
 
-    python chapters/ch08_textcnn.py               # built-in toy sentences, offline
-    python chapters/ch08_textcnn.py --data mr     # movie reviews (1.2 MB, downloaded once)
-    python chapters/ch08_textcnn.py --data my.csv --text-column review --label-column stars
-    python chapters/ch08_textcnn.py --predict "the film is not good"    # ask the saved network
+    python chapters/ch09_textcnn.py               # built-in toy sentences, offline
+    python chapters/ch09_textcnn.py --data mr     # movie reviews (1.2 MB, downloaded once)
+    python chapters/ch09_textcnn.py --data my.csv --text-column review --label-column stars
+    python chapters/ch09_textcnn.py --predict "the film is not good"    # ask the saved network
 
 What to expect on 2 cores, with seeds 0 to 2. Toy sentences, 6 epochs of three networks, 15 to 30 s:
 the TextCNN classifies all test sentences correctly, averaging over time about 96 to 97 % of them,
@@ -58,7 +58,7 @@ parser.add_argument("--seed", type=int, default=0, help="for split, weights and 
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device to run on")
 parser.add_argument("--quick", action="store_true", help="few sentences and filters: takes seconds")
 parser.add_argument("--predict", metavar="SENTENCE", help="classify it; train first if needed")
-parser.add_argument("--out", type=Path, default=Path("out/ch08"), help="folder for the results")
+parser.add_argument("--out", type=Path, default=Path("out/ch09"), help="folder for the results")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if args.epochs is None:
     args.epochs = 2 if args.quick else 6 if args.data == "toy" else 5
@@ -277,11 +277,11 @@ print(
 plots.show()
 
 # %% What comes next
-# Chapter 9 goes back to images, with deeper networks. The code: minidl/models/text_cnn.py (the
+# Chapter 10 goes back to images, with deeper networks. The code: minidl/models/text_cnn.py (the
 # network), minidl/data/text.py (from words to indices), minidl/functional/embedding.py (its
 # gradient).
 #
-# Fill in chapters/exercises/ch08_textcnn.py; `pytest chapters/exercises -k ch08` tells you which
+# Fill in chapters/exercises/ch09_textcnn.py; `pytest chapters/exercises -k ch09` tells you which
 # answers are right and which are not there yet.
 #
 # 1. `encode`: sentences as one array of word indices, padded to at least the largest filter's size.

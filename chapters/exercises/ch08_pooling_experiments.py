@@ -1,11 +1,11 @@
-"""Exercises for chapter 7: pooling experiments.
+"""Exercises for chapter 8: pooling experiments.
 
 Fill in the functions; then
 
-    python -m pytest chapters/exercises -k ch07
+    python -m pytest chapters/exercises -k ch08
 
 tells you which answers are right and which are not there yet. The answers are
-in chapters/solutions/ch07_pooling_experiments.py.
+in chapters/solutions/ch08_pooling_experiments.py.
 """
 
 

@@ -1,10 +1,10 @@
-"""Chapter 11. The same code on a GPU: what moves, what waits, what is faster and by how much.
+"""Chapter 12. The same code on a GPU: what moves, what waits, what is faster and by how much.
 
 What you will learn: where an array lives and what it costs to move it; why work for a GPU is
 *queued*, and who waits for it; when launching takes longer than the arithmetic; how to time a GPU.
 
-    python chapters/ch11_gpu.py                  # compare CPU and GPU; without a GPU, the CPU half
-    python chapters/ch11_gpu.py --device cpu     # only the CPU half
+    python chapters/ch12_gpu.py                  # compare CPU and GPU; without a GPU, the CPU half
+    python chapters/ch12_gpu.py --device cpu     # only the CPU half
 
 What to expect on 2 cores without a GPU: what is missing and how to fix it, then 10 to 30 s of
 measuring (longer on a busy machine), and 0.2 to 0.8 ms per image, the least for large batches. No
@@ -38,7 +38,7 @@ parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
 parser.add_argument("--seed", type=int, default=0, help="for weights and batches")
 parser.add_argument("--device", choices=["cpu", "cuda"], help="cuda if it works (default), or cpu")
 parser.add_argument("--quick", action="store_true", help="two batch sizes: takes seconds")
-parser.add_argument("--out", type=Path, default=Path("out/ch11"), help="folder for the figure")
+parser.add_argument("--out", type=Path, default=Path("out/ch12"), help="folder for the figure")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if args.seed < 0:
     parser.error("expected --seed >= 0")
@@ -90,7 +90,7 @@ for device in devices:
     print(f"64 images to a tensor on {device}: {there:.2f} ms; back to NumPy: {back:.2f} ms")
 
 
-# %% The step to measure: chapter 6's network, unchanged
+# %% The step to measure: chapter 7's network, unchanged
 def trainer(device, wrapped=lambda step: step):
     """Return a training step on a device, for a network initialised from the seed."""
     model = minidl.models.cifar10_cnn(rng=np.random.default_rng(args.seed)).to(device)
@@ -194,7 +194,7 @@ figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
 for (name, times), colour in zip(measured.items(), plots.COLOURS, strict=False):
     axes.plot(sizes, np.array(times) / sizes * 1e3, marker="o", color=colour, label=name)
 axes.set(xscale="log", xlabel="batch size (images per step)", ylabel="time per image (µs)")
-axes.set(title="Training chapter 6's network", xticks=sizes, xticklabels=sizes)
+axes.set(title="Training chapter 7's network", xticks=sizes, xticklabels=sizes)
 axes.set(yscale="log") if len(ways) > 1 else axes.set_ylim(0, axes.get_ylim()[1] * 1.2)
 axes.set_xticks([], minor=True)
 axes.grid(alpha=0.3), axes.legend()
@@ -206,10 +206,10 @@ print(f"result: equal losses {len(losses[0])}, {speeds}")
 plots.show()
 
 # %% What comes next
-# Run chapter 6 on real images with `--data cifar10 --device cuda`, or read how the GPU is used:
+# Run chapter 7 on real images with `--data cifar10 --device cuda`, or read how the GPU is used:
 # minidl/backends/cuda/ (kernels.cu; deferred.py: what waits), and minidl/training/capture.py.
 #
-# Fill in chapters/exercises/ch11_gpu.py; `pytest chapters/exercises -k ch11` tells you which
+# Fill in chapters/exercises/ch12_gpu.py; `pytest chapters/exercises -k ch12` tells you which
 # answers are right and which are not there yet.
 #
 # 1. `mean_loss`: the mean of a hundred losses on a device, waiting for it once.

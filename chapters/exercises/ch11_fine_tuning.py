@@ -1,11 +1,11 @@
-"""Exercises for chapter 10: fine-tuning.
+"""Exercises for chapter 11: fine-tuning.
 
 Fill in the functions; then
 
-    python -m pytest chapters/exercises -k ch10
+    python -m pytest chapters/exercises -k ch11
 
 tells you which answers are right and which are not there yet. The answers are
-in chapters/solutions/ch10_fine_tuning.py.
+in chapters/solutions/ch11_fine_tuning.py.
 """
 
 

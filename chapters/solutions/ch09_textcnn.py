@@ -1,4 +1,4 @@
-"""Answers to the exercises for chapter 8."""
+"""Answers to the exercises for chapter 9."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Checks of the exercises for chapter 7."""
+"""Checks of the exercises for chapter 8."""
 
 import numpy as np
 

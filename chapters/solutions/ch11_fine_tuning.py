@@ -1,4 +1,4 @@
-"""Answers to the exercises for chapter 10."""
+"""Answers to the exercises for chapter 11."""
 
 
 def freeze_all_but(model, head):

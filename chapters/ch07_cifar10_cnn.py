@@ -1,10 +1,10 @@
-"""Chapter 6. A convolutional network that classifies images into ten classes.
+"""Chapter 7. A convolutional network that classifies images into ten classes.
 
 What you will learn: how convolution, pooling and linear layers form one network; how to train,
 evaluate, inspect, save and reload it.
 
-    python chapters/ch06_cifar10_cnn.py                    # built-in toy images, offline
-    python chapters/ch06_cifar10_cnn.py --data cifar10     # CIFAR-10 (170 MB, downloaded once)
+    python chapters/ch07_cifar10_cnn.py                    # built-in toy images, offline
+    python chapters/ch07_cifar10_cnn.py --data cifar10     # CIFAR-10 (170 MB, downloaded once)
 
 Ctrl-C stops training after the current step; the same command with --resume continues from there.
 
@@ -48,7 +48,7 @@ parser.add_argument("--seed", type=int, default=0, help="seed for weights and ba
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
 parser.add_argument("--quick", action="store_true", help="few images, one epoch; takes seconds")
 parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
-parser.add_argument("--out", type=Path, default=Path("out/ch06"), help="folder for the results")
+parser.add_argument("--out", type=Path, default=Path("out/ch07"), help="folder for the results")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if args.epochs is None:
     args.epochs = 1 if args.quick else 10 if args.data == "cifar10" else 5
@@ -198,11 +198,11 @@ print(f"result: test accuracy {final:.2%} after epoch {args.epochs}, {seconds:.0
 plots.show()
 
 # %% What comes next
-# Chapter 7 measures how much pooling helps a network like this one. Layers, losses and optimisers
+# Chapter 8 measures how much pooling helps a network like this one. Layers, losses and optimisers
 # are in minidl/nn, minidl/functional and minidl/optim; the loop is in minidl/training/run.py. With
 # MINIDL_KERNELS=plain no layers are fused: a breakpoint in `conv2d` or `max_pool2d` stops there.
 #
-# Fill in chapters/exercises/ch06_cifar10_cnn.py; `pytest chapters/exercises -k ch06` tells you
+# Fill in chapters/exercises/ch07_cifar10_cnn.py; `pytest chapters/exercises -k ch07` tells you
 # which answers are right and which are not yet.
 #
 # 1. `normalize`: mean 0 and variance 1 per channel, using the training images' statistics for all.

@@ -1,11 +1,11 @@
-"""Exercises for chapter 11: GPUs.
+"""Exercises for chapter 12: GPUs.
 
 Fill in the functions, which need no GPU; then
 
-    python -m pytest chapters/exercises -k ch11
+    python -m pytest chapters/exercises -k ch12
 
 tells you which answers are right and which are not there yet. The answers are
-in chapters/solutions/ch11_gpu.py.
+in chapters/solutions/ch12_gpu.py.
 """
 
 

@@ -1,13 +1,13 @@
-"""Chapter 7. Does pooling help, which kind, and how much? A controlled experiment.
+"""Chapter 8. Does pooling help, which kind, and how much? A controlled experiment.
 
 What you will learn: how to compare networks so that the result means something. One thing is
 changed at a time; everything else, including the initial weights and the batches, stays the same.
 Each net is trained with several seeds, and a difference counts only if it is larger than the spread
 over the seeds.
 
-    python chapters/ch07_pooling_experiments.py                 # built-in toy images, offline
-    python chapters/ch07_pooling_experiments.py --data cifar10  # the real images
-    python chapters/ch07_pooling_experiments.py --full          # every combination of the options
+    python chapters/ch08_pooling_experiments.py                 # built-in toy images, offline
+    python chapters/ch08_pooling_experiments.py --data cifar10  # the real images
+    python chapters/ch08_pooling_experiments.py --full          # every combination of the options
 
 You can stop it at any time: run the same command again to resume.
 
@@ -65,7 +65,7 @@ parser.add_argument("--seeds", type=int, help="number of seeds, >= 2 (3, quick: 
 parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device to run on")
 parser.add_argument("--full", action="store_true", help="every combination: 78 nets instead of 17")
 parser.add_argument("--quick", action="store_true", help="few images, one epoch: takes seconds")
-parser.add_argument("--out", type=Path, default=Path("out/ch07"), help="folder for the results")
+parser.add_argument("--out", type=Path, default=Path("out/ch08"), help="folder for the results")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 usual = {"images": 2000, "epochs": 4, "batch_size": 16, "seeds": 3}
 if args.data == "cifar10":
@@ -390,9 +390,9 @@ print(
 plots.show()
 
 # %% What comes next
-# Chapter 8 pools over sentences instead of images.
+# Chapter 9 pools over sentences instead of images.
 #
-# Fill in chapters/exercises/ch07_pooling_experiments.py; `pytest chapters/exercises -k ch07` tells
+# Fill in chapters/exercises/ch08_pooling_experiments.py; `pytest chapters/exercises -k ch08` tells
 # you which answers are right and which are not there yet.
 #
 # 1. `cost`: count the parameters and multiply-adds of a convolution by hand.

@@ -1,4 +1,4 @@
-"""Answers to the exercises for chapter 11."""
+"""Answers to the exercises for chapter 12."""
 
 import math
 import statistics

@@ -1,11 +1,11 @@
-"""Exercises for chapter 9: ResNet.
+"""Exercises for chapter 10: ResNet.
 
 Fill in the functions; then
 
-    python -m pytest chapters/exercises -k ch09
+    python -m pytest chapters/exercises -k ch10
 
 tells you which answers are right and which are not there yet. The answers are
-in chapters/solutions/ch09_resnet.py.
+in chapters/solutions/ch10_resnet.py.
 """
 
 

@@ -1,4 +1,4 @@
-"""Checks of the exercises for chapter 8."""
+"""Checks of the exercises for chapter 9."""
 
 import numpy as np
 
