@@ -25,6 +25,21 @@ class ImageSet(NamedTuple):
         """Return the first `count` images with their labels, or all if there are fewer."""
         return ImageSet(self.images[:count], self.labels[:count], self.classes)
 
+    def split(self, count: int) -> tuple["ImageSet", "ImageSet"]:
+        """Return the first `count` images and the others, for example to validate on.
+
+        The sets that minidl loads are in random order; shuffle your own first if theirs is not.
+
+        Raises:
+            ValueError: one of the two would be empty.
+        """
+        if not 0 < count < len(self.labels):
+            raise ValueError(
+                f"split: got {count} of {len(self.labels)} images, expected at least 1 in each part"
+            )
+        rest = ImageSet(self.images[count:], self.labels[count:], self.classes)
+        return self.first(count), rest
+
 
 def datasets_folder() -> Path:
     """Return the folder where downloaded and generated data sets are stored.

@@ -1,0 +1,168 @@
+"""`Chapter`: three lines at the top of a chapter instead of sixty."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from minidl.chapter import options
+from minidl.chapter.movies import save_movie
+from minidl.data import ImageSet, load_cifar10, load_toy10
+from minidl.inspect import plots
+from minidl.random import manual_seed
+from minidl.tensor import Tensor
+from minidl.tensor.functions import zeros
+from minidl.training import Output
+
+if TYPE_CHECKING:  # Matplotlib is imported on use
+    from matplotlib.figure import Figure
+
+Loaded = TypeVar("Loaded")
+
+
+class Chapter:
+    """Read the options, check that device and disk are there, and seed the random numbers.
+
+    Every chapter has `--seed`, `--device`, `--quick` and `--out`. Further options, and other
+    defaults for these, are keyword arguments: a pair of a default and a help text. The default's
+    type is the option's; numbers must be positive. Special defaults:
+
+    * a list: the choices, the first one being the default;
+    * a dictionary: one default for `--quick` ("quick") or for each choice of `--data`;
+    * False: a flag; a type such as `Path`: no default.
+
+    The options' values are attributes. In a notebook, all options have their defaults and figures
+    appear below their cells.
+
+    Args:
+        doc: the chapter's `__doc__`; its first line is what `--help` prints (None: Python runs with
+            -OO).
+        declared: the options.
+
+    Attributes:
+        rng: the default generator of random numbers, seeded by `--seed`.
+        out: the folder of the chapter's files, `out/chNN` unless `--out` names one.
+
+    Raises:
+        SystemExit: a wrong option, no GPU, or a folder that cannot be created.
+
+    Example:
+        >>> import tempfile
+        >>> passes = ({"toy": 5, "quick": 1}, "passes over the training images")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     chapter = Chapter("Chapter 0.", epochs=passes, given=["--out", folder])
+        >>> chapter.epochs, chapter.seed, chapter.device, chapter.quick
+        (5, 0, 'cpu', False)
+    """
+
+    def __init__(
+        self,
+        doc: str | None,
+        *,
+        given: list[str] | None = None,
+        **declared: tuple[Any, str],
+    ) -> None:
+        sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
+        self._started = time.perf_counter()
+        self._in_notebook = "ipykernel" in sys.modules
+        script = Path(getattr(sys.modules["__main__"], "__file__", None) or "chapter")
+        common = options.COMMON | {
+            "out": (Path("out", script.stem[:4]), "folder for figures and results")
+        }
+        title = (doc or "").partition("\n")[0]
+        given = [] if self._in_notebook and given is None else given
+        self._parser, self._values = options.read(title, declared | common | declared, given)
+        self.out: Path = self._values["out"]
+        self.load(zeros, 1, device=self.device)  # fail early: no GPU, or a full disk
+        self.load(self.out.mkdir, parents=True, exist_ok=True)
+        self.rng = manual_seed(self.seed)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an option's value."""
+        values = self.__dict__.get("_values", {})
+        if name not in values:
+            raise AttributeError(f"Chapter: no option {name!r}, expected one of {list(values)}")
+        return values[name]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._started
+
+    def error(self, message: str) -> None:
+        """End the program with a message about its options."""
+        self._parser.error(message)
+
+    def load(self, function: Callable[..., Loaded], *args: Any, **kwargs: Any) -> Loaded:
+        """Call a function that reads files; end the program with a message if it fails."""
+        try:
+            return function(*args, **kwargs)
+        except (OSError, ValueError, RuntimeError) as error:
+            return self._parser.error(str(error))
+
+    def images(self) -> tuple[ImageSet, ImageSet, ImageSet]:
+        """Return the training, validation and test set that `--data` and `--data-dir` name.
+
+        The last tenth of the training images becomes the validation set: choose whatever is to be
+        chosen on it, and measure on the test set once, at the end.
+        """
+        if self.data_dir and self.data != "cifar10":
+            self.error(f"got --data-dir with --data {self.data}, expected --data cifar10")
+        if self.data == "cifar10":
+            train, test = self.load(load_cifar10, self.data_dir, download=self.data_dir is None)
+        else:
+            train, test = self.load(load_toy10)
+        return *train.split(len(train.labels) * 9 // 10), test
+
+    def tensor(self, array: Any, **kwargs: Any) -> Tensor:
+        """Return an array as a float32 tensor on the chapter's device."""
+        numbers = np.ascontiguousarray(array, np.float32)
+        return Tensor(numbers, device=self.device, **kwargs)
+
+    def keep(self, figure: Figure | Callable[[], Figure], name: str, look: str) -> None:
+        """Save a figure as `name`.png in the folder, and print its path and what to look at.
+
+        Args:
+            figure: a figure, or a function that draws one; without Matplotlib it is not drawn.
+            name: of the file.
+            look: what to see in it, in one sentence.
+        """
+        try:
+            drawn = figure() if callable(figure) else figure
+            self._say("figure", plots.save(drawn, self.out / f"{name}.png"), look)
+        except (ImportError, OSError) as error:  # Matplotlib is missing, or the disk is full
+            print("no figure:", error)
+
+    def play(
+        self, figure: Figure, draw: Callable[[int], object], frames: int, name: str, look: str
+    ) -> None:
+        """Save a moving picture as `name`.gif; in a notebook, show a player instead.
+
+        Args:
+            figure: the figure to draw in.
+            draw: called with the number of each frame, `0 <= frame < frames`; draws it.
+            frames: how many.
+            name: of the file.
+            look: what to see in it, in one sentence.
+        """
+        try:
+            path = save_movie(figure, draw, frames, self.out / f"{name}.gif")
+            self._say("figure", path, look)
+        except (ImportError, OSError) as error:
+            print("no figure:", error)
+
+    def _say(self, kind: str, path: Path, look: str) -> None:
+        if not self._in_notebook:  # a reader of a page cannot open the writer's files
+            print(f"{kind}: {path.resolve()}")
+        print(textwrap.fill(f"Look: {look}", 100, initial_indent="  ", subsequent_indent="    "))
+
+    def result(self, text: str) -> None:
+        """Print the chapter's result, which its first lines promise, and show the open figures."""
+        print(f"result: {text}; {self.seconds:.0f} s")
+        plots.show()
