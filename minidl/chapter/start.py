@@ -122,7 +122,7 @@ class Chapter:
 
     def tensor(self, array: Any, **kwargs: Any) -> Tensor:
         """Return an array as a float32 tensor on the chapter's device."""
-        numbers = np.ascontiguousarray(array, np.float32)
+        numbers = np.asarray(array, np.float32, order="C")
         return Tensor(numbers, device=self.device, **kwargs)
 
     def keep(self, figure: Figure | Callable[[], Figure], name: str, look: str) -> None:
