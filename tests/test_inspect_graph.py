@@ -83,6 +83,32 @@ def test_gradients_are_what_backward_finds():
     assert found == {name: np.abs(p.grad.numpy()).max() for name, p in model.named_parameters()}
 
 
+def test_slopes_of_single_numbers_multiply_and_add_up_to_the_gradient(device):
+    a, b = (Tensor(np.array(v), device=device, requires_grad=True) for v in (3.0, 4.0))
+    one, five = (Tensor(np.array(v), device=device) for v in (1.0, 5.0))
+    q = a / b
+    nodes = graph((q * q - five) * one).nodes
+    assert [(node.op, node.slopes) for node in nodes if node.op] == [
+        ("div", (1 / 4, -3 / 16)),
+        ("mul", (3 / 4, 3 / 4)),
+        ("sub", (1, None)),
+        ("mul", (1, None)),
+    ]
+    assert nodes[0].gradient == 1 / 4 * (3 / 4 + 3 / 4)
+    loss, names = line(device)
+    assert {s for node in graph(loss, names=names).nodes for s in node.slopes} == {None}
+
+
+def test_slopes_stand_at_their_arrows():
+    x = Tensor(3.0, requires_grad=True)
+    figure = graph(x * x * Tensor(2.0)).draw()
+    beside = [text for text in figure.axes[0].texts if not text.get_text().startswith("#")]
+    assert [text.get_text()[1:] for text in beside] == ["3", "3", "2"]
+    for text, points in zip(beside, arrows(figure), strict=False):
+        middle = (points[0] + points[-1]) / 2
+        assert np.abs(np.subtract(text.get_position(), middle)).max() < 0.2
+
+
 def test_nothing_changes_and_backward_still_works():
     loss, names = line()
     names["b"].grad = Tensor(np.array(7.0))
@@ -248,9 +274,10 @@ def boxes(figure):
     (axes,) = figure.axes
     patches = [patch for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
     corners = [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in patches]
+    named = [text for text in axes.texts if text.get_text().startswith("#")]
     return [
         ((x, y, x + width, y + height), text)
-        for (x, y, width, height), text in zip(corners, axes.texts, strict=True)
+        for (x, y, width, height), text in zip(corners, named, strict=True)
     ]
 
 

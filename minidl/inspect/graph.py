@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidl import nn
-from minidl.autograd import inputs_first
+from minidl.autograd import inputs_first, no_grad, set_watcher
 from minidl.derivatives import grad
 from minidl.inspect.plots import COLOURS, pyplot
 from minidl.inspect.text import aligned
 from minidl.tensor import Tensor
+from minidl.tensor.functions import ones
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,6 +48,9 @@ class GraphNode:
         value: the element if there is only one, else None.
         gradient: of the graph's output with respect to it: the value if there is only one, else
             the largest absolute value; None if there is no gradient.
+        slopes: the derivative with respect to each input, where that and this are single numbers
+            and the input requires a gradient; None elsewhere. Their products along the paths to
+            the output add up to the gradient.
     """
 
     number: int
@@ -58,6 +62,7 @@ class GraphNode:
     requires_grad: bool
     value: float | None
     gradient: float | None
+    slopes: tuple[float | None, ...] = ()
 
     @property
     def made_by(self) -> str:
@@ -107,6 +112,8 @@ class Graph:
     def draw(self) -> Figure:
         """Draw the graph from the top down, with arrows from tensors to those computed from them.
 
+        Slopes of single numbers stand at the arrows: multiply them along a path, add up the paths.
+
         Raises:
             ValueError: there are more than 300 nodes.
         """
@@ -128,13 +135,19 @@ class Graph:
         axes = figure.add_axes((0, 0, 1, height / (height + 0.3)))  # leaves a strip for the legend
         axes.set(xlim=(0, width), ylim=(height, 0))  # in inches; y grows downward, as ranks do
         axes.set_axis_off()
-        for path, share in paths:
+        slopes = [slope for node in self.nodes for slope in node.slopes]
+        for (path, share), slope in zip(paths, slopes, strict=True):
             across = xs[path]
             across[-1] += 0.6 * box * (share - 0.5)  # arrowheads side by side
             curve = _curve(across, ys[path])
             axes.add_patch(
                 FancyArrowPatch(path=curve, arrowstyle="-|>", mutation_scale=9, color="#555")
             )
+            if slope is not None:
+                x, y = across[-2:].mean() + (0.17 if share > 0.5 else -0.17), ys[path[-1]] - ROW / 2
+                white = {"fc": "white", "ec": "none", "pad": 0.5}
+                times = f"\N{MULTIPLICATION SIGN}{slope:.4g}"
+                axes.text(x, y, times, ha="center", va="center", size=9, bbox=white)
         for node, label, x, y in zip(self.nodes, labels, xs, ys, strict=False):  # bends follow
             corner, style = (x - box / 2, y - HEIGHT / 2), "round,pad=0,rounding_size=0.06"
             colour = self.colour(node)
@@ -199,7 +212,8 @@ def graph(
         inputs = tuple(numbers[id(i)] for i in _inputs(x))
         kind = (x.shape, x.dtype, x.requires_grad)
         value = float(x.item()) if x.size == 1 else None
-        nodes.append(GraphNode(number, op, name, inputs, *kind, value, gradients.get(id(x))))
+        found = (value, gradients.get(id(x)), _slopes(x))
+        nodes.append(GraphNode(number, op, name, inputs, *kind, *found))
     return Graph(tuple(nodes))
 
 
@@ -232,6 +246,18 @@ def _gradients(output: Tensor, tensors: Sequence[Tensor]) -> dict[int, float]:
     found = grad(output, wanted, retain_graph=True, materialize_grads=True)
     numbers = (g if g.size == 1 else g.abs().max() for g in found)
     return {id(x): float(g.item()) for x, g in zip(wanted, numbers, strict=True)}
+
+
+def _slopes(x: Tensor) -> tuple[float | None, ...]:
+    """Return the derivative with respect to each input; None unless all are single numbers."""
+    inputs = _inputs(x)
+    if x.node is None or any(each.size != 1 for each in (x, *inputs)):
+        return (None,) * len(inputs)
+    with no_grad(), set_watcher(None):
+        found = x.node.gradients(ones(x.shape, dtype=x.dtype, device=x.device), x)[::-1]
+    return tuple(
+        float(found.pop()[1].item()) if found and found[-1][0] is i else None for i in inputs
+    )
 
 
 # Drawing ----------------------------------------------------------------------------------------
