@@ -80,7 +80,7 @@ def test_the_history_holds_means_over_examples():
     history = fit(model, cross_entropy, sgd, batches, batches, progress=False)
     scores = model(Tensor(x))
     loss, right = cross_entropy(scores, y).item(), (scores.numpy().argmax(1) == y).mean()
-    for part in ("train", "test"):
+    for part in ("train", "validation"):
         assert history[f"{part}_loss"] == [pytest.approx(loss, rel=1e-6)]
         assert history[f"{part}_accuracy"] == [pytest.approx(right)]
 
@@ -93,7 +93,7 @@ def test_fit_trains_on_every_device(device):
 
     found, expected = losses(device), losses("cpu")
     np.testing.assert_allclose(found.step_losses, expected.step_losses, rtol=1e-5)
-    assert found["test_accuracy"] == expected["test_accuracy"]
+    assert found["validation_accuracy"] == expected["validation_accuracy"]
 
 
 # Batches as parts of one mean ---------------------------------------------------------------------
@@ -178,7 +178,9 @@ def test_the_loss_of_all_batches_is_that_of_one(name, size, device):
     if labels.dtype.kind == "i":
         counted = labels != getattr(loss, "ignore_index", -100)
         right = model(whole[0]).numpy().argmax(1) == labels
-        assert tested.means("test")["test_accuracy"] == pytest.approx(right[counted].mean())
+        assert tested.means("validation")["validation_accuracy"] == pytest.approx(
+            right[counted].mean()
+        )
 
     sgd = optim.SGD(model.parameters(), lr=1.0)
     history = fit(model, loss, sgd, batches, batches, accumulate=11, progress=False)
@@ -196,7 +198,7 @@ def test_an_epoch_has_the_loss_of_all_its_examples():
     expected = cross_entropy(model(Tensor(x)), labels).item()
     batches, still = DataLoader(x, labels, batch_size=3), optim.SGD(model.parameters(), lr=0.0)
     history = fit(model, cross_entropy, still, batches, batches, progress=False)
-    assert history["train_loss"] == history["test_loss"] == [pytest.approx(expected)]
+    assert history["train_loss"] == history["validation_loss"] == [pytest.approx(expected)]
 
 
 def test_where_no_label_counts_the_loss_is_nan_and_no_gradient_comes():
@@ -207,7 +209,9 @@ def test_where_no_label_counts_the_loss_is_nan_and_no_gradient_comes():
         sgd = optim.SGD(model.parameters(), lr=1.0)
         options = {"accumulate": accumulate, "progress": False, "epochs": 2}
         history = fit(model, cross_entropy, sgd, batches, batches, **options)
-        assert np.isnan(history["train_loss"] + history["test_loss"] + history.step_losses).all()
+        assert np.isnan(
+            history["train_loss"] + history["validation_loss"] + history.step_losses
+        ).all()
         assert history.best_epoch() == 1
         assert all(np.array_equal(before[n], a) for n, a in model.state_dict().items())
 
@@ -223,7 +227,7 @@ def test_another_ignored_label_is_neither_warned_of_nor_wrong():
         warnings.simplefilter("error")
         history = fit(model, loss, sgd, batches, batches, progress=False)
     right = model(Tensor(x)).numpy().argmax(1) == labels
-    assert history["test_accuracy"] == [pytest.approx(right[labels != 255].mean())]
+    assert history["validation_accuracy"] == [pytest.approx(right[labels != 255].mean())]
 
 
 def test_gradients_are_clipped_before_the_step():
@@ -378,8 +382,8 @@ def test_networks_of_several_inputs_and_outputs_are_trained_without_accuracy():
         return cross_entropy(outputs[0], labels) + cross_entropy(outputs[1], labels)
 
     history = fit(model, both, sgd, loader, loader, epochs=3, progress=False)
-    assert list(history) == ["train_loss", "test_loss", "lr", "seconds"]
-    assert history["test_loss"][-1] < history["test_loss"][0]
+    assert list(history) == ["train_loss", "validation_loss", "lr", "seconds"]
+    assert history["validation_loss"][-1] < history["validation_loss"][0]
 
 
 def test_labels_to_be_ignored_count_as_neither_right_nor_wrong():
@@ -388,7 +392,7 @@ def test_labels_to_be_ignored_count_as_neither_right_nor_wrong():
     kept = np.arange(len(y)) % 2 == 0
     totals = evaluate(model, cross_entropy, DataLoader(x, np.where(kept, y, -100)))
     right = model(Tensor(x)).numpy().argmax(1) == y
-    assert totals.means("test")["test_accuracy"] == right[kept].mean()
+    assert totals.means("validation")["validation_accuracy"] == right[kept].mean()
 
 
 def test_fit_takes_a_loss_from_exec_and_one_with_a_name_that_is_not_set():
@@ -439,10 +443,10 @@ def test_what_is_no_number_is_null_in_json_and_a_failed_save_leaves_the_old_file
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_best_epoch_is_that_of_the_lowest_test_loss():
+def test_the_best_epoch_is_that_of_the_lowest_validation_loss():
     history = History()
-    for loss, test in ((3.0, np.nan), (2.0, 0.5), (1.0, 0.7), (0.5, 0.5)):
-        history.append(train_loss=loss, test_loss=test)
+    for loss, other in ((3.0, np.nan), (2.0, 0.5), (1.0, 0.7), (0.5, 0.5)):
+        history.append(train_loss=loss, validation_loss=other)
     assert history.best_epoch() == 2
     with pytest.raises(ValueError, match="no epoch is recorded"):
         History().best_epoch()
@@ -549,6 +553,26 @@ def test_a_run_that_crashes_after_measuring_measures_again(unbroken, tmp_path):
     with pytest.raises(CrashError):
         resumable.train(tmp_path, callbacks=[crash])
     assert resumable.fingerprint(*resumable.train(tmp_path)) == unbroken[0]
+
+
+def test_a_checkpoint_that_calls_the_validation_set_test_goes_on(unbroken, tmp_path):
+    resumable.train(tmp_path, callbacks=[lambda run: run.history.epochs == 2])
+    saved = minidl.training.load_checkpoint(tmp_path / "last.npz")
+    columns = saved["history"]["columns"].items()
+    older = {name.replace("validation", "test"): values for name, values in columns}
+    assert list(older) == [
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "lr",
+        "seconds",
+    ]
+    saved["history"]["columns"], saved["is_finished"] = older, False
+    minidl.training.save_checkpoint(saved, tmp_path / "last.npz")
+    assert resumable.fingerprint(*resumable.train(tmp_path)) == unbroken[0]
+    names = "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,lr,seconds"
+    assert (tmp_path / "history.csv").read_text().startswith(names)
 
 
 def test_a_checkpoint_of_before_losses_had_weights_goes_on(tmp_path, monkeypatch):

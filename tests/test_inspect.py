@@ -249,10 +249,18 @@ def test_the_table_lines_up():
 
 def test_training_curves_draw_percentages_over_epochs():
     figure = plots.training_curves(
-        {"train_loss": [2.0, 1.0], "test_loss": [2.1, 1.5], "test_accuracy": [0.1, 0.5]}
+        {
+            "train_loss": [2.0, 1.0],
+            "validation_loss": [2.1, 1.5],
+            "test_loss": [2.2, 1.6],
+            "test_accuracy": [0.1, 0.5],
+            "lr": [0.1, 0.1],
+        }
     )
     losses, accuracies = figure.axes
-    assert [line.get_label() for line in losses.lines] == ["training", "test"]
+    assert [line.get_label() for line in losses.lines] == ["training", "validation", "test"]
+    for look in ("color", "marker", "linestyle"):  # each set has its own
+        assert len({getattr(line, f"get_{look}")() for line in losses.lines}) == 3
     np.testing.assert_array_equal(accuracies.lines[0].get_xydata(), [[1, 10], [2, 50]])
     assert (accuracies.get_xlabel(), accuracies.get_ylabel()) == ("epoch", "accuracy (%)")
 

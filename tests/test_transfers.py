@@ -121,7 +121,7 @@ def test_fit_waits_once_in_a_step_and_once_in_a_pass_of_measuring(backend):
     steps, passes = len(loader), 1
     assert np.diff(waits[3:]).tolist() == [steps + passes] * 2
     assert guarded.hidden == []
-    for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
+    for name in ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy"):
         np.testing.assert_allclose(history["guarded"][name], history["cpu"][name], rtol=1e-9)
 
 

@@ -91,20 +91,20 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Draw loss and accuracy over epochs, side by side.
 
     Args:
-        history: a value per epoch for any of `train_loss`, `test_loss`, `train_accuracy` and
-            `test_accuracy`; `0 <= accuracy <= 1`. Other names are ignored.
+        history: a value per epoch for any of `train_loss`, `train_accuracy`, `validation_loss`,
+            `validation_accuracy`, `test_loss` and `test_accuracy`; `0 <= accuracy <= 1`. Other
+            names are ignored.
     """
     figure, (losses, accuracies) = subplots(1, 2, figsize=(9, 3.6))
+    looks = {"train": "o-", "validation": "s--", "test": "^:"}
     for name, values in history.items():
         part, _, quantity = name.partition("_")
-        if part not in ("train", "test") or quantity not in ("loss", "accuracy"):
+        if part not in looks or quantity not in ("loss", "accuracy"):
             continue
         axes = losses if quantity == "loss" else accuracies
         shown = [100 * v for v in values] if quantity == "accuracy" else list(values)
-        colour = COLOURS[0] if part == "train" else COLOURS[1]
-        labels = {"train": "training", "test": "test"}
-        epochs = range(1, len(shown) + 1)
-        axes.plot(epochs, shown, marker="o", color=colour, label=labels[part])
+        colour, label = COLOURS[list(looks).index(part)], part.replace("train", "training")
+        axes.plot(range(1, len(shown) + 1), shown, looks[part], color=colour, label=label)
     losses.set(xlabel="epoch", ylabel="cross-entropy", title="Loss")
     accuracies.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy")
     for axes in (losses, accuracies):

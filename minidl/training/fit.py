@@ -72,13 +72,15 @@ def fit(
             `(n, classes, ...)`, accuracy is measured, over labels that the loss does not ignore.
         optimizer: of the model's parameters.
         train: batches to train on.
-        validation: batches to measure on: `test_loss` and `test_accuracy` in the history.
+        validation: batches to measure on: `validation_loss` and `validation_accuracy` in the
+            history; they decide which epoch is best.
         epochs: passes over `train` in total, >= 1.
         schedule: its `step` is called after every step or epoch.
         schedule_every: which of the two.
         clip_norm: upper limit of the norm of all gradients together.
         accumulate: number of batches that make up one step, as if they were one.
-        patience: stop after this many epochs in a row that are no better than the best.
+        patience: stop after this many epochs in a row whose validation (else training) loss is no
+            better than the best.
         checkpoint: a folder to save to, created if missing; None saves nothing.
         save_seconds: how often to save within an epoch, in addition to its end.
         resume: False starts over, whatever the folder holds.

@@ -20,8 +20,8 @@ from minidl.files.whole import whole_file
 class History(Mapping[str, list[float]]):
     """Lists of one value per epoch, by name, and the loss of every step.
 
-    Names are `train_loss`, `train_accuracy` (0 to 1), `test_loss` and `test_accuracy` (on the
-    validation examples), `lr` and `seconds`; those that a run does not measure are missing.
+    Names are `train_loss`, `train_accuracy` (0 to 1), `validation_loss`, `validation_accuracy`,
+    `lr` and `seconds`; those that a run does not measure are missing.
 
     Attributes:
         step_losses: the training loss of each step, from the first on.
@@ -64,8 +64,8 @@ class History(Mapping[str, list[float]]):
             self._columns.setdefault(name, []).append(float(value))
 
     def best_epoch(self) -> int:
-        """Return the epoch, >= 1, with the lowest test loss, or training loss if not tested."""
-        losses = self._columns.get("test_loss", self._columns.get("train_loss", []))
+        """Return the epoch, >= 1, with the lowest validation (else training) loss."""
+        losses = self._columns.get("validation_loss", self._columns.get("train_loss", []))
         if not losses:
             raise ValueError("History.best_epoch: no epoch is recorded yet")
         return int(np.argmin(np.nan_to_num(losses, nan=np.inf))) + 1

@@ -296,7 +296,10 @@ def _restore(run: Run, saved: dict[str, Any]) -> None:
         if not fits:
             raise ValueError(f"got {what:.300}")
     run.batch, run.missed, run.totals = int(batch), missed, Totals(**totals)
-    run.history.load_state_dict(saved["history"])
+    # Older checkpoints name the validation set "test".
+    columns = saved["history"]["columns"].items()
+    renamed = {re.sub("^test_", "validation_", name): values for name, values in columns}
+    run.history.load_state_dict({**saved["history"], "columns": renamed})
     if run.history.epochs:
         run.history.best_epoch()  # fails without losses
     run.model.load_state_dict(saved["model"])

@@ -151,8 +151,8 @@ class Run:
         rate, trained, self.totals = self.optimizer.param_groups[0]["lr"], self.totals, Totals()
         words, numbers, seconds = str(trained), trained.means("train"), trained.seconds
         if self.validation is not None:
-            tested = evaluate(self.model, self.loss, self.validation)
-            words, numbers = f"{words}; validation {tested}", numbers | tested.means("test")
+            other = evaluate(self.model, self.loss, self.validation)
+            words, numbers = f"{words}; validation {other}", numbers | other.means("validation")
         self.history.append(**numbers, lr=rate, seconds=seconds)
         self.batch, epoch = 0, self.history.epochs
         speed = trained.seen / max(seconds, 1e-9)
