@@ -193,7 +193,7 @@ print("weights:", weights.resolve())
 
 # %% The result
 seconds = time.perf_counter() - started
-final = history["test_accuracy"][-1]
+final = history["validation_accuracy"][-1]
 print(f"result: test accuracy {final:.2%} after epoch {args.epochs}, {seconds:.0f} s")
 plots.show()
 

@@ -271,7 +271,7 @@ except (ImportError, OSError) as error:  # Matplotlib is missing, or the disk is
 # %% The result
 print(
     f"result: test accuracy {accuracies['TextCNN']:.2%} after epoch {args.epochs}, best "
-    f"{max(history['test_accuracy']):.2%}; average over time {accuracies['average over time']:.2%}"
+    f"{max(history['validation_accuracy']):.2%}; average over time {accuracies['average over time']:.2%}"
     f", bag of words {accuracies['bag of words']:.2%}; {time.perf_counter() - started:.0f} s"
 )
 plots.show()

@@ -212,7 +212,7 @@ print("weights:", weights.resolve())
 
 # %% The result
 print(
-    f"result: test accuracy {history['test_accuracy'][-1]:.2%} after epoch {args.epochs}, "
+    f"result: test accuracy {history['validation_accuracy'][-1]:.2%} after epoch {args.epochs}, "
     f"{seconds:.0f} s; gradient of the first of {layers} layers: {ratios['plain']:.0f} times the "
     f"last without shortcuts, {ratios['residual']:.1f} times with them"
 )
