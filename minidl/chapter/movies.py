@@ -39,9 +39,9 @@ def save_movie(
         ValueError: there are no frames.
         OSError: the file cannot be written; an older one stays as it was.
     """
-    if frames < 1:
-        raise ValueError(f"save_movie: got {frames} frames, expected at least 1")
     try:
+        if frames < 1:
+            raise ValueError(f"save_movie: got {frames} frames, expected at least 1")
         first, *others = _one_palette([_image(figure, draw, frame, dpi) for frame in range(frames)])
         times = [2000] + [1000] * len(others)
         times[-1] = 3000

@@ -34,7 +34,8 @@ def read(
     for name, (default, _) in declared.items():
         if found[name] is None and isinstance(default, dict):
             choice = "quick" if found["quick"] and "quick" in default else found.get("data")
-            found[name] = default.get(choice, next(iter(default.values())))
+            full = next((value for case, value in default.items() if case != "quick"), None)
+            found[name] = default.get(choice, full)
         complaint = _complaint(name, found[name])
         if complaint:
             parser.error(f"got --{name.replace('_', '-')} {found[name]}, expected {complaint}")
@@ -43,10 +44,12 @@ def read(
 
 def _how(name: str, default: Any, text: str) -> dict[str, Any]:
     """Return what `add_argument` needs for a default."""
+    text = text.replace("%", "%%")  # argparse formats its help texts
     if default is False:
         return {"action": "store_true", "help": text}
     if isinstance(default, list):
-        return {"choices": default, "default": default[0], "help": f"{text} ({default[0]})"}
+        look = {"choices": default, "type": type(default[0]), "default": default[0]}
+        return look | {"help": f"{text} ({default[0]})"}
     if isinstance(default, type):
         return {"type": default, "metavar": name.upper(), "help": text}
     if isinstance(default, dict):

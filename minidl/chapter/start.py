@@ -47,10 +47,12 @@ class Chapter:
 
     Attributes:
         rng: the default generator of random numbers, seeded by `--seed`.
-        out: the folder of the chapter's files, `out/chNN` unless `--out` names one.
+        out: the folder of the chapter's files, `out/chNN` unless `--out` names one (in a notebook,
+            `out/notebook`).
 
     Raises:
         SystemExit: a wrong option, no GPU, or a folder that cannot be created.
+        ValueError: an option has the name of one of the attributes below.
 
     Example:
         >>> import tempfile
@@ -68,13 +70,16 @@ class Chapter:
         given: list[str] | None = None,
         **declared: tuple[Any, str],
     ) -> None:
-        sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
+        taken = [name for name in declared if hasattr(type(self), name)]
+        if taken:
+            raise ValueError(f"Chapter: got an option {taken[0]}, which is a method; rename it")
+        if not isinstance(sys.stdout, Output):  # as where a notebook's cell runs again
+            sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
         self._started = time.perf_counter()
         self._in_notebook = "ipykernel" in sys.modules
-        script = Path(getattr(sys.modules["__main__"], "__file__", None) or "chapter")
-        common = options.COMMON | {
-            "out": (Path("out", script.stem[:4]), "folder for figures and results")
-        }
+        script = getattr(sys.modules["__main__"], "__file__", None)
+        folder = Path(script).stem[:4] if script and not self._in_notebook else "notebook"
+        common = options.COMMON | {"out": (Path("out", folder), "folder for figures and results")}
         title = (doc or "").partition("\n")[0]
         given = [] if self._in_notebook and given is None else given
         self._parser, self._values = options.read(title, declared | common | declared, given)
@@ -103,7 +108,7 @@ class Chapter:
         """Call a function that reads files; end the program with a message if it fails."""
         try:
             return function(*args, **kwargs)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
             return self._parser.error(str(error))
 
     def images(self) -> tuple[ImageSet, ImageSet, ImageSet]:

@@ -1,0 +1,379 @@
+"""What the chapters share: options, figures, moving pictures, data."""
+
+import errno
+import re
+import sys
+import types
+
+import matplotlib.pyplot as plt
+import numpy as np
+import PIL.Image
+import pytest
+
+from minidl import functional as F
+from minidl.chapter import (
+    Chapter,
+    draw_map,
+    draw_pixels,
+    draw_responses,
+    draw_sliding,
+    shortest,
+)
+from minidl.data import ImageSet, load_toy10
+from minidl.inspect import plots
+from minidl.tensor import Tensor
+
+EPOCHS = ({"toy": 8, "cifar10": 20, "quick": 1}, "passes over the data")
+
+
+@pytest.fixture(autouse=True)
+def unchanged(monkeypatch):
+    """A chapter wraps standard output; figures would stay open."""
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def begin(tmp_path):
+    def start(*given, **declared):
+        return Chapter("Chapter 0.", given=["--out", str(tmp_path), *given], **declared)
+
+    return start
+
+
+@pytest.fixture
+def notebook(monkeypatch, tmp_path):
+    """A notebook's kernel is running, whose own arguments are no chapter's."""
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    monkeypatch.chdir(tmp_path)
+
+
+# Options
+
+
+def test_options_are_attributes_of_their_defaults_types(begin, tmp_path):
+    chapter = begin(epochs=(5, "passes"), lr=(0.1, "rate"), data=(["toy", "cifar10"], "images"))
+    assert (chapter.epochs, chapter.lr, chapter.data) == (5, 0.1, "toy")
+    assert (chapter.seed, chapter.device, chapter.quick) == (0, "cpu", False)
+    assert chapter.out == tmp_path
+    chapter = begin("--epochs", "7", "--lr", "1", "--quick", epochs=(5, "passes"), lr=(0.1, "rate"))
+    assert (chapter.epochs, chapter.lr, chapter.quick) == (7, 1.0, True)
+    assert isinstance(chapter.lr, float)
+
+
+def test_an_underscore_is_a_hyphen_and_a_type_has_no_default(begin):
+    assert begin(data_dir=(str, "folder")).data_dir is None
+    assert begin("--data-dir", "x", data_dir=(str, "folder")).data_dir == "x"
+    assert begin("--width", "8", width=([4, 8], "of the network")).width == 8
+
+
+def test_a_chapter_may_declare_another_default_for_a_common_option(begin):
+    assert begin(seed=(3, "seed")).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs"),
+    [
+        ([], 8),
+        (["--quick"], 1),
+        (["--data", "cifar10"], 20),
+        (["--data", "cifar10", "--quick"], 1),
+        (["--quick", "--epochs", "3"], 3),
+    ],
+)
+def test_a_dictionary_has_a_default_for_each_case(given, epochs, begin):
+    assert begin(*given, data=(["toy", "cifar10"], "images"), epochs=EPOCHS).epochs == epochs
+
+
+def test_the_default_without_a_case_is_not_that_of_quick(begin):
+    steps = ({"quick": 1, "full": 9}, "steps")
+    assert (begin(steps=steps).steps, begin("--quick", steps=steps).steps) == (9, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--epochs", "0"], "got --epochs 0, expected an integer >= 1"),
+        (["--epochs", "-3"], "got --epochs -3, expected an integer >= 1"),
+        (["--epochs", "x"], "argument --epochs: invalid int value: 'x'"),
+        (["--lr", "0"], "got --lr 0.0, expected a finite number > 0"),
+        (["--lr", "nan"], "got --lr nan, expected a finite number > 0"),
+        (["--lr", "inf"], "got --lr inf, expected a finite number > 0"),
+        (["--seed", "-1"], "got --seed -1, expected an integer >= 0"),
+        (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+        (["--data-dir", "x", "--data", "mnist"], "argument --data: invalid choice: 'mnist'"),
+        (["--speed", "9"], "unrecognized arguments: --speed 9"),
+        (["--out", "/dev/null/here"], "/dev/null"),
+    ],
+)
+def test_a_wrong_option_ends_the_program_with_a_message(given, message, begin, capsys):
+    data, data_dir = (["toy", "cifar10"], "images"), (str, "folder")
+    with pytest.raises(SystemExit) as end:
+        begin(*given, epochs=EPOCHS, lr=(0.1, "rate"), data=data, data_dir=data_dir)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_lists_defaults_and_prints_percent_signs(begin, capsys):
+    with pytest.raises(SystemExit):
+        begin("--help", epochs=EPOCHS, share=(0.1, "of the images (10 % by default)"))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Chapter 0." in printed
+    assert "passes over the data (toy: 8, cifar10: 20, quick: 1)" in printed
+    assert "of the images (10 % by default) (0.1)" in printed
+
+
+def test_an_option_that_is_not_there_is_named(begin):
+    with pytest.raises(AttributeError, match=r"no option 'epoch', expected one of \['epochs', "):
+        _ = begin(epochs=EPOCHS).epoch
+
+
+def test_an_option_cannot_hide_a_method(begin):
+    with pytest.raises(ValueError, match="got an option images, which is a method; rename it"):
+        begin(images=(40, "how many"))
+
+
+def test_a_chapter_starts_without_docstrings(tmp_path):
+    assert Chapter(None, given=["--out", str(tmp_path)]).seed == 0
+
+
+def test_a_seed_decides_what_is_drawn(begin):
+    first, again, other = (begin("--seed", seed).rng.random() for seed in "112")
+    assert first == again != other
+
+
+def test_in_a_notebook_options_have_their_defaults(notebook, tmp_path):
+    chapter = Chapter("Chapter 0.", epochs=EPOCHS)
+    assert (chapter.epochs, chapter.out.resolve()) == (8, tmp_path / "out" / "notebook")
+
+
+# Files
+
+
+@pytest.mark.parametrize("kind", [OSError, ValueError, RuntimeError, ImportError])
+def test_files_that_cannot_be_loaded_end_the_program_with_a_message(kind, begin, capsys):
+    def load(path):
+        raise kind(f"{path} is damaged")
+
+    with pytest.raises(SystemExit):
+        begin().load(load, "here.npz")
+    assert "error: here.npz is damaged" in capsys.readouterr().err
+
+
+def test_a_mistake_in_a_loader_is_not_hidden(begin):
+    with pytest.raises(TypeError):
+        begin().load(len, 3)
+
+
+def test_images_are_split_into_training_validation_and_test_set(begin):
+    data, data_dir = (["toy", "cifar10"], "images"), (str, "folder")
+    train, validation, test = begin(data=data, data_dir=data_dir).images()
+    whole, toy_test = load_toy10()
+    assert len(train.labels) == 9 * len(validation.labels) == len(whole.labels) * 9 // 10
+    np.testing.assert_array_equal(np.concatenate([train.images, validation.images]), whole.images)
+    np.testing.assert_array_equal(test.labels, toy_test.labels)
+    assert set(validation.labels.tolist()) == set(range(10))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--data-dir", "x"], "got --data-dir with --data toy, expected --data cifar10"),
+        (["--data", "cifar10", "--data-dir", "nowhere"], "nowhere"),
+    ],
+)
+def test_images_that_are_not_there_end_the_program(given, message, begin, capsys):
+    chapter = begin(*given, data=(["toy", "cifar10"], "images"), data_dir=(str, "folder"))
+    with pytest.raises(SystemExit):
+        chapter.images()
+    assert message in capsys.readouterr().err
+
+
+def test_an_image_set_is_split_in_order():
+    images = ImageSet(np.zeros((5, 3, 2, 2), np.uint8), np.arange(5), tuple("abcde"))
+    first, rest = images.split(3)
+    assert (first.labels.tolist(), rest.labels.tolist()) == ([0, 1, 2], [3, 4])
+    assert (len(first.images), len(rest.images), rest.classes) == (3, 2, images.classes)
+    for count in (0, 5, 6, -1):
+        with pytest.raises(ValueError, match=f"split: got {count} of 5 images, expected at least"):
+            images.split(count)
+
+
+def test_a_tensor_is_float32_on_the_chapters_device(begin):
+    x = begin().tensor(np.arange(6).reshape(2, 3).T, requires_grad=True)
+    assert (x.dtype, x.shape, x.requires_grad, x.device) == (np.float32, (3, 2), True, "cpu")
+
+
+# Figures
+
+
+def test_a_figure_is_saved_with_its_path_and_what_to_look_at(begin, tmp_path, capsys):
+    look = "the two curves part " + "after epoch 3 and " * 8 + "stay apart"
+    begin().keep(plots.subplots()[0], "curves", look)
+    printed = capsys.readouterr().out
+    path, words = re.fullmatch(r"figure: (\S+)\n  Look: (.*)\n", printed, re.DOTALL).groups()
+    assert path == str(tmp_path / "curves.png")
+    assert " ".join(words.split()) == look
+    assert max(map(len, printed.splitlines()[1:])) <= 100
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_notebook_shows_no_paths(notebook, capsys):
+    Chapter("Chapter 0.").keep(plots.subplots()[0], "curves", "they part after epoch 3")
+    assert capsys.readouterr().out == "  Look: they part after epoch 3\n"
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_or_no_matplotlib_is_only_reported(begin, monkeypatch, tmp_path, capsys):
+    chapter, figure = begin(), plots.subplots()[0]
+    monkeypatch.setattr(plt.Figure, "savefig", full_disk)
+    chapter.keep(figure, "curves", "they part")
+    chapter.play(figure, lambda frame: None, 2, "steps", "it moves")
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    chapter.keep(plots.subplots, "curves", "they part")
+    chapter.result("accuracy 1%")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == lines[1] == "no figure: [Errno 28] No space left on device"
+    assert lines[2].startswith("no figure: plots need Matplotlib")
+    assert re.fullmatch(r"result: accuracy 1%; \d+ s", lines[3])
+    assert not list(tmp_path.glob("*.gif"))
+
+
+# Moving pictures
+
+
+def moving(chapter, frames=4, name="steps"):
+    """Play a grid in which one pixel after the other turns from white to red."""
+    figure, axes = plots.subplots(figsize=(3, 3))
+
+    def draw(frame):
+        axes.clear()
+        draw_pixels(axes, np.eye(frames)[frame][None])
+
+    chapter.play(figure, draw, frames, name, "one pixel after the other turns red")
+    return figure
+
+
+def test_a_moving_picture_is_a_gif_with_all_frames_that_repeats(begin, tmp_path, capsys):
+    figure = moving(begin(), 4)
+    assert "steps.gif\n  Look: one pixel after" in capsys.readouterr().out
+    with PIL.Image.open(tmp_path / "steps.gif") as movie:
+        assert (movie.n_frames, movie.size, movie.info["loop"]) == (4, (360, 360), 0)
+        pictures, seconds = [], []
+        for frame in range(4):
+            movie.seek(frame)
+            seconds.append(movie.info["duration"] / 1000)
+            pictures.append(np.asarray(movie.convert("RGB"), int))
+    assert seconds == [2, 1, 1, 3]  # time to find the beginning, and to see the result
+    redness = [(p[..., 0] - p[..., 2] > 80).nonzero()[1].mean() for p in pictures]
+    assert redness == sorted(redness)  # the red pixel moves to the right, and stays red
+    assert redness[-1] - redness[0] > 150
+    assert (tmp_path / "steps.gif").stat().st_size < 20_000
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_one_frame_is_a_picture_and_none_is_a_mistake(begin, tmp_path):
+    moving(begin(), 1)
+    with PIL.Image.open(tmp_path / "steps.gif") as picture:
+        assert getattr(picture, "n_frames", 1) == 1
+    figure = plots.subplots()[0]
+    with pytest.raises(ValueError, match="got 0 frames, expected at least 1"):
+        begin().play(figure, print, 0, "steps", "nothing")
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_a_frame_that_cannot_be_drawn_keeps_the_older_file_and_closes_the_figure(begin, tmp_path):
+    moving(begin())
+    before = (tmp_path / "steps.gif").read_bytes()
+    figure = plots.subplots()[0]
+    with pytest.raises(ZeroDivisionError):
+        begin().play(figure, lambda frame: 1 / (1 - frame), 2, "steps", "it fails in frame 1")
+    assert [path.name for path in tmp_path.iterdir()] == ["steps.gif"]
+    assert (tmp_path / "steps.gif").read_bytes() == before
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_a_notebook_shows_a_player_with_buttons(notebook, monkeypatch, tmp_path, capsys):
+    shown = []
+    display = types.ModuleType("IPython.display")
+    display.HTML, display.display = str, shown.append
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    figure = moving(Chapter("Chapter 0."), 3)
+    (player,) = shown
+    assert len(re.findall(r"frames\[\d+\] = ", player)) == 3
+    assert 'title="Play"' in player
+    assert 'title="Next frame"' in player
+    assert not plt.fignum_exists(figure.number)
+    assert capsys.readouterr().out.startswith("  Look: one pixel")
+    assert (tmp_path / "out" / "notebook" / "steps.gif").is_file()
+
+
+def test_a_notebook_without_ipython_gets_the_file(notebook, monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    moving(Chapter("Chapter 0."))
+    assert (tmp_path / "out" / "notebook" / "steps.gif").is_file()
+
+
+# Pixels
+
+
+def words(axes):
+    return [text.get_text() for text in axes.texts if text.get_text()]
+
+
+def frames(axes):
+    """Left, top and width of the framed parts."""
+    boxes = [box for box in axes.patches if not box.get_fill()]
+    return [(*box.get_xy(), box.get_width()) for box in boxes]
+
+
+def test_pixels_carry_their_values_and_their_signs_colours():
+    axes = plots.subplots()[1]
+    draw_pixels(axes, [[-2, 0, 0.125], [np.nan, 1, 2]], 3, 1, title="x")
+    assert words(axes) == ["-2", "0", "0.12", "?", "1", "2", "x"]
+    colours = np.array([box.get_facecolor() for box in axes.patches])
+    assert colours[0, 2] > colours[0, 0]  # blue
+    assert colours[5, 0] > colours[5, 2]  # red
+    assert colours[3].tolist() == [1, 1, 1, 1]
+    assert [box.get_xy() for box in axes.patches][-1] == (5, 2)
+    assert axes.yaxis_inverted()
+
+
+def test_a_sliding_window_frames_pixels_and_output_and_shows_the_products():
+    image, kernel = np.arange(25.0).reshape(5, 5), np.array([[1.0, -1], [0, 2]])
+    inputs = Tensor(image[None, None]), Tensor(kernel[None, None])
+    out = F.conv2d(*inputs, stride=3).numpy()[0, 0]
+    axes = plots.subplots()[1]
+    draw_sliding(axes, 1, image, out, 2, 3, kernel=kernel)
+    assert frames(axes) == [(3, 0, 2), (10, 0, 1)]
+    assert words(axes)[-1] == "(1)(3) + (-1)(4) + (0)(8) + (2)(9) = 17"
+    assert [words(axes)[i] for i in (-6, -5, -4, -3)] == ["11", "17", "?", "?"]
+    draw_sliding(axes, 3, image, out, 2, 3, caption="max(18, 19, 23, 24) = 24")
+    assert frames(axes) == [(3, 3, 2), (7, 1, 1)]
+    assert words(axes)[-1] == "max(18, 19, 23, 24) = 24"
+    assert "?" not in words(axes)
+
+
+def test_maps_stand_below_their_kernels_with_their_scales():
+    maps = np.stack([np.full((2, 3, 3), 0.25), -np.eye(3)[None].repeat(2, 0)], 1)  # (2, 2, 3, 3)
+    kernels = {"mean": np.ones((2, 2)), "edge": [[-1, 1], [-1, 1]]}
+    figure = draw_responses(np.zeros((2, 4, 4)), kernels, maps)
+    assert [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()] == [
+        *("red 0.2", "blue -1.0, red 1.0") * 2
+    ]
+    assert words(figure.axes[1])[-1] == "mean"
+    draw_map(axes := plots.subplots()[1], np.zeros((2, 2)), "nothing")
+    assert (axes.get_xlabel(), axes.get_title()) == ("red 1.0", "nothing")
+
+
+def test_the_shortest_of_several_times_is_returned_with_the_last_result(monkeypatch):
+    ticks = iter([0.0, 3.0, 10.0, 11.0, 20.0, 22.0])
+    monkeypatch.setattr("minidl.chapter.timing.time.perf_counter", lambda: next(ticks))
+    results = iter("abc")
+    assert shortest(lambda: next(results), 3) == ("c", 1.0)
