@@ -7,7 +7,7 @@ import pytest
 import minidl
 from minidl import Tensor, nn
 from minidl import functional as F
-from minidl.inspect import grad_cam, plots, saliency
+from minidl.inspect import grad_cam, plots, saliency, summary
 
 
 @pytest.fixture(autouse=True)
@@ -198,9 +198,40 @@ def test_explanations_are_drawn_under_their_pictures(draw, size):
     maps = np.random.default_rng(0).random((3, size, size))
     figure = draw(pictures(3), maps, ["a", "b", "c"])
     assert [axes.get_title() for axes in figure.axes[:3]] == ["a", "b", "c"]
-    drawn = [axes.images[-1].get_array() for axes in figure.axes[3:]]
-    np.testing.assert_array_equal(np.stack(drawn), maps)
+    drawn = np.stack([axes.images[-1].get_array() for axes in figure.axes[3:6]])
+    largest = maps.max((1, 2), keepdims=True) if draw is plots.grad_cam else 1  # drawn as shares
+    np.testing.assert_array_equal(drawn, maps / largest)
     figure.canvas.draw()
+
+
+def test_grad_cam_without_evidence_is_drawn():
+    figure = plots.grad_cam(pictures(1), np.zeros((1, 4, 4)), ["nothing"])
+    assert figure.axes[1].images[-1].get_array().max() == 0
+
+
+def test_an_architecture_is_drawn_row_by_row():
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+    net = nn.Sequential(net, nn.Linear(5 * 3 * 3, 10))
+    (axes,) = plots.architecture(summary(net, (3, 8, 8)), (3, 8, 8)).axes
+    assert [text.get_text() for text in axes.texts] == [
+        *("3 x 8 x 8", "image", "5 x 6 x 6", "Conv2d, ReLU", "5 x 3 x 3", "MaxPool2d, Flatten"),
+        *("10", "Linear"),
+    ]
+    assert len(axes.patches) == 3 + 4 + 4 + 5  # a sheet more for twice as many maps
+    sides = [patch.get_width() for patch in axes.patches]
+    assert sides == sorted(sides, reverse=True)
+
+
+def test_rows_of_images_share_a_scale_where_values_are_negative():
+    small, large = np.array([[-1.0, 0.5]]), np.array([[4.0, -2.0]])
+    rows = {"weights": [small, large], "maps": [np.array([[0.0, 3.0]]), pictures(1)[0].T]}
+    figure = plots.image_rows(rows, "title", "weight")
+    cells = np.array(figure.axes[:4]).reshape(2, 2)
+    assert [axes.get_ylabel() for axes in cells[:, 0]] == ["weights", "maps"]
+    assert [axes.images[0].get_clim() for axes in cells[0]] == [(-4, 4), (-4, 4)]
+    assert cells[1, 0].images[0].get_clim() == (0, 3)
+    assert figure.axes[4].get_ylabel() == "weight"
+    assert len(plots.image_rows({"a": [np.zeros((2, 2))], "b": []}).axes) == 2  # no scale
 
 
 def test_pooling_routes_lead_back_to_the_winners():

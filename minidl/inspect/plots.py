@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # plots need only arrays: no network is imported
     from matplotlib.figure import Figure
 
     from minidl import nn
+    from minidl.inspect.summary import Summary
 
 
 # Matplotlib's backends that write files and open no windows.
@@ -151,6 +153,7 @@ def gradient_flow(model: nn.Module) -> Figure:
     for row, word in words.items():
         axes.text(0.01, row, word, transform=place, va="center", color=COLOURS[1], size=9)
     axes.set(xscale="log", xlabel="|gradient|", ylim=(len(gradients) - 0.5, -0.5))
+    axes.set_title("Does every layer still learn?")
     axes.set_yticks(range(len(gradients)), list(gradients))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
@@ -177,7 +180,7 @@ def confusion_matrix(matrix: NDArray[Any], classes: Sequence[str]) -> Figure:
     for (row, column), share in np.ndenumerate(shares):
         if round(share) and grown == 1:
             colour = "white" if share > 55 else "black"
-            axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour, size=8)
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour, size=9)
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
     accuracy = matrix.trace() / max(1, matrix.sum())
@@ -192,6 +195,40 @@ def _check_names(who: str, array: NDArray[Any], classes: Sequence[str]) -> None:
             f"{who}: got {len(classes)} names for {array.shape[1]} classes, expected one for each; "
             "does a test set lack a class? Read it with classes=train.classes"
         )
+
+
+def architecture(table: Summary, image: Sequence[int]) -> Figure:
+    """Draw a network from top to bottom: each layer's output as a pile of maps, with its shape.
+
+    A layer without parameters that keeps the number of values, such as ReLU, shares the row of the
+    layer before. Piles of layers with parameters are blue, others orange; twice as many maps are
+    one sheet more.
+
+    Args:
+        table: of the network, from `inspect.summary`.
+        image: shape of the input, `(c, h, w)`.
+    """
+    rows: list[tuple[list[str], tuple[int, ...], str]] = [(["image"], tuple(image), "#999999")]
+    for layer in table.layers:
+        if layer.parameters or math.prod(layer.output_shape) != math.prod(rows[-1][1]):
+            rows.append(([layer.kind], layer.output_shape, COLOURS[not layer.parameters]))
+        else:
+            rows[-1][0].append(layer.kind)
+    figure, axes = subplots(figsize=(5.6, 0.62 * len(rows)))
+    for y, (kinds, shape, colour) in enumerate(rows):
+        is_maps = len(shape) == 3
+        side, step = (0.8 * (shape[-1] / image[-1]) ** 0.6, 0.06) if is_maps else (0.12, 0.17)
+        sheets = 1 + math.ceil(math.log2(shape[0]))
+        for sheet in range(sheets):
+            x, lift = 0.8 + step * (sheet - sheets / 2), 0.04 * is_maps * (sheet - sheets / 2)
+            place = (x - side / 2, y - side / 2 + lift)
+            look: dict[str, Any] = {"facecolor": colour, "edgecolor": "white"}
+            axes.add_patch(pyplot().Rectangle(place, side, side, **look))
+        axes.text(1.9, y, " x ".join(map(str, shape)), va="center", size=12)
+        axes.text(4.6, y, ", ".join(kinds), va="center", size=12)
+    axes.set(xlim=(0, 9), ylim=(len(rows) - 0.4, -0.6), aspect="equal")
+    axes.set_axis_off()
+    return figure
 
 
 def kernels(weight: NDArray[Any], title: str = "Kernels of the first layer") -> Figure:
@@ -217,6 +254,41 @@ def feature_maps(maps: NDArray[Any], title: str = "Feature maps") -> Figure:
         title: of the figure.
     """
     return _grid(maps, 8, title, cmap="viridis", vmin=maps.min(), vmax=maps.max())
+
+
+def image_rows(
+    rows: Mapping[str, Sequence[NDArray[Any]]], title: str = "", scale: str = "value"
+) -> Figure:
+    """Draw small images in rows, with a name at the left of each row.
+
+    Args:
+        rows: for each name the images: pictures `(h, w, 3)`, or values `(h, w)`. Where none is
+            negative, brighter is larger, from 0 to each image's own largest value. Those with
+            negative values share one scale: orange is negative, violet positive.
+        title: of the figure.
+        scale: what the shared scale measures.
+    """
+    columns = max(map(len, rows.values()))
+    figure, grid = subplots(
+        len(rows), columns, figsize=(0.6 + 1.05 * columns, 0.4 + 1.1 * len(rows)), squeeze=False
+    )
+    signed = [tile for row in rows.values() for tile in row if tile.min() < 0]
+    limit = max((float(np.abs(tile).max()) for tile in signed), default=0.0)
+    for cells, (name, row) in zip(grid, rows.items(), strict=True):
+        cells[0].set_ylabel(name, size=11)
+        for axes, tile in zip(cells, row, strict=False):
+            look = {"cmap": "viridis", "vmin": 0, "vmax": tile.max() or 1}
+            if tile.min() < 0:
+                look = {"cmap": "PuOr", "vmin": -limit, "vmax": limit}
+            shown = axes.imshow(tile, interpolation="nearest", **look)
+            if tile.min() < 0:
+                bar = shown
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    if signed:
+        figure.colorbar(bar, ax=list(grid.flat), label=scale, shrink=0.6)
+    figure.suptitle(title)
+    return figure
 
 
 def images(
@@ -262,21 +334,24 @@ def misclassified(
 def grad_cam(
     pictures: NDArray[Any], maps: NDArray[Any], captions: Sequence[str], title: str = ""
 ) -> Figure:
-    """Draw images above copies overlaid with their class's evidence: brighter is stronger.
+    """Draw images above copies overlaid with their class's evidence: darker red is stronger.
 
     Args:
         pictures: uint8 `(n, 3, h, w)`.
-        maps: `(n, map_h, map_w)`, as `inspect.grad_cam` returns them; each on its own scale.
+        maps: `(n, map_h, map_w)`, as `inspect.grad_cam` returns them; each is drawn as shares of
+            its largest value.
         captions: one for each image.
         title: of the figure.
     """
     figure, rows = _pairs(pictures, captions, title or "Evidence for the class (Grad-CAM)")
     height, width = pictures.shape[2:]
     for axes, picture, evidence in zip(rows[1], pictures, maps, strict=True):
-        axes.imshow(picture.mean(0), cmap="gray", vmin=0, vmax=255)
+        axes.imshow(picture.mean(0), cmap="gray", vmin=-255, vmax=255)  # light
         place = (-0.5, width - 0.5, height - 0.5, -0.5)
-        look: dict[str, Any] = {"interpolation": "bilinear", "extent": place}
-        axes.imshow(evidence, cmap="inferno", alpha=0.6, vmin=0, **look)
+        look: dict[str, Any] = {"interpolation": "bilinear", "extent": place, "vmin": 0, "vmax": 1}
+        share = evidence / (evidence.max() or 1)
+        overlay = axes.imshow(share, cmap="YlOrRd", alpha=0.6, **look)
+    figure.colorbar(overlay, ax=list(rows[1]), label="evidence", ticks=[0, 1])
     return figure
 
 
@@ -306,7 +381,7 @@ def _pairs(
     figure, rows = subplots(2, n, figsize=shape, squeeze=False)
     for axes, picture, caption in zip(rows[0], pictures, captions, strict=True):
         axes.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
-        axes.set_title(caption, size=9)
+        axes.set_title(caption, size=11)
     for axes in rows.flat:
         axes.set_axis_off()
     figure.suptitle(title)
@@ -367,6 +442,6 @@ def _grid(
         if place < len(tiles):
             axes.imshow(tiles[place], cmap=cmap, interpolation="nearest", **limits)
             if captions:
-                axes.set_title(captions[place], size=8)
+                axes.set_title(captions[place], size=9)
     figure.suptitle(title)
     return figure
