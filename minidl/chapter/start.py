@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -110,6 +111,28 @@ class Chapter:
             return function(*args, **kwargs)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             return self._parser.error(str(error))
+
+    @contextlib.contextmanager
+    def interruptible(self, advice: str) -> Iterator[None]:
+        """Train in a `with` block that ends the program with a message, without a traceback.
+
+        It does so for Ctrl-C, for a loss that is NaN or infinite, and for a checkpoint that
+        `--resume` cannot use.
+
+        Args:
+            advice: printed after Ctrl-C; says how to continue.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            print(advice)
+            sys.exit(130)
+        except FloatingPointError as error:
+            sys.exit(f"{error}\ntry a smaller --lr than {self._values.get('lr')}")
+        except ValueError as error:
+            if not self._values.get("resume"):
+                raise
+            sys.exit(str(error))  # the checkpoint is damaged, or has other settings
 
     def images(self) -> tuple[ImageSet, ImageSet, ImageSet]:
         """Return the training, validation and test set that `--data` and `--data-dir` name.
