@@ -4,8 +4,10 @@ import ast
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -163,6 +165,92 @@ def test_usual_mistakes_get_their_hints_and_every_hint_its_mistake(chapter, tmp_
     assert has <= every
 
 
+ENDLESS = "    while best < len(losses):\n        pass\n"
+
+
+def with_loop(folder, loop, before="    best = 0\n"):
+    """Write chapter 3's answers with a loop in `stopping`; return the file and the loop's lines."""
+    path = BY_CHAPTER["ch03"]
+    text = path.read_text(encoding="utf-8")
+    assert text.count(before) == 1
+    file = folder / path.name
+    file.write_text(text.replace(before, before + loop), encoding="utf-8")
+    first = text[: text.index(before)].count("\n") + before.count("\n") + 1
+    return file, range(first, first + loop.count("\n"))
+
+
+def in_a_moment(path):
+    return shared.Exercise(path, seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        ENDLESS,
+        "    while True:\n        try:\n            best += 1\n        except Exception: pass\n",
+        "    while True:\n        try:\n            best += 1\n        except: pass\n",
+        "    import itertools\n    for best in itertools.count():\n        str(best)\n",
+    ],
+    ids=["plain", "excepting exceptions", "excepting all", "for"],
+)
+def test_a_loop_without_end_is_stopped_and_the_other_checks_go_on(loop, tmp_path):
+    path, lines = with_loop(tmp_path, loop)
+    said = failures(path, in_a_moment)
+    for name, text in said.items():
+        if "stopping" not in name:
+            assert text is None
+            continue
+        assert re.match(
+            r"stopping\(.*\)\n  took more than 0.2 s\n  hint: does the loop end\? ", text
+        )
+        number, line = re.search(
+            r"line (\d+) was\s+running: (.*)", text.replace("\n", " ")
+        ).groups()
+        assert int(number) in lines
+        shown = path.read_text(encoding="utf-8").splitlines()[int(number) - 1].strip()
+        assert " ".join(line.split()) == shown
+
+
+def test_a_loop_without_end_outside_all_functions_is_stopped(tmp_path):
+    file = tmp_path / BY_CHAPTER["ch03"].name
+    file.write_text("while True:\n    pass\n")
+    text = next(iter(failures(file, in_a_moment).values()))
+    assert "took more than 0.2 s\n  hint: does the loop end? ch03_training.py, line" in text
+
+
+def test_a_loop_that_fills_the_memory_is_stopped(tmp_path):
+    path, _ = with_loop(tmp_path, "    kept = []\n    while True:\n        kept.append([best])\n")
+    said = failures(path, lambda path: shared.Exercise(path, seconds=600, memory=1e8))
+    text = said["test_stopping_waits_until_patience_runs_out"]
+    assert "took more than 0.1 GB of memory\n  hint: does the loop end? ch03_training.py" in text
+
+
+def test_a_loop_is_stopped_even_if_ctrl_c_is_ignored(tmp_path):
+    """As in a program that a shell runs in the background."""
+    path, _ = with_loop(tmp_path, ENDLESS)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        said = failures(path, in_a_moment)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "took more than 0.2 s" in said["test_stopping_waits_until_patience_runs_out"]
+
+
+def test_checks_in_another_thread_run_without_a_limit():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(failures(BY_CHAPTER["ch03"])))
+    thread.start()
+    thread.join()
+    assert set(found[0].values()) == {None}
+
+
+def test_ctrl_c_stops_a_check_at_once(tmp_path):
+    path, _ = with_loop(tmp_path, "    import signal\n    signal.raise_signal(signal.SIGINT)\n")
+    with pytest.raises(KeyboardInterrupt):
+        failures(path)
+
+
 def run_pytest(folder, *arguments):
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     environment = os.environ | {"COLUMNS": "80"}
@@ -178,6 +266,25 @@ def test_pytest_says_what_is_blank_from_any_folder(tmp_path):
     assert "Traceback" not in done.stdout + done.stderr
     count = len(CHECKS["ch04"])
     assert re.search(rf"^{count} failed, \d+ deselected", done.stdout, re.MULTILINE)
+
+
+def test_pytest_says_after_ctrl_c_what_was_right_so_far(tmp_path):
+    with_loop(tmp_path, "    import signal\n    signal.raise_signal(signal.SIGINT)\n")
+    arguments = ["chapters/exercises", "-k", "ch03", "--answers", str(tmp_path)]
+    done = run_pytest(ROOT, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert "\nright    adam step moves by lr at first\n" in done.stdout
+    assert "ch03_training                2 of 2 right" in done.stdout
+
+
+def test_pytest_takes_the_time_limit_as_an_option(tmp_path):
+    with_loop(tmp_path, ENDLESS)
+    arguments = ["chapters/exercises", "-k", "ch03", "--answers", str(tmp_path)]
+    done = run_pytest(ROOT, *arguments, "--seconds", "0.2")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.count("took more than 0.2 s") == 3
+    assert "right    batches hold every index once" in done.stdout
+    assert "ch03_training                2 of 3 right" in done.stdout
 
 
 def test_pytest_says_what_is_right_and_what_is_not_yet(tmp_path):

@@ -1,6 +1,7 @@
 """Shared by the checks of all exercises: call an answer, and report the result in plain words.
 
-Check a chapter's exercises, then the answers that come with them:
+Install the `test` extra first (`pip install -e '.[test]'`, the README's second command). Then check
+a chapter's exercises, or the answers that come with them:
 
     python -m pytest chapters/exercises -k ch04
     python -m pytest chapters/exercises -k ch04 --answers chapters/solutions
@@ -16,15 +17,25 @@ The report says what is right and what is not yet, and, if it recognises a mista
 
 An exercise is a function without a body. This file and the checks never import a file of answers:
 they read it at the first call, so that an error in it becomes a readable message too.
+
+A loop without an end is stopped after 20 s (`--seconds`), or when it has filled 2 GB of memory, and
+the other checks go on. Python can only stop between two of its own steps: a single call of NumPy,
+or of a C function such as `list(itertools.count())`, has to be ended from outside.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import copy
 import functools
 import inspect
+import linecache
+import signal
+import sys
 import textwrap
+import threading
+import time
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +45,12 @@ import pytest
 
 import minidl
 from minidl.inspect import GradcheckError
+from minidl.tensor import record
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 HERE = Path(__file__).resolve().parent
 BLANK = "not filled in yet"
@@ -43,25 +60,34 @@ collect_ignore_glob = ["ch*.py"]
 
 def pytest_addoption(parser):
     parser.addoption("--answers", type=Path, default=HERE, help="folder with the answers to check")
+    parser.addoption("--seconds", type=float, default=20.0, help="time limit of each check")
 
 
 @pytest.fixture
 def exercise(request):
     """The file of answers that the checks in `test_<its name>` belong to."""
     folder = request.config.getoption("--answers", HERE)
-    return Exercise(folder / request.path.name.removeprefix("test_"))
+    seconds = request.config.getoption("--seconds", 20.0)
+    return Exercise(folder / request.path.name.removeprefix("test_"), seconds)
 
 
 def pytest_pyfunc_call(pyfuncitem):
-    """Run a check of an exercise."""
-    judge(pyfuncitem.obj, pyfuncitem.funcargs["exercise"])
+    """Run a check of an exercise; note which functions it called."""
+    exercise = pyfuncitem.funcargs["exercise"]
+    try:
+        judge(pyfuncitem.obj, exercise)
+    finally:
+        pyfuncitem.user_properties += [("exercise", name) for name in exercise.called]
     return True
 
 
 def judge(check, exercise):
     """Run a check; if the check itself raises on an answer, the answer is wrong."""
     try:
-        check(exercise)
+        with limited(exercise.path, exercise.seconds, exercise.memory):
+            check(exercise)
+    except TimeUp as error:
+        exercise.time_up(exercise.last[0] or exercise.path.name, error)
     except Exception as error:
         said, got = exercise.last
         lines = [said, f"  got {words(got)}", f"  then {type(error).__name__}: {error}"]
@@ -102,6 +128,75 @@ def pytest_terminal_summary(terminalreporter, config):
             printed = textwrap.indent(report.capstdout.rstrip(), " " * 13)
             terminalreporter.line(f"           printed\n{printed}")
         said = text
+    overview(terminalreporter, reports)
+
+
+def overview(terminalreporter, reports):
+    """Say how many exercises of each chapter are right: those whose checks all pass."""
+    chapters = {}
+    for report in sorted(reports, key=lambda report: report.location[0]):
+        exercises = chapters.setdefault(Path(report.location[0]).stem.removeprefix("test_"), {})
+        for _, name in report.user_properties:
+            exercises[name] = exercises.get(name, True) and report.passed
+    if not chapters:
+        return
+    terminalreporter.section("progress", "-")
+    every = [right for exercises in chapters.values() for right in exercises.values()]
+    rows = {chapter: list(exercises.values()) for chapter, exercises in chapters.items()}
+    for chapter, rights in (rows | {"together": every} if len(rows) > 1 else rows).items():
+        terminalreporter.line(f"{chapter:28} {sum(rights)} of {len(rights)} right")
+
+
+class TimeUp(BaseException):
+    """An answer took too long; no Exception, which an answer might catch."""
+
+
+@contextlib.contextmanager
+def limited(path, seconds, memory):
+    """Raise `TimeUp` in a `with` block when code in the file `path` takes too long or too much.
+
+    A thread watches the clock and the memory. When it is time, it calls for the handler of Ctrl-C,
+    again and again until the block ends: the handler raises only while the file's code is running,
+    so not while the error is being reported.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can be interrupted
+        return
+    start, before = time.monotonic(), peak_memory()
+    over, reasons = threading.Event(), []
+
+    def watch():
+        while not over.wait(0.05):
+            if time.monotonic() - start > seconds:
+                reasons.append(f"took more than {seconds:g} s")
+            elif peak_memory() - before > memory:
+                reasons.append(f"took more than {memory / 1e9:g} GB of memory")
+            if reasons:
+                _thread.interrupt_main()
+
+    def interrupted(number, frame):
+        if not reasons:  # Ctrl-C
+            previous(number, frame) if callable(previous) else signal.default_int_handler()
+        elif any(f.f_code.co_filename == str(path) for f, _ in traceback.walk_stack(frame)):
+            raise TimeUp(reasons[0])
+
+    previous = signal.signal(signal.SIGINT, interrupted)
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
+        signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)
+
+
+def peak_memory():
+    """Return the most memory that this process has used, in bytes, or on Windows an estimate."""
+    if resource is None:
+        return 64 * sys.getallocatedblocks()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 class Exercise:
@@ -109,11 +204,14 @@ class Exercise:
 
     Args:
         path: the file; read at the first call, so that an error in it fails every check.
+        seconds: how long a check may take.
+        memory: by how many bytes a check may raise the memory in use.
     """
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, seconds=20.0, memory=2e9):
+        self.path, self.seconds, self.memory = path, seconds, memory
         self.last = "", None  # the last call and its result
+        self.called = {}  # the names of the functions called so far
 
     @functools.cached_property
     def answers(self):
@@ -122,7 +220,31 @@ class Exercise:
         with self.in_words(f"{self.path.name} cannot be read, so none of it can be checked"):
             source = self.path.read_text(encoding="utf-8")
             exec(compile(source, str(self.path), "exec", dont_inherit=True), names)
+        if names.get("record") is record:
+            names["record"] = self.record
         return SimpleNamespace(**names)
+
+    def record(self, op, array, inputs, backward, takes_output=False):
+        """Call minidl's `record`, with a `backward` that must return a list or tuple of tensors."""
+
+        def checked(*arguments):
+            found = backward(*arguments)
+            if not isinstance(found, (list, tuple)):
+                usual = f"record expects a list or tuple, got {kind_of(found)}: return [dx]"
+            elif strange := [x for x in found if not isinstance(x, (minidl.Tensor, type(None)))]:
+                usual = (
+                    f"record expects tensors, got {kind_of(strange[0])}: compute with tensors such "
+                    "as gradient itself, not with their arrays (.array, .numpy())"
+                )
+            else:
+                return found
+            line = returning_line(backward, arguments)
+            linecache.checkcache(str(self.path))
+            text = linecache.getline(str(self.path), line).strip()
+            place = f"  returned in {self.path.name}, line {line}: {text}"
+            return self.fail(f"backward of {op}", place, usual=usual)
+
+        return record(op, array, inputs, checked, takes_output)
 
     def expect(self, name, *arguments, expected, hints=None, usual=""):
         """Call an answer and compare its result; see `call` and `compare`."""
@@ -131,8 +253,9 @@ class Exercise:
 
     def call(self, name, *arguments, usual=""):
         """Return the result of the answer `name`; fail with a message if it is None or raises."""
-        function = getattr(self.answers, name, None)
         said = f"{name}({words_of(arguments)})"
+        self.called[name] = self.last = said, None
+        function = getattr(self.answers, name, None)
         if not callable(function):
             self.fail(f"{self.path.name} has no function `{name}`", usual="was it renamed?")
         before = copy.deepcopy(tuple(x for x in arguments if isinstance(x, (np.ndarray, list))))
@@ -185,7 +308,12 @@ class Exercise:
         """Compare first and second derivatives of an operation with finite differences."""
         inputs = [*map(tensor, inputs), *options]
         self.call(name, *inputs)
-        with self.in_words(f"gradcheck of {name}", usual):
+        shapes = " and ".join(str(x.shape) for x in inputs if isinstance(x, minidl.Tensor))
+        raised = (
+            "an error was raised before any value was compared: does it work for inputs of shape "
+            f"{shapes}?"
+        )
+        with self.in_words(f"gradcheck of {name}", raised):
             try:
                 minidl.gradcheck(getattr(self.answers, name), inputs, order=2)
             except GradcheckError as error:
@@ -202,6 +330,8 @@ class Exercise:
         try:
             yield
             return
+        except TimeUp as error:
+            self.time_up(said, error)
         except NotImplementedError as error:
             lines, usual = [f"{BLANK}: {said.partition('(')[0]} ({self.place_of(error)})"], ""
         except SyntaxError as error:
@@ -212,6 +342,13 @@ class Exercise:
             place = f"  raised in {self.place_of(error, with_text=True)}"
             lines = [said, place, f"  {type(error).__name__}: {error}"]
         self.fail(*lines, usual=usual)
+
+    def time_up(self, said, error):
+        """Fail because an answer ran too long; name the line that was running."""
+        place, _, text = self.place_of(error, with_text=True).partition(": ")
+        traceback.clear_frames(error.__traceback__)  # free what filled the memory
+        usual = f"does the loop end? {place} was running: {text}"
+        self.fail(said, f"  {error}", usual=usual)
 
     def place_of(self, error, with_text=False):
         """Return which line of the answers an error came from."""
@@ -227,6 +364,29 @@ class Exercise:
         hint = textwrap.wrap(f"hint: {usual}", 80, initial_indent="  ", subsequent_indent=" " * 8)
         message = "\n".join([*lines, *(hint if usual else [])])
         raise pytest.fail.Exception(message, pytrace=False) from None
+
+
+def kind_of(value):
+    """Return what kind of thing `value` is, with its article."""
+    if isinstance(value, np.ndarray):
+        return "an array"
+    return "None" if value is None else f"a {type(value).__name__.lower()}"
+
+
+def returning_line(function, arguments):
+    """Call a function again; return the number of the line in which it returns."""
+    lines, before = [function.__code__.co_firstlineno], sys.getprofile()
+
+    def note(frame, event, _):
+        if event == "return" and frame.f_code is function.__code__:
+            lines.append(frame.f_lineno)
+
+    sys.setprofile(note)
+    try:
+        function(*arguments)
+    finally:
+        sys.setprofile(before)
+    return lines[-1]
 
 
 def tensor(values):

@@ -67,14 +67,23 @@ def test_adam_step_matches_minidl_for_three_steps(exercise):
     weight = nn.Parameter(np.array([1.0, -2.0, 0.5]))
     optimizer = optim.Adam([weight], lr=0.1)
     value, mean, square = weight.numpy(), np.zeros(3), np.zeros(3)
-    usual = "right at first, then wrong: do mean and square continue the previous ones?"
     for step in (1, 2, 3):
         gradient = np.array([0.3, -1.0, 2.0]) * step
         weight.grad = Tensor(gradient)
         optimizer.step()
         got = exercise.call("adam_step", value, gradient, mean, square, step, 0.1)
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        corrected = mean / (1 - 0.9**step), square / (1 - 0.999**step)
+        hints = {
+            "return mean and square without the correction: in the next step they would be "
+            "corrected again": corrected,
+        }
+        said = f"the mean and square after step {step}"
+        usual = "do mean and square continue the previous ones?"
+        exercise.compare(said, tuple(got[1:]), (mean, square), hints, usual)
+        usual = "right at first, then wrong: the correction is 1 - b1**step, which grows with step"
         exercise.compare(f"the values after step {step}", got[0], weight.numpy(), usual=usual)
-        value, mean, square = got
+        value = got[0]
 
 
 def test_stopping_waits_until_patience_runs_out(exercise):

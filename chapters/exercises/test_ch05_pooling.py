@@ -2,6 +2,11 @@
 
 import numpy as np
 
+WITHIN = (
+    "the offset within the window was added to the index: turn it into a row and a column of the "
+    "window first, divmod(offset, size)"
+)
+
 
 def test_max_pool_with_indices_by_hand(exercise):
     image = np.array([[1, 9, 2], [4, 3, 8], [7, 5, 6]])
@@ -11,6 +16,7 @@ def test_max_pool_with_indices_by_hand(exercise):
             values,
             [[1, 0], [2, 1]],
         ),
+        WITHIN: (values, [[1, 1], [5, 5]]),
         "the index is row * w + column; row and column are swapped": (values, [[3, 3], [2, 7]]),
         "the order is wrong: first the maxima, then the indices": ([[1, 1], [6, 5]], values),
     }
@@ -29,6 +35,11 @@ def test_max_pool_with_indices_moves_by_the_stride(exercise):
             [[6, 8], [16, 18]],
             [[5, 7], [13, 15]],
         ),
+        "that is the index within the window: add the row and column where it starts": (
+            [[6, 8], [16, 18]],
+            [[3, 3], [3, 3]],
+        ),
+        WITHIN: ([[6, 8], [16, 18]], [[3, 5], [13, 15]]),
     }
     expected = ([[6, 8], [16, 18]], [[6, 8], [16, 18]])
     exercise.expect("max_pool_with_indices", image, 2, 2, expected=expected, hints=hints)
@@ -113,6 +124,10 @@ def test_avg_pool_padded_moves_by_the_stride_and_keeps_fractions(exercise):
         "window (i, j) starts at pixel (i * stride, j * stride), not at (i, j)": [
             [2.5, 3.5],
             [6.5, 7.5],
+        ],
+        "a 0 in the image is no padding: count a window's image pixels, whatever their values": [
+            [10 / 3, 4.5],
+            [10.5, 12.5],
         ],
     }
     expected = [[2.5, 4.5], [10.5, 12.5]]

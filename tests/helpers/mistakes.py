@@ -81,6 +81,8 @@ MISTAKES = {
         ("(np.sqrt(s) + eps)", "np.sqrt(s + eps)", "eps is added outside the root"),
         (" + eps", "", "eps is missing: a gradient of 0"),
         ("1 - b1**step", "1 - b1", "right at first, then wrong"),
+        ("b1 * mean + (1 - b1) * gradient", "(1 - b1) * gradient", "continue the previous ones"),
+        ("eps), mean, square", "eps), m, s", "in the next step they would be corrected again"),
         ("== patience", "== patience - 1", "an epoch too early"),
         ("== patience", "> patience", "an epoch too late"),
         ("return best, epoch\n", "pass\n", "it should have stopped after epoch 3"),
@@ -132,7 +134,32 @@ MISTAKES = {
         (
             "return [(gradient.reshape(n, c, rows, 1, columns, 1) * won).reshape(x.shape)]",
             "return (gradient.reshape(n, c, rows, 1, columns, 1) * won).reshape(x.shape)",
+            "record expects a list or tuple, got a tensor",
+        ),
+        (
+            "return [(gradient.reshape(n, c, rows, 1, columns, 1) * won).reshape(x.shape)]",
+            "return [(gradient.array.reshape(n, c, rows, 1, columns, 1) * won).reshape(x.shape)]",
+            "record expects tensors, got an array",
+        ),
+        (
+            "rows, 1, columns, 1) * won).reshape(x.shape)]",
+            "1, 1, 2, 1) * won).reshape(x.shape)]",
+            "for inputs of shape (2, 1, 6, 6)?",
+        ),
+        (
+            "rows, 1, columns, 1) * won).reshape(x.shape)]",
+            "rows, 1, columns, 1) * won)]",
             "backward returns a list or pair",
+        ),
+        (
+            "row * image.shape[1] + column",
+            "(row - inside // size) * image.shape[1] + (column - inside % size) + inside",
+            "divmod(offset, size)",
+        ),
+        (
+            "sums(image) / sums(np.ones_like(image))",
+            "sums(image) / sums(image != 0)",
+            "a 0 in the image is no padding",
         ),
         ("row * image.shape[1] + column", "inside", "the index within the window"),
         ("row * image.shape[1] + column", "column * image.shape[0] + row", "are swapped"),
