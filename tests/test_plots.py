@@ -247,3 +247,22 @@ def test_pooling_routes_lead_back_to_the_winners():
     np.testing.assert_array_equal(again.axes[2].images[0].get_array(), expected)
     ringed = figure.axes[0].collections[0].get_offsets()
     np.testing.assert_array_equal(ringed[:, ::-1], np.argwhere(expected))
+
+
+def test_pooling_shares_are_gradients_on_one_scale():
+    window = minidl.Tensor([[[[1.0, 2], [3, 4]]]])
+    pools = {
+        "max": lambda x: F.max_pool2d(x, 2),
+        "average": lambda x: F.avg_pool2d(x, 2),
+        "min": lambda x: F.min_pool2d(x, 2),
+    }
+    with minidl.no_grad():
+        figure = plots.pooling_shares(window, pools, columns=2)
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["max: 4", "average: 2.5", "min: 1"]
+    images = [axes.images[0] for axes in figure.axes[:3]]
+    expected = [[[0, 0], [0, 1]], [[0.25, 0.25], [0.25, 0.25]], [[1, 0], [0, 0]]]
+    np.testing.assert_array_equal([image.get_array() for image in images], expected)
+    assert len({image.get_clim() for image in images}) == 1
+    assert [text.get_text() for text in figure.axes[2].texts] == ["1.00", "0.00", "0.00", "0.00"]
+    assert not figure.axes[3].axison
+    assert window.grad is None

@@ -424,6 +424,35 @@ def pooling_routes(
     return figure
 
 
+def pooling_shares(
+    x: Tensor, pools: Mapping[str, Callable[[Tensor], Tensor]], columns: int = 5
+) -> Figure:
+    """Draw how much each pixel of a window counts in each kind of pooling: the output's gradient.
+
+    One scale of colours for all: red is positive, blue negative, full colour is 1.2 or more.
+
+    Args:
+        x: the window, `(1, 1, h, w)`.
+        pools: names of kinds, and functions from `(1, 1, h, w)` to one number.
+        columns: panels in a row.
+    """
+    rows = -(-len(pools) // columns)
+    figure, grid = subplots(rows, columns, figsize=(9, 2.2 * rows), squeeze=False)
+    for axes in grid.flat[len(pools) :]:
+        axes.set_axis_off()
+    for axes, (name, pool) in zip(grid.flat, pools.items(), strict=False):
+        image = Tensor(x, requires_grad=True)
+        with set_recording(True):
+            out = pool(image).sum()
+            shares = grad(out, [image])[0].numpy()[0, 0] + 0.0  # no -0
+        axes.imshow(shares, cmap="RdBu_r", vmin=-1.2, vmax=1.2)
+        axes.set(xticks=[], yticks=[], title=f"{name}: {out.item():.3g}")
+        for (r, c), share in np.ndenumerate(shares):
+            ink = "white" if abs(share) > 0.85 else "black"
+            axes.text(c, r, f"{share:.2f}", ha="center", va="center", size=13, color=ink)
+    return figure
+
+
 def _grid(
     tiles: NDArray[Any],
     columns: int,
