@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import minidl
+from minidl import functional as F
 from minidl import models, nn
-from minidl.inspect import plots, summary
+from minidl.inspect import plots, pooling_effects, summary
 
 
 @pytest.fixture(autouse=True)
@@ -325,3 +326,33 @@ def test_observers_see_every_module_and_go_when_the_block_ends():
         net(minidl.ones((1, 2)))
     net(minidl.ones((1, 2)))
     assert seen == ["Linear", "ReLU", "Sequential"]
+
+
+def test_pooling_effects_are_as_computed_by_hand():
+    x = np.random.default_rng(1).random((4, 2, 16, 16), np.float32)
+
+    def average(images):
+        return images.reshape(-1, 2, images.shape[2] // 2, 2, images.shape[3] // 2, 2).mean((3, 5))
+
+    def size(array):
+        return np.sqrt(np.mean(array**2))
+
+    images = minidl.Tensor(x)
+    found = pooling_effects(lambda t: F.avg_pool2d(t, 2), images, np.random.default_rng(3))
+    assert list(found) == ["shift", "noise", "salt", "lone", "lost"]
+    still, moved = (average(x[..., 4:12, 4 - s : 12 - s]) for s in (0, 1))
+    assert found["shift"] == pytest.approx(size(moved - still) / still.std(), rel=1e-5)
+    rng = np.random.default_rng(3)
+    noisy = np.maximum(x + rng.normal(0, 0.1, x.shape), 0)
+    salted = np.where(rng.random(x.shape) < 0.02, 1, x)
+    for name, other in (("noise", noisy), ("salt", salted)):
+        clean = average(x)
+        left = size(average(other) - clean) / clean.std() / (size(other - x) / x.std())
+        assert found[name] == pytest.approx(left, rel=1e-4)
+    assert found["lone"] == 0.25
+    repeated = average(x).repeat(2, 2).repeat(2, 3)
+    assert found["lost"] == pytest.approx(size(repeated - x) / x.std(), rel=1e-5)
+    assert pooling_effects(lambda t: t, images)["noise"] == pytest.approx(1)
+    assert pooling_effects(F.max_blur_pool2d, images) == pooling_effects(F.max_blur_pool2d, images)
+    with pytest.raises(ValueError, match=r"shape \(1, 1, 9, 16\), expected .* h, w >= 10"):
+        pooling_effects(lambda t: t, minidl.zeros(1, 1, 9, 16))

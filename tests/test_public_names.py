@@ -38,7 +38,8 @@ NAMES = {
     """,
     "minidl.inspect": """
         GradcheckError GradcheckReport Graph GraphNode InputCheck Layer Summary grad_cam
-        gradcheck gradient_flow graph multiply_adds plots saliency sentences summary
+        gradcheck gradient_flow graph multiply_adds plots pooling_effects saliency sentences
+        summary
     """,
     "minidl.models": """
         BasicBlock Bottleneck CifarResNet ResNet TextCNN cifar10_cnn resnet18 resnet20

@@ -13,6 +13,7 @@ cancels, to second order if asked, and along random directions if inputs are lar
 | keep, see or change a gradient | `x.retain_grad()`, `x.register_hook(fn)` |
 | see all gradients of a network | `model.named_gradients()`, `inspect.gradient_flow(model)` |
 | see how a value was computed | `print(inspect.graph(loss))`, `.draw()`, `.dot()` |
+| see what a kind of pooling keeps of images | `inspect.pooling_effects(pool, images)` |
 | see what an operation does to a gradient | `pytest --show-gradients -k max_pool2d` |
 
 Example:
@@ -38,6 +39,7 @@ from minidl.inspect import plots as plots
 from minidl.inspect import sentences as sentences
 from minidl.inspect.attribution import grad_cam as grad_cam
 from minidl.inspect.attribution import saliency as saliency
+from minidl.inspect.effects import pooling_effects as pooling_effects
 from minidl.inspect.gradcheck import GradcheckError as GradcheckError
 from minidl.inspect.gradcheck import GradcheckReport as GradcheckReport
 from minidl.inspect.gradcheck import InputCheck as InputCheck
