@@ -1,6 +1,6 @@
 """Chapter 6. Kinds of pooling: beyond maximum and average.
 
-Result: shift after max 0.46 to 0.50, shift after max blurred 0.28 to 0.31, salt left by max 1.5 to
+Result: shift after max 0.46 to 0.50, shift after max blurred 0.28 to 0.31, salt left by max 1.55 to
 1.75; takes 0.1 times as long as chapter 7.
 With --quick: shift after max 0.46 to 0.50, shift after max blurred 0.28 to 0.31, salt left by max
 1.55 to 1.75.
@@ -52,7 +52,7 @@ def kind(name, by_hand, formula, operation):
 # %% [markdown]
 # ## 1. A fixed formula for each window
 #
-# Let w be the pixels of a window, here 1, 2, 3, 4. What each kind is for stands in section 7.
+# Let w be the pixels of a window, here 1, 2, 3, 4. Section 7 says what each kind is for.
 #
 # * **Min pooling**, `min(w)`: the smallest pixel, 1.
 # * **LP pooling**, `sum(w^p)^(1/p)`: the length of w. p = 2: sqrt(1 + 4 + 9 + 16) = 5.48.
@@ -137,8 +137,8 @@ assert np.unique(pooled.reshape(-1, 3), axis=0).tolist() == by_hand
 # * **Channel pooling** (maxout): the maximum of groups of channels. 1, 2, 3, 4 in pairs: 2, 4.
 # * **Blur pooling**: a mean with weights 1, 3, 3, 1 (of 8) along both axes, at every second pixel.
 #   A bright pixel that moves *glides* from one output to the next.
-# * **Convolution and pooling in one** (`nn.ConvPool2d`), `max(conv(x))`: the best match of a
-#   kernel. In rows of 0, 0, 1 the kernel -1, 1 in two rows finds 0 and 2: 2.
+# * Convolution and pooling in one, `max(conv(x))` (`nn.ConvPool2d`): the best match of a kernel.
+#   The kernel -1, 1 in two rows, over rows of 0, 0, 1, gives 0 and 2, so 2.
 
 # %%
 agree("global average", 2.5, window.mean((2, 3)), F.global_avg_pool2d(tensor(window)))
@@ -167,7 +167,7 @@ print("max of the same, jumps:", F.max_pool2d(moving, 2).numpy()[:, 0, 0].tolist
 # %% tags=["hide-input"]
 figure = plots.pooling_shares(tensor(window), kinds)
 look = "max sends all to one pixel, average a pale quarter to each (one scale of colours for all); "
-chapter.keep(figure, "gradients", look + "blue: this pixel had better be darker")
+chapter.keep(figure, "gradients", look + "blue is negative: a darker pixel raises the output")
 
 # %% [markdown]
 # ## 6. Shift, noise, a lone pixel, and what is lost
@@ -210,10 +210,10 @@ for need, choice, why in (
     ("shifts must not matter", "max blurred", ("shift", "max")),
     ("retrieval: comparing images", "GeM p=3", ("lone", "average")),
     ("energy, whatever the sign", "LP", "of p = 2: -3 and 3 count alike"),
-    ("overfitting", "stochastic drawn", ("noise", "max")),
+    ("overfitting", "stochastic drawn", ("noise", "stochastic")),
     ("a ratio such as 0.7", "fractional", "32 pixels become 22"),
     ("last layer", "global average", "64 x 8 x 8 to 10 classes: 650 weights, not 40,970"),
-    ("images of any size", "adaptive, pyramid", "as many outputs for each image"),
+    ("images of any size", "adaptive, pyramid", "the number of outputs is fixed"),
     ("segmentation", "max with indices", "max_unpool2d puts them back; or do not pool"),
     ("learned, with much data", "gated, attention", "4 weights for a window; 1 for each channel"),
     ("variants of a feature", "channel max", "any of the kernels suffices"),
