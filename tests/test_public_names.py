@@ -42,8 +42,8 @@ NAMES = {
         summary
     """,
     "minidl.models": """
-        BasicBlock Bottleneck CifarResNet ResNet TextCNN cifar10_cnn resnet18 resnet20
-        resnet32 resnet34 resnet44 resnet50 resnet56
+        BagOfWords BasicBlock Bottleneck CifarResNet ResNet SentenceClassifier TextCNN
+        cifar10_cnn resnet18 resnet20 resnet32 resnet34 resnet44 resnet50 resnet56
     """,
     "minidl.nn": """
         ELU GELU AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveMaxPool1d AdaptiveMaxPool2d

@@ -8,8 +8,10 @@ import pytest
 import minidl
 from minidl import Tensor, optim
 from minidl import functional as F
+from minidl.data import Vocabulary
 from minidl.inspect import sentences
-from minidl.models import TextCNN
+from minidl.models import BagOfWords, SentenceClassifier, TextCNN
+from minidl.training import save_weights
 
 WORDS = np.array([[3, 1, 4, 1, 5, 9], [2, 6, 5, 0, 0, 0]])
 
@@ -192,14 +194,84 @@ def test_gradient_times_input_is_the_same_in_training_under_no_grad_and_frozen()
     assert model.dropout._rng.bit_generator.state == state
 
 
+def reader():
+    model = TextCNN(7, 6, 4, rng=np.random.default_rng(0)).eval()
+    words = ["the", "film", "is", "not", "good"]
+    return SentenceClassifier(model, Vocabulary(words), ("negative", "positive"))
+
+
 def test_word_bars_name_every_word_and_what_bars_speak_for():
-    panels = {"votes": np.array([1.0, -2.0]), "slopes": np.array([0.5, 0.0])}
-    figure = sentences.word_bars(["not", "bad"], panels, "positive", "80% positive")
+    figure = sentences.word_bars(reader(), ["film is good", "not good"])
     left, right = figure.axes
-    assert [tick.get_text() for tick in left.get_yticklabels()] == ["not", "bad"]
-    assert [bar.get_width() for bar in left.patches] == [1.0, -2.0]
-    assert (left.get_xlabel(), right.get_title()) == ("for positive", "slopes")
-    assert left.patches[0].get_facecolor() != left.patches[1].get_facecolor()
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["film", "is", "good"]
+    assert [tick.get_text() for tick in right.get_yticklabels()] == ["not", "good"]
+    found = sentences.gradient_times_input(reader().network, reader().encode("not good"), 1)
+    widths = [bar.get_width() for bar in right.patches]  # what is for the class, then against it
+    np.testing.assert_allclose(widths, [*np.maximum(found[0, :2], 0), *np.minimum(found[0, :2], 0)])
+    assert [text.get_text() for text in figure.legends[0].texts] == [
+        "for positive",
+        "against positive",
+    ]
+    hatches = {bar.get_hatch() for bar in right.patches}
+    assert len(hatches) == 2  # not by colour alone
+
+
+def test_anatomy_frames_the_winners():
+    figure = sentences.anatomy(reader(), "the film is not good", filters=3)
+    vectors, *maps, scores = figure.axes
+    assert [tick.get_text() for tick in vectors.get_yticklabels()][4:6] == ["good", "(padding)"]
+    numbers = reader().encode("the film is not good")
+    for axes, found in zip(maps, sentences.votes(reader().network, numbers), strict=True):
+        framed = sorted(round(frame.get_y() + 0.5) for frame in axes.patches)
+        drawn = np.argsort(-np.abs(found.values[0, :, -1]), kind="stable")[:3]
+        assert framed == sorted(found.places[0, drawn])
+    assert [tick.get_text() for tick in scores.get_yticklabels()] == ["negative", "positive"]
+
+
+def test_the_strongest_phrases_have_the_largest_votes():
+    texts = [["the", "film", "is", "not", "good"]]
+    numbers = reader().encode("the film is not good")
+    found = sentences.strongest_phrases(reader().network, numbers, texts, 1, 3)
+    largest = max(
+        votes.values[0, :, 1].max() for votes in sentences.votes(reader().network, numbers)
+    )
+    assert next(iter(found.values())) == pytest.approx(largest)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert all(phrase in " ".join(texts[0]) for phrase in found)
+
+
+# Texts
+
+
+def test_a_classifier_comes_back_from_its_files(tmp_path):
+    first = reader()
+    first.save(tmp_path)
+    again = SentenceClassifier.load(tmp_path)
+    assert again.classes == ["negative", "positive"]
+    text = "the film is really good"
+    assert again.answer(text) == first.answer(text)
+    assert first.answer(text).endswith("tive: the film is really good (never seen: really)")
+
+
+def test_a_classifier_that_is_not_whole_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        SentenceClassifier.load(tmp_path)
+    reader().save(tmp_path)
+    for broken in ("{", '["negative"]', "5"):
+        (tmp_path / "classes.json").write_text(broken)
+        with pytest.raises(ValueError, match="no saved classifier, or is damaged"):
+            SentenceClassifier.load(tmp_path)
+    reader().save(tmp_path)
+    save_weights({"weight": np.zeros((2, 3))}, tmp_path / "weights.npz")
+    with pytest.raises(ValueError, match="no saved classifier"):
+        SentenceClassifier.load(tmp_path)
+
+
+def test_a_bag_of_words_adds_up_scores_and_ignores_order_and_padding():
+    model = BagOfWords(4, 2)
+    with model.scores.weight.mutable() as array:
+        array[2:] = [[1, 2], [10, 20]]
+    np.testing.assert_array_equal(model([[2, 3, 0], [3, 2, 2]]).numpy(), [[11, 22], [12, 24]])
 
 
 # PyTorch

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minidl.autograd import no_grad, set_recording
+from minidl.data import tokenize
 from minidl.derivatives import grad
-from minidl.inspect.plots import COLOURS, subplots
+from minidl.inspect.plots import COLOURS, pyplot, subplots
 from minidl.nn.modes import evaluating
 from minidl.tensor import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from minidl.models import TextCNN
+    from minidl.models import SentenceClassifier, TextCNN
 
 
 class Votes(NamedTuple):
@@ -64,6 +65,30 @@ def votes(model: TextCNN, words: Tensor) -> list[Votes]:
     ]
 
 
+def strongest_phrases(
+    model: TextCNN, words: Tensor, texts: Sequence[Sequence[str]], label: int, count: int = 8
+) -> dict[str, float]:
+    """Return the windows with the largest votes for a class in some sentences.
+
+    Args:
+        model: see `votes`.
+        words: sentences `(n, length)`.
+        texts: the same sentences as lists of words, without padding.
+        label: of the class.
+        count: how many.
+
+    Returns:
+        The largest vote for each phrase, in descending order.
+    """
+    found: dict[str, float] = {}
+    for size, places, values in votes(model, words):
+        for n, f in zip(*np.nonzero(values[..., label] > 0), strict=True):
+            phrase = " ".join(texts[n][places[n, f] : places[n, f] + size])
+            found[phrase] = max(found.get(phrase, 0), float(values[n, f, label]))
+    found.pop("", None)  # only padding
+    return dict(sorted(found.items(), key=lambda pair: -pair[1])[:count])
+
+
 def word_votes(model: TextCNN, words: Tensor, label: int) -> NDArray[Any]:
     """Return each word's share of the votes for a class: `(n, length)`.
 
@@ -94,25 +119,71 @@ def gradient_times_input(model: TextCNN, words: Tensor, label: int) -> NDArray[A
     return slope
 
 
-def word_bars(
-    words: Sequence[str], panels: Mapping[str, NDArray[Any]], label: str, title: str
-) -> Figure:
-    """Draw a bar for each word, in panels side by side.
+def word_bars(reader: SentenceClassifier, texts: Sequence[str], label: int = -1) -> Figure:
+    """Draw what each word contributes to a class's lead: `gradient_times_input`.
 
     Args:
-        words: of one sentence, from top to bottom.
-        panels: values `(len(words),)`, by the title of the panel.
-        label: the class that positive values support.
-        title: of the figure.
+        reader: answers above each panel.
+        texts: side by side, each with its words from top to bottom.
+        label: of the class that positive values support.
     """
-    size = (4 * len(panels), 1.4 + 0.28 * len(words))
-    figure, grid = subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
-    for axes, (name, values) in zip(grid[0], panels.items(), strict=True):
-        colours = [COLOURS[0] if value > 0 else COLOURS[1] for value in values]
-        axes.barh(range(len(words)), values, color=colours)
+    name, longest = reader.classes[label], max(len(tokenize(text)) for text in texts)
+    size = (4 * len(texts), 1.8 + 0.28 * longest)
+    figure, grid = subplots(1, len(texts), figsize=size, sharex=True, squeeze=False)
+    for axes, text in zip(grid[0], texts, strict=True):
+        words = tokenize(text)
+        values = gradient_times_input(reader.network, reader.encode(text), label)[0, : len(words)]
+        rows = range(len(words))
+        axes.barh(rows, np.maximum(values, 0), color=COLOURS[0], label=f"for {name}")
+        look: dict[str, Any] = {"color": COLOURS[1], "hatch": "///", "edgecolor": "white"}
+        axes.barh(rows, np.minimum(values, 0), label=f"against {name}", **look)
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set(title=name, xlabel=f"for {label}")
-    grid[0, 0].set_yticks(range(len(words)), words)
-    grid[0, 0].invert_yaxis()
-    figure.suptitle(title, size=10)
+        axes.set_title(reader.answer(text), size=10)
+        axes.set(xlabel=f"contribution to the lead of {name}")
+        axes.set_yticks(rows, words)
+        axes.invert_yaxis()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def anatomy(reader: SentenceClassifier, text: str, filters: int = 4) -> Figure:
+    """Draw a sentence on its way through a max-over-time TextCNN, from left to right.
+
+    The words' vectors (the first 12 numbers of each); for each filter size, the responses of the
+    filters with the largest votes, the winner of each framed; the scores. The sign below a filter
+    is that of its vote for the last class.
+
+    Args:
+        reader: its network, vocabulary and classes.
+        text: the sentence.
+        filters: how many to draw of each size.
+    """
+    model, numbers, last = reader.network, reader.encode(text), reader.classes[-1]
+    with no_grad(), evaluating(model):
+        vectors = model.embedding(numbers).numpy()[0]
+        maps = [found.numpy()[0] for found in model.responses(model.embedding(numbers))]
+        scores = model(numbers).numpy()[0]
+    widths = [2.2, *[filters / 2 for _ in maps], 1.3]
+    look: dict[str, Any] = {"figsize": (9, 1.9 + 0.17 * len(vectors)), "width_ratios": widths}
+    figure, panels = subplots(1, len(widths), **look)
+    panels[0].imshow(vectors[:, :12], "coolwarm", aspect="auto")
+    panels[0].set(title="words as\nvectors", xticks=[], xlabel="12 of the\nnumbers")
+    words = [*tokenize(text), *["(padding)"] * len(vectors)]
+    panels[0].set_yticks(range(len(vectors)), words[: len(vectors)])
+    for axes, found, vote in zip(panels[1:-1], maps, votes(model, numbers), strict=True):
+        drawn = np.argsort(-np.abs(vote.values[0, :, -1]), kind="stable")[:filters]
+        axes.imshow(found[drawn].T, "Blues", aspect="auto", vmin=0, vmax=found.max() * 1.4 or 1)
+        for column, place in enumerate(vote.places[0, drawn]):
+            edge: dict[str, Any] = {"fill": False, "edgecolor": COLOURS[1], "linewidth": 2.5}
+            axes.add_patch(pyplot().Rectangle((column - 0.5, place - 0.5), 1, 1, **edge))
+        axes.set(title=f"responses,\n{vote.size} words", xlabel=f"for (+) or against\n{last}")
+        signs = ["+" if value > 0 else "-" for value in vote.values[0, drawn, -1]]
+        axes.set_xticks(range(len(drawn)), signs)
+        axes.set(ylim=panels[0].get_ylim(), yticks=[])
+    rows = range(len(scores))
+    bars = panels[-1].barh(rows, scores, color=COLOURS[4], height=0.6)
+    panels[-1].bar_label(bars, fmt="%.2f", label_type="center")
+    panels[-1].set_yticks(rows, reader.classes)
+    panels[-1].set(title="scores", ylim=(len(scores), -1), xticks=[])
+    panels[-1].yaxis.tick_right()
     return figure

@@ -12,4 +12,6 @@ from minidl.models.resnet import resnet34 as resnet34
 from minidl.models.resnet import resnet44 as resnet44
 from minidl.models.resnet import resnet50 as resnet50
 from minidl.models.resnet import resnet56 as resnet56
+from minidl.models.sentence_classifier import SentenceClassifier as SentenceClassifier
+from minidl.models.text_cnn import BagOfWords as BagOfWords
 from minidl.models.text_cnn import TextCNN as TextCNN

@@ -127,3 +127,28 @@ class TextCNN(nn.Module):
         """
         images = vectors.expand_dims(1)  # (n, 1, length, embedding_dim)
         return [F.relu(conv(images)).squeeze(3) for conv in self.convs]
+
+
+class BagOfWords(nn.Module):
+    """Add up a score per word and class, and a bias: a linear model of word counts.
+
+    Args:
+        vocab_size: number of known words; padding, index 0, scores 0.
+        num_classes: number of classes.
+
+    It maps word indices `(n, length)` to logits `(n, num_classes)`; all scores are 0 at first.
+
+    Example:
+        >>> BagOfWords(1000)([[5, 8, 999], [4, 0, 0]]).shape
+        (2, 2)
+    """
+
+    def __init__(self, vocab_size: int, num_classes: int = 2) -> None:
+        nothing = np.zeros((vocab_size, num_classes), np.float32)
+        self.scores = nn.Embedding.from_pretrained(nothing, freeze=False, padding_idx=0)
+        self.bias = nn.Parameter(nothing[0])
+
+    def forward(self, words: Tensor | Array) -> Tensor:
+        """Return the logits of sentences."""
+        logits: Tensor = self.scores(words).sum(1) + self.bias
+        return logits
