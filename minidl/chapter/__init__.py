@@ -12,5 +12,6 @@ from minidl.chapter.pixels import draw_map as draw_map
 from minidl.chapter.pixels import draw_pixels as draw_pixels
 from minidl.chapter.pixels import draw_responses as draw_responses
 from minidl.chapter.pixels import draw_sliding as draw_sliding
+from minidl.chapter.start import SENTENCES as SENTENCES
 from minidl.chapter.start import Chapter as Chapter
 from minidl.chapter.timing import shortest as shortest

@@ -14,17 +14,35 @@ import numpy as np
 
 from minidl.chapter import options
 from minidl.chapter.movies import save_movie
-from minidl.data import ImageSet, load_cifar10, load_toy10
+from minidl.data import (
+    ImageSet,
+    TextSet,
+    load_cifar10,
+    load_mr,
+    load_toy10,
+    load_toy_reviews,
+    read_table,
+)
 from minidl.inspect import plots
 from minidl.random import manual_seed
 from minidl.tensor import Tensor
 from minidl.tensor.functions import zeros
-from minidl.training import Output
+from minidl.training import History, Output, fit
 
 if TYPE_CHECKING:  # Matplotlib is imported on use
     from matplotlib.figure import Figure
 
 Loaded = TypeVar("Loaded")
+
+
+SENTENCES: dict[str, tuple[Any, str]] = {
+    "data": ("toy", "toy, mr, or a .csv, .tsv or .jsonl file"),
+    "data_dir": (Path, "folder of MR's two files"),
+    "text_column": ("text", "column of the texts"),
+    "label_column": ("label", "column of the labels"),
+    "encoding": ("utf-8", "encoding of your file"),
+}
+"""The options that `Chapter.sentences` reads, for `Chapter(__doc__, **SENTENCES)`."""
 
 
 class Chapter:
@@ -147,6 +165,37 @@ class Chapter:
         else:
             train, test = self.load(load_toy10)
         return *train.split(len(train.labels) * 9 // 10), test
+
+    def sentences(self) -> tuple[TextSet, TextSet, TextSet]:
+        """Return the training, validation and test set that the options `SENTENCES` name.
+
+        A tenth of your own sentences, or of MR's, drawn at random, becomes the test set, and a
+        tenth of the others the validation set.
+        """
+        if self.data_dir and self.data != "mr":
+            self.error(f"got --data-dir with --data {self.data}, expected --data mr")
+        if self.data == "toy":
+            train, test = load_toy_reviews()
+        else:
+            if self.data == "mr":
+                found = self.load(load_mr, self.data_dir, download=self.data_dir is None)
+            else:
+                columns = (self.text_column, self.label_column, self.encoding)
+                found = self.load(read_table, self.data, *columns)
+            train, test = self.load(found.split, 0.1, self.rng)
+        if len(train.classes) < 2:
+            self.error(f"{self.data}: got a single label, {train.classes[0]}, expected at least 2")
+        return *self.load(train.split, 0.1, self.rng), test
+
+    def fit(self, *args: Any, **kwargs: Any) -> History:
+        """Call `training.fit`; end the program at Ctrl-C, or if the loss is no finite number."""
+        try:
+            return fit(*args, **kwargs)
+        except KeyboardInterrupt:
+            print("\nstopped: nothing was saved")
+            sys.exit(130)
+        except FloatingPointError as error:
+            sys.exit(f"{error}\ntry a smaller --lr")
 
     def tensor(self, array: Any, **kwargs: Any) -> Tensor:
         """Return an array as a float32 tensor on the chapter's device."""
