@@ -429,14 +429,12 @@ def test_chapter_9_answers_from_what_it_saved(run, tmp_path):
 def test_chapter_9_prints_scores_and_phrases_of_each_class(run):
     done = run(TEXT_CNN, "--quick", "--seed", "1")
     for name in ("negative", "positive"):
-        row = re.search(
-            rf"^{name} +([\d.]+)% +([\d.]+)% +([\d.]+)% +(\d+) (\d+)$", done.stdout, re.M
-        )
+        row = re.search(rf"^{name} +([\d.]+)% +([\d.]+)% +([\d.]+)%$", done.stdout, re.M)
         precision, recall, f1 = (float(row[i]) for i in (1, 2, 3))
         assert min(precision, recall) - 0.1 <= f1 <= max(precision, recall) + 0.1
         phrases = re.search(rf"^strongest phrases for {name}: (.+)$", done.stdout, re.M)[1]
         votes = [float(vote) for vote in re.findall(r"(?:'|\") (\d\.\d\d)", phrases)]
-        assert len(votes) == 8
+        assert len(votes) == 6
         assert votes == sorted(votes, reverse=True)
 
 
@@ -447,7 +445,7 @@ def test_chapter_9_learns_from_a_file_of_ones_own(labels, run, tmp_path):
     columns = ("--text-column", "review", "--label-column", "stars")
     done = run(TEXT_CNN, "--quick", "--data", "own.csv", *columns)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "54 training sentences, 6 test sentences" in done.stdout
+    assert "49 training, 5 validation, 6 test sentences" in done.stdout
     assert f"classes: {', '.join(sorted(labels))}" in done.stdout
 
 
@@ -455,19 +453,19 @@ def test_chapter_9_learns_from_a_file_of_ones_own(labels, run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--epochs", "0"], "expected --epochs and --batch-size >= 1"),
-        (["--seed", "-1"], "--seed >= 0"),
-        (["--lr", "nan"], "--lr > 0"),
+        (["--epochs", "0"], "got --epochs 0, expected an integer >= 1"),
+        (["--seed", "-1"], "got --seed -1, expected an integer >= 0"),
+        (["--lr", "nan"], "got --lr nan, expected a finite number > 0"),
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
-        (["--data-dir", "somewhere"], "--data-dir goes with --data mr"),
+        (["--data-dir", "somewhere"], "got --data-dir with --data toy, expected --data mr"),
         (["--data", "mr", "--data-dir", "nowhere"], "rt-polarity.neg is missing"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
-        (["--data", "one.csv"], "one.csv: got a single label, 1, expected two or more"),
+        (["--data", "one.csv"], "one.csv: got a single label, 1, expected at least 2"),
         (["--data", "one.csv", "--text-column", "x"], "line 1: no column 'x'"),
         (["--data", "bad.csv"], "bad.csv, line 2: got the label '1.5' in 'label'"),
         (["--data", "empty.csv"], "empty.csv: got no rows"),
         (["--data", "latin.csv"], "latin.csv, line 2: byte 0xe9 does not fit the encoding 'utf-8'"),
-        (["--predict", " "], "--predict: expected a sentence of at least one word"),
+        (["--predict", " "], "got --predict without a word, expected a sentence"),
         (["--out", "/dev/null/here"], "/dev/null"),
     ],
 )
@@ -591,7 +589,7 @@ def test_a_chapter_ends_well_when_nobody_reads(chapter, how, environment, tmp_pa
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_prints_ascii_and_whatever_a_path_or_text_contains(chapter):
     source = chapter.read_text(encoding="utf-8")
-    assert "Chapter(__doc__" in source  # which replaces sys.stdout by an `Output`
+    assert re.search(r"Chapter\(\s*__doc__", source)  # which replaces sys.stdout by an `Output`
     tree = ast.parse(source)
     drawn = {  # Matplotlib draws any character
         id(text)
