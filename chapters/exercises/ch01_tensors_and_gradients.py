@@ -1,11 +1,13 @@
 """Exercises for chapter 1: tensors and gradients.
 
-Fill in the functions; then
+Install the `test` extra first: `pip install -e '.[test]'`, the README's second command. Fill in the
+functions; then
 
     python -m pytest chapters/exercises -k ch01
 
-tells you which answers are right and which are not yet. Answers:
-chapters/solutions/ch01_tensors_and_gradients.py.
+tells you which answers are right and which are not there yet. Difficulty: 1 takes a few lines, 2
+some thought, 3 pencil and paper. The answers, and why they are so, are in
+chapters/solutions/ch01_tensors_and_gradients.py, with those to the two questions at the end.
 """
 
 import numpy as np
@@ -20,6 +22,8 @@ def slope(f, x, h=1e-5):
 
     f takes a number and returns one. By hand: for x³ at x = 3 with h = 2, the values on both sides
     are 125 and 1, and their difference divided by 4 is 31.
+
+    Difficulty: 1 of 3.
     """
     raise NotImplementedError
 
@@ -38,6 +42,8 @@ def backward(steps, count):
 
         steps = [(2, [(0, 2.0), (1, 3.0)]), (3, [(2, 1.0), (0, 1.0)])]
         backward(steps, 4)  is  [3.0, 3.0, 1.0, 1.0]
+
+    Difficulty: 2 of 3.
     """
     raise NotImplementedError
 
@@ -52,6 +58,8 @@ def hypotenuse(a, b):
 
     Compute with the tensors a and b, so that the result can be differentiated again. By hand: for
     a = 3, b = 4 and gradient 3, the pair is 1.8 and 2.4.
+
+    Difficulty: 2 of 3.
     """
 
     def backward(gradient):
@@ -59,3 +67,10 @@ def hypotenuse(a, b):
 
     c = np.sqrt(a.array**2 + b.array**2)
     return record("hypotenuse", c, (a, b), backward)
+
+
+# Predict, then run: The slope of x³ at x = 1 is 3. Which h lets `slope` come closest: 0.1, 1e-5 or
+# 1e-12? Which is the worst?
+#
+# Change this and explain: Where the chapter fits a line by gradient descent, set the learning rate
+# to 0.03, then to 1.2. What does the loss do, and which of the two parameters causes the second?

@@ -1,11 +1,13 @@
 """Exercises for chapter 3: training.
 
-Fill in the functions; then
+Install the `test` extra first: `pip install -e '.[test]'`, the README's second command. Fill in the
+functions; then
 
     python -m pytest chapters/exercises -k ch03
 
-tells you which answers are right and which are not yet. Answers:
-chapters/solutions/ch03_training.py.
+tells you which answers are right and which are not there yet. Difficulty: 1 takes a few lines, 2
+some thought, 3 pencil and paper. The answers, and why they are so, are in
+chapters/solutions/ch03_training.py, with those to the two questions at the end.
 """
 
 
@@ -15,6 +17,8 @@ def batches(count, size, rng):
     Every index, 0 <= i < count, occurs exactly once, in an order drawn from `rng`, a NumPy
     generator. Each batch has `size` indices, except the last, which may have fewer: 10 indices in
     batches of 4 give batches of 4, 4 and 2.
+
+    Difficulty: 1 of 3.
     """
     raise NotImplementedError
 
@@ -33,6 +37,8 @@ def adam_step(value, gradient, mean, square, step, lr=1e-3, betas=(0.9, 0.999), 
 
     By hand: the first step has m = gradient and s = gradient², so it moves by lr, however large
     the gradient: from 1, with gradient 4 and lr 0.1, to 0.9, with mean 0.4 and square 0.016.
+
+    Difficulty: 2 of 3.
     """
     raise NotImplementedError
 
@@ -45,5 +51,14 @@ def stopping(losses, patience):
     epoch is the one with the lowest loss until then; an equal loss is not lower.
 
     By hand: losses 1.0, 0.5, 0.6, 0.7, 0.4 with a patience of 2 give (1, 3).
+
+    Difficulty: 2 of 3.
     """
     raise NotImplementedError
+
+
+# Predict, then run: Start at w = 0 and take 50 steps with a rate of 0.1, once for the loss 0.001 (w
+# - 1)², once for 1000 (w - 1)². Where do SGD and Adam (`adam_step`) end?
+#
+# Change this and explain: Where the chapter shows overfitting, train the same network on four times
+# as many images. What happens to the gap between the two losses, and to the lowest validation loss?

@@ -1,11 +1,13 @@
 """Exercises for chapter 4: convolution.
 
-Fill in the functions; then
+Install the `test` extra first: `pip install -e '.[test]'`, the README's second command. Fill in the
+functions; then
 
     python -m pytest chapters/exercises -k ch04
 
-tells you which answers are right and which are not yet. Answers:
-chapters/solutions/ch04_convolution.py.
+tells you which answers are right and which are not there yet. Difficulty: 1 takes a few lines, 2
+some thought, 3 pencil and paper. The answers, and why they are so, are in
+chapters/solutions/ch04_convolution.py, with those to the two questions at the end.
 """
 
 import numpy as np
@@ -26,6 +28,8 @@ def columns(images, size, stride=1):
 
     By hand: for one image with one channel, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]], the first
     2 x 2 windows are the rows [0, 1, 4, 5], [1, 2, 5, 6] and [2, 3, 6, 7].
+
+    Difficulty: 3 of 3.
     """
     raise NotImplementedError
 
@@ -48,6 +52,8 @@ def convolve_row(x, weight):
 
     By hand: for x = [[1, 2, 3]], weight = [1, 10] and gradient [[1, 2]], dx is [[1, 12, 20]] and
     dweight [5, 8].
+
+    Difficulty: 3 of 3.
     """
 
     def backward(gradient):
@@ -66,5 +72,14 @@ def receptive_field(layers):
     for the layers after it.
 
     By hand: two 3 x 3 convolutions see 5 pixels; (3, 1), (2, 2), (5, 1) see 3, then 4, then 12.
+
+    Difficulty: 2 of 3.
     """
     raise NotImplementedError
+
+
+# Predict, then run: How many pixels does one output see after seven 3 x 3 convolutions with stride
+# 1, and how many after three with stride 2? Ask `receptive_field`.
+#
+# Change this and explain: In the chapter's kernel that finds spots, change the 8 in the middle to
+# 9. What does the feature map look like, and why?

@@ -1,11 +1,13 @@
 """Exercises for chapter 5: pooling.
 
-Fill in the functions; then
+Install the `test` extra first: `pip install -e '.[test]'`, the README's second command. Fill in the
+functions; then
 
     python -m pytest chapters/exercises -k ch05
 
-tells you which answers are right and which are not yet. Answers:
-chapters/solutions/ch05_pooling.py.
+tells you which answers are right and which are not there yet. Difficulty: 1 takes a few lines, 2
+some thought, 3 pencil and paper. The answers, and why they are so, are in
+chapters/solutions/ch05_pooling.py, with those to the two questions at the end.
 """
 
 import numpy as np
@@ -22,6 +24,8 @@ def max_pool_with_indices(image, size, stride):
 
     By hand: for [[1, 9, 2], [4, 3, 8], [7, 5, 6]], 2 x 2 windows with stride 1 have the maxima
     [[9, 9], [7, 8]] at the indices [[1, 1], [6, 5]].
+
+    Difficulty: 2 of 3.
     """
     raise NotImplementedError
 
@@ -39,6 +43,8 @@ def max_pool(x, size):
     row of windows, row within the window, column of windows, column within the window).
 
     By hand: for the window [[1, 2], [4, 3]] with gradient 5, the gradient is [[0, 0], [5, 0]].
+
+    Difficulty: 3 of 3.
     """
     n, c, h, w = x.shape
     rows, columns = h // size, w // size
@@ -63,5 +69,16 @@ def avg_pool_padded(image, size, stride, padding):
 
     By hand: for [[1, 2], [3, 4]] with size 2, stride 1 and padding 1, the first row of windows
     sees 1, then 1 and 2, then 2: its means are 1, 1.5 and 2.
+
+    Difficulty: 2 of 3.
     """
     raise NotImplementedError
+
+
+# Predict, then run: Pool twice with 3 x 3 windows and stride 1. Which single window gives the same
+# maximum? Is there one that gives the same average?
+#
+# Change this and explain: The chapter's first broken pooling starts window (i, j) at pixel (i, j).
+# Write it for averages: does the bright last pixel still find the bug? Invent a third bug that
+# passes both of the chapter's tests, and a test that finds it. Then replace salt by pepper, 2 % of
+# the pixels at 0: which kind is better now?

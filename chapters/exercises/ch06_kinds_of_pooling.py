@@ -1,11 +1,13 @@
 """Exercises for chapter 6: kinds of pooling.
 
-Fill in the functions; then
+Install the `test` extra first: `pip install -e '.[test]'`, the README's second command. Fill in the
+functions; then
 
     python -m pytest chapters/exercises -k ch06
 
-tells you which answers are right and which are not there yet. The answers are
-in chapters/solutions/ch06_kinds_of_pooling.py.
+tells you which answers are right and which are not there yet. Difficulty: 1 takes a few lines, 2
+some thought, 3 pencil and paper. The answers, and why they are so, are in
+chapters/solutions/ch06_kinds_of_pooling.py, with those to the two questions at the end.
 """
 
 from minidl.tensor import record
@@ -32,6 +34,8 @@ def gem_pool(x, p, size):
 
     By hand: the window [[1, 5], [5, 7]] with p = 2 has a mean square of 25 and the output 5, where
     the mean is 4.5. For gradient 2, dx is [[0.1, 0.5], [0.5, 0.7]], and dp is 0.744.
+
+    Difficulty: 3 of 3.
     """
     n, c, h, w = x.shape
     rows, columns = h // size, w // size
@@ -58,6 +62,8 @@ def stochastic_pool(images, size, uniform=None):
     By hand: the window [[1, 3], [0, 4]] has the probabilities 1/8, 3/8, 0 and 4/8, which add up to
     1/8, 4/8, 4/8 and 1. So u = 0.3 chooses 3, and u = 0.5 chooses 4. In evaluation the result is
     1/8 + 9/8 + 16/8 = 3.25.
+
+    Difficulty: 3 of 3.
     """
     raise NotImplementedError
 
@@ -75,5 +81,14 @@ def blur_pool(images, stride):
 
     By hand: if all rows are 4, 8, 0, 0, they become 6, 5, 2, 0, and with stride 2 6, 2. Stripes
     4, 0, 4, 0 become 2, 2, wherever they start; subsampled alone, they would become 4, 4 or 0, 0.
+
+    Difficulty: 2 of 3.
     """
     raise NotImplementedError
+
+
+# Predict, then run: What does GeM return for the window [[1, 2], [3, 4]] with p = 1, 3, 10 and 100?
+# And as p approaches 0?
+#
+# Change this and explain: Where the chapter compares the kinds, raise GeM's p from 3 to 30. Which
+# kind does it approach, and why does it treat salt worse as it treats a lone bright pixel better?

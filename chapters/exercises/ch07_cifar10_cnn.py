@@ -1,11 +1,13 @@
 """Exercises for chapter 7: the CIFAR-10 CNN.
 
-Fill in the functions; then
+Install the `test` extra first: `pip install -e '.[test]'`, the README's second command. Fill in the
+functions; then
 
     python -m pytest chapters/exercises -k ch07
 
-tells you which answers are right and which are not yet. Answers:
-chapters/solutions/ch07_cifar10_cnn.py.
+tells you which answers are right and which are not there yet. Difficulty: 1 takes a few lines, 2
+some thought, 3 pencil and paper. The answers, and why they are so, are in
+chapters/solutions/ch07_cifar10_cnn.py, with those to the two questions at the end.
 """
 
 
@@ -20,6 +22,8 @@ def normalize(train, test):
     Normalise the test images with the same six numbers: nothing may be learned from them.
 
     By hand: a channel whose mean is 120 and whose standard deviation is 60 turns 150 into 0.5.
+
+    Difficulty: 1 of 3.
     """
     raise NotImplementedError
 
@@ -33,6 +37,8 @@ def network(height, width, classes):
     into probabilities.
 
     By hand: the two pools reduce 8 x 12 pixels to 2 x 3, each with 16 channels.
+
+    Difficulty: 1 of 3.
     """
     raise NotImplementedError
 
@@ -45,5 +51,14 @@ def confusion_matrix(labels, guesses, classes):
     Recall, (classes,), is the share of a class's images that were found. All classes occur.
 
     By hand: labels 0, 0, 0, 1 and guesses 0, 1, 1, 1 give [[1, 2], [0, 1]] and recalls 1/3 and 1.
+
+    Difficulty: 2 of 3.
     """
     raise NotImplementedError
+
+
+# Predict, then run: Which layer of `network(32, 32, 10)` has the most parameters, and which needs
+# the most multiply-adds? `minidl.inspect.summary` tells.
+#
+# Change this and explain: Replace both max pools of the chapter's network by average pools. Nothing
+# else changes: what happens to the accuracy of the first epochs, and why?

@@ -1,11 +1,13 @@
 """Exercises for chapter 8: pooling experiments.
 
-Fill in the functions; then
+Install the `test` extra first: `pip install -e '.[test]'`, the README's second command. Fill in the
+functions; then
 
     python -m pytest chapters/exercises -k ch08
 
-tells you which answers are right and which are not there yet. The answers are
-in chapters/solutions/ch08_pooling_experiments.py.
+tells you which answers are right and which are not there yet. Difficulty: 1 takes a few lines, 2
+some thought, 3 pencil and paper. The answers, and why they are so, are in
+chapters/solutions/ch08_pooling_experiments.py, with those to the two questions at the end.
 """
 
 
@@ -18,6 +20,8 @@ def cost(in_channels, out_channels, size, height, width, stride=1):
     out_h = (height - size) // stride + 1.
 
     By hand: 3 to 8 channels, 3 x 3 kernels, 5 x 5 pixels: 224 parameters, 1,944 multiply-adds.
+
+    Difficulty: 1 of 3.
     """
     raise NotImplementedError
 
@@ -30,6 +34,8 @@ def mean_and_spread(values):
     n - 1, not n: the mean was computed from the same few values, and is too close to them.
 
     By hand: 69, 71 and 73 have mean 71 and spread 2.
+
+    Difficulty: 1 of 3.
     """
     raise NotImplementedError
 
@@ -40,6 +46,8 @@ def told_apart(a, b):
     a and b are lists of accuracies, one per seed. A bar goes from mean - spread to mean + spread.
 
     By hand: 70, 71, 72 and 74, 75, 76 have bars from 70 to 72 and from 74 to 76.
+
+    Difficulty: 1 of 3.
     """
     raise NotImplementedError
 
@@ -51,5 +59,15 @@ def paired(a, b):
     effect that a seed has on both nets cancels in the difference.
 
     By hand: 70, 75, 80 and 68, 72, 79 differ by 2, 3 and 1: mean 2, spread 1.
+
+    Difficulty: 2 of 3.
     """
     raise NotImplementedError
+
+
+# Predict, then run: Two nets reach 70, 75, 80 and 68, 72, 79 % with the same three seeds. Does
+# `told_apart` say that they differ? What does `paired` say?
+#
+# Change this and explain: Does pooling help, or only having fewer pixels? Add a kind "subsample" to
+# the chapter's experiment, which keeps every second pixel: `nn.MaxPool2d(1, stride)`. And is one
+# learning rate for all nets a fair comparison?

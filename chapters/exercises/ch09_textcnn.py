@@ -1,11 +1,13 @@
 """Exercises for chapter 9: TextCNN.
 
-Fill in the functions; then
+Install the `test` extra first: `pip install -e '.[test]'`, the README's second command. Fill in the
+functions; then
 
     python -m pytest chapters/exercises -k ch09
 
-tells you which answers are right and which are not there yet. The answers are
-in chapters/solutions/ch09_textcnn.py.
+tells you which answers are right and which are not there yet. Difficulty: 1 takes a few lines, 2
+some thought, 3 pencil and paper. The answers, and why they are so, are in
+chapters/solutions/ch09_textcnn.py, with those to the two questions at the end.
 """
 
 
@@ -18,6 +20,8 @@ def encode(sentences, numbers, shortest):
 
     By hand: with numbers {"good": 2, "not": 3} and shortest 2, the sentences "not good" and
     "great" become [[3, 2], [1, 0]].
+
+    Difficulty: 2 of 3.
     """
     raise NotImplementedError
 
@@ -29,6 +33,8 @@ def max_over_time(features, lengths):
     positions; the rest is padding. The result is (n, filters).
 
     By hand: for the features [[-2, -1, 5]] with length 2, the strongest response is -1.
+
+    Difficulty: 2 of 3.
     """
     raise NotImplementedError
 
@@ -41,5 +47,14 @@ def winning_phrases(words, responses, size):
     are equal, the first wins.
 
     By hand: for "not a good film" with size 2, the responses [0.1, 0.9, 0.3] give "a good".
+
+    Difficulty: 1 of 3.
     """
     raise NotImplementedError
+
+
+# Predict, then run: Shuffle the words of a sentence. Which results of a maximum over time can
+# change for filters over one word, and which for filters over three?
+#
+# Change this and explain: Set the chapter's filter sizes to single words, `SIZES = (1,)`. Which of
+# the two baselines does the network come close to, and why?

@@ -1,11 +1,13 @@
 """Exercises for chapter 11: fine-tuning.
 
-Fill in the functions; then
+Install the `test` extra first: `pip install -e '.[test]'`, the README's second command. Fill in the
+functions; then
 
     python -m pytest chapters/exercises -k ch11
 
-tells you which answers are right and which are not there yet. The answers are
-in chapters/solutions/ch11_fine_tuning.py.
+tells you which answers are right and which are not there yet. Difficulty: 1 takes a few lines, 2
+some thought, 3 pencil and paper. The answers, and why they are so, are in
+chapters/solutions/ch11_fine_tuning.py, with those to the two questions at the end.
 """
 
 
@@ -16,6 +18,8 @@ def freeze_all_but(model, head):
     Whatever was set before, they require a gradient afterwards, and all other parameters do not.
 
     By hand: a head that is a linear layer from 4 to 2 has 10 values that learn.
+
+    Difficulty: 1 of 3.
     """
     raise NotImplementedError
 
@@ -31,6 +35,8 @@ def load_matching(model, state):
 
     By hand: a model with `body.weight` and `head.weight`, given a `module.body.weight` that fits,
     loads it and returns ["head.weight"].
+
+    Difficulty: 3 of 3.
     """
     raise NotImplementedError
 
@@ -43,5 +49,15 @@ def two_rates(model, head, lr):
     both.
 
     By hand: with lr 0.1, the rest gets 0.01.
+
+    Difficulty: 2 of 3.
     """
     raise NotImplementedError
+
+
+# Predict, then run: A `BatchNorm2d` layer was frozen by `requires_grad_(False)`, and the network is
+# in training mode. Do the layer's running mean and variance change with each batch?
+#
+# Change this and explain: Where the chapter trains everything unfrozen, raise the learning rate
+# tenfold, from 0.01 to the 0.1 that a new network gets. What becomes of the lead over training from
+# scratch, and why?

@@ -6,7 +6,8 @@ a chapter's exercises, or the answers that come with them:
     python -m pytest chapters/exercises -k ch04
     python -m pytest chapters/exercises -k ch04 --answers chapters/solutions
 
-The report says what is right and what is not yet, and, if it recognises a mistake, which:
+The report says which answers are right and which are not there yet, and, if it recognises a
+mistake, which:
 
     not yet  receptive field grows faster after a stride
              receptive_field([(3, 1), (2, 2), (5, 1)])
@@ -108,7 +109,7 @@ def pytest_configure(config):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """List which answers are right and which are not yet, with the messages of the checks."""
+    """List which answers are right and which are not there yet, with the messages of the checks."""
     if config.option.tbstyle != "no":
         return
     terminalreporter.reportchars = ""  # pytest's own list of failures
@@ -286,8 +287,8 @@ class Exercise:
         if shapes[0] == shapes[1]:
             shapes = "", ""
             if isinstance(expected, np.ndarray) and expected.size > 20:
-                place = tuple(np.argwhere(~np.isclose(got, expected, 1e-5, 1e-5))[0].tolist())
-                got, expected, where = got[place], expected[place], f" at {place}"
+                index = tuple(np.argwhere(~np.isclose(got, expected, 1e-5, 1e-5))[0].tolist())
+                got, expected, where = got[index], expected[index], f" at {index}"
         given = f"  got      {words(got)}{shapes[0]}{where}"
         self.fail(said, given, f"  expected {words(expected)}{shapes[1]}", usual=[*hint, usual][0])
 

@@ -2,7 +2,7 @@
 
 
 def of_axes(of, axes):
-    """The lines of `normalize` with statistics of other pictures, over other axes."""
+    """The lines of `normalize` with statistics of other images, over other axes."""
     by = f"{of}.mean({axes}, keepdims=True)) / {of}.std({axes}, keepdims=True)"
     return f"return tuple(((images - {by}).astype(np.float32) for images in (train, test))"
 
