@@ -23,6 +23,7 @@ from .helpers import hosted
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("ch*.py"))
 POOLING = ROOT / "chapters" / "ch05_pooling.py"
+KINDS = ROOT / "chapters" / "ch06_kinds_of_pooling.py"
 CIFAR10_CNN = ROOT / "chapters" / "ch07_cifar10_cnn.py"
 FINE_TUNING = ROOT / "chapters" / "ch11_fine_tuning.py"
 TEXT_CNN = ROOT / "chapters" / "ch09_textcnn.py"
@@ -600,3 +601,16 @@ def test_a_chapter_prints_ascii_and_whatever_a_path_or_text_contains(chapter):
     texts = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in drawn)
     wrong = [n.value for n in texts if isinstance(n.value, str) and not n.value.isascii()]
     assert not wrong
+
+
+@pytest.mark.slow
+def test_chapter_6_measures_each_kind_and_advises_on_it(run):
+    done = run(KINDS, "--quick", "--seed", "1")
+    agreed = re.findall(r"^(\S.*?) +by hand, in NumPy and in minidl: ", done.stdout, re.MULTILINE)
+    rows = re.findall(r"^(\S.*?)(?: +[\d.]+){5}$", done.stdout, re.MULTILINE)
+    assert {"max", "GeM p=3", "gated", "attention", "stochastic", "channel max"} < set(agreed)
+    assert {"max", "GeM p=3", "stochastic drawn", "blur", "every 2nd pixel"} < set(rows)
+    numbers = re.findall(r" (?:lone|noise|salt|shift|lost) [\d.]+, \w+ [\d.]+$", done.stdout, re.M)
+    assert len(numbers) == 7
+    assert "LP p=2 10," in done.stdout  # the one kind that brightens a grey area
+    assert done.stdout.count("  Look: ") == 2
