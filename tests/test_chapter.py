@@ -201,6 +201,25 @@ def test_an_image_set_is_split_in_order():
             images.split(count)
 
 
+def test_images_are_chosen_by_index_by_class_and_few_of_each():
+    labels = np.array([2, 0, 1, 2, 0, 2])
+    images = ImageSet(np.arange(6, dtype=np.uint8)[:, None, None, None], labels, tuple("abc"))
+    assert images.take([4, 0]).images.ravel().tolist() == [4, 0]
+    assert images.take(labels == 2).labels.tolist() == [2, 2, 2]
+    kept = images.only(["c", "a"])  # in another order than the set's
+    assert (kept.images.ravel().tolist(), kept.labels.tolist()) == (
+        [0, 1, 3, 4, 5],
+        [0, 1, 0, 1, 0],
+    )
+    assert kept.classes == ("c", "a")
+    few = images.few(2)
+    assert (few.images.ravel().tolist(), few.labels.tolist()) == ([1, 4, 2, 0, 3], [0, 0, 1, 2, 2])
+    with pytest.raises(
+        ValueError, match=r"only: got the class 'd', expected one of \('a', 'b', 'c'\)"
+    ):
+        images.only(["a", "d"])
+
+
 def test_a_tensor_is_float32_on_the_chapters_device(begin):
     x = begin().tensor(np.arange(6).reshape(2, 3).T, requires_grad=True)
     assert (x.dtype, x.shape, x.requires_grad, x.device) == (np.float32, (3, 2), True, "cpu")

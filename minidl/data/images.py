@@ -1,8 +1,9 @@
 """The type of all image sets, and the folder of data sets on disk."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ class ImageSet(NamedTuple):
 
     def first(self, count: int) -> "ImageSet":
         """Return the first `count` images with their labels, or all if there are fewer."""
-        return ImageSet(self.images[:count], self.labels[:count], self.classes)
+        return self.take(slice(count))
 
     def split(self, count: int) -> tuple["ImageSet", "ImageSet"]:
         """Return the first `count` images and the others, for example to validate on.
@@ -37,8 +38,37 @@ class ImageSet(NamedTuple):
             raise ValueError(
                 f"split: got {count} of {len(self.labels)} images, expected at least 1 in each part"
             )
-        rest = ImageSet(self.images[count:], self.labels[count:], self.classes)
-        return self.first(count), rest
+        return self.first(count), self.take(slice(count, None))
+
+    def take(self, chosen: Any) -> "ImageSet":
+        """Return the images that a NumPy index chooses: a slice, indices, or a mask."""
+        return ImageSet(self.images[chosen], self.labels[chosen], self.classes)
+
+    def only(self, classes: Sequence[str]) -> "ImageSet":
+        """Return the images of some classes, in the order of the set, with labels in `classes`.
+
+        Raises:
+            ValueError: the set has no such class.
+
+        Example:
+            >>> pets = ImageSet(np.zeros((3, 3, 2, 2)), np.array([2, 0, 1]), ("ant", "bee", "cat"))
+            >>> pets.only(["cat", "ant"]).labels.tolist()
+            [0, 1]
+        """
+        missing = [name for name in classes if name not in self.classes]
+        if missing:
+            raise ValueError(f"only: got the class {missing[0]!r}, expected one of {self.classes}")
+        numbers = np.array([self.classes.index(name) for name in classes])
+        kept = self.take(np.isin(self.labels, numbers))
+        labels = (kept.labels[:, None] == numbers).argmax(1)
+        return ImageSet(kept.images, labels, tuple(classes))
+
+    def few(self, count: int) -> "ImageSet":
+        """Return the first `count` images of each class, class by class: a few-shot data set."""
+        places = [
+            np.flatnonzero(self.labels == label)[:count] for label in range(len(self.classes))
+        ]
+        return self.take(np.concatenate(places))
 
 
 def datasets_folder() -> Path:
