@@ -13,5 +13,9 @@ from minidl.chapter.pixels import draw_pixels as draw_pixels
 from minidl.chapter.pixels import draw_responses as draw_responses
 from minidl.chapter.pixels import draw_sliding as draw_sliding
 from minidl.chapter.start import SENTENCES as SENTENCES
+from minidl.chapter.drawings import curves as curves
+from minidl.chapter.drawings import gallery as gallery
+from minidl.chapter.drawings import numbers as numbers
+from minidl.chapter.drawings import sliding_pools as sliding_pools
 from minidl.chapter.start import Chapter as Chapter
 from minidl.chapter.timing import shortest as shortest
