@@ -247,6 +247,10 @@ def test_a_loop_is_stopped_even_if_ctrl_c_is_ignored(tmp_path):
     try:
         (text,) = failures(path, in_a_moment, only="stopping_waits").values()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        quiet, _ = with_loop(
+            tmp_path, "    import signal\n    signal.raise_signal(signal.SIGINT)\n"
+        )
+        assert set(failures(quiet).values()) == {None}
     finally:
         signal.signal(signal.SIGINT, before)
     assert "took more than 0.2 s" in text

@@ -21,7 +21,8 @@ they read it at the first call, so that an error in it becomes a readable messag
 
 A loop without an end is stopped after 20 s (`--seconds`), or when it has filled 2 GB of memory, and
 the other checks go on. Python can only stop between two of its own steps: a single call of NumPy,
-or of a C function such as `list(itertools.count())`, has to be ended from outside.
+or of a C function such as `list(itertools.count())`, has to be ended from outside. In a debugger,
+`--seconds inf` sets no limit.
 """
 
 from __future__ import annotations
@@ -177,7 +178,8 @@ def limited(path, seconds, memory):
 
     def interrupted(number, frame):
         if not reasons:  # Ctrl-C
-            previous(number, frame) if callable(previous) else signal.default_int_handler()
+            if previous is not signal.SIG_IGN:
+                (previous if callable(previous) else signal.default_int_handler)(number, frame)
         elif any(f.f_code.co_filename == str(path) for f, _ in traceback.walk_stack(frame)):
             raise TimeUp(reasons[0])
 
@@ -231,7 +233,9 @@ class Exercise:
         def checked(*arguments):
             found = backward(*arguments)
             if not isinstance(found, (list, tuple)):
-                usual = f"record expects a list or tuple, got {kind_of(found)}: return [dx]"
+                usual = (
+                    f"record expects a list or tuple, got {kind_of(found)}: return [dx] or dx, dy"
+                )
             elif strange := [x for x in found if not isinstance(x, (minidl.Tensor, type(None)))]:
                 usual = (
                     f"record expects tensors, got {kind_of(strange[0])}: compute with tensors such "
