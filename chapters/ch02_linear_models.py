@@ -1,8 +1,8 @@
 """Chapter 2. Linear models: what a weighted sum can learn, and what it cannot.
 
-Result: blobs with a line 93 to 97 %, XOR with a line 30 to 70 %, XOR with a hidden layer 98 to
+Result: blobs with a line 92 to 98 %, XOR with a line 30 to 70 %, XOR with a hidden layer 98 to
 100 %; takes 0.2 times as long as chapter 7.
-With --quick: blobs with a line 91 to 99 %, XOR with a line 30 to 70 %, XOR with a hidden layer 95
+With --quick: blobs with a line 92 to 98 %, XOR with a line 30 to 70 %, XOR with a hidden layer 95
 to 100 %.
 """
 
