@@ -18,6 +18,7 @@ from minidl.chapter import (
     draw_responses,
     draw_sliding,
     shortest,
+    side_by_side,
 )
 from minidl.data import ImageSet, load_toy10
 from minidl.inspect import plots
@@ -396,3 +397,26 @@ def test_the_shortest_of_several_times_is_returned_with_the_last_result(monkeypa
     monkeypatch.setattr("minidl.chapter.timing.time.perf_counter", lambda: next(ticks))
     results = iter("abc")
     assert shortest(lambda: next(results), 3) == ("c", 1.0)
+
+
+# Curves
+
+
+def test_each_curve_of_a_panel_has_its_own_look_whatever_its_axes():
+    losses = {"training": [2.0, 1.0], "validation": [2.1, 1.5], "stop": {2: 1.5}}
+    rates = {"SGD": {0.1: 1.0, 0.3: 2.0}}
+    figure = side_by_side({"Loss": losses, "Again": losses, "Rates": rates}, xlabel="epoch")
+    left, middle, right = figure.axes
+    for look in ("color", "marker"):
+        assert len({getattr(line, f"get_{look}")() for line in left.lines}) == 3
+    np.testing.assert_array_equal(left.lines[1].get_xydata(), [[1, 2.1], [2, 1.5]])
+    np.testing.assert_array_equal(right.lines[0].get_xydata(), [[0.1, 1.0], [0.3, 2.0]])
+    assert [axes.get_legend() is None for axes in figure.axes] == [False, True, False]
+    assert left.get_ylim() == right.get_ylim()
+    assert {axes.get_xlabel() for axes in figure.axes} == {"epoch"}
+
+
+def test_panels_of_different_quantities_have_their_own_scales():
+    figure = side_by_side({"a": {"x": [1.0, 2.0]}, "b": {"x": [1e3, 2e3]}}, share_y=False)
+    left, right = figure.axes
+    assert left.get_ylim()[1] < 3 < right.get_ylim()[0]

@@ -8,6 +8,7 @@ chapter.keep(figure, "curves", "the two curves part after epoch 3: overfitting")
 chapter.result("test accuracy 97.5%")
 """
 
+from minidl.chapter.panels import side_by_side as side_by_side
 from minidl.chapter.pixels import draw_map as draw_map
 from minidl.chapter.pixels import draw_pixels as draw_pixels
 from minidl.chapter.pixels import draw_responses as draw_responses
