@@ -406,7 +406,7 @@ def test_each_curve_of_a_panel_has_its_own_look_whatever_its_axes():
     losses = {"training": [2.0, 1.0], "validation": [2.1, 1.5], "stop": {2: 1.5}}
     rates = {"SGD": {0.1: 1.0, 0.3: 2.0}}
     figure = side_by_side({"Loss": losses, "Again": losses, "Rates": rates}, xlabel="epoch")
-    left, middle, right = figure.axes
+    left, _, right = figure.axes
     for look in ("color", "marker"):
         assert len({getattr(line, f"get_{look}")() for line in left.lines}) == 3
     np.testing.assert_array_equal(left.lines[1].get_xydata(), [[1, 2.1], [2, 1.5]])

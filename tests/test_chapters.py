@@ -84,7 +84,7 @@ def test_the_first_chapters_say_which_flag_is_wrong(topic, run):
             if topic in ("ch02", "ch03")
             else []
         ),
-        *([(["--data-dir", "x"], "goes with --data cifar10")] if topic == "ch03" else []),
+        *([(["--data-dir", "x"], "expected --data cifar10")] if topic == "ch03" else []),
     ]:
         done = run(chapter, "--quick", *arguments)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
