@@ -171,12 +171,12 @@ chapter.keep(figure, "fitting", "left, both are high and close; right, validatio
 #
 #     SGD        w = w - lr g
 #     momentum   v = 0.9 v + g                                  w = w - lr v
-#     RMSprop    s = 0.99 s + 0.01 g**2                         w = w - lr g / (sqrt(s) + eps)
-#     Adam       m = 0.9 m + 0.1 g,  s = 0.999 s + 0.001 g**2   w = w - lr M / (sqrt(S) + eps)
-#                M = m / (1 - 0.9**t),  S = s / (1 - 0.999**t)  (corrects for the start at 0)
+#     RMSprop    s = 0.99 s + 0.01 g²                           w = w - lr g / (sqrt(s) + eps)
+#     Adam       m = 0.9 m + 0.1 g,  s = 0.999 s + 0.001 g²     w = w - lr M / (sqrt(S) + eps)
+#                M = m / (1 - 0.9^t),  S = s / (1 - 0.999^t)  (corrects for the start at 0)
 #
 # Dividing by sqrt(s) gives every weight steps of about lr, however small its gradient. **Momentum**
-# in a long valley, loss = (x**2 + 100 y**2) / 2: gradients across it change sign from step to step
+# in a long valley, loss = (x² + 100 y²) / 2: gradients across it change sign from step to step
 # and cancel; those along it agree and add up, to ten of them (five for the 0.8 in the picture).
 #
 # On images, each gets several learning rates: one for all would compare rates. **Predict, then
