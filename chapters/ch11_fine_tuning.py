@@ -1,299 +1,249 @@
 """Chapter 11. Fine-tuning: adapt a pretrained network to a new task.
 
-What you will learn: how to load weights from a file into a network, and which of them transfer to
-other classes; what a new head on a frozen body achieves, and what it costs; when to unfreeze
-everything; and that with few labelled images each of these beats training from scratch.
-
-    python chapters/ch11_fine_tuning.py                  # built-in toy images, offline
-    python chapters/ch11_fine_tuning.py --data cifar10 --weights resnet20_cifar10.safetensors
-    python chapters/ch11_fine_tuning.py --data-dir pets --model resnet50 --weights resnet50.pth
-
-The first command learns six classes of the toy images, then four others from ten images of each.
-The second takes a network trained on CIFAR-10 (such as resnet20-12fca82f.th of
-github.com/akamaster/pytorch_resnet_cifar10) and 5,000 CIFAR-10 images (--data-dir
-names a copy that you have). The third is for your own images, in a folder with a sub-folder per
-class, and torchvision's weights: it trains only heads, on four fifths of the images.
-
-On a JPEG copy of CIFAR-10, whose images differ from those the network was trained on, with seed 0:
-81.0 % before any training, 83.2 % with a new head, 83.3 % with the classic head, 86.2 % with all
-unfrozen (41 s of training), 48.1 % from scratch; two minutes in total on 2 cores. The ranges below
-come from five seeds of the default command and four of --quick, slightly widened.
-
-Result: new head 84 to 97 %, classic head 83 to 96 %, all unfrozen 91 to 98 %, from scratch 45 to
-70 %; about 17 s on 2 cores.
-With --quick: new head 50 to 70 %, classic head 50 to 70 %, all unfrozen 43 to 65 %, from scratch
-25 to 46 %; about 6 s.
+Result: new head 84 to 97 %, flat head 70 to 88 %, classic head 83 to 96 %, last stage 88 to 98 %,
+all unfrozen 91 to 98 %, too fast 50 to 92 %, from scratch 45 to 70 %; takes 1.2 times as long as
+chapter 7.
+With --quick: new head 50 to 70 %, classic head 50 to 70 %, from scratch 25 to 46 %.
 """
 
-import argparse
-import sys
-import time
+# %% [markdown]
+# # 11. Fine-tuning
+# A network that was trained on many images knows edges, corners and textures, which other tasks
+# need too. Keep all of it but the last layer, put a new one in its place, and train that on the few
+# labelled images that you have; then, gently, the rest. This is **transfer learning**, its second
+# step **fine-tuning**: with ten images of each class, 96 % where training from scratch gets 60 %.
+#
+# **What you will learn:** which weights transfer; what a new head on a frozen body achieves, and
+# what pooling does for it; which layers to unfreeze when, and at which rates.
+# **You need:** chapters 7 and 10. For other data, with weights from torchvision or from
+# github.com/akamaster/pytorch_resnet_cifar10 (your own images: a sub-folder per class, only heads):
+#
+#     python chapters/ch11_fine_tuning.py --data cifar10 --weights resnet20-12fca82f.th
+#     python chapters/ch11_fine_tuning.py --data folder --data-dir pets --weights resnet50.pth
+
+# %% tags=["hide-input"]
 from pathlib import Path
 
 import numpy as np
 
-import minidl
-from minidl import models, nn, optim
-from minidl.data import (
-    Compose,
-    DataLoader,
-    ImageSet,
-    Normalize,
-    RandomCrop,
-    RandomHorizontalFlip,
-    load_cifar10,
-    load_image_folder,
-    load_toy10,
-)
+from minidl import data, models, nn, optim
+from minidl.chapter import Chapter
 from minidl.functional import cross_entropy
 from minidl.inspect import plots
-from minidl.training import Output, accuracy, fit, load_weights, predict, save_weights
+from minidl.training import accuracy, fit, load_weights, predict, save_weights
 
-# %% Options
-plt = plots.pyplot()
-sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
-SMALL = ("resnet20", "resnet32", "resnet44", "resnet56")  # for images of 32 x 32
-LARGE = ("resnet18", "resnet34", "resnet50")  # for 224 x 224
-parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-parser.add_argument("--data", choices=["toy", "cifar10", "folder"], help="which images")
-parser.add_argument("--data-dir", type=Path, help="folder of CIFAR-10 or your own images")
-parser.add_argument("--model", choices=SMALL + LARGE, help="network that the weights are for")
-parser.add_argument("--weights", type=Path, help="a .safetensors, .npz or PyTorch file")
-parser.add_argument("--images", type=int, help="labelled images (toy: 40, cifar10: 5000)")
-parser.add_argument("--epochs", type=int, help="epochs for whole networks (toy: 40, cifar10: 6)")
-parser.add_argument("--seed", type=int, default=0, help="for weights and batches")
-parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="device to run on")
-parser.add_argument("--quick", action="store_true", help="few images and epochs: takes seconds")
-parser.add_argument("--out", type=Path, default=Path("out/ch11"), help="folder for the results")
-args = parser.parse_args([] if "ipykernel" in sys.modules else None)
-args.data = args.data or ("folder" if args.data_dir else "toy")
-toy, own = args.data == "toy", args.data == "folder"
-if args.images is None:
-    args.images = 40 if toy else 200 if args.quick else 5000
-if args.epochs is None:
-    args.epochs = (4 if args.quick else 40) if toy else (1 if args.quick else 6)
-if min(args.images, args.epochs) < 1 or args.seed < 0:
-    parser.error("expected --images and --epochs >= 1, --seed >= 0")
-if toy and (args.weights or args.model or args.data_dir):
-    parser.error("--weights, --model and --data-dir go with --data cifar10 or folder")
-if not toy and not (args.weights and (args.data_dir or not own)):
-    parser.error("--data cifar10 and folder need --weights, and folder needs --data-dir")
-args.model = args.model or ("resnet50" if own else "resnet20")
-if own != (args.model in LARGE):
-    parser.error(f"--model {args.model} needs images of another size than --data {args.data} has")
-
-
-def keep(figure, name):
-    try:
-        print("figure:", plots.save(figure, args.out / f"{name}.png").resolve())
-    except OSError as error:  # for example, the disk is full
-        print("no figure:", error)
-
-
-# %% The network, its training and its batches
-rng = minidl.manual_seed(args.seed)
-mean, std = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
-normalize = Normalize(255 * mean, 255 * std)  # as for training published networks
+SMALL, LARGE = [f"resnet{n}" for n in (20, 32, 44, 56)], [f"resnet{n}" for n in (50, 34, 18)]
+MODELS = {"toy": ["resnet8"], "cifar10": SMALL, "folder": LARGE}
+chapter = Chapter(
+    __doc__,
+    data=([*MODELS], "which images"),
+    data_dir=(Path, "folder of CIFAR-10, or of your own images"),
+    model=({name: of[0] for name, of in MODELS.items()}, "network that the weights are for"),
+    weights=(Path, "a .safetensors, .npz or PyTorch file"),
+    labelled=({"toy": 40, "cifar10": 5000, "folder": 5000}, "labelled images"),
+    epochs=({"toy": 40, "cifar10": 6, "folder": 6, "quick": 4}, "passes, for whole networks"),
+)
+toy, own, rng = chapter.data == "toy", chapter.data == "folder", chapter.rng
+if chapter.model not in MODELS[chapter.data]:
+    chapter.error(f"got --model {chapter.model}, expected one of {MODELS[chapter.data]}")
+given = bool(chapter.weights), bool(chapter.data_dir)
+if given not in {"toy": [(0, 0)], "cifar10": [(1, 0), (1, 1)], "folder": [(1, 1)]}[chapter.data]:
+    chapter.error("--data cifar10 needs --weights, folder needs --data-dir too, toy takes neither")
+SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 
 
 def build(count, state=None):
-    """Return a network for `count` classes, with the weights of `state` if given."""
-    net = models.CifarResNet(1, count, rng=rng) if toy else getattr(models, args.model)(count, rng)
+    net = models.CifarResNet(1, count, rng=rng) if toy else getattr(models, chapter.model)(count)
     if state is not None:
         net.load_state_dict(state)
-    return net.to(args.device)
+    return net.to(chapter.device)
 
 
-def batches(arrays, labels, size=250, transform=None, **options):
-    return DataLoader(
-        arrays, labels, batch_size=size, transform=transform, device=args.device, **options
-    )
+def batches(inputs, labels, size=50, **options):
+    """Return batches of images, which are normalised, or of features."""
+    options |= {"transform": normalize if inputs.dtype == np.uint8 else None}
+    return data.DataLoader(inputs, labels, batch_size=size, device=chapter.device, **options)
 
 
-def learn(net, loader, optimizer, epochs):
-    """Train with a learning rate that falls to 0 along a half cosine; return the seconds."""
-    schedule = optim.CosineAnnealingLR(optimizer, epochs * len(loader))
-    history = fit(
-        net, cross_entropy, optimizer, loader, epochs=epochs, schedule=schedule, progress=False
-    )
-    return sum(history["seconds"])
+def learn(net, inputs, labels, optimizer, epochs, size=16 if toy else 64):
+    """Train with rates that fall to 0 along a half cosine; return the seconds."""
+    loader = batches(inputs, labels, size, shuffle=True, rng=rng)
+    falling = optim.CosineAnnealingLR(optimizer, epochs * len(loader))
+    options = {"epochs": epochs, "schedule": falling, "progress": False}
+    return sum(fit(net, cross_entropy, optimizer, loader, **options)["seconds"])
 
 
-def sgd(net, lr):
-    options = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
-    return optim.SGD(net.parameters(), lr=lr, **options)
-
-
-def part(pictures, chosen):
-    return ImageSet(pictures.images[chosen], pictures.labels[chosen], pictures.classes)
-
-
-def only(pictures, names):
-    """Keep the images of some classes, named in their original order; renumber the labels."""
-    numbers = [pictures.classes.index(name) for name in names]
-    kept = part(pictures, np.isin(pictures.labels, numbers))
-    return ImageSet(kept.images, np.searchsorted(numbers, kept.labels), tuple(names))
-
-
-# %% A pretrained network, and a few labelled images for a new task
+# %% [markdown]
+# ## 1. A pretrained network, and a few labelled images
 # It was trained elsewhere, for weeks on somebody's GPUs; or here, for half a minute, on six other
 # classes. All that remains is a state dict: named arrays that fit a network of the same form.
-started = time.perf_counter()
-try:
-    minidl.zeros(1, device=args.device)
-    args.out.mkdir(parents=True, exist_ok=True)
-    if toy:
-        new = ("cross", "star", "checks", "dots")
-        train, test = load_toy10()
-        old = [name for name in train.classes if name not in new]
-        known, known_test = only(train, old), only(test, old)
-        train, test = only(train, new), only(test, new)
-        known = known.first(1600) if args.quick else known
-        normalize = Normalize.fit(known.images)
-        first = build(len(old))
-        loader = batches(known.images, known.labels, 64, normalize, shuffle=True, rng=rng)
-        learn(first, loader, sgd(first, 0.1), 1 if args.quick else 3)
-        args.weights = save_weights(first.state_dict(), args.out / "pretrained.safetensors")
-    elif own:
-        pictures = load_image_folder(args.data_dir)
-        order = rng.permutation(len(pictures.labels))
-        if len(order) < 10:
-            raise ValueError(f"{args.data_dir}: got {len(order)} images, expected at least 10")
-        test, train = (part(pictures, some) for some in np.split(order, [len(order) // 5]))
-    else:
-        train, test = load_cifar10(args.data_dir, download=args.data_dir is None)
-    weights = load_weights(args.weights)
-    its_classes = len(old) if toy else 1000 if own else len(train.classes)
-    pretrained = build(its_classes, weights)  # an error lists every missing or misshapen array
-except (OSError, ValueError, RuntimeError) as error:
-    parser.error(str(error))
+
+# %%
+normalize = data.Normalize((123.7, 116.3, 103.5), (58.4, 57.1, 57.4))  # as published networks
+file = chapter.weights or chapter.out / "pretrained.safetensors"
+if toy:
+    train, test = chapter.load(data.load_toy10)
+    new = ("cross", "star", "checks", "dots")
+    old = [name for name in train.classes if name not in new]
+    known, train, test = train.only(old), train.only(new), test.only(new)
+    known = known.first(1600) if chapter.quick else known
+    normalize = data.Normalize.fit(known.images)
+    first = build(len(old))
+    optimizer = optim.SGD(first.parameters(), lr=0.1, **SGD)
+    learn(first, known.images, known.labels, optimizer, 1 if chapter.quick else 3, size=64)
+    save_weights(first.state_dict(), file)
+elif own:
+    images = chapter.load(data.load_image_folder, chapter.data_dir)
+    images = images.take(rng.permutation(len(images.labels)))
+    test, train = chapter.load(images.split, len(images.labels) // 10 * 2)
+else:
+    train, test = chapter.load(data.load_cifar10, chapter.data_dir, download=not chapter.data_dir)
+weights = chapter.load(load_weights, file)
+outputs = len(old) if toy else 1000 if own else len(train.classes)
+pretrained = chapter.load(build, outputs, weights)  # an error lists every array that does not fit
 classes = len(train.classes)
-each = max(1, args.images // classes)
-first_ones = [np.flatnonzero(train.labels == label)[:each] for label in range(classes)]
-train, test = part(train, np.concatenate(first_ones)), test.first(400) if args.quick else test
-numbers = sum(array.size for array in weights.values())
-print(f"{args.weights}: {len(weights)} arrays, {numbers:,} values")
-if not own:  # torchvision's networks know ImageNet's 1000 classes, hardly yours
-    shown = known_test if toy else test
-    found = predict(pretrained, batches(shown.images, shown.labels, transform=normalize)).argmax(1)
-    before = accuracy(found, shown.labels)
-    print(f"before any training: {before:.2%} on test images of the {its_classes} classes it knows")
+train = train.few(max(1, chapter.labelled // classes))
+test = test.first(400) if chapter.quick else test
+print(f"{file}: {len(weights)} arrays, {sum(a.size for a in weights.values()):,} values")
 print(f"{len(train.labels):,} training images, {len(test.labels):,} test images")
 print("classes:", ", ".join(train.classes))
 
-# %% What transfers
-# The last layer, the head, is specific to the old classes and is dropped. Everything before it, the
-# body, turns an image into features: values that describe edges, corners and textures, which other
-# classes have too. Projected onto the two directions in which they differ most (the principal
-# components), the features of the new toy classes form clusters, although the body was never
-# trained on these classes.
+# %% [markdown]
+# ## 2. What transfers
+# The last layer, the **head**, knows only the old classes and is dropped. Everything before it, the
+# **body**, turns an image into **features**: 64 values (ResNet-50: 2,048) that describe edges,
+# corners and textures. To see them, project them onto the two directions in which they differ most,
+# their first two **principal components**.
+#
+# **Predict, then run:** the body never saw these classes. Can it tell them apart?
+
+# %%
 body = pretrained.replace_head(nn.Sequential())  # an empty one returns its input
-untrained = build(its_classes).replace_head(nn.Sequential())
-some = part(test, slice(200))
-figure, panels = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
-for axes, net, title in zip(
-    panels, (untrained, body), ("an untrained", "the pretrained"), strict=True
-):
-    features = predict(net, batches(some.images, some.labels, 50, normalize))  # (n, channels)
+untrained = build(outputs).replace_head(nn.Sequential())
+some, projected = test.first(200), {}
+for name, net in (("an untrained body", untrained), ("the pretrained body", body)):
+    features = predict(net, batches(some.images, some.labels))  # (n, channels)
     features -= features.mean(0)
-    places = features @ np.linalg.svd(features, full_matrices=False)[2][:2].T  # (n, 2)
-    for label, name in enumerate(train.classes):
-        axes.scatter(*places[some.labels == label].T, s=14, label=name)
-    axes.set(title=f"features of {title} body", xticks=[], yticks=[])
-figure.legend(*axes.get_legend_handles_labels(), loc="outside right")
-keep(figure, "features")
+    components = np.linalg.svd(features, full_matrices=False)[2][:2]  # (2, channels)
+    projected[name] = features @ components.T  # (n, 2)
 
-# %% Two heads on a frozen body
-# A frozen body computes the same features for an image in every epoch. So they are computed once,
-# and a head is trained on them in a second. A linear head separates them by straight lines. The
-# classic recipe is global average pooling, with which this body ends, then 1024 hidden units, ReLU,
-# and a unit per class.
+# %% tags=["hide-input"]
+figure, panels = plots.subplots(1, 2, figsize=(9, 4))
+for axes, (name, places) in zip(panels, projected.items(), strict=True):
+    for label, title in enumerate(train.classes[:12]):
+        look = {"marker": "os^Dv*"[label % 6], "color": plots.COLOURS[label % 6], "s": 18}
+        axes.scatter(*places[some.labels == label].T, label=title, **look)
+    axes.set(title=f"features of {name}", xlabel="first component", ylabel="second component")
+panels[0].legend()
+chapter.keep(figure, "features", "only the pretrained body puts each class in a place of its own")
+
+# %% [markdown]
+# ## 3. A new head on a frozen body
+# A **frozen** body computes the same features for an image in every epoch. So they are computed
+# once, and a head is trained on them in a second: a linear one, or the classic recipe, 1024 hidden
+# units with ReLU. Global average pooling, with which the body ends, makes 64 features of 64 maps of
+# 8 x 8 pixels, for images of any size. A flat head, without pooling, gets all 4,096 pixels.
+# **Predict, then run:** with 40 images, does the flat head win, which is told more?
+
+# %%
+results = {}  # for each strategy: accuracy, trained parameters, seconds, learning rates
+
+
+def measure(name, net, images, trained, *how):
+    found = predict(net, batches(images, test.labels)).argmax(1)
+    results[name] = accuracy(found, test.labels), sum(p.size for p in trained), *how
+
+
+def try_head(name, *layers, lr):
+    head = nn.Sequential(*layers).to(chapter.device)
+    before, after = (predict(body, batches(some.images, some.labels)) for some in (train, test))
+    adam = optim.Adam(head.parameters(), lr=lr)
+    seconds = learn(head, before, train.labels, adam, 60 if toy else 20)
+    measure(name, head, after, head.parameters(), seconds, (0, 0, 0, lr))
+    return head
+
+
 body.requires_grad_(False)
-since = time.perf_counter()
-features = predict(body, batches(train.images, train.labels, 50, normalize))
-seconds = time.perf_counter() - since
-test_features = predict(body, batches(test.images, test.labels, 50, normalize))
-small, width = 16 if toy else 64, features.shape[1]
-results, guesses = {}, {}  # by strategy: trained parameters and seconds; predicted classes
-
-
-def try_head(name, head, lr):
-    adam = optim.Adam(head.to(args.device).parameters(), lr=lr)
-    loader = batches(features, train.labels, small, shuffle=True, rng=rng)
-    took = seconds + learn(head, loader, adam, 60 if toy else 20)
-    results[name] = sum(p.size for p in head.parameters()), took
-    scores = predict(head, batches(test_features, test.labels))
-    guesses[name] = scores.argmax(1)
-    return scores
-
-
+width = body.num_features
 linear = nn.Linear(width, classes, rng=rng)
+try_head("new head", linear, lr=0.01)
 hidden, out = nn.Linear(width, 1024, rng=rng), nn.Linear(1024, classes, rng=rng)
-classic = nn.Sequential(hidden, nn.ReLU(), out)
-try_head("new head", linear, 1e-2)
-scores = try_head("classic head", classic, 1e-3)
-whole = body.replace_head(classic)  # one network again, with the same scores for images
-again = predict(whole, batches(test.images[:50], test.labels[:50], 50, normalize))
-assert np.allclose(again, scores[:50], atol=1e-3)
-save_weights(whole.state_dict(), args.out / "classic_head.safetensors")
+classic = try_head("classic head", hidden, nn.ReLU(), out, lr=0.001)
+if not own:
+    body.avgpool = nn.Flatten()
+    try_head("flat head", nn.Linear(64 * width, classes, rng=rng), lr=0.001)
+save_weights(body.replace_head(classic).state_dict(), chapter.out / "classic_head.safetensors")
+
+# %% [markdown]
+# ## 4. Which layers to unfreeze, and at which rates
+# Few images, or a similar task: only the head. More images, or a task further away: the last stage
+# too, which knows most about the old task; then all. Train the head first, as above, because a
+# random one's gradients would damage the body; then the body, at a tenth of the head's rate, for
+# its weights are good already. Parameter groups give the optimiser a rate for each part.
+# **Predict, then run:** what happens at a new network's rate, 0.1, everywhere?
+
+# %%
+RATES = {  # of stage 1, stage 2, stage 3, and the head; 0 is frozen
+    "last stage": (0, 0, 0.01, 0.1),
+    "all unfrozen": (0.01, 0.01, 0.01, 0.1),
+    "too fast": (0.1, 0.1, 0.1, 0.1),
+    "from scratch": (0.1, 0.1, 0.1, 0.1),
+}
 
 
-# %% Everything unfrozen, with a smaller learning rate; and training from scratch
-# Train the new head first, as above, then everything: the gradients of a random head would be noise
-# and would damage the body (A. Kumar et al., 2022). A tenth of a new network's learning rate is
-# enough, since these weights are already good. Batch normalisation now adapts to the new images.
-shifts = RandomCrop(padding=4, rng=rng), RandomHorizontalFlip(rng=rng)  # chapter 10
-varied = normalize if toy else Compose(*shifts, normalize)
+def parts(net):
+    return nn.ModuleList([net.conv1, net.bn1, net.layer1]), net.layer2, net.layer3, net.linear
 
 
-def try_network(name, net, lr):
-    loader = batches(train.images, train.labels, small, varied, shuffle=True, rng=rng)
-    took = learn(net, loader, sgd(net, lr), args.epochs)
-    results[name] = sum(p.size for p in net.parameters()), took
-    guesses[name] = predict(net, batches(test.images, test.labels, transform=normalize)).argmax(1)
-    return net
+for name, rates in {} if own else RATES.items():  # a ResNet-50 needs more images, and a GPU
+    net = build(classes)
+    if name != "from scratch":
+        net = build(outputs, weights).replace_head(classes)
+        net.linear.load_state_dict(linear.state_dict())
+    groups = []
+    for part, rate in zip(parts(net), rates, strict=True):
+        part.requires_grad_(rate > 0)
+        groups += [{"params": list(part.parameters()), "lr": rate}] if rate else []
+    optimizer = optim.SGD(groups, lr=0.1, **SGD)
+    seconds = learn(net, train.images, train.labels, optimizer, chapter.epochs)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    measure(name, net, test.images, trained, seconds, rates)
+    if name == "all unfrozen":
+        save_weights(net.state_dict(), chapter.out / "fine_tuned.safetensors")
+print(f"{'strategy':14}{'trained':>12}{'seconds':>10}{'accuracy':>11}")
+for name, (score, trained, seconds, _) in results.items():
+    print(f"{name:14}{trained:12,}{seconds:10.1f}{score:11.2%}")
 
+# %% tags=["hide-input"]
+if not own:
+    figure, axes = plots.subplots(figsize=(9, 4.4))
+    table = np.array([rates for *_, rates in results.values()])
+    axes.imshow(np.log10(table + 1e-4), cmap="Oranges", vmin=-4, vmax=0.5, aspect="auto")
+    for (row, column), rate in np.ndenumerate(table):
+        axes.text(column, row, f"rate {rate:g}" if rate else "frozen", ha="center", va="center")
+    sizes = [sum(p.size for p in part.parameters()) for part in parts(net)]
+    names = ("body: stage 1", "body: stage 2", "body: stage 3", "head")
+    axes.set_xticks(range(4), [f"{names[n]}\n{sizes[n]:,} weights" for n in range(4)])
+    axes.set_yticks(range(len(results)), [f"{n}: {100 * r[0]:.1f} %" for n, r in results.items()])
+    axes.xaxis.tick_top()
+    axes.axvline(2.5, color="black", lw=4)
+    axes.set(title="image -> body, then pooling -> head", ylabel="strategy: test accuracy")
+    chapter.keep(figure, "strategies", "slow rates keep what the body knows, fast ones forget it")
+chapter.result(", ".join(f"{name} {score:.2%}" for name, (score, *_) in results.items()))
 
-if not own:  # a whole ResNet-50 needs a GPU and more images
-    unfrozen = try_network("all unfrozen", build(its_classes, weights).replace_head(linear), 0.01)
-    save_weights(unfrozen.state_dict(), args.out / "fine_tuned.safetensors")
-    try_network("from scratch", build(classes), 0.1)
-
-# %% The four side by side
-scores = {name: accuracy(found, test.labels) for name, found in guesses.items()}
-print(f"\n{'strategy':14}{'trained':>12}{'seconds':>10}{'accuracy':>11}")
-for name, (trained, took) in results.items():
-    print(f"{name:14}{trained:12,}{took:10.1f}{scores[name]:11.2%}")
-
-figure, axes = plt.subplots(figsize=(7, 0.9 + 0.5 * len(scores)), layout="constrained")
-bars = axes.barh(list(scores), [100 * score for score in scores.values()], color=plots.COLOURS[0])
-axes.bar_label(bars, [f"{100 * s:.1f} %" for s in scores.values()], padding=4)
-axes.axvline(100 / classes, color="black", linestyle=":")
-axes.set(xlim=(0, 112), xlabel="test accuracy (%); dotted: guessing")
-axes.set_title(f"{len(train.labels):,} labelled images")
-axes.invert_yaxis()
-keep(figure, "strategies")
-
-# Images that the best of them gets right and the worst gets wrong:
-best, worst = max(scores, key=scores.get), min(scores, key=scores.get)
-gain = (guesses[best] == test.labels).astype(int) - (guesses[worst] == test.labels)
-chosen = np.argsort(-gain, kind="stable")[:10]
-captions = [
-    f"{worst}: {test.classes[guesses[worst][n]]}\n{best}: {test.classes[guesses[best][n]]}"
-    for n in chosen
-]
-figure = plots.images(test.images[chosen], captions, "Two predictions")
-keep(figure, "predictions")
-
-# %% The result
-words = ", ".join(f"{name} {score:.2%}" for name, score in scores.items())
-print(f"result: {words}; {time.perf_counter() - started:.0f} s")
-plots.show()
-
-# %% What comes next
+# %% [markdown]
+# ## What comes next
 # Chapter 12 runs all this on a GPU. Fill in chapters/exercises/ch11_fine_tuning.py;
-# `pytest chapters/exercises -k ch11` tells you which answers are right and which are not there yet.
+# `python -m pytest chapters/exercises -k ch11` (after `pip install -e '.[test]'`, the README's
+# second command) tells you which answers are right and which are not there yet.
+#
 # 1. `freeze_all_but`: freeze a network except for its head; count the parameters that still learn.
-# 2. `load_matching`: load the weights whose names and shapes fit, ignoring a `module.` prefix; list
-#    the rest.
+# 2. `load_matching`: load the weights whose names and shapes fit, ignoring a `module.` prefix.
 # 3. `two_rates`: parameter groups: a small learning rate for the body, a larger one for the head.
+#
+# **Change this and explain:** leave out the line with `linear.state_dict()`: training starts with
+# a random head. Which strategy loses most, and why?
+#
+# **Further reading:** [Yosinski et al. 2014](https://arxiv.org/abs/1411.1792), which layers
+# transfer; [Howard and Ruder 2018](https://arxiv.org/abs/1801.06146), rates per layer;
+# [Kumar et al. 2022](https://arxiv.org/abs/2202.10054), why the head comes first.

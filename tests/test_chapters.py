@@ -266,8 +266,8 @@ def test_chapter_11_trains_heads_on_a_folder_of_pictures(run, tmp_path):
             pixels[:, :, colour] += 100
             plt.imsave(tmp_path / "pictures" / name / f"{number}.png", pixels)
     save_weights(models.resnet18(rng=rng).state_dict(), tmp_path / "resnet18.pth")
-    arguments = ["--data-dir", "pictures", "--model", "resnet18", "--weights", "resnet18.pth"]
-    done = run(FINE_TUNING, *arguments, "--quick")
+    arguments = ["--data", "folder", "--data-dir", "pictures", "--model", "resnet18"]
+    done = run(FINE_TUNING, *arguments, "--weights", "resnet18.pth", "--quick")
     assert (done.returncode, done.stderr) == (0, "")
     assert "16 training images, 4 test images\nclasses: green, red" in done.stdout
     assert re.search(r"^classic head +527,362 ", done.stdout, re.MULTILINE)
@@ -279,19 +279,23 @@ def test_chapter_11_says_what_is_wrong(run, tmp_path):
     save_weights(models.CifarResNet(1).state_dict(), tmp_path / "small.npz")
     (tmp_path / "few" / "one").mkdir(parents=True)
     plt.imsave(tmp_path / "few" / "one" / "x.png", np.zeros((8, 8, 3)))
-    cifar10, folder = ["--data", "cifar10"], ["--data-dir", "pictures", "--weights", "small.npz"]
+    cifar10, folder = ["--data", "cifar10"], ["--data", "folder", "--weights", "small.npz"]
+    needs = "--data cifar10 needs --weights, folder needs --data-dir too, toy takes neither"
     for arguments, message in [
-        (["--images", "0"], "expected --images and --epochs >= 1, --seed >= 0"),
-        (["--seed", "-1"], "expected --images and --epochs >= 1, --seed >= 0"),
-        (["--weights", "small.npz"], "--weights, --model and --data-dir go with --data cifar10 or"),
-        (["--model", "resnet20"], "--weights, --model and --data-dir go with --data cifar10 or"),
-        (cifar10, "--data cifar10 and folder need --weights"),
-        (["--data", "folder", "--weights", "small.npz"], "and folder needs --data-dir"),
-        ([*cifar10, "--weights", "small.npz", "--model", "resnet18"], "of another size"),
-        ([*folder, "--model", "resnet20"], "--model resnet20 needs images of another size than"),
-        (folder, "there is no folder pictures"),
+        (["--labelled", "0"], "got --labelled 0, expected an integer >= 1"),
+        (["--epochs", "0"], "got --epochs 0, expected an integer >= 1"),
+        (["--seed", "-1"], "got --seed -1, expected an integer >= 0"),
+        (["--weights", "small.npz"], needs),
+        (["--data-dir", "few"], needs),
+        (cifar10, needs),
+        (folder, needs),
+        (["--data", "folder", "--data-dir", "few"], needs),
+        (["--model", "resnet20"], "got --model resnet20, expected one of ['resnet8']"),
+        ([*cifar10, "--model", "resnet18"], "got --model resnet18, expected one of ['resnet20', "),
+        ([*folder, "--model", "resnet20"], "got --model resnet20, expected one of ['resnet50', "),
+        ([*folder, "--data-dir", "pictures"], "there is no folder pictures"),
         ([*cifar10, "--weights", "small.npz", "--data-dir", "nowhere"], "nowhere"),
-        ([*folder[:1], "few", *folder[2:]], "few: got 1 images, expected at least 10"),
+        ([*folder, "--data-dir", "few"], "got 0 of 1 images, expected at least 1 in each part"),
         (["--out", "/dev/null/here"], "/dev/null"),
     ]:
         done = run(FINE_TUNING, *arguments)
