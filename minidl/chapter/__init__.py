@@ -6,6 +6,8 @@ chapter = Chapter(__doc__, epochs=(5, "passes over the training images"))
 print(chapter.epochs, chapter.device, chapter.quick)
 chapter.keep(figure, "curves", "the two curves part after epoch 3: overfitting")
 chapter.result("test accuracy 97.5%")
+
+`Runs` keeps the finished runs of an experiment in a file that an interrupted one continues from.
 """
 
 from minidl.chapter.panels import side_by_side as side_by_side
@@ -18,5 +20,6 @@ from minidl.chapter.drawings import curves as curves
 from minidl.chapter.drawings import gallery as gallery
 from minidl.chapter.drawings import numbers as numbers
 from minidl.chapter.drawings import sliding_pools as sliding_pools
+from minidl.chapter.runs import Runs as Runs
 from minidl.chapter.start import Chapter as Chapter
 from minidl.chapter.timing import shortest as shortest
