@@ -2,7 +2,7 @@
 
 Result: noise left by average 0.45 to 0.60, noise left by max 0.90 to 1.10, lone pixel left by
 average 0.25, lone pixel left by max 1, shift with max 0.46 to 0.51, shift with blur 0.27 to 0.32;
-takes 0.2 times as long as chapter 7.
+takes 0.1 times as long as chapter 7.
 With --quick: noise left by average 0.45 to 0.60, lone pixel left by max 1.
 """
 
