@@ -39,4 +39,8 @@ def stopping(losses, patience):
 # multiplied by a million. SGD ends at 0.00995 for the first, whose gradients are tiny, and at
 # -9e114 for the second: each step multiplies the error by 1 - 0.1 * 2000 = -199.
 #
-# Change this and explain. @ch03
+# Change this and explain. With 2,000 images the training loss falls to 0.005, and the loss of
+# unseen images is lowest after epoch 7, at 1.84, then rises to 2.23. With 8,000 it is lowest after
+# epoch 4, at 1.07, and rises to 1.34, while the training loss still falls to 0.004. More images
+# make the gap smaller and the best network better, but they do not end overfitting: 8,000 images
+# are still fewer than the 790,000 weights. Epochs are longer too, so compare steps as well.

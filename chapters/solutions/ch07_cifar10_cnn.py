@@ -37,4 +37,8 @@ def confusion_matrix(labels, guesses, classes):
 # The second convolution needs 294,912 of 526,336 with 1,168 parameters, because it uses each of
 # them at 256 positions.
 #
-# Change this and explain. @ch07
+# Change this and explain. At first nothing: 54 % after one epoch with both (seed 0). Then the
+# averages fall behind: 80 % against 93 % after three epochs, 79 against 97 after five; with another
+# seed 84 against 92, then 95 against 94. They get there, but later. What a kernel finds is often at
+# a single position, and its response is all that matters. The maximum passes it on as it is; the
+# average passes on a quarter, after two pools a sixteenth, mixed with what lies around it.

@@ -39,5 +39,5 @@ def learning_rate(step, steps, peak, warmup):
 #
 # Change this and explain. It can add, but never subtract: values only grow from block to block.
 # With random weights and normalised branches, the mean of the values goes from 0.8 to 8.6 after 20
-# such blocks, to 3.2 in the usual order, and stays 0.8 without the last ReLU, which is why later
-# ResNets leave it out (He et al. 2016, Identity mappings in deep residual networks).
+# such blocks, to 3.2 in the usual order, and stays 0.8 without the last ReLU, as in later ResNets
+# (He et al. 2016, Identity mappings in deep residual networks).
