@@ -33,7 +33,7 @@ chapter = Chapter(__doc__)
 # A line predicts y from x: prediction = w * x + b. Its loss for one point is the squared error.
 # With the point x = 3, y = 5, and the guess w = 2, b = 1:
 #
-#     prediction = 2 * 3 + 1 = 7        error = 7 - 5 = 2        loss = 2**2 = 4
+#     prediction = 2 * 3 + 1 = 7        error = 7 - 5 = 2        loss = 2 * 2 = 4
 #
 # The **chain rule** says: the slope of several steps in a row is the product of their slopes. So go
 # backward, from the loss to the parameters:
@@ -216,7 +216,7 @@ chapter.keep(figure, "descent", "the first steps are the longest: the slope shri
 # `gradcheck` compares gradients with finite differences. `detach` hides one of two uses of x from
 # the graph. **Predict, then run:** how wrong is the gradient of x * x then?
 #
-# The derivative of x**3 is 3 x**2, and the derivative of that is 6 x: 27 and 18 at x = 3. With
+# The derivative of x³ is 3 x², and the derivative of that is 6 x: 27 and 18 at x = 3. With
 # `create_graph`, a gradient has its own graph, where our `Number` has slopes without a graph.
 
 # %%
@@ -240,7 +240,7 @@ chapter.result(f"gradient {gradient:g}, gradient of a gradient {second.item():g}
 #
 # 1. `slope`: the slope of a function by a central difference.
 # 2. `backward`: the gradients of a scalar graph, from its list of steps.
-# 3. `hypotenuse`: the backward of sqrt(a**2 + b**2), twice differentiable.
+# 3. `hypotenuse`: the backward of sqrt(a² + b²), twice differentiable.
 #
 # **Change this and explain:** in section 4, use the learning rates 0.03 and 1.2. Which of the two
 # pictures says what is wrong, and why does the second never arrive? (Chapter 2 has the answer.)

@@ -39,7 +39,7 @@ rng, tensor = chapter.rng, chapter.tensor
 # Three points, (1, 1), (2, 3), (3, 2), and a line, prediction = w * x + b. The loss is the **mean
 # squared error**; its derivative with respect to a parameter is the mean over the points:
 #
-#     loss = mean (w x + b - y)**2      d loss / d w = mean 2 (w x + b - y) x
+#     loss = mean (w x + b - y)²       d loss / d w = mean 2 (w x + b - y) x
 #                                       d loss / d b = mean 2 (w x + b - y)
 #
 # At w = b = 0 the errors are -1, -3, -2: the loss is 14/3, and the gradient is -26/3 and -4. As a
@@ -84,7 +84,7 @@ print(f"gradient over {n:,} points: loops {slow:.3f} s, Linear {slow / fast:.0f}
 # %% [markdown]
 # ## 2. How long may a step be?
 #
-# One weight first. The loss c/2 * w**2 is a valley with its minimum at 0; its slope is c * w, and
+# One weight first. The loss c/2 * w² is a valley with its minimum at 0; its slope is c * w, and
 # its second derivative c says how strongly it curves. A step of gradient descent (`optim.SGD`) is
 #
 #     w <- w - lr * c * w = (1 - lr * c) * w
@@ -139,7 +139,7 @@ chapter.keep(figure, "descent", "short steps creep, long ones jump across the va
 #
 #     p[k] = exp(score[k]) / sum of exp(scores)        cross-entropy = mean of -log p[truth]
 #
-# Scores 2 and 0 give p = e**2 / (e**2 + 1) = 0.88 and 0.12. If the first class is true, the loss is
+# Scores 2 and 0 give p = e² / (e² + 1) = 0.88 and 0.12. If the first class is true, the loss is
 # 0.127; if the second is, 2.127. The derivative with respect to a score is p, minus 1 for the true
 # class. **Predict, then run:** which of the four derivatives below are the largest?
 
