@@ -178,7 +178,8 @@ found = {}
 for name, (network, lr) in networks.items():
     print(f"\n{name}: {sum(p.size for p in network.parameters()):,} parameters", flush=True)
     adam = optim.Adam(network.to(chapter.device).parameters(), lr=lr)
-    chapter.fit(network, cross_entropy, adam, train, validation, epochs=chapter.epochs)
+    with chapter.interruptible("stopped: nothing was saved"):
+        training.fit(network, cross_entropy, adam, train, validation, epochs=chapter.epochs)
     found[name] = training.predict(network, test).argmax(1)
 
 print("\nclass          precision    recall        F1")

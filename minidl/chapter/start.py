@@ -27,7 +27,7 @@ from minidl.inspect import plots
 from minidl.random import manual_seed
 from minidl.tensor import Tensor
 from minidl.tensor.functions import zeros
-from minidl.training import History, Output, fit
+from minidl.training import Output
 
 if TYPE_CHECKING:  # Matplotlib is imported on use
     from matplotlib.figure import Figure
@@ -186,16 +186,6 @@ class Chapter:
         if len(train.classes) < 2:
             self.error(f"{self.data}: got a single label, {train.classes[0]}, expected at least 2")
         return *self.load(train.split, 0.1, self.rng), test
-
-    def fit(self, *args: Any, **kwargs: Any) -> History:
-        """Call `training.fit`; end the program at Ctrl-C, or if the loss is no finite number."""
-        try:
-            return fit(*args, **kwargs)
-        except KeyboardInterrupt:
-            print("\nstopped: nothing was saved")
-            sys.exit(130)
-        except FloatingPointError as error:
-            sys.exit(f"{error}\ntry a smaller --lr")
 
     def tensor(self, array: Any, **kwargs: Any) -> Tensor:
         """Return an array as a float32 tensor on the chapter's device."""
