@@ -122,20 +122,27 @@ def gallery(
 
 
 def curves(
-    lines: Mapping[str, Sequence[float]], x: Sequence[float], xlabel: str, ylabel: str
+    lines: Mapping[str, Sequence[float]],
+    x: Sequence[float],
+    xlabel: str,
+    ylabel: str,
+    yscale: str = "linear",
 ) -> Figure:
     """Draw named curves over x, in different colours and with different markers.
 
     Args:
         lines: for each name, one value for each x; up to six names.
-        x: where they were measured; each gets a tick.
+        x: where they were measured; each gets a tick, if there are at most 12.
         xlabel: with the unit.
         ylabel: with the unit.
+        yscale: "linear" or "log".
     """
     figure, axes = plots.subplots(figsize=(7, 3.6))
     for (name, values), colour, marker in zip(lines.items(), plots.COLOURS, "os^Dv*", strict=False):
         axes.plot(x, values, marker=marker, color=colour, label=name)
-    axes.set(xlabel=xlabel, ylabel=ylabel, xticks=x)
+    axes.set(xlabel=xlabel, ylabel=ylabel, yscale=yscale)
+    if len(x) <= 12:
+        axes.set_xticks(x)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
