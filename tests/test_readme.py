@@ -16,6 +16,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ADDING = (ROOT / "minidl" / "functional" / "README.md").read_text(encoding="utf-8")
 PAGES = [
     "README.md",
+    "chapters/FAQ.md",
+    "chapters/GLOSSARY.md",
     "datasets/README.md",
     "minidl/functional/README.md",
     "tests/README.md",
