@@ -119,3 +119,27 @@ def test_a_missing_measurement_is_not_written(tmp_path):
     with pytest.raises(KeyError, match="seconds"):
         runs_in(tmp_path).add(("max", 0), {"accuracy": 0.5})
     assert not (tmp_path / "runs.csv").exists()
+
+
+def test_an_interrupted_experiment_does_only_the_runs_that_are_left(tmp_path, capsys):
+    done = []
+
+    def run(net, seed):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append((net, seed))
+        return {"accuracy": 50 + seed, "seconds": 1}
+
+    planned = [(net, seed) for seed in (0, 1) for net in ("none", "max")]
+    with pytest.raises(KeyboardInterrupt):
+        runs_in(tmp_path).complete(planned, run)
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("4 runs, 0 of them already in ")
+    assert [line.partition("; about")[0] for line in out[1:]] == [
+        "1/4: none 0: accuracy 50",
+        "2/4: max 0: accuracy 50",
+    ]
+    done.clear()
+    runs_in(tmp_path).complete(planned[:4:2] + planned[3:], run)
+    assert done == [("none", 1), ("max", 1)]
+    assert "3 runs, 1 of them already in" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import inspect
 import io
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -85,6 +86,30 @@ class Runs:
     def __getitem__(self, varied: Sequence[object]) -> dict[str, float]:
         """Return a finished run's measurements by name; raise KeyError if it is not there."""
         return dict(zip(self._measured, self._rows[self._key(varied)], strict=True))
+
+    def complete(
+        self,
+        planned: Sequence[Sequence[object]],
+        run: Callable[..., Mapping[str, float]],
+    ) -> None:
+        """Do the planned runs that are not in the file, and print a line for each.
+
+        Args:
+            planned: what is varied, for each run.
+            run: called with that; returns a number for each measured name.
+        """
+        to_do = [varied for varied in planned if varied not in self]
+        print(f"{len(planned)} runs, {len(planned) - len(to_do)} of them already in {self.path}")
+        started = time.perf_counter()
+        for count, varied in enumerate(to_do, 1):
+            self.add(varied, run(*varied))
+            left = (time.perf_counter() - started) / count * (len(to_do) - count)
+            name, value = next(iter(self[varied].items()))
+            print(
+                f"{count}/{len(to_do)}: {' '.join(map(str, varied))}: {name} {value:.4g}; "
+                f"about {left:.0f} s left",
+                flush=True,
+            )
 
     def add(self, varied: Sequence[object], measurements: Mapping[str, float]) -> None:
         """Add a finished run, and write the file.
