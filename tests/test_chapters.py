@@ -307,17 +307,29 @@ def test_chapter_11_says_what_is_wrong(run, tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_chapter_12_asked_for_a_gpu_it_cannot_use_says_why_and_shows_the_cpu_half(run):
-    done = run(GPU, "--quick", "--device", "cuda")
+def test_chapter_12_says_why_it_cannot_use_a_gpu_and_shows_what_needs_none(run):
+    done = run(GPU, "--quick")
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"^ +64 +\d+ +[\d.]+ ", done.stdout, re.MULTILINE)  # the CPU's column
+    assert re.search(r"^ +64 +\d+ +[\d.]+", done.stdout, re.MULTILINE)  # the CPU's column
     try:
         minidl.zeros(1, device="cuda")
         missing = ""
     except RuntimeError as error:
         missing = str(error)
-    assert (f"CPU half: {missing}" in done.stdout) == bool(missing)
-    assert ("GPU captured " in done.stdout.partition("result: ")[2]) == (not missing)
+    assert (f"only what needs none: {missing}" in done.stdout) == bool(missing)
+    assert ("GPU captured" in done.stdout) == (not missing)
+
+
+@pytest.mark.slow
+def test_chapter_12_insists_on_a_gpu_if_asked_to(run):
+    done = run(GPU, "--quick", "--device", "cuda")
+    try:
+        minidl.zeros(1, device="cuda")
+        expected = (0, "")
+    except RuntimeError as error:
+        expected = (2, str(error))
+    assert done.returncode == expected[0]
+    assert expected[1] in done.stderr
 
 
 @pytest.mark.slow
@@ -345,8 +357,9 @@ def test_chapter_12_runs_its_gpu_half_on_kernels_built_for_the_cpu(environment, 
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"on the GPU: they differ by at most \d\.\de[-+]\d+", done.stdout)
-    assert re.search(r"^ +64 +\d+( +[\d.]+){4}$", done.stdout, re.MULTILINE)  # no column is empty
-    assert "GPU captured " in done.stdout.partition("result: ")[2]
+    assert "GPU captured" in done.stdout
+    assert re.search(r"^ +64 +\d+( +[\d.]+){3}$", done.stdout, re.MULTILINE)  # no column is empty
+    assert "step.png" in done.stdout
 
 
 def measured(folder):
