@@ -1,6 +1,6 @@
 """Chapter 8. Does pooling help, which kind, and how much? A controlled experiment.
 
-Result: max pooling 66 to 75 %, no pooling 56 to 66 %; takes 2.5 times as long as chapter 7.
+Result: max pooling 66 to 75 %, no pooling 56 to 66 %; takes 2.8 times as long as chapter 7.
 With --quick: max pooling 5 to 30 %, no pooling 5 to 30 %.
 """
 
@@ -200,8 +200,8 @@ print(f"{mean[dense, 'gap'] / mean[none, 'gap']:.0%} of its gap")
 # %% [markdown]
 # With 2,000 toy images, max and LP pooling beat no pooling by 10 points, with a fourteenth of the
 # parameters. Pooling reduces overfitting, it does not prevent it. Fewer weights are one reason; but
-# max pooling with stride 1, which saves hardly any and fits as well as no pooling, still halves the
-# gap: *whether* a feature is there generalises better than exactly *where*.
+# max pooling with stride 1, which saves hardly any and fits as well as no pooling, nearly halves
+# the gap: *whether* a feature is there generalises better than exactly *where*.
 
 
 # %% tags=["hide-input"]
