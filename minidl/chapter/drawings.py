@@ -139,7 +139,8 @@ def curves(
     """
     figure, axes = plots.subplots(figsize=(7, 3.6))
     for (name, values), colour, marker in zip(lines.items(), plots.COLOURS, "os^Dv*", strict=False):
-        axes.plot(x, values, marker=marker, color=colour, label=name)
+        every = 1 + len(x) // 60
+        axes.plot(x, values, marker=marker, markevery=every, color=colour, label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale=yscale)
     if len(x) <= 12:
         axes.set_xticks(x)
