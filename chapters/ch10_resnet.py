@@ -2,7 +2,7 @@
 
     python chapters/ch10_resnet.py --data cifar10     # real images (170 MB, downloaded once)
 
-Result: test accuracy 95 to 100 %, plain gradients 100 to 5,000 times, residual gradients 1 to 10
+Result: test accuracy 95 to 100 %, plain gradients 300 to 1,500 times, residual gradients 1 to 8
 times; takes 2 times as long as chapter 7.
 With --quick: test accuracy 2 to 30 %.
 """
@@ -102,32 +102,23 @@ chapter.keep(
 
 # %% [markdown]
 # These are **exploding gradients**, on CIFAR-10 as well: in a plain layer, batch normalisation and
-# ReLU multiply them by a little more than 1. With factors below 1 they would vanish (chapter 7). A
-# step that suits the last layer is far too large for the first. Both networks, trained a little:
+# ReLU multiply them by a little more than 1. With factors below 1 they would vanish (chapter 7).
+#
+# **Predict, then run:** a step of SGD goes lr x gradient. What does lr = 0.01 do to the first and
+# to the last convolution of the plain network?
 
 # %%
-steps = 4 if chapter.quick else 25
-options = {"transform": normalize, "device": chapter.device}
-race: dict[str, list[float]] = {name: [] for name in deep}
 for name, net in deep.items():
-    sgd = optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-    batches = DataLoader(*train.first(32 * steps)[:2], batch_size=32, **options)
-    for images, truth in batches:  # the same for both
-        loss = cross_entropy(net(images), truth)
-        sgd.zero_grad()
-        loss.backward()
-        sgd.step()
-        race[name].append(loss.item())
-    print(f"{name}: loss {race[name][0]:.2f} in step 1, {race[name][-1]:.2f} in step {steps}")
-
-# %% tags=["hide-input"]
-race["guessing: ln 10"] = [math.log(10)] * steps
-chapter.keep(
-    *(lambda: curves(race, range(1, steps + 1), "step of 32 images", "training loss"), "race"),
-    "the residual network falls below guessing first",
-)
+    convs = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    sizes = [float(np.linalg.norm(conv.weight.numpy())) for conv in (convs[0], convs[-1])]
+    moved = [0.01 * norms[name][i] / size for i, size in zip((0, -1), sizes, strict=True)]
+    line = "{}: one step moves the first convolution by {:.2%} of its norm, the last by {:.3%}"
+    print(line.format(name, *moved))
 
 # %% [markdown]
+# No learning rate suits both ends of the plain network. He et al. (2015) trained it on CIFAR-10:
+# with 56 layers, even the training error ended above that with 20.
+#
 # ## 2. Batch normalisation
 #
 # **Batch normalisation** (Ioffe and Szegedy, 2015) gives each channel mean 0 and standard deviation
