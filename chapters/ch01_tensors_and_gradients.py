@@ -10,11 +10,12 @@ With --quick: gradient 12, gradient of a gradient 18.
 # A model has numbers that training may change, its **parameters**, and a number that says how wrong
 # it is, its **loss**. The **gradient** of the loss is its slope: how fast the loss grows when a
 # parameter grows. The smallest example: loss = w * w. At w = 3 the loss is 9; at w = 3.01 it is
-# 9.0601. It grew six times as much as w did, so the gradient is 6. To make the loss smaller, move w
-# the other way. That is how every network in this course learns.
+# 9.0601. It grew about six times as much as w did: the gradient is 6. To make the loss smaller,
+# move w the other way. That is how every network in this course learns.
 #
-# **What you will learn:** to find a gradient by hand, by trial, and for any formula with fewer than
-# forty lines of Python; to do it with arrays; to check it. **You need:** derivatives, and Python.
+# **What you will learn:** to find a gradient by hand and by trial; to find it for any formula, in
+# fewer than forty lines of Python; to do so with arrays; to check it. **You need:** derivatives,
+# and Python.
 
 # %%
 import timeit
@@ -29,7 +30,6 @@ chapter = Chapter(__doc__)
 
 # %% [markdown]
 # ## 1. By hand, and by trial
-#
 # A line predicts y from x: prediction = w * x + b. Its loss for one point is the squared error.
 # With the point x = 3, y = 5, and the guess w = 2, b = 1:
 #
@@ -42,7 +42,7 @@ chapter = Chapter(__doc__)
 #     d loss / d b     = 4 * 1 = 4      (the error grows as fast as b does)
 #     d loss / d w     = 4 * x = 12     (the error grows x = 3 times as fast as w does)
 #
-# Without any rule: move w a little to both sides and see how the loss changes. This **finite
+# Without any rule: move w a little in both directions and see how the loss changes. This **finite
 # difference**, (f(w + h) - f(w - h)) / 2h, runs the model twice per parameter: fine for a check,
 # hopeless for a million parameters. And it is never exact. If h is too large, the curve bends in
 # between; if it is too small, the difference of two nearly equal numbers is rounding noise.
@@ -65,11 +65,10 @@ figure, axes = plots.subplots(figsize=(6.6, 4))
 axes.loglog(steps, errors + 1e-17, ".-", color=plots.COLOURS[0])
 axes.text(1e-11, 3e-3, "rounding", ha="center"), axes.text(1, 1e-8, "the curve bends", ha="right")
 axes.set(title="The slope of exp at 1, in float64", xlabel="step h", ylabel="relative error")
-chapter.keep(figure, "differences", "the best h lies in the middle, at about 1e-5, not at the left")
+chapter.keep(figure, "differences", "the error is smallest near h = 1e-5; to the left it grows")
 
 # %% [markdown]
 # ## 2. Fewer than forty lines that differentiate any formula
-#
 # Every formula consists of small steps whose slopes we know. So each number remembers what it was
 # computed from, and the slope of that one step with respect to each input: the **computational
 # graph**. Walking through it backward and multiplying slopes is **backpropagation**; doing so for
@@ -78,9 +77,10 @@ chapter.keep(figure, "differences", "the best h lies in the middle, at about 1e-
 # A number used twice receives two contributions, which add up: hence `+=` below. It must have
 # received all of them before it passes any on: hence an order in which every number comes after its
 # inputs, a **topological order**. `recursive_order` finds it in five lines. But Python allows only
-# about 1,000 calls within calls, and a sum of 20,000 numbers is a chain of 20,000 steps. So
-# `inputs_first` keeps a stack of what is still to be done. A number comes off it twice: first it
-# goes back, below its inputs; when they are done, it joins the order.
+# about 1,000 nested calls, and a sum of 20,000 numbers is a chain of 20,000 steps. So
+# `inputs_first` keeps a stack of what is still to be done. Each number comes off it twice: the
+# first time it is put back, with its inputs on top; the second time its inputs are done, and it
+# joins the order.
 
 
 # %%
@@ -145,10 +145,9 @@ assert x.grad == 6.5  # the slope of x**2 + x / 2 is 2 x + 1 / 2
 
 # %% [markdown]
 # ## 3. minidl: the same idea
-#
 # `Tensor` is our `Number`; `requires_grad` marks the tensors whose gradient we want. `graph` draws
 # the steps: read the values downward, and the gradients upward, as `backward` computes them. The
-# square is computed as e * e: hence a `mul` with two arrows. e is used twice, and its slopes add
+# square of the error e is computed as e * e: hence a `mul` with two arrows from e, whose slopes add
 # up. **Predict, then run:** which slopes stand at the arrows from w to the loss?
 
 # %%
@@ -156,14 +155,13 @@ w, b = chapter.tensor(2.0, requires_grad=True), chapter.tensor(1.0, requires_gra
 x, y = chapter.tensor(3.0), chapter.tensor(5.0)
 loss = squared_error(w, b, x, y)
 drawing = graph(loss, names={"w": w, "b": b, "x": x, "y": y}).draw
-chapter.keep(drawing, "graph", "from w down, the slopes 3 * 1 * 1 * (2 + 2) are the gradient 12")
+chapter.keep(drawing, "graph", "multiplied from w down, the slopes 3 * 1 * 1 * (2 + 2) give 12")
 loss.backward()
 gradient = w.grad.item()
 assert (loss.item(), gradient, b.grad.item()) == (4, 12, 4)
 
 # %% [markdown]
 # ## 4. With arrays, and down the slope
-#
 # One node can hold a whole array: w * x multiplies all points at once, in compiled code, and the
 # gradient of w is the sum over all points. **Predict, then run:** how many times faster is that for
 # 20,000 points: 10, 100 or 1,000 times?
@@ -212,12 +210,12 @@ chapter.keep(figure, "descent", "the first steps are the longest: the slope shri
 
 # %% [markdown]
 # ## 5. Checking a gradient, and a gradient of a gradient
-#
-# `gradcheck` compares gradients with finite differences. `detach` hides one of two uses of x from
-# the graph. **Predict, then run:** how wrong is the gradient of x * x then?
+# `gradcheck` compares gradients with finite differences. Below, `detach` hides one of the two uses
+# of x from the graph. **Predict, then run:** how wrong is the gradient of x * x then?
 #
 # The derivative of x³ is 3 x², and the derivative of that is 6 x: 27 and 18 at x = 3. With
-# `create_graph`, a gradient has its own graph, where our `Number` has slopes without a graph.
+# `create_graph`, a gradient has a graph of its own and can be differentiated again. The slopes of
+# our `Number` are plain numbers: they cannot.
 
 # %%
 try:
@@ -232,7 +230,6 @@ chapter.result(f"gradient {gradient:g}, gradient of a gradient {second.item():g}
 
 # %% [markdown]
 # ## What comes next
-#
 # Chapter 2 finds a problem that no line solves. You can now read minidl/autograd.py: `propagate` is
 # our `backward`. Fill in chapters/exercises/ch01_tensors_and_gradients.py; `python -m pytest
 # chapters/exercises -k ch01` (after `pip install -e '.[test]'`, the README's second command) tells
@@ -242,8 +239,8 @@ chapter.result(f"gradient {gradient:g}, gradient of a gradient {second.item():g}
 # 2. `backward`: the gradients of a scalar graph, from its list of steps.
 # 3. `hypotenuse`: the backward of sqrt(a² + b²), twice differentiable.
 #
-# **Change this and explain:** in section 4, use the learning rates 0.03 and 1.2. Which of the two
-# pictures says what is wrong, and why does the second never arrive? (Chapter 2 has the answer.)
+# **Change this and explain:** in section 4, use the learning rates 0.03 and 1.2. What do the two
+# panels show for each, and why does the line never arrive with 1.2? (Chapter 2 has the answer.)
 #
 # **Further reading:** [micrograd](https://github.com/karpathy/micrograd), the same in 94 lines;
 # [CS231n](https://cs231n.github.io/optimization-2/) on backpropagation.

@@ -37,16 +37,16 @@ train, validation, test = chapter.images()
 
 # %% [markdown]
 # ## 1. Three sets of images, split once
+# - The weights are trained on the **training set**.
+# - What training does not set, we choose on the **validation set**: **hyperparameters**, such as
+#   the number of epochs or hidden units.
+# - The finished network is measured on the **test set**, once, at the end.
 #
-# - The **training set** teaches: its gradients change the weights.
-# - The **validation set** decides what is chosen, not trained: **hyperparameters**, such as the
-#   number of epochs or hidden units.
-# - The **test set** judges: it is measured once, at the end.
-#
-# Why not choose on the test set? The best of twenty networks is partly the luckiest, and on the
-# images that chose it, its luck repeats. How well a network does on images that decided nothing is
-# its **generalisation**. Ours is a **multilayer perceptron** (MLP): pixels as a row of numbers, a
-# hidden layer, a score for each class. It does not know which pixels are neighbours.
+# Why not choose on the test set? The best of twenty networks is partly the luckiest, and measured
+# again on the images that chose it, it is just as lucky. How well a network does on images that
+# decided nothing is its **generalisation**. Ours is a **multilayer perceptron** (MLP): pixels as a
+# row of numbers, a hidden layer, a score for each class. It does not know which pixels are
+# neighbours.
 
 # %%
 normalize = Normalize.fit(train.images)  # mean 0, standard deviation 1 per colour
@@ -67,16 +67,16 @@ def mlp(hidden, side=32):
 
 # %% [markdown]
 # ## 2. Batches
-#
 # An **epoch** is one pass over the training set: 10 images in batches of 4 take 3 steps. A batch's
 # loss is the mean over its images, so the gradient of all ten is the mean of the three gradients,
 # weighted by size, (4, 4, 2) / 10. Each is a noisy estimate of the gradient of all images; the
 # error of the mean of B independent estimates is smaller by a factor of sqrt(B). But one image at
 # a time wastes the processor, which then reads all weights to use each of them once.
 #
-# **Predict, then run:** from 1 image to 256, by which factor does the error fall, and the time per
-# image? (Sizes take turns, and the least of 20 times counts, since other work on the machine can
-# only make a time longer. On a busy machine even the least may be too long.)
+# **Predict, then run:** from batches of 1 image to batches of 256, by what factor does the error
+# fall, and by what factor the time per image? (Sizes take turns, and the least of 20 times counts,
+# since other work on the machine can only make a time longer. On a busy machine even the least may
+# be too long.)
 
 # %%
 images, labels = next(iter(loader(train.first(1000), batch_size=1000)))
@@ -109,11 +109,10 @@ errors = {"measured": noise, "1 / sqrt(batch size)": {n: noise[1] / n**0.5 for n
 panels = {"Error / length of the gradient": errors, "Time per image (µs)": {"measured": cost}}
 log = {"xscale": "log", "yscale": "log", "xticks": sizes, "xticklabels": sizes}
 figure = side_by_side(panels, share_y=False, xlabel="batch size (images)", **log)
-chapter.keep(figure, "batches", "the error follows the dashed rule; the time per image falls too.")
+chapter.keep(figure, "batches", "the error follows the dashed line; the time per image falls too")
 
 # %% [markdown]
 # ## 3. The training loop
-#
 # After each epoch, `evaluate` measures loss and accuracy on training and validation set. At the
 # end, the network gets back the weights of its lowest validation loss: **early stopping**.
 
@@ -139,11 +138,10 @@ def fit(model, optimizer, train, epochs):
 
 # %% [markdown]
 # ## 4. Underfitting, about right, overfitting
-#
 # How much a network can represent is its **capacity**. Three networks, the same 2,000 images:
 #
-# - **Underfitting**: too little capacity, or too little input. Both losses stay high, and close.
-# - About right: the lowest validation loss of the three. Some gap between the two is normal.
+# - **Underfitting**: too little capacity or input. Both losses stay high, and close together.
+# - About right: the lowest validation loss of the three. Some gap between both losses is normal.
 # - **Overfitting**: far more weights than images. The training loss goes to 0; the validation loss
 #   falls, then *rises*, as the network grows surer of its wrong answers. What helps is called
 #   **regularisation**: early stopping, dropout (chapter 9), more or altered images (chapter 10).
@@ -161,13 +159,13 @@ for title, hidden, side in ("Underfitting", 8, 4), ("About right", 64, 8), ("Ove
     print(title, *(f"{name} loss {losses[name][-1]:.2f}" for name in ("training", "validation")))
 
 figure = side_by_side(panels, xlabel="epoch", ylabel="cross-entropy", ylim=(0, 3))
-chapter.keep(figure, "fitting", "left, both are high and close; right, validation turns upwards.")
+chapter.keep(figure, "fitting", "left, both stay high; right, the validation loss turns upwards")
 
 # %% [markdown]
 # ## 5. Optimisers
-#
-# They move the weights w against the gradient g, and use earlier gradients in different ways. m, s
-# and v start at 0; t = 1, 2, ... counts the steps; eps = 1e-8 keeps the division finite:
+# They move the weights w against the gradient g, at the learning rate lr, and use earlier gradients
+# in different ways. m, s and v start at 0; t = 1, 2, ... counts the steps; eps = 1e-8 keeps the
+# division finite:
 #
 #     SGD        w = w - lr g
 #     momentum   v = 0.9 v + g                                  w = w - lr v
@@ -176,11 +174,13 @@ chapter.keep(figure, "fitting", "left, both are high and close; right, validatio
 #                M = m / (1 - 0.9^t),  S = s / (1 - 0.999^t)  (corrects for the start at 0)
 #
 # Dividing by sqrt(s) gives every weight steps of about lr, however small its gradient. **Momentum**
-# in a long valley, loss = (x² + 100 y²) / 2: gradients across it change sign from step to step
-# and cancel; those along it agree and add up, to ten of them (five for the 0.8 in the picture).
+# in a long valley, loss = (x² + 100 y²) / 2: gradients across it change sign from step to step and
+# cancel; those along it agree and add up, until steps are ten times as long (five times with the
+# 0.8 in the picture).
 #
-# On images, each gets several learning rates: one for all would compare rates. **Predict, then
-# run:** which optimisers get to about the same loss? Which needs the largest rate?
+# On images, we give each optimiser several learning rates: a single one would suit some and not
+# others. **Predict, then run:** which optimisers get to about the same loss? Which needs the
+# largest rate?
 
 
 # %%
@@ -201,7 +201,7 @@ axes.contour(x, y, x**2 + 100 * y**2, 12, colors="#cccccc")
 axes.plot(*path(0), "o-", color=plots.COLOURS[0], label="SGD")
 axes.plot(*path(0.8), "s--", color=plots.COLOURS[1], label="with momentum 0.8", mfc="none")
 axes.plot(0, 0, "k*", ms=14, label="lowest"), axes.legend(), axes.set(xlabel="x", ylabel="y")
-chapter.keep(figure, "momentum", "SGD creeps along the valley; momentum reaches the star.")
+chapter.keep(figure, "momentum", "SGD creeps along the valley; momentum reaches the star")
 
 # %%
 final = {"SGD": {}, "momentum": {}, "RMSprop": {}, "Adam": {}}
@@ -213,7 +213,7 @@ for (name, losses), rule, largest in zip(final.items(), rules, (0.3, 0.1, 0.01, 
     print(f"{name:8} loss {min(losses.values()):.2f} at rate {min(losses, key=losses.get):.2g}")
 
 figure = side_by_side({"": final}, xlabel="learning rate", ylabel="training loss", xscale="log")
-chapter.keep(figure, "optimisers", "the best rates of two can differ by a factor of a hundred.")
+chapter.keep(figure, "optimisers", "the best rates of two can differ by a factor of a hundred")
 
 # %% [markdown]
 # ## 6. The baseline: all is decided, so measure on the test set, once
@@ -224,16 +224,15 @@ history = fit(model, optim.Adam(model.parameters(), lr=3e-4), train, chapter.epo
 trained = history["train_accuracy"][history.best_epoch() - 1]
 tested = evaluate(model, cross_entropy, loader(test)).means("test")["test_accuracy"]
 
-chapter.keep(plots.training_curves(history), "baseline", "the curves part early: it memorises.")
+chapter.keep(plots.training_curves(history), "baseline", "the curves part early: it memorises")
 weight = model[2].weight.numpy()
 strongest = weight[np.argsort(-np.abs(weight).sum(1))[:32]].reshape(-1, 3, 32, 32)
 figure = plots.kernels(strongest, "What 32 of 256 hidden units respond to")
-chapter.keep(figure, "weights", "strokes and rings, each in one place: moved, they are others.")
+chapter.keep(figure, "weights", "strokes and rings, each learned at one position only")
 chapter.result(f"test accuracy {tested:.1%}, training accuracy {trained:.1%}")
 
 # %% [markdown]
 # ## What comes next
-#
 # Chapter 4: convolution, the same small question at every position of an image. With it, chapter 7
 # gets far beyond this baseline. Fill in chapters/exercises/ch03_training.py; `python -m pytest
 # chapters/exercises -k ch03` (after `pip install -e '.[test]'`) tells you which answers are right

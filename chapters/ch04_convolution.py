@@ -50,13 +50,13 @@ chapter.play(
     lambda number: draw_sliding(axes, number, image, by_hand, 2, kernel=kernel),
     9,
     "convolution",
-    "the weights times the pixels in the frame, added up, are the framed output",
+    "the framed output is the sum of the weights times the pixels in the frame",
 )
 figure, panels = plots.subplots(3, 3, figsize=(9, 5.4))
 for number, panel in enumerate(panels.flat):
     draw_sliding(panel, number, image, by_hand, 2, kernel=kernel, size=9)
 chapter.keep(
-    figure, "by_hand", "positive (red) where it gets brighter, negative where it gets darker"
+    figure, "by_hand", "positive (red) where it gets brighter, negative (blue) where darker"
 )
 
 # %% [markdown]
@@ -112,8 +112,8 @@ for convolve in (convolve_loops, convolve_columns):
 # %% [markdown]
 # ## 4. As a layer
 # `Conv2d` holds weights and bias, checks shapes, and has gradients. It computes the same product on
-# all cores, or uses a faster algorithm with the same result.
-# **Predict, then run:** how many times faster than loops is the product, and how many `Conv2d`?
+# all cores, or uses a faster algorithm with the same result. **Predict, then run:** how many times
+# faster than the loops is the product, and how many times is `Conv2d`?
 
 # %%
 toy = chapter.load(load_toy10, train=10, test=100)[1]
@@ -131,12 +131,11 @@ print(f"product {product_gain:,.0f} times, Conv2d {layer_gain:,.0f} times faster
 
 # %% [markdown]
 # ## 5. What a kernel responds to
-# These kernels are chosen by hand; a network learns its own by gradient descent (chapter 7).
-#
-# Shift the image, and the output shifts with it: **equivariance**. What is learned at one position
-# holds everywhere, with one set of weights: **weight sharing**. A linear layer learns it again for
-# each position. (An output that a shift leaves unchanged is another matter: chapter 5.)
-# **Predict, then run:** which of the four answers 0 wherever the image is plain?
+# These kernels are chosen by hand; a network learns its own by gradient descent (chapter 7). Shift
+# the image, and the output shifts with it: **equivariance**. What is learned at one position is
+# found everywhere, with one set of weights: **weight sharing**. A linear layer learns it again for
+# each position. (An output that a shift leaves unchanged is another matter: chapter 5.) **Predict,
+# then run:** which of the four kernels do not give 0 where the image is plain?
 
 # %%
 kernels = {
@@ -178,7 +177,7 @@ np.testing.assert_allclose(mix.to(chapter.device)(tensor(images)).numpy(), per_p
 
 # %% [markdown]
 # ## 7. The gradients
-# As out = columns @ weights + bias, chapter 1 gives, with g the gradient with respect to out:
+# Since out = columns @ weights + bias (section 3), the chain rule gives, with g = d loss / d out:
 #
 #     gradient of the weights = columns.T @ g        gradient of the bias = g summed over rows
 #     gradient of the columns = g @ weights.T, each added back to the pixel that it was copied from
@@ -200,13 +199,14 @@ np.testing.assert_allclose(x.grad.numpy(), of_images, atol=1e-4)
 # %% [markdown]
 # ## 8. How much of the image one output sees: the receptive field
 # One output of a 3 x 3 convolution sees 3 x 3 pixels. The next layer looks at 3 x 3 of those, so at
-# 5 x 5 pixels; and after a 2 x 2 pooling, neighbouring outputs are 2 pixels apart. Let r be the
-# **receptive field** and jump that distance, both 1 at first. Kernel k and stride s change them:
+# 5 x 5 pixels; and after 2 x 2 pooling (chapter 5), neighbouring outputs are 2 pixels apart. Let r
+# be the **receptive field** and jump that distance, both 1 at first. Kernel k and stride s change
+# them:
 #
 #     r = r + (k - 1) * jump        jump = jump * s
 #
-# An output sees the pixels where its gradient is not 0. (Here all weights are 1: nothing cancels.)
-# **Predict, then run:** what is r after three 3 x 3 convolutions with two 2 x 2 pools between?
+# An output sees the pixels for which its gradient is not 0. (Here all weights are 1: none cancel.)
+# **Predict, then run:** what is r after three 3 x 3 convolutions with two 2 x 2 poolings between?
 
 # %%
 stack = [("conv 3 x 3", 3, 1), ("pool 2 x 2", 2, 2)] * 2 + [("conv 3 x 3", 3, 1)]
@@ -225,7 +225,7 @@ for depth, (name, k, s) in enumerate(stack, 1):
 figure, panels = plots.subplots(1, 5, figsize=(9, 2.4))
 for axes, (title, seen) in zip(panels, fields.items(), strict=True):
     draw_map(axes, seen, title)
-chapter.keep(figure, "receptive_field", "what one output sees grows faster after each pool")
+chapter.keep(figure, "receptive_field", "what one output sees grows faster after each pooling")
 chapter.result(f"receptive field {r} pixels, parameters {shared}")
 
 # %% [markdown]
