@@ -9,10 +9,11 @@ With --quick: noise left by average 0.45 to 0.60, lone pixel left by max 1.
 # %% [markdown]
 # # 5. Pooling: maximum and average
 #
-# **Pooling** replaces each window of an image by one number: its largest value (**max pooling**) or
-# its mean (**average pooling**). The window 1, 3, 5, 7 becomes 7, or 4. Nothing is learnt. Windows
-# of 2 x 2 pixels leave a quarter of the numbers: the next layer has a quarter of the work, and its
-# kernels see twice as far. Max says *whether* something is there, average says *how much* of it.
+# **Pooling** replaces each window of an image with one number: its largest value (**max pooling**)
+# or its mean (**average pooling**). The window 1, 3, 5, 7 becomes 7, or 4. Nothing is learned.
+# Windows of 2 x 2 pixels, side by side, leave a quarter of the numbers: the next layer has a
+# quarter of the work, and its kernels see twice as far. Max says *whether* something is there,
+# average *how much* of it.
 #
 # **What you will learn:** both kinds by hand, as loops and as operations; two common bugs; where
 # gradients go; and, measured, what a shift and noise change. **You need:** chapters 1 and 4.
@@ -34,7 +35,6 @@ pools = {"max": F.max_pool2d, "average": F.avg_pool2d}
 
 # %% [markdown]
 # ## 1. By hand
-#
 # A window of p x p pixels moves over the image I in steps of s pixels, its stride. Each channel is
 # pooled on its own. With a and b from 0 to p - 1:
 #
@@ -53,15 +53,15 @@ for name, pool in pools.items():
     assert out.ravel().tolist() == ([7, 2, 4, 8] if name == "max" else [4, 0.75, 2.25, 6.25])
     lone[name] = bright[1].item()
 movie = sliding_pools(by_hand, pools)
-chapter.play(*movie, "pooling", "the framed window makes the framed outputs; stride 1 makes nine")
+chapter.play(*movie, "pooling", "the framed window makes the framed outputs: 4, then 9 of them")
 
 # %% [markdown]
 # ## 2. Window, stride and output size
-#
 # The window sets how many pixels one output sees, the stride how far apart the outputs are. Over m
-# pixels, there are floor((m - p) / s) + 1 outputs; `ceil_mode` rounds up: the last window may hang
-# over the edge. Padding adds pixels that never win a maximum: windows of 3 with padding 1, stride 1
-# are centred on each pixel and keep the size. **Predict, then run:** which windows skip pixels?
+# pixels, there are floor((m - p) / s) + 1 outputs; with `ceil_mode` the quotient is rounded up, so
+# the last window may hang over the edge. Padding adds pixels that never win a maximum: windows of 3
+# with padding 1 and stride 1 are centred on each pixel and keep the size. **Predict, then run:**
+# which windows skip pixels?
 
 # %%
 tiles, geometries = {}, ((2, 2), (3, 2), (3, 1), (2, 3))
@@ -101,8 +101,8 @@ for (name, pool), reduce in zip(pools.items(), (np.max, np.mean), strict=True):
 
 # %% [markdown]
 # ## 4. Spot the bug
-#
-# Both bugs are common. **Predict, then run:** what is wrong, and which small image shows it?
+# Both functions below have a common bug. **Predict, then run:** what is wrong, and which small
+# image shows it?
 
 
 # %%
@@ -139,7 +139,6 @@ for name, pool, image, right in (
 
 # %% [markdown]
 # ## 5. Where the gradient goes
-#
 # Raise one pixel a little: its window's maximum follows only if this pixel is the largest, the mean
 # follows by 1 / p² of the change. So, with g the gradient with respect to an output:
 #
@@ -147,7 +146,7 @@ for name, pool, image, right in (
 #     average pooling:  each of the p² pixels gets g / p²
 #
 # A pixel in several windows gets the sum. **Predict, then run:** all 64 outputs of 16 x 16 pixels
-# get gradient 1. For each kind: how many pixels get any, how much each, and what is the sum?
+# get gradient 1. For each kind: how many pixels get a part, how much each, and what is the sum?
 
 # %%
 movie = sliding_pools(by_hand, pools, backwards=True)
@@ -164,12 +163,12 @@ chapter.keep(figure, "gradients", "one scale: max is 1 (white) or 0, average 1/4
 
 # %% [markdown]
 # ## 6. Shift the image: does the output change?
-#
 # **Invariance** to a shift means that the output stays the same; equivariance, that it shifts too.
 # Pooling is equivariant to shifts by its stride: whole windows move. Many articles say that max
 # pooling is also invariant to small shifts. Move a crop of 24 x 24 pixels over each image: by how
 # many standard deviations does the output change? (1.4 is the change between unrelated images.)
-# **Predict, then run:** one pixel's shift changes the images by 0.57. And 2 x 2 maxima of them?
+# **Predict, then run:** a shift by one pixel changes the images by 0.57. By how much does it
+# change their 2 x 2 maxima?
 
 
 # %%
@@ -191,18 +190,17 @@ for name, pool in {
     moved[name] = [error(pool(crop).numpy(), pool(crops[0]).numpy()) for crop in crops]
 none, largest, _, blurred, _ = (changes[1] for changes in moved.values())
 print(f"2 x 2 max pooling hardly helps against a shift by one pixel: {none:.2f} to {largest:.2f}.")
-print(f"Blurring does: {blurred:.2f}. Many articles claim otherwise.")
+print(f"Blurring does: {blurred:.2f}. Many articles say that max pooling does.")
 figure = curves(moved, range(4), "shift (pixels)", "change (standard deviations)")
 chapter.keep(figure, "shift", "max 2 x 2 is just below no pooling; wide means are far below")
 
 # %% [markdown]
 # ## 7. Noise: whether, or how much
-#
 # Gaussian noise changes every pixel a little; salt noise sets a few pixels to white. Noise left is
-# the error after pooling over that before. The mean of four halves independent noise. Half of max
-# pooling's squared error is an upward bias: a window's brightest pixel is likely to be one that
-# noise made brighter. Lost is the error of the outputs, repeated over their windows. **Predict,
-# then run:** can more noise come out than went in?
+# the error after pooling divided by that before. The mean of four halves independent noise. Half of
+# max pooling's squared error is an upward bias: a window's brightest pixel is likely to be one that
+# noise made brighter. Lost is the difference to the image if each output fills its window again.
+# **Predict, then run:** can more noise come out than went in?
 
 # %%
 noisy = {"Gaussian": np.maximum(greys + chapter.rng.normal(0, 0.1, greys.shape), 0)}
@@ -220,7 +218,7 @@ for noise, images in {"no": greys, **noisy}.items():
             print(text := f"{name}: {error(back, greys):.2f} lost")
         tiles[text] = back[grid, 0]
 figure = gallery(tiles, 3)
-chapter.keep(figure, "noise", "max spreads lines and salt, average blurs edges, noise and salt")
+chapter.keep(figure, "noise", "max widens lines and salt; average weakens them, and the noise")
 print("Max says whether, average says how much. What saves a lone response lets salt through:")
 for name in pools:
     print(f"  {name} leaves {lone[name]:g} of a lone pixel, {left[name, 'salt']:.2f} of salt noise")
@@ -232,7 +230,6 @@ chapter.result(
 
 # %% [markdown]
 # ## What comes next
-#
 # Chapter 6 has the other kinds; chapter 7 trains with max pooling, chapter 8 measures its effect.
 # Fill in chapters/exercises/ch05_pooling.py; `python -m pytest chapters/exercises -k ch05` (after
 # `pip install -e '.[test]'`, the README's second command) tells you which answers are right.
@@ -242,7 +239,7 @@ chapter.result(
 # 3. `avg_pool_padded`: average pooling with padding, where the padding does not count.
 #
 # **Change this and explain:** set 2 % of the pixels to 0 (pepper), not to 1. Which kind is better
-# now, and why? Write `broken_start` for average pooling: does the bright corner still find it?
+# now, and why? Write `broken_start` for averages: does the bright corner still find the bug?
 #
 # **Further reading:** [CS231n](https://cs231n.github.io/convolutional-networks/#pool); [Boureau
 # 2010](https://www.di.ens.fr/willow/pdfs/icml2010b.pdf), maximum against average; [Zhang

@@ -9,8 +9,8 @@ With --quick: shift after max 0.46 to 0.50, shift after max blurred 0.28 to 0.31
 # %% [markdown]
 # # 6. Kinds of pooling
 #
-# Max pooling says *whether* a feature is in a window, average pooling says *how much* of it. Other
-# kinds give another weight to each pixel, draw it, move the windows, or pool over something other
+# Max pooling says *whether* a feature is in a window, average pooling *how much* of it. Other kinds
+# weigh the pixels differently, choose one at random, move the windows, or pool over something other
 # than windows. For the window 1, 2, 3, 4: min 1, average 2.5, GeM 2.92, mixed 3.25, max 4. Each
 # kind has its use, and none is free: what keeps a lone response also keeps a wrong pixel.
 #
@@ -51,17 +51,16 @@ def kind(name, by_hand, formula, operation):
 
 # %% [markdown]
 # ## 1. A fixed formula for each window
-#
 # Let w be the pixels of a window, here 1, 2, 3, 4. Section 7 says what each kind is for.
 # * **Min pooling**, `min(w)`: the smallest pixel, 1.
-# * **LP pooling**, `sum(w^p)^(1/p)`: the length of w. p = 2: sqrt(1 + 4 + 9 + 16) = 5.48.
+# * **LP pooling**, `sum(w^p)^(1/p)`: for p = 2 the length of w, sqrt(1 + 4 + 9 + 16) = 5.48.
 # * **GeM pooling** (generalised mean), `mean(w^p)^(1/p)`: the mean for p = 1, nearly the maximum
 #   for large p. p = 3: (100 / 4)^(1/3) = 2.92. Often over the whole image.
-# * **Mixed pooling**, `a max(w) + (1 - a) mean(w)`. a = 1/2: (4 + 2.5) / 2 = 3.25. A compromise.
-# * **Softmax pooling**, `sum(s w)`, `s = softmax(b w)`: the brighter, the heavier. b = ln 2: the
-#   weights are 2, 4, 8 and 16 of 30, together 98 / 30 = 3.27. A maximum with a gradient everywhere.
+# * **Mixed pooling**, `a max(w) + (1 - a) mean(w)`: a compromise. a = 1/2: (4 + 2.5) / 2 = 3.25.
+# * **Softmax pooling**, `sum(s w)` with `s = softmax(b w)`: brighter pixels weigh more, and every
+#   pixel gets a gradient. b = ln 2: the weights are 2, 4, 8 and 16 of 30, so 98 / 30 = 3.27.
 #
-# **Predict, then run:** make all four pixels 5. Which of these seven kinds does not return 5?
+# **Predict, then run:** make all four pixels 5. Which of these five, max and average do not give 5?
 
 # %%
 kind("max", 4, lambda w: w.max(0), lambda x: F.max_pool2d(x, 2))
@@ -77,7 +76,6 @@ print("four pixels of 5:", ", ".join(f"{name} {value:.3g}" for name, value in fi
 
 # %% [markdown]
 # ## 2. Learned
-#
 # p, a and b above can be parameters (`nn.GeMPool2d` has p). Two more kinds have weights v:
 # * **Gated pooling**: mixed, where each window sets its own `a = sigmoid(sum(v w))`. v = 1, -1,
 #   -1, 1: sigmoid(1 - 2 - 3 + 4) = sigmoid(0) = 1/2, hence 3.25.
@@ -101,9 +99,8 @@ agree("attention", [2.67, 0.5], pixels @ weights / weights.sum(), pooled)
 
 # %% [markdown]
 # ## 3. Random
-#
 # * **Stochastic pooling**: in training one pixel, drawn with probability `w / sum(w)`: 1, 2, 3 or 4
-#   with 0.1, 0.2, 0.3 or 0.4. In evaluation the mean of that, (1 + 4 + 9 + 16) / 10 = 3.
+#   with 0.1, 0.2, 0.3 or 0.4. In evaluation the expected value, (1 + 4 + 9 + 16) / 10 = 3.
 # * **Fractional max pooling**: windows of two sizes in random order, for any ratio. 5 pixels to 3:
 #   sizes 1 2 2, 2 1 2 or 2 2 1; window i starts at `floor(5/3 (i + u)) - floor(5/3 u)`, u drawn
 #   from 0 to 1. 1, 2, 3, 4, 5 becomes 1, 3, 5, or 2, 3, 5, or 2, 4, 5.
@@ -127,10 +124,9 @@ assert np.unique(pooled.reshape(-1, 3), axis=0).tolist() == by_hand
 
 # %% [markdown]
 # ## 4. Other windows: regions, channels, blurred, convolved
-#
 # * **Global pooling**: the window is the whole image: average 2.5, one number for each channel.
-# * **Adaptive pooling**: the output's size is given; of n pixels, window i of k covers those from
-#   `floor(i n / k)` to `ceil((i + 1) n / k)`. 1, 2, 3, 4, 5 to two maxima: 3, 5.
+# * **Adaptive pooling**: the output's size is given; of n pixels, window i of k begins with pixel
+#   `floor(i n / k)` and ends before `ceil((i + 1) n / k)`. 1, 2, 3, 4, 5 to two maxima: 3, 5.
 # * **Pyramid pooling**: adaptive to several sizes, side by side. To 1 x 1 and 2 x 2: 4, 1, 2, 3, 4.
 # * **Channel pooling** (maxout): the maximum of groups of channels. 1, 2, 3, 4 in pairs: 2, 4.
 # * **Blur pooling**: a mean with weights 1, 3, 3, 1 (of 8) along both axes, at every second pixel.
@@ -154,26 +150,26 @@ padded = np.pad(lone, ((0, 0), (1, 2)), "reflect")
 blurred = sliding_window_view(padded, 4, 1)[:, ::2] @ np.array([1, 3, 3, 1]) / 8
 moving = tensor(np.tile(lone[:, None, None], (8, 1)))
 agree("blur", [[1, 3, 0, 0], [0, 3, 1, 0], [0, 1, 3, 0]], blurred, F.blur_pool2d(moving)[:, 0, 0])
-print("max of the same, jumps:", F.max_pool2d(moving, 2).numpy()[:, 0, 0].tolist())
+print("max of the same, which jumps:", F.max_pool2d(moving, 2).numpy()[:, 0, 0].tolist())
 
 # %% [markdown]
 # ## 5. Where the gradient goes
-#
 # The output's gradient with respect to the four pixels 1, 2, 3, 4. **Predict, then run:** which
-# kinds give something to every pixel? Can a share be negative: is a darker pixel ever better?
+# kinds give something to every pixel? Can it be negative: does a brighter pixel ever lower the
+# output?
 
 # %% tags=["hide-input"]
 figure = plots.pooling_shares(tensor(window), kinds)
 look = "max sends all to one pixel, average a pale quarter to each (one scale of colours for all); "
-chapter.keep(figure, "gradients", look + "blue is negative: a darker pixel raises the output")
+chapter.keep(figure, "gradients", look + "blue is negative: a brighter pixel lowers the output")
 
 # %% [markdown]
 # ## 6. Shift, noise, a lone pixel, and what is lost
-#
-# Measured as in chapter 5. shift: change by a shift of one pixel (1.4: another image). noise, salt:
-# what is left of them (no pooling: 1). lone: what is left of a lone bright pixel. lost: the error
-# of **unpooling** by repeating outputs; `max_unpool2d` puts maxima back in place, 0 elsewhere: 4
-# becomes 0, 0, 0, 4. **Predict, then run:** which kind keeps a lone pixel, but not salt?
+# Measured as in chapter 5. shift: the change if the image moves by one pixel (1.4: another image).
+# noise, salt: the part of it that is left (no pooling: 1). lone: what is left of a lone bright
+# pixel. lost: the error after **unpooling**, here by repeating each output over its window.
+# (`max_unpool2d` puts a maximum back in its place, with 0 elsewhere: 4 becomes 0, 0, 0, 4.)
+# **Predict, then run:** which kind keeps a lone pixel, but not salt?
 
 # %%
 values, indices = F.max_pool2d(tensor(window), 2, return_indices=True)
@@ -196,7 +192,7 @@ for name in [name for name in m if name != "every 2nd pixel"]:
     axes.plot(*place, "o", color=plots.COLOURS[0])
     axes.text(*place, f"  {name}  ", va="center", ha="right" if name[:3] == "max" else "left")
 axes.set(xlabel="left of a lone pixel", ylabel="left of salt (no pooling: 1)", xlim=(-0.05, 1.5))
-chapter.keep(figure, "measured", "from min to max: what saves a lone response lets salt through")
+chapter.keep(figure, "measured", "further right is also higher: what saves a lone pixel saves salt")
 
 # %% [markdown]
 # ## 7. Which kind to choose
@@ -231,7 +227,6 @@ chapter.result(
 
 # %% [markdown]
 # ## What comes next
-#
 # Chapter 7 trains a network with max pooling; chapter 8 compares kinds by training. Now fill in
 # chapters/exercises/ch06_kinds_of_pooling.py; `python -m pytest chapters/exercises -k ch06` (after
 # `pip install -e '.[test]'`) tells you which answers are right and which are not there yet.
@@ -240,10 +235,12 @@ chapter.result(
 # 2. `stochastic_pool`: a random pixel in training, the mean of the draws in evaluation.
 # 3. `blur_pool`: weights from Pascal's triangle, mirrored edges, every second pixel.
 #
-# **Change this and explain:** raise p of GeM from 3 to 30. Which row does it approach, and why?
+# **Change this and explain:** raise p of GeM from 3 to 30. Which row of the table does it approach,
+# and why?
 #
 # **Further reading:** mixed, gated: [Lee et al. 2016](https://arxiv.org/abs/1509.08985); GeM:
 # [Radenovic et al. 2018](https://arxiv.org/abs/1711.02512); stochastic: [Zeiler and Fergus
-# 2013](https://arxiv.org/abs/1301.3557); fractional: [Graham 2014](https://arxiv.org/abs/1412.6071);
-# pyramid: [He et al. 2014](https://arxiv.org/abs/1406.4729); global average: [Lin et al.
+# 2013](https://arxiv.org/abs/1301.3557); fractional: [Graham
+# 2014](https://arxiv.org/abs/1412.6071); pyramid: [He et al.
+# 2014](https://arxiv.org/abs/1406.4729); global average: [Lin et al.
 # 2013](https://arxiv.org/abs/1312.4400); blur: [Zhang 2019](https://arxiv.org/abs/1904.11486).

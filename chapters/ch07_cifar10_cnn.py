@@ -41,10 +41,9 @@ chapter = Chapter(
 
 # %% [markdown]
 # ## 1. The data
-#
 # 32 x 32 pixels, three colours, ten classes, in three parts (chapter 3): the training set changes
 # the weights; the validation set is measured after each epoch, and whatever is to be chosen, such
-# as the number of epochs, is chosen by it; the test set is measured once, at the end.
+# as the number of epochs, is chosen on it; the test set is measured once, at the end.
 
 # %%
 train, validation, test = chapter.images()
@@ -62,7 +61,6 @@ test_batches = DataLoader(test.images, test.labels, **options)
 
 # %% [markdown]
 # ## 2. The network
-#
 # **Predict, then run:** which layer has the most parameters, and which does the most
 # multiplications? In the table, `sees` is the receptive field (chapter 4): how many pixels of the
 # image one value of that layer depends on. `kB` is the size of the layer's output for one image.
@@ -89,7 +87,7 @@ print(table)
 chapter.keep(
     lambda: plots.architecture(table, (3, 32, 32)),
     "architecture",
-    "convolutions add maps, pooling shrinks them; at last, 4 x 4 places of 64 numbers are left",
+    "convolutions add maps, pooling shrinks them; in the end, 64 maps of 4 x 4 values are left",
 )
 
 # %% [markdown]
@@ -97,11 +95,10 @@ chapter.keep(
 # second convolution, whose few weights are used at every pixel, does two thirds of it.
 #
 # ## 3. One step, and a first check
-#
-# Predict, measure the error (cross-entropy), and compute each weight's share of the error: its
-# gradient (`backward`). Training adds `adam.step()`, which moves every weight a little against its
-# gradient, and repeats this for every batch. **Predict, then run:** what is the loss of a network
-# that has learned nothing, and gives each of ten classes about the same probability?
+# One step of training: predict, measure the error (cross-entropy), compute each weight's share of
+# the error, its gradient (`backward`), and move every weight a little against it (`adam.step()`,
+# left out here). Training repeats this for every batch. **Predict, then run:** what is the loss of
+# a network that has learned nothing, and gives each of ten classes about the same probability?
 
 # %%
 few = minidl.Tensor(normalize(train.images[:64]), device=chapter.device)
@@ -116,14 +113,14 @@ print(f"overfitting one batch of 64 images: loss {losses[0]:.3f} to {losses[-1]:
 
 # %% [markdown]
 # ## 4. Training
-#
 # Chapters 2 and 3 write this loop out. `fit` runs the same steps, prints a line after each epoch,
 # warns of common problems, and saves a **checkpoint**: all that is needed to continue. Ctrl-C stops
-# after the current step; the same command with `--resume` continues, to the same bits.
+# after the current step; the same command with `--resume` continues, with bit-identical results.
 #
 # A **learning-rate schedule** lowers the rate to a tenth for the last quarter of the epochs. With
-# large steps the accuracy jumps by points from one epoch to the next; with small ones the weights
-# settle. The drop depends on `--epochs`: `--resume` with another number that moves it is refused.
+# large steps the accuracy jumps by several percentage points from one epoch to the next; with small
+# ones the weights settle. The epoch of the drop depends on `--epochs`, so `--resume` refuses
+# another number of epochs that would move it.
 
 # %%
 untrained = model[0].weight.numpy().copy()
@@ -149,7 +146,6 @@ chapter.keep(
 
 # %% [markdown]
 # ## 5. How good is it?
-#
 # Now, and only now, the test set. The **confusion matrix** counts which class is taken for which.
 # **Predict, then run:** which two classes are confused most?
 
@@ -177,17 +173,17 @@ chapter.keep(
 
 # %% [markdown]
 # ## 6. Looking at the result
-#
 # What has the network learned, and what does an answer rest on? Five views:
 #
 # * Kernels: the weights of the first layer, untrained (noise) and trained.
-# * Feature maps: what each layer hands on, first outlines, at last only what was found and where.
+# * Feature maps: what each layer passes on, first outlines, in the end what was found and roughly
+#   where.
 # * Gradient flow: does every layer still learn? Gradients that shrink by a factor of thousands on
 #   their way back, so that the first layers hardly change, are called **vanishing gradients**.
 # * **Saliency**: the gradient of the class's score with respect to each pixel. Where would a small
 #   change of the image change the score most?
-# * **Grad-CAM**: the maps of the last convolution, each weighted by how much the class's score
-#   depends on it, added up, without what is negative. Where is the evidence for the class?
+# * **Grad-CAM**: the sum of the last convolution's maps, each weighted by how much the class's
+#   score depends on it; negative values become 0. Where is the evidence for the class?
 
 # %%
 before, after = untrained.mean(1), model[0].weight.numpy().mean(1)  # over the three colours
@@ -230,7 +226,6 @@ chapter.result(f"test accuracy {(guesses == test.labels).mean():.2%}")
 
 # %% [markdown]
 # ## What comes next
-#
 # Chapter 8 measures how much pooling helps a network like this one. Fill in
 # chapters/exercises/ch07_cifar10_cnn.py; `python -m pytest chapters/exercises -k ch07` (after `pip
 # install -e '.[test]'`, the README's second command) tells you which answers are right and which
@@ -243,6 +238,6 @@ chapter.result(f"test accuracy {(guesses == test.labels).mean():.2%}")
 # **Change this and explain:** replace both `MaxPool2d(2)` by `AvgPool2d(2)`. The parameters stay
 # the same; what happens to the accuracy of the first epochs, and why (chapter 5)?
 #
-# **Further reading:** [CS231n, convolutional networks](https://cs231n.github.io/convolutional-networks/);
-# [Grad-CAM](https://arxiv.org/abs/1610.02391) (Selvaraju et al., 2017); [saliency
+# **Further reading:** [Convolutional networks](https://cs231n.github.io/convolutional-networks/)
+# (CS231n); [Grad-CAM](https://arxiv.org/abs/1610.02391) (Selvaraju et al., 2017); [saliency
 # maps](https://arxiv.org/abs/1312.6034) (Simonyan et al., 2013).

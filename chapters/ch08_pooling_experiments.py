@@ -7,11 +7,11 @@ With --quick: max pooling 5 to 30 %, no pooling 5 to 30 %.
 # %% [markdown]
 # # 8. Pooling experiments
 #
-# Train one network twice with different seeds, and its accuracy differs by a point or two. So if
-# network A beats network B by a point, another seed might turn the order around. A **controlled
-# experiment** changes one thing at a time and keeps everything else the same, even the initial
-# weights and the order of the images; and it repeats each run with several seeds: a difference
-# counts only if it is larger than the spread over the seeds.
+# Train one network twice with different seeds, and its accuracy differs by a percentage point or
+# two. So if network A beats network B by a point, another seed might turn the order around. A
+# **controlled experiment** changes one thing at a time and keeps everything else the same, even the
+# initial weights and the order of the images; and it repeats each run with several seeds: a
+# difference counts only if it is larger than the spread over the seeds.
 #
 # **What you will learn:** how to compare networks so that the result means something; what pooling
 # does for accuracy, for cost, and against overfitting. **You need:** chapters 5 to 7.
@@ -49,7 +49,6 @@ normalize = Normalize.fit(train.images)
 
 # %% [markdown]
 # ## 1. The networks
-#
 # Two convolutions, each followed by the pooling under test, and a linear layer. Starting from max
 # pooling with 2 x 2 windows and stride 2, either the kind or the window and stride are changed.
 # `strided` has no pooling: its convolutions skip pixels. One thing cannot stay the same: where more
@@ -98,10 +97,10 @@ dense, nets = windows[0], list(dict.fromkeys(kinds + windows))  # each once
 
 # %% [markdown]
 # ## 2. One run
-#
 # With the same seed, all nets start from the same kernels and see the same batches. The accuracy is
-# measured on the test images, after training: no epoch, rate or net is chosen by it. What it is
-# below the accuracy on the training images is the **generalisation gap**, large if a net memorises.
+# measured on the test images, after training: no epoch, rate or net is chosen on them. How far it
+# lies below the accuracy on the training images is the **generalisation gap**: large if a net
+# memorises.
 
 
 # %%
@@ -133,7 +132,6 @@ MEASURED = ("accuracy", "training accuracy", "gap", "seconds")
 
 # %% [markdown]
 # ## 3. All runs
-#
 # `Runs` keeps each finished run in a file, with all that it depends on: the settings, the pixels,
 # the source of the two functions above. Stop at any time: the same command continues.
 #
@@ -152,8 +150,8 @@ with chapter.interruptible("run the same command to resume"):
 
 # %% [markdown]
 # ## 4. Mean and spread over the seeds
-#
-# Of the times, the shortest is shown: other programs on the machine can only make a run longer.
+# A net's time is the shortest over the seeds: other programs on the machine can only make a run
+# longer.
 
 
 # %%
@@ -170,7 +168,6 @@ for net in nets:
 
 # %% [markdown]
 # ## 5. Conclusions
-#
 # A difference counts if the bars from mean - spread to mean + spread do not touch. Two equally good
 # nets are called different by chance in 8 of 100 comparisons with 3 seeds, in 2 of 100 with 5.
 
@@ -199,7 +196,7 @@ print(f"{mean[dense, 'gap'] / mean[none, 'gap']:.0%} of its gap")
 
 # %% [markdown]
 # With 2,000 toy images, max and LP pooling beat no pooling by 10 points, with a fourteenth of the
-# parameters. Pooling reduces overfitting, it does not prevent it. Fewer weights are one reason; but
+# parameters. Pooling reduces overfitting but does not prevent it. Fewer weights are one reason; but
 # max pooling with stride 1, which saves hardly any and fits as well as no pooling, nearly halves
 # the gap: *whether* a feature is there generalises better than exactly *where*.
 
@@ -223,7 +220,7 @@ def draw_accuracy():
 chapter.keep(
     draw_accuracy,
     "accuracy",
-    "bars that do not touch differ by more than chance; the longer the dotted line, the more a "
+    "bars that do not touch differ by more than the spread; the longer the dotted line, the more a "
     "network has memorised, and without pooling (top) it is longest",
 )
 best = mean[usual, "accuracy"], mean[none, "accuracy"]
@@ -231,7 +228,6 @@ chapter.result("max pooling {:.1f}%, no pooling {:.1f}%".format(*best))
 
 # %% [markdown]
 # ## What comes next
-#
 # Chapter 9 pools over sentences instead of images. Fill in
 # chapters/exercises/ch08_pooling_experiments.py; `python -m pytest chapters/exercises -k ch08`
 # (after `pip install -e '.[test]'`, the README's second command) tells you which answers are right

@@ -52,9 +52,8 @@ if chapter.predict and (chapter.out / "weights.npz").exists():
 
 # %% [markdown]
 # ## 1. By hand: a filter over two words
-#
-# A row for each word makes the sentence an image. The filter is as wide as that image, so it can
-# only move down: it gives one number per position, and what comes out is one column wide.
+# With one row for each word, a sentence is an image. The filter is as wide as that image, so it can
+# only move down: it gives one number per position, and its output is one column wide.
 #
 # **Predict, then run:** what is the largest response if you leave out "not"?
 
@@ -97,12 +96,12 @@ chapter.play(
 # 3 / 9 here, and less in a longer sentence.
 #
 # ## 2. From sentences to indices
-#
 # A sentence is cut into **tokens**: words and punctuation marks. A vocabulary gives each token of
 # the training sentences an index; 0 is padding, 1 stands for any unknown word. All sentences of a
 # batch must have the same length, so zeros are added at their ends: padding. Batches of sentences
-# of similar length, **buckets**, need fewer. Every sentence gets at least five, as many as the
-# largest filter has rows: a window of zeros only, so that more zeros cannot change the maximum.
+# of similar length, **buckets**, need fewer zeros. Every sentence gets at least five, as many as
+# the tallest filter has rows: so each filter sees a window of nothing but zeros in any case, and
+# further zeros cannot change its maximum.
 
 # %%
 SIZES = (3, 4, 5)  # heights of the filters, in words
@@ -125,14 +124,13 @@ print("padding: {:.0%} overall, {:.0%} in batches of similar length".format(*sha
 
 # %% [markdown]
 # ## 3. The network of Kim (2014)
-#
 # Nobody writes down what words mean. An **embedding** is a table with a row of 128 numbers for each
 # word, looked up by its index; they are weights, trained like all others. (Row 0, padding, stays
 # 0.) So a sentence is an image of length x 128 with one channel. A hundred filters each over 3, 4
 # and 5 words slide down it; after ReLU, the maximum over time leaves 300 numbers; a linear layer
-# makes scores of them. Before it, **dropout** sets half of the 300 to 0 at random and doubles the
-# others, in training only, so that the network does not rely on any one phrase: a form of
-# regularisation.
+# turns them into scores. Before that layer, **dropout** sets half of the 300 to 0 at random and
+# doubles the others, in training only, so that the network does not rely on any one phrase: a form
+# of regularisation.
 
 # %%
 numbers = (32, 16) if chapter.quick else (128, 100)  # per word, and filters of each height
@@ -158,7 +156,6 @@ chapter.keep(
 
 # %% [markdown]
 # ## 4. Training, with two baselines
-#
 # A **bag of words** adds up one score per word, in whatever order. The other baseline is the same
 # TextCNN with the average over time. Each is measured on the validation sentences after every
 # epoch, and on the test sentences once, at the end.
@@ -172,7 +169,7 @@ networks = {
     "average over time": (TextCNN(*sizes, pooling="average", rng=chapter.rng), chapter.lr),
     "bag of words": (BagOfWords(len(vocabulary), len(classes)), 10 * chapter.lr),
 }
-# fit warns if the loss after an epoch is no better than guessing: here, dropout's fault
+# fit warns if the loss after an epoch is no better than guessing: here, that is due to dropout
 warnings.simplefilter("ignore", training.TrainingWarning)
 found = {}
 for name, (network, lr) in networks.items():
@@ -190,10 +187,10 @@ print("weights:", reader.save(chapter.out).resolve())
 
 # %% [markdown]
 # ## 5. Which phrases win, and which words count?
-#
 # The last layer multiplies each maximum by a weight and adds up, so the winning window of each
 # filter has a vote. The largest votes tell what the network looks for. A word's contribution is its
-# vector times the gradient of the class's lead with respect to it: its part in all those votes.
+# part in all those votes: its vector times the gradient of the class's lead over the other classes
+# with respect to that vector.
 #
 # **Predict, then run:** does "good" count for or against in "the film is not good"?
 
@@ -231,7 +228,6 @@ chapter.result(line.format(*[training.accuracy(f, parts[2].labels) for f in foun
 
 # %% [markdown]
 # ## What comes next
-#
 # Chapter 10 returns to images. The network is in minidl/models/text_cnn.py. Fill in
 # chapters/exercises/ch09_textcnn.py; `python -m pytest chapters/exercises -k ch09` (after `pip
 # install -e '.[test]'`, the README's second command) tells you which answers are right and which

@@ -10,9 +10,9 @@ With --quick: test accuracy 2 to 30 %.
 # %% [markdown]
 # # 10. Residual networks
 #
-# Going back through a network, a gradient is multiplied at every layer. If each of 54 layers
-# multiplies it by 1.13, it is 1.13 ^ 54 = 735 times as large at the first layer; at 0.88 each, 1000
-# times as small. No learning rate suits both ends. The remedy is one plus sign: let a block of
+# On its way back through a network, a gradient is multiplied by some factor at every layer. If each
+# of 54 layers multiplies it by 1.13, it is 1.13 ^ 54 = 735 times as large at the first layer; by
+# 0.88, a thousandth. No learning rate suits both ends. The remedy is one plus sign: let a block of
 # layers compute x + f(x) instead of f(x). Now its slope is 1 + f'(x): the gradient also flows past
 # the block, unchanged. So networks of a hundred layers became trainable (He et al., 2015).
 #
@@ -50,7 +50,6 @@ print(f"{len(train.labels):,} training images, {len(validation.labels):,} valida
 
 # %% [markdown]
 # ## 1. Shortcuts
-#
 # Here f is two convolutions, with batch normalisation (section 2) and ReLU. A plain network passes
 # on relu(f(x)), a **residual block** relu(x + f(x)).
 
@@ -68,7 +67,7 @@ axes.text(1.05, -3, "shortcut", color=plots.COLOURS[1], rotation=-90, va="center
 axes.set(xlim=(-1, 1.4), ylim=(0.5 - len(steps), 0.5))
 axes.set_axis_off()
 chapter.keep(
-    figure, "block", "x goes down through f, and past it to the +; a plain block lacks that"
+    figure, "block", "x goes through f, and past it to the +; a plain block has no shortcut"
 )
 
 # %% [markdown]
@@ -120,15 +119,15 @@ for name, net in deep.items():
 # with 56 layers, even the training error ended above that with 20.
 #
 # ## 2. Batch normalisation
-#
 # **Batch normalisation** (Ioffe and Szegedy, 2015) gives each channel mean 0 and standard deviation
-# 1, then lets training choose others, gamma and beta:
+# 1, then lets training choose others, beta and gamma (eps keeps the division finite):
 #
 #     y = gamma (x - mean) / sqrt(variance + eps) + beta
 #
 # It has two modes. In training, mean and variance are those of the batch, over all its images and
-# pixels, so an image's output depends on the others in the batch. An answer must not: in evaluation
-# mode (`model.eval()`), running averages from training take their place.
+# pixels, so an image's output depends on the other images of the batch. In evaluation
+# (`model.eval()`), an answer must not depend on them: running averages from training take their
+# place.
 
 # %%
 x = chapter.tensor(chapter.rng.normal(3, 2, (8, 4, 5, 5)))
@@ -162,10 +161,10 @@ chapter.keep(
 
 # %% [markdown]
 # ## 3. Augmentation
-#
 # **Data augmentation** changes the training images a little whenever they are used, in ways that
-# keep their class: the network never sees the same image twice, and cannot memorise. Here: shifts
-# by up to 4 pixels, and half of the images mirrored. (Cutout helps in long training.)
+# keep their class: the network hardly ever sees the same image twice, so it is harder to memorise.
+# Here: shifts by up to 4 pixels, and half of the images mirrored. (Cutout, which blanks a random
+# square, helps in long training.)
 
 # %%
 same = train.images[:1].repeat(3, axis=0)
@@ -180,7 +179,6 @@ chapter.keep(
 
 # %% [markdown]
 # ## 4. The one-cycle schedule
-#
 # The learning rate rises to its peak in the first 30 % of the steps, then falls to almost 0: large
 # steps while the weights are far from a minimum, small ones to settle into it (Smith and Topin,
 # 2017). While the rate is high, the validation accuracy jumps up and down.
@@ -199,7 +197,6 @@ chapter.keep(
 
 # %% [markdown]
 # ## 5. All four at work
-#
 # **Predict, then run:** only the training images are augmented. Which accuracy will be higher in
 # the last epoch, on the training or on the validation images?
 
@@ -216,14 +213,13 @@ found = evaluate(model, cross_entropy, last)  # on the test set, once
 # %% tags=["hide-input"]
 figure = plots.training_curves(history)
 figure.axes[0].set_yscale("log")
-chapter.keep(figure, "curves", "large losses while the rate is high; both settle as it falls")
+chapter.keep(figure, "curves", "losses are large while the rate is high, and settle as it falls")
 
 gradients = "plain gradients {plain:,.1f} times, residual gradients {residual:.1f} times"
 chapter.result(f"test accuracy {found.right / found.labels:.2%}, {gradients.format(**ratios)}")
 
 # %% [markdown]
 # ## What comes next
-#
 # Chapter 11 fine-tunes a trained network for another task. Fill in
 # chapters/exercises/ch10_resnet.py; `python -m pytest chapters/exercises -k ch10` (after `pip
 # install -e '.[test]'`, the README's second command) tells you which answers are right and which

@@ -11,7 +11,7 @@ With --quick: new head 45 to 75 %, classic head 45 to 78 %, from scratch 22 to 4
 # A network that was trained on many images knows edges, corners and textures, which other tasks
 # need too. Keep all of it but the last layer, put a new one in its place, and train that on the few
 # labelled images that you have; then, gently, the rest. This is **transfer learning**, its second
-# step **fine-tuning**: with ten images of each class, 96 % where training from scratch gets 60 %.
+# step **fine-tuning**: with ten images per class, about 96 % where training from scratch gets 60 %.
 #
 # **What you will learn:** which weights transfer; what a new head on a frozen body achieves, and
 # what pooling does for it; which layers to unfreeze when, and at which rates.
@@ -140,10 +140,10 @@ chapter.keep(figure, "features", "only the pretrained body puts each class in a 
 # %% [markdown]
 # ## 3. A new head on a frozen body
 # A **frozen** body computes the same features for an image in every epoch. So they are computed
-# once, and a head is trained on them in a second: a linear one, or the classic recipe, 1024 hidden
-# units with ReLU. Global average pooling, with which the body ends, makes 64 features of 64 maps of
-# 8 x 8 pixels, for images of any size. A flat head, without pooling, gets all 4,096 pixels.
-# **Predict, then run:** with 40 images, does the flat head win, which is told more?
+# once, and a head is trained on them in a second: a linear one, or the classic recipe, 1,024 hidden
+# units with ReLU. The body ends with global average pooling, which makes 64 features of 64 maps of
+# 8 x 8 pixels, for images of any size. A flat head, without pooling, gets all 4,096 values.
+# **Predict, then run:** with 40 training images, does the flat head win, because it sees more?
 
 # %%
 results = {}  # for each strategy: accuracy, trained parameters, seconds, learning rates
@@ -179,8 +179,8 @@ save_weights(body.replace_head(classic).state_dict(), chapter.out / "classic_hea
 # Few images, or a similar task: only the head. More images, or a task further away: the last stage
 # too, which knows most about the old task; then all. Train the head first, as above, because a
 # random one's gradients would damage the body; then the body, at a tenth of the head's rate, for
-# its weights are good already. Parameter groups give the optimiser a rate for each part.
-# **Predict, then run:** what happens at a new network's rate, 0.1, everywhere?
+# its weights are good already. Parameter groups give the optimiser a rate for each part. **Predict,
+# then run:** what happens if every part gets 0.1, the rate of a new network?
 
 # %%
 RATES = {  # of stage 1, stage 2, stage 3, and the head; 0 is frozen
@@ -228,7 +228,7 @@ if not own:
     axes.xaxis.tick_top()
     axes.axvline(2.5, color="black", lw=4)
     axes.set(title="image -> body, then pooling -> head", ylabel="strategy: test accuracy")
-    chapter.keep(figure, "strategies", "slow rates keep what the body knows, fast ones forget it")
+    chapter.keep(figure, "strategies", "low rates keep what the body knows, high ones destroy it")
 chapter.result(", ".join(f"{name} {score:.2%}" for name, (score, *_) in results.items()))
 
 # %% [markdown]

@@ -8,14 +8,15 @@ With --quick: equal losses 4.
 # # 12. The same code on a GPU
 #
 # Ask a GPU for a matrix product, and the call returns before the product exists: the work is only
-# *queued*. Python runs ahead, asking for more, until it reads a number; then it waits for all of
-# it. Such calls are **asynchronous**. If one asks for large work and reads rarely, the GPU is
-# always busy. If the work is small, asking takes most of the time, and a CPU may be faster.
+# *queued*. Python runs ahead, asking for more, until it reads a value; then it waits for everything
+# that it has asked for. Such calls are **asynchronous**. If each call asks for much work and values
+# are read rarely, the GPU is always busy. If each asks for little, asking takes most of the time,
+# and a CPU may be faster.
 #
 # **What you will learn:** where an array lives and what it costs to move it; who waits for whom;
 # how to time a GPU; when it does not help. **You need:** chapter 7. And a GPU: without one, the
-# chapter says what is missing, and shows what needs none. No GPU has run it yet: it was tested with
-# minidl's CUDA kernels built for a CPU, which says nothing about speed.
+# chapter says what is missing, and runs only the parts that need none. No GPU has run it yet: it
+# was tested with minidl's CUDA kernels built for a CPU, which says nothing about speed.
 
 # %%
 import itertools
@@ -46,13 +47,12 @@ except RuntimeError as error:
 
 # %% [markdown]
 # ## 1. What moves
-#
 # An array lives in the CPU's memory or in the GPU's, and so do the results of operations on it: the
 # data decides where code runs. `model.to("cuda")` moves the weights once; batches are moved one by
 # one, over a bus that is many times slower than the GPU's own memory. Nothing moves implicitly:
 # adding a CPU tensor to a GPU tensor is an error.
 #
-# **Predict, then run:** what is more, all weights of chapter 7's network or one batch of 64 images?
+# **Predict, then run:** which is more, all weights of chapter 7's network or a batch of 64 images?
 
 # %%
 images = normalize(pictures.images[:64])
@@ -71,7 +71,6 @@ for device in devices[1:]:
 
 # %% [markdown]
 # ## 2. The same seed, the same losses
-#
 # Chapter 7's network and training step, unchanged. NumPy draws weights and batch orders on the CPU,
 # wherever they go. On the same device, losses are equal to the last bit; on another they differ by
 # rounding, because sums run in another order.
@@ -112,14 +111,14 @@ if "cuda" in devices:
 
 # %% [markdown]
 # ## 3. What waits
-#
 # First a model, by hand. Python needs some time to ask for an operation: the **kernel launch**. The
-# GPU starts it when it was asked for and the operation before is done. Reading a value, such as
-# `loss.item()`, `print(loss)`, `x.numpy()` or `if loss > 1`, is a **synchronisation**: Python waits
-# for the whole queue.
+# GPU starts the operation once it has been asked for and the one before it is done. Reading a
+# value, such as `loss.item()`, `print(loss)`, `x.numpy()` or `if loss > 1`, is a
+# **synchronisation**: Python waits for the whole queue.
 #
 # **Predict, then run:** in which of the four cases below is the GPU busy all the time? The numbers
-# are invented, in microseconds; three steps of six operations each.
+# are invented, in microseconds: three steps of six operations each. ("Captured" steps ask for all
+# their operations almost at once: section 4.)
 
 
 # %%
@@ -156,12 +155,12 @@ for axes, (name, (python, gpu, _)) in zip(panels, cases.items(), strict=True):
     axes.set(title=name, yticks=[0.5, 1.5], yticklabels=["GPU", "Python"])
 panels[-1].set_xlabel("time in the model (µs)")
 chapter.keep(
-    figure, "timeline", "gaps in a GPU's row: it waits for Python to ask, or to read and go on."
+    figure, "timeline", "gaps in a GPU's row: it waits for Python to ask, or to read and go on"
 )
 
 # %% [markdown]
 # So read the loss now and then instead of in every step, and read a result before stopping a clock.
-# While Python waits it prepares no batch, unless a thread does: `prefetch=2`. Now measured. On a
+# While Python waits, it prepares no batch, unless a thread does: `prefetch=2`. Now measure it. On a
 # CPU, the work is done when the call returns, so "queued" equals "done".
 
 # %%
@@ -183,7 +182,6 @@ for device, prefetch, read in itertools.product(devices, (0, 2), ("each step", "
 
 # %% [markdown]
 # ## 4. When a GPU does not help
-#
 # A launch takes a few microseconds, however small the batch: a lower bound on the time of a step.
 # `minidl.capture` records a step's launches in its third call, and then replays them as one **CUDA
 # graph**, without Python. A step has the operations counted below, and about 100 launches for any
@@ -226,12 +224,11 @@ for size in sizes:
 
 if "cuda" in devices:
     figure = side_by_side({"": measured}, xlabel="batch size (images)", ylabel="step (ms)")
-    chapter.keep(figure, "step", "does a GPU's curve start level? Then it shows the launches.")
+    chapter.keep(figure, "step", "where a GPU's curve is level, launches take the time")
 chapter.result(f"equal losses {len(losses[0])}")
 
 # %% [markdown]
 # ## What comes next
-#
 # Run chapter 7 on real images with `--data cifar10 --device cuda`, or read how the GPU is used:
 # minidl/backends/cuda/, and minidl/training/capture.py. Fill in chapters/exercises/ch12_gpu.py;
 # `python -m pytest chapters/exercises -k ch12` (after `pip install -e '.[test]'`) tells you which
