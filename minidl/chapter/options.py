@@ -47,22 +47,15 @@ def _how(name: str, default: Any, text: str) -> dict[str, Any]:
     text = text.replace("%", "%%")  # argparse formats its help texts
     if default is False:
         return {"action": "store_true", "help": text}
-    if isinstance(default, list):
-        look = {"choices": default, "type": type(default[0]), "default": default[0]}
-        return look | {"help": f"{text} ({default[0]})"}
+    how = {"type": default, "metavar": name.upper(), "help": text}
     if isinstance(default, type):
-        return {"type": default, "metavar": name.upper(), "help": text}
-    if isinstance(default, dict):
+        return how
+    if isinstance(default, list):
+        default, how = default[0], {"choices": default, "default": default[0]}
+    elif isinstance(default, dict):
         cases = ", ".join(f"{case}: {value}" for case, value in default.items())
-        kind = type(next(iter(default.values())))
-        return {"type": kind, "metavar": name.upper(), "help": f"{text} ({cases})"}
-    kind = type(default)
-    return {
-        "type": kind,
-        "default": default,
-        "metavar": name.upper(),
-        "help": f"{text} ({default})",
-    }
+        return how | {"type": type(next(iter(default.values()))), "help": f"{text} ({cases})"}
+    return how | {"type": type(default), "default": default, "help": f"{text} ({default})"}
 
 
 def _complaint(name: str, value: Any) -> str:
