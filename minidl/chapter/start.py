@@ -200,11 +200,8 @@ class Chapter:
             name: of the file.
             look: what to see in it, in one sentence.
         """
-        try:
-            drawn = figure() if callable(figure) else figure
-            self._say("figure", plots.save(drawn, self.out / f"{name}.png"), look)
-        except (ImportError, OSError) as error:  # Matplotlib is missing, or the disk is full
-            print("no figure:", error)
+        path = self.out / f"{name}.png"
+        self._show(lambda: plots.save(figure() if callable(figure) else figure, path), look)
 
     def play(
         self, figure: Figure, draw: Callable[[int], object], frames: int, name: str, look: str
@@ -218,15 +215,17 @@ class Chapter:
             name: of the file.
             look: what to see in it, in one sentence.
         """
-        try:
-            path = save_movie(figure, draw, frames, self.out / f"{name}.gif")
-            self._say("figure", path, look)
-        except (ImportError, OSError) as error:
-            print("no figure:", error)
+        path = self.out / f"{name}.gif"
+        self._show(lambda: save_movie(figure, draw, frames, path), look)
 
-    def _say(self, kind: str, path: Path, look: str) -> None:
+    def _show(self, write: Callable[[], Path], look: str) -> None:
+        try:
+            path = write()
+        except (ImportError, OSError) as error:  # Matplotlib is missing, or the disk is full
+            print("no figure:", error)
+            return
         if not self._in_notebook:  # a reader of a page cannot open the writer's files
-            print(f"{kind}: {path.resolve()}")
+            print(f"figure: {path.resolve()}")
         print(textwrap.fill(f"Look: {look}", 100, initial_indent="  ", subsequent_indent="    "))
 
     def result(self, text: str) -> None:
