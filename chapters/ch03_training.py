@@ -21,7 +21,7 @@ import time
 import numpy as np
 
 from minidl import manual_seed, nn, optim
-from minidl.chapter import Chapter, side_by_side
+from minidl.chapter import Chapter
 from minidl.data import DataLoader, Normalize
 from minidl.functional import cross_entropy
 from minidl.inspect import plots
@@ -106,9 +106,9 @@ for n in sizes:
 
 # %% tags=["hide-input"]
 errors = {"measured": noise, "1 / sqrt(batch size)": {n: noise[1] / n**0.5 for n in sizes}}
-panels = {"Error / length of the gradient": errors, "Time per image (µs)": {"measured": cost}}
+panels = {"Error / length of the gradient": errors, "Microseconds per image": {"measured": cost}}
 log = {"xscale": "log", "yscale": "log", "xticks": sizes, "xticklabels": sizes}
-figure = side_by_side(panels, share_y=False, xlabel="batch size (images)", **log)
+figure = plots.side_by_side(panels, share_y=False, xlabel="batch size (images)", **log)
 chapter.keep(figure, "batches", "the error follows the dashed line; the time per image falls too")
 
 # %% [markdown]
@@ -158,7 +158,7 @@ for title, hidden, side in ("Underfitting", 8, 4), ("About right", 64, 8), ("Ove
     panels[f"{title}\n{side} x {side} pixels, {hidden} hidden units"] = losses
     print(title, *(f"{name} loss {losses[name][-1]:.2f}" for name in ("training", "validation")))
 
-figure = side_by_side(panels, xlabel="epoch", ylabel="cross-entropy", ylim=(0, 3))
+figure = plots.side_by_side(panels, xlabel="epoch", ylabel="cross-entropy", ylim=(0, 3))
 chapter.keep(figure, "fitting", "left, both stay high; right, the validation loss turns upwards")
 
 # %% [markdown]
@@ -212,7 +212,8 @@ for (name, losses), rule, largest in zip(final.items(), rules, (0.3, 0.1, 0.01, 
         losses[lr] = fit(model, rule(model.parameters(), lr), few, 5)["train_loss"][-1]
     print(f"{name:8} loss {min(losses.values()):.2f} at rate {min(losses, key=losses.get):.2g}")
 
-figure = side_by_side({"": final}, xlabel="learning rate", ylabel="training loss", xscale="log")
+look = {"xlabel": "learning rate", "ylabel": "training loss", "xscale": "log"}
+figure = plots.side_by_side({"": final}, **look)
 chapter.keep(figure, "optimisers", "the best rates of two can differ by a factor of a hundred")
 
 # %% [markdown]

@@ -22,7 +22,7 @@ import numpy as np
 import minidl
 from minidl import functional as F
 from minidl import nn
-from minidl.chapter import Chapter, draw_map, draw_responses, draw_sliding, shortest
+from minidl.chapter import Chapter, shortest, sliding_window
 from minidl.data import load_toy10
 from minidl.inspect import plots
 
@@ -44,17 +44,11 @@ kernel = np.array([[-1, 1], [-1, 1]])  # (k_h, k_w) = (2, 2)
 by_hand = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]])
 
 # %% tags=["hide-input"]
-figure, axes = plots.subplots(figsize=(4.6, 2.7))
-chapter.play(
-    figure,
-    lambda number: draw_sliding(axes, number, image, by_hand, 2, kernel=kernel),
-    9,
-    "convolution",
-    "the framed output is the sum of the weights times the pixels in the frame",
-)
+movie = sliding_window(image, {"output": lambda *_: tensor(by_hand[None, None])}, kernel=kernel)
 figure, panels = plots.subplots(3, 3, figsize=(9, 5.4))
-for number, panel in enumerate(panels.flat):
-    draw_sliding(panel, number, image, by_hand, 2, kernel=kernel, size=9)
+for number, axes in enumerate(panels.flat):
+    movie[1](number, axes, 9)
+chapter.play(*movie, "convolution", "the framed output is the sum of weights times framed pixels")
 chapter.keep(
     figure, "by_hand", "positive (red) where it gets brighter, negative (blue) where darker"
 )
@@ -154,7 +148,12 @@ shared = sum(p.size for p in layer.parameters())  # 16 * 3 * 3 * 3 weights, 16 b
 print(f"16 maps of 30 x 30: Conv2d {shared}, Linear {3 * 32 * 32 * 16 * 30 * 30:,} weights")
 
 # %% tags=["hide-input"]
-figure = draw_responses(greys[:, 0], kernels, maps)
+figure, panels = plots.subplots(3, 5, figsize=(9, 5.6))
+drawn = zip(panels[:, 1:].flat, [*kernels.values(), *maps[0], *maps[1]], strict=True)
+for title, (axes, values) in zip([*kernels, *[""] * 8], drawn, strict=True):
+    plots.draw_pixels(axes, values, title, signed=True)
+for axes, values in zip(panels[:, 0], [np.ones((1, 1)), *greys[:, 0]], strict=True):
+    axes.imshow(values, cmap="gray", vmin=0, vmax=1), axes.set_axis_off()
 chapter.keep(
     figure, "what_kernels_see", "red where a window resembles the kernel, blue where its negative"
 )
@@ -224,7 +223,7 @@ for depth, (name, k, s) in enumerate(stack, 1):
 # %% tags=["hide-input"]
 figure, panels = plots.subplots(1, 5, figsize=(9, 2.4))
 for axes, (title, seen) in zip(panels, fields.items(), strict=True):
-    draw_map(axes, seen, title)
+    plots.draw_pixels(axes, seen, title)
 chapter.keep(figure, "receptive_field", "what one output sees grows faster after each pooling")
 chapter.result(f"receptive field {r} pixels, parameters {shared}")
 

@@ -24,8 +24,9 @@ from functools import partial
 import numpy as np
 
 from minidl import functional as F
-from minidl.chapter import Chapter, curves, gallery, sliding_pools
+from minidl.chapter import Chapter, sliding_window
 from minidl.data import load_toy10
+from minidl.inspect import plots
 
 chapter = Chapter(__doc__)
 toy = chapter.load(load_toy10, train=10, test=100 if chapter.quick else 1000)[1]
@@ -52,7 +53,7 @@ for name, pool in pools.items():
     print(f"{name}: {out.ravel().tolist()}; of 0 to 4 bright pixels {bright.ravel().tolist()}")
     assert out.ravel().tolist() == ([7, 2, 4, 8] if name == "max" else [4, 0.75, 2.25, 6.25])
     lone[name] = bright[1].item()
-movie = sliding_pools(by_hand, pools)
+movie = sliding_window(by_hand, pools, (2, 1))
 chapter.play(*movie, "pooling", "the framed window makes the framed outputs: 4, then 9 of them")
 
 # %% [markdown]
@@ -71,7 +72,7 @@ for size, stride in geometries:
         windows[i * stride : i * stride + size, j * stride : j * stride + size] += 1
     print(title := f"window {size}, stride {stride}: {(windows == 0).sum()} pixels in no window")
     tiles[title.replace(": ", ":\n")] = np.where(windows, windows, np.nan)
-figure = gallery(tiles, label="windows over a pixel", cmap="viridis", vmin=1, vmax=9)
+figure = plots.images(tiles, columns=4, label="windows per pixel", cmap="viridis", vmin=1, vmax=9)
 chapter.keep(figure, "windows", "white pixels are in no window: at an edge, or skipped by a stride")
 
 # %% [markdown]
@@ -149,7 +150,7 @@ for name, pool, image, right in (
 # get gradient 1. For each kind: how many pixels get a part, how much each, and what is the sum?
 
 # %%
-movie = sliding_pools(by_hand, pools, backwards=True)
+movie = sliding_window(by_hand, pools, (2, 1), backwards=True)
 chapter.play(*movie, "pooling_gradient", "max sends 1 to one pixel, average a quarter to all four")
 part = greys[grid : grid + 1, :, 8:24, 8:24]
 tiles = {"16 x 16 pixels": part[0, 0]}
@@ -158,7 +159,7 @@ for name, pool in pools.items():
     pool(x, 2).sum().backward()
     tiles[f"gradient of {name}"] = back = x.grad.numpy()[0, 0]
     print(f"{name}: {(back > 0).sum()} of 256 pixels get {back.max():g}; the sum is {back.sum():g}")
-figure = gallery(tiles, 3, "brightness; gradient")
+figure = plots.images(tiles, columns=3, label="brightness; gradient")
 chapter.keep(figure, "gradients", "one scale: max is 1 (white) or 0, average 1/4 (grey) everywhere")
 
 # %% [markdown]
@@ -187,11 +188,12 @@ for name, pool in {
     "max, blurred": F.max_blur_pool2d,  # weighted means of 4 x 4 maxima: chapter 6
     "average 4 x 4, stride 2": lambda x: F.avg_pool2d(x, 4, 2),
 }.items():
-    moved[name] = [error(pool(crop).numpy(), pool(crops[0]).numpy()) for crop in crops]
+    moved[name] = dict(enumerate(error(pool(x).numpy(), pool(crops[0]).numpy()) for x in crops))
 none, largest, _, blurred, _ = (changes[1] for changes in moved.values())
 print(f"2 x 2 max pooling hardly helps against a shift by one pixel: {none:.2f} to {largest:.2f}.")
 print(f"Blurring does: {blurred:.2f}. Many articles say that max pooling does.")
-figure = curves(moved, range(4), "shift (pixels)", "change (standard deviations)")
+look = {"xlabel": "shift (pixels)", "ylabel": "change (standard deviations)"}
+figure = plots.side_by_side({"": moved}, **look)
 chapter.keep(figure, "shift", "max 2 x 2 is just below no pooling; wide means are far below")
 
 # %% [markdown]
@@ -217,7 +219,7 @@ for noise, images in {"no": greys, **noisy}.items():
         else:
             print(text := f"{name}: {error(back, greys):.2f} lost")
         tiles[text] = back[grid, 0]
-figure = gallery(tiles, 3)
+figure = plots.images(tiles, columns=3)
 chapter.keep(figure, "noise", "max widens lines and salt; average weakens them, and the noise")
 print("Max says whether, average says how much. What saves a lone response lets salt through:")
 for name in pools:

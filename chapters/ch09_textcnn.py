@@ -71,17 +71,17 @@ figure, axes = plots.subplots(figsize=(4.5, 4))
 
 def draw(frame: int) -> None:
     """Lay the filter on two words; show the responses so far, and frame the largest."""
-    kept, shown = int(np.argmax(responses[: frame + 1])), np.full((len(words), 4), np.nan)
-    shown[:, :2], shown[: frame + 1, 3] = rows, responses[: frame + 1]
+    kept, shown = int(np.argmax(responses[: frame + 1])), np.full((len(words), 1), np.nan)
+    shown[: frame + 1, 0] = responses[: frame + 1]
     axes.clear()
-    axes.imshow(shown, "Blues", vmin=0, vmax=3, aspect="auto")
-    for (y, x), value in np.ndenumerate(shown):
-        axes.text(x, y, "" if np.isnan(value) else f"{value:.0f}", ha="center", va="center")
-    look = {"fill": False, "linewidth": 3, "edgecolor": plots.COLOURS[1]}
-    for corner, size in (((-0.45, frame - 0.45), (1.9, 1.9)), ((2.55, kept - 0.45), (0.9, 0.9))):
-        axes.add_patch(plots.pyplot().Rectangle(corner, *size, **look))
-    axes.set_xticks([0, 1, 3], ["negates", "praises", f"response\nlargest: {responses[kept]}"])
-    axes.set_yticks(range(len(words)), words)
+    plots.draw_pixels(axes, rows, most=3, frame=(frame, 0, 2, 2))
+    plots.draw_pixels(axes, shown, left=3, most=3, frame=(kept, 0, 1, 1))
+    axes.set(xlim=(-0.1, 4.1), ylim=(len(words) + 0.1, -0.1), aspect="auto")
+    axes.set_xticks(
+        [0.5, 1.5, 3.5], ["negates", "praises", f"response\nlargest: {responses[kept]}"]
+    )
+    axes.set_yticks(np.arange(len(words)) + 0.5, words)
+    axes.tick_params(length=0)
 
 
 chapter.play(

@@ -27,7 +27,7 @@ import numpy as np
 
 import minidl
 from minidl import models, nn, optim
-from minidl.chapter import Chapter, curves
+from minidl.chapter import Chapter
 from minidl.data import Compose, Cutout, DataLoader, Normalize, RandomCrop, RandomHorizontalFlip
 from minidl.functional import cross_entropy
 from minidl.inspect import plots
@@ -92,9 +92,9 @@ for name in ("plain", "residual"):
     print(f"of the last {last:.3g}: {first / last:.3g} times as large")
 
 # %% tags=["hide-input"]
-labelled = ("convolution, counted from the image", "norm of the weight gradient", "log")
+look = {"xlabel": "convolution, counted from the image", "ylabel": "norm of the weight gradient"}
 chapter.keep(
-    *(lambda: curves(norms, range(1, layers), *labelled), "gradients"),
+    *(lambda: plots.side_by_side({"": norms}, yscale="log", **look), "gradients"),
     "read from right to left, as the gradient goes: without shortcuts it grows from layer to layer "
     "towards the image; with them it stays about as large",
 )
@@ -153,9 +153,9 @@ for name, spread in spreads.items():
     print(f"{name}: standard deviation after the last block {spread[-1]:.3g}")
 
 # %% tags=["hide-input"]
-labelled = (range(1, 3 * depth + 1), "block", "standard deviation of its output", "log")
+look = {"xlabel": "block", "ylabel": "standard deviation of its output", "yscale": "log"}
 chapter.keep(
-    *(lambda: curves(spreads, *labelled), "batch_norm"),
+    *(lambda: plots.side_by_side({"": spreads}, **look), "batch_norm"),
     "without batch norm, outputs grow with every block; with it, much less",
 )
 
@@ -191,7 +191,7 @@ total = max(chapter.epochs * math.ceil(len(train.labels) / chapter.batch_size), 
 schedule = optim.OneCycleLR(sgd, max_lr=chapter.lr, total_steps=total, pct_start=0.3)
 rates = {"one cycle": [schedule.rate(step, chapter.lr) for step in range(total)]}
 chapter.keep(
-    *(lambda: curves(rates, range(total), "step", "learning rate"), "one_cycle"),
+    *(lambda: plots.side_by_side({"": rates}, xlabel="step", ylabel="learning rate"), "one_cycle"),
     "the rate rises to its peak, then falls to almost 0",
 )
 

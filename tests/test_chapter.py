@@ -10,19 +10,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from minidl import functional as F
 from minidl.chapter import (
     Chapter,
-    draw_map,
-    draw_pixels,
-    draw_responses,
-    draw_sliding,
     shortest,
-    side_by_side,
 )
 from minidl.data import ImageSet, load_toy10
 from minidl.inspect import plots
-from minidl.tensor import Tensor
 
 EPOCHS = ({"toy": 8, "cifar10": 20, "quick": 1}, "passes over the data")
 
@@ -273,7 +266,7 @@ def moving(chapter, frames=4, name="steps"):
 
     def draw(frame):
         axes.clear()
-        draw_pixels(axes, np.eye(frames)[frame][None])
+        plots.draw_pixels(axes, np.eye(frames)[frame][None], signed=True)
 
     chapter.play(figure, draw, frames, name, "one pixel after the other turns red")
     return figure
@@ -340,56 +333,7 @@ def test_a_notebook_without_ipython_gets_the_file(notebook, monkeypatch, tmp_pat
     assert (tmp_path / "out" / "notebook" / "steps.gif").is_file()
 
 
-# Pixels
-
-
-def words(axes):
-    return [text.get_text() for text in axes.texts if text.get_text()]
-
-
-def frames(axes):
-    """Left, top and width of the framed parts."""
-    boxes = [box for box in axes.patches if not box.get_fill()]
-    return [(*box.get_xy(), box.get_width()) for box in boxes]
-
-
-def test_pixels_carry_their_values_and_their_signs_colours():
-    axes = plots.subplots()[1]
-    draw_pixels(axes, [[-2, 0, 0.125], [np.nan, 1, 2]], 3, 1, title="x")
-    assert words(axes) == ["-2", "0", "0.12", "?", "1", "2", "x"]
-    colours = np.array([box.get_facecolor() for box in axes.patches])
-    assert colours[0, 2] > colours[0, 0]  # blue
-    assert colours[5, 0] > colours[5, 2]  # red
-    assert colours[3].tolist() == [1, 1, 1, 1]
-    assert [box.get_xy() for box in axes.patches][-1] == (5, 2)
-    assert axes.yaxis_inverted()
-
-
-def test_a_sliding_window_frames_pixels_and_output_and_shows_the_products():
-    image, kernel = np.arange(25.0).reshape(5, 5), np.array([[1.0, -1], [0, 2]])
-    inputs = Tensor(image[None, None]), Tensor(kernel[None, None])
-    out = F.conv2d(*inputs, stride=3).numpy()[0, 0]
-    axes = plots.subplots()[1]
-    draw_sliding(axes, 1, image, out, 2, 3, kernel=kernel)
-    assert frames(axes) == [(3, 0, 2), (10, 0, 1)]
-    assert words(axes)[-1] == "(1)(3) + (-1)(4) + (0)(8) + (2)(9) = 17"
-    assert [words(axes)[i] for i in (-6, -5, -4, -3)] == ["11", "17", "?", "?"]
-    draw_sliding(axes, 3, image, out, 2, 3, caption="max(18, 19, 23, 24) = 24")
-    assert frames(axes) == [(3, 3, 2), (7, 1, 1)]
-    assert words(axes)[-1] == "max(18, 19, 23, 24) = 24"
-    assert "?" not in words(axes)
-
-
-def test_maps_stand_below_their_kernels_with_their_scales():
-    maps = np.stack([np.full((2, 3, 3), 0.25), -np.eye(3)[None].repeat(2, 0)], 1)  # (2, 2, 3, 3)
-    kernels = {"mean": np.ones((2, 2)), "edge": [[-1, 1], [-1, 1]]}
-    figure = draw_responses(np.zeros((2, 4, 4)), kernels, maps)
-    assert [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()] == [
-        *("red 0.2", "blue -1.0, red 1.0") * 2
-    ]
-    assert words(figure.axes[1])[-1] == "mean"
-    draw_map(axes := plots.subplots()[1], np.zeros((2, 2)), "nothing")
-    assert (axes.get_xlabel(), axes.get_title()) == ("red 1.0", "nothing")
+# Times
 
 
 def test_the_shortest_of_several_times_is_returned_with_the_last_result(monkeypatch):
@@ -397,26 +341,3 @@ def test_the_shortest_of_several_times_is_returned_with_the_last_result(monkeypa
     monkeypatch.setattr("minidl.chapter.timing.time.perf_counter", lambda: next(ticks))
     results = iter("abc")
     assert shortest(lambda: next(results), 3) == ("c", 1.0)
-
-
-# Curves
-
-
-def test_each_curve_of_a_panel_has_its_own_look_whatever_its_axes():
-    losses = {"training": [2.0, 1.0], "validation": [2.1, 1.5], "stop": {2: 1.5}}
-    rates = {"SGD": {0.1: 1.0, 0.3: 2.0}}
-    figure = side_by_side({"Loss": losses, "Again": losses, "Rates": rates}, xlabel="epoch")
-    left, _, right = figure.axes
-    for look in ("color", "marker"):
-        assert len({getattr(line, f"get_{look}")() for line in left.lines}) == 3
-    np.testing.assert_array_equal(left.lines[1].get_xydata(), [[1, 2.1], [2, 1.5]])
-    np.testing.assert_array_equal(right.lines[0].get_xydata(), [[0.1, 1.0], [0.3, 2.0]])
-    assert [axes.get_legend() is None for axes in figure.axes] == [False, True, False]
-    assert left.get_ylim() == right.get_ylim()
-    assert {axes.get_xlabel() for axes in figure.axes} == {"epoch"}
-
-
-def test_panels_of_different_quantities_have_their_own_scales():
-    figure = side_by_side({"a": {"x": [1.0, 2.0]}, "b": {"x": [1e3, 2e3]}}, share_y=False)
-    left, right = figure.axes
-    assert left.get_ylim()[1] < 3 < right.get_ylim()[0]

@@ -36,6 +36,71 @@ def test_training_curves_pass_over_what_is_neither_loss_nor_accuracy():
     assert [len(axes.lines) for axes in figure.axes] == [1, 0]
 
 
+def test_each_curve_of_a_panel_has_its_own_look_whatever_its_axes():
+    losses = {"training": [2.0, 1.0], "validation": [2.1, 1.5], "stop": {2: 1.5}}
+    rates = {"SGD": {0.1: 1.0, 0.3: 2.0}}
+    figure = plots.side_by_side({"Loss": losses, "Again": losses, "Rates": rates}, xlabel="epoch")
+    left, _, right = figure.axes
+    for look in ("color", "marker"):
+        assert len({getattr(line, f"get_{look}")() for line in left.lines}) == 3
+    np.testing.assert_array_equal(left.lines[1].get_xydata(), [[1, 2.1], [2, 1.5]])
+    np.testing.assert_array_equal(right.lines[0].get_xydata(), [[0.1, 1.0], [0.3, 2.0]])
+    assert [axes.get_legend() is None for axes in figure.axes] == [False, True, False]
+    assert left.get_ylim() == right.get_ylim()
+    assert {axes.get_xlabel() for axes in figure.axes} == {"epoch"}
+
+
+def test_curves_of_one_epoch_differ_too():
+    history = {"train_loss": [2.0], "validation_loss": [2.1]}
+    losses = plots.training_curves(history).axes[0].lines
+    assert len({line.get_marker() for line in losses}) == 2
+    assert len({line.get_color() for line in losses}) == 2
+
+
+def test_panels_of_different_quantities_have_their_own_scales():
+    figure = plots.side_by_side({"a": {"x": [1.0, 2.0]}, "b": {"x": [1e3, 2e3]}}, share_y=False)
+    left, right = figure.axes
+    assert left.get_ylim()[1] < 3 < right.get_ylim()[0]
+
+
+def test_pixels_carry_their_values_and_their_signs_colours():
+    axes = plots.subplots()[1]
+    plots.draw_pixels(axes, [[-2, -0.001, 0.125], [np.nan, 1, 2]], "x", left=3)
+    assert [text.get_text() for text in axes.texts] == ["-2", "0", "0.12", "1", "2", "x"]
+    assert [text.get_color() for text in axes.texts] == ["white", *["black"] * 3, "white", "black"]
+    (mesh,) = axes.collections
+    shares = np.ma.filled(mesh.get_array(), np.nan)
+    np.testing.assert_allclose(shares, [[-1, -(0.0005**0.5), 0.25], [np.nan, 0.5**0.5, 1]])
+    blue, _, _, empty, _, red = mesh.to_rgba(mesh.get_array()).reshape(6, 4)
+    assert blue[2] > blue[0]
+    assert red[0] > red[2]
+    assert empty[3] == 0
+    assert axes.get_xlim() == (3, 6)
+    assert axes.yaxis_inverted()
+
+
+def test_pixels_without_signs_are_blue_and_a_quarter_differs_from_nothing_beside_a_4():
+    axes = plots.subplots()[1]
+    plots.draw_pixels(axes, [[0, 0.25, 4]], frame=(0, 1, 1, 2))
+    nothing, quarter, four = axes.collections[0].to_rgba([0, 0.25, 1])
+    assert nothing[0] - quarter[0] > 0.1
+    assert quarter[0] > four[0] + 0.2
+    assert quarter[2] > quarter[0]
+    assert (axes.patches[0].get_xy(), axes.patches[0].get_width()) == ((1, 0), 2)
+    plots.draw_pixels(axes, np.zeros((1, 1)))  # no division by 0
+    plots.draw_pixels(axes := plots.subplots()[1], np.linspace(-1, 2, 121).reshape(11, 11))
+    assert [text.get_text() for text in axes.texts if text.get_text()] == ["-1 to 2"]
+
+
+def test_images_of_values_have_one_scale_with_a_label():
+    tiles = {"dark": np.zeros((2, 2)), "grey": np.full((2, 2), 0.25), "white": np.ones((2, 2))}
+    *panels, bar = plots.images(tiles, columns=2, label="brightness").axes
+    assert [axes.get_title() for axes in panels] == ["dark", "grey", "white", ""]
+    assert {axes.images[0].get_clim() for axes in panels[:3]} == {(0, 1)}
+    assert [axes.axison for axes in panels] == [True, True, True, False]
+    assert bar.get_ylabel() == "brightness"
+
+
 def test_misclassified_images_come_in_the_order_of_certainty():
     scores = np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 5.0], [2.0, 0.0], [0.0, 0.1]])
     labels = np.array([0, 0, 0, 1, 1])
@@ -234,21 +299,6 @@ def test_rows_of_images_share_a_scale_where_values_are_negative():
     assert len(plots.image_rows({"a": [np.zeros((2, 2))], "b": []}).axes) == 2  # no scale
 
 
-def test_pooling_routes_lead_back_to_the_winners():
-    x = np.array([[1.0, 9, 2, 3], [4, 5, 6, 7], [8, 0, 1, 2], [3, 4, 5, 6]])
-    figure = plots.pooling_routes(x, lambda image: F.max_pool2d(image, 2, 1))
-    given, out, back = (axes.images[0].get_array() for axes in figure.axes)
-    np.testing.assert_array_equal(given, x)
-    np.testing.assert_array_equal(out, [[9, 9, 7], [8, 6, 7], [8, 5, 6]])
-    expected = [[0, 2, 0, 0], [0, 0, 1, 2], [2, 0, 0, 0], [0, 0, 1, 1]]
-    np.testing.assert_array_equal(back, expected)
-    with minidl.no_grad():
-        again = plots.pooling_routes(x, lambda image: F.max_pool2d(image, 2, 1))
-    np.testing.assert_array_equal(again.axes[2].images[0].get_array(), expected)
-    ringed = figure.axes[0].collections[0].get_offsets()
-    np.testing.assert_array_equal(ringed[:, ::-1], np.argwhere(expected))
-
-
 def test_pooling_shares_are_gradients_on_one_scale():
     window = minidl.Tensor([[[[1.0, 2], [3, 4]]]])
     pools = {
@@ -258,11 +308,14 @@ def test_pooling_shares_are_gradients_on_one_scale():
     }
     with minidl.no_grad():
         figure = plots.pooling_shares(window, pools, columns=2)
-    assert [axes.get_title() for axes in figure.axes[:3]] == ["max: 4", "average: 2.5", "min: 1"]
-    images = [axes.images[0] for axes in figure.axes[:3]]
-    expected = [[[0, 0], [0, 1]], [[0.25, 0.25], [0.25, 0.25]], [[1, 0], [0, 0]]]
-    np.testing.assert_array_equal([image.get_array() for image in images], expected)
-    assert len({image.get_clim() for image in images}) == 1
-    assert [text.get_text() for text in figure.axes[2].texts] == ["1.00", "0.00", "0.00", "0.00"]
-    assert not figure.axes[3].axison
+    *panels, empty = figure.axes
+    written = [[text.get_text() for text in axes.texts] for axes in panels]
+    quarters = ["0.25"] * 4
+    assert written == [
+        ["0", "0", "0", "1", "max: 4"],
+        [*quarters, "average: 2.5"],
+        ["1", "0", "0", "0", "min: 1"],
+    ]
+    assert len({axes.collections[0].get_clim() for axes in panels}) == 1
+    assert not empty.axison
     assert window.grad is None

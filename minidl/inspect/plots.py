@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from minidl.autograd import set_recording
 from minidl.derivatives import grad
 from minidl.tensor import Tensor
 
 if TYPE_CHECKING:  # plots need only arrays: no network is imported
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from minidl import nn
@@ -29,6 +30,9 @@ FILES_ONLY = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 
 # Okabe and Ito's colours, which colour-blind people can distinguish.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+
+# Markers and line styles, for the same number of curves.
+STYLES = ("o-", "s--", "^:", "D-.", "v-", "P--")
 
 
 def pyplot() -> Any:
@@ -97,24 +101,124 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
             `validation_accuracy`, `test_loss` and `test_accuracy`; `0 <= accuracy <= 1`. Other
             names are ignored.
     """
-    figure, (losses, accuracies) = subplots(1, 2, figsize=(9, 3.6))
-    looks = {"train": "o-", "validation": "s--", "test": "^:"}
+    panels: dict[str, dict[str, list[float]]] = {"Loss": {}, "Accuracy": {}}
     for name, values in history.items():
         part, _, quantity = name.partition("_")
-        if part not in looks or quantity not in ("loss", "accuracy"):
-            continue
-        axes = losses if quantity == "loss" else accuracies
-        shown = [100 * v for v in values] if quantity == "accuracy" else list(values)
-        colour, label = COLOURS[list(looks).index(part)], part.replace("train", "training")
-        axes.plot(range(1, len(shown) + 1), shown, looks[part], color=colour, label=label)
-    losses.set(xlabel="epoch", ylabel="cross-entropy", title="Loss")
-    accuracies.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy")
-    for axes in (losses, accuracies):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
+        if part in ("train", "validation", "test") and quantity.capitalize() in panels:
+            factor = 100 if quantity == "accuracy" else 1
+            shown = [factor * value for value in values]
+            panels[quantity.capitalize()][part.replace("train", "training")] = shown
+    figure = side_by_side(panels, share_y=False, xlabel="epoch")
+    for axes, label in zip(figure.axes, ("cross-entropy", "accuracy (%)"), strict=True):
+        axes.set_ylabel(label)
     return figure
+
+
+def side_by_side(
+    panels: Mapping[str, Mapping[str, Sequence[float] | Mapping[Any, float]]],
+    share_y: bool = True,
+    **settings: Any,
+) -> Figure:
+    """Draw panels of curves.
+
+    In each panel, every curve has a colour, a marker and a line style of its own: none hides
+    another, and nobody has to tell colours apart. A single point beside curves is a large black
+    star. Labels that an earlier panel explained are not explained again.
+
+    Args:
+        panels: by title, the curves by label, at most six: a value for each of x = 1, 2, ..., such
+            as one per epoch, or a mapping of x to y.
+        share_y: whether the panels have one scale, with labels on the left only.
+        settings: of every panel, as Matplotlib's `Axes.set` takes them: `xlabel`, `yscale`, ...
+
+    Example:
+        >>> figure = side_by_side({"Loss": {"training": [2.0, 1.0], "validation": {1: 2.1}}})
+        >>> [line.get_label() for line in figure.axes[0].lines]
+        ['training', 'validation']
+    """
+    figure, row = subplots(1, len(panels), figsize=(9, 3.6), sharey=share_y, squeeze=False)
+    explained: set[str] = set()
+    for axes, (title, curves) in zip(row[0], panels.items(), strict=True):
+        whole, longest = True, max(map(len, curves.values()), default=0)
+        for (label, curve), colour, style in zip(curves.items(), COLOURS, STYLES, strict=False):
+            points = curve if isinstance(curve, Mapping) else dict(enumerate(curve, 1))
+            whole = whole and all(float(x).is_integer() for x in points)
+            look = {"color": colour, "markersize": 5, "markerfacecolor": "none", "zorder": 2}
+            look["markevery"] = 1 + len(points) // 60
+            if len(points) == 1 < longest:
+                style, look = "*", {"color": "black", "markersize": 11, "zorder": 3}
+            axes.plot([*points], [*points.values()], style, label=label, **look)
+        axes.xaxis.get_major_locator().set_params(integer=whole)
+        axes.set(title=title, **settings)
+        axes.grid(alpha=0.3)
+        if share_y:
+            axes.label_outer()
+        if not curves.keys() <= explained:
+            axes.legend()
+        explained |= curves.keys()
+    return figure
+
+
+def draw_pixels(
+    axes: Axes,
+    values: ArrayLike,
+    title: str = "",
+    *,
+    left: float = 0,
+    most: float | None = None,
+    signed: bool | None = None,
+    frame: tuple[float, float, float, float] | None = None,
+    size: float = 11,
+) -> None:
+    """Draw an array as pixels: darker blue is larger or, with signs, red positive, blue negative.
+
+    Up to 100 pixels have their values written in, to two decimals; more have their range below.
+    Colours follow the square root, so that 1/4 can be told from 0, which is white, beside a 4.
+
+    Args:
+        axes: to draw in; a pixel is one unit wide, and y points downward.
+        values: `(h, w)`; NaN leaves a pixel empty.
+        title: what stands above it.
+        left: where the array begins: several fit on the same axes.
+        most: the |value| with the strongest colour; default: the largest.
+        signed: whether colours tell signs apart; default: whether a value is negative.
+        frame: first row, first column, height and width of a part to be framed.
+        size: of the text, in points.
+
+    Example:
+        >>> figure, axes = subplots()
+        >>> draw_pixels(axes, [[1, 0.5], [0, 4]], frame=(1, 1, 1, 1))
+        >>> [text.get_text() for text in axes.texts]
+        ['1', '0.5', '0', '4']
+    """
+    pixels = np.asarray(values, np.float64)
+    height, width = pixels.shape
+    signed = bool((pixels < 0).any()) if signed is None else signed
+    most = most or float(np.nanmax(np.abs(pixels), initial=0)) or 1.0
+    shares = np.sign(pixels) * np.sqrt(np.abs(pixels) / most)
+    x, y, is_small = left + np.arange(width + 1), np.arange(height + 1), pixels.size <= 100
+    cmap, low = ("RdBu_r", -1.3) if signed else ("Blues", 0)
+    look: dict[str, Any] = {"cmap": cmap, "vmin": low, "vmax": 1.3, "clip_on": False, "lw": 0.5}
+    look["edgecolors"] = "gray" if is_small else "none"
+    mesh = axes.pcolormesh(x, y, np.ma.masked_equal(shares, 0), **look)  # 0 is white
+    for place, value in np.ndenumerate(pixels if is_small else np.empty(0)):
+        if not np.isnan(value):
+            brightness = np.dot(mesh.to_rgba(shares[place])[:3], (0.3, 0.6, 0.1))
+            ink: dict[str, Any] = {"color": "white" if brightness < 0.5 else "black", "size": size}
+            number = f"{np.round(value, 2) + 0:g}"  # no -0
+            row, column = place
+            axes.text(left + column + 0.5, row + 0.5, number, ha="center", va="center", **ink)
+    text: dict[str, Any] = {"ha": "center", "textcoords": "offset points", "size": size}
+    axes.annotate(title, (left + width / 2, 0), (0, 4), va="bottom", **text)
+    if not is_small:
+        scale = f"{np.nanmin(pixels):.2g} to {np.nanmax(pixels):.2g}"
+        axes.annotate(scale, (left + width / 2, height), (0, -4), va="top", **text | {"size": 9})
+    if frame is not None:
+        box = pyplot().Rectangle((left + frame[1], frame[0]), frame[3], frame[2], fill=False)
+        box.set(lw=3, edgecolor="black" if signed else COLOURS[1], clip_on=False, zorder=3)
+        axes.add_patch(box)
+    axes.set(aspect="equal", xticks=[], yticks=[], frame_on=False)
+    axes.yaxis.set_inverted(True)
 
 
 def gradient_flow(model: nn.Module) -> Figure:
@@ -264,7 +368,7 @@ def image_rows(
     Args:
         rows: for each name the images: pictures `(h, w, 3)`, or values `(h, w)`. Where none is
             negative, brighter is larger, from 0 to each image's own largest value. Those with
-            negative values share one scale: orange is negative, violet positive.
+            negative values share one scale: red is positive, blue negative.
         title: of the figure.
         scale: what the shared scale measures.
     """
@@ -279,7 +383,7 @@ def image_rows(
         for axes, tile in zip(cells, row, strict=False):
             look = {"cmap": "viridis", "vmin": 0, "vmax": tile.max() or 1}
             if tile.min() < 0:
-                look = {"cmap": "PuOr", "vmin": -limit, "vmax": limit}
+                look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
             shown = axes.imshow(tile, interpolation="nearest", **look)
             if tile.min() < 0:
                 bar = shown
@@ -292,10 +396,29 @@ def image_rows(
 
 
 def images(
-    pictures: NDArray[Any], captions: Sequence[str], title: str = "", columns: int = 5
+    pictures: NDArray[Any] | Mapping[str, NDArray[Any]],
+    captions: Sequence[str] = (),
+    title: str = "",
+    columns: int = 5,
+    label: str = "",
+    **look: Any,
 ) -> Figure:
-    """Draw uint8 images `(n, 3, h, w)` in a grid, with a caption above each."""
-    return _grid(pictures.transpose(0, 2, 3, 1), columns, title, captions=captions, size=1.5)
+    """Draw images in a grid, with a caption above each; the figure is 9 inches wide.
+
+    Args:
+        pictures: uint8 `(n, 3, h, w)`, or values `(n, h, w)` on one scale; or a mapping of captions
+            to images.
+        captions: one for each image.
+        title: of the figure.
+        columns: images in a row.
+        label: of a bar that explains the scale of values; "" draws none.
+        look: of values: `cmap`, `vmin` and `vmax`; default: grey, 0 to 1.
+    """
+    if isinstance(pictures, Mapping):
+        captions, pictures = list(pictures), np.stack(list(pictures.values()))
+    tiles = pictures.transpose(0, 2, 3, 1) if pictures.ndim == 4 else pictures
+    look = {"vmin": 0, "vmax": 1} | look
+    return _grid(tiles, columns, title, captions=captions, label=label, **look)
 
 
 def misclassified(
@@ -388,48 +511,12 @@ def _pairs(
     return figure, rows
 
 
-def pooling_routes(
-    x: NDArray[Any], pool: Callable[[Tensor], Tensor], title: str = "Pooling"
-) -> Figure:
-    """Draw a map, its pooled output, and where the gradient flows back to.
-
-    Args:
-        x: `(h, w)`, preferably at most 12 x 12 pixels, whose values are written in.
-        pool: from `(1, 1, h, w)` to `(1, 1, out_h, out_w)`, such as
-            `lambda x: functional.max_pool2d(x, 3, 1)`.
-        title: of the figure.
-    """
-    image = Tensor(np.asarray(x, np.float64)[None, None], requires_grad=True)
-    with set_recording(True):
-        out = pool(image)
-        (back,) = grad(out.sum(), [image])
-    panels = {
-        "input; ringed pixels get a gradient": image.numpy()[0, 0],
-        "output": out.numpy()[0, 0],
-        "input gradient,\n1 from each output": back.numpy()[0, 0],
-    }
-    figure, row = subplots(1, 3, figsize=(10.5, 3.9))
-    for (name, values), axes in zip(panels.items(), row, strict=True):
-        axes.imshow(values, cmap="Blues", vmin=min(0, values.min()), vmax=values.max() or 1)
-        axes.set_title(name, size=10)
-        axes.set(xticks=[], yticks=[])
-        low, high = axes.images[0].get_clim()
-        for (r, c), value in np.ndenumerate(values):
-            ink = "white" if value - low > 0.6 * (high - low) else "black"
-            axes.text(c, r, f"{value:.2g}", ha="center", va="center", size=8, color=ink)
-    r, c = np.nonzero(back.numpy()[0, 0])
-    size = 21_600 / max(x.shape) ** 2  # in points squared, to fit a pixel
-    row[0].scatter(c, r, s=size, facecolors="none", edgecolors=COLOURS[1], linewidths=1.8)
-    figure.suptitle(title)
-    return figure
-
-
 def pooling_shares(
     x: Tensor, pools: Mapping[str, Callable[[Tensor], Tensor]], columns: int = 5
 ) -> Figure:
     """Draw how much each pixel of a window counts in each kind of pooling: the output's gradient.
 
-    One scale of colours for all: red is positive, blue negative, full colour is 1.2 or more.
+    One scale of colours for all: red is positive, blue negative.
 
     Args:
         x: the window, `(1, 1, h, w)`.
@@ -444,12 +531,9 @@ def pooling_shares(
         image = Tensor(x, requires_grad=True)
         with set_recording(True):
             out = pool(image).sum()
-            shares = grad(out, [image])[0].numpy()[0, 0] + 0.0  # no -0
-        axes.imshow(shares, cmap="RdBu_r", vmin=-1.2, vmax=1.2)
-        axes.set(xticks=[], yticks=[], title=f"{name}: {out.item():.3g}")
-        for (r, c), share in np.ndenumerate(shares):
-            ink = "white" if abs(share) > 0.85 else "black"
-            axes.text(c, r, f"{share:.2f}", ha="center", va="center", size=13, color=ink)
+            shares = grad(out, [image])[0].numpy()[0, 0]
+        title = f"{name}: {out.item():.3g}"
+        draw_pixels(axes, shares, title, most=1, signed=True, size=13)
     return figure
 
 
@@ -459,18 +543,25 @@ def _grid(
     title: str,
     *,
     captions: Sequence[str] = (),
-    size: float = 0.95,
+    label: str = "",
     cmap: str = "gray",
     **limits: Any,
 ) -> Figure:
     rows = -(-len(tiles) // columns)
-    shape = (size * columns, (size + 0.25 * bool(captions)) * rows + 0.45)
+    width = (8 if label else 9) / columns
+    lines = max((caption.count("\n") + 1.5 for caption in captions), default=0)
+    shape = (9, rows * (width + 0.17 * lines) + 0.4 * bool(title))
     figure, grid = subplots(rows, columns, figsize=shape, squeeze=False)
     for place, axes in enumerate(grid.flat):
-        axes.set_axis_off()
-        if place < len(tiles):
-            axes.imshow(tiles[place], cmap=cmap, interpolation="nearest", **limits)
-            if captions:
-                axes.set_title(captions[place], size=9)
-    figure.suptitle(title)
+        axes.set(xticks=[], yticks=[])
+        if place >= len(tiles):
+            axes.set_axis_off()
+            continue
+        drawn = axes.imshow(tiles[place], cmap=cmap, interpolation="nearest", **limits)
+        if captions:
+            axes.set_title(captions[place], size=10)
+    if label:
+        figure.colorbar(drawn, ax=grid, label=label, shrink=0.8)
+    if title:
+        figure.suptitle(title)
     return figure
