@@ -10,6 +10,8 @@ A chapter begins with an instance of `Chapter`, which has everything it shares w
     chapter.result("test accuracy 97.5%")
 
 `Runs` keeps the finished runs of an experiment in a file that an interrupted one continues from.
+`sliding_window` draws a moving picture for `Chapter.play`, `shortest` says how long a call takes.
+Pictures that are of use outside the course, such as `side_by_side`, are in `minidl.inspect.plots`.
 """
 
 from minidl.chapter.drawings import sliding_window as sliding_window

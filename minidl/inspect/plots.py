@@ -350,16 +350,6 @@ def kernels(weight: NDArray[Any], title: str = "Kernels of the first layer") -> 
     return _grid(0.5 + 0.5 * tiles / limit, 8, title, vmin=0, vmax=1)
 
 
-def feature_maps(maps: NDArray[Any], title: str = "Feature maps") -> Figure:
-    """Draw each channel of one image's feature maps, all on one scale: brighter is larger.
-
-    Args:
-        maps: `(c, h, w)`.
-        title: of the figure.
-    """
-    return _grid(maps, 8, title, cmap="viridis", vmin=maps.min(), vmax=maps.max())
-
-
 def image_rows(
     rows: Mapping[str, Sequence[NDArray[Any]]], title: str = "", scale: str = "value"
 ) -> Figure:
@@ -403,12 +393,12 @@ def images(
     label: str = "",
     **look: Any,
 ) -> Figure:
-    """Draw images in a grid, with a caption above each; the figure is 9 inches wide.
+    """Draw images in a grid, with captions above them; the figure is 9 inches wide.
 
     Args:
-        pictures: uint8 `(n, 3, h, w)`, or values `(n, h, w)` on one scale; or a mapping of captions
-            to images.
-        captions: one for each image.
+        pictures: uint8 `(n, 3, h, w)`, or values `(n, h, w)` on one scale, such as feature maps; or
+            a mapping of captions to images.
+        captions: one for each image, or none.
         title: of the figure.
         columns: images in a row.
         label: of a bar that explains the scale of values; "" draws none.
