@@ -186,10 +186,10 @@ def draw_pixels(
         size: of the text, in points.
 
     Example:
-        >>> figure, axes = subplots()
-        >>> draw_pixels(axes, [[1, 0.5], [0, 4]], frame=(1, 1, 1, 1))
+        >>> _, axes = subplots()
+        >>> draw_pixels(axes, [[1, 0.5], [0, 4]], "image", frame=(1, 1, 1, 1))
         >>> [text.get_text() for text in axes.texts]
-        ['1', '0.5', '0', '4']
+        ['1', '0.5', '0', '4', 'image']
     """
     pixels = np.asarray(values, np.float64)
     height, width = pixels.shape
