@@ -27,7 +27,7 @@ import numpy as np
 
 import minidl
 from minidl import Tensor, optim
-from minidl.chapter import Chapter, side_by_side
+from minidl.chapter import Chapter
 from minidl.data import DataLoader, Normalize, load_toy10
 from minidl.functional import cross_entropy
 from minidl.inspect import graph, plots
@@ -223,7 +223,7 @@ for size in sizes:
     print(f"  {size:5}  {count:10}", *(f"{times[size]:12.2f}" for times in measured.values()))
 
 if "cuda" in devices:
-    figure = side_by_side({"": measured}, xlabel="batch size (images)", ylabel="step (ms)")
+    figure = plots.side_by_side({"": measured}, xlabel="batch size (images)", ylabel="step (ms)")
     chapter.keep(figure, "step", "where a GPU's curve is level, launches take the time")
 chapter.result(f"equal losses {len(losses[0])}")
 

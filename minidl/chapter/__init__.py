@@ -11,7 +11,6 @@ A chapter begins with an instance of `Chapter`, which has everything it shares w
 
 `Runs` keeps the finished runs of an experiment in a file that an interrupted one continues from.
 `sliding_window` draws a moving picture for `Chapter.play`, `shortest` says how long a call takes.
-Pictures that are of use outside the course, such as `side_by_side`, are in `minidl.inspect.plots`.
 """
 
 from minidl.chapter.drawings import sliding_window as sliding_window
@@ -19,4 +18,3 @@ from minidl.chapter.runs import Runs as Runs
 from minidl.chapter.start import SENTENCES as SENTENCES
 from minidl.chapter.start import Chapter as Chapter
 from minidl.chapter.timing import shortest as shortest
-from minidl.inspect.plots import side_by_side as side_by_side
