@@ -45,8 +45,10 @@ def pyplot() -> Any:
     Raises:
         ImportError: Matplotlib is missing or broken.
     """
-    # If MPLBACKEND is misspelt, importing Matplotlib fails, and so does a second attempt.
-    asked = "" if sys.modules.get("matplotlib") else os.environ.pop("MPLBACKEND", "")
+    # If MPLBACKEND is misspelt, importing Matplotlib fails, and so does a second attempt. Not so in
+    # a notebook: its backend shows figures only if Matplotlib finds it while it is imported.
+    imported = sys.modules.get("matplotlib") or "ipykernel" in sys.modules
+    asked = "" if imported else os.environ.pop("MPLBACKEND", "")
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
