@@ -49,6 +49,7 @@ if chapter.model not in MODELS[chapter.data]:
 given = bool(chapter.weights), bool(chapter.data_dir)
 if given not in {"toy": [(0, 0)], "cifar10": [(1, 0), (1, 1)], "folder": [(1, 1)]}[chapter.data]:
     chapter.error("--data cifar10 needs --weights, folder needs --data-dir too, toy takes neither")
+normalize = data.Normalize((123.7, 116.3, 103.5), (58.4, 57.1, 57.4))  # as published networks
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 
 
@@ -79,7 +80,6 @@ def learn(net, inputs, labels, optimizer, epochs, size=16 if toy else 64):
 # classes. All that remains is a state dict: named arrays that fit a network of the same form.
 
 # %%
-normalize = data.Normalize((123.7, 116.3, 103.5), (58.4, 57.1, 57.4))  # as published networks
 file = chapter.weights or chapter.out / "pretrained.safetensors"
 if toy:
     train, test = chapter.load(data.load_toy10)

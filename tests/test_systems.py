@@ -177,7 +177,16 @@ def text_files_opened_by_default(tree):
         is_text = name == "open" and not any("b" in str(text) for text in texts)
         if name in ("read_text", "write_text") or is_text:
             owner = ast.unparse(call.func).split(".")[0]
-            is_known = owner in ("os", "zipfile", "tarfile", "Image", "archive", "np", "webbrowser")
+            is_known = owner in (
+                "os",
+                "zipfile",
+                "tarfile",
+                "Image",
+                "archive",
+                "np",
+                "webbrowser",
+                "PIL",
+            )
             if "encoding" not in given and "utf-8" not in texts and not is_known:
                 yield ast.unparse(call)
 
