@@ -60,7 +60,8 @@ def kind(name, by_hand, formula, operation):
 # * **Softmax pooling**, `sum(s w)` with `s = softmax(b w)`: brighter pixels weigh more, and every
 #   pixel gets a gradient. b = ln 2: the weights are 2, 4, 8 and 16 of 30, so 98 / 30 = 3.27.
 #
-# **Predict, then run:** make all four pixels 5. Which of these five, max and average do not give 5?
+# **Predict, then run:** make all four pixels 5. Which kind (these five, max, average) gives another
+# value than 5?
 
 # %%
 kind("max", 4, lambda w: w.max(0), lambda x: F.max_pool2d(x, 2))
