@@ -6,7 +6,7 @@ functions; then
     python -m pytest chapters/exercises -k ch01
 
 tells you which answers are right and which are not there yet. Difficulty: 1 takes a few lines, 2
-some thought, 3 pencil and paper. The answers, and why they are so, are in
+some thought, 3 pencil and paper. The answers, with the reasons, are in
 chapters/solutions/ch01_tensors_and_gradients.py, with those to the two questions at the end.
 """
 
@@ -73,4 +73,4 @@ def hypotenuse(a, b):
 # 1e-12? Which is the worst?
 #
 # Change this and explain: Where the chapter fits a line by gradient descent, set the learning rate
-# to 0.03, then to 1.2. What does the loss do, and which of the two parameters causes the second?
+# to 0.03, then to 1.2. What does the loss do, and which of the two parameters makes it grow?

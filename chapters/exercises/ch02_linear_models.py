@@ -6,19 +6,19 @@ functions; then
     python -m pytest chapters/exercises -k ch02
 
 tells you which answers are right and which are not there yet. Difficulty: 1 takes a few lines, 2
-some thought, 3 pencil and paper. The answers, and why they are so, are in
+some thought, 3 pencil and paper. The answers, with the reasons, are in
 chapters/solutions/ch02_linear_models.py, with those to the two questions at the end.
 """
 
 
 def line_gradient(x, y, w, b):
-    """Return the gradient of a linear model's mean squared error, for w and b, as a pair.
+    """Return the gradients of the mean squared error with respect to w and b, as a pair.
 
         loss = mean of (x w + b - y)²  over the n examples
 
-    In NumPy: x is (n, d), y (n,), w (d,) and b a number; the gradients have the shapes of
-    w and b. By hand: for x = [[1, 2], [3, 4]], y = [1, 1], w = [1, 0], b = 0, the errors
-    are 0 and 2, and the gradients are [6, 8] and 2.
+    This is a linear model's loss. In NumPy: x is (n, d), y (n,), w (d,) and b a number; the
+    gradients have the shapes of w and b. By hand: for x = [[1, 2], [3, 4]], y = [1, 1], w = [1, 0],
+    b = 0, the errors are 0 and 2, and the gradients are [6, 8] and 2.
 
     Difficulty: 2 of 3.
     """

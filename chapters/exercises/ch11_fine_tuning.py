@@ -6,7 +6,7 @@ functions; then
     python -m pytest chapters/exercises -k ch11
 
 tells you which answers are right and which are not there yet. Difficulty: 1 takes a few lines, 2
-some thought, 3 pencil and paper. The answers, and why they are so, are in
+some thought, 3 pencil and paper. The answers, with the reasons, are in
 chapters/solutions/ch11_fine_tuning.py, with those to the two questions at the end.
 """
 

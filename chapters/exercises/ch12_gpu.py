@@ -6,7 +6,7 @@ functions, which need no GPU; then
     python -m pytest chapters/exercises -k ch12
 
 tells you which answers are right and which are not there yet. Difficulty: 1 takes a few lines, 2
-some thought, 3 pencil and paper. The answers, and why they are so, are in
+some thought, 3 pencil and paper. The answers, with the reasons, are in
 chapters/solutions/ch12_gpu.py, with those to the two questions at the end.
 """
 
@@ -53,7 +53,7 @@ def break_even(launches, launch_us, gpu_us, cpu_us):
 
 
 # Predict, then run: 100 launches of 5 µs, 2 µs per image instead of 100: 6 images. Which lowers
-# that more: launches of half the time, or a GPU that is twice as fast per image?
+# that more: launches that take half the time, or a GPU that is twice as fast per image?
 #
 # Change this and explain: On a GPU, give the chapter's network a quarter of its kernels, then four
 # times as many. From which batch size on does the time per step grow with the batch, and where does

@@ -23,8 +23,8 @@ def adam_step(value, gradient, mean, square, step, lr=1e-3, betas=(0.9, 0.999), 
 
 
 # Why: Compare with the best epoch so far, not with the one before: a noisy loss goes up and down
-# while it falls. An equal loss is no progress, or a loss that never changes would never stop the
-# training.
+# while it falls. An equal loss is no progress: otherwise a loss that never changes would
+# never stop the training.
 def stopping(losses, patience):
     best = 0
     for epoch, loss in enumerate(losses):

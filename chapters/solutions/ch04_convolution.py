@@ -41,9 +41,9 @@ def receptive_field(layers):
     return seen
 
 
-# Predict, then run. 15 both times. Strides make the field grow by a factor, stride 1 by a sum. The
-# price: three strides leave one output for every 8 x 8 pixels, so the exact position is lost, while
-# the cost falls.
+# Predict, then run. 15 both times. With stride 1, each layer adds 2 pixels; with stride 2, each
+# adds twice as many as the one before. The price: three such layers leave one output for every
+# 8 x 8 pixels, so the exact position is lost, while the cost falls.
 #
 # Change this and explain. The nine weights then sum to 1 instead of 0: the new kernel is the old
 # one plus the kernel that copies the image. So the map is the image plus its spots and edges: a

@@ -5,8 +5,8 @@ import numpy as np
 from minidl import nn
 
 
-# Why: Both sets use the statistics of the training images: with its own, a test image would mean
-# something else than what the network has learned. Axis 1 is left out, so each channel has its own.
+# Why: Both sets use the statistics of the training images: if test images used their own, the same
+# pixel would get another value than in training. Axis 1 is left out: each channel has its own mean.
 # NumPy computes means of bytes in float64, hence the conversion.
 def normalize(train, test):
     mean = train.mean((0, 2, 3), keepdims=True)  # (1, 3, 1, 1)

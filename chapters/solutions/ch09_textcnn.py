@@ -32,5 +32,4 @@ def winning_phrases(words, responses, size):
 #
 # Change this and explain. The bag of words: 68.9 % against 66.6 % on the toy sentences with seed 0,
 # where filters over 3 to 5 words reach 95 % and more. Neither can see that "not" stands before
-# "good": they only know that both occur. (If the chapter works out a filter of several words by
-# hand, leave that part out.)
+# "good": they only know that both occur.

@@ -8,8 +8,8 @@ from minidl.functional import relu
 
 
 # Why: One mean per channel, over images and pixels: axes (0, 2, 3). gamma and beta need two more
-# axes, or broadcasting would apply them along the width, and where that is as long as the channels
-# are many, no error tells. eps keeps a constant channel from dividing by 0.
+# axes, or broadcasting would apply them along the width; if the width happens to be the number of
+# channels, no error is raised. eps prevents a division by 0 for a constant channel.
 def batch_norm(x, gamma, beta, eps=1e-5):
     mean = x.mean((0, 2, 3), keepdims=True)  # (1, c, 1, 1)
     variance = x.var((0, 2, 3), keepdims=True)
