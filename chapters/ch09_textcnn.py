@@ -150,8 +150,8 @@ np.testing.assert_allclose(by_layer, by_hand + model.convs[0].bias.numpy()[0], a
 text = chapter.predict or "the film is not good ."
 chapter.keep(
     *(lambda: sentences.anatomy(reader, text), "untrained"),
-    "a sentence goes from left to right, a column for each of four filters per height; a frame is "
-    "the window that won its filter. Nothing is trained yet: the winners stand anywhere",
+    "a sentence passes through the network from left to right; a column is one of the filters, its "
+    "frame the word where the winning window begins. Nothing is trained yet: it may be any word",
 )
 
 # %% [markdown]
