@@ -114,6 +114,22 @@ def test_a_misspelt_backend_of_matplotlib_still_draws_into_files(backend):
     assert script(DRAW, MPLBACKEND="svg").strip() == ""
 
 
+def test_in_a_notebook_matplotlib_finds_its_backend_while_it_is_imported():
+    """Otherwise matplotlib-inline is never set up, and figures appear as text, at the end."""
+    code = """
+import os, sys, types
+sys.modules["ipykernel"] = types.ModuleType("ipykernel")  # as in a notebook's kernel
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "matplotlib":
+            print("found", os.environ.get("MPLBACKEND"))
+sys.meta_path.insert(0, Watch())
+from minidl.inspect import plots
+plots.pyplot()
+"""
+    assert script(code, MPLBACKEND="svg").strip() == "found svg"
+
+
 def test_a_plot_without_matplotlib_says_what_to_install():
     wrong = "import pytest\n" + HIDE.format(names=["matplotlib"])
     for call in ("plots.pyplot()", "plots.training_curves({})", "graph(minidl.ones(1)).draw()"):
