@@ -169,7 +169,8 @@ for net in nets:
 # %% [markdown]
 # ## 5. Conclusions
 # A difference counts if the bars from mean - spread to mean + spread do not touch. Two equally good
-# nets are called different by chance in 8 of 100 comparisons with 3 seeds, in 2 of 100 with 5.
+# nets are called different by chance in 8 of 100 comparisons with 3 seeds, in 2 of 100 with 5. So
+# if all nets were equally good, about two of the 25 comparisons below would still find differences.
 
 
 # %%
@@ -196,9 +197,10 @@ print(f"{mean[dense, 'gap'] / mean[none, 'gap']:.0%} of its gap")
 
 # %% [markdown]
 # With 2,000 toy images, max and LP pooling beat no pooling by 10 points, with a fourteenth of the
-# parameters. Pooling reduces overfitting but does not prevent it. Fewer weights are one reason; but
-# max pooling with stride 1, which saves hardly any and fits as well as no pooling, nearly halves
-# the gap: *whether* a feature is there generalises better than exactly *where*.
+# parameters. Pooling reduces overfitting but does not prevent it. Fewer weights are one reason, and
+# most of these nets have not yet learned all training images. But max pooling with stride 1, which
+# saves hardly any weights and fits as well as no pooling, nearly halves the gap: *whether* a
+# feature is there generalises better than exactly *where*.
 
 
 # %% tags=["hide-input"]
