@@ -147,7 +147,7 @@ by_hand = [(rows[i : i + SIZES[0]] * kernel).sum() for i in range(len(by_layer))
 np.testing.assert_allclose(by_layer, by_hand + model.convs[0].bias.numpy()[0], atol=1e-4)
 
 # %% tags=["hide-input"]
-text = chapter.predict or "the film is not good ."
+text = chapter.predict or "i saw it on a rainy evening , the film is not good ."
 chapter.keep(
     *(lambda: sentences.anatomy(reader, text), "untrained"),
     "a sentence passes through the network from left to right; a column is one of the filters, its "
@@ -242,4 +242,5 @@ chapter.result(line.format(*[training.accuracy(f, parts[2].labels) for f in foun
 #
 # **Further reading:** [Kim, Convolutional Neural Networks for Sentence Classification
 # (2014)](https://arxiv.org/abs/1408.5882); [Collobert et al., Natural Language Processing (Almost)
-# from Scratch (2011)](https://arxiv.org/abs/1103.0398), section 3.2.2, has the maximum over time.
+# from Scratch (2011)](https://arxiv.org/abs/1103.0398), whose "sentence approach" is the maximum
+# over time.
