@@ -174,7 +174,7 @@ shown = np.concatenate([same[:1], crop(same), crop(mirrored), Cutout(12, rng=cha
 captions = ["as stored", *["shifted"] * 3, *["shifted, mirrored"] * 3, *["cutout"] * 3]
 chapter.keep(
     *(lambda: plots.images(shown, captions, "One image, augmented"), "augmentation"),
-    "still the same shape for us, but other numbers at every pixel",
+    "still the same shape for us, but other numbers at most pixels; cutout changes one square only",
 )
 
 # %% [markdown]
