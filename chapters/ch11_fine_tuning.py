@@ -228,7 +228,7 @@ if not own:
     axes.xaxis.tick_top()
     axes.axvline(2.5, color="black", lw=4)
     axes.set(title="image -> body, then pooling -> head", ylabel="strategy: test accuracy")
-    chapter.keep(figure, "strategies", "low rates keep what the body knows, high ones destroy it")
+    chapter.keep(figure, "strategies", "low rates keep what the body knows, high ones lose a part")
 chapter.result(", ".join(f"{name} {score:.2%}" for name, (score, *_) in results.items()))
 
 # %% [markdown]
