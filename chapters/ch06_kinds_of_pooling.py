@@ -207,7 +207,7 @@ for need, choice, why in (
     ("shifts must not matter", "max blurred", ("shift", "max")),
     ("retrieval: comparing images", "GeM p=3", ("lone", "average")),
     ("energy, whatever the sign", "LP", "of p = 2: -3 and 3 count alike"),
-    ("overfitting", "stochastic drawn", ("noise", "stochastic")),
+    ("overfitting", "stochastic drawn", "its draws are noise to train with; gap: chapter 8"),
     ("a ratio such as 0.7", "fractional", "32 pixels become 22"),
     ("last layer", "global average", "64 x 8 x 8 to 10 classes: 650 weights, not 40,970"),
     ("images of any size", "adaptive, pyramid", "the number of outputs is fixed"),

@@ -202,7 +202,7 @@ for name, rates in {} if own else RATES.items():  # a ResNet-50 needs more image
         net.linear.load_state_dict(linear.state_dict())
     groups = []
     for part, rate in zip(parts(net), rates, strict=True):
-        part.requires_grad_(rate > 0)
+        part.requires_grad_(rate > 0)  # batch norm's running averages change all the same
         groups += [{"params": list(part.parameters()), "lr": rate}] if rate else []
     optimizer = optim.SGD(groups, lr=0.1, **SGD)
     seconds = learn(net, train.images, train.labels, optimizer, chapter.epochs)

@@ -230,5 +230,7 @@ class Chapter:
 
     def result(self, text: str) -> None:
         """Print the chapter's result, which its first lines promise, and show the open figures."""
+        if self.quick:
+            print("with --quick, figures need not show yet what the Look lines say")
         print(f"result: {text}; {self.seconds:.0f} s")
         plots.show()
