@@ -266,6 +266,15 @@ def test_checks_in_another_thread_run_without_a_limit():
     assert set(found[0].values()) == {None}
 
 
+@pytest.fixture
+def heeded():
+    """A shell's background jobs ignore Ctrl-C, and so do the processes that they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_stops_a_check_at_once(tmp_path):
     path, _ = with_loop(tmp_path, "    import signal\n    signal.raise_signal(signal.SIGINT)\n")
     with pytest.raises(KeyboardInterrupt):
@@ -289,6 +298,7 @@ def test_pytest_says_what_is_blank_from_any_folder(tmp_path):
     assert re.search(rf"^{count} failed, \d+ deselected", done.stdout, re.MULTILINE)
 
 
+@pytest.mark.usefixtures("heeded")
 def test_pytest_says_after_ctrl_c_what_was_right_so_far(tmp_path):
     with_loop(tmp_path, "    import signal\n    signal.raise_signal(signal.SIGINT)\n")
     arguments = ["chapters/exercises", "-k", "ch03", "--answers", str(tmp_path)]
