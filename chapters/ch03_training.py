@@ -21,7 +21,7 @@ import time
 import numpy as np
 
 from minidl import manual_seed, nn, optim
-from minidl.chapter import Chapter
+from minidl.chapter import IMAGES, Chapter
 from minidl.data import DataLoader, Normalize
 from minidl.functional import cross_entropy
 from minidl.inspect import plots
@@ -29,8 +29,7 @@ from minidl.training import History, evaluate
 
 chapter = Chapter(
     __doc__,
-    data=(["toy", "cifar10"], "which images: built in, or CIFAR-10 (170 MB, downloaded once)"),
-    data_dir=(str, "CIFAR-10, as an archive or a folder"),
+    **IMAGES,  # --data, --data-dir
     epochs=({"toy": 15, "quick": 2}, "passes over the training images for the baseline"),
 )
 train, validation, test = chapter.images()

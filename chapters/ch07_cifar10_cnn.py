@@ -20,19 +20,17 @@ With --quick: test accuracy 5 to 30 %.
 
 # %%
 import math
-from pathlib import Path
 
 import minidl
 from minidl import nn, optim, training
-from minidl.chapter import Chapter
+from minidl.chapter import IMAGES, Chapter
 from minidl.data import DataLoader, Normalize
 from minidl.functional import cross_entropy
 from minidl.inspect import grad_cam, gradient_flow, plots, saliency, summary
 
 chapter = Chapter(
     __doc__,
-    data=(["toy", "cifar10"], "which images"),
-    data_dir=(Path, "CIFAR-10, as an archive or a folder"),
+    **IMAGES,  # --data, --data-dir
     epochs=({"toy": 8, "cifar10": 10, "quick": 1}, "passes over the training images"),
     batch_size=(64, "images per step"),
     lr=(1e-3, "Adam's learning rate"),

@@ -20,21 +20,19 @@ With --quick: max pooling 5 to 30 %, no pooling 5 to 30 %.
 import math
 import time
 import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from minidl import nn, optim, training
-from minidl.chapter import Chapter, Runs
+from minidl.chapter import IMAGES, Chapter, Runs
 from minidl.data import DataLoader, Normalize
 from minidl.functional import cross_entropy
 from minidl.inspect import plots, summary
 
 chapter = Chapter(
     __doc__,
-    data=(["toy", "cifar10"], "which images"),
-    data_dir=(Path, "CIFAR-10, as an archive or a folder"),
+    **IMAGES,  # --data, --data-dir
     examples=({"toy": 2000, "cifar10": 10_000, "quick": 96}, "training images"),
     epochs=({"toy": 4, "cifar10": 2, "quick": 1}, "passes over them"),
     batch_size=({"toy": 16, "cifar10": 32}, "images per step"),

@@ -21,13 +21,12 @@ With --quick: test accuracy 2 to 30 %.
 
 # %%
 import math
-from pathlib import Path
 
 import numpy as np
 
 import minidl
 from minidl import models, nn, optim
-from minidl.chapter import Chapter
+from minidl.chapter import IMAGES, Chapter
 from minidl.data import Compose, Cutout, DataLoader, Normalize, RandomCrop, RandomHorizontalFlip
 from minidl.functional import cross_entropy
 from minidl.inspect import plots
@@ -35,8 +34,7 @@ from minidl.training import evaluate, fit, save_weights
 
 chapter = Chapter(
     __doc__,
-    data=(["toy", "cifar10"], "which images"),
-    data_dir=(Path, "CIFAR-10 archive or folder"),
+    **IMAGES,  # --data, --data-dir
     epochs=({"toy": 4, "cifar10": 10, "quick": 1}, "passes over the training images"),
     blocks=({"toy": 1, "cifar10": 3, "quick": 1}, "blocks per stage of the network to train"),
     batch_size=(128, "images per step"),

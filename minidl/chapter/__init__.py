@@ -15,6 +15,7 @@ A chapter begins with an instance of `Chapter`, which has everything it shares w
 
 from minidl.chapter.drawings import sliding_window as sliding_window
 from minidl.chapter.runs import Runs as Runs
+from minidl.chapter.start import IMAGES as IMAGES
 from minidl.chapter.start import SENTENCES as SENTENCES
 from minidl.chapter.start import Chapter as Chapter
 from minidl.chapter.timing import shortest as shortest

@@ -35,6 +35,12 @@ if TYPE_CHECKING:  # Matplotlib is imported on use
 Loaded = TypeVar("Loaded")
 
 
+IMAGES: dict[str, tuple[Any, str]] = {
+    "data": (["toy", "cifar10"], "which images: built in, or CIFAR-10 (170 MB, downloaded once)"),
+    "data_dir": (Path, "CIFAR-10, as an archive or a folder"),
+}
+"""The options that `Chapter.images` reads, for `Chapter(__doc__, **IMAGES)`."""
+
 SENTENCES: dict[str, tuple[Any, str]] = {
     "data": ("toy", "toy, mr, or a .csv, .tsv or .jsonl file"),
     "data_dir": (Path, "folder of MR's two files"),
@@ -153,7 +159,7 @@ class Chapter:
             sys.exit(str(error))  # the checkpoint is damaged, or has other settings
 
     def images(self) -> tuple[ImageSet, ImageSet, ImageSet]:
-        """Return the training, validation and test set that `--data` and `--data-dir` name.
+        """Return the training, validation and test set that the options `IMAGES` name.
 
         The last tenth of the training images becomes the validation set: choose whatever is to be
         chosen on it, and measure on the test set once, at the end.
