@@ -216,23 +216,24 @@ class Node:
         return tuple([0 if x is None else x.version.count for x in self.inputs])
 
     def _check_unchanged(self, output: Value) -> None:
+        changed = (
+            "was changed in place after the operation ran, so its gradient would be wrong; change "
+            "a copy() instead, or call backward before changing it"
+        )
         now = self._input_versions()
         if now != self.versions:
             place = next(i for i, version in enumerate(self.versions) if now[i] != version)
             shape = getattr(self.inputs[place], "shape", None)
-            raise RuntimeError(
-                f"input {place} of {self.op!r}, of shape {shape}, was changed in "
-                "place after the operation ran, so its gradient would be wrong; change a copy() "
-                "instead, or call backward before changing it"
-            )
+            raise RuntimeError(f"input {place} of {self.op!r}, of shape {shape}, {changed}")
         if self.takes_output and output.version.count != self.output_version:
-            raise RuntimeError(
-                f"the output of {self.op!r}, of shape {output.shape}, was changed in place after "
-                "the operation ran, so its gradient would be wrong; change a copy() instead"
-            )
+            raise RuntimeError(f"the output of {self.op!r}, of shape {output.shape}, {changed}")
 
     def _checked(self, x: Value, gradient: Value, place: int) -> Value:
         """Undo broadcasting, then check that the gradient matches its input."""
+        rule = f"the gradient rule of {self.op!r} returned"
+        if not hasattr(gradient, "backend"):  # the rule computed with arrays
+            kind = type(gradient).__name__
+            raise TypeError(f"{rule} {kind} for input {place}, expected a Tensor")
         gradient = sum_to(gradient, x.shape)
         if (gradient.shape, gradient.dtype) == (x.shape, x.dtype) and gradient.backend is x.backend:
             return gradient
@@ -240,8 +241,7 @@ class Node:
             got, wanted = getattr(gradient, what), getattr(x, what)
             if got != wanted:
                 raise RuntimeError(
-                    f"the gradient rule of {self.op!r} returned {what} {got} for input {place}, "
-                    f"whose {what} is {wanted}"
+                    f"{rule} {what} {got} for input {place}, whose {what} is {wanted}"
                 )
         return gradient
 

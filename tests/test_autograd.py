@@ -372,6 +372,17 @@ def test_a_wrong_rule_is_named(returned, message):
         y.sum().backward()
 
 
+@pytest.mark.parametrize(
+    ("returned", "kind"), [(lambda g: (g.array,), "ndarray"), (lambda g: (2.0,), "float")]
+)
+def test_a_rule_that_returns_no_tensor_is_named(returned, kind):
+    x = leaf(1.0, 2.0)
+    y = record("odd", x.data * 2, (x,), returned)
+    message = f"the gradient rule of 'odd' returned {kind} for input 0, expected a Tensor"
+    with pytest.raises(TypeError, match=message):
+        y.sum().backward()
+
+
 # Arrays that change between forward and backward
 
 
