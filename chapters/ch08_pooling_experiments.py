@@ -1,6 +1,6 @@
 """Chapter 8. Does pooling help, which kind, and how much? A controlled experiment.
 
-Result: max pooling 66 to 75 %, no pooling 56 to 66 %; takes 2.8 times as long as chapter 7.
+Result: max pooling 66 to 75 %, no pooling 56 to 66 %; takes 2.6 times as long as chapter 7.
 With --quick: max pooling 5 to 30 %, no pooling 5 to 30 %.
 """
 

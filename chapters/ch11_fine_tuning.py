@@ -1,7 +1,7 @@
 """Chapter 11. Fine-tuning: adapt a pretrained network to a new task.
 
 Result: new head 84 to 98 %, flat head 70 to 88 %, classic head 83 to 98 %, last stage 86 to 98 %,
-all unfrozen 91 to 99 %, too fast 40 to 96 %, from scratch 45 to 75 %; takes 1.1 times as long as
+all unfrozen 91 to 99 %, too fast 40 to 96 %, from scratch 45 to 75 %; takes 0.9 times as long as
 chapter 7.
 With --quick: new head 45 to 75 %, classic head 45 to 78 %, from scratch 22 to 46 %.
 """
