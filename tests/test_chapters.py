@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,9 +18,8 @@ from minidl import models
 from minidl.training import load_weights, save_weights
 
 from .helpers import hosted
+from .test_promises import ARITHMETICS, CHAPTERS, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = sorted((ROOT / "chapters").glob("ch*.py"))
 POOLING = ROOT / "chapters" / "ch05_pooling.py"
 KINDS = ROOT / "chapters" / "ch06_kinds_of_pooling.py"
 CIFAR10_CNN = ROOT / "chapters" / "ch07_cifar10_cnn.py"
@@ -107,13 +105,11 @@ def test_chapter_5_measures_what_its_first_lines_say(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings", [{}, {"OPENBLAS_CORETYPE": "Haswell"}, {"MINIDL_KERNELS": "plain"}]
-)
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
 def test_chapter_5_draws_its_conclusions_from_numbers_on_every_processor(
-    settings, run, environment, monkeypatch
+    arithmetic, run, environment, monkeypatch
 ):
-    for name, value in settings.items():
+    for name, value in ARITHMETICS[arithmetic].items():
         monkeypatch.setitem(environment, name, value)
     done = run(POOLING, "--quick")
     said = r"against a shift by one pixel: (0\.\d+) to (0\.\d+)\.\nBlurring does: (0\.\d+)\."
