@@ -29,7 +29,7 @@ def read(
     """
     parser = argparse.ArgumentParser(description=description)
     for name, (default, text) in declared.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", **_how(name, default, text))
+        parser.add_argument(f"--{name.replace('_', '-')}", **_how(default, text))
     found = vars(parser.parse_args(given))
     for name, (default, _) in declared.items():
         if found[name] is None and isinstance(default, dict):
@@ -42,19 +42,19 @@ def read(
     return parser, found
 
 
-def _how(name: str, default: Any, text: str) -> dict[str, Any]:
+def _how(default: Any, text: str) -> dict[str, Any]:
     """Return what `add_argument` needs for a default."""
     text = text.replace("%", "%%")  # argparse formats its help texts
     if default is False:
         return {"action": "store_true", "help": text}
-    how = {"type": default, "metavar": name.upper(), "help": text}
     if isinstance(default, type):
-        return how
-    if isinstance(default, list):
-        default, how = default[0], {"choices": default, "default": default[0]}
-    elif isinstance(default, dict):
+        return {"type": default, "help": text}
+    if isinstance(default, dict):
         cases = ", ".join(f"{case}: {value}" for case, value in default.items())
-        return how | {"type": type(next(iter(default.values()))), "help": f"{text} ({cases})"}
+        return {"type": type(next(iter(default.values()))), "help": f"{text} ({cases})"}
+    how = {}
+    if isinstance(default, list):
+        default, how = default[0], {"choices": default}
     return how | {"type": type(default), "default": default, "help": f"{text} ({default})"}
 
 
@@ -62,6 +62,7 @@ def _complaint(name: str, value: Any) -> str:
     """Return what a number should have been; "" if it is as it should be."""
     if isinstance(value, float) and not 0 < value < math.inf:
         return "a finite number > 0"
-    if isinstance(value, int) and not isinstance(value, bool) and value < (name != "seed"):
-        return f"an integer >= {int(name != 'seed')}"
+    least = 0 if name == "seed" else 1
+    if isinstance(value, int) and not isinstance(value, bool) and value < least:
+        return f"an integer >= {least}"
     return ""
