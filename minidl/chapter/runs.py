@@ -30,6 +30,7 @@ class Runs:
 
     Raises:
         ValueError: the file is damaged, or another experiment's.
+        OSError: the file cannot be read, or a function has no source, as after `exec`.
 
     Example:
         >>> import tempfile
@@ -51,7 +52,7 @@ class Runs:
     ) -> None:
         source = "".join(inspect.getsource(function) for function in functions)
         code = hashlib.sha256(source.encode()).hexdigest()[:8]
-        self.path = path
+        self._path = path
         self._settings = tuple(str(value) for value in (*settings.values(), code))
         self._key_names = (*settings, "code", *varied)
         self._measured = tuple(measured)
@@ -62,7 +63,7 @@ class Runs:
     def _read(self) -> None:
         width = len(self._key_names)
         try:
-            with self.path.open(encoding="utf-8", newline="") as file:
+            with self._path.open(encoding="utf-8", newline="") as file:
                 head, *rows = csv.reader(file, strict=True)
             if tuple(head) != self._key_names + self._measured:
                 raise ValueError("its columns differ")
@@ -72,7 +73,7 @@ class Runs:
                 self._rows[tuple(row[:width])] = tuple(map(float, row[width:]))
         except (ValueError, csv.Error) as error:
             raise ValueError(
-                f"{self.path} holds no runs of this experiment ({error}); move it, or use another "
+                f"{self._path} holds no runs of this experiment ({error}); move it, or use another "
                 "folder"
             ) from error
 
@@ -95,11 +96,14 @@ class Runs:
         """Do the planned runs that are not in the file, and print a line for each.
 
         Args:
-            planned: what is varied, for each run.
-            run: called with that; returns a number for each measured name.
+            planned: for each run, what is varied, in the order of the names.
+            run: called with these values; returns a number for each measured name.
+
+        Raises:
+            KeyError: `run` left out a measured name.
         """
         to_do = [varied for varied in planned if varied not in self]
-        print(f"{len(planned)} runs, {len(planned) - len(to_do)} of them already in {self.path}")
+        print(f"{len(planned)} runs, {len(planned) - len(to_do)} of them already in {self._path}")
         started = time.perf_counter()
         for count, varied in enumerate(to_do, 1):
             self.add(varied, run(*varied))
@@ -117,11 +121,14 @@ class Runs:
         Args:
             varied: what differs from run to run, in the order of the names.
             measurements: a number for each measured name.
+
+        Raises:
+            KeyError: one is missing; the file stays as it is.
         """
         self._rows[self._key(varied)] = tuple(float(measurements[n]) for n in self._measured)
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(self._key_names + self._measured)
         table.writerows(key + values for key, values in self._rows.items())
-        with whole_file(self.path) as file:
+        with whole_file(self._path) as file:
             file.write(text.getvalue().encode())

@@ -34,7 +34,6 @@ if TYPE_CHECKING:  # Matplotlib is imported on use
 
 Loaded = TypeVar("Loaded")
 
-
 IMAGES: dict[str, tuple[Any, str]] = {
     "data": (["toy", "cifar10"], "which images: built in, or CIFAR-10 (170 MB, downloaded once)"),
     "data_dir": (Path, "CIFAR-10, as an archive or a folder"),
@@ -68,6 +67,7 @@ class Chapter:
     Args:
         doc: the chapter's `__doc__`; its first line is what `--help` prints (None: Python runs with
             -OO).
+        given: the arguments; None stands for the command line's.
         declared: the options.
 
     Attributes:
@@ -77,7 +77,7 @@ class Chapter:
 
     Raises:
         SystemExit: a wrong option, no GPU, or a folder that cannot be created.
-        ValueError: an option has the name of one of the attributes below.
+        ValueError: an option has the name of one of the methods below.
 
     Example:
         >>> import tempfile
@@ -107,7 +107,8 @@ class Chapter:
         common = options.COMMON | {"out": (Path("out", folder), "folder for figures and results")}
         title = (doc or "").partition("\n")[0]
         given = [] if self._in_notebook and given is None else given
-        self._parser, self._values = options.read(title, declared | common | declared, given)
+        declared = declared | common | declared  # the chapter's own come first, and take precedence
+        self._parser, self._values = options.read(title, declared, given)
         self.out: Path = self._values["out"]
         self.load(zeros, 1, device=self.device)  # fail early: no GPU, or a full disk
         self.load(self.out.mkdir, parents=True, exist_ok=True)
@@ -130,7 +131,10 @@ class Chapter:
         self._parser.error(message)
 
     def load(self, function: Callable[..., Loaded], *args: Any, **kwargs: Any) -> Loaded:
-        """Call a function that reads files; end the program with a message if it fails."""
+        """Call a function that reads files; end the program with a message if it fails.
+
+        Example: `train, test = chapter.load(load_cifar10, "folder")`.
+        """
         try:
             return function(*args, **kwargs)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
@@ -140,8 +144,8 @@ class Chapter:
     def interruptible(self, advice: str) -> Iterator[None]:
         """Train in a `with` block that ends the program with a message, without a traceback.
 
-        It does so for Ctrl-C, for a loss that is NaN or infinite, and for a checkpoint that
-        `--resume` cannot use.
+        It does so for Ctrl-C (status 130), for a loss that is NaN or infinite, and for a checkpoint
+        that `--resume` cannot use.
 
         Args:
             advice: printed after Ctrl-C; says how to continue.
@@ -202,7 +206,7 @@ class Chapter:
         """Save a figure as `name`.png in the folder, and print its path and what to look at.
 
         Args:
-            figure: a figure, or a function that draws one; without Matplotlib it is not drawn.
+            figure: a figure, or a function that draws one: a missing Matplotlib is then reported.
             name: of the file.
             look: what to see in it, in one sentence.
         """
