@@ -50,6 +50,13 @@ def test_each_curve_of_a_panel_has_its_own_look_whatever_its_axes():
     assert {axes.get_xlabel() for axes in figure.axes} == {"epoch"}
 
 
+def test_more_curves_than_looks_are_refused():
+    six = {f"curve {i}": [1.0, 2.0] for i in range(6)}
+    assert len(plots.side_by_side({"six": six}).axes[0].lines) == 6
+    with pytest.raises(ValueError, match="side_by_side: got 7 curves, expected at most 6"):
+        plots.side_by_side({"seven": six | {"curve 6": [1.0, 2.0]}})
+
+
 def test_curves_of_one_epoch_differ_too():
     history = {"train_loss": [2.0], "validation_loss": [2.1]}
     losses = plots.training_curves(history).axes[0].lines

@@ -133,11 +133,17 @@ def side_by_side(
         share_y: whether the panels have one scale, with labels on the left only.
         settings: of every panel, as Matplotlib's `Axes.set` takes them: `xlabel`, `yscale`, ...
 
+    Raises:
+        ValueError: a panel has more curves than there are looks.
+
     Example:
         >>> figure = side_by_side({"Loss": {"training": [2.0, 1.0], "validation": {1: 2.1}}})
         >>> [line.get_label() for line in figure.axes[0].lines]
         ['training', 'validation']
     """
+    count = max(map(len, panels.values()))
+    if count > len(STYLES):
+        raise ValueError(f"side_by_side: got {count} curves, expected at most {len(STYLES)}")
     figure, row = subplots(1, len(panels), figsize=(9, 3.6), sharey=share_y, squeeze=False)
     explained: set[str] = set()
     for axes, (title, curves) in zip(row[0], panels.items(), strict=True):
