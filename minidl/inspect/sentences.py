@@ -79,6 +79,17 @@ def strongest_phrases(
 
     Returns:
         The largest vote for each phrase, in descending order.
+
+    Raises:
+        ValueError: see `votes`.
+
+    Example:
+        >>> from minidl.models import TextCNN
+        >>> model = TextCNN(5, 8, rng=np.random.default_rng(0)).eval()
+        >>> words = Tensor(np.array([[2, 3, 4, 0, 0, 0, 0, 0]]))
+        >>> found = strongest_phrases(model, words, [["not", "a", "film"]], label=1, count=2)
+        >>> len(found), all(phrase in "not a film" for phrase in found)
+        (2, True)
     """
     found: dict[str, float] = {}
     for size, places, values in votes(model, words):
@@ -157,12 +168,15 @@ def anatomy(reader: SentenceClassifier, text: str, filters: int = 4) -> Figure:
         reader: its network, vocabulary and classes.
         text: the sentence.
         filters: how many to draw of each size.
+
+    Raises:
+        ValueError: the network averages over time, so no window wins.
     """
     model, numbers, last = reader.network, reader.encode(text), reader.classes[-1]
     with no_grad(), evaluating(model):
-        vectors = model.embedding(numbers).numpy()[0]
-        maps = [found.numpy()[0] for found in model.responses(model.embedding(numbers))]
-        scores = model(numbers).numpy()[0]
+        embedded = model.embedding(numbers)
+        maps = [found.numpy()[0] for found in model.responses(embedded)]
+        vectors, scores = embedded.numpy()[0], model.classify(embedded).numpy()[0]
     widths = [2.2, *[filters / 2 for _ in maps], 1.3]
     look: dict[str, Any] = {"figsize": (9, 1.9 + 0.17 * len(vectors)), "width_ratios": widths}
     figure, panels = subplots(1, len(widths), **look)
