@@ -29,10 +29,16 @@ class ImageSet(NamedTuple):
     def split(self, count: int) -> tuple["ImageSet", "ImageSet"]:
         """Return the first `count` images and the others, for example to validate on.
 
-        The sets that minidl loads are in random order; shuffle your own first if theirs is not.
+        The sets that minidl loads are in random order; shuffle your own first if it is not.
 
         Raises:
             ValueError: one of the two would be empty.
+
+        Example:
+            >>> images = ImageSet(np.zeros((5, 3, 2, 2)), np.arange(5), tuple("abcde"))
+            >>> train, validation = images.split(4)
+            >>> train.labels.tolist(), validation.labels.tolist()
+            ([0, 1, 2, 3], [4])
         """
         if not 0 < count < len(self.labels):
             raise ValueError(
@@ -41,7 +47,7 @@ class ImageSet(NamedTuple):
         return self.first(count), self.take(slice(count, None))
 
     def take(self, chosen: Any) -> "ImageSet":
-        """Return the images that a NumPy index chooses: a slice, indices, or a mask."""
+        """Return the images that a NumPy index chooses: a slice, indices, or a mask `(n,)`."""
         return ImageSet(self.images[chosen], self.labels[chosen], self.classes)
 
     def only(self, classes: Sequence[str]) -> "ImageSet":
@@ -64,11 +70,12 @@ class ImageSet(NamedTuple):
         return ImageSet(kept.images, labels, tuple(classes))
 
     def few(self, count: int) -> "ImageSet":
-        """Return the first `count` images of each class, class by class: a few-shot data set."""
-        places = [
-            np.flatnonzero(self.labels == label)[:count] for label in range(len(self.classes))
-        ]
-        return self.take(np.concatenate(places))
+        """Return the first `count` images of each class, class by class: a few-shot data set.
+
+        A class with fewer images gives all of them.
+        """
+        chosen = [np.flatnonzero(self.labels == k)[:count] for k in range(len(self.classes))]
+        return self.take(np.concatenate(chosen))
 
 
 def datasets_folder() -> Path:

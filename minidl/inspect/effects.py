@@ -21,15 +21,18 @@ def pooling_effects(
 
     Args:
         pool: from `(n, c, h, w)` to `(n, c, h // s, w // s)`, for some s.
-        images: `(n, c, h, w)`, values from 0 to 1, at least 10 x 10 pixels.
-        rng: draws the noise; default a generator with seed 0, so that kinds compare.
+        images: `(n, c, h, w)`, `0 <= value <= 1`, at least 10 x 10 pixels.
+        rng: draws the noise; by default a generator with seed 0, so that every kind of pooling gets
+            the same noise.
 
     Returns:
         `shift`: the change when images, cropped by 4 pixels on each side, move by one pixel;
-        `noise`: the change by Gaussian noise (standard deviation 0.1), relative to no pooling;
-        `salt`: the same for 2 % white pixels;
+        `noise`: the change due to Gaussian noise (standard deviation 0.1), divided by the change
+        without pooling; `salt`: the same for 2 % white pixels;
         `lone`: what is left of a white pixel on black, on average over 4 x 4 positions;
         `lost`: the error of the images after each output is repeated over its s x s pixels.
+
+    Source: own definitions.
 
     Raises:
         ValueError: the images are too small.

@@ -253,6 +253,7 @@ def _slopes(x: Tensor) -> tuple[float | None, ...]:
     inputs = _inputs(x)
     if x.node is None or any(each.size != 1 for each in (x, *inputs)):
         return (None,) * len(inputs)
+    # The first pair last, to pop it: an input that occurs twice has two slopes, a constant none.
     with no_grad(), set_watcher(None):
         found = x.node.gradients(ones(x.shape, dtype=x.dtype, device=x.device), x)[::-1]
     return tuple(

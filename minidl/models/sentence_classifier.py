@@ -53,7 +53,11 @@ class SentenceClassifier(NamedTuple):
         return f"{shares.max():.0%} {self.classes[shares.argmax()]}: {text}{note}"
 
     def save(self, folder: Path) -> Path:
-        """Write vocabulary, classes and, last, weights; return the path of the weights."""
+        """Write vocabulary, classes and, last, weights; return the path of the weights.
+
+        Args:
+            folder: where to write; created if missing, and an earlier classifier is replaced.
+        """
         weights = folder / "weights.npz"
         weights.unlink(missing_ok=True)  # those of another run, with another vocabulary
         self.vocabulary.save(folder / "vocabulary.json")
@@ -64,6 +68,10 @@ class SentenceClassifier(NamedTuple):
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> SentenceClassifier:
         """Read what `save` wrote; the network is in evaluation mode.
+
+        Args:
+            folder: where `save` wrote.
+            device: of the network.
 
         Raises:
             FileNotFoundError: a file is missing.
