@@ -267,11 +267,18 @@ def test_a_classifier_that_is_not_whole_says_so(tmp_path):
         SentenceClassifier.load(tmp_path)
 
 
-def test_a_bag_of_words_adds_up_scores_and_ignores_order_and_padding():
+def test_a_bag_of_words_adds_up_scores_and_a_bias_and_ignores_order_and_padding():
     model = BagOfWords(4, 2)
+    np.testing.assert_array_equal(model([[2, 3, 0]]).numpy(), [[0, 0]])
     with model.scores.weight.mutable() as array:
         array[2:] = [[1, 2], [10, 20]]
-    np.testing.assert_array_equal(model([[2, 3, 0], [3, 2, 2]]).numpy(), [[11, 22], [12, 24]])
+    with model.bias.mutable() as array:
+        array[:] = [100, 200]
+    scores = model([[2, 3, 0], [3, 2, 2]])
+    np.testing.assert_array_equal(scores.numpy(), [[111, 222], [112, 224]])
+    scores.sum().backward()
+    np.testing.assert_array_equal(model.scores.weight.grad.numpy()[:, 0], [0, 0, 3, 2])
+    np.testing.assert_array_equal(model.bias.grad.numpy(), [2, 2])
 
 
 # PyTorch
