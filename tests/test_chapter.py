@@ -10,10 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from minidl.chapter import (
-    Chapter,
-    shortest,
-)
+from minidl.chapter import Chapter, shortest
 from minidl.data import ImageSet, load_toy10
 from minidl.inspect import plots
 
