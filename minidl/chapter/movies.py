@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # imported on use
 def save_movie(
     figure: Figure, draw: Callable[[int], object], frames: int, path: Path, dpi: int = 120
 ) -> Path:
-    """Write a moving picture as GIF, which repeats; in a notebook, show a player as well.
+    """Write a moving picture as a GIF that repeats; in a notebook, show a player as well.
 
     Each frame is shown for a second, the first one for two and the last one for three: the eye
     has to find the beginning, and the result.

@@ -181,16 +181,17 @@ def draw_pixels(
     """Draw an array as pixels: darker blue is larger or, with signs, red positive, blue negative.
 
     Up to 100 pixels have their values written in, to two decimals; more have their range below.
-    Colours follow the square root, so that 1/4 can be told from 0, which is white, beside a 4.
+    Colours follow the square root of |value|: next to a 4, even 1/4 looks different from 0, which
+    is white.
 
     Args:
         axes: to draw in; a pixel is one unit wide, and y points downward.
         values: `(h, w)`; NaN leaves a pixel empty.
         title: what stands above it.
-        left: where the array begins: several fit on the same axes.
-        most: the |value| with the strongest colour; default: the largest.
-        signed: whether colours tell signs apart; default: whether a value is negative.
-        frame: first row, first column, height and width of a part to be framed.
+        left: x of the left edge, so that several arrays fit on the same axes.
+        most: the |value| with the strongest colour; by default, the largest.
+        signed: whether colours distinguish signs; by default, only if a value is negative.
+        frame: first row, first column, height and width of a part to draw a frame around.
         size: of the text, in points.
 
     Example:
@@ -313,8 +314,8 @@ def architecture(table: Summary, image: Sequence[int]) -> Figure:
     """Draw a network from top to bottom: each layer's output as a pile of maps, with its shape.
 
     A layer without parameters that keeps the number of values, such as ReLU, shares the row of the
-    layer before. Piles of layers with parameters are blue, others orange; twice as many maps are
-    one sheet more.
+    previous layer. Piles of layers with parameters are blue, others orange; doubling the number of
+    maps adds one sheet.
 
     Args:
         table: of the network, from `inspect.summary`.
@@ -514,7 +515,7 @@ def pooling_shares(
 ) -> Figure:
     """Draw how much each pixel of a window counts in each kind of pooling: the output's gradient.
 
-    One scale of colours for all: red is positive, blue negative.
+    All panels share one scale: red is positive, blue negative.
 
     Args:
         x: the window, `(1, 1, h, w)`.

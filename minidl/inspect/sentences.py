@@ -134,8 +134,8 @@ def word_bars(reader: SentenceClassifier, texts: Sequence[str], label: int = -1)
     """Draw what each word contributes to a class's lead: `gradient_times_input`.
 
     Args:
-        reader: answers above each panel.
-        texts: side by side, each with its words from top to bottom.
+        reader: the classifier; its answer is the title of each panel.
+        texts: one panel each, side by side, with the words from top to bottom.
         label: of the class that positive values support.
     """
     name, longest = reader.classes[label], max(len(tokenize(text)) for text in texts)
@@ -160,12 +160,12 @@ def word_bars(reader: SentenceClassifier, texts: Sequence[str], label: int = -1)
 def anatomy(reader: SentenceClassifier, text: str, filters: int = 4) -> Figure:
     """Draw a sentence on its way through a max-over-time TextCNN, from left to right.
 
-    The words' vectors (the first 12 numbers of each); for each filter size, the responses of the
-    filters with the largest votes, the winner of each framed; the scores. The sign below a filter
-    is that of its vote for the last class.
+    First come the words' vectors (12 values of each); then, for each filter size, the responses of
+    the filters with the largest votes, each filter's winner framed; then the scores. The sign below
+    a filter is that of its vote for the last class.
 
     Args:
-        reader: its network, vocabulary and classes.
+        reader: the classifier.
         text: the sentence.
         filters: how many to draw of each size.
 
