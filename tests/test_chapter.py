@@ -338,3 +338,5 @@ def test_the_shortest_of_several_times_is_returned_with_the_last_result(monkeypa
     monkeypatch.setattr("minidl.chapter.timing.time.perf_counter", lambda: next(ticks))
     results = iter("abc")
     assert shortest(lambda: next(results), 3) == ("c", 1.0)
+    with pytest.raises(ValueError, match="shortest: got repeats=0"):
+        shortest(print, 0)

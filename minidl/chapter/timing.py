@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from minidl.checks import check_whole
+
 Result = TypeVar("Result")
 
 
@@ -17,11 +19,15 @@ def shortest(function: Callable[[], Result], repeats: int = 5) -> tuple[Result, 
         function: without arguments.
         repeats: how many calls, >= 1.
 
+    Raises:
+        ValueError: `repeats` is not an integer >= 1.
+
     Example:
         >>> result, seconds = shortest(lambda: 2 + 3)
         >>> result, 0 <= seconds < 1
         (5, True)
     """
+    check_whole("shortest", 1, repeats=repeats)
     times = []
     for _ in range(repeats):
         began = time.perf_counter()
