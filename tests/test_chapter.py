@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from minidl.chapter import Chapter, shortest
+from minidl.chapter import IMAGES, Chapter, shortest
 from minidl.data import ImageSet, load_toy10
 from minidl.inspect import plots
 
@@ -159,8 +159,7 @@ def test_a_mistake_in_a_loader_is_not_hidden(begin):
 
 
 def test_images_are_split_into_training_validation_and_test_set(begin):
-    data, data_dir = (["toy", "cifar10"], "images"), (str, "folder")
-    train, validation, test = begin(data=data, data_dir=data_dir).images()
+    train, validation, test = begin(**IMAGES).images()
     whole, toy_test = load_toy10()
     assert len(train.labels) == 9 * len(validation.labels) == len(whole.labels) * 9 // 10
     np.testing.assert_array_equal(np.concatenate([train.images, validation.images]), whole.images)
@@ -176,7 +175,7 @@ def test_images_are_split_into_training_validation_and_test_set(begin):
     ],
 )
 def test_images_that_are_not_there_end_the_program(given, message, begin, capsys):
-    chapter = begin(*given, data=(["toy", "cifar10"], "images"), data_dir=(str, "folder"))
+    chapter = begin(*given, **IMAGES)
     with pytest.raises(SystemExit):
         chapter.images()
     assert message in capsys.readouterr().err
