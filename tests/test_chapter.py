@@ -2,6 +2,7 @@
 
 import errno
 import re
+import subprocess
 import sys
 import types
 
@@ -21,6 +22,7 @@ EPOCHS = ({"toy": 8, "cifar10": 20, "quick": 1}, "passes over the data")
 def unchanged(monkeypatch):
     """A chapter wraps standard output; figures would stay open."""
     monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     yield
     plt.close("all")
 
@@ -339,3 +341,16 @@ def test_the_shortest_of_several_times_is_returned_with_the_last_result(monkeypa
     assert shortest(lambda: next(results), 3) == ("c", 1.0)
     with pytest.raises(ValueError, match="shortest: got repeats=0"):
         shortest(print, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"), [("KeyboardInterrupt", "stopped\n"), ("ZeroDivisionError", "Traceback")]
+)
+def test_ctrl_c_ends_a_chapter_with_a_word_and_a_mistake_with_a_traceback(error, shown, tmp_path):
+    code = f"from minidl.chapter import Chapter; Chapter('0.'); raise {error}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert done.stderr.startswith(shown)
+    assert ("Traceback" in done.stderr) == (shown == "Traceback")

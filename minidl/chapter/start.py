@@ -102,13 +102,13 @@ class Chapter:
             sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
         self._started = time.perf_counter()
         self._in_notebook = "ipykernel" in sys.modules
+        sys.excepthook = _show_error
         script = getattr(sys.modules["__main__"], "__file__", None)
         folder = Path(script).stem[:4] if script and not self._in_notebook else "notebook"
         common = options.COMMON | {"out": (Path("out", folder), "folder for figures and results")}
-        title = (doc or "").partition("\n")[0]
         given = [] if self._in_notebook and given is None else given
         declared = declared | common | declared  # the chapter's own come first, and take precedence
-        self._parser, self._values = options.read(title, declared, given)
+        self._parser, self._values = options.read((doc or "").partition("\n")[0], declared, given)
         self.out: Path = self._values["out"]
         self.load(zeros, 1, device=self.device)  # fail early: no GPU, or a full disk
         self.load(self.out.mkdir, parents=True, exist_ok=True)
@@ -244,3 +244,11 @@ class Chapter:
             print("with --quick, figures need not show yet what the Look lines say")
         print(f"result: {text}; {self.seconds:.0f} s")
         plots.show()
+
+
+def _show_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Show an error that ends the program: a traceback, but for Ctrl-C a word."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
