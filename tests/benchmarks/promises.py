@@ -63,8 +63,8 @@ def main() -> None:
             print(f"seed {seed}, {name}: {line}", file=sys.stderr, flush=True)
             complaints += [f"seed {seed}, {name}: {words}" for words in broken(promised, line)]
             for promise in promised:
-                found = printed(promise, line)
-                cell = "?" if found is None else f"{number(found):g}"
+                said = printed(promise, line)
+                cell = "?" if said is None else f"{number(said):g}"
                 rows.setdefault((promise.name, name), []).append(cell)
     print(f"| promised | arithmetic | {' | '.join(f'seed {s}' for s in range(args.seeds))} |")
     print("| --- " * (args.seeds + 2) + "|")
