@@ -28,7 +28,7 @@ from .helpers.public import public_names
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("ch*.py"))
-NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
+NUMBER = r"(?>-?\d+(?:,\d{3})*(?:\.\d+)?)"  # in whole: 1,200 does not begin with a 1
 by_name = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 
 
