@@ -3,7 +3,7 @@
     python chapters/ch10_resnet.py --data cifar10     # real images (170 MB, downloaded once)
 
 Result: test accuracy 95 to 100 %, plain gradients 300 to 1,500 times, residual gradients 1 to 8
-times; takes 1 times as long as chapter 7.
+times; takes 1.0 times as long as chapter 7.
 With --quick: test accuracy 2 to 30 %.
 """
 
