@@ -72,6 +72,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from minidl import data as data
+    from minidl import distributed as distributed
     from minidl import inspect as inspect
     from minidl import models as models
     from minidl import training as training
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
     from minidl.training.capture import capture as capture
 else:
     # Imported on first use: this halves the time that `import minidl` takes in addition to NumPy's.
-    _PACKAGES = ("data", "inspect", "models", "training")
+    _PACKAGES = ("data", "distributed", "inspect", "models", "training")
     _NAMES = {
         "gradcheck": "minidl.inspect",
         "capture": "minidl.training.capture",

@@ -9,6 +9,7 @@ import threadpoolctl
 
 import minidl
 from minidl.backends.cuda import cupy_backend
+from minidl.distributed import mpi
 
 
 def found() -> list[tuple[str, str]]:
@@ -25,6 +26,7 @@ def found() -> list[tuple[str, str]]:
         ("BLAS", "; ".join(blas) or "unknown to threadpoolctl"),
         ("threads", f"{minidl.get_num_threads()} (minidl's own)"),
         *cupy_backend.describe(),
+        *mpi.describe(),
     ]
 
 

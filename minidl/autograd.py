@@ -103,6 +103,7 @@ class Watcher(Protocol):
 
 _recording = Scoped(True)
 _watcher: Scoped[Watcher | None] = Scoped(None)
+_endings: Scoped[list[Callable[[], None]] | None] = Scoped(None)
 _line: ContextVar[str] = ContextVar("line", default="")
 """The line of the user's code whose gradient is being computed."""
 
@@ -287,7 +288,7 @@ def backward(
         RuntimeError: the graph was freed, or an array it needs was changed.
     """
     before = _, seen_by = state()
-    with set_recording(create_graph), set_watcher(None):
+    with set_recording(create_graph), set_watcher(None), _endings.set([]) as actions:
         for tensor, gradient in propagate(outputs, gradients, retain_graph, create_graph, before):
             if tensor.is_leaf or tensor.retains_grad:
                 with _adding:
@@ -299,6 +300,16 @@ def backward(
                         tensor.grad = gradient.copy()
                 if seen_by is not None:
                     seen_by.arrived(tensor, tensor.grad)
+        for action in actions or ():
+            action()
+
+
+def endings() -> list[Callable[[], None]] | None:
+    """Return what the running `backward` will call once all gradients are in place: append to it.
+
+    None if no `backward` is running in this thread or task.
+    """
+    return _endings.get()
 
 
 def propagate(

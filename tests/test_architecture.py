@@ -28,6 +28,7 @@ FLOORS = [
     {"tensor"},
     {"functional", "derivatives", "anomaly"},
     {"nn", "optim", "data"},
+    {"distributed"},
     {"training", "models"},
     {"inspect", "onnx"},
     {"chapter"},

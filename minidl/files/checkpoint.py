@@ -48,7 +48,9 @@ def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> P
     if path.suffix != ".npz":
         raise ValueError(f"save_checkpoint: got {path}, expected a name ending in .npz")
     arrays: dict[str, NDArray[Any]] = {}
-    tree = json.dumps({"format": FORMAT, "state": _packed(state, "state", arrays)})
+    tree = json.dumps(
+        {"format": FORMAT, "state": packed(state, "state", arrays, "save_checkpoint")}
+    )
     arrays["json"] = np.frombuffer(tree.encode(), np.uint8)
     with whole_file(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -85,7 +87,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             tree = parse_json(text.tobytes(), budget)
             if tree["format"] != FORMAT:
                 raise ValueError(f"its format is {tree['format']!r:.80}, expected {FORMAT!r}")
-            loaded: dict[str, Any] = _unpacked(tree["state"], arrays)
+            loaded: dict[str, Any] = unpacked(tree["state"], arrays)
             if arrays or not isinstance(loaded, dict):
                 raise ValueError(f"it is a {type(loaded).__name__}, without {len(arrays)} arrays")
             return loaded
@@ -105,40 +107,45 @@ def _digests(file: BinaryIO) -> tuple[bytes, bytes]:
     return digest.hexdigest().encode(), ending
 
 
-def _packed(value: Any, place: str, arrays: dict[str, NDArray[Any]]) -> Any:
-    """Return `value` in a form that JSON can hold, and collect its arrays by their path."""
+def packed(value: Any, place: str, arrays: dict[str, NDArray[Any]], who: str) -> Any:
+    """Return `value` in a form that JSON can hold, and collect its arrays by their path.
+
+    Raises:
+        TypeError: it holds something else than `save_checkpoint` takes; the message begins with
+            `who` and says where.
+    """
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in PLAIN:
         while place in arrays:  # the keys 1 and "1" lead to the same path
             place += "'"
         arrays[place] = np.asarray(value)
         return {"array" if isinstance(value, np.ndarray) else "scalar": place}
     if isinstance(value, Mapping) and all(isinstance(k, (str, int)) and is_key(k) for k in value):
-        items = [[key, _packed(v, f"{place}/{key}", arrays)] for key, v in value.items()]
+        items = [[key, packed(v, f"{place}/{key}", arrays, who)] for key, v in value.items()]
         return {"dict": items}  # as pairs, since JSON turns every key into a string
     if isinstance(value, (list, tuple)):
-        items = [_packed(v, f"{place}/{i}", arrays) for i, v in enumerate(value)]
+        items = [packed(v, f"{place}/{i}", arrays, who) for i, v in enumerate(value)]
         return items if isinstance(value, list) else {"tuple": items}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
-        f"save_checkpoint: got a {type(value).__name__} at {place}, expected arrays, numbers, "
+        f"{who}: got a {type(value).__name__} at {place}, expected arrays, numbers, "
         "strings, None, and dicts, lists and tuples of them"
     )
 
 
-def _unpacked(tree: Any, arrays: dict[str, NDArray[Any]]) -> Any:
+def unpacked(tree: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     """Return the value of a packed form; remove its arrays from `arrays`: each has one place."""
     if isinstance(tree, list):
-        return [_unpacked(item, arrays) for item in tree]
+        return [unpacked(item, arrays) for item in tree]
     if not isinstance(tree, dict):
         return tree
     ((kind, content),) = tree.items()
     if kind == "dict":
         if len({key for key, _ in content if is_key(key)}) != len(content):
             raise ValueError("a dict has a key twice, or one that is no string or small integer")
-        return {key: _unpacked(value, arrays) for key, value in content}
+        return {key: unpacked(value, arrays) for key, value in content}
     if kind == "tuple" and isinstance(content, list):
-        return tuple(_unpacked(item, arrays) for item in content)
+        return tuple(unpacked(item, arrays) for item in content)
     if kind not in ("array", "scalar"):
         raise ValueError(f"it holds a {kind:.80}, expected a dict, tuple, array or scalar")
     array = arrays.pop(content)

@@ -61,7 +61,20 @@ def get_num_threads() -> int:
     """Return how many threads the CPU kernels use."""
     if _threads:
         return _threads[0]
-    return _asked() or max(1, math.ceil(min(_cores(), _quota(Path("/")))))
+    return _asked() or max(1, math.ceil(usable_cores()))
+
+
+def usable_cores() -> float:
+    """Return how many cores this process may use: by its affinity, and its container's quota."""
+    return min(_cores(), _quota(Path("/")))
+
+
+def share_machine(n: int) -> None:
+    """Use `n` threads, and let BLAS use as many, unless a program or the environment chose."""
+    if _threads or _asked():
+        return
+    set_num_threads(n)
+    blas().limit(n)
 
 
 def _cores() -> int:
@@ -234,6 +247,13 @@ class _Blas:
             if (before := library.get_num_threads())
         ]
         self.lock, self.users = threading.Lock(), 0
+
+    def limit(self, n: int) -> None:
+        """Let BLAS use at most `n` threads from now on."""
+        with self.lock:
+            self.libraries = [(set_threads, min(n, most)) for set_threads, most in self.libraries]
+            for set_threads, threads in self.libraries:
+                set_threads(1 if self.users else threads)
 
     @contextmanager
     def single_threaded(self) -> Iterator[None]:

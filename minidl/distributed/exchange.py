@@ -1,0 +1,167 @@
+"""Collectives that check before they communicate, and wait without hanging.
+
+MPI does not check that all processes call the same function with arrays of the same size: if they
+do not, it hangs, crashes or mixes up data. So each call here first exchanges a digest of what the
+rank is about to do. If these differ, the ranks exchange the descriptions, and all of them raise the
+same error.
+
+Waiting polls instead of blocking: other processes get the core meanwhile, Ctrl-C is noticed, and
+the wait ends with an error after a while.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+
+Numbers = np.ndarray[Any, Any]
+DIGEST = 16  # bytes
+TEXT = 1_000  # bytes of a description that an error shows
+SPIN = 5e-4  # s; a small all-reduce takes 2e-5 s if the ranks are ready
+LONGEST_NAP = 1e-3  # s
+
+
+class RanksDifferError(ValueError):
+    """The ranks called different things. It is raised on every rank, with the same message."""
+
+
+class Pending(Protocol):
+    """A sum over ranks that is being computed."""
+
+    def test(self) -> bool:
+        """Let it progress; return whether it is complete."""
+
+    def wait(self, what: str) -> None:
+        """Wait until it is complete; `what` it is, for messages."""
+
+
+class Request:
+    """A request of MPI: see `Pending`.
+
+    Args:
+        request: what an MPI function that does not block returned.
+        timeout: seconds after which `wait` gives up.
+    """
+
+    def __init__(self, request: Any, timeout: float) -> None:
+        self._request, self._timeout = request, timeout
+
+    def test(self) -> bool:
+        """Let it progress; return whether it is complete."""
+        return bool(self._request.Test())
+
+    def wait(self, what: str) -> None:
+        """Wait until it is complete.
+
+        Raises:
+            TimeoutError: the other ranks did not call the same within the time allowed.
+        """
+        started, nap = time.monotonic(), 1e-5
+        while not self._request.Test():
+            waited = time.monotonic() - started
+            if waited < SPIN:
+                time.sleep(0)  # lets another process have the core
+                continue
+            if waited > self._timeout:
+                raise TimeoutError(
+                    f"{what}: the other ranks have not called it for {self._timeout:.0f} s; are "
+                    "they still working (then: distributed.world(timeout=...)), or waiting for "
+                    "something else, such as a lock?"
+                )
+            time.sleep(nap)
+            nap = min(2 * nap, LONGEST_NAP)
+
+
+class Exchange:
+    """Checked collectives on NumPy arrays over one communicator.
+
+    Args:
+        mpi: the module `mpi4py.MPI`.
+        comm: the communicator.
+        timeout: seconds after which a rank stops waiting for the others.
+    """
+
+    def __init__(self, mpi: Any, comm: Any, timeout: float) -> None:
+        self._mpi, self.comm, self.timeout = mpi, comm, timeout
+        # Sums that run beside other calls have their own communicator, with an order of their own.
+        self._sums = comm.Dup()
+
+    def agree(self, what: str) -> None:
+        """Check that all ranks are about to do the same.
+
+        Args:
+            what: describes it, with the shapes and dtypes on which the ranks must agree.
+
+        Raises:
+            RanksDifferError: they are not; the message has every rank's description.
+            TimeoutError: the others did not arrive.
+        """
+        own = np.frombuffer(hashlib.blake2b(what.encode(), digest_size=DIGEST).digest(), np.uint8)
+        digests = self._gathered(own, what)
+        if (digests == digests[0]).all():  # not `own`: every rank must decide alike
+            return
+        text = what.encode()[:TEXT].ljust(TEXT)
+        rows = self._gathered(np.frombuffer(text, np.uint8), what)
+        raise RanksDifferError(
+            _difference([row.tobytes().decode(errors="replace") for row in rows])
+        )
+
+    def _gathered(self, own: Numbers, what: str) -> Numbers:
+        """Return arrays of equal size, one row for each rank."""
+        rows = np.empty((self.comm.size, own.size), own.dtype)
+        Request(self.comm.Iallgather(own, rows), self.timeout).wait(what)
+        return rows
+
+    def reduce(self, array: Numbers, op: str, what: str) -> Numbers:
+        """Return the sum, maximum or minimum over ranks: a new array, the same on each rank."""
+        found = np.array(array, order="C")
+        request = self.comm.Iallreduce(self._mpi.IN_PLACE, found, getattr(self._mpi, op.upper()))
+        Request(request, self.timeout).wait(what)
+        return found
+
+    def start_sum(self, array: Numbers) -> Pending:
+        """Start to sum an array over ranks, in place; every rank starts its sums in the same order.
+
+        Nothing is checked. The array may not be used before the sum is complete.
+        """
+        return Request(self._sums.Iallreduce(self._mpi.IN_PLACE, array), self.timeout)
+
+    def gather(self, data: bytes, what: str) -> list[bytes]:
+        """Return every rank's bytes, which may differ in length."""
+        sizes = self._gathered(np.array([len(data)], np.int64), what)[:, 0]
+        found = np.empty(int(sizes.sum()), np.uint8)
+        own = np.frombuffer(data, np.uint8)
+        ends = np.cumsum(sizes)
+        into = [found, sizes.tolist(), (ends - sizes).tolist(), self._mpi.BYTE]
+        Request(self.comm.Iallgatherv([own, self._mpi.BYTE], into), self.timeout).wait(what)
+        return [part.tobytes() for part in np.split(found, ends[:-1])]
+
+    def send(self, data: bytes, source: int, what: str) -> bytes:
+        """Return the bytes of one rank; the data of the others is ignored."""
+        size = np.array([len(data)], np.int64)
+        Request(self.comm.Ibcast(size, source), self.timeout).wait(what)
+        found = np.frombuffer(data, np.uint8) if self.comm.rank == source else None
+        found = np.empty(int(size[0]), np.uint8) if found is None else found.copy()
+        Request(self.comm.Ibcast([found, self._mpi.BYTE], source), self.timeout).wait(what)
+        return found.tobytes()
+
+
+def _difference(texts: Iterable[str]) -> str:
+    """Describe what the ranks were about to do, ranks that do the same together."""
+    ranks: dict[str, list[int]] = {}
+    for rank, text in enumerate(texts):
+        ranks.setdefault(text.strip(), []).append(rank)
+    parts = [
+        f"rank{'s' * (len(which) > 1)} {', '.join(map(str, which))}: {text}"
+        for text, which in ranks.items()
+    ]
+    return (
+        "the ranks differ: "
+        + "; ".join(parts)
+        + "; expected every rank to make the same calls, in "
+        "the same order, with the same shapes and dtypes"
+    )

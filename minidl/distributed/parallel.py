@@ -1,0 +1,343 @@
+"""Data-parallel training: every rank has the model, and a share of each batch."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from minidl import nn
+from minidl.autograd import endings
+from minidl.backends import Array
+from minidl.checks import check_whole
+from minidl.distributed.exchange import Pending, RanksDifferError
+from minidl.distributed.world import World
+from minidl.distributed.world import world as the_world
+from minidl.tensor import Tensor
+from minidl.tensor.rows import RowGradient
+from minidl.tensor.storage import Hook
+
+BUCKET = 2**20  # bytes
+
+
+class DataParallel:
+    """Add up the ranks' gradients while `backward` computes them.
+
+    Each rank computes the gradients of its share of the batch. Those of layers near the output are
+    complete first; they are summed over the ranks, in buckets of about `bucket` bytes, while
+    `backward` computes the others. When `loss.backward()` returns, every rank has the gradients of
+    the whole batch, so clipping, optimisers and schedules do the same on every rank.
+
+    The model is used as before; this object only has to exist. Losses go through `World.mean` or
+    `World.total`, which say how the ranks' losses make up one:
+
+        parallel = DataParallel(model, world)
+        for images, labels in DataLoader(x, y, batch_size=64, shuffle=True, world=world):
+            loss = world.mean(F.cross_entropy(model(images), labels), len(labels))
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+
+    Parameters that only some ranks used get the sum over these; those that no rank used keep their
+    gradient, which is usually None. Frozen parameters take no part, and may be unfrozen later. An
+    `Embedding(sparse=True)` gets a `RowGradient` with the rows of all ranks.
+
+    Args:
+        model: on every rank, with parameters and buffers of the same names, shapes and dtypes. They
+            get rank 0's values.
+        world: the ranks; `distributed.world()` if None.
+        bucket: bytes that are summed together, >= 1.
+
+    Attributes:
+        sent: bytes of gradients that this rank has given to sums so far.
+        waited: seconds that it has waited for sums after `backward` had computed its gradients.
+
+    Raises:
+        ValueError: the ranks' models differ; the message says where.
+        RuntimeError: in backward: the loss did not go through `World.mean` or `World.total`, or
+            `create_graph` is set: gradients of gradients would need sums that can be differentiated
+            again, in an order that no rank knows in advance.
+
+    Source: S. Li et al., PyTorch Distributed: Experiences on Accelerating Data Parallel Training
+    (2020), section 3.2.
+
+    Example:
+        >>> import minidl
+        >>> model, world = nn.Linear(3, 2), World()
+        >>> parallel = DataParallel(model, world)
+        >>> world.mean(model(minidl.ones((4, 3))).sum(), 4).backward()
+        >>> model.bias.grad
+        Tensor([4., 4.], dtype=float32)
+    """
+
+    def __init__(self, model: nn.Module, world: World | None = None, bucket: int = BUCKET) -> None:
+        check_whole("DataParallel", 1, bucket=bucket)
+        self.model, self.world = model, the_world() if world is None else world
+        self.sent, self.waited, self._bytes = 0, 0.0, bucket
+        self._key: tuple[object, ...] = ()
+        self._hooks: list[Hook] = []
+        self._pass: _Pass | None = None
+        self._is_local = False
+        self._check_model()
+        if self.world.size > 1:
+            model.load_state_dict(self.world.broadcast(model.state_dict()))
+            self.world.listeners.add(self)
+
+    def _check_model(self) -> None:
+        """Raise the same ValueError on every rank if their models differ, with the first places."""
+        state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        models = self.world.all_gather({name: f"{x.dtype} {x.shape}" for name, x in state.items()})
+        for rank, other in enumerate(models):
+            names = [n for n in {**models[0], **other} if models[0].get(n) != other.get(n)]
+            if names:
+                places = [f"{n}: {models[0].get(n)} there, {other.get(n)} here" for n in names[:3]]
+                raise RanksDifferError(
+                    f"DataParallel: rank {rank}'s model differs from rank 0's in {len(names)} "
+                    f"places: {'; '.join(places)}; expected the same on every rank. Does a size "
+                    "depend on the rank's own data, such as a vocabulary?"
+                )
+
+    @contextlib.contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Accumulate gradients on this rank only, inside a `with` block, on all ranks alike.
+
+        The next backward outside the block sums them over ranks together with its own: one sum for
+        several backwards.
+
+        Raises:
+            RuntimeError: in backward, if a gradient is already summed; call `zero_grad` before.
+        """
+        before, self._is_local = self._is_local, True
+        try:
+            yield
+        finally:
+            self._is_local = before
+
+    def average_buffers(self) -> None:
+        """Replace each float buffer by its mean over ranks, and others by the largest.
+
+        Without a `world` of its own, batch norm updates its running statistics from the rank's
+        share only. Call this on every rank before evaluating or saving.
+        """
+        buffers = dict(self.model.named_buffers())
+        floats = {n: x.numpy() for n, x in buffers.items() if x.dtype.kind == "f"}
+        others = {n: x.numpy() for n, x in buffers.items() if n not in floats}
+        sums = self.world.all_reduce(floats)
+        found = {n: array / self.world.size for n, array in sums.items()}
+        for name, array in {**found, **self.world.all_reduce(others, "max")}.items():
+            buffers[name].data = array
+
+    # A backward -----------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Prepare for the running backward; the world's losses call this when it reaches them."""
+        actions = endings()
+        if actions is None or (self._pass is not None and self._pass.actions is actions):
+            return  # `minidl.grad`, which sets no `.grad`; or a second loss in the same backward
+        self._prepare()
+        self._pass = _Pass(self, actions)
+        if not self._is_local:
+            actions.append(self._pass.end)
+
+    def _prepare(self) -> None:
+        """Plan the buckets and hook the parameters; again, if some were frozen or moved."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        key = tuple((id(p), p.dtype, p.device) for p in trained)
+        if key == self._key:
+            return
+        for hook in self._hooks:
+            hook.remove()
+        self._key, self.parameters = key, trained
+        sparse = [
+            m.weight for m in self.model.modules() if isinstance(m, nn.Embedding) and m.sparse
+        ]
+        self.tables = {i for i, p in enumerate(trained) if any(p is table for table in sparse)}
+        self.buckets = _planned(trained, self.tables, self._bytes)
+        self.unsummed: set[int] = set()  # parameters whose gradient is that of this rank only
+        takers = [functools.partial(self._arrive, i) for i in range(len(trained))]
+        self._hooks = [p.register_hook(t) for p, t in zip(trained, takers, strict=True)]
+
+    def _arrive(self, index: int, gradient: Tensor) -> None:
+        """Take the complete gradient of a parameter from the running backward."""
+        actions = endings()
+        if actions is None:
+            return
+        if self._pass is None or self._pass.actions is not actions:
+            raise RuntimeError(
+                "DataParallel: got the loss of this rank's share of the batch, expected that of "
+                "the whole batch: world.mean(loss, len(labels)).backward()"
+            )
+        if gradient.requires_grad:
+            raise RuntimeError(
+                "DataParallel: got create_graph=True, expected False: sums over ranks are not "
+                "recorded, so second derivatives would be those of this rank's share; compute them "
+                "with minidl.grad, and sum the results with world.all_reduce"
+            )
+        if not self._is_local:
+            self._pass.take(index, gradient)
+        elif self.parameters[index].grad is not None and index not in self.unsummed:
+            raise RuntimeError(
+                "DataParallel.no_sync: a gradient is already the sum over ranks, to which this "
+                "rank's part cannot be added; call zero_grad before the first backward in the block"
+            )
+        else:
+            self.unsummed.add(index)
+
+
+class _Bucket:
+    """Parameters whose gradients are summed together, in one array."""
+
+    def __init__(self, parameters: Sequence[Tensor], indices: Sequence[int]) -> None:
+        sizes = [parameters[i].size for i in indices]
+        ends = np.cumsum(sizes).tolist()
+        self.slices = {
+            i: slice(end - size, end) for i, size, end in zip(indices, sizes, ends, strict=True)
+        }
+        first = parameters[indices[0]]
+        self.array: Array = first.backend.xp.zeros(ends[-1], first.dtype)
+        self.begin()
+
+    def begin(self) -> None:
+        self.missing = set(self.slices)
+        self.pending: Pending | None = None
+
+    def put(self, index: int, gradient: Array) -> None:
+        self.array[self.slices[index]] = gradient.reshape(-1)
+        self.missing.discard(index)
+
+    def finish(self) -> None:
+        """Let gradients that this rank does not have count as zeros."""
+        for index in self.missing:
+            self.array[self.slices[index]] = 0
+        self.missing = set()
+
+
+def _planned(parameters: Sequence[Tensor], tables: set[int], size: int) -> list[_Bucket]:
+    """Divide parameters into buckets, the last layers first: their gradients arrive first."""
+    groups: list[list[int]] = []
+    room, kind = 0, None
+    for index in reversed(range(len(parameters))):
+        p = parameters[index]
+        if index in tables:
+            continue
+        nbytes = p.size * p.dtype.itemsize
+        if (p.dtype, p.device) != kind or nbytes > room:
+            groups.append([])
+            room, kind = size, (p.dtype, p.device)
+        groups[-1].append(index)
+        room -= nbytes
+    return [_Bucket(parameters, group) for group in groups]
+
+
+class _Pass:
+    """The sums of one backward.
+
+    Attributes:
+        actions: what that backward will call at its end, which identifies it.
+    """
+
+    def __init__(self, parallel: DataParallel, actions: list[Callable[[], None]]) -> None:
+        self.actions, self._parallel, self._started = actions, parallel, 0
+        self._own = {i: bucket for bucket in parallel.buckets for i in bucket.slices}
+        self._before: dict[int, Tensor | None] = {}  # gradients to which the sums are added
+        self._tables: dict[int, Tensor] = {}
+        for bucket in parallel.buckets:
+            bucket.begin()
+
+    def take(self, index: int, gradient: Tensor) -> None:
+        """Note a gradient; start the sums of complete buckets, and let those running progress."""
+        parallel = self._parallel
+        before = parallel.parameters[index].grad
+        if index in parallel.unsummed and before is not None:
+            gradient, before = before + gradient, None
+        self._before[index] = before
+        parallel.unsummed.discard(index)
+        if index in parallel.tables:
+            self._tables[index] = gradient
+        else:
+            self._own[index].put(index, gradient.array)
+            self._start()
+        for bucket in parallel.buckets[: self._started]:
+            if bucket.pending is not None:
+                bucket.pending.test()
+
+    def _start(self) -> None:
+        """Start the sums of complete buckets: in the same order on every rank."""
+        parallel = self._parallel
+        while self._started < len(parallel.buckets) and not parallel.buckets[self._started].missing:
+            bucket = parallel.buckets[self._started]
+            bucket.pending = parallel.world.start_sum(bucket.array)
+            parallel.sent += bucket.array.nbytes
+            self._started += 1
+
+    def end(self) -> None:
+        """Complete all sums, and replace the rank's gradients by those of all ranks."""
+        parallel = self._parallel
+        what = f"the end of a backward of DataParallel, with {len(parallel.parameters)} parameters"
+        for index in [i for i in parallel.unsummed if i not in self._before]:
+            self._take_unsummed(index)
+        started = time.perf_counter()
+        parallel.world.agree(what)
+        flags = np.zeros(len(parallel.parameters), np.uint8)
+        flags[list(self._before)] = 1
+        dense = [i for i, g in self._tables.items() if not isinstance(g, RowGradient)]
+        flags[dense] = 2
+        flags = parallel.world.all_reduce(flags, "max")
+        for bucket in parallel.buckets:
+            bucket.finish()
+        self._start()
+        for bucket in parallel.buckets:
+            if bucket.pending is not None:
+                bucket.pending.wait(what)
+        for index in np.flatnonzero(flags).tolist():
+            self._replace(index, is_dense=flags[index] == 2)
+        parallel.waited += time.perf_counter() - started
+
+    def _take_unsummed(self, index: int) -> None:
+        """Take a gradient that `no_sync` left, of a parameter that this backward did not reach."""
+        left = self._parallel.parameters[index].grad
+        self._parallel.unsummed.discard(index)
+        if left is None:
+            return
+        self._before[index] = None
+        if index in self._parallel.tables:
+            self._tables[index] = left
+        else:
+            self._own[index].put(index, left.array)
+
+    def _replace(self, index: int, is_dense: bool) -> None:
+        """Store the sum over ranks as a parameter's gradient, or add it to an earlier one."""
+        p = self._parallel.parameters[index]
+        before = self._before.get(index, p.grad)
+        if index not in self._parallel.tables:
+            bucket = self._own[index]
+            total: Tensor = Tensor.wrap(bucket.array[bucket.slices[index]].reshape(p.shape).copy())
+        else:
+            total = self._table(index, is_dense)
+        p.grad = total if before is None else before + total
+
+    def _table(self, index: int, is_dense: bool) -> Tensor:
+        """Return the sum over ranks of the gradients of an `Embedding(sparse=True)`."""
+        p, own, world = (
+            self._parallel.parameters[index],
+            self._tables.get(index),
+            self._parallel.world,
+        )
+        if is_dense:
+            return world.all_reduce(own.detach().copy() if own is not None else _zeros_like(p))
+        rows, values = np.zeros(0, np.int64), np.zeros((0, *p.shape[1:]), p.dtype)
+        if isinstance(own, RowGradient):
+            found, first = (p.backend.to_numpy(a) for a in (own.rows, own.first))
+            is_first = first == np.arange(len(first))
+            rows, values = found[is_first].astype(np.int64), own.values.numpy()[is_first]
+        self._parallel.sent += rows.nbytes + values.nbytes
+        parts = world.all_gather([rows, values])
+        rows, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return RowGradient(p.backend.from_numpy(rows), p.backend.from_numpy(values), p.shape)
+
+
+def _zeros_like(p: Tensor) -> Tensor:
+    return Tensor.wrap(p.backend.xp.zeros(p.shape, p.dtype))

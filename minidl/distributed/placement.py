@@ -1,0 +1,39 @@
+"""Share the cores of a machine among its ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from minidl.backends import threads
+from minidl.distributed.exchange import Exchange
+
+
+def share_cores(local: Exchange) -> None:
+    """Set the threads of this rank's kernels to its share of the cores, unless they are chosen.
+
+    Ranks that may use the same cores share them equally. A launcher may bind each rank to cores of
+    its own; the rank then uses all of these.
+
+    Args:
+        local: connects the ranks on this machine.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        count = os.cpu_count() or 1
+        cores = [list(range(count))] * local.comm.size
+    else:
+        own = json.dumps(sorted(os.sched_getaffinity(0)))
+        cores = [json.loads(data) for data in local.gather(own.encode(), "distributed.world")]
+    threads.share_machine(share(cores, local.comm.rank, threads.usable_cores()))
+
+
+def share(cores: list[list[int]], rank: int, usable: float) -> int:
+    """Return how many threads a rank should use.
+
+    Args:
+        cores: those that each rank on the machine may use.
+        rank: this rank's number on the machine.
+        usable: cores that the machine's quota leaves to all ranks together.
+    """
+    together = [set(other) for other in cores if set(other) & set(cores[rank])]
+    return max(1, min(len(set().union(*together)) // len(together), int(usable) // len(cores)))

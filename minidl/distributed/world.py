@@ -1,0 +1,348 @@
+"""The processes that train together: how many there are, and what they tell each other."""
+
+from __future__ import annotations
+
+import json
+import math
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from minidl.autograd import Gradients
+from minidl.backends import Array, backend_of
+from minidl.checks import check_whole
+from minidl.distributed import endings, mpi, placement
+from minidl.distributed.exchange import Exchange, Pending
+from minidl.files.checkpoint import packed, unpacked
+from minidl.files.jsons import parse_json
+from minidl.tensor import Tensor, record
+
+T = TypeVar("T")
+Reduction = Literal["sum", "max", "min"]
+TIMEOUT = 600.0  # s
+
+
+class World:
+    """The ranks of a program: its processes, numbered from 0.
+
+    `world()` returns the one that there is. All ranks run the same program and must make the same
+    calls in the same order; if they do not, all raise the same error.
+
+    Attributes:
+        rank: this process's number, `0 <= rank < size`.
+        size: number of processes; 1 without MPI.
+        local_rank: its number among the processes on this machine.
+        local_size: how many there are on this machine.
+
+    Example:
+        >>> world = World()
+        >>> world.rank, world.size, world.all_reduce(2.5), world.all_gather("a")
+        (0, 1, 2.5, ['a'])
+    """
+
+    def __init__(self, exchange: Exchange | None = None) -> None:
+        self._exchange = exchange
+        self.rank, self.size, self.local_rank, self.local_size = 0, 1, 0, 1
+        if exchange is not None:
+            self.rank, self.size = exchange.comm.rank, exchange.comm.size
+        self.listeners: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __repr__(self) -> str:
+        return f"World(rank={self.rank}, size={self.size})"
+
+    # Collectives --------------------------------------------------------------------------------
+
+    def all_reduce(self, value: T, op: Reduction = "sum") -> T:
+        """Return the sum, maximum or minimum over ranks, element by element.
+
+        The sum of a tensor is differentiable, to any order: the gradient of its argument is the sum
+        of all ranks' gradients of its result. So `backward` on every rank differentiates the sum of
+        the ranks' losses.
+
+        Args:
+            value: a tensor, an array, a number, or nested dicts, lists and tuples of these; of the
+                same structure, shapes and dtypes on every rank. The sum of bools is their number.
+            op: `"sum"`, `"max"` or `"min"`.
+
+        Returns:
+            The same structure, with the same values on every rank.
+
+        Raises:
+            ValueError: the ranks' values or calls differ, or `op` is something else.
+            TypeError: a value is of another type.
+        """
+        if op not in ("sum", "max", "min"):
+            raise ValueError(f"all_reduce: got op={op!r}, expected 'sum', 'max' or 'min'")
+        leaves: list[Any] = []
+        _mapped(value, leaves.append, "all_reduce")
+        self.agree(f"all_reduce({op}) of {', '.join(map(_described, leaves)) or 'nothing'}")
+        return _mapped(value, lambda leaf: self._reduced(leaf, op), "all_reduce")  # type: ignore[no-any-return]
+
+    def broadcast(self, value: T, source: int = 0) -> T:
+        """Return one rank's value.
+
+        Args:
+            value: a tensor, an array, a number, a string, None, or nested dicts, lists and tuples
+                of these. Only that of `source` counts.
+            source: the rank that has it.
+
+        Raises:
+            ValueError: there is no such rank, or the ranks' calls differ.
+            TypeError: a value is of another type.
+        """
+        check_whole("broadcast", 0, source=source)
+        if source >= self.size:
+            raise ValueError(f"broadcast: got source={source}, expected < {self.size}")
+        self.agree(what := f"broadcast from rank {source}")
+        if self._exchange is None:
+            return _copied(value)  # type: ignore[no-any-return]
+        own = _encoded(value) if self.rank == source else b""
+        return _decoded(self._exchange.send(own, source, what))  # type: ignore[no-any-return]
+
+    def all_gather(self, value: T) -> list[T]:
+        """Return every rank's value, in the order of the ranks.
+
+        Args:
+            value: as for `broadcast`; the ranks' values may differ in everything.
+        """
+        self.agree("all_gather")
+        if self._exchange is None:
+            return [_copied(value)]
+        return [_decoded(data) for data in self._exchange.gather(_encoded(value), "all_gather")]
+
+    def barrier(self) -> None:
+        """Wait until every rank has called this."""
+        self.agree("barrier")
+
+    # Losses -------------------------------------------------------------------------------------
+
+    def mean(self, loss: Tensor, weight: float) -> Tensor:
+        """Return the mean of the ranks' losses, each weighted: the loss of the whole batch.
+
+            sum of weight * loss over ranks / sum of weight over ranks
+
+        If each loss is a mean over `weight` examples, this is the mean over all examples, however
+        they are shared out. All ranks get the same number. A rank's gradient is that of its own
+        part, `weight / sum of weights` times the incoming gradient; `DataParallel` adds up the
+        parts.
+
+        Args:
+            loss: the loss on the rank's examples: a tensor, of the same shape and dtype on every
+                rank. It may be NaN if the weight is 0.
+            weight: the number of examples, or of labels that count; >= 0, and > 0 on some rank.
+
+        Raises:
+            ValueError: a weight is negative or not finite, or all are 0, or the ranks differ.
+            TypeError: the loss is not a tensor of floats.
+        """
+        _check_loss("mean", loss)
+        if not (isinstance(weight, (int, float, np.number)) and 0 <= weight < math.inf):
+            raise ValueError(f"mean: got weight={weight!r}, expected a finite number >= 0")
+        self.agree(f"mean of {_described(loss)}")
+        part = loss.numpy().astype(np.float64) * weight if weight else np.zeros(loss.shape)
+        sums = self._summed(np.append(part.reshape(-1), float(weight)), "mean")
+        if not sums[-1] > 0:
+            raise ValueError("mean: got weight=0 on every rank, expected > 0 on at least one")
+        share = float(weight) / float(sums[-1])
+
+        def backward(gradient: Tensor) -> Gradients:
+            self._tell_listeners()
+            return (gradient * share,)
+
+        value = (sums[:-1] / sums[-1]).reshape(loss.shape)
+        # One rank's mean is its loss, without rounding.
+        array = loss.backend.from_numpy(value.astype(loss.dtype)) if self.size > 1 else loss.array
+        return record("mean_over_ranks", array, (loss,), backward)
+
+    def total(self, loss: Tensor) -> Tensor:
+        """Return the sum of the ranks' losses: as `mean`, but unweighted and not divided.
+
+        A rank's gradient is that of its own loss.
+        """
+        _check_loss("total", loss)
+        self.agree(f"total of {_described(loss)}")
+
+        def backward(gradient: Tensor) -> Gradients:
+            self._tell_listeners()
+            return (gradient,)
+
+        array = loss.array if self.size == 1 else self._reduced(loss.detach(), "sum").array
+        return record("total_over_ranks", array, (loss,), backward)
+
+    def _tell_listeners(self) -> None:
+        for listener in list(self.listeners):
+            listener.begin()
+
+    # For layers and `DataParallel` ----------------------------------------------------------------
+
+    def agree(self, what: str) -> None:
+        """Raise the same ValueError on every rank unless all call this with the same text."""
+        if self._exchange is not None:
+            self._exchange.agree(what)
+
+    def start_sum(self, array: Array) -> Pending:
+        """Start to sum an array over ranks, in place, unchecked; see `Exchange.start_sum`."""
+        if self._exchange is None:
+            return _Done()
+        return self._exchange.start_sum(array)
+
+    def _summed(self, array: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
+        return array if self._exchange is None else self._exchange.reduce(array, "sum", what)
+
+    def _reduced(self, leaf: Any, op: str) -> Any:
+        """Return a leaf's reduction, of its own type."""
+        if isinstance(leaf, Tensor):
+            if op == "sum" and leaf.requires_grad:
+                return record(
+                    "all_reduce",
+                    self._array(leaf.array, op),
+                    (leaf,),
+                    lambda g: (self.all_reduce(g),),
+                )
+            return Tensor.wrap(self._array(leaf.array, op))
+        array = np.asarray(leaf)
+        array = array.astype(np.int64) if array.dtype == bool else array
+        found = self._array(array, op)
+        if isinstance(leaf, np.ndarray):
+            return found
+        return found[()] if isinstance(leaf, np.generic) else found.item()
+
+    def _array(self, array: Array, op: str) -> Array:
+        backend = backend_of(array)
+        if self._exchange is None:
+            return array.copy()
+        return backend.from_numpy(self._exchange.reduce(backend.to_numpy(array), op, "all_reduce"))
+
+
+class _Done:
+    """The sum over a single rank."""
+
+    def test(self) -> bool:
+        return True
+
+    def wait(self, what: str) -> None:
+        pass
+
+
+_worlds: list[World] = []
+
+
+def world(timeout: float | None = None) -> World:
+    """Return the processes that run this program together; the first call starts MPI.
+
+    Started by `mpiexec -n 4 python train.py` or Slurm's `srun`, the program runs in 4 processes,
+    the ranks. Started as usual, or without MPI, it is a world of one rank, in which everything
+    works too: the same script runs both ways.
+
+    The ranks on one machine share its cores: the CPU kernels of each use as many threads as there
+    are cores for it, unless `set_num_threads` or the environment says otherwise.
+
+    If a rank ends with an exception, its traceback is shown with its rank, and the others end too.
+
+    Args:
+        timeout: seconds for which a rank waits for the others before it raises; 600 by default.
+
+    Raises:
+        RuntimeError: several processes were started, but MPI is missing or another one.
+        ValueError: the timeout is not positive.
+
+    Example:
+        >>> from minidl import distributed
+        >>> distributed.world()
+        World(rank=0, size=1)
+    """
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"world: got timeout={timeout!r}, expected a number > 0")
+    if not _worlds:
+        found = mpi.module()
+        if found is None or found.COMM_WORLD.size == 1:
+            _worlds.append(World())
+        else:
+            exchange = Exchange(found, found.COMM_WORLD.Dup(), TIMEOUT)
+            endings.watch(exchange)
+            made = World(exchange)
+            local = exchange.comm.Split_type(found.COMM_TYPE_SHARED)
+            made.local_rank, made.local_size = local.rank, local.size
+            placement.share_cores(Exchange(found, local, TIMEOUT))
+            _worlds.append(made)
+    if timeout is not None and _worlds[0]._exchange is not None:
+        _worlds[0]._exchange.timeout = timeout
+    return _worlds[0]
+
+
+# Values -----------------------------------------------------------------------------------------
+
+
+def _check_loss(op: str, loss: Any) -> None:
+    if not isinstance(loss, Tensor) or loss.dtype.kind != "f":
+        raise TypeError(f"{op}: got a {type(loss).__name__}, expected a tensor of floats")
+
+
+def _described(leaf: Any) -> str:
+    """Describe a value as ranks must agree on it: type, dtype and shape."""
+    kind = "Tensor" if isinstance(leaf, Tensor) else type(leaf).__name__
+    if not hasattr(leaf, "dtype"):
+        return kind
+    grad = ", requires_grad" if isinstance(leaf, Tensor) and leaf.requires_grad else ""
+    return f"{kind} {leaf.dtype} {tuple(leaf.shape)}{grad}"
+
+
+def _mapped(value: Any, function: Callable[[Any], Any], who: str, place: str = "value") -> Any:
+    """Apply a function to the numbers, arrays and tensors in nested state."""
+    if isinstance(value, Mapping):
+        return {k: _mapped(v, function, who, f"{place}[{k!r}]") for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_mapped(v, function, who, f"{place}[{i}]") for i, v in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    is_array = isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiub"
+    if is_array or isinstance(value, (bool, int, float, Tensor)):
+        return function(value)
+    raise TypeError(
+        f"{who}: got a {type(value).__name__} at {place}, expected tensors, arrays, numbers, and "
+        "dicts, lists and tuples of them"
+    )
+
+
+def _copied(value: Any) -> Any:
+    return _decoded(_encoded(value))
+
+
+def _encoded(value: Any) -> bytes:
+    """Return nested state as bytes: a JSON text, a zero byte, then the arrays' bytes."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    devices: list[str] = []  # for each array: where its tensor was; "" for an array
+    tree = packed(_on_host(value, devices), "value", arrays, "distributed")
+    entries = zip(arrays.items(), devices, strict=True)
+    kinds = [[name, a.dtype.str, a.shape, device] for (name, a), device in entries]
+    head = json.dumps([tree, kinds]).encode()
+    return b"".join([head, b"\0", *(a.tobytes() for a in arrays.values())])
+
+
+def _on_host(value: Any, devices: list[str]) -> Any:
+    """Replace tensors in nested state by arrays, and note their devices."""
+    if isinstance(value, Mapping):
+        return {key: _on_host(v, devices) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_on_host(v, devices) for v in value]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, Tensor):
+        devices.append(value.device)
+        return value.numpy()
+    if isinstance(value, (np.ndarray, np.generic)):
+        devices.append("")
+    return value
+
+
+def _decoded(data: bytes) -> Any:
+    head, _, rest = data.partition(b"\0")
+    tree, kinds = parse_json(head)
+    arrays: dict[str, Any] = {}
+    start = 0
+    for name, dtype, shape, device in kinds:
+        end = start + np.dtype(dtype).itemsize * math.prod(shape)
+        array = np.frombuffer(rest[start:end], dtype).reshape(shape).copy()
+        arrays[name] = Tensor(array, array.dtype, device) if device else array
+        start = end
+    return unpacked(tree, arrays)

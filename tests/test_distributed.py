@@ -1,0 +1,96 @@
+"""Worlds of several ranks: collectives, losses, data-parallel gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Tensor, distributed
+
+from .helpers.ranks import needs_mpi, run_ranks
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_collectives(ranks):
+    run_ranks(
+        ranks,
+        """
+        r, n = world.rank, world.size
+        assert world.all_reduce(r + 1) == n * (n + 1) // 2
+        assert world.all_reduce({"a": [np.full((2, 3), float(r)), 1.5], "b": (True,)})["b"] == (n,)
+        assert world.all_reduce(np.array([r, -r]), "max").tolist() == [n - 1, 0]
+        assert world.all_reduce(Tensor([float(r)]), "min").numpy().tolist() == [0.0]
+        assert world.all_gather("x" * r) == ["x" * i for i in range(n)]
+        state = {"w": np.arange(3.0), "t": Tensor([1.0, 2.0]), 5: [None, "s", 2**70, (1, True)]}
+        got = world.broadcast(state if r == 1 else None, 1)
+        assert got["w"].tolist() == [0, 1, 2] and got["t"].numpy().tolist() == [1, 2]
+        assert got[5] == [None, "s", 2**70, (1, True)]
+        world.barrier()
+        x = Tensor(np.array([1.0, 2.0]) * (r + 1), requires_grad=True)
+        s = world.all_reduce(x)
+        (s * s).sum().backward()          # the sum of all ranks' losses: n * s**2
+        assert np.allclose(x.grad.numpy(), 2 * n * s.numpy())
+        loss = Tensor(np.array(float(r)), requires_grad=True)
+        m = world.mean(loss * 1.0, r)
+        assert np.allclose(m.item(), sum(i * i for i in range(n)) / sum(range(n)))
+        """,
+    )
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    ("call", "shown"),
+    [
+        ("world.all_reduce(np.zeros(r + 1))", "rank 1: all_reduce(sum) of ndarray float64 (2,)"),
+        ("world.all_reduce(np.zeros(1, 'f4' if r else 'f8'))", "float32 (1,)"),
+        ("world.barrier() if r else world.all_reduce(1)", "rank 1: barrier"),
+        ("world.barrier() if r else None", "rank 0: the end of the program; rank 1: barrier"),
+    ],
+)
+def test_ranks_that_differ_raise_the_same_error(call, shown):
+    done = run_ranks(2, f"r = world.rank\n{call}", fails=True, seconds=20)
+    assert shown in done.err
+    assert done.err.count("Traceback") == 1
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_data_parallel_gradients_are_those_of_the_whole_batch(ranks):
+    run_ranks(
+        ranks,
+        """
+        minidl.manual_seed(world.rank)
+        def net():
+            return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.GlobalAvgPool(), nn.Linear(4, 5))
+        model = net().to(dtype=np.float64)
+        parallel = distributed.DataParallel(model, world, bucket=64)
+        alone = net().to(dtype=np.float64)
+        alone.load_state_dict(model.state_dict())
+        rng = np.random.default_rng(5)
+        for n in (7, 2, 1, 6):
+            x, y = rng.normal(size=(n, 3, 6, 6)), rng.integers(0, 5, n)
+            part = np.array_split(np.arange(n), world.size)[world.rank]
+            whole = F.cross_entropy(alone(Tensor(x)), y)
+            out = model(Tensor(x[part]))
+            own = F.cross_entropy(out, y[part]) if len(part) else out.sum() * 0
+            loss = world.mean(own, len(part))
+            assert abs(loss.item() - whole.item()) < 1e-12
+            for m in (model, alone): m.zero_grad()
+            whole.backward()
+            loss.backward()
+            for (name, p), q in zip(model.named_parameters(), alone.parameters()):
+                assert np.abs(p.grad.numpy() - q.grad.numpy()).max() < 1e-12, name
+        assert parallel.sent > 0
+        """,
+    )
+
+
+def test_a_world_of_one():
+    world = distributed.World()
+    assert (world.rank, world.size) == (0, 1)
+    x = Tensor(np.array(2.0), requires_grad=True)
+    world.mean(x * 3, 5).backward()
+    assert x.grad.item() == 3
+    assert minidl.distributed.world().size == 1
