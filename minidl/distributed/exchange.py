@@ -68,7 +68,7 @@ class Request:
                 continue
             if waited > self._timeout:
                 raise TimeoutError(
-                    f"{what}: the other ranks have not called it for {self._timeout:.0f} s; are "
+                    f"{what}: the other ranks have not called it for {self._timeout:g} s; are "
                     "they still working (then: distributed.world(timeout=...)), or waiting for "
                     "something else, such as a lock?"
                 )
