@@ -99,8 +99,7 @@ def pool_geometry(
     if any(2 * p > d * (k - 1) + 1 for p, d, k in zip(pads, dilations, kernel, strict=True)):
         raise ValueError(
             f"{op}: got padding={padding!r} with kernel_size={kernel_size!r}, expected at most "
-            f"half "
-            "the window: otherwise a window could contain nothing but padding"
+            "half the window: otherwise a window could contain nothing but padding"
         )
     return kernel, strides, pads, dilations
 

@@ -16,13 +16,7 @@ from minidl.backends import Array
 from minidl.random import generator, uniform
 from minidl.tensor import Tensor
 
-_GAINS = {
-    "linear": 1.0,
-    "sigmoid": 1.0,
-    "tanh": 5 / 3,
-    "relu": math.sqrt(2),
-    "selu": 3 / 4,
-}
+_GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
 
 
 def calculate_gain(nonlinearity: str, negative_slope: float = 0.01) -> float:

@@ -80,10 +80,7 @@ class BCEWithLogitsLoss(_Loss):
     """Apply `functional.binary_cross_entropy_with_logits`."""
 
     def __init__(
-        self,
-        weight: Operand = None,
-        pos_weight: Operand = None,
-        reduction: Reduction = "mean",
+        self, weight: Operand = None, pos_weight: Operand = None, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(reduction)
         self.weight, self.pos_weight = _buffer(weight), _buffer(pos_weight)

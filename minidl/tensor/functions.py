@@ -367,8 +367,7 @@ def _subscripts(subscripts: str, operands: Sequence[Tensor]) -> tuple[list[str],
     if wrong:
         raise ValueError(
             f"einsum: subscripts {subscripts!r} contain {wrong!r}; expected letters, commas, "
-            f"'...' "
-            "and one '->'"
+            "'...' and one '->'"
         )
     left, arrow, output = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")

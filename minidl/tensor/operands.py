@@ -8,14 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from minidl.backends import (
-    Array,
-    Backend,
-    asarray,
-    backend_for,
-    backend_of,
-    without_underflow,
-)
+from minidl.backends import Array, Backend, asarray, backend_for, backend_of, without_underflow
 
 Axis: TypeAlias = int | Sequence[int] | None
 
