@@ -18,13 +18,8 @@ def pair(op: str, name: str, value: Pair, least: int, axes: int = 2) -> tuple[in
     if axes == 1:
         check_whole(op, least, **{name: value})
         return least, int(value)  # type: ignore[arg-type]
-    both = (value, value) if isinstance(value, (int, np.integer)) else value
-    if (
-        not isinstance(both, (tuple, list))
-        or len(both) != 2
-        or any(isinstance(v, bool) or not isinstance(v, (int, np.integer)) for v in both)
-        or min(both) < least
-    ):
+    both = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) != 2 or not all(is_whole(v, least) for v in both):
         raise ValueError(
             f"{op}: got {name}={value!r}, expected an integer >= {least}, "
             "or a pair of them (height, width)"
@@ -35,9 +30,13 @@ def pair(op: str, name: str, value: Pair, least: int, axes: int = 2) -> tuple[in
 def check_whole(op: str, least: int, **values: Any) -> None:
     """Raise ValueError unless all values are integers >= `least`."""
     for name, value in values.items():
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not whole or value < least:
+        if not is_whole(value, least):
             raise ValueError(f"{op}: got {name}={value!r}, expected an integer >= {least}")
+
+
+def is_whole(n: Any, least: int) -> bool:
+    """Return whether a value is an integer >= `least`; True and False are not."""
+    return isinstance(n, (int, np.integer)) and not isinstance(n, bool) and bool(n >= least)
 
 
 def check_fraction(op: str, name: str, value: float) -> None:
