@@ -16,7 +16,6 @@ import minidl
 from minidl import Tensor, models, nn, optim
 from minidl import functional as F
 from minidl.backends import Backend
-from minidl.backends import convolution as columns
 from minidl.functional.pooling import basic
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,7 +93,6 @@ def test_plain_kernels_run_what_the_reading_path_names(monkeypatch):
     spy(F, "conv2d")
     spy(F, "max_pool2d")
     spy(Backend, "convolve")
-    spy(columns, "convolve")
     spy(basic, "scatter_winners")
     with kernels("plain"):
         model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import minidl
 from minidl import Tensor, detect_anomaly
 from minidl import functional as F
-from minidl.backends import backend_for, convolution
+from minidl.backends import Backend, backend_for, convolution
 from minidl.backends.cpu import winograd
 
 from .test_winograd import drawn, geometries
@@ -25,17 +25,18 @@ def calls(monkeypatch):
     """Count the images, or the gradients of images, that go through columns."""
     done = []
 
-    def spy(name):
-        original = getattr(convolution, name)
+    def spy(owner, name):
+        original = getattr(owner, name)
 
         def counted(backend, images, *args, **kwargs):
             done.append(len(images))
             return original(backend, images, *args, **kwargs)
 
-        monkeypatch.setattr(convolution, name, counted)
+        monkeypatch.setattr(owner, name, counted)
 
-    spy("convolve")
-    spy("weight_gradient")
+    for owner in (convolution, Backend):  # `winograd` calls functions, other forms methods
+        spy(owner, "convolve")
+        spy(owner, "weight_gradient")
     return done
 
 

@@ -179,29 +179,10 @@ class Backend:
 
     # Convolution ------------------------------------------------------------------------------
 
-    def convolve(
-        self,
-        images: Array,
-        weight: Array,
-        bias: Array | None,
-        windows: Windows,
-        groups: int,
-        relu: bool = False,
-    ) -> Array:
-        """Multiply every window by the weights; see `convolution.convolve`."""
-        return convolution.convolve(self, images, weight, bias, windows, groups, relu)
-
-    def transpose_convolve(
-        self, gradient: Array, weight: Array, windows: Windows, groups: int
-    ) -> Array:
-        """Return the gradient of `convolve` with respect to its images; see `convolution`."""
-        return convolution.transpose_convolve(self, gradient, weight, windows, groups)
-
-    def weight_gradient(
-        self, images: Array, gradient: Array, windows: Windows, groups: int
-    ) -> Array:
-        """Return the gradient of `convolve` with respect to its weight; see `convolution`."""
-        return convolution.weight_gradient(self, images, gradient, windows, groups)
+    # These functions are methods: their first argument is this backend.
+    convolve = convolution.convolve
+    transpose_convolve = convolution.transpose_convolve
+    weight_gradient = convolution.weight_gradient
 
     def convolution_gradients(
         self, gradient: Array, images: Array, weight: Array, windows: Windows, groups: int
