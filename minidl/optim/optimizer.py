@@ -15,6 +15,7 @@ from minidl.tensor.operands import check_device
 from minidl.tensor.rows import RowGradient
 
 Group = dict[str, Any]
+Numbers = Sequence[float]  # what a rule's formula takes besides arrays
 NUMBER = (int, float, np.integer, np.floating)
 SMALL = 2**18
 """Updates of at most this many bytes are not sliced."""
@@ -201,12 +202,12 @@ class Optimizer:
 
     def for_kernel(
         self, p: Array, state: dict[str, Any], group: Group
-    ) -> tuple[Sequence[Array], Callable[[], Sequence[float]]]:
+    ) -> tuple[Sequence[Array], Callable[[], Numbers]]:
         """Return the state arrays for `formula` or the kernel, and a function for its numbers."""
         names = self.keeps(group)
         is_new = any(name not in state for name in names)
 
-        def numbers() -> Sequence[float]:
+        def numbers() -> Numbers:
             nonlocal is_new
             is_first, is_new = is_new or state["step"] == 1, False
             return self.numbers(group, state["step"], is_first)
@@ -239,7 +240,7 @@ class Optimizer:
         """Return the names in `state` of the arrays that `formula` takes, in the same order."""
         raise NotImplementedError
 
-    def numbers(self, group: Group, step: int, is_first: bool) -> Sequence[float]:
+    def numbers(self, group: Group, step: int, is_first: bool) -> Numbers:
         """Return the numbers that `formula` takes in a step, in the same order.
 
         Args:
@@ -249,9 +250,7 @@ class Optimizer:
         """
         raise NotImplementedError
 
-    def formula(
-        self, p: Array, g: Array, arrays: Sequence[Array], numbers: Sequence[float]
-    ) -> None:
+    def formula(self, p: Array, g: Array, arrays: Sequence[Array], numbers: Numbers) -> None:
         """Update `p` and the arrays in place, element by element; `g` is not changed.
 
         All arrays have the same shape, which may be that of any part of the parameter. `kernels.cu`

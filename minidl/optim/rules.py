@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from minidl.backends import Array, backend_of
-from minidl.optim.optimizer import Group, Optimizer
+from minidl.optim.optimizer import Group, Numbers, Optimizer
 from minidl.tensor import Tensor
 
 Parameters = Iterable[Tensor] | Iterable[Mapping[str, Any]]
@@ -75,15 +75,12 @@ class SGD(Optimizer):
         """Keep the velocity, if there is momentum."""
         return ["velocity"] if group["momentum"] else []
 
-    def numbers(self, group: Group, step: int, is_first: bool) -> Sequence[float]:
+    def numbers(self, group: Group, step: int, is_first: bool) -> Numbers:
         """Return the options, and the share of the gradient that enters the velocity."""
         share = 1.0 if is_first else 1 - group["dampening"]
-        options = (group["momentum"], share, group["weight_decay"], group["nesterov"])
-        return [group["lr"], *options]
+        return [group["lr"], group["momentum"], share, group["weight_decay"], group["nesterov"]]
 
-    def formula(
-        self, p: Array, g: Array, arrays: Sequence[Array], numbers: Sequence[float]
-    ) -> None:
+    def formula(self, p: Array, g: Array, arrays: Sequence[Array], numbers: Numbers) -> None:
         """Do one step."""
         lr, momentum, share, weight_decay, nesterov = numbers
         if weight_decay:
@@ -131,16 +128,14 @@ class Adam(Optimizer):
         """Keep both running means."""
         return ["mean", "square"]
 
-    def numbers(self, group: Group, step: int, is_first: bool) -> Sequence[float]:
+    def numbers(self, group: Group, step: int, is_first: bool) -> Numbers:
         """Return the options, with the bias corrections of the means."""
         lr, (b1, b2), decay = group["lr"], group["betas"], group["weight_decay"]
         added, shrink = (0.0, 1 - lr * decay) if self.decoupled else (decay, 1.0)
         rate, root = lr / (1 - b1**step), math.sqrt(1 - b2**step)
         return [rate, b1, 1 - b1, b2, 1 - b2, root, group["eps"], added, shrink]
 
-    def formula(
-        self, p: Array, g: Array, arrays: Sequence[Array], numbers: Sequence[float]
-    ) -> None:
+    def formula(self, p: Array, g: Array, arrays: Sequence[Array], numbers: Numbers) -> None:
         """Do one step."""
         mean, square = arrays
         rate, b1, rest1, b2, rest2, root, eps, weight_decay, shrink = numbers
@@ -229,15 +224,13 @@ class RMSprop(Optimizer):
         mean = "mean" if group["centered"] else "square"
         return ["square", mean, "velocity" if group["momentum"] else "square"]
 
-    def numbers(self, group: Group, step: int, is_first: bool) -> Sequence[float]:
+    def numbers(self, group: Group, step: int, is_first: bool) -> Numbers:
         """Return the options."""
         alpha = group["alpha"]
         options = (group["eps"], group["weight_decay"], group["momentum"], group["centered"])
         return [group["lr"], alpha, 1 - alpha, *options]
 
-    def formula(
-        self, p: Array, g: Array, arrays: Sequence[Array], numbers: Sequence[float]
-    ) -> None:
+    def formula(self, p: Array, g: Array, arrays: Sequence[Array], numbers: Numbers) -> None:
         """Do one step."""
         xp = backend_of(p).xp
         square, mean, velocity = arrays
