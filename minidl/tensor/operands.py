@@ -32,10 +32,6 @@ class Stored(Protocol):
     def shape(self) -> tuple[int, ...]:
         """Sizes of the axes."""
 
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-
 
 # Data -----------------------------------------------------------------------------------------
 
@@ -141,7 +137,7 @@ def common_dtype(a: Stored, b: Stored) -> Any:
     """
     if a.dtype == b.dtype or "b" in (a.dtype.kind, b.dtype.kind):
         return None
-    rank_a, rank_b = ((x.dtype.kind == "f", x.ndim > 0) for x in (a, b))
+    rank_a, rank_b = ((x.dtype.kind == "f", len(x.shape) > 0) for x in (a, b))
     if rank_a == rank_b:
         return np.promote_types(a.dtype, b.dtype)
     return a.dtype if rank_a > rank_b else b.dtype

@@ -574,7 +574,8 @@ def record(
     base, differentiable = array.base, False
     for x in inputs:
         if x is not None:
-            if array is x._data or (base is not None and _is_base(base, x._data)):
+            own = x._data
+            if array is own or (base is not None and (base is own or base is own.base)):
                 result.version = x.version  # a view: a change of one changes the other
             differentiable = differentiable or x._requires_grad
     if differentiable and autograd.is_recording() and array.dtype.kind == "f":
@@ -584,10 +585,6 @@ def record(
     if watcher is not None:
         watcher.made(op, result, inputs)
     return result
-
-
-def _is_base(base: Array, array: Array) -> bool:
-    return base is array or base is array.base
 
 
 def _operand(op: str, value: Operand, like: Tensor) -> Tensor:
