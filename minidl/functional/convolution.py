@@ -145,22 +145,13 @@ def conv_transpose2d(
     """
     op = "conv_transpose2d"
     check_images(op, x)
-    check_weight(op, x, weight, bias, groups)
-    if x.shape[1] != weight.shape[0] or x.shape[1] % groups:
-        raise ValueError(
-            f"{op}: got an input of {x.shape[1]} channels, shape {x.shape}, and a weight of shape "
-            f"{weight.shape} for {weight.shape[0]} channels in {groups} group(s); expected equal "
-            "numbers of channels, divisible by groups"
-        )
-    channels = weight.shape[1] * groups
-    if bias is not None and bias.shape != (channels,):
-        raise ValueError(f"{op}: got a bias of shape {bias.shape}, expected ({channels},)")
+    check_weight(op, x, weight, bias, groups, transposed=True)
     kernel = (weight.shape[2], weight.shape[3])
     windows, zeros = transpose_windows(op, x, kernel, stride, padding, output_padding, dilation)
     result = _transpose_convolve(x, weight, windows, groups)
     if any(zeros):
         result = pad(result, [(0, 0), (0, 0), (0, zeros[0]), (0, zeros[1])])
-    return result if bias is None else result + bias.reshape(1, channels, 1, 1)
+    return result if bias is None else result + bias.reshape(1, -1, 1, 1)
 
 
 # The three linear maps: each one's gradients are the other two -------------------------------

@@ -59,8 +59,10 @@ def check_together(op: str, **tensors: Tensor | None) -> None:
                 )
 
 
-def check_weight(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
-    """Raise unless these are valid arguments of a convolution, apart from their channels."""
+def check_weight(
+    op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, transposed: bool = False
+) -> None:
+    """Raise unless these are valid arguments of a convolution, or of a transposed one."""
     check_together(op, input=x, weight=weight, bias=bias)
     if weight.ndim != x.ndim or min(weight.shape) < 1:
         kernel = "k_h, k_w" if x.ndim == 4 else "k"
@@ -68,19 +70,16 @@ def check_weight(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups
             f"{op}: got a weight of shape {weight.shape}, expected (d, c // groups, {kernel})"
         )
     check_whole(op, 1, groups=groups)
-
-
-def _check_channels(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
-    """Raise ValueError unless the channels of a convolution's arguments match."""
-    d, channels = weight.shape[:2]
-    if x.shape[1] != channels * groups or d % groups:
+    d, c = weight.shape[0], weight.shape[1] * groups
+    inputs, outputs, divided = (d, c, "input") if transposed else (c, d, "output")
+    if x.shape[1] != inputs or d % groups:
         raise ValueError(
             f"{op}: got an input of {x.shape[1]} channels, shape {x.shape}, and a weight of "
-            f"shape {weight.shape} for {channels * groups} channels in {groups} group(s); expected "
-            "equal numbers of channels, and output channels divisible by groups"
+            f"shape {weight.shape} for {inputs} channels in {groups} group(s); expected equal "
+            f"numbers of channels, and {divided} channels divisible by groups"
         )
-    if bias is not None and bias.shape != (d,):
-        raise ValueError(f"{op}: got a bias of shape {bias.shape}, expected ({d},)")
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"{op}: got a bias of shape {bias.shape}, expected ({outputs},)")
 
 
 def pool_geometry(
@@ -192,7 +191,6 @@ def conv_windows(
     """
     check_images(op, x, axes)
     check_weight(op, x, weight, bias, groups)
-    _check_channels(op, x, weight, bias, groups)
     in_h, in_w = (1, *x.shape[2:])[-2:]
     geometry = conv_geometry(op, weight.shape[2:], stride, padding, dilation)
     windows = replace(geometry, in_h=in_h, in_w=in_w)
