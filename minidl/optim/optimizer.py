@@ -331,11 +331,8 @@ def _loaded(who: str, p: Tensor, entries: Mapping[str, Any]) -> dict[str, Any]:
     if step is None or step.dtype.kind not in "iu" or step.shape or step < 1:
         raise ValueError(f"{who} has step {step}, expected an integer >= 1")
     for name, array in arrays.items():
-        if (
-            not isinstance(name, str)
-            or array.shape != p.shape
-            or not np.can_cast(array.dtype, p.dtype, "same_kind")
-        ):
+        fits = array.shape == p.shape and np.can_cast(array.dtype, p.dtype, "same_kind")
+        if not (fits and isinstance(name, str)):
             shapes = {n: value.shape for n, value in arrays.items()}
             raise ValueError(f"{who} has shapes {shapes} ({array.dtype}), expected {p.shape}")
     moved = {name: p.backend.from_numpy(a.astype(p.dtype, order="C")) for name, a in arrays.items()}

@@ -200,12 +200,11 @@ def concatenate(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
     first = tensors[0]
     shapes = [x.shape for x in tensors]
     place = axis + first.ndim if axis < 0 else axis
-    if not 0 <= place < first.ndim or any(
-        s[:place] + s[place + 1 :] != shapes[0][:place] + shapes[0][place + 1 :] for s in shapes
-    ):
+    others = [s[:place] + s[place + 1 :] for s in shapes]
+    if not 0 <= place < first.ndim or any(sizes != others[0] for sizes in others):
         raise ValueError(
             f"concatenate: got shapes {shapes} and axis {axis}; expected equal sizes except "
-            f"at that axis"
+            "at that axis"
         )
     ends = np.cumsum([s[place] for s in shapes]).tolist()
     before = (slice(None),) * place
@@ -385,9 +384,8 @@ def _subscripts(subscripts: str, operands: Sequence[Tensor]) -> tuple[list[str],
             raise ValueError(f"einsum: term {term!r} does not fit shape {x.shape}")
     if not arrow:
         letters = "".join(terms)
-        output = "..." + "".join(
-            sorted(s for s in set(letters) - set(leading) if letters.count(s) == 1)
-        )
+        single = [s for s in set(letters) - set(leading) if letters.count(s) == 1]
+        output = "..." + "".join(sorted(single))
     output = output.replace("...", leading)
     if len(set(output)) != len(output) or not set(output) <= set("".join(terms)):
         raise ValueError(f"einsum: output of {subscripts!r} has a repeated or unknown letter")

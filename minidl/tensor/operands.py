@@ -218,12 +218,11 @@ def _check_range(parts: Sequence[Any], x: Stored) -> None:
     # Reading arrays that are on the device would make the host wait: use zeros instead.
     here = [np.zeros(p.shape, p.dtype) if type(p) is type(x.array) else p for p in parts]
     for end in (np.min, np.max):
-        stand_in[
-            tuple(
-                end(p) if isinstance(p, np.ndarray) and p.size and p.dtype.kind in "iu" else p
-                for p in here
-            )
+        ends = [
+            end(p) if isinstance(p, np.ndarray) and p.size and p.dtype.kind in "iu" else p
+            for p in here
         ]
+        stand_in[tuple(ends)]
 
 
 # Axes and shapes ------------------------------------------------------------------------------

@@ -84,13 +84,9 @@ class _Functions:
     @staticmethod
     def call(tensor: Any, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
         """Compute `array * tensor` and similar operators; refuse anything else."""
-        name = function.__name__
-        if (
-            options.get("out") is None
-            and name in _REFLECTED
-            and not isinstance(inputs[0], TensorBase)
-        ):
-            return getattr(tensor, _REFLECTED[name])(inputs[0])
+        given, name = inputs[0], function.__name__
+        if name in _REFLECTED and options.get("out") is None and not isinstance(given, TensorBase):
+            return getattr(tensor, _REFLECTED[name])(given)
         raise _refusal(name)
 
 
