@@ -48,10 +48,8 @@ def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> P
     if path.suffix != ".npz":
         raise ValueError(f"save_checkpoint: got {path}, expected a name ending in .npz")
     arrays: dict[str, NDArray[Any]] = {}
-    tree = json.dumps(
-        {"format": FORMAT, "state": packed(state, "state", arrays, "save_checkpoint")}
-    )
-    arrays["json"] = np.frombuffer(tree.encode(), np.uint8)
+    tree = {"format": FORMAT, "state": packed(state, "state", arrays, "save_checkpoint")}
+    arrays["json"] = np.frombuffer(json.dumps(tree).encode(), np.uint8)
     with whole_file(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
         with zipfile.ZipFile(file, "a") as archive:
