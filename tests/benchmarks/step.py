@@ -81,12 +81,12 @@ def text_cnn(nn: Any, functional: Any, concatenate: Callable[..., Any]) -> Any:
             self.linear = nn.Linear(3 * FILTERS, 2)
 
         def forward(self, words: Any) -> Any:
-            images = self.embedding(words).reshape(SENTENCES, 1, LENGTH, WIDTH)
+            images = self.embedding(words).reshape(-1, 1, LENGTH, WIDTH)
             found = []
             for conv in (self.conv3, self.conv4, self.conv5):
                 responses = functional.relu(conv(images))  # (n, filters, positions, 1)
                 strongest = functional.max_pool2d(responses, (responses.shape[2], 1))
-                found.append(strongest.reshape(SENTENCES, FILTERS))
+                found.append(strongest.reshape(-1, FILTERS))
             return self.linear(concatenate(found, 1))
 
     return TextCNN()
@@ -117,15 +117,34 @@ Build = Callable[..., Any]
 Batch = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
-def minidl_step(build: Build, batch: Batch, rule: str, options: dict[str, float]) -> Run:
+Work = tuple[Any, Any, np.ndarray, np.ndarray]
+"""A model, its optimiser, and a batch: inputs and labels."""
+
+
+def minidl_work(build: Build, batch: Batch, rule: str, options: dict[str, float]) -> Work:
     import minidl
     from minidl import functional as F
     from minidl import nn, optim
 
     model = build(nn, F, minidl.concatenate) if build is text_cnn else build(nn)
     model.load_state_dict(weights(model))
-    optimiser = getattr(optim, rule)(model.parameters(), **options)
-    inputs, labels = batch()
+    return model, getattr(optim, rule)(model.parameters(), **options), *batch()
+
+
+def torch_work(build: Build, batch: Batch, rule: str, options: dict[str, float]) -> Work:
+    import torch
+    from torch.nn import functional as F
+
+    model = build(torch.nn, F, torch.cat) if build is text_cnn else build(torch.nn)
+    model.load_state_dict({name: torch.from_numpy(w) for name, w in weights(model).items()})
+    return model, getattr(torch.optim, rule)(model.parameters(), **options), *batch()
+
+
+def minidl_steps(work: Work) -> Run:
+    import minidl
+    from minidl import functional as F
+
+    model, optimiser, inputs, labels = work
 
     def step() -> float:
         loss = F.cross_entropy(model(minidl.Tensor(inputs)), labels)
@@ -137,14 +156,12 @@ def minidl_step(build: Build, batch: Batch, rule: str, options: dict[str, float]
     return step
 
 
-def torch_step(build: Build, batch: Batch, rule: str, options: dict[str, float]) -> Run:
+def torch_steps(work: Work) -> Run:
     import torch
     from torch.nn import functional as F
 
-    model = build(torch.nn, F, torch.cat) if build is text_cnn else build(torch.nn)
-    model.load_state_dict({name: torch.from_numpy(w) for name, w in weights(model).items()})
-    optimiser = getattr(torch.optim, rule)(model.parameters(), **options)
-    inputs, labels = (torch.from_numpy(array) for array in batch())
+    model, optimiser, *arrays = work
+    inputs, labels = (torch.from_numpy(array) for array in arrays)
 
     def step() -> float:
         loss = F.cross_entropy(model(inputs), labels)
@@ -154,6 +171,14 @@ def torch_step(build: Build, batch: Batch, rule: str, options: dict[str, float])
         return float(loss.item())
 
     return step
+
+
+def minidl_step(*arguments: Any) -> Run:
+    return minidl_steps(minidl_work(*arguments))
+
+
+def torch_step(*arguments: Any) -> Run:
+    return torch_steps(torch_work(*arguments))
 
 
 # Residual networks ----------------------------------------------------------------------------
@@ -166,10 +191,8 @@ def drawn(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((count, 3, side, side), np.float32), rng.integers(0, 10, count)
 
 
-def minidl_residual(which: str) -> Run:
+def minidl_residual(which: str) -> Work:
     """Train ResNet-20, or a new head on a frozen ResNet-50."""
-    import minidl
-    from minidl import functional as F
     from minidl import models, nn, optim
 
     from ..reference.resnet import weights as seeded
@@ -185,23 +208,13 @@ def minidl_residual(which: str) -> Run:
     model.load_state_dict(seeded({name: a.shape for name, a in model.state_dict().items()}))
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = optim.SGD(trained, **SGD) if which == "R20" else optim.Adam(trained)
-    inputs, labels = drawn(*RESIDUAL[which])
-
-    def step() -> float:
-        loss = F.cross_entropy(model(minidl.Tensor(inputs)), labels)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        return float(loss.item())
-
-    return step
+    return model, optimiser, *drawn(*RESIDUAL[which])
 
 
-def torch_residual(which: str) -> Run:
+def torch_residual(which: str) -> Work:
     """Do the same with PyTorch, frozen batch norm in evaluation too."""
     import torch
     from torch import nn
-    from torch.nn import functional as F
 
     from ..reference import torch_resnet
     from ..reference.resnet import weights as seeded
@@ -216,16 +229,7 @@ def torch_residual(which: str) -> Run:
     torch_resnet.load(model, state)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.SGD(trained, **SGD) if which == "R20" else torch.optim.Adam(trained)
-    inputs, labels = (torch.from_numpy(array) for array in drawn(*RESIDUAL[which]))
-
-    def step() -> float:
-        loss = F.cross_entropy(model(inputs), labels)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        return float(loss.item())
-
-    return step
+    return model, optimiser, *drawn(*RESIDUAL[which])
 
 
 RESIDUAL = {"R20": (128, 32), "R50": (16, 224)}  # images, and their side in pixels
@@ -234,8 +238,8 @@ SGD: dict[str, Any] = {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_de
 
 def residual(title: str, which: str, multiply_adds: int, repeats: int, tol: float) -> Contest:
     contestants = {
-        "minidl": lambda: minidl_residual(which),
-        "torch": lambda: torch_residual(which),
+        "minidl": lambda: minidl_steps(minidl_residual(which)),
+        "torch": lambda: torch_steps(torch_residual(which)),
     }
     return Contest(title, contestants, multiply_adds, repeats, warm_up=3, tol=tol)
 
@@ -248,35 +252,32 @@ def contest(title: str, *arguments: Any, multiply_adds: int, repeats: int) -> Co
     return Contest(title, contestants, multiply_adds, repeats)
 
 
+NETWORKS: dict[str, tuple[Build, Batch, str, dict[str, float]]] = {
+    "W1": (cifar10_cnn, pictures, "Adam", {"lr": 1e-3}),
+    "W2": (wide_cnn, pictures, "SGD", {"lr": 0.01, "momentum": 0.9}),
+    "W3": (text_cnn, sentences, "Adam", {"lr": 1e-3}),
+}
+
 # Multiply-adds: three products for each weight used (forward, and either gradient), but two in the
 # first convolution, whose images need no gradient.
 CONTESTS = {
     "W1": contest(
         "W1 CIFAR-10 CNN, Adam",
-        cifar10_cnn,
-        pictures,
-        "Adam",
-        {"lr": 1e-3},
+        *NETWORKS["W1"],
         multiply_adds=BATCH
         * (2 * 900 * 864 + 3 * 169 * 18_432 + 3 * 16 * 36_864 + 3 * (65_536 + 640)),
         repeats=40,
     ),
     "W2": contest(
         "W2 wide CNN, SGD with momentum",
-        wide_cnn,
-        pictures,
-        "SGD",
-        {"lr": 0.01, "momentum": 0.9},
+        *NETWORKS["W2"],
         multiply_adds=BATCH
         * (2 * 1024 * 1728 + 3 * 1024 * 36_864 + 3 * 256 * (73_728 + 147_456) + 3 * 1280),
         repeats=10,
     ),
     "W3": contest(
         "W3 TextCNN, Adam",
-        text_cnn,
-        sentences,
-        "Adam",
-        {"lr": 1e-3},
+        *NETWORKS["W3"],
         multiply_adds=SENTENCES * 3 * FILTERS * WIDTH * (54 * 3 + 53 * 4 + 52 * 5),
         repeats=25,
     ),

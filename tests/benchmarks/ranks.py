@@ -1,0 +1,267 @@
+"""Time training steps of two processes of one thread against one process of two threads.
+
+    python -m tests.benchmarks.ranks --rounds 7
+
+The networks and whole batches are those of `tests.benchmarks.step`. The processes live through the
+whole run and take turns, several steps each, so that a machine whose speed drifts slows all alike;
+those whose turn it is not wait for a message, which takes no time of a core. Ratios are taken round
+by round. If PyTorch is installed, it runs too: with two threads, and with `DistributedDataParallel`
+over gloo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+import numpy as np
+
+from minidl.distributed.mpi import mpiexec
+
+from .contest import processor
+from .step import CONTESTS, NETWORKS, Work, minidl_residual, minidl_work, torch_residual, torch_work
+
+KEYS = ("W1", "W2", "R20", "W3")
+TEAMS = {"1x2": 1, "2x1": 2, "torch": 1, "ddp": 2}  # processes, with 2 threads in all
+WARM_UP = 2  # steps of each turn that are not timed: memory and caches belong to others before
+SECONDS = 120.0  # that a team may take to start, or for one turn
+
+Step = Callable[[], float]
+Costs = Callable[[], dict[str, float]]
+
+
+# A process -------------------------------------------------------------------------------------
+
+
+def own_team(key: str, bucket: int | None) -> tuple[int, Step, Costs]:
+    """Return this process's rank, its step, and what communication has cost so far, in minidl."""
+    import minidl
+    from minidl import distributed
+    from minidl import functional as F
+
+    world = distributed.world()
+    minidl.set_num_threads(2 // world.size)
+    work: Work = minidl_residual(key) if key == "R20" else minidl_work(*NETWORKS[key])
+    model, optimiser, inputs, labels = work
+    sizes = {} if bucket is None else {"bucket": bucket}
+    parallel = distributed.DataParallel(model, world, **sizes)
+    inputs, labels = (np.array_split(a, world.size)[world.rank] for a in (inputs, labels))
+
+    def step() -> float:
+        loss = world.mean(F.cross_entropy(model(minidl.Tensor(inputs)), labels), len(labels))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return float(loss.item())
+
+    return world.rank, step, lambda: {"waited": parallel.waited, "sent": parallel.sent}
+
+
+def torch_team(key: str, rank: int, size: int, meeting: str) -> tuple[int, Step, Costs]:
+    """Return the same of PyTorch; `meeting` is a file where the ranks find each other."""
+    import torch
+    from torch.nn import functional as F
+
+    torch.set_num_threads(2 // size)
+    work: Work = torch_residual(key) if key == "R20" else torch_work(*NETWORKS[key])
+    model, optimiser, *arrays = work
+    inputs, labels = (torch.from_numpy(np.array_split(a, size)[rank]) for a in arrays)
+    if size > 1:
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size
+        )
+        # The fastest options: each rank's batch norm statistics are its own, as minidl's are here.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # its new name is not in old versions
+            model = torch.nn.parallel.DistributedDataParallel(
+                model, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+
+    def step() -> float:
+        loss = F.cross_entropy(model(inputs), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return float(loss.item())
+
+    return rank, step, dict
+
+
+def serve(team: str, key: str, rank: int, port: int, meeting: str, bucket: int | None) -> None:
+    """Run as many steps as each message asks for, and answer how long one took."""
+    is_own = team in ("1x2", "2x1")
+    size = TEAMS[team]
+    made = own_team(key, bucket) if is_own else torch_team(key, rank, size, meeting)
+    rank, step, costs = made
+    with (
+        socket.create_connection(("127.0.0.1", port)) as connection,
+        connection.makefile("rw", encoding="utf-8") as stream,
+    ):
+        connection.settimeout(None)
+        print(json.dumps(rank), file=stream, flush=True)
+        for line in stream:
+            losses = [step() for _ in range(WARM_UP)]
+            before, times = costs(), []
+            for _ in range(count := int(line)):
+                started = time.perf_counter()
+                losses.append(step())
+                times.append(1000 * (time.perf_counter() - started))
+            found = {name: (value - before[name]) / count for name, value in costs().items()}
+            answer = {"ms": statistics.median(times), "losses": losses, **found}
+            print(json.dumps(answer), file=stream, flush=True)
+
+
+# The process that gives the turns -----------------------------------------------------------------
+
+
+class Team:
+    """Processes that train one network together.
+
+    Args:
+        name: one of `TEAMS`.
+        key: the network.
+        folder: where the processes may find each other.
+        bucket: bytes of gradients that minidl sums together; None for its own choice.
+    """
+
+    def __init__(self, name: str, key: str, folder: str, bucket: int | None = None) -> None:
+        self.name, self.size = name, TEAMS[name]
+        self.streams: list[TextIO] = []
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(SECONDS)
+            self.processes = self._started(key, folder, server.getsockname()[1], bucket)
+            found = []
+            for _ in range(self.size):
+                connection, _ = server.accept()
+                connection.settimeout(SECONDS)
+                found.append((connection, connection.makefile("rw", encoding="utf-8")))
+        found.sort(key=lambda pair: json.loads(pair[1].readline()))
+        self.connections, self.streams = zip(*found, strict=True)
+
+    def _started(
+        self, key: str, folder: str, port: int, bucket: int | None
+    ) -> list[subprocess.Popen[bytes]]:
+        threads = str(2 // self.size)
+        environment = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        environment |= {"MKL_NUM_THREADS": threads}
+        if sys.platform == "linux":
+            environment |= {"GLOO_SOCKET_IFNAME": "lo"}
+        program = [sys.executable, "-m", "tests.benchmarks.ranks", "--only", key]
+        program += ["--bucket", str(bucket)] if bucket else []
+        meeting = os.path.join(folder, f"{key}-{port}")
+        starts = [[*program, "--serve", self.name, str(r), str(port), meeting] for r in range(2)]
+        if self.name == "2x1":
+            starts = [[str(mpiexec()), "-n", "2", *starts[0]]]
+        return [
+            subprocess.Popen(start, env=environment, stdin=subprocess.DEVNULL)
+            for start in starts[: self.size]
+        ]
+
+    def turn(self, steps: int) -> dict[str, Any]:
+        """Let the team take steps; return the slowest rank's time of one, and its other figures."""
+        for stream in self.streams:
+            print(steps, file=stream, flush=True)
+        answers = [json.loads(stream.readline()) for stream in self.streams]
+        slowest: dict[str, Any] = max(answers, key=lambda answer: answer["ms"])
+        return slowest | {"losses": np.mean([answer["losses"] for answer in answers], 0)}
+
+    def end(self) -> None:
+        for stream, connection in zip(self.streams, self.connections, strict=True):
+            stream.close()
+            connection.close()
+        for process in self.processes:
+            process.wait(SECONDS)
+
+
+@contextlib.contextmanager
+def teams(names: list[str], key: str, bucket: int | None) -> Iterator[list[Team]]:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        found = []
+        for name in names:
+            found.append(Team(name, key, folder, bucket))
+            stack.callback(found[-1].end)
+        yield found
+
+
+def measure(names: list[str], args: argparse.Namespace, key: str) -> dict[str, list[dict]]:
+    """Return each team's figures, round by round."""
+    with teams(names, key, args.bucket) as found:
+        first = {team.name: team.turn(3) for team in found}
+        check(first)
+        steps = {n: max(3, round(1000 * args.seconds / f["ms"])) for n, f in first.items()}
+        rounds: dict[str, list[dict]] = {name: [] for name in names}
+        for number in range(args.rounds):
+            for team in found if number % 2 == 0 else reversed(found):
+                rounds[team.name].append(team.turn(steps[team.name]))
+    return rounds
+
+
+def check(first: dict[str, dict]) -> None:
+    """Raise unless equal work had equal losses: a fast but wrong step must not win."""
+    for own, peer in (("1x2", "torch"), ("2x1", "ddp")):
+        if own in first and peer in first:
+            a, b = first[own]["losses"], first[peer]["losses"]
+            if not np.allclose(a, b, rtol=2e-3, atol=2e-3):
+                raise RuntimeError(f"losses differ: {own} {a}, {peer} {b}")
+
+
+def row(rounds: dict[str, list[dict]]) -> str:
+    def ratio(a: str, b: str) -> str:
+        if a not in rounds or b not in rounds:
+            return f"{'-':>9}"
+        both = zip(rounds[a], rounds[b], strict=True)
+        return f"{statistics.median(x['ms'] / y['ms'] for x, y in both):9.2f}"
+
+    def middle(name: str, what: str) -> float:
+        return statistics.median(r[what] for r in rounds[name])
+
+    text = "".join(f"{middle(n, 'ms'):9.1f}" if n in rounds else f"{'-':>9}" for n in TEAMS)
+    text += ratio("2x1", "1x2") + ratio("2x1", "ddp") + ratio("1x2", "torch")
+    if "2x1" in rounds:
+        text += f"{1000 * middle('2x1', 'waited'):9.2f}{middle('2x1', 'sent') / 1e6:9.3f}"
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="*", choices=KEYS, default=list(KEYS))
+    parser.add_argument("--teams", nargs="*", choices=list(TEAMS), default=list(TEAMS))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long a turn takes")
+    parser.add_argument("--bucket", type=int, help="bytes of gradients that are summed together")
+    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        team, rank, port, meeting = args.serve
+        serve(team, args.only[0], int(rank), int(port), meeting, args.bucket)
+        return
+    names = args.teams
+    if importlib.util.find_spec("torch") is None and {"torch", "ddp"} & set(names):
+        names = [name for name in names if name not in ("torch", "ddp")]
+        print("PyTorch is not installed: without it")
+    if mpiexec() is None or importlib.util.find_spec("mpi4py") is None:
+        parser.error("MPI is not installed: pip install -e '.[mpi]'")
+    print(f"{processor()}, NumPy {np.__version__}, float32")
+    print(f"medians of {args.rounds} rounds in turn; ms per step; 2x1 is 2 processes x 1 thread\n")
+    width = max(len(CONTESTS[key].title) for key in args.only) + 1
+    print(f"{'':{width}}" + "".join(f"{name:>9}" for name in TEAMS), end="")
+    print(f"{'2x1/1x2':>9}{'2x1/ddp':>9}{'1x2/pt':>9}{'wait ms':>9}{'sent MB':>9}")
+    for key in args.only:
+        rounds = measure(names, args, key)
+        print(f"{CONTESTS[key].title:{width}}{row(rounds)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
