@@ -130,6 +130,10 @@ class Exchange:
         """
         return Request(self._sums.Iallreduce(self._mpi.IN_PLACE, array), self.timeout)
 
+    def start_broadcast(self, array: Numbers, source: int) -> Pending:
+        """Start to overwrite an array with that of one rank, in order with the sums, unchecked."""
+        return Request(self._sums.Ibcast(array, source), self.timeout)
+
     def gather(self, data: bytes, what: str) -> list[bytes]:
         """Return every rank's bytes, which may differ in length."""
         sizes = self._gathered(np.array([len(data)], np.int64), what)[:, 0]

@@ -188,6 +188,12 @@ class World:
             return _Done()
         return self._exchange.start_sum(array)
 
+    def start_broadcast(self, array: Array, source: int) -> Pending:
+        """Start to overwrite an array with that of one rank, unchecked; in order with the sums."""
+        if self._exchange is None:
+            return _Done()
+        return self._exchange.start_broadcast(array, source)
+
     def _summed(self, array: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
         return array if self._exchange is None else self._exchange.reduce(array, "sum", what)
 

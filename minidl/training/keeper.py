@@ -214,7 +214,7 @@ def _settings(run: Run) -> dict[str, str]:
     groups = run.optimizer.param_groups
     found = {
         "model": run.model,
-        "optimizer": type(run.optimizer).__name__,
+        "optimizer": run.optimizer._name,  # that of the rule, if it is sharded
         "its options": [
             {k: _plain(v) for k, v in g.items() if k not in ("params", "lr")} for g in groups
         ],
