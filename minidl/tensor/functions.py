@@ -312,16 +312,13 @@ def einsum(subscripts: str, *operands: Tensor) -> Tensor:
 
 
 @without_underflow
-def _contract(terms: Sequence[str], output: str, operands: Sequence[Tensor]) -> Tensor:
+def _contract(terms: list[str], output: str, operands: list[Tensor]) -> Tensor:
     """Compute an einsum whose letters occur once per term, and in another term or the output."""
 
     def gradient_of(place: int, gradient: Tensor) -> Tensor:
-        others = [i for i in range(len(terms)) if i != place]
-        return _contract(
-            [output, *(terms[i] for i in others)],
-            terms[place],
-            [gradient, *(operands[i] for i in others)],
-        )
+        others = operands[:place] + operands[place + 1 :]
+        names = terms[:place] + terms[place + 1 :]
+        return _contract([output, *names], terms[place], [gradient, *others])
 
     def backward(gradient: Tensor) -> Gradients:
         return [
