@@ -281,8 +281,7 @@ class Backend:
 
     def sum_windows(self, images: Array, windows: Windows) -> Array:
         """Add up each window: `(n, c, in_h, in_w)` to `(n, c, out_h, out_w)`; padding is 0."""
-        n, c = images.shape[:2]
-        shape = (n, c, windows.out_h, windows.out_w)
+        shape = (*images.shape[:2], windows.out_h, windows.out_w)
         total = self.empty_images(shape, images.dtype, images)
 
         def work(part: slice) -> None:
@@ -291,7 +290,7 @@ class Backend:
             for _, rows, columns in windows.taps():
                 out += padded[:, :, rows, columns]
 
-        self.over_batch(n, _padded(images, windows), images.dtype, work)
+        self.over_batch(len(images), _padded(images, windows), images.dtype, work)
         return total
 
     def spread_windows(self, values: Array, windows: Windows) -> Array:
@@ -329,8 +328,7 @@ class Backend:
         Returns:
             The largest values and the winning tap numbers, both `(n, c, out_h, out_w)`.
         """
-        n, c = images.shape[:2]
-        shape = (n, c, windows.out_h, windows.out_w)
+        shape = (*images.shape[:2], windows.out_h, windows.out_w)
         best = self.empty_images(shape, images.dtype, images)
         winners = self.empty_images(shape, winner_type(windows), images)
 
@@ -338,7 +336,7 @@ class Backend:
             padded = self.pad_images(images[part], windows, -np.inf, images)
             self.find_winners(padded, windows, best[part], winners[part])
 
-        self.over_batch(n, _padded(images, windows), images.dtype, work)
+        self.over_batch(len(images), _padded(images, windows), images.dtype, work)
         return best, winners
 
     def find_winners(self, padded: Array, windows: Windows, best: Array, winners: Array) -> None:

@@ -142,9 +142,8 @@ def _by_group(windows: Array, groups: int) -> Array:
 
 def _as_matrix(weight: Array, groups: int) -> Array:
     """Return weights `(d, c/g, k_h, k_w)` as a matrix per group: `(groups, taps * c/g, d/g)`."""
-    d, channels, k_h, k_w = weight.shape
-    split = weight.reshape(groups, d // groups, channels, k_h * k_w)
-    return split.transpose(0, 3, 2, 1).reshape(groups, k_h * k_w * channels, d // groups)
+    matrices = _as_matrices(weight, groups)
+    return matrices.swapaxes(2, 3).reshape(groups, -1, len(weight) // groups)
 
 
 def _as_matrices(weight: Array, groups: int) -> Array:
