@@ -1,4 +1,4 @@
-"""Argument checks: integers, pairs, fractions, modes."""
+"""Argument checks: integers, pairs, fractions."""
 
 from __future__ import annotations
 
@@ -43,9 +43,3 @@ def check_fraction(op: str, name: str, value: float) -> None:
     """Raise ValueError unless `0 <= value <= 1`."""
     if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 <= value <= 1:
         raise ValueError(f"{op}: got {name}={value!r}, expected 0 <= {name} <= 1")
-
-
-def check_mode(op: str, mode: str) -> None:
-    """Raise ValueError unless a pooling's mode is "max" or "avg"."""
-    if mode not in ("max", "avg"):
-        raise ValueError(f"{op}: got mode={mode!r}, expected 'max' or 'avg'")

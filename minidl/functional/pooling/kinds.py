@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl.autograd import Gradients
 from minidl.backends import Array
-from minidl.checks import Pair, check_mode, check_whole, pair
+from minidl.checks import Pair, check_whole, pair
 from minidl.functional.convolution import conv2d
 from minidl.functional.geometry import (
     check_floats,
@@ -24,7 +24,7 @@ from minidl.functional.geometry import (
 from minidl.functional.pooling import regions
 from minidl.functional.pooling.basic import avg_pool2d, divisors_of, max_over, max_pool2d, mean_over
 from minidl.functional.pooling.scaled import powers
-from minidl.functional.pooling.sized import gather_places
+from minidl.functional.pooling.sized import check_mode, gather_places
 from minidl.tensor import Tensor, record
 from minidl.tensor.functions import concatenate
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from minidl.autograd import Gradients
 from minidl.backends import Array
-from minidl.checks import check_mode, check_whole, pair
+from minidl.checks import check_whole, pair
 from minidl.functional.geometry import check_images
 from minidl.functional.pooling import regions
 from minidl.functional.pooling.basic import max_over, mean_over
@@ -188,6 +188,12 @@ def spatial_pyramid_pool2d(
         output_size_of("spatial_pyramid_pool2d", x, level)  # check here so that errors name this op
     pool = adaptive_max_pool2d if mode == "max" else adaptive_avg_pool2d
     return concatenate([pool(x, level).flatten(1) for level in levels], axis=1)
+
+
+def check_mode(op: str, mode: str) -> None:
+    """Raise ValueError unless a pooling's mode is "max" or "avg"."""
+    if mode not in ("max", "avg"):
+        raise ValueError(f"{op}: got mode={mode!r}, expected 'max' or 'avg'")
 
 
 def check_levels(op: str, levels: Sequence[int], mode: str) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 
 from minidl import functional as F
 from minidl.backends import Array
-from minidl.checks import Pair, check_mode, check_whole, pair
+from minidl.checks import Pair, check_whole, pair
 from minidl.functional.geometry import pool_geometry
 from minidl.functional.pooling.kinds import check_p
+from minidl.functional.pooling.sized import check_mode
 from minidl.nn.convolution import Conv2d
 from minidl.nn.module import Module
 from minidl.nn.pooling.basic import MaxPool2d, WindowPool
