@@ -18,7 +18,7 @@ from minidl.functional.activation import log_softmax, softplus
 from minidl.functional.geometry import check_floats
 from minidl.tensor import Operand, Tensor
 from minidl.tensor.functions import where
-from minidl.tensor.operands import array_beside, check_device, kind_of
+from minidl.tensor.operands import array_beside, check_device
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
@@ -89,7 +89,8 @@ def cross_entropy(
         ValueError: shapes do not fit, a label is out of range (the message gives its value and
             index), there is nothing to average, probabilities are of a single class (the loss
             would always be 0), or an argument is out of range.
-        TypeError: labels are neither integers nor probabilities, or on another device.
+        TypeError: logits are not floats, or labels are neither integers nor probabilities, or on
+            another device.
 
     Source: label smoothing: C. Szegedy et al., Rethinking the Inception Architecture (2015), 7.
 
@@ -100,8 +101,8 @@ def cross_entropy(
     """
     op = "cross_entropy"
     check_fraction(op, "label_smoothing", label_smoothing)
-    labels = _beside(op, logits, target)
     _check_scores(op, logits)
+    labels = _beside(op, logits, target)
     log_p = log_softmax(logits, 1)
     if labels.dtype.kind != "f":
         return _likelihood(op, log_p, labels, weight, ignore_index, reduction, label_smoothing)
@@ -141,7 +142,8 @@ def nll_loss(
 
     Raises:
         ValueError: shapes do not fit, a label is out of range, or there is nothing to average.
-        TypeError: labels are not integers, or on another device.
+        TypeError: log-probabilities are not floats, or labels are not integers, or on another
+            device.
     """
     return _likelihood("nll_loss", log_probabilities, target, weight, ignore_index, reduction)
 
@@ -156,8 +158,8 @@ def _likelihood(
     smoothing: float = 0.0,
 ) -> Tensor:
     """Return `-((1 - s) * weight[y] * log_p[y] + s / classes * sum of weight * log_p)`."""
-    labels = _beside(op, log_p, target).array
     _check_scores(op, log_p)
+    labels = _beside(op, log_p, target).array
     counted = _check_labels(op, log_p, labels, ignore_index)
     class_weights = _class_weights(op, log_p, weight)
     classes, xp = log_p.shape[1], log_p.backend.xp
@@ -260,8 +262,6 @@ def _note(reduced: Reduced) -> Tensor:
 
 def _beside(op: str, x: Tensor, value: Any) -> Tensor:
     """Return a target or weight as a tensor, on the device of `x`."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{op}: got a {kind_of(x)}, expected a Tensor")
     other: Tensor = value
     if not isinstance(value, Tensor):  # copied: its owner may change it before backward
         array = array_beside(op, value, x)
@@ -307,6 +307,7 @@ def _same_shape(op: str, x: Tensor, target: Any) -> Tensor:
 
 
 def _check_scores(op: str, x: Tensor) -> None:
+    check_floats(op, x)
     if x.ndim < 2 or x.shape[1] < 1:
         raise ValueError(f"{op}: got scores of shape {x.shape}, expected (n, classes) or more axes")
 
