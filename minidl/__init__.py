@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from minidl import training as training
     from minidl.inspect.gradcheck import gradcheck as gradcheck
     from minidl.onnx.export import export_onnx as export_onnx
+    from minidl.recompute import checkpointed as checkpointed
     from minidl.training.capture import capture as capture
 else:
     # Imported on first use: this halves the time that `import minidl` takes in addition to NumPy's.
@@ -86,6 +87,7 @@ else:
         "gradcheck": "minidl.inspect",
         "capture": "minidl.training.capture",
         "export_onnx": "minidl.onnx",
+        "checkpointed": "minidl.recompute",
     }
 
     def __getattr__(name: str) -> object:

@@ -102,10 +102,12 @@ class Watcher(Protocol):
 
 
 _recording = Scoped(True)
-_watcher: Scoped[Watcher | None] = Scoped(None)
+watchers: Scoped[Watcher | None] = Scoped(None)
 _endings: Scoped[list[Callable[[], None]] | None] = Scoped(None)
-_line: ContextVar[str] = ContextVar("line", default="")
-"""The line of the user's code whose gradient is being computed."""
+line: ContextVar[str] = ContextVar("line", default="")
+"""What new nodes note as `line`: that of the user's code whose gradient is being computed."""
+recomputing: Scoped[bool] = Scoped(False)
+"""Whether `checkpointed` runs a forward pass again: layers then leave their state unchanged."""
 
 _adding = threading.RLock()  # held while adding to a gradient that other threads may add to
 if hasattr(os, "register_at_fork"):  # a child has no other thread to release it
@@ -147,7 +149,7 @@ def no_grad() -> Block[bool]:
 
 def watcher() -> Watcher | None:
     """Return the watcher of this thread's or task's operations, or None."""
-    return _watcher.get()
+    return watchers.get()
 
 
 def state() -> tuple[bool, Watcher | None]:
@@ -157,7 +159,7 @@ def state() -> tuple[bool, Watcher | None]:
 
 def set_watcher(watcher: Watcher | None) -> Block[Watcher | None]:
     """Replace the watcher inside a `with` block."""
-    return _watcher.set(watcher)
+    return watchers.set(watcher)
 
 
 class Node:
@@ -179,7 +181,7 @@ class Node:
         output_version: int,
     ) -> None:
         self.op = op
-        self.line = _line.get()
+        self.line = line.get()
         self.inputs: tuple[Any, ...] = tuple(inputs)
         self.rule: Rule | None = rule
         self.takes_output = takes_output
@@ -359,11 +361,11 @@ def _pass_on(
     arrived: dict[int, Value],
 ) -> None:
     """Apply a node's rule to the gradient of its output; add the results to `arrived`."""
-    token = _line.set(node.line)
+    token = line.set(node.line)
     try:
         found = node.gradients(gradient, output)
     finally:
-        _line.reset(token)
+        line.reset(token)
     if watcher is not None:
         watcher.differentiated(node, found)
     for x, dx in found:

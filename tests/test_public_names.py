@@ -10,7 +10,7 @@ import pytest
 # other people's code use them.
 NAMES = {
     "minidl": """
-        Tensor arange capture concatenate data detect_anomaly einsum full functional
+        Tensor arange capture checkpointed concatenate data detect_anomaly einsum full functional
         get_deterministic get_num_threads get_tf32 grad gradcheck hessian hvp inspect
         jacobian manual_seed maximum minimum models nn no_grad ones optim pad rand randn
         set_deterministic set_num_threads set_tf32 stack training where zeros

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidl.autograd import Gradients, is_recording
+from minidl.autograd import Gradients, is_recording, recomputing
 from minidl.backends import Array
 from minidl.functional.geometry import check_floats, check_indices
 from minidl.tensor import Tensor, record
@@ -56,7 +56,7 @@ def embedding(
         )
     rows = _rows(indices, weight)
     check_padding_idx("embedding", padding_idx, len(weight))
-    if max_norm is not None:
+    if max_norm is not None and not recomputing.get():
         _shorten(weight, rows, max_norm, norm_type)
 
     def backward(gradient: Tensor) -> Gradients:

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl.autograd import Gradients, is_recording
+from minidl.autograd import Gradients, is_recording, recomputing
 from minidl.backends import Array, without_underflow
 from minidl.checks import check_fraction, check_whole
 from minidl.functional import channels as kernels
@@ -279,7 +279,7 @@ def _batch_statistics(
 ) -> Statistics:
     """Return the statistics of a batch, and update the running statistics."""
     statistics, variance = _measured(x, eps)
-    if x.size:
+    if x.size and not recomputing.get():
         centre, count = statistics.centre, _count(x)
         mean = statistics.mean if centre is None else statistics.mean + centre
         unbiased = variance * (count / (count - 1))
@@ -297,8 +297,7 @@ def _given_statistics(
     if running_mean is None or running_var is None:
         raise ValueError(
             f"{op}: got no running statistics in evaluation, expected running_mean and "
-            f"running_var, "
-            "or training=True to normalise by the batch's own"
+            "running_var, or training=True to normalise by the batch's own"
         )
     mean, variance = (r.array.astype(np.float64) for r in (running_mean, running_var))
     return Statistics(None, mean, (variance + eps) ** -0.5, eps, fixed=True)

@@ -21,6 +21,7 @@ from typing import Literal, Self
 import numpy as np
 
 from minidl import nn
+from minidl.recompute import checkpointed
 from minidl.tensor import Tensor
 from minidl.tensor.functions import pad
 
@@ -132,7 +133,11 @@ class _ResNet(nn.Module):
         avgpool: the pool from the last stage's `(n, c, h, w)` to `(n, c)`: a GlobalAvgPool, unless
             replaced.
         num_features: c, the number of features that the head takes.
+        checkpointed: whether backward computes each block's activations again instead of keeping
+            them, to save memory: see `minidl.checkpointed`. Initially False.
     """
+
+    checkpointed = False
 
     stages: int
     head: str  # the head's name
@@ -155,7 +160,9 @@ class _ResNet(nn.Module):
         """
         x = self._stem(x)
         for number in range(1, self.stages + 1):
-            x = getattr(self, f"layer{number}")(x)
+            stage = getattr(self, f"layer{number}")
+            for part in stage if self.checkpointed else [stage]:
+                x = checkpointed(part, x) if self.checkpointed else part(x)
         pooled: Tensor = self.avgpool(x)
         return pooled
 

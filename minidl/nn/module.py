@@ -43,7 +43,7 @@ class Buffer(Tensor):
 
 
 Observer = Callable[["Module", tuple[Any, ...], Any], None]
-_observers: Scoped[Any] = Scoped(None)
+observers: Scoped[Any] = Scoped(None)
 evaluated: Scoped[dict[int, Module]] = Scoped({})
 """Modules, by id, in evaluation mode in this thread or task only; see `nn.modes`."""
 
@@ -63,16 +63,16 @@ def observe(callback: Observer) -> Block[Observer]:
         ...     y = nn.Linear(3, 2)(minidl.ones((5, 3)))
         Linear(3, 2) (5, 2)
     """
-    return _observers.set(callback)
+    return observers.set(callback)
 
 
-_pending: Scoped[list[weakref.ref[Any]]] = Scoped([])
+forwards: Scoped[list[weakref.ref[Any]]] = Scoped([])
 """The running forwards of this thread or task, each with its children's pending results."""
 
 
 def may_fuse(x: Any) -> bool:
     """Return whether layers may run in one pass over `x`: not while single ones are observed."""
-    watched = _observers.get() is not None or watcher() is not None
+    watched = observers.get() is not None or watcher() is not None
     return isinstance(x, Tensor) and x.backend.fuses and not watched
 
 
@@ -82,7 +82,7 @@ def pending_results(x: Any) -> list[weakref.ref[Any]] | None:
     The module around the layer computes what is still pending when its forward ends; None if there
     is no such module, or nothing may be fused.
     """
-    running = _pending.values()
+    running = forwards.values()
     return running[-2] if len(running) > 1 and may_fuse(x) else None
 
 
@@ -166,7 +166,7 @@ class Module:
     # The type of `self` tells type checkers and editors the arguments and result of `forward`.
     def __call__(self: _HasForward[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `forward`; an error in it names the layer that it came from."""
-        with _pending.set([]) as pending:
+        with forwards.set([]) as pending:
             try:
                 output = self.forward(*args, **kwargs)
                 for reference in pending:
@@ -175,7 +175,7 @@ class Module:
             except (TypeError, ValueError, FloatingPointError) as error:
                 _note_layer(self, error)
                 raise
-        for callback in _observers.values():
+        for callback in observers.values():
             callback(self, (*args, *kwargs.values()), output)
         return output
 

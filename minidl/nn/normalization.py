@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minidl import functional as F
+from minidl.autograd import recomputing
 from minidl.checks import check_fraction, check_whole
 from minidl.functional.geometry import check_floats
 from minidl.functional.normalization import check_eps, normal_shape
@@ -60,9 +61,8 @@ class _BatchNorm(Module):
             raise ValueError(
                 f"{who}: got an input of shape {x.shape}, expected {' or '.join(wanted)}"
             )
-        momentum = self.momentum
+        momentum, seen = self.momentum, self.num_batches_tracked
         if momentum is None:
-            seen = self.num_batches_tracked
             momentum = 0.0 if seen is None else 1 / (seen.item() + 1)
         training = self.training and not self.is_frozen
         own = training or self.running_mean is None
@@ -73,8 +73,8 @@ class _BatchNorm(Module):
         else:
             out = F.pending_batch_norm(x, *given, own, momentum, self.eps)
             out.wait_in(pending)
-        if training and self.num_batches_tracked is not None:
-            with self.num_batches_tracked.mutable() as count:
+        if training and seen is not None and not recomputing.get():
+            with seen.mutable() as count:
                 count += 1
         return out
 

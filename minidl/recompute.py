@@ -1,0 +1,403 @@
+"""Activation checkpointing: backward computes a segment's activations again, to save memory.
+
+A network keeps what every layer computes until backward has used it, so memory grows with the
+number of layers. A segment that `checkpointed` runs keeps only its inputs; backward runs it a
+second time, when the activations of the segments after it are no longer in memory. With a segment
+for every sqrt(n) of n layers, memory grows with sqrt(n), for one more forward pass.
+
+The first run is recorded as usual. Its graph is searched for the tensors from outside that the
+segment used, such as parameters, and thrown away. What is recorded instead is one node, whose
+inputs are these tensors. To the engine, the segment is one operation: hooks, frozen parameters,
+`minidl.grad` and the check for tensors changed in place work as for any other. Its rule runs the
+function again, and differentiates the new graph down to the same tensors. With recording on, that
+is recorded too, so the rule can be differentiated in turn.
+
+Source: T. Chen et al., Training Deep Nets with Sublinear Memory Cost (2016).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ParamSpec, Self, TypeVar
+
+import numpy as np
+
+from minidl.autograd import (
+    Gradients,
+    Watcher,
+    inputs_first,
+    is_recording,
+    line,
+    recomputing,
+    set_recording,
+    watcher,
+    watchers,
+)
+from minidl.backends import Array, Backend, backend_for
+from minidl.functional.fused import PendingNorm
+from minidl.nn.module import Parameter, forwards, observers
+from minidl.random import generator, restore, state_of, streams
+from minidl.tensor import Tensor, record
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Arrived = dict[int, tuple[Tensor, Tensor]]
+"""For the places of some results: the result's gradient, and the result of the first run."""
+
+
+def checkpointed(fn: Callable[P, R], /, *inputs: P.args, **options: P.kwargs) -> R:
+    """Return `fn(*inputs, **options)` without keeping its activations: backward runs `fn` again.
+
+    Results and gradients are those of a plain call, to any order. Backward takes one more forward
+    pass. Under `no_grad`, and under `nn.observe` and `detect_anomaly`, which look inside, this is a
+    plain call.
+
+    Use it for parts of a network, such as residual blocks: while backward is in a part, all of its
+    activations are in memory. Parts may contain checkpointed parts.
+
+    The second run draws the same random numbers. For it, the global stream and the generators that
+    `minidl.random.streams` finds in `fn` and its arguments are set back. Threads that train at the
+    same time each need a generator of their own, because one would set back the others' stream.
+
+    Layers change their state (running statistics, rows shortened by `max_norm`) in the first run
+    only; in your own layers, test `minidl.autograd.recomputing.get()`. Whatever else `fn` changes,
+    such as a list that it appends to, changes twice. Gradients through tensors that it stores there
+    are right, but the stored tensors of the first run keep its activations in memory.
+
+    Args:
+        fn: a module or function that returns a tensor or a tuple of tensors. It may use tensors
+            from outside; those that require a gradient must exist before it runs.
+        inputs: its arguments, of any type.
+        options: its keyword arguments.
+
+    Returns:
+        What `fn` returns.
+
+    Raises:
+        TypeError: `fn` returned something else.
+        RuntimeError: in backward, if the second run differs from the first in its results (by more
+            than rounding) or in the tensors that it used.
+
+    Source: T. Chen et al., Training Deep Nets with Sublinear Memory Cost (2016).
+
+    Example:
+        >>> import minidl
+        >>> from minidl import nn
+        >>> block = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 4))
+        >>> y = checkpointed(block, minidl.ones((2, 4)))
+        >>> y.sum().backward()  # runs the block again
+    """
+    if not is_recording() or observers.get() is not None or watcher() is not None:
+        return fn(*inputs, **options)
+    for waiting in forwards.values():  # so that what fn uses from outside has its node already
+        for reference in waiting:
+            if (pending := reference()) is not None:
+                pending.settle()
+    given = {id(x): _settled(x) for x in (*inputs, *options.values()) if isinstance(x, Tensor)}
+    backend = next((x.backend for x in given.values()), backend_for("cpu"))
+    drawn = _Streams(backend, fn, inputs, options)
+    result: R = _Segment(functools.partial(fn, *inputs, **options), drawn).first(given)
+    return result
+
+
+class _Segment:
+    """A function and its arguments, what it used in its first run, and how to run it again."""
+
+    def __init__(self, call: Callable[[], Any], drawn: _Streams) -> None:
+        self.call, self.drawn = call, drawn
+        # Inside a module's forward, batch norm joins what follows, and rounds differently.
+        self.is_inside = bool(forwards.values())
+        self.held: list[Tensor] = []  # the node's inputs, at which the second graph ends
+        self.used: list[Tensor] = []  # those of them that the results depend on
+        self.places: list[int] = []  # of the results that need a gradient
+
+    def first(self, given: dict[int, Tensor]) -> Any:
+        """Run the function; return its results, but as those of one node.
+
+        Args:
+            given: the tensors among the arguments, by id.
+        """
+        segment = object()
+        token = line.set(_Line.of(segment, line.get()))
+        try:
+            found = self.call()
+            results = _results(found)
+        finally:
+            line.reset(token)
+        self.places = [p for p, x in enumerate(results) if _is_made(x, segment)]
+        made = {id(results[p]): (p, results[p]) for p in reversed(self.places)}
+        order = inputs_first([x for _, x in made.values()], functools.partial(_inputs, segment))
+        outer = {id(x): x for x in order if not _is_made(x, segment)}
+        self.used = [x for x in outer.values() if x.requires_grad]
+        self.held = list((given | outer).values())
+        recorded = self._recorded([*made.values()])
+        results = [recorded[made[id(x)][0]] if id(x) in made else x for x in results]
+        is_tuple = isinstance(found, tuple)
+        return getattr(type(found), "_make", tuple)(results) if is_tuple else results[0]
+
+    def _recorded(self, made: list[tuple[int, Tensor]]) -> dict[int, Tensor]:
+        """Return a tensor with the array of each result that needs a gradient, by its place."""
+        for _, x in made:
+            if x.backend.records and x.backend is not self.drawn.backend:
+                raise TypeError(
+                    f"checkpointed: fn computed on {x.device!r}, but the first tensor among its "
+                    f"arguments is on {self.drawn.backend.device!r}; pass one on {x.device!r} first"
+                )
+        if len(made) == 1:
+            ((place, x),) = made
+
+            def backward(gradient: Tensor, output: Tensor) -> Gradients:
+                return self.gradients({place: (gradient, output)})
+
+            return {place: record("checkpointed", x.array, self.held, backward, takes_output=True)}
+
+        def all_at_once(parts: _Parts) -> Gradients:
+            return self.gradients(parts.arrived)
+
+        nothing = [x.backend.xp.zeros(0, x.dtype) for _, x in made[:1]]
+        joint = [record("checkpointed", array, self.held, all_at_once) for array in nothing]
+        return {place: _part(joint[0], place, x) for place, x in made}
+
+    def gradients(self, arrived: Arrived) -> Gradients:
+        """Run the function again; return the gradients of the tensors held, None for some."""
+        # The engine hides the user's watcher from rules. The inner ones are worth watching.
+        seen = next((w for w in reversed(watchers.values()) if w is not None), None)
+        results = self._second()
+        for place, (_, before) in arrived.items():
+            _check_result(before, results[place] if place < len(results) else None)
+        ends = {id(x) for x in self.held}
+
+        def inputs(x: Tensor) -> list[Tensor]:
+            return [] if id(x) in ends else _differentiable(x)
+
+        order = inputs_first([results[place] for place in self.places], inputs)
+        self._check_used(order, ends)
+        sums: dict[int, Any] = {}
+        for place, (gradient, _) in arrived.items():
+            _add(sums, results[place], gradient)
+        del results  # so that each tensor is freed after its use
+        found = _propagated(order, ends, sums, seen)
+        return [found.get(id(x)) for x in self.held]
+
+    def _second(self) -> list[Tensor]:
+        """Run the function again, as it ran the first time: unobserved, as part of a forward."""
+        with contextlib.ExitStack() as blocks:
+            blocks.callback(observers.blocks.reset, observers.blocks.set(()))
+            blocks.enter_context(recomputing.set(True))
+            blocks.enter_context(set_recording(True))
+            if self.is_inside:
+                blocks.enter_context(forwards.set([]))
+            blocks.enter_context(self.drawn.set_back())
+            return _results(self.call())
+
+    def _check_used(self, order: Sequence[Tensor], ends: set[int]) -> None:
+        """Raise RuntimeError unless the second run's results depend on the same tensors."""
+        reached = {id(x) for x in order}
+        new = [x.shape for x in order if x.is_leaf and id(x) not in ends]
+        gone = [x.shape for x in self.used if x.requires_grad and id(x) not in reached]
+        for shapes, times in ((new, "the second, but not the first"), (gone, "only the first")):
+            if shapes:
+                raise RuntimeError(
+                    f"checkpointed: fn used a tensor of shape {shapes[0]} that requires a gradient "
+                    f"{times} time, expected the same tensors; did its weights change, does it "
+                    "make such tensors itself, or compute in other threads?"
+                )
+
+
+# Random streams -------------------------------------------------------------------------------
+
+
+class _Streams:
+    """The random streams that a segment may draw from, and their states before its first run.
+
+    A backend calls what it gets as `fresh` again whenever a recorded step is repeated: see
+    `minidl.capture`. So each repetition notes and restores the states in turn with its draws.
+    """
+
+    def __init__(self, backend: Backend, *things: Any) -> None:
+        self.backend, self.found = backend, streams(generator(), *things)
+        self.states: list[Any] = []
+        self._do(lambda: self._note(self.states, self.found))
+
+    @contextlib.contextmanager
+    def set_back(self) -> Iterator[None]:
+        """Set the streams back in a `with` block, and restore them when it ends."""
+        now: list[Any] = []
+
+        def rewind() -> None:
+            found = [*self.found, generator()]  # a new one, if `manual_seed` ran meanwhile
+            self._note(now, found)
+            restore(found, [*self.states, self.states[0]])
+
+        self._do(rewind)
+        try:
+            yield
+        finally:
+            self._do(lambda: restore([*self.found, generator()], now))
+
+    def _note(self, states: list[Any], found: list[Any]) -> None:
+        states[:] = map(state_of, found)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        def make() -> np.ndarray[Any, Any]:
+            work()
+            return np.zeros(1)
+
+        self.backend.fresh(make)
+
+
+# The first run's graph ------------------------------------------------------------------------
+
+
+class _Line(str):
+    """What a segment has its nodes note as their `line`: the same text, and whose they are."""
+
+    segment: object
+
+    @classmethod
+    def of(cls, segment: object, text: str) -> Self:
+        """Return a line of this text for a segment's nodes."""
+        result = cls(text)
+        result.segment = segment
+        return result
+
+
+def _results(found: Any) -> list[Tensor]:
+    """Return what a function returned as a list of tensors that have their nodes."""
+    results = list(found) if isinstance(found, tuple) else [found]
+    for x in results:
+        if not isinstance(x, Tensor):
+            among = " in a tuple" if isinstance(found, tuple) else ""
+            raise TypeError(
+                f"checkpointed: fn returned a {type(x).__name__}{among}, expected a Tensor or a "
+                "tuple of Tensors"
+            )
+    return [_settled(x) for x in results]
+
+
+def _settled(x: Tensor) -> Tensor:
+    if isinstance(x, PendingNorm):
+        x.settle()
+    return x
+
+
+def _is_made(x: Tensor, segment: object) -> bool:
+    """Return whether a segment's operation made a tensor that needs a gradient."""
+    return x.node is not None and getattr(x.node.line, "segment", None) is segment
+
+
+def _inputs(segment: object, x: Tensor) -> list[Tensor]:
+    """Return the inputs of a segment's operation; none of a tensor from outside.
+
+    Frozen parameters are included, so that the engine notices if they are changed in place.
+    """
+    given = x.node.inputs if x.node is not None and _is_made(x, segment) else ()
+    return [y for y in given if y is not None and (y.requires_grad or isinstance(y, Parameter))]
+
+
+# The second run's graph -----------------------------------------------------------------------
+
+
+class _Parts(Tensor):
+    """The gradient of a node of several results: those of its results that have arrived."""
+
+    __slots__ = ("arrived",)
+
+    arrived: Arrived
+
+    @classmethod
+    def of(cls, array: Array, arrived: Arrived) -> Self:
+        """Return a gradient whose array is empty."""
+        result = object.__new__(cls)
+        result._hold(array)
+        result.arrived = arrived
+        return result
+
+    def __add__(self, other: Any) -> Tensor:
+        return self.of(self.array, self.arrived | other.arrived)
+
+
+def _part(joint: Tensor, place: int, x: Tensor) -> Tensor:
+    """Record one of several results."""
+
+    def backward(gradient: Tensor, output: Tensor) -> Gradients:
+        return (_Parts.of(joint.array, {place: (gradient, output)}),)
+
+    return record("checkpointed", x.array, (joint,), backward, takes_output=True)
+
+
+def _differentiable(x: Tensor) -> list[Tensor]:
+    return [] if x.node is None else [y for y in x.node.inputs if y is not None and y.requires_grad]
+
+
+def _add(sums: dict[int, Any], x: Tensor, gradient: Tensor) -> None:
+    sums[id(x)] = sums[id(x)] + gradient if id(x) in sums else gradient
+
+
+def _propagated(
+    order: list[Tensor], ends: set[int], sums: dict[int, Any], seen: Watcher | None
+) -> dict[int, Tensor]:
+    """Return the complete gradients of the tensors at the ends of a graph, by id.
+
+    The engine goes on from there: it runs the hooks of these tensors, not this function.
+
+    Args:
+        order: the graph's tensors, inputs first; used up.
+        ends: the ids of tensors that are not differentiated further.
+        sums: the gradients of the graph's results, by id.
+        seen: sees gradients of the others.
+    """
+    found = {}
+    while order:
+        x = order.pop()
+        gradient, node = sums.pop(id(x), None), x.node
+        if gradient is None:
+            continue
+        if id(x) in ends or node is None:
+            found[id(x)] = gradient
+            continue
+        gradient = x.hooked(gradient, True)
+        if seen is not None:
+            seen.arrived(x, gradient)
+        token = line.set(node.line)
+        try:
+            pairs = node.gradients(gradient, x)
+        finally:
+            line.reset(token)
+        if seen is not None:
+            seen.differentiated(node, pairs)
+        for y, dy in pairs:
+            _add(sums, y, dy)
+    return found
+
+
+def _check_result(before: Tensor, now: Any) -> None:
+    """Raise RuntimeError unless a result of the second run equals that of the first."""
+    hint = (
+        "; did its weights, the model's mode, or what it read change, or does it draw from a "
+        "generator that minidl.random.streams does not find?"
+    )
+    for what in ("shape", "dtype", "device"):
+        first, second = getattr(before, what), getattr(now, what, None)
+        if first != second:
+            raise RuntimeError(
+                f"checkpointed: fn returned {what} {second} the second time, expected {first} as "
+                f"the first time{hint}"
+            )
+    a, b, backend = before.array, now.array, before.backend
+    if not before.size or not (backend.records or (a != b).any()):
+        return
+    xp, limit = backend.xp, float(np.finfo(a.dtype).eps) ** 0.5
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = xp.where(xp.isfinite(a), abs(a), 0).max()
+        near = (a == b) | (abs(a - b) <= limit * largest) | (xp.isnan(a) & xp.isnan(b))
+
+    def error() -> RuntimeError:
+        return RuntimeError(
+            f"checkpointed: fn returned other values the second time, in a result of shape "
+            f"{before.shape}, expected the same as the first time{hint}"
+        )
+
+    backend.raise_if(~near, error)
