@@ -35,12 +35,17 @@ class DataLoader:
             They are copied from pinned memory while the GPU computes. A transform that draws
             random numbers then needs a generator that nothing else draws from, or the order of
             draws is nondeterministic.
+        world: the ranks that share each batch, such as `distributed.world()`: all use rank 0's
+            order, and cut every batch of `batch_size` examples into one piece each, nearly equal,
+            so batches do not depend on the number of ranks. A small batch may leave a rank an empty
+            piece. The transform gets the rank's piece, or one example if that is empty.
 
     Iterating yields tuples of tensors, one for each array. `len` is the number of batches.
     `state_dict` returns the position of the latest pass, so that it can be resumed.
 
     Raises:
-        ValueError: no arrays, no examples, unequal lengths, a batch size < 1, an unknown device.
+        ValueError: no arrays, no examples, unequal lengths, a batch size < 1, an unknown device; or
+            the ranks' lengths or options differ.
         TypeError: an argument is a list or not an array of real numbers, or `rng` is no generator.
 
     Example:
@@ -60,6 +65,7 @@ class DataLoader:
         rng: np.random.Generator | None = None,
         device: str = "cpu",
         prefetch: int = 0,
+        world: Any = None,
     ) -> None:
         arrays = tuple(
             a if isinstance(a, (list, tuple)) else asarray("DataLoader", a) for a in arrays
@@ -80,9 +86,12 @@ class DataLoader:
         generator(rng)
         self.arrays, self.batch_size, self.shuffle = arrays, int(batch_size), shuffle
         self.drop_last, self.transform, self.device = drop_last, transform, device
-        self.prefetch, self._rng = int(prefetch), rng
+        self.prefetch, self._rng, self.world = int(prefetch), rng, world
         self._position: dict[str, Any] = {"taken": 0, "order": None, "streams": None}
         self._resumed = False
+        if world is not None:
+            options = f"shuffle={shuffle}, drop_last={drop_last}"
+            world.agree(f"DataLoader of {lengths} examples, batch_size={batch_size}, {options}")
 
     def __len__(self) -> int:
         examples = len(self.arrays[0])
@@ -101,6 +110,8 @@ class DataLoader:
             order = self._shuffled(generator(self._rng))
             if self._resumed:  # the draws after the order were made before the pass stopped
                 stream.state = now
+            if self.world is not None:
+                order = self.world.shared_order(order, self._position["order"] is None)
         self._position, self._resumed = position, False
         batches = (self._batch(order, number) for number in range(first, len(self)))
         return (self._ahead if self.prefetch else self._counted)(batches, position)
@@ -153,8 +164,13 @@ class DataLoader:
     def _batch(self, order: NDArray[Any], number: int) -> list[NDArray[Any]]:
         """Return the arrays of one batch, on the host."""
         chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        if self.world is not None:
+            chosen = np.array_split(chosen, self.world.size)[self.world.rank]
         first, *rest = (array[chosen] for array in self.arrays)
-        return [first if self.transform is None else self.transform(first), *rest]
+        if self.transform is not None:
+            one = self.arrays[0][order[:1]]  # transforms need not know empty batches
+            first = self.transform(first) if len(first) else self.transform(one)[:0]
+        return [first, *rest]
 
     def _ahead(
         self, batches: Iterator[list[NDArray[Any]]], position: dict[str, Any]

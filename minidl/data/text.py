@@ -243,7 +243,7 @@ class BucketLoader(DataLoader):
         pool: int = 50,
         **options: Any,
     ) -> None:
-        super().__init__(words, labels, transform=self._cut, **options)
+        super().__init__(words, labels, transform=None, **options)
         if words.ndim != 2 or words.dtype.kind not in "iu":
             raise ValueError(
                 f"BucketLoader: got words of {words.dtype} and shape {words.shape}, expected "
@@ -266,9 +266,12 @@ class BucketLoader(DataLoader):
         batches = np.concatenate([full[:0], *by_length]).reshape(count, size)
         return np.concatenate([batches[rng.permutation(count)].ravel(), rest])
 
-    def _cut(self, words: NDArray[Any]) -> NDArray[Any]:
-        longest = int(_lengths(words).max(initial=0)) + self.ending
-        return words[:, : max(longest, 1)]
+    def _batch(self, order: NDArray[Any], number: int) -> list[NDArray[Any]]:
+        """Return a batch, or a rank's share of it, cut to the longest sentence of the batch."""
+        words, labels = super()._batch(order, number)
+        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        longest = int(self._lengths[chosen].max(initial=0)) + self.ending
+        return [words[:, : max(longest, 1)], labels]
 
 
 def _lengths(words: NDArray[Any]) -> NDArray[Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 import weakref
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -48,6 +50,7 @@ class World:
         if exchange is not None:
             self.rank, self.size = exchange.comm.rank, exchange.comm.size
         self.listeners: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._is_warned = False
 
     def __repr__(self) -> str:
         return f"World(rank={self.rank}, size={self.size})"
@@ -174,6 +177,55 @@ class World:
     def _tell_listeners(self) -> None:
         for listener in list(self.listeners):
             listener.begin()
+
+    # Shares of a batch --------------------------------------------------------------------------
+
+    def shared_order(self, order: np.ndarray[Any, Any], is_first: bool) -> np.ndarray[Any, Any]:
+        """Return rank 0's order of the examples, for `DataLoader`.
+
+        Args:
+            order: the one that this rank drew.
+            is_first: whether it is the loader's first: rank 0 then warns, once, if the ranks drew
+                different ones. Later, they may have drawn different amounts for their shares.
+        """
+        if self.size == 1:
+            return order
+        if is_first and not self._is_warned:
+            crcs = self.all_gather(zlib.crc32(np.ascontiguousarray(order)))
+            others = [rank for rank, crc in enumerate(crcs) if crc != crcs[0]]
+            if others and self.rank == 0:
+                warnings.warn(
+                    f"DataLoader: the random streams of rank {', '.join(map(str, others))} differ "
+                    "from rank 0's, whose order of the examples is used. If they are to differ, "
+                    "such as for dropout, give the loader a generator of the same seed on every "
+                    "rank: rng=np.random.default_rng(0)",
+                    stacklevel=3,
+                )
+            self._is_warned = bool(others)
+        return self.broadcast(order)
+
+    def combined(self, measured: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """Sum measurements of batches over batches and ranks, for `evaluate` and `fit`.
+
+        Args:
+            measured: for each batch of this rank, the arguments of `Totals.add`: number of
+                examples, loss, its weight (None if the loss is a sum), and for a classifier right
+                answers and labels.
+
+        Returns:
+            A single tuple of these in a list.
+        """
+        sums = np.zeros(6)  # examples, loss * weight, weight, right, labels, sums
+        for examples, loss, weight, *counts in measured:
+            part = [loss, 0.0] if weight is None else [loss * weight if weight else 0.0, weight]
+            sums += [examples, *part, *(counts or [0, 0]), weight is None]
+        examples, loss, weight, right, labels, is_sum = self.all_reduce(sums).tolist()
+        mean = [loss, None] if is_sum else [loss / weight if weight else math.nan, weight]
+        return [(int(examples), *mean, right, labels)]
+
+    def interleaved(self, batches: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """Return all ranks' shares of each batch, in the order of the examples, for `predict`."""
+        return [share for shares in zip(*self.all_gather(batches), strict=True) for share in shares]
 
     # For layers and `DataParallel` ----------------------------------------------------------------
 

@@ -106,7 +106,8 @@ def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
 
     The loss equals that of one batch of all examples, however they are split: see `fit`. The
     modules are in evaluation mode for this thread or task only, so others can train or evaluate the
-    same model meanwhile.
+    same model meanwhile. With a loader over ranks, every rank runs its shares, and gets the totals
+    of all.
 
     Args:
         model: called with all of a batch's arrays but the last.
@@ -122,7 +123,8 @@ def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
     """
     totals, passed = Totals(), []
     with evaluating(model):
-        for outputs, labels in _outputs("evaluate", model, batches):
+        pairs = _outputs("evaluate", model, batches)
+        for outputs, labels in (pair for pair in pairs if len(pair[1])):
             with noted() as reduced:
                 found = loss(outputs, labels)
             found = found if isinstance(found, Tensor) else Tensor(found, device=labels.device)
@@ -134,15 +136,18 @@ def evaluate(model: nn.Module, loss: Loss, batches: DataLoader) -> Totals:
                 (len(labels), measures(with_divisor(found, reduced, labels), outputs, labels))
             )
     numbers_read = iter(read([number for _, numbers in passed for number in numbers]))
-    for examples, numbers in passed:
-        totals.add(examples, *(next(numbers_read) for _ in numbers))
+    measured = [(examples, *(next(numbers_read) for _ in numbers)) for examples, numbers in passed]
+    world = getattr(batches, "world", None)
+    for batch in measured if world is None else world.combined(measured):
+        totals.add(*batch)
     return totals
 
 
 def predict(model: nn.Module, batches: DataLoader) -> np.ndarray[Any, Any]:
     """Return the outputs for all examples of a loader, in evaluation mode: `(n, ...)`.
 
-    The modules are in evaluation mode for this thread or task only.
+    The modules are in evaluation mode for this thread or task only. With a loader over ranks, every
+    rank computes its shares, and gets the outputs for all examples.
 
     Args:
         model: called with all of a batch's arrays but the last; returns one tensor.
@@ -160,7 +165,8 @@ def predict(model: nn.Module, batches: DataLoader) -> np.ndarray[Any, Any]:
     """
     with evaluating(model):
         found = [outputs.numpy() for outputs, _ in _outputs("predict", model, batches)]
-    return np.concatenate(found)
+    world = getattr(batches, "world", None)
+    return np.concatenate(found if world is None else world.interleaved(found))
 
 
 def _outputs(op: str, model: nn.Module, batches: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
