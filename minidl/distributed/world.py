@@ -191,7 +191,7 @@ class World:
         if self.size == 1:
             return order
         if is_first and not self._is_warned:
-            crcs = self.all_gather(zlib.crc32(np.ascontiguousarray(order)))
+            crcs = self.all_gather(zlib.crc32(order.tobytes()))
             others = [rank for rank, crc in enumerate(crcs) if crc != crcs[0]]
             if others and self.rank == 0:
                 warnings.warn(

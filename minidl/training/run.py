@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from minidl import nn
 from minidl.data import DataLoader
-from minidl.functional.loss import IGNORED, noted
+from minidl.functional.loss import IGNORED, Reduced, noted
 from minidl.optim import Optimizer, clip_grad_norm_
 from minidl.random import generator, streams
 from minidl.tensor import Tensor
@@ -105,10 +105,7 @@ class Run:
     def _step(self, batches: list[tuple[Tensor, ...]]) -> None:
         """Update the weights once, with the gradient of all these batches as if they were one."""
         self.optimizer.zero_grad()
-        step, is_part = Totals(), len(batches) > 1
-        for batch in batches:
-            self._backward(batch, step, is_part)
-            self.batch += 1
+        step, is_part = self._add_gradients(batches)
         if is_part and step.weight:
             for gradient in (p.grad.stored for p in self.model.parameters() if p.grad is not None):
                 with gradient.mutable() as array:
@@ -119,6 +116,14 @@ class Run:
         if self.schedule is not None and self.every_step:
             self.schedule.step()
         self.history.step_losses.append(step.mean_loss())
+
+    def _add_gradients(self, batches: Sequence[tuple[Tensor, ...]]) -> tuple[Totals, bool]:
+        """Add up the gradients of batches; return their totals, and whether to divide by those."""
+        step, is_part = Totals(), len(batches) > 1
+        for batch in batches:
+            self._backward(batch, step, is_part)
+            self.batch += 1
+        return step, is_part
 
     def _backward(self, batch: tuple[Tensor, ...], step: Totals, is_part: bool) -> None:
         """Measure a batch and add its gradients, times its weight if it is only part of a step."""
@@ -133,16 +138,19 @@ class Run:
                 self.watch.after_forward(self, batch, outputs)
         _check_loss(loss)
         reduced = with_divisor(loss, found, labels)
-        part = loss
-        if is_part and reduced.divisor is not None:
-            part = loss * Tensor(reduced.divisor, loss.dtype, loss.device)
-        part.backward()
+        self._part(reduced, is_part).backward()
         numbers = measures(reduced, outputs, labels)
         values = read([*numbers, *self.watch.extra_values(self)])  # together: this waits for a GPU
         measured, extra = values[: len(numbers)], values[len(numbers) :]
         for totals in (self.totals, step):
             totals.add(len(labels), *measured)
         self.watch.after_backward(self, batch, loss, [measured[0], *extra])
+
+    def _part(self, reduced: Reduced, is_part: bool) -> Tensor:
+        """Return the loss to differentiate: a mean is turned into a sum in a part of a step."""
+        loss, divisor = reduced.loss, reduced.divisor
+        is_mean = is_part and divisor is not None
+        return loss * Tensor(divisor, loss.dtype, loss.device) if is_mean else loss
 
     def end_epoch(
         self, patience: int | None = None, callbacks: Sequence[Callable[[Run], object]] = ()
