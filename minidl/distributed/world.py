@@ -55,9 +55,20 @@ class World:
     def __repr__(self) -> str:
         return f"World(rank={self.rank}, size={self.size})"
 
+    # A copy of a model has the same ranks as the model; one that is loaded, those of its program.
+
+    def __copy__(self) -> World:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> World:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return world, ()
+
     # Collectives --------------------------------------------------------------------------------
 
-    def all_reduce(self, value: T, op: Reduction = "sum") -> T:
+    def all_reduce(self, value: T, op: Reduction = "sum", what: str = "") -> T:
         """Return the sum, maximum or minimum over ranks, element by element.
 
         The sum of a tensor is differentiable, to any order: the gradient of its argument is the sum
@@ -68,6 +79,7 @@ class World:
             value: a tensor, an array, a number, or nested dicts, lists and tuples of these; of the
                 same structure, shapes and dtypes on every rank. The sum of bools is their number.
             op: `"sum"`, `"max"` or `"min"`.
+            what: what it is for, in the error if the ranks' calls differ; the same on every rank.
 
         Returns:
             The same structure, with the same values on every rank.
@@ -80,7 +92,9 @@ class World:
             raise ValueError(f"all_reduce: got op={op!r}, expected 'sum', 'max' or 'min'")
         leaves: list[Any] = []
         _mapped(value, leaves.append, "all_reduce")
-        self.agree(f"all_reduce({op}) of {', '.join(map(_described, leaves)) or 'nothing'}")
+        self.agree(
+            f"{what or f'all_reduce({op})'} of {', '.join(map(_described, leaves)) or 'nothing'}"
+        )
         return _mapped(value, lambda leaf: self._reduced(leaf, op), "all_reduce")  # type: ignore[no-any-return]
 
     def broadcast(self, value: T, source: int = 0) -> T:

@@ -20,7 +20,7 @@ from minidl.checks import Pair
 from minidl.functional.activation import gated, relu
 from minidl.functional.convolution import convolve_gradients
 from minidl.functional.geometry import conv_windows, pool_windows
-from minidl.functional.normalization import channel_statistics, normalize
+from minidl.functional.normalization import Ranks, channel_statistics, normalize
 from minidl.functional.pooling.basic import scatter_winners
 from minidl.tensor import Tensor, record
 
@@ -279,6 +279,7 @@ def pending_batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    world: Ranks | None = None,
 ) -> PendingNorm:
     """Compute the statistics of `batch_norm` now, and postpone its pass over the images.
 
@@ -286,7 +287,7 @@ def pending_batch_norm(
     """
     op = "batch_norm"
     statistics = channel_statistics(
-        op, x, running_mean, running_var, weight, bias, training, momentum, eps
+        op, x, running_mean, running_var, weight, bias, training, momentum, eps, world
     )
 
     def compute(added: Tensor | None, relu: bool) -> Tensor:

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -48,6 +48,15 @@ values can spare that much, because their rounding errors average out: up to `FE
 is 1 standard deviation."""
 
 
+class Ranks(Protocol):
+    """Processes that each have a share of the batch: `minidl.distributed.World` is one."""
+
+    size: int
+
+    def all_reduce(self, value: Any, *, what: str) -> Any:
+        """Return the sum over ranks of an array, or of a tensor, which can be differentiated."""
+
+
 class Statistics(NamedTuple):
     """Mean and deviation of each channel, `(c,)`, in float64 except for `centre`.
 
@@ -57,6 +66,8 @@ class Statistics(NamedTuple):
         inverse: `1 / sqrt(var + eps)`.
         eps: added to the variance.
         fixed: whether they are independent of the images: given, or there are no images.
+        values: how many there are per channel, on all ranks together.
+        world: the ranks that have them; None for this process only.
     """
 
     centre: Array | None
@@ -64,6 +75,8 @@ class Statistics(NamedTuple):
     inverse: Array
     eps: float
     fixed: bool
+    values: int = 0
+    world: Ranks | None = None
 
 
 # What users call ------------------------------------------------------------------------------
@@ -78,12 +91,18 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    world: Ranks | None = None,
 ) -> Tensor:
     """Normalise each channel, in training by its mean and variance over the batch.
 
     In training, running statistics, if given, move towards those of the batch:
     `running = (1 - momentum) * running + momentum * batch`, where the variance is the unbiased one,
     divided by m - 1. In evaluation, the running statistics normalise.
+
+    If several processes each have a share of the batch, `world` lets all of them normalise by the
+    mean and variance of the whole batch, however it is shared out. Gradients are then those of the
+    sum of the ranks' losses, to any order; those of weight and bias are the rank's own part, whose
+    sum over ranks is the gradient.
 
     Args:
         x: `(n, c)` or `(n, c, ...)`, float32 or float64.
@@ -94,13 +113,16 @@ def batch_norm(
         training: see above.
         momentum: `0 <= momentum <= 1`.
         eps: added to the variance, >= 0.
+        world: the ranks that share the batch, such as `minidl.distributed.world()`; in training,
+            all of them must call this. None to normalise by this process's values.
 
     Returns:
         A tensor of the shape of `x`.
 
     Raises:
         ValueError: shapes do not fit each other, or there is only one value per channel
-            in training, or there are no running statistics in evaluation.
+            in training, or there are no running statistics in evaluation, or the ranks' calls
+            differ.
         TypeError: dtypes or devices differ.
 
     Example:
@@ -111,7 +133,7 @@ def batch_norm(
     """
     op = "batch_norm"
     statistics = channel_statistics(
-        op, x, running_mean, running_var, weight, bias, training, momentum, eps
+        op, x, running_mean, running_var, weight, bias, training, momentum, eps, world
     )
     return normalize(op, x, weight, bias, statistics)
 
@@ -126,6 +148,7 @@ def channel_statistics(
     training: bool,
     momentum: float,
     eps: float,
+    world: Ranks | None = None,
 ) -> Statistics:
     """Check all arguments of `batch_norm`; return the statistics that it normalises by."""
     _check(op, x, eps, 2, "(n, c) or (n, c, ...)")
@@ -134,10 +157,12 @@ def channel_statistics(
     affine = {"weight": weight, "bias": bias}
     check_together(op, input=x, **running, **affine)
     _check_channels(op, x, x.shape[1:2], **running, **affine)
-    if training:
-        _check_count(op, x, len(x))
-        return _batch_statistics(x, running_mean, running_var, momentum, eps)
-    return _given_statistics(op, running_mean, running_var, eps)
+    if not training:
+        return _given_statistics(op, running_mean, running_var, eps)
+    if world is None or world.size == 1:
+        world = None
+        _check_count(op, x, _count(x))
+    return _batch_statistics(x, (running_mean, running_var), momentum, eps, world)
 
 
 def layer_norm(
@@ -224,8 +249,8 @@ def group_norm(
             f"{num_groups}"
         )
     _check_channels(op, x, (c,), weight=weight, bias=bias)
-    _check_count(op, x, n * (c // num_groups))
     size = c // num_groups * math.prod(x.shape[2:])
+    _check_count(op, x, n * size)
     out = _normalize_rows(op, x, n * num_groups, size, eps)
     out = out if weight is None else out * _along_channels(weight, x)
     return out if bias is None else out + _along_channels(bias, x)
@@ -244,16 +269,22 @@ def normal_shape(op: str, normalized_shape: int | Sequence[int]) -> tuple[int, .
 # Statistics -----------------------------------------------------------------------------------
 
 
-def _measured(x: Tensor, eps: float) -> tuple[Statistics, Array]:
-    """Return each channel's statistics and biased variance."""
-    count = max(1, _count(x))
+def _measured(x: Tensor, eps: float, world: Ranks | None = None) -> tuple[Statistics, Array]:
+    """Return each channel's statistics and biased variance, over all ranks of a world."""
+    xp, count = x.backend.xp, _count(x)
 
     def about(centre: Array | None, dtype: Any = x.dtype) -> tuple[Array, Array]:
+        nonlocal count
         images = x.array.astype(dtype, copy=False)
         with np.errstate(over="ignore", invalid="ignore"):  # handled below
             total, squares, _ = kernels.channel_sums(x.backend, images, centre)
-        mean = total / count
-        return mean, x.backend.xp.maximum(squares / count - mean**2, 0)
+        if world is not None:  # with the same sums, all ranks choose the same below
+            own = xp.concatenate([total, squares, xp.full(1, _count(x))])
+            found, c = world.all_reduce(own, what="batch_norm"), len(total)
+            total, squares, count = found[:c], found[c:-1], int(found[-1])
+            _check_count("batch_norm", x, count, " on this rank, and 1 value on all ranks")
+        mean = total / max(1, count)
+        return mean, xp.maximum(squares / max(1, count) - mean**2, 0)
 
     centre = None
     mean, variance = about(centre)
@@ -266,27 +297,23 @@ def _measured(x: Tensor, eps: float) -> tuple[Statistics, Array]:
     if not (x.backend.records or ((variance + eps > 0) & (variance < np.inf)).all()):
         mean, variance = about(centre, np.float64)
     inverse = (variance + eps) ** -0.5
-    return Statistics(centre, mean, inverse, eps, fixed=not x.size), variance
+    return Statistics(centre, mean, inverse, eps, not count, count, world), variance
 
 
 @without_underflow
 def _batch_statistics(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    momentum: float,
-    eps: float,
+    x: Tensor, running: Sequence[Tensor | None], momentum: float, eps: float, world: Ranks | None
 ) -> Statistics:
     """Return the statistics of a batch, and update the running statistics."""
-    statistics, variance = _measured(x, eps)
-    if x.size and not recomputing.get():
-        centre, count = statistics.centre, _count(x)
+    statistics, variance = _measured(x, eps, world)
+    if not statistics.fixed and not recomputing.get():
+        centre, count = statistics.centre, statistics.values
         mean = statistics.mean if centre is None else statistics.mean + centre
         unbiased = variance * (count / (count - 1))
-        pairs = ((running_mean, mean), (running_var, unbiased))
+        pairs = zip(running, (mean, unbiased), strict=True)
         both = [(r, (1 - momentum) * r.array + momentum * b) for r, b in pairs if r is not None]
-        for running, value in both:  # computed first: if memory runs out, neither changes
-            running.data = value
+        for buffer, value in both:  # computed first: if memory runs out, neither changes
+            buffer.data = value
     return statistics
 
 
@@ -377,38 +404,42 @@ def _input_gradient(
 
     With fixed statistics this reduces to `weight * inverse * g`.
     """
-    inverse = Tensor.wrap(statistics.inverse.astype(x.dtype))
+    op, inverse = "normalize_input_gradient", Tensor.wrap(statistics.inverse.astype(x.dtype))
     if statistics.fixed:
         scale = inverse if weight is None else inverse * weight
         return gradient * _along_channels(scale, x)
-    axes = (0, *range(2, x.ndim))
+    count, world, axes = statistics.values, statistics.world, (0, *range(2, x.ndim))
+
+    def mean(values: Tensor) -> Tensor:
+        total = values.sum(axes, keepdims=True)
+        return (total if world is None else world.all_reduce(total, what=f"{op}, order 2")) / count
 
     def backward(outer: Tensor) -> Gradients:
         ours = _input_gradient(gradient, x, None, statistics)
         theirs = _input_gradient(outer, x, None, statistics)
         normal = _normal(x, statistics)
-        change = (
-            normal * (outer * ours).mean(axes, keepdims=True)
-            + theirs * (gradient * normal).mean(axes, keepdims=True)
-            + ours * (outer * normal).mean(axes, keepdims=True)
-        )
-        scale = 1 / (x.var(axes, keepdims=True) + statistics.eps).sqrt()
+        change = normal * mean(outer * ours) + theirs * mean(gradient * normal)
+        change = change + ours * mean(outer * normal)
+        deviation = x - mean(x)
+        scale = 1 / (mean(deviation * deviation) + statistics.eps).sqrt()
         scale = scale if weight is None else scale * _along_channels(weight, x)
+        asked = gradient.requires_grad or world is not None  # on some rank: all take part
         return (
-            _input_gradient(outer, x, weight, statistics) if gradient.requires_grad else None,
+            _input_gradient(outer, x, weight, statistics) if asked else None,
             -scale * change,
             None if weight is None else (outer * ours).sum(axes),
         )
 
-    count = _count(x)
     total, along = _sums(gradient, x, statistics)[1] if sums is None else sums
+    if world is not None:
+        total, along = world.all_reduce(x.backend.xp.stack([total, along]), what=op)
     slope = -statistics.inverse * along / count
     offset = -statistics.mean * slope - total / count
     scale = statistics.inverse if weight is None else statistics.inverse * weight.array
     out = kernels.channel_lines(
         x.backend, x.array, statistics.centre, slope, offset, gradient.array, scale
     )
-    return record("normalize_input_gradient", out, (gradient, x, weight), backward)
+    return record(op, out, (gradient, x, weight), backward)
 
 
 def _weight_gradient(
@@ -417,9 +448,12 @@ def _weight_gradient(
     """Return `sum(g * normal)` of each channel."""
 
     def backward(outer: Tensor) -> Gradients:
+        slope = _along_channels(outer, x)
+        # Ranks may differ in `outer`: then it belongs inside the means.
+        g, weight = (gradient * slope, None) if statistics.world else (gradient, outer)
         return (
-            _normal(x, statistics) * _along_channels(outer, x) if gradient.requires_grad else None,
-            _input_gradient(gradient, x, outer, statistics) if x.requires_grad else None,
+            _normal(x, statistics) * slope if gradient.requires_grad else None,
+            _input_gradient(g, x, weight, statistics) if x.requires_grad else None,
         )
 
     out = sums[1].astype(x.dtype)
@@ -473,10 +507,10 @@ def _check_channels(op: str, x: Tensor, shape: tuple[int, ...], **given: Tensor 
             )
 
 
-def _check_count(op: str, x: Tensor, first: int) -> None:
+def _check_count(op: str, x: Tensor, count: int, place: str = "") -> None:
     """Raise ValueError if there is only one value, whose deviation is 0."""
-    if first * math.prod(x.shape[2:]) == 1:
+    if count == 1:
         raise ValueError(
-            f"{op}: got an input of shape {x.shape}. Expected more than 1 value per channel when "
-            "training: one has no spread; is it a last batch of one? Use DataLoader(drop_last=True)"
+            f"{op}: got an input of shape {x.shape}{place}. Expected more than 1 value per channel "
+            "when training: one has no spread; a last batch of one? Use DataLoader(drop_last=True)"
         )

@@ -10,7 +10,7 @@ from minidl import functional as F
 from minidl.autograd import recomputing
 from minidl.checks import check_fraction, check_whole
 from minidl.functional.geometry import check_floats
-from minidl.functional.normalization import check_eps, normal_shape
+from minidl.functional.normalization import Ranks, check_eps, normal_shape
 from minidl.nn.module import Buffer, Module, Parameter, pending_results
 from minidl.tensor import Tensor
 from minidl.tensor.functions import ones, zeros
@@ -30,6 +30,7 @@ class _BatchNorm(Module):
         track_running_stats: bool = True,
         *,
         bias: bool = True,
+        world: Ranks | None = None,
     ) -> None:
         who = type(self).__name__
         check_whole(who, 1, num_features=num_features)
@@ -37,7 +38,9 @@ class _BatchNorm(Module):
             check_fraction(who, "momentum", momentum)
         check_eps(who, eps)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.affine, self.track_running_stats = affine, track_running_stats
+        if not hasattr(world, "all_reduce") and world is not None:
+            raise TypeError(f"{who}: got world={world!r}, expected distributed.world() or None")
+        self.affine, self.track_running_stats, self.world = affine, track_running_stats, world
         self.weight = Parameter(ones(num_features)) if affine else None
         self.bias = Parameter(zeros(num_features)) if affine and bias else None
         self.running_mean = self.running_var = self.num_batches_tracked = None
@@ -67,11 +70,12 @@ class _BatchNorm(Module):
         training = self.training and not self.is_frozen
         own = training or self.running_mean is None
         given = (self.running_mean, self.running_var, self.weight, self.bias)
+        options = (own, momentum, self.eps, self.world if training else None)
         pending = pending_results(x)
         if pending is None:
-            out = F.batch_norm(x, *given, own, momentum, self.eps)
+            out = F.batch_norm(x, *given, *options)
         else:
-            out = F.pending_batch_norm(x, *given, own, momentum, self.eps)
+            out = F.pending_batch_norm(x, *given, *options)
             out.wait_in(pending)
         if training and seen is not None and not recomputing.get():
             with seen.mutable() as count:
@@ -95,6 +99,9 @@ class BatchNorm2d(_BatchNorm):
         track_running_stats: whether there are running statistics; without them evaluation uses
             the batch's own too.
         bias: whether there is a bias, if there is a weight.
+        world: the ranks that share each batch, such as `distributed.world()`: in training, its mean
+            and variance are those over all ranks, which must all call the layer. None for those of
+            this rank's share. `distributed.synchronize_batch_norm` sets it in a whole model.
 
     Attributes:
         weight: `(num_features,)`, initially 1; or None.
@@ -106,6 +113,7 @@ class BatchNorm2d(_BatchNorm):
     Raises:
         ValueError: an argument is out of range; when called, the input has the wrong shape, or
             in training a single value per channel.
+        TypeError: `world` is something else.
 
     Example:
         >>> layer = BatchNorm2d(8)
