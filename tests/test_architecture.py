@@ -103,7 +103,7 @@ WINGS = {
         "schedules; ResNets, TextCNN, a text classifier with its words",
     ),
     "training/fit training/keeper training/progress training/fingerprint "
-    "training/warnings training/metrics": (
+    "training/warnings training/metrics training/ranks": (
         *(835, "runs that survive crashes, resume only themselves and report problems; scores"),
     ),
     "inspect anomaly": (
