@@ -20,6 +20,7 @@ import numpy as np
 
 from minidl import nn, optim
 from minidl.data import DataLoader
+from minidl.distributed import World
 from minidl.random import generator
 from minidl.tensor import Tensor
 from minidl.training.run import Run
@@ -29,7 +30,7 @@ SMALL = 2**22  # bytes: integer arrays up to this size, such as labels, are comp
 MOST, LONG, DEEP = 5_000, 50, 8  # limits on descriptions, items per container, nesting
 CODE = f"code (Python {sys.version_info.major}.{sys.version_info.minor})"  # bytecode differs
 _PLAIN = (bool, int, float, complex, str, bytes, types.NoneType)
-_SKIPPED = (PurePath, optim.Optimizer, DataLoader)
+_SKIPPED = (PurePath, optim.Optimizer, DataLoader, World)  # runs resume on any number of ranks
 _OWN = {"minidl", "numpy", *sys.stdlib_module_names} - {"__main__"}
 _INSTALLED = {"site-packages", "dist-packages"}
 _UNUSED = {"__init__", "__post_init__", "__repr__", "__str__", "__eq__", "__hash__", "__setattr__"}
