@@ -12,6 +12,7 @@ import numpy as np
 from minidl.backends import Array, Update, backend_of, without_underflow
 from minidl.tensor import Tensor
 from minidl.tensor.operands import check_device
+from minidl.tensor.rows import RowGradient
 
 Group = dict[str, Any]
 Numbers = Sequence[float]  # what a rule's formula takes besides arrays
@@ -145,7 +146,7 @@ class Optimizer:
                 for name in self.keeps(group) if self._is_elementwise else ():
                     if name not in state:  # now: if memory runs out, nothing is updated
                         kept(state, f"_{name}", array)
-                if gradient.stored is not gradient and self._is_elementwise:  # a `RowGradient`
+                if isinstance(gradient, RowGradient) and self._is_elementwise:
                     update = opened.enter_context(self._taken_out(array, gradient, state, group))
                 else:
                     update = self._prepared(array, gradient.array, state, group)
@@ -183,9 +184,9 @@ class Optimizer:
 
     @contextlib.contextmanager
     def _taken_out(
-        self, p: Array, gradient: Any, state: dict[str, Any], group: Group
+        self, p: Array, gradient: RowGradient, state: dict[str, Any], group: Group
     ) -> Iterator[Update]:
-        """Copy the rows of a `RowGradient` out of parameter and state; write them back at the end.
+        """Copy a gradient's rows out of the parameter and the state; write them back at the end.
 
         Duplicate rows are computed twice with equal results, which avoids a GPU sync to count them.
         """
