@@ -280,6 +280,35 @@ def test_running_statistics_and_exchanges():
     )
 
 
+@needs_mpi
+def test_a_recomputed_layer_asks_the_other_ranks_again():
+    run_ranks(
+        3,
+        SHARES
+        + """
+layers = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.BatchNorm1d(4))
+layers.to(dtype=np.float64).load_state_dict(world.broadcast(layers.state_dict()))
+state, rng = layers.state_dict(), np.random.default_rng(0)
+x, up = rng.normal(size=(5, 3)), rng.normal(size=(5, 4))
+whole = Tensor(x, requires_grad=True)
+layers(whole).backward(Tensor(up))
+wanted = [whole.grad, *(p.grad for p in layers.parameters()), *layers.buffers()]
+wanted = [t.numpy() for t in wanted]
+distributed.synchronize_batch_norm(layers, world)
+for cut in cuts(5):
+    own = cut[world.rank]
+    layers.load_state_dict(state)
+    layers.zero_grad()
+    part = Tensor(x[own], requires_grad=True)
+    minidl.checkpointed(layers, part).backward(Tensor(up[own]))
+    close(part.grad, wanted[0][own], 1e-10)
+    found = [*(world.all_reduce(p.grad) for p in layers.parameters()), *layers.buffers()]
+    for a, b in zip(found, wanted[1:]):
+        close(a, b, 1e-10)
+        """,
+    )
+
+
 # Errors ---------------------------------------------------------------------------------------
 
 
@@ -316,6 +345,36 @@ def test_a_world_must_be_one():
 
 
 # One process ----------------------------------------------------------------------------------
+
+
+class Twin:
+    """A world of two ranks, of which the other has equal values."""
+
+    size = 2
+
+    def all_reduce(self, value, *, what):
+        return value + value
+
+
+@pytest.mark.parametrize("far", [0.0, 20.0])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1)], ids=["planes", "pixels"])
+def test_equal_halves_have_the_results_of_one_on_every_device(far, order, device):
+    rng, results = np.random.default_rng(0), []
+    x, up = rng.normal(size=(2, 4, 3, 2, 5))
+    x = np.array((x + far).transpose(order), order="C").transpose(np.argsort(order))
+    weight, mixed = rng.normal(size=(2, 3))
+    for ranks in (None, Twin()):
+        given = [Tensor(a, device=device).requires_grad_() for a in (x, weight)]
+        running = [Tensor(np.zeros(3), device=device), Tensor(np.ones(3), device=device)]
+        out = F.batch_norm(given[0], *running, given[1], None, True, world=ranks)
+        upstream = [Tensor(up, device=device)]
+        dx, dw = minidl.grad(out * out, given, upstream, create_graph=True)
+        loss = (dx * dx).sum() + (dw * Tensor(mixed, device=device)).sum()
+        results.append([out, dx, dw, *minidl.grad(loss, given), *running])
+    alone, both = (10 * r[-1].numpy() - 9 for r in results)  # variances, of 40 and of 80 values
+    np.testing.assert_allclose(both / (80 / 79), alone / (40 / 39))
+    for a, b in zip(*(r[:-1] for r in results), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-9 * np.abs(a.numpy()).max())
 
 
 class Absent:
