@@ -11,7 +11,9 @@ the wait ends with an error after a while.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import time
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -20,9 +22,11 @@ import numpy as np
 
 Numbers = np.ndarray[Any, Any]
 DIGEST = 16  # bytes
+NOTE = 112  # bytes that ranks exchange together with the digests
 TEXT = 1_000  # bytes of a description that an error shows
-SPIN = 5e-4  # s; a small all-reduce takes 2e-5 s if the ranks are ready
-LONGEST_NAP = 1e-3  # s
+SPIN = 2e-4  # s; a small all-reduce takes 2e-5 s if the ranks are ready
+NAP, LONG_NAP = 1e-5, 1e-3  # s; Linux adds 5e-5 s
+PATIENCE = 0.1  # s after which naps are long
 
 
 class RanksDifferError(ValueError):
@@ -37,6 +41,9 @@ class Pending(Protocol):
 
     def wait(self, what: str) -> None:
         """Wait until it is complete; `what` it is, for messages."""
+
+
+_let_others_run = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
 
 
 class Request:
@@ -60,11 +67,11 @@ class Request:
         Raises:
             TimeoutError: the other ranks did not call the same within the time allowed.
         """
-        started, nap = time.monotonic(), 1e-5
+        started = time.monotonic()
         while not self._request.Test():
             waited = time.monotonic() - started
             if waited < SPIN:
-                time.sleep(0)  # lets another process have the core
+                _let_others_run()
                 continue
             if waited > self._timeout:
                 raise TimeoutError(
@@ -72,8 +79,7 @@ class Request:
                     "they still working (then: distributed.world(timeout=...)), or waiting for "
                     "something else, such as a lock?"
                 )
-            time.sleep(nap)
-            nap = min(2 * nap, LONGEST_NAP)
+            time.sleep(NAP if waited < PATIENCE else LONG_NAP)
 
 
 class Exchange:
@@ -87,23 +93,32 @@ class Exchange:
 
     def __init__(self, mpi: Any, comm: Any, timeout: float) -> None:
         self._mpi, self.comm, self.timeout = mpi, comm, timeout
-        # Sums that run beside other calls have their own communicator, with an order of their own.
-        self._sums = comm.Dup()
+        # Sums that run beside other calls have their own communicators, each with its own order.
+        self._sums = [comm.Dup()]
 
-    def agree(self, what: str) -> None:
-        """Check that all ranks are about to do the same.
+    def agree(self, what: str, note: bytes = b"") -> Numbers:
+        """Check that all ranks are about to do the same, and exchange a few bytes.
 
         Args:
             what: describes it, with the shapes and dtypes on which the ranks must agree.
+            note: the bytes, as many on every rank as `what` implies. Up to `NOTE` of them travel
+                with the digest, which saves a second wait for the slowest rank.
+
+        Returns:
+            The ranks' notes, uint8, `(ranks, len(note))`.
 
         Raises:
             RanksDifferError: they are not; the message has every rank's description.
             TimeoutError: the others did not arrive.
         """
-        own = np.frombuffer(hashlib.blake2b(what.encode(), digest_size=DIGEST).digest(), np.uint8)
-        digests = self._gathered(own, what)
+        digest = hashlib.blake2b(what.encode(), digest_size=DIGEST).digest()
+        own = (digest + note[:NOTE]).ljust(DIGEST + NOTE)
+        rows = self._gathered(np.frombuffer(own, np.uint8), what)
+        digests, notes = rows[:, :DIGEST], rows[:, DIGEST : DIGEST + len(note)]
         if (digests == digests[0]).all():  # not `own`: every rank must decide alike
-            return
+            return (
+                notes if len(note) <= NOTE else self._gathered(np.frombuffer(note, np.uint8), what)
+            )
         text = what.encode()[:TEXT].ljust(TEXT)
         rows = self._gathered(np.frombuffer(text, np.uint8), what)
         raise RanksDifferError(
@@ -123,16 +138,22 @@ class Exchange:
         Request(request, self.timeout).wait(what)
         return found
 
-    def start_sum(self, array: Numbers) -> Pending:
-        """Start to sum an array over ranks, in place; every rank starts its sums in the same order.
+    def new_order(self) -> int:
+        """Return the number of a new order of sums; every rank must call this."""
+        self._sums.append(self.comm.Dup())
+        return len(self._sums) - 1
 
-        Nothing is checked. The array may not be used before the sum is complete.
+    def start_sum(self, array: Numbers, order: int = 0) -> Pending:
+        """Start to sum an array over ranks, in place.
+
+        Every rank starts the sums of an order in this order; sums of two orders do not depend on
+        each other. Nothing is checked. The array may not be used before the sum is complete.
         """
-        return Request(self._sums.Iallreduce(self._mpi.IN_PLACE, array), self.timeout)
+        return Request(self._sums[order].Iallreduce(self._mpi.IN_PLACE, array), self.timeout)
 
     def start_broadcast(self, array: Numbers, source: int) -> Pending:
         """Start to overwrite an array with that of one rank, in order with the sums, unchecked."""
-        return Request(self._sums.Ibcast(array, source), self.timeout)
+        return Request(self._sums[0].Ibcast(array, source), self.timeout)
 
     def gather(self, data: bytes, what: str) -> list[bytes]:
         """Return every rank's bytes, which may differ in length."""

@@ -84,7 +84,8 @@ class DataParallel:
         self._check_model()
         if self.world.size > 1:
             model.load_state_dict(self.world.broadcast(model.state_dict()))
-            self.world.listeners.add(self)
+            self.order = self.world.listen(self)
+            self._prepare()  # the hooks keep this object alive, and refuse other losses
 
     def _check_model(self) -> None:
         """Raise the same ValueError on every rank if their models differ, with the first places."""
@@ -137,8 +138,10 @@ class DataParallel:
         actions = endings()
         if actions is None or (self._pass is not None and self._pass.actions is actions):
             return  # `minidl.grad`, which sets no `.grad`; or a second loss in the same backward
+        if self._pass is not None and not self._pass.is_over:
+            self._pass.abandon()
         self._prepare()
-        self._pass = _Pass(self, actions)
+        self._pass = _Pass(self, actions, self._is_local)
         if not self._is_local:
             actions.append(self._pass.end)
 
@@ -196,23 +199,29 @@ class _Bucket:
         self.slices = {
             i: slice(end - size, end) for i, size, end in zip(indices, sizes, ends, strict=True)
         }
-        first = parameters[indices[0]]
-        self.array: Array = first.backend.xp.zeros(ends[-1], first.dtype)
+        self._first, self._size = parameters[indices[0]], ends[-1]
         self.begin()
 
     def begin(self) -> None:
+        """Prepare for a backward; parts of the array of the last one may be gradients now."""
         self.missing = set(self.slices)
         self.pending: Pending | None = None
+        self.array: Array | None = None
 
     def put(self, index: int, gradient: Array) -> None:
-        self.array[self.slices[index]] = gradient.reshape(-1)
+        """Note a gradient, whose array nothing else may use."""
         self.missing.discard(index)
+        if len(self.slices) == 1:
+            self._first.backend.set_writeable(gradient, True)
+            self.array = gradient.reshape(-1)  # saves a copy of what may be large
+        else:
+            self.whole()[self.slices[index]] = gradient.reshape(-1)
 
-    def finish(self) -> None:
-        """Let gradients that this rank does not have count as zeros."""
-        for index in self.missing:
-            self.array[self.slices[index]] = 0
-        self.missing = set()
+    def whole(self) -> Array:
+        """Return the array; gradients that this rank does not have count as zeros."""
+        if self.array is None:
+            self.array = self._first.backend.xp.zeros(self._size, self._first.dtype)
+        return self.array
 
 
 def _planned(parameters: Sequence[Tensor], tables: set[int], size: int) -> list[_Bucket]:
@@ -237,10 +246,14 @@ class _Pass:
 
     Attributes:
         actions: what that backward will call at its end, which identifies it.
+        is_over: whether no sum is left to complete.
     """
 
-    def __init__(self, parallel: DataParallel, actions: list[Callable[[], None]]) -> None:
-        self.actions, self._parallel, self._started = actions, parallel, 0
+    def __init__(
+        self, parallel: DataParallel, actions: list[Callable[[], None]], is_local: bool
+    ) -> None:
+        self.actions, self.is_over = actions, is_local
+        self._parallel, self._started = parallel, 0
         self._own = {i: bucket for bucket in parallel.buckets for i in bucket.slices}
         self._before: dict[int, Tensor | None] = {}  # gradients to which the sums are added
         self._tables: dict[int, Tensor] = {}
@@ -264,37 +277,47 @@ class _Pass:
             if bucket.pending is not None:
                 bucket.pending.test()
 
-    def _start(self) -> None:
+    def _start(self, *, also_incomplete: bool = False) -> None:
         """Start the sums of complete buckets: in the same order on every rank."""
         parallel = self._parallel
-        while self._started < len(parallel.buckets) and not parallel.buckets[self._started].missing:
-            bucket = parallel.buckets[self._started]
-            bucket.pending = parallel.world.start_sum(bucket.array)
-            parallel.sent += bucket.array.nbytes
+        for bucket in parallel.buckets[self._started :]:
+            if bucket.missing and not also_incomplete:
+                break
+            array = bucket.whole()
+            bucket.pending = parallel.world.start_sum(array, parallel.order)
+            parallel.sent += array.nbytes
             self._started += 1
 
     def end(self) -> None:
         """Complete all sums, and replace the rank's gradients by those of all ranks."""
         parallel = self._parallel
-        what = f"the end of a backward of DataParallel, with {len(parallel.parameters)} parameters"
+        count = len(parallel.parameters)
+        what = f"the end of a backward of DataParallel, with {count} parameters"
         for index in [i for i in parallel.unsummed if i not in self._before]:
             self._take_unsummed(index)
         started = time.perf_counter()
-        parallel.world.agree(what)
-        flags = np.zeros(len(parallel.parameters), np.uint8)
-        flags[list(self._before)] = 1
-        dense = [i for i, g in self._tables.items() if not isinstance(g, RowGradient)]
-        flags[dense] = 2
-        flags = parallel.world.all_reduce(flags, "max")
-        for bucket in parallel.buckets:
-            bucket.finish()
-        self._start()
-        for bucket in parallel.buckets:
+        flags = np.zeros((2, count), bool)  # has a gradient; a table whose gradient is dense
+        flags[0, list(self._before)] = True
+        flags[1, [i for i, g in self._tables.items() if not isinstance(g, RowGradient)]] = True
+        notes = parallel.world.agree(what, np.packbits(flags).tobytes())
+        found = np.unpackbits(np.bitwise_or.reduce(notes), count=2 * count).reshape(2, count)
+        self._complete(what)
+        for index in np.flatnonzero(found[0]).tolist():
+            self._replace(index, is_dense=bool(found[1, index]))
+        parallel.waited += time.perf_counter() - started
+
+    def abandon(self) -> None:
+        """Complete the sums of a backward that failed, or the next ones would add to them."""
+        what = "the backward after one that failed"
+        self._parallel.world.agree(what)
+        self._complete(what)
+
+    def _complete(self, what: str) -> None:
+        self._start(also_incomplete=True)
+        for bucket in self._parallel.buckets:
             if bucket.pending is not None:
                 bucket.pending.wait(what)
-        for index in np.flatnonzero(flags).tolist():
-            self._replace(index, is_dense=flags[index] == 2)
-        parallel.waited += time.perf_counter() - started
+        self.is_over = True
 
     def _take_unsummed(self, index: int) -> None:
         """Take a gradient that `no_sync` left, of a parameter that this backward did not reach."""
@@ -306,7 +329,7 @@ class _Pass:
         if index in self._parallel.tables:
             self._tables[index] = left
         else:
-            self._own[index].put(index, left.array)
+            self._own[index].put(index, left.array.copy())
 
     def _replace(self, index: int, is_dense: bool) -> None:
         """Store the sum over ranks as a parameter's gradient, or add it to an earlier one."""
@@ -314,7 +337,7 @@ class _Pass:
         before = self._before.get(index, p.grad)
         if index not in self._parallel.tables:
             bucket = self._own[index]
-            total: Tensor = Tensor.wrap(bucket.array[bucket.slices[index]].reshape(p.shape).copy())
+            total: Tensor = Tensor.wrap(bucket.whole()[bucket.slices[index]].reshape(p.shape))
         else:
             total = self._table(index, is_dense)
         p.grad = total if before is None else before + total

@@ -16,7 +16,7 @@ from minidl.autograd import Gradients
 from minidl.backends import Array, backend_of
 from minidl.checks import check_whole
 from minidl.distributed import endings, mpi, placement
-from minidl.distributed.exchange import Exchange, Pending
+from minidl.distributed.exchange import NOTE, Exchange, Pending
 from minidl.files.checkpoint import packed, unpacked
 from minidl.files.jsons import parse_json
 from minidl.tensor import Tensor, record
@@ -49,7 +49,7 @@ class World:
         self.rank, self.size, self.local_rank, self.local_size = 0, 1, 0, 1
         if exchange is not None:
             self.rank, self.size = exchange.comm.rank, exchange.comm.size
-        self.listeners: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._listeners: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._is_warned = False
 
     def __repr__(self) -> str:
@@ -157,9 +157,9 @@ class World:
         _check_loss("mean", loss)
         if not (isinstance(weight, (int, float, np.number)) and 0 <= weight < math.inf):
             raise ValueError(f"mean: got weight={weight!r}, expected a finite number >= 0")
-        self.agree(f"mean of {_described(loss)}")
         part = loss.numpy().astype(np.float64) * weight if weight else np.zeros(loss.shape)
-        sums = self._summed(np.append(part.reshape(-1), float(weight)), "mean")
+        numbers = np.append(part.reshape(-1), float(weight))
+        sums = self._summed(numbers, f"mean of {_described(loss)}")
         if not sums[-1] > 0:
             raise ValueError("mean: got weight=0 on every rank, expected > 0 on at least one")
         share = float(weight) / float(sums[-1])
@@ -179,17 +179,17 @@ class World:
         A rank's gradient is that of its own loss.
         """
         _check_loss("total", loss)
-        self.agree(f"total of {_described(loss)}")
+        found = self._summed(loss.numpy(), f"total of {_described(loss)}")
 
         def backward(gradient: Tensor) -> Gradients:
             self._tell_listeners()
             return (gradient,)
 
-        array = loss.array if self.size == 1 else self._reduced(loss.detach(), "sum").array
+        array = loss.array if self.size == 1 else loss.backend.from_numpy(found)
         return record("total_over_ranks", array, (loss,), backward)
 
     def _tell_listeners(self) -> None:
-        for listener in list(self.listeners):
+        for listener in self.listeners:
             listener.begin()
 
     # Shares of a batch --------------------------------------------------------------------------
@@ -243,16 +243,35 @@ class World:
 
     # For layers and `DataParallel` ----------------------------------------------------------------
 
-    def agree(self, what: str) -> None:
-        """Raise the same ValueError on every rank unless all call this with the same text."""
-        if self._exchange is not None:
-            self._exchange.agree(what)
+    @property
+    def listeners(self) -> list[Any]:
+        """Objects whose `begin` is called when a backward reaches a loss; oldest first."""
+        return list(self._listeners.values())  # a WeakSet has another order on each rank
 
-    def start_sum(self, array: Array) -> Pending:
+    def listen(self, listener: Any) -> int:
+        """Add one to `listeners`, as long as it exists; return an order for its sums.
+
+        Sums of two listeners can start in another order on each rank.
+        """
+        order = 0 if self._exchange is None else self._exchange.new_order()
+        self._listeners[order] = listener
+        return order
+
+    def agree(self, what: str, note: bytes = b"") -> np.ndarray[Any, Any]:
+        """Raise the same ValueError on every rank unless all call this with the same text.
+
+        Returns:
+            The ranks' notes, which are of equal size: uint8, `(ranks, len(note))`.
+        """
+        if self._exchange is not None:
+            return self._exchange.agree(what, note)
+        return np.frombuffer(note, np.uint8).reshape(1, -1)
+
+    def start_sum(self, array: Array, order: int = 0) -> Pending:
         """Start to sum an array over ranks, in place, unchecked; see `Exchange.start_sum`."""
         if self._exchange is None:
             return _Done()
-        return self._exchange.start_sum(array)
+        return self._exchange.start_sum(array, order)
 
     def start_broadcast(self, array: Array, source: int) -> Pending:
         """Start to overwrite an array with that of one rank, unchecked; in order with the sums."""
@@ -261,7 +280,14 @@ class World:
         return self._exchange.start_broadcast(array, source)
 
     def _summed(self, array: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
-        return array if self._exchange is None else self._exchange.reduce(array, "sum", what)
+        """Return the sum over ranks of an array on the host; `what` describes the call."""
+        if array.nbytes > NOTE and self._exchange is not None:
+            self.agree(what)
+            return self._exchange.reduce(array, "sum", what)
+        notes = self.agree(what, array.tobytes())
+        rows: np.ndarray[Any, Any] = np.frombuffer(notes.tobytes(), array.dtype)
+        found: np.ndarray[Any, Any] = rows.reshape(-1, *array.shape).sum(0)
+        return found
 
     def _reduced(self, leaf: Any, op: str) -> Any:
         """Return a leaf's reduction, of its own type."""
