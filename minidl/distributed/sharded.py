@@ -6,14 +6,14 @@ import contextlib
 import copy
 import itertools
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import EllipsisType
 from typing import Any
 
 import numpy as np
 
 from minidl.backends import Array, backend_of
-from minidl.distributed.exchange import Pending, RanksDifferError
+from minidl.distributed.exchange import Pending
 from minidl.distributed.world import World
 from minidl.distributed.world import world as the_world
 from minidl.optim.optimizer import Group, Optimizer
@@ -22,8 +22,6 @@ from minidl.tensor.rows import RowGradient
 
 Part = slice | EllipsisType | None
 """Rows of a parameter, all of it, or nothing."""
-
-ALONE = 2**16  # bytes; smaller parts are sent together
 
 
 class ShardedOptimizer(Optimizer):
@@ -94,19 +92,11 @@ class ShardedOptimizer(Optimizer):
 
     def _check_ranks(self) -> None:
         """Raise the same ValueError on every rank if their optimisers differ."""
-        own = [self._name, *(f"options {options}" for options in self._options())]
-        for place, (p, _, _) in enumerate(self._places()):
+        who, found = f"ShardedOptimizer of {self._name}", list(self._places())
+        self.world.agree(f"{who}, {len(found)} parameters, options {self._options()}")
+        for place, (p, _, _) in enumerate(found):
             frozen = "" if p.requires_grad else ", frozen"
-            own.append(f"parameter {place}: {p.dtype} {p.shape}{frozen}")
-        first, *others = self.world.all_gather(own)
-        for rank, other in enumerate(others, 1):
-            for there, here in itertools.zip_longest(first, other):
-                if there != here:
-                    raise RanksDifferError(
-                        f"ShardedOptimizer: rank 0 has {there or 'no more parameters'}, rank "
-                        f"{rank} has {here or 'no more parameters'}; expected the same optimiser "
-                        "on every rank. Does a size or a rate depend on the rank?"
-                    )
+            self.world.agree(f"{who}, parameter {place}: {p.dtype} {p.shape}{frozen}")
 
     # A step ---------------------------------------------------------------------------------------
 
@@ -157,39 +147,23 @@ class ShardedOptimizer(Optimizer):
         ]
 
     def _share(self, arrays: Mapping[int, Array], rows: Mapping[int, np.ndarray[Any, Any]]) -> None:
-        """Send each rank's new values to the others: large parts in place, small ones together."""
-        messages = [
-            (source, message, _joined(message))
-            for source in range(self.world.size)
-            for message in self._messages(source, arrays, rows)
-        ]
-        pending = [self.world.start_broadcast(values, source) for source, _, values in messages]
-        for started in pending:
-            started.wait(f"{self._name}.step")
-        for source, message, values in messages:
-            if source != self.world.rank:
-                _write(message, values)
-
-    def _messages(
-        self,
-        source: int,
-        arrays: Mapping[int, Array],
-        rows: Mapping[int, np.ndarray[Any, Any]],
-    ) -> Iterator[list[tuple[Array, Any]]]:
-        """Yield the parts, arrays and indices, that one rank sends together."""
-        small: dict[Any, list[tuple[Array, Any]]] = {}
+        """Send each rank's new values to the others, into the parameters' memory if possible."""
+        sent = []
         for place, array in arrays.items():
-            index: Any = self._parts[place][source]
-            if index is None:
-                continue
-            if place in rows:
-                start, stop, _ = (index if index is not ... else slice(None)).indices(len(array))
-                index = rows[place][(rows[place] >= start) & (rows[place] < stop)]
-            if array[index].nbytes >= ALONE:
-                yield [(array, index)]
-            else:
-                small.setdefault((id(backend_of(array)), array.dtype), []).append((array, index))
-        yield from small.values()
+            for source, part in enumerate(self._parts[place]):
+                if part is None:
+                    continue
+                index, copies = _rows_in(part, rows.get(place)), not array.flags.c_contiguous
+                values = array[index]
+                if copies:
+                    values = backend_of(array).xp.ascontiguousarray(values)
+                copies |= place in rows
+                pending = self.world.start_broadcast(values, source)
+                sent.append((pending, array, index, values if copies else None))
+        for pending, array, index, values in sent:
+            pending.wait(f"{self._name}.step")
+            if values is not None:
+                array[index] = values
 
     # Saving ---------------------------------------------------------------------------------------
 
@@ -306,26 +280,11 @@ def _piece(p: Tensor, part: Part) -> Tensor:
     return piece
 
 
-def _joined(message: Sequence[tuple[Array, Any]]) -> Array:
-    """Return the values of parts in one array: that of the parameter itself, if possible."""
-    parts = [array[index] for array, index in message]
-    if len(parts) == 1 and parts[0].flags.c_contiguous:
-        return parts[0]
-    return backend_of(parts[0]).xp.concatenate([part.reshape(-1) for part in parts])
-
-
-def _write(message: Sequence[tuple[Array, Any]], values: Array) -> None:
-    """Write what was sent to the parameters, unless it was sent to their memory."""
-    if len(message) == 1 and not isinstance(message[0][1], np.ndarray):
-        array, index = message[0]
-        if array[index].flags.c_contiguous:
-            return
-    start = 0
-    values = values.reshape(-1)
-    for array, index in message:
-        part = array[index]
-        array[index] = values[start : start + part.size].reshape(part.shape)
-        start += part.size
+def _rows_in(part: Part, rows: np.ndarray[Any, Any] | None) -> Any:
+    """Return an index of a part, or of those `rows` that are in it."""
+    if rows is None or part is None or part is ...:
+        return part if rows is None else rows
+    return rows[(rows >= part.start) & (rows < part.stop)]
 
 
 def _head(entries: Mapping[str, Any]) -> dict[str, Any]:
