@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -57,9 +58,11 @@ def checkpointed(fn: Callable[P, R], /, *inputs: P.args, **options: P.kwargs) ->
     Use it for parts of a network, such as residual blocks: while backward is in a part, all of its
     activations are in memory. Parts may contain checkpointed parts.
 
-    The second run draws the same random numbers. For it, the global stream and the generators that
-    `minidl.random.streams` finds in `fn` and its arguments are set back. Threads that train at the
-    same time each need a generator of their own, because one would set back the others' stream.
+    The second run draws the same random numbers. For it, those generators are set back that the
+    first run drew from and `minidl.random.streams` finds in `fn` and its arguments, or the global
+    one. Threads that draw at the same time each need a generator of their own, because one would
+    set back the others'. Pass a block itself, not a function that refers to the whole network: the
+    search for generators is then short.
 
     Layers change their state (running statistics, rows shortened by `max_norm`) in the first run
     only; in your own layers, test `minidl.autograd.recomputing.get()`. Whatever else `fn` changes,
@@ -126,39 +129,42 @@ class _Segment:
             results = _results(found)
         finally:
             line.reset(token)
-        self.places = [p for p, x in enumerate(results) if _is_made(x, segment)]
-        made = {id(results[p]): (p, results[p]) for p in reversed(self.places)}
-        order = inputs_first([x for _, x in made.values()], functools.partial(_inputs, segment))
+        made = {id(x): x for x in results if _is_made(x, segment)}
+        if not made:
+            return found
+        self.drawn.forget_unused()
+        self.places = [place for place, x in enumerate(results) if id(x) in made]
+        order = inputs_first(list(made.values()), functools.partial(_inputs, segment))
         outer = {id(x): x for x in order if not _is_made(x, segment)}
         self.used = [x for x in outer.values() if x.requires_grad]
         self.held = list((given | outer).values())
-        recorded = self._recorded([*made.values()])
-        results = [recorded[made[id(x)][0]] if id(x) in made else x for x in results]
+        recorded = self._recorded(results, made)
+        results = [recorded.get(id(x), x) for x in results]
         is_tuple = isinstance(found, tuple)
         return getattr(type(found), "_make", tuple)(results) if is_tuple else results[0]
 
-    def _recorded(self, made: list[tuple[int, Tensor]]) -> dict[int, Tensor]:
-        """Return a tensor with the array of each result that needs a gradient, by its place."""
-        for _, x in made:
-            if x.backend.records and x.backend is not self.drawn.backend:
-                raise TypeError(
-                    f"checkpointed: fn computed on {x.device!r}, but the first tensor among its "
-                    f"arguments is on {self.drawn.backend.device!r}; pass one on {x.device!r} first"
-                )
+    def _recorded(self, results: list[Tensor], made: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Return a tensor with the array of each result in `made`, by the id of that result."""
+        place, x = self.places[0], results[self.places[0]]
+        if x.backend.records and x.backend is not self.drawn.backend:
+            raise TypeError(
+                f"checkpointed: fn computed on {x.device!r}, but the first tensor among its "
+                f"arguments is on {self.drawn.backend.device!r}; pass one on {x.device!r} first"
+            )
         if len(made) == 1:
-            ((place, x),) = made
 
             def backward(gradient: Tensor, output: Tensor) -> Gradients:
                 return self.gradients({place: (gradient, output)})
 
-            return {place: record("checkpointed", x.array, self.held, backward, takes_output=True)}
+            return {id(x): record("checkpointed", x.array, self.held, backward, takes_output=True)}
 
         def all_at_once(parts: _Parts) -> Gradients:
             return self.gradients(parts.arrived)
 
-        nothing = [x.backend.xp.zeros(0, x.dtype) for _, x in made[:1]]
-        joint = [record("checkpointed", array, self.held, all_at_once) for array in nothing]
-        return {place: _part(joint[0], place, x) for place, x in made}
+        nothing = x.backend.xp.zeros(0, x.dtype)
+        joint = record("checkpointed", nothing, self.held, all_at_once)
+        places = {id(results[place]): place for place in self.places}
+        return {key: _part(joint, place, made[key]) for key, place in places.items()}
 
     def gradients(self, arrived: Arrived) -> Gradients:
         """Run the function again; return the gradients of the tensors held, None for some."""
@@ -217,9 +223,18 @@ class _Streams:
     """
 
     def __init__(self, backend: Backend, *things: Any) -> None:
-        self.backend, self.found = backend, streams(generator(), *things)
+        self.backend, found = backend, streams(generator(), *things)
+        # None stands for the global stream, which `manual_seed` replaces.
+        self.found = [None if stream is generator() else stream for stream in found]
         self.states: list[Any] = []
-        self._do(lambda: self._note(self.states, self.found))
+        self._do(lambda: self._note(self.states))
+
+    def forget_unused(self) -> None:
+        """Leave streams alone that the first run did not draw from: other threads may use them."""
+        now: list[Any] = []
+        self._note(now)
+        drawn = [i for i, a in enumerate(now) if pickle.dumps(a) != pickle.dumps(self.states[i])]
+        self.found, self.states = [self.found[i] for i in drawn], [self.states[i] for i in drawn]
 
     @contextlib.contextmanager
     def set_back(self) -> Iterator[None]:
@@ -227,18 +242,20 @@ class _Streams:
         now: list[Any] = []
 
         def rewind() -> None:
-            found = [*self.found, generator()]  # a new one, if `manual_seed` ran meanwhile
-            self._note(now, found)
-            restore(found, [*self.states, self.states[0]])
+            self._note(now)
+            restore(self._current(), self.states)
 
         self._do(rewind)
         try:
             yield
         finally:
-            self._do(lambda: restore([*self.found, generator()], now))
+            self._do(lambda: restore(self._current(), now))
 
-    def _note(self, states: list[Any], found: list[Any]) -> None:
-        states[:] = map(state_of, found)
+    def _current(self) -> list[Any]:
+        return [generator() if stream is None else stream for stream in self.found]
+
+    def _note(self, states: list[Any]) -> None:
+        states[:] = map(state_of, self._current())
 
     def _do(self, work: Callable[[], None]) -> None:
         def make() -> np.ndarray[Any, Any]:

@@ -92,7 +92,7 @@ WINGS = {
         *(375, "large images in blocks, and pooling of windows as large as the image"),
     ),
     "backends/cuda training/capture": (730, "the same code on CuPy; steps replayed as CUDA graphs"),
-    "recompute": (234, "activations computed again in backward, to save memory"),
+    "recompute": (245, "activations computed again in backward, to save memory"),
     "functional/embedding nn/embedding": (110, "words as vectors, with rows as gradients"),
     "functional/fused": (210, "layers in one pass over memory"),
     "functional/pooling nn/pooling": (1_390, "20 kinds of pooling, of any size, in any range"),

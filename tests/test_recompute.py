@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import random
 import threading
 import tracemalloc
 import weakref
@@ -532,14 +533,38 @@ def test_seeding_between_the_runs_or_inside():
     assert generator().bit_generator.state["state"] == following
 
 
+def test_older_kinds_of_streams_are_set_back_too():
+    old, python, x = np.random.RandomState(0), random.Random(0), leaf(4)  # noqa: NPY002
+    y = checkpointed(lambda x: x * old.rand(4) * python.random(), x)
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), y.numpy() / x.numpy())
+    following = old.rand(), python.random()
+    assert following != (np.random.RandomState(0).rand(), random.Random(0).random())  # noqa: NPY002
+
+
+def test_a_stream_that_the_segment_does_not_use_is_left_to_others():
+    own, drawn, x = np.random.default_rng(0), [], leaf(3)
+
+    def fn(x):
+        if recomputing.get():  # as another thread would
+            drawn.append(generator().random())
+        return F.dropout(x, rng=own).exp()
+
+    y = checkpointed(fn, x)
+    y.sum().backward()
+    assert generator().random() not in drawn
+    minidl.manual_seed(0)
+    assert drawn == [generator().random()]
+
+
 @pytest.mark.parametrize("device", ["cpu", "guarded"])
-@pytest.mark.parametrize("device_kind", ["a module", "a tuple"])
-def test_a_captured_step_repeats_its_masks(device, device_kind):
+@pytest.mark.parametrize("results", ["a module", "a tuple"])
+def test_a_captured_step_repeats_its_masks(device, results):
     """The device repeats forward and backward without Python: each with one new mask."""
     layer = nn.Dropout(0.5)
 
     def fn(x):
-        return layer(x) if device_kind == "a module" else (layer(x), x * 2)
+        return layer(x) if results == "a module" else (layer(x), x * 2)
 
     w = Tensor(np.ones(40), device=device, requires_grad=True)
 
