@@ -319,12 +319,12 @@ def short_run(folder, monkeypatch, steps):
         if len(taken) == steps:
             raise Ended
 
-    def noted(run, saved, start, last):
-        runs[:], before = [run], keeper._state(run)
+    def noted(run, saved, last):
+        runs[:], before = [run], keeper.state_of_run(run)
         try:
-            load(run, saved, start, last)
+            load(run, saved, last)
         except ValueError:  # everything is as before
-            assert same(keeper._state(run), before)
+            assert same(keeper.state_of_run(run), before)
             raise
 
     load = keeper._load

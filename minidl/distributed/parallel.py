@@ -131,6 +131,13 @@ class DataParallel:
         for name, array in {**found, **self.world.all_reduce(others, "max")}.items():
             buffers[name].data = array
 
+    def close(self) -> None:
+        """Leave the model as it was: its gradients are those of this rank again."""
+        self.world.listeners.discard(self)
+        for hook in self._hooks:
+            hook.remove()
+        self._key, self._hooks = (), []
+
     # A backward -----------------------------------------------------------------------------------
 
     def begin(self) -> None:

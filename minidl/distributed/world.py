@@ -37,6 +37,7 @@ class World:
         size: number of processes; 1 without MPI.
         local_rank: its number among the processes on this machine.
         local_size: how many there are on this machine.
+        is_warned: whether a difference between the ranks' random streams needs no warning any more.
 
     Example:
         >>> world = World()
@@ -50,7 +51,7 @@ class World:
         if exchange is not None:
             self.rank, self.size = exchange.comm.rank, exchange.comm.size
         self._listeners: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        self._is_warned = False
+        self.is_warned = False
 
     def __repr__(self) -> str:
         return f"World(rank={self.rank}, size={self.size})"
@@ -181,12 +182,23 @@ class World:
         _check_loss("total", loss)
         found = self._summed(loss.numpy(), f"total of {_described(loss)}")
 
+        array = loss.array if self.size == 1 else loss.backend.from_numpy(found)
+        return self._recorded("total_over_ranks", array, loss)
+
+    def part(self, loss: Tensor) -> Tensor:
+        """Return a loss whose gradients are those of `total`, but whose value is the rank's own.
+
+        It communicates nothing: for loops that add up the values themselves.
+        """
+        _check_loss("part", loss)
+        return self._recorded("part_of_ranks", loss.array, loss)
+
+    def _recorded(self, op: str, array: Array, loss: Tensor) -> Tensor:
         def backward(gradient: Tensor) -> Gradients:
             self._tell_listeners()
             return (gradient,)
 
-        array = loss.array if self.size == 1 else loss.backend.from_numpy(found)
-        return record("total_over_ranks", array, (loss,), backward)
+        return record(op, array, (loss,), backward)
 
     def _tell_listeners(self) -> None:
         for listener in self.listeners:
@@ -204,7 +216,7 @@ class World:
         """
         if self.size == 1:
             return order
-        if is_first and not self._is_warned:
+        if is_first and not self.is_warned:
             crcs = self.all_gather(zlib.crc32(order.tobytes()))
             others = [rank for rank, crc in enumerate(crcs) if crc != crcs[0]]
             if others and self.rank == 0:
@@ -215,7 +227,7 @@ class World:
                     "rank: rng=np.random.default_rng(0)",
                     stacklevel=3,
                 )
-            self._is_warned = bool(others)
+            self.is_warned = bool(others)
         return self.broadcast(order)
 
     def combined(self, measured: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:

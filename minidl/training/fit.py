@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from minidl import nn
 from minidl.checks import check_whole
 from minidl.data import DataLoader
+from minidl.distributed import World
 from minidl.optim import Optimizer
 from minidl.training.evaluation import Loss, check_loader
 from minidl.training.history import History
 from minidl.training.keeper import Keeper
 from minidl.training.progress import Output, steps
+from minidl.training.ranks import RankKeeper, RankRun, check_world
 from minidl.training.run import Run, Schedule
 from minidl.training.warnings import Diagnosis
 
@@ -36,6 +38,7 @@ def fit(
     resume: bool = True,
     callbacks: Sequence[Callable[[Run], object]] = (),
     progress: bool | None = None,
+    world: World | None = None,
 ) -> History:
     """Train a network, measure it after each epoch, and save it to disk.
 
@@ -48,7 +51,8 @@ def fit(
     `history.csv` holds the history. If a finished run starts over, the old files are renamed to
     `best.previous.npz` and `history.previous.csv` after the first epoch. If the disk is full, `fit`
     warns and continues; the next save is complete again. The first Ctrl-C finishes the step, saves,
-    and raises KeyboardInterrupt; a second one interrupts at once.
+    and raises KeyboardInterrupt; a second one interrupts at once. SIGTERM, with which clusters end
+    jobs, does the same, but ends the program with status 143.
 
     A checkpoint resumes only the run that saved it. If the data, seeds, loss, learning rates,
     schedule, transform, layers or the values that these use have changed, `fit` raises and the
@@ -65,6 +69,14 @@ def fit(
     average over fewer, write `mse_loss(x[kept], y[kept])`.
 
     Usual signs that training will not work give a `TrainingWarning`.
+
+    With a `world` of several ranks, each trains on its share of every batch (see `DataLoader`), and
+    the weights, losses and history are those of one process with the same batches, but for rounding
+    and what random layers draw. Rank 0 prints, warns and saves. Ctrl-C or SIGTERM on any rank ends
+    all after the same step, and so does a callback that returns True; callbacks run on every rank,
+    so draw and write where `world.rank == 0`. A checkpoint resumes on any number of ranks. Batch
+    norm without a world of its own normalises by the rank's share; running statistics are averaged
+    before measuring and saving. Validation batches need no world: each rank then measures all.
 
     Args:
         model: called with all of a batch's arrays but the last; ends with the last epoch's weights.
@@ -87,16 +99,19 @@ def fit(
         callbacks: called with the `Run` after each epoch; one that returns True ends the run.
         progress: False prints nothing; None prints a line per epoch, and shows a bar if stderr is a
             terminal; True always shows the bar.
+        world: the ranks that train together, `distributed.world()`; None for this process alone.
 
     Returns:
         The history, from the first epoch on.
 
     Raises:
         FloatingPointError: the loss or a gradient is NaN or infinite; the message names the first
-            operation that produced one, and the last checkpoint stays as it was.
-        ValueError: an argument is out of range, or the checkpoint is damaged or another run's.
+            operation that produced one, and its rank; the last checkpoint stays as it was.
+        ValueError: an argument is out of range, the checkpoint is damaged or another run's, or the
+            ranks' arguments or weights differ.
         BlockingIOError: another run is using the folder; the message says which.
         KeyboardInterrupt: after Ctrl-C.
+        SystemExit: after SIGTERM.
 
     Example:
         >>> import minidl
@@ -115,12 +130,11 @@ def fit(
         check_whole("fit", 1, patience=patience)
     if schedule_every not in ("step", "epoch"):
         raise ValueError(f'fit: got schedule_every={schedule_every!r}, expected "step" or "epoch"')
-    for loader in (train, validation):
-        check_loader("fit", loader)
-    run = Run(model, loss, optimizer, train, validation, schedule)
+    folder = None if checkpoint is None else Path(checkpoint).absolute()
+    parts = (model, loss, optimizer, train, validation, schedule)
+    run, keeper = _prepared(world, parts, folder, save_seconds)
     run.every_step, run.clip_norm, run.accumulate = schedule_every == "step", clip_norm, accumulate
-    run.progress, run.out, run.watch = progress, Output("stdout"), Diagnosis(run)
-    keeper = Keeper(None if checkpoint is None else Path(checkpoint).absolute(), save_seconds)
+    run.progress = False if world is not None and world.rank else progress
     with keeper.running(run, epochs, resume):
         while run.history.epochs < epochs and not run.is_finished:
             for _ in steps(run, f"epoch {run.history.epochs + 1}/{epochs}"):
@@ -128,3 +142,20 @@ def fit(
             run.end_epoch(patience, callbacks)
             keeper.save_epoch(run, is_last=run.is_finished or run.history.epochs >= epochs)
     return run.history
+
+
+def _prepared(
+    world: World | None, parts: tuple[Any, ...], folder: Path | None, save_seconds: float
+) -> tuple[Run, Keeper]:
+    """Return a run of some parts, with its watch, and what saves it."""
+    train, validation = parts[3:5]
+    for loader in (train, validation):
+        check_loader("fit", loader)
+    check_world(world, train, validation)
+    run, keeper = Run(*parts), Keeper(folder, save_seconds)
+    if world is None or world.size == 1:
+        run.watch = Diagnosis(run)
+    else:
+        run, keeper = RankRun(world, *parts), RankKeeper(world, folder, save_seconds)
+    run.out = Output("stdout")
+    return run, keeper

@@ -35,7 +35,7 @@ class Keeper:
 
     def __init__(self, folder: Path | None = None, save_seconds: float = 60.0) -> None:
         self._folder, self._save_seconds = folder, save_seconds
-        self._saved, self._is_stopping, self._is_kept = time.monotonic(), False, False
+        self._saved, self._signal, self._is_kept = time.monotonic(), 0, False
         self._start: dict[str, Any] = {}  # describes the run; saved with it
         self._best = 0  # the epoch of best.npz
         self._unsaved: dict[str, Any] = {}  # better weights that are not on disk yet
@@ -43,16 +43,15 @@ class Keeper:
 
     @contextlib.contextmanager
     def running(self, run: Run, epochs: int, resume: bool) -> Iterator[None]:
-        """Resume a run; while it lasts, keep others out of its folder, and delay Ctrl-C."""
-        with self._held(), self._ctrl_c_waits():
-            if self._folder is not None:
-                found = fingerprint(run)
-                self._start = {
-                    "settings": _settings(run),
-                    "fingerprint": [list(found), list(found.values())],
-                    "epochs": epochs,
-                }
-                run.say(self._begin(self._folder, run, epochs, resume))
+        """Resume a run; while it lasts, keep others out of its folder, and delay signals."""
+        with self._held(), self._signals_wait():
+            saved, words = self._find(run, epochs, resume)
+            if saved:
+                _load(run, saved, self._last)
+                done = run.history.best_epoch() if run.history.epochs else 0
+                self._find_best(run, saved.get("best", done))
+                words = f"resuming from {self._last}: {_place(run)}"
+            run.say(words)
             yield
 
     @contextlib.contextmanager
@@ -79,17 +78,29 @@ class Keeper:
                     )
             yield
 
-    def _begin(self, folder: Path, run: Run, epochs: int, resume: bool) -> str:
-        """Resume an unfinished run, if there is one; return a message about it.
+    @property
+    def _last(self) -> str:
+        return f"{self._folder}/last.npz"
+
+    def _find(self, run: Run, epochs: int, resume: bool) -> tuple[dict[str, Any], str]:
+        """Return the state of an unfinished run, if there is one, or else a message.
 
         Raises:
             ValueError: the checkpoint is damaged, or another run's.
         """
+        if self._folder is None:
+            return {}, ""
+        found = fingerprint(run)
+        self._start = {
+            "settings": _settings(run),
+            "fingerprint": [list(found), list(found.values())],
+            "epochs": epochs,
+        }
         for name in ("last.npz", "best.npz", "history.csv"):
-            clear_parts(folder / name)
-        last = folder / "last.npz"
+            clear_parts(self._folder / name)
+        last = self._folder / "last.npz"
         if not last.exists():
-            return ""
+            return {}, ""
         self._is_over, done = True, 0
         saved: dict[str, Any] = {}
         with contextlib.nullcontext() if resume else contextlib.suppress(OSError, ValueError):
@@ -100,60 +111,77 @@ class Keeper:
                     f"fit: {last} is a checkpoint, but was not saved by fit; use another "
                     "folder, or start over with resume=False, which overwrites it"
                 )
-            with _naming(last):
+            with naming(self._last):
                 done = len(saved["history"]["columns"].get("train_loss", ()))
                 wanted = epochs if resume else saved.get("epochs", done)
                 self._is_over = saved["is_finished"] is True or done >= wanted
-        if self._is_over and resume:
-            aside = "its best weights become best.previous.npz after the first epoch"
-            return f"{last} holds a finished run of {done} epochs; this one starts over; {aside}"
         if not resume:
-            return ""
-        _load(run, saved, self._start, last)
-        self._find_best(run, saved.get("best", run.history.best_epoch() if done else 0))
-        return f"resuming from {last}: {_place(run)}"
+            return {}, ""
+        if self._is_over:
+            aside = "its best weights become best.previous.npz after the first epoch"
+            words = f"{last} holds a finished run of {done} epochs; this one starts over; {aside}"
+            return {}, words
+        _compare(run, saved, self._start, self._last)
+        return saved, ""
 
     def _find_best(self, run: Run, on_disk: int) -> None:
         """After resuming, check that best.npz, of epoch `on_disk`, holds the best weights."""
+        if self._folder is None:
+            return
         epochs = run.history.epochs
         best = run.history.best_epoch() if epochs else 0
-        self._best = on_disk if self._folder and (self._folder / "best.npz").exists() else 0
+        self._best = on_disk if (self._folder / "best.npz").exists() else 0
         if self._best != best and best == epochs and not run.batch:
             self._unsaved = run.model.state_dict()
         elif self._best != best:
             warn(_lost(self._folder, best))
 
+    def asks(self) -> tuple[int, bool]:
+        """Return the signal that asks to stop, or 0, and whether it is time to save."""
+        passed = time.monotonic() - self._saved
+        return self._signal, self._folder is not None and passed >= self._save_seconds
+
+    def _decided(self, run: Run) -> tuple[int, bool]:
+        """Return what to do: what this process asks for."""
+        return self.asks()
+
     def save_if_due(self, run: Run) -> None:
-        """After a step: save if it is time, and on Ctrl-C, which then ends the run."""
-        if self._is_stopping or time.monotonic() - self._saved >= self._save_seconds:
+        """After a step: save if it is time, and after a signal, which then ends the run."""
+        stop, is_due = self._decided(run)
+        if stop or is_due:
             self._save(run)
-        self._stop_if_asked(run)
+        self._stop(run, stop)
 
     def save_epoch(self, run: Run, is_last: bool) -> None:
         """Save after an epoch; if it is the best, save its weights first, so none is ever lost."""
         if run.history.best_epoch() == run.history.epochs and self._folder is not None:
             self._best, self._unsaved = run.history.epochs, run.model.state_dict()
         self._save(run)
+        stop, _ = self._decided(run)
         if not is_last:
-            self._stop_if_asked(run)
+            self._stop(run, stop)
             return
         if self._folder and (self._unsaved or not (self._folder / "best.npz").exists()):
             warn(_lost(self._folder, run.history.best_epoch()))
-        if self._is_stopping:
+        if stop == signal.SIGINT:
             run.say("training had already finished; press Ctrl-C again to end the program")
+        elif stop:
+            raise SystemExit(128 + stop)
 
     def _save(self, run: Run) -> None:
-        """Save everything, last.npz at the end: a killed run then repeats what was not saved."""
         self._saved = time.monotonic()
-        if self._folder is None:
-            return
+        if self._folder is not None:
+            self._write_all(run, state_of_run(run))
+
+    def _write_all(self, run: Run, state: dict[str, Any]) -> None:
+        """Save everything, last.npz at the end: a killed run then repeats what was not saved."""
         if self._unsaved and self._write(self._save_best):
             self._unsaved = {}
         if not run.batch:
             self._write(lambda folder: run.history.save(folder / "history.csv"))
         best = 0 if self._unsaved else self._best
-        state = self._start | {"best": best} | _state(run)
-        self._is_kept = self._write(lambda folder: save_checkpoint(state, folder / "last.npz"))
+        whole = self._start | {"best": best} | state
+        self._is_kept = self._write(lambda folder: save_checkpoint(whole, folder / "last.npz"))
 
     def _save_best(self, folder: Path) -> None:
         if self._is_over:
@@ -178,30 +206,40 @@ class Keeper:
             return False
 
     @contextlib.contextmanager
-    def _ctrl_c_waits(self) -> Iterator[None]:
-        """Delay the first Ctrl-C until the end of the step; a second one acts as usual."""
-        before = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is not threading.main_thread() or not callable(before):
-            yield
-            return
+    def _signals_wait(self) -> Iterator[None]:
+        """Delay Ctrl-C and SIGTERM until the end of the step; a second one acts as usual.
+
+        Signals that the program ignores, or handles itself, are left alone.
+        """
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        ours = [callable(before[signal.SIGINT]), before[signal.SIGTERM] == signal.SIG_DFL]
+        held = [n for n, is_ours in zip(before, ours, strict=True) if is_ours]
+        if threading.current_thread() is not threading.main_thread():
+            held = []
 
         def note(number: int, frame: Any) -> None:
-            self._is_stopping = True
-            signal.signal(signal.SIGINT, before)
+            self._signal = number
+            let_act()
 
-        signal.signal(signal.SIGINT, note)
+        def let_act() -> None:
+            for number in held:
+                signal.signal(number, before[number])
+
+        for number in held:
+            signal.signal(number, note)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            let_act()
 
-    def _stop_if_asked(self, run: Run) -> None:
-        if self._is_stopping:
-            kept = f"call fit again with resume=True to continue from {self._folder}/last.npz"
+    def _stop(self, run: Run, stop: int) -> None:
+        """End the run if there was a signal; say how to continue it."""
+        if stop:
+            kept = f"call fit again with resume=True to continue from {self._last}"
             lost = "this is not saved: fit has no checkpoint folder, or cannot write to it"
             how = kept if self._is_kept else lost
             run.say(f"\nstopped after {_place(run)}; {how}")
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if stop == signal.SIGINT else SystemExit(128 + stop)
 
 
 def _place(run: Run) -> str:
@@ -226,8 +264,9 @@ def _settings(run: Run) -> dict[str, str]:
         "accumulate": run.accumulate,
         "clip_norm": run.clip_norm,
     }
-    # A memory address, as in the repr of a generator, is not a setting.
-    return {name: re.sub(r" at 0x[0-9A-Fa-f]+", "", str(v)) for name, v in found.items()}
+    # A memory address, as in the repr of a generator, is not a setting, nor is a number of ranks.
+    other = re.compile(r" at 0x[0-9A-Fa-f]+|(, )?world=World\(.*?\)")
+    return {name: other.sub("", str(v)) for name, v in found.items()}
 
 
 def _plain(option: Any) -> Any:
@@ -235,7 +274,7 @@ def _plain(option: Any) -> Any:
     return option.item() if isinstance(option, np.generic) else option
 
 
-def _state(run: Run) -> dict[str, Any]:
+def state_of_run(run: Run) -> dict[str, Any]:
     """Return a copy of everything that later steps depend on."""
     return {
         "model": run.model.state_dict(),
@@ -251,9 +290,9 @@ def _state(run: Run) -> dict[str, Any]:
     }
 
 
-def _load(run: Run, saved: dict[str, Any], start: dict[str, Any], last: Path) -> None:
-    """Restore a `_state`; raise ValueError if it is another run's, and warn if it may be."""
-    with _naming(last):
+def _compare(run: Run, saved: dict[str, Any], start: dict[str, Any], last: str) -> None:
+    """Raise ValueError if a `state_of_run` is another run's, and warn if it may be."""
+    with naming(last):
         before, now = saved["settings"], start["settings"]
         other = [
             f"  {n}: saved {before[n]}, now {v}" for n, v in now.items() if before.get(n, v) != v
@@ -271,8 +310,12 @@ def _load(run: Run, saved: dict[str, Any], start: dict[str, Any], last: Path) ->
             "resuming although parts of the run have changed; its weights and random streams "
             "continue. If not intended, start over with resume=False\n" + "\n".join(said)
         )
-    kept = _state(run)
-    with _naming(last):
+
+
+def _load(run: Run, saved: dict[str, Any], last: str) -> None:
+    """Restore a `state_of_run`; if that fails, everything is as before."""
+    kept = state_of_run(run)
+    with naming(last):
         try:
             _restore(run, saved)
         except BaseException:
@@ -281,7 +324,7 @@ def _load(run: Run, saved: dict[str, Any], start: dict[str, Any], last: Path) ->
 
 
 def _restore(run: Run, saved: dict[str, Any]) -> None:
-    """Restore a `_state`; an error may leave part of the run changed."""
+    """Restore a `state_of_run`; an error may leave part of the run changed."""
     batch, missed, loader = saved["batch"], set(saved["missed"]), saved["loader"]
     # Older checkpoints have no weight: it was always the number of examples.
     totals = {"weight": saved["totals"]["seen"], **saved["totals"]}
@@ -312,7 +355,7 @@ def _restore(run: Run, saved: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _naming(last: Path) -> Iterator[None]:
+def naming(last: str) -> Iterator[None]:
     """Name the file in any error about its content."""
     try:
         yield

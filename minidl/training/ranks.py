@@ -1,7 +1,7 @@
 """A training run over ranks: each has its share of every batch, and rank 0 prints and saves.
 
-All ranks take the same steps, so each decision, such as to stop or to save, is taken by all alike:
-what a rank asks for is added up together with the losses, once per step.
+All ranks take the same steps, so they must take each decision alike, such as to stop or to save.
+What a rank asks for is added up together with the losses, once per step.
 """
 
 from __future__ import annotations
@@ -29,23 +29,41 @@ from minidl.training.run import Run
 from minidl.training.warnings import Diagnosis, all_finite, first_bad_operation
 
 T = TypeVar("T")
-DRIFT = 1e-4  # how far the ranks' weights may differ: machines of different kinds round differently
-ERRORS = (BlockingIOError, OSError, TypeError, ValueError)  # that rank 0 passes on
+ALIKE = 1e-4  # ranks may round differently; relative
+ERRORS = {kind.__name__: kind for kind in (BlockingIOError, OSError, TypeError, ValueError)}
+
+
+def check_world(world: World | None, train: DataLoader, validation: DataLoader | None) -> None:
+    """Raise ValueError unless a training loader shares its batches among the ranks of `fit`."""
+    for loader, is_needed in ((train, True), (validation, False)):
+        given = getattr(loader, "world", None)
+        size = 1 if world is None else world.size
+        if given is not None and given.size != size:
+            raise ValueError(
+                f"fit: got a DataLoader over {given.size} ranks, but world={world}; expected the "
+                "same: fit(..., world=world)"
+            )
+        if given is None and size > 1 and is_needed and isinstance(loader, DataLoader):
+            raise ValueError(
+                f"fit: got {size} ranks, and a DataLoader that gives each of them all examples; "
+                "expected DataLoader(..., world=world)"
+            )
 
 
 class RankRun(Run):
-    """A `Run` of this rank's shares; totals and losses are those of all ranks.
+    """A `Run` in which this rank trains on its shares; its totals and losses are all ranks'.
 
     Args:
         world: the ranks.
-        parts: those of `Run`.
+        parts: the arguments of `Run`.
 
     Attributes:
         parallel: adds up gradients, while `connected`.
-        asks: returns what this rank asks for: a signal to stop or 0, and whether a save is due.
-        decided: the same, for all ranks, after each step and epoch.
+        asks: returns what this rank asks for: a signal to stop or 0, and whether to save.
+        decided: what all ranks do, for the same, since the last step or epoch.
     """
 
+    watch: RankDiagnosis
     parallel: DataParallel
 
     def __init__(self, world: World, *parts: Any) -> None:
@@ -53,12 +71,14 @@ class RankRun(Run):
         self.world, self._has_sums = world, False
         self.asks: Callable[[], tuple[int, bool]] = lambda: (0, False)
         self.decided = (0, False)
+        self.watch = RankDiagnosis(self)
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
         """Add up the gradients of all ranks in a `with` block."""
-        has_weights = isinstance(self.loss, nn.Module) and any(self.loss.state_dict())
-        trained = nn.Sequential(self.model, self.loss) if has_weights else self.model
+        trained = self.model
+        if isinstance(self.loss, nn.Module) and self.loss.state_dict():
+            trained = nn.Sequential(self.model, self.loss)
         given = [one for one in self.world.listeners if one.model is self.model]
         self.parallel = given[0] if given else DataParallel(trained, self.world)
         try:
@@ -69,7 +89,7 @@ class RankRun(Run):
 
     def average_buffers(self) -> None:
         """Give all ranks the same running statistics; see `DataParallel.average_buffers`."""
-        if any(True for _ in self.parallel.model.buffers()):
+        if any(True for _ in self.parallel.model.named_buffers()):
             self.parallel.average_buffers()
 
     # A step ---------------------------------------------------------------------------------------
@@ -85,14 +105,15 @@ class RankRun(Run):
             own = self.totals
         finally:
             self.totals = whole
-        return self._agreed(own, batches), True
+        return self._of_all_ranks(own, batches), True
 
     def _backward(self, batch: tuple[Tensor, ...], step: Totals, is_part: bool) -> None:
+        """Add the gradients of a share. An empty one takes part in what layers exchange."""
         if len(batch[-1]):
             super()._backward(batch, step, is_part)
             return
         self.watch.before_batch(self)
-        self._part(Reduced(zero_of(self.model(*batch[:-1])), 0), True).backward()
+        self.world.part(zero_of(self.model(*batch[:-1]))).backward()
 
     def _part(self, reduced: Reduced, is_part: bool) -> Tensor:
         self._has_sums |= reduced.divisor is None
@@ -107,24 +128,247 @@ class RankRun(Run):
                 loss = self.loss(outputs, labels) if len(labels) else zero_of(outputs)
                 self.world.part(loss).backward()
 
-    def _agreed(self, own: Totals, batches: Sequence[tuple[Tensor, ...]]) -> Totals:
-        """Return the totals of all ranks, and note what they decide.
+    def _of_all_ranks(self, own: Totals, batches: Sequence[tuple[Tensor, ...]]) -> Totals:
+        """Return the totals of a step, and note what the ranks decide.
 
         Raises:
-            FloatingPointError: a rank's loss or gradient is not finite.
+            FloatingPointError: a rank's loss or gradient is not finite; raised on every rank.
         """
-        assert isinstance(self.watch, RankDiagnosis)  # TODO
         stop, is_due = self.asks()
         asked = [stop == signal.SIGINT, stop == signal.SIGTERM, is_due, self.watch.is_bad]
         numbers = [own.loss, own.weight, own.seen, own.right, own.labels, self._has_sums]
         sums = self.world.all_reduce(np.array([*numbers, *asked], np.float64)).tolist()
-        loss, weight, seen, right, labels, has_sums, interrupted, ended, due, bad = sums
+        loss, weight, seen, right, labels, has_sums, *decided, bad = sums
         if bad:
-            self.watch.explain(self, batches)
-        self.decided = (signal.SIGTERM if ended else signal.SIGINT if interrupted else 0, due > 0)
-        mean = (loss, None) if has_sums else (loss / weight if weight else 0.0, weight)
-        step = Totals()
+            self.watch.explain(self, batches, own.loss)
+        self.decided = _decided(*decided)
+        step, mean = Totals(), loss / weight if weight and not has_sums else loss
         for totals in (self.totals, step):
-            totals.add(int(seen), *mean, right, labels)
+            totals.add(int(seen), mean, None if has_sums else weight, right, labels)
         self.watch.after_step(self, step.mean_loss())
         return step
+
+    # An epoch -------------------------------------------------------------------------------------
+
+    def end_epoch(
+        self, patience: int | None = None, callbacks: Sequence[Callable[[Run], object]] = ()
+    ) -> None:
+        """As in `Run`; any rank may end the run.
+
+        Raises:
+            ValueError: the ranks' weights, or options of their optimisers, have become different.
+        """
+        self.average_buffers()
+        super().end_epoch(patience, callbacks)
+        stop, is_due = self.asks()
+        asked = [stop == signal.SIGINT, stop == signal.SIGTERM, is_due, self.is_finished]
+        *decided, finished = self.world.all_reduce([int(one) for one in asked])
+        self.decided, self.is_finished = _decided(*decided), finished > 0
+        _check_replicas(self.world.all_gather(_replica(self)))
+
+
+def zero_of(outputs: Any) -> Tensor:
+    """Return 0, computed from all outputs of a network, so that `backward` reaches all layers."""
+    if isinstance(outputs, Tensor):
+        return outputs.sum() * 0
+    inner = outputs.values() if isinstance(outputs, Mapping) else outputs
+    first, *others = (zero_of(output) for output in inner)
+    return sum(others, first)
+
+
+def _decided(interrupted: float, ended: float, is_due: float) -> tuple[int, bool]:
+    stop = signal.SIGTERM if ended else signal.SIGINT if interrupted else 0
+    return int(stop), is_due > 0
+
+
+def _replica(run: RankRun) -> dict[str, Any]:
+    """Return what must be alike on all ranks: options and sums of weights, by name."""
+    found: dict[str, Any] = {}
+    for i, group in enumerate(run.optimizer.param_groups):
+        found |= {f"{n} of group {i}": str(v) for n, v in group.items() if n != "params"}
+    for name, p in run.parallel.model.named_parameters():
+        array = p.array.astype(np.float64)
+        number = p.backend.number
+        found[name] = [number(array.sum()), number(abs(array).sum())]
+    return found
+
+
+def _check_replicas(replicas: Sequence[Mapping[str, Any]]) -> None:
+    """Raise the same ValueError on every rank if replicas differ by more than rounding."""
+    for rank, replica in enumerate(replicas):
+        for name, value in replicas[0].items():
+            if not _alike(value, replica.get(name)):
+                raise RanksDifferError(
+                    f"fit: after the epoch, {name} is {_shown(replica.get(name))} on rank {rank}, "
+                    f"and {_shown(value)} on rank 0; expected the same. Has a callback changed it "
+                    "on some ranks only, or do custom layers or updates draw random numbers?"
+                )
+
+
+def _alike(a: Any, b: Any) -> bool:
+    if isinstance(a, str) or not isinstance(b, list):
+        return bool(a == b)
+    scale = ALIKE * a[1]
+    close = [math.isclose(x, y, rel_tol=ALIKE, abs_tol=scale) for x, y in zip(a, b, strict=True)]
+    return all(close) or not math.isfinite(sum(a) + sum(b))
+
+
+def _shown(value: Any) -> str:
+    return f"of sum {value[0]:.6g}" if isinstance(value, list) else str(value)
+
+
+class RankDiagnosis(Diagnosis):
+    """A `Diagnosis` of the losses of all ranks: rank 0 warns, and all raise alike.
+
+    Attributes:
+        is_bad: whether a loss or a gradient of this rank was not finite in the running step.
+    """
+
+    def __init__(self, run: RankRun) -> None:
+        self._is_looking, self._is_first, self._classes = run.world.rank == 0, False, 0
+        if self._is_looking:
+            super().__init__(run)
+        self._drawn = streams(generator(), run.model, run.loss)
+        self._states: list[Any] = []  # before the step
+        self.is_bad = False
+
+    def before_batch(self, run: Run) -> None:
+        """Save the random state, so that the step can be repeated."""
+        if not self._states:
+            super().before_batch(run)
+
+    def after_forward(self, run: Run, batch: tuple[Tensor, ...], outputs: Any) -> None:
+        """On rank 0, check its share of the first batch, and all labels."""
+        if self._is_looking:
+            super().after_forward(run, batch, outputs)
+        self._is_looking = False
+
+    def after_backward(
+        self, run: Run, batch: tuple[Tensor, ...], loss: Tensor, found: list[float]
+    ) -> None:
+        """Note whether all values are finite."""
+        self.is_bad |= not (np.isfinite(found).all() or all_finite(loss, run.model))
+
+    def after_step(self, run: Run, loss: float) -> None:
+        """Check the first loss, that of the whole batch; note which weights have gradients."""
+        self._states, self.is_bad = [], False
+        self._check_first(run, loss)
+
+    def after_epoch(self, run: Run) -> None:
+        """On rank 0, check that parameters got gradients, and that the loss fell."""
+        if isinstance(run, RankRun) and run.world.rank == 0:
+            super().after_epoch(run)
+
+    def explain(self, run: RankRun, batches: Sequence[tuple[Tensor, ...]], loss: float) -> None:
+        """Repeat a step on all ranks; raise on each, with the rank and operation that failed."""
+
+        def again() -> None:
+            restore(self._drawn, self._states)
+            run.repeat(batches)
+
+        text = ""
+        with contextlib.suppress(RanksDifferError):  # a rank that failed no longer takes part
+            text = first_bad_operation(again)
+        own: dict[str, Any] = {"loss": loss, "is_bad": self.is_bad, "text": text}
+        try:
+            ranks = run.world.all_gather(own)
+        except RanksDifferError:  # others were still repeating the step; now no rank is
+            ranks = run.world.all_gather(own)
+        told = [(r, one) for r, one in enumerate(ranks) if one["text"].startswith("When")]
+        rank, first = [*told, *((r, one) for r, one in enumerate(ranks) if one["is_bad"])][0]
+        bad = [f"{one['loss']:.4g} on rank {r}" for r, one in enumerate(ranks) if one["is_bad"]]
+        raise FloatingPointError(
+            f"fit: the loss is {', '.join(bad)} in epoch {run.history.epochs + 1}, batch "
+            f"{run.batch}, or a gradient is not finite; a smaller learning rate or clip_norm may "
+            f"help. On rank {rank}: {first['text']}"
+        )
+
+
+class RankKeeper(Keeper):
+    """A `Keeper` whose folder is used by rank 0 only; all ranks resume, save and stop together.
+
+    Args:
+        world: the ranks.
+        folder: that of rank 0; other ranks' are ignored.
+        save_seconds: as for `Keeper`, by rank 0's clock.
+    """
+
+    def __init__(self, world: World, folder: Path | None, save_seconds: float) -> None:
+        super().__init__(folder if world.rank == 0 else None, save_seconds)
+        self._world, self._has_folder = world, world.broadcast(folder is not None)
+
+    @contextlib.contextmanager
+    def running(self, run: Run, epochs: int, resume: bool) -> Iterator[None]:
+        """Resume a run, on any number of ranks; see `Keeper.running`."""
+        if not isinstance(run, RankRun):
+            raise TypeError(f"RankKeeper: got a {type(run).__name__}, expected a RankRun")
+        self._world.agree(
+            f"fit of {len(run.train)} batches, epochs={epochs}, accumulate={run.accumulate}, "
+            f"clip_norm={run.clip_norm}, validation={run.validation is not None}, resume={resume}"
+        )
+        run.asks = self.asks
+        with run.connected(), super().running(run, epochs, resume):
+            yield
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            held = super()._held()
+            on_first(self._world, lambda: stack.enter_context(held))
+            yield
+
+    def _find(self, run: Run, epochs: int, resume: bool) -> tuple[dict[str, Any], str]:
+        find = super()._find
+        saved, words = on_first(self._world, lambda: find(run, epochs, resume))
+        if saved:
+            with naming(self._last):
+                every = [saved["streams"], *saved.get("ranks", ())]
+                saved["streams"] = _streams_of(self._world.rank, every, run.streams)
+            self._world.is_warned = True  # their streams have moved apart
+        return saved, words
+
+    def _decided(self, run: Run) -> tuple[int, bool]:
+        return run.decided if isinstance(run, RankRun) else super()._decided(run)
+
+    def _save(self, run: Run) -> None:
+        self._saved = time.monotonic()
+        if self._has_folder and isinstance(run, RankRun):
+            run.average_buffers()
+            state = state_of_run(run)  # on every rank: a sharded optimiser gathers its parts
+            state["ranks"] = self._world.all_gather(state["streams"])[1:]
+            if self._folder is not None:
+                self._write_all(run, state)
+
+
+def on_first(world: World, function: Callable[[], T]) -> T:
+    """Call a function on rank 0 only; return what it returns, or raise its error, on every rank."""
+    result: Any = None
+    error: Exception | None = None
+    if world.rank == 0:
+        try:
+            result = function()
+        except Exception as raised:
+            error = raised
+    text = None if error is None else [type(error).__name__, str(error)]
+    found: Any
+    found, told = world.broadcast([result, text])
+    if error is not None:
+        raise error
+    if told is not None:
+        raise ERRORS.get(told[0], RuntimeError)(told[1])
+    return found  # type: ignore[no-any-return]
+
+
+def _streams_of(rank: int, saved: Sequence[Any], own: Sequence[Any]) -> Any:
+    """Return the states for a rank's streams: its own if it has some, or else new ones."""
+    if rank < len(saved):
+        return saved[rank]
+    return [_new_state(stream, state, rank) for stream, state in zip(own, saved[0], strict=False)]
+
+
+def _new_state(stream: Any, state: Any, rank: int) -> Any:
+    """Return a state for a stream, which follows from rank 0's, but draws other numbers."""
+    seed = zlib.crc32(repr((state, rank)).encode())
+    if isinstance(stream, np.random.Generator):
+        return type(stream.bit_generator)(seed).state
+    return state_of(type(stream)(seed))

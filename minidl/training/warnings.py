@@ -76,8 +76,12 @@ class Diagnosis(Watch):
         """Raise if a value is not finite; check the first loss."""
         if not np.isfinite(found).all() and not all_finite(loss, run.model):
             self._explain(run, batch, loss)
+        self._check_first(run, found[0])
+
+    def _check_first(self, run: Run, loss: float) -> None:
+        """Check the loss of the first step, and note which parameters have gradients."""
         if self._is_first and not run.history.step_losses and run.totals.labels:
-            check_first_loss(found[0], self._classes, run.totals.right / run.totals.labels)
+            check_first_loss(loss, self._classes, run.totals.right / run.totals.labels)
         self._is_first = False
         if run.missed:
             run.missed -= {name for name, g in run.model.named_gradients() if g is not None}
