@@ -423,9 +423,8 @@ def _input_gradient(
         deviation = x - mean(x)
         scale = 1 / (mean(deviation * deviation) + statistics.eps).sqrt()
         scale = scale if weight is None else scale * _along_channels(weight, x)
-        asked = gradient.requires_grad or world is not None  # on some rank: all take part
         return (
-            _input_gradient(outer, x, weight, statistics) if asked else None,
+            _input_gradient(outer, x, weight, statistics) if gradient.requires_grad else None,
             -scale * change,
             None if weight is None else (outer * ours).sum(axes),
         )
