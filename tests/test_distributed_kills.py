@@ -29,7 +29,7 @@ folder = Path(sys.argv[1])
 world = distributed.world(timeout=60)
 Path(folder, f"pid{world.rank}").write_text(str(os.getpid()))
 rng = minidl.manual_seed(3)
-x, y = rng.normal(size=(43, 6)), rng.integers(0, 3, 43)
+x, y = rng.normal(size=(45, 6)), rng.integers(0, 3, 45)
 model = nn.Sequential(
     nn.Linear(6, 8), nn.BatchNorm1d(8, world=world), nn.ReLU(), nn.Linear(8, 3)
 ).to(dtype=np.float64)

@@ -534,12 +534,12 @@ def test_seeding_between_the_runs_or_inside():
 
 
 def test_older_kinds_of_streams_are_set_back_too():
-    old, python, x = np.random.RandomState(0), random.Random(0), leaf(4)  # noqa: NPY002
+    old, python, x = np.random.RandomState(0), random.Random(0), leaf(4)
     y = checkpointed(lambda x: x * old.rand(4) * python.random(), x)
     y.sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), y.numpy() / x.numpy())
     following = old.rand(), python.random()
-    assert following != (np.random.RandomState(0).rand(), random.Random(0).random())  # noqa: NPY002
+    assert following != (np.random.RandomState(0).rand(), random.Random(0).random())
 
 
 def test_a_stream_that_the_segment_does_not_use_is_left_to_others():

@@ -133,7 +133,8 @@ class DataParallel:
 
     def close(self) -> None:
         """Leave the model as it was: its gradients are those of this rank again."""
-        self.world.listeners.discard(self)
+        if self.world.size > 1:
+            self.world.forget(self.order)
         for hook in self._hooks:
             hook.remove()
         self._key, self._hooks = (), []

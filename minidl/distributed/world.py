@@ -269,6 +269,10 @@ class World:
         self._listeners[order] = listener
         return order
 
+    def forget(self, order: int) -> None:
+        """Remove a listener, on every rank alike."""
+        self._listeners.pop(order, None)
+
     def agree(self, what: str, note: bytes = b"") -> np.ndarray[Any, Any]:
         """Raise the same ValueError on every rank unless all call this with the same text.
 
