@@ -3,7 +3,10 @@
 A network keeps what every layer computes until backward has used it, so memory grows with the
 number of layers. A segment that `checkpointed` runs keeps only its inputs; backward runs it a
 second time, when the activations of the segments after it are no longer in memory. With a segment
-for every sqrt(n) of n layers, memory grows with sqrt(n), for one more forward pass.
+for every sqrt(n) of n layers, memory grows with sqrt(n), for one more forward pass. A training step
+of ResNet-50 (16 images, 224x224) with a segment for each block needs 652 MiB for new arrays instead
+of 1,486: 875,155,067 bytes less, for 1.34 times the processor time (with 4 images; AMD EPYC, family
+25; `python -m tests.benchmarks.recompute`).
 
 The first run is recorded as usual. Its graph is searched for the tensors from outside that the
 segment used, such as parameters, and thrown away. What is recorded instead is one node, whose
