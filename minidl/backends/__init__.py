@@ -14,6 +14,7 @@ from minidl.backends.base import Backend as Backend
 from minidl.backends.base import Update as Update
 from minidl.backends.base import without_underflow as without_underflow
 from minidl.backends.cpu import threads as threads
+from minidl.backends.cuda.setup import share_gpus as share_gpus
 from minidl.backends.windows import Windows as Windows
 
 _by_type: dict[type, Backend] = {}

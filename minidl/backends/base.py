@@ -103,6 +103,13 @@ class Backend:
         moved = self.from_numpy(array)
         return lambda: moved
 
+    def connect(self, ranks: Any) -> Any:
+        """Return what sums and sends arrays from device to device, without the host, or None.
+
+        Args:
+            ranks: the `World` whose devices it connects; every rank calls this at once.
+        """
+
     def raise_if(self, wrong: Array, error: Callable[[], Exception]) -> None:
         """Raise `error()` if any element of `wrong` is true.
 

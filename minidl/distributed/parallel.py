@@ -167,6 +167,8 @@ class DataParallel:
         ]
         self.tables = {i for i, p in enumerate(trained) if any(p is table for table in sparse)}
         self.buckets = _planned(trained, self.tables, self._bytes)
+        is_direct = any([self.world.connect(p.backend) for p in trained])  # a list: connect all
+        self._is_early = not is_direct or self.world.listeners[0] is self  # GPUs have one order
         self.unsummed: set[int] = set()  # parameters whose gradient is that of this rank only
         takers = [functools.partial(self._arrive, i) for i in range(len(trained))]
         self._hooks = [p.register_hook(t) for p, t in zip(trained, takers, strict=True)]
@@ -289,7 +291,7 @@ class _Pass:
         """Start the sums of complete buckets: in the same order on every rank."""
         parallel = self._parallel
         for bucket in parallel.buckets[self._started :]:
-            if bucket.missing and not also_incomplete:
+            if not also_incomplete and (bucket.missing or not parallel._is_early):
                 break
             array = bucket.whole()
             bucket.pending = parallel.world.start_sum(array, parallel.order)

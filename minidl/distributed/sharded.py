@@ -132,6 +132,8 @@ class ShardedOptimizer(Optimizer):
                 self._rule.param_groups = self._own_groups()
                 self._rule.step()
                 self._rule.param_groups = self.param_groups  # holds no parts between steps
+            for p in trained.values():
+                self.world.connect(p.backend)
             if self.world.size > 1:
                 self._share(arrays, rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import warnings
@@ -13,9 +14,10 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from minidl.autograd import Gradients
-from minidl.backends import Array, backend_of
+from minidl.backends import Array, Backend, backend_of, share_gpus
 from minidl.checks import check_whole
 from minidl.distributed import endings, mpi, placement
+from minidl.distributed.devices import Collectives, ThroughHost
 from minidl.distributed.exchange import NOTE, Exchange, Pending
 from minidl.files.checkpoint import packed, unpacked
 from minidl.files.jsons import parse_json
@@ -52,6 +54,7 @@ class World:
             self.rank, self.size = exchange.comm.rank, exchange.comm.size
         self._listeners: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self.is_warned = False
+        self._direct: dict[Backend, Any] = {}
 
     def __repr__(self) -> str:
         return f"World(rank={self.rank}, size={self.size})"
@@ -283,17 +286,29 @@ class World:
             return self._exchange.agree(what, note)
         return np.frombuffer(note, np.uint8).reshape(1, -1)
 
+    def connect(self, backend: Backend) -> bool:
+        """Let what is started go from GPU to GPU, all in one order; return whether it can.
+
+        Every rank calls this at once.
+        """
+        if self._exchange is not None and backend not in self._direct:
+            self._direct[backend] = backend.connect(self)
+        return self._direct.get(backend) is not None
+
     def start_sum(self, array: Array, order: int = 0) -> Pending:
         """Start to sum an array over ranks, in place, unchecked; see `Exchange.start_sum`."""
-        if self._exchange is None:
-            return _Done()
-        return self._exchange.start_sum(array, order)
+        return self._collectives(array).start_sum(array, order)
 
     def start_broadcast(self, array: Array, source: int) -> Pending:
         """Start to overwrite an array with that of one rank, unchecked; in order with the sums."""
+        return self._collectives(array).start_broadcast(array, source)
+
+    def _collectives(self, array: Array) -> Collectives:
         if self._exchange is None:
-            return _Done()
-        return self._exchange.start_broadcast(array, source)
+            return _Alone()
+        if isinstance(array, np.ndarray):
+            return self._exchange
+        return self._direct.get(backend_of(array)) or ThroughHost(self._exchange)
 
     def _summed(self, array: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
         """Return the sum over ranks of an array on the host; `what` describes the call."""
@@ -316,12 +331,12 @@ class World:
                     lambda g: (self.all_reduce(g),),
                 )
             return Tensor.wrap(self._array(leaf.array, op))
-        array = np.asarray(leaf)
-        array = array.astype(np.int64) if array.dtype == bool else array
-        found = self._array(array, op)
-        if isinstance(leaf, np.ndarray):
-            return found
-        return found[()] if isinstance(leaf, np.generic) else found.item()
+        is_number = isinstance(leaf, (bool, int, float, np.generic))
+        array = np.asarray(leaf) if is_number else leaf
+        found = self._array(array.astype(np.int64) if array.dtype == bool else array, op)
+        if is_number:
+            return found[()] if isinstance(leaf, np.generic) else found.item()
+        return found
 
     def _array(self, array: Array, op: str) -> Array:
         backend = backend_of(array)
@@ -330,8 +345,14 @@ class World:
         return backend.from_numpy(self._exchange.reduce(backend.to_numpy(array), op, "all_reduce"))
 
 
-class _Done:
-    """The sum over a single rank."""
+class _Alone:
+    """The collectives of a single rank."""
+
+    def start_sum(self, array: Array, order: int = 0) -> _Alone:
+        return self
+
+    def start_broadcast(self, array: Array, source: int) -> _Alone:
+        return self
 
     def test(self) -> bool:
         return True
@@ -351,7 +372,10 @@ def world(timeout: float | None = None) -> World:
     works too: the same script runs both ways.
 
     The ranks on one machine share its cores: the CPU kernels of each use as many threads as there
-    are cores for it, unless `set_num_threads` or the environment says otherwise.
+    are cores for it, unless `set_num_threads` or the environment says otherwise. They share its
+    GPUs, too: `"cuda"` is the GPU of the local rank, modulo the number of GPUs; so call this first.
+    Gradients are summed from GPU to GPU by NCCL, or, with a warning, through the host, as is
+    everything else that ranks exchange.
 
     If a rank ends with an exception, its traceback is shown with its rank, and the others end too.
 
@@ -380,6 +404,7 @@ def world(timeout: float | None = None) -> World:
             local = exchange.comm.Split_type(found.COMM_TYPE_SHARED)
             made.local_rank, made.local_size = local.rank, local.size
             placement.share_cores(Exchange(found, local, TIMEOUT))
+            share_gpus(local.rank)
             _worlds.append(made)
     if timeout is not None and _worlds[0]._exchange is not None:
         _worlds[0]._exchange.timeout = timeout
@@ -410,13 +435,21 @@ def _mapped(value: Any, function: Callable[[Any], Any], who: str, place: str = "
     if isinstance(value, (list, tuple)):
         items = [_mapped(v, function, who, f"{place}[{i}]") for i, v in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)
-    is_array = isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "fiub"
-    if is_array or isinstance(value, (bool, int, float, Tensor)):
+    if isinstance(value, (bool, int, float, Tensor)) or _is_array(value):
         return function(value)
     raise TypeError(
         f"{who}: got a {type(value).__name__} at {place}, expected tensors, arrays, numbers, and "
         "dicts, lists and tuples of them"
     )
+
+
+def _is_array(value: Any) -> bool:
+    """Tell whether a value is an array of numbers, on the host or a device, or one of its items."""
+    with contextlib.suppress(TypeError):
+        return (isinstance(value, np.generic) or bool(backend_of(value))) and (
+            value.dtype.kind in "fiub"
+        )
+    return False
 
 
 def _copied(value: Any) -> Any:

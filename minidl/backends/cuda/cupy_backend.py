@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends.base import Array, Update
-from minidl.backends.cuda import cublas, setup
+from minidl.backends.cuda import cublas, nccl, setup
 from minidl.backends.cuda.deferred import DeferringBackend
 from minidl.backends.cuda.setup import choices, tell_cupy
 from minidl.backends.windows import Windows
@@ -177,7 +177,7 @@ class CupyBackend(DeferringBackend):
         made its own copy, and may then be reused: hence the lock and the two events.
         """
         cuda = self.xp.cuda
-        with self._lock:
+        with self._lock, setup.own_gpu(cuda):
             if self._copies is None:
                 self._copies = cuda.Stream(non_blocking=True)
             if self._taken is not None:
@@ -195,6 +195,10 @@ class CupyBackend(DeferringBackend):
             return moved
 
         return take
+
+    def connect(self, ranks: Any) -> nccl.Nccl | None:
+        """Return NCCL, connected to the other ranks' GPUs; warn and return None if it cannot be."""
+        return nccl.connected(self, setup.load_nccl(), ranks)
 
     # Products and slices ----------------------------------------------------------------------
 

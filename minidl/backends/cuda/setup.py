@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +53,8 @@ def check_driver(cupy: Any, packages: Sequence[str]) -> None:
             f"device 'cuda': {name} and the driver work, but there is no GPU; does "
             "CUDA_VISIBLE_DEVICES hide it? `nvidia-smi` must show it"
         )
+    if choices.local_rank is not None:
+        own_gpu(cupy.cuda).use()
     gpu = runtime.getDeviceProperties(cupy.cuda.Device().id)
     if gpu["major"] < OLDEST:
         raise RuntimeError(
@@ -88,6 +92,7 @@ def explain_lack_of_memory(cupy: Any) -> None:
 class _Choices:
     tf32 = False
     deterministic = False
+    local_rank: int | None = None
 
 
 choices = _Choices()
@@ -127,6 +132,22 @@ def set_deterministic(on: bool) -> None:
 def get_deterministic() -> bool:
     """Return the setting of `set_deterministic`."""
     return choices.deterministic
+
+
+def share_gpus(local_rank: int) -> None:
+    """Let this process use the GPU of its number, modulo the number of GPUs that it sees.
+
+    It does not import CuPy, and has no effect if that has started: arrays may be on another GPU.
+    """
+    if not _started():
+        choices.local_rank = local_rank
+
+
+def own_gpu(cuda: Any) -> Any:
+    """Return the GPU of this process, for `with`: a new thread would use the first one."""
+    if choices.local_rank is None:
+        return contextlib.nullcontext()
+    return cuda.Device(choices.local_rank % cuda.runtime.getDeviceCount())
 
 
 # Starting CuPy --------------------------------------------------------------------------------
@@ -169,6 +190,13 @@ def tell_cupy(cupy: Any) -> None:
     linalg = cupy._core._routines_linalg
     kind = linalg.COMPUTE_TYPE_TF32 if choices.tf32 else linalg.COMPUTE_TYPE_DEFAULT
     linalg.set_compute_type(np.float32, kind)
+
+
+def load_nccl() -> Any:
+    """Return CuPy's module for NCCL, whose `available` says whether it has found the library."""
+    with warnings.catch_warnings(action="ignore"):
+        import cupy.cuda.nccl
+    return cupy.cuda.nccl
 
 
 def ndarray_type() -> type:
