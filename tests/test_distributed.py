@@ -40,11 +40,75 @@ def test_collectives(ranks):
 
 
 @needs_mpi
+def test_nan_wins_in_all_reductions_on_every_rank():
+    run_ranks(
+        3,
+        """
+        nan = float("nan")
+        for op in ("sum", "max", "min"):
+            for who in range(3):
+                value = nan if world.rank == who else 1.0
+                assert np.isnan(world.all_reduce(value, op))
+                found = world.all_reduce(np.array([[value, 1.0], [nan, np.inf]]), op)
+                assert np.isnan(found).tolist() == [[True, False], [True, False]]
+        """,
+    )
+
+
+@needs_mpi
+def test_errors_that_are_caught_leave_the_ranks_in_step():
+    run_ranks(
+        2,
+        """
+        def error_of(call, *args):
+            try:
+                call(*args)
+            except (TypeError, ValueError) as error:
+                return str(error)
+        found = error_of(world.all_gather, object() if world.rank else 1)
+        if world.rank:
+            assert "got a object" in found
+            found = error_of(world.barrier)
+        assert "rank 0: all_gather; rank 1: barrier" in found
+        found = error_of(world.broadcast, object() if world.rank == 0 else 1)
+        if world.rank == 0:
+            found = error_of(world.barrier)
+        assert "rank 0: barrier; rank 1: broadcast from rank 0" in found
+        assert "64 bits" in error_of(world.all_reduce, 2**63)
+        assert world.all_reduce(2**62 - 1) == 2**63 - 2
+        names = [f"layer{i}" for i in range(200)]
+        state = dict.fromkeys(names + (["first", "second"] if world.rank else ["second"]), 1.5)
+        found = error_of(world.all_reduce, state)
+        assert "'layer199': 'float', 'first': 'float', 'second'" in found and len(found) < 3000
+        if world.rank:  # another rank has ended: told at once, each time
+            for _ in range(3):
+                assert "rank 0: the end of the program" in error_of(world.barrier)
+        """,
+        seconds=30,
+    )
+
+
+@needs_mpi
+def test_an_excepthook_of_the_program_does_not_delay_the_end():
+    code = """
+    sys.excepthook = lambda kind, error, trace: print(error, file=sys.stderr)
+    if world.rank:
+        raise ValueError("mine")
+    world.barrier()
+    """
+    assert "rank 0: barrier; rank 1: the end" in run_ranks(2, code, fails=True, seconds=20).err
+
+
+@needs_mpi
 @pytest.mark.parametrize(
     ("call", "shown"),
     [
         ("world.all_reduce(np.zeros(r + 1))", "rank 1: all_reduce(sum) of ndarray float64 (2,)"),
         ("world.all_reduce(np.zeros(1, 'f4' if r else 'f8'))", "float32 (1,)"),
+        (
+            "world.all_reduce({'ab'[r]: 1, 'ba'[r]: 2})",
+            "rank 1: all_reduce(sum) of {'b': 'int', 'a'",
+        ),
         ("world.barrier() if r else world.all_reduce(1)", "rank 1: barrier"),
         ("world.barrier() if r else None", "rank 0: the end of the program; rank 1: barrier"),
     ],

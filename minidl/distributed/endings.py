@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from minidl.distributed.exchange import Exchange
+from minidl.distributed.exchange import END, Exchange
 
 STEP, LONGEST = 0.2, 1.0  # s
 
@@ -40,4 +40,4 @@ def _abort_on_errors(exchange: Exchange) -> None:
 def _say_goodbye(exchange: Exchange) -> None:
     """Tell ranks that still wait for this one; they raise an error, which ends all."""
     with contextlib.suppress(ValueError, TimeoutError):
-        exchange.agree("the end of the program")
+        exchange.agree(END)

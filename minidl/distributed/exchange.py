@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 import time
-from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,10 +23,11 @@ import numpy as np
 Numbers = np.ndarray[Any, Any]
 DIGEST = 16  # bytes
 NOTE = 112  # bytes that ranks exchange together with the digests
-TEXT = 1_000  # bytes of a description that an error shows
+TEXT = 1_000  # characters of a description that an error shows
 SPIN = 2e-4  # s; a small all-reduce takes 2e-5 s if the ranks are ready
 NAP, LONG_NAP = 1e-5, 1e-3  # s; Linux adds 5e-5 s
 PATIENCE = 0.1  # s after which naps are long
+END = "the end of the program"
 
 
 class RanksDifferError(ValueError):
@@ -43,6 +44,7 @@ class Pending(Protocol):
         """Wait until it is complete; `what` it is, for messages."""
 
 
+_given_up: list[Any] = []  # requests, with the arrays to which MPI may still write
 _let_others_run = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
 
 
@@ -74,6 +76,7 @@ class Request:
                 _let_others_run()
                 continue
             if waited > self._timeout:
+                _given_up.append(self._request)
                 raise TimeoutError(
                     f"{what}: the other ranks have not called it for {self._timeout:g} s; are "
                     "they still working (then: distributed.world(timeout=...)), or waiting for "
@@ -95,6 +98,7 @@ class Exchange:
         self._mpi, self.comm, self.timeout = mpi, comm, timeout
         # Sums that run beside other calls have their own communicators, each with its own order.
         self._sums = [comm.Dup()]
+        self._ended = ""  # the message of the error that another rank's end caused
 
     def agree(self, what: str, note: bytes = b"") -> Numbers:
         """Check that all ranks are about to do the same, and exchange a few bytes.
@@ -111,6 +115,8 @@ class Exchange:
             RanksDifferError: they are not; the message has every rank's description.
             TimeoutError: the others did not arrive.
         """
+        if self._ended:
+            raise RanksDifferError(self._ended)
         digest = hashlib.blake2b(what.encode(), digest_size=DIGEST).digest()
         own = (digest + note[:NOTE]).ljust(DIGEST + NOTE)
         rows = self._gathered(np.frombuffer(own, np.uint8), what)
@@ -119,11 +125,9 @@ class Exchange:
             return (
                 notes if len(note) <= NOTE else self._gathered(np.frombuffer(note, np.uint8), what)
             )
-        text = what.encode()[:TEXT].ljust(TEXT)
-        rows = self._gathered(np.frombuffer(text, np.uint8), what)
-        raise RanksDifferError(
-            _difference([row.tobytes().decode(errors="replace") for row in rows])
-        )
+        texts = [text.decode() for text in self.gather(what.encode(), what)]
+        self._ended = _difference(texts) if END in texts else ""
+        raise RanksDifferError(self._ended or _difference(texts))
 
     def _gathered(self, own: Numbers, what: str) -> Numbers:
         """Return arrays of equal size, one row for each rank."""
@@ -136,6 +140,8 @@ class Exchange:
         found = np.array(array, order="C")
         request = self.comm.Iallreduce(self._mpi.IN_PLACE, found, getattr(self._mpi, op.upper()))
         Request(request, self.timeout).wait(what)
+        if op != "sum" and found.dtype.kind == "f":  # MPI may lose a NaN, and on some ranks only
+            found[self.reduce(np.isnan(array).astype(np.uint8), "max", what) > 0] = np.nan
         return found
 
     def new_order(self) -> int:
@@ -175,11 +181,14 @@ class Exchange:
         return found.tobytes()
 
 
-def _difference(texts: Iterable[str]) -> str:
+def _difference(texts: list[str]) -> str:
     """Describe what the ranks were about to do, ranks that do the same together."""
     ranks: dict[str, list[int]] = {}
+    alike = itertools.takewhile(lambda found: len(set(found)) == 1, zip(*texts, strict=False))
+    start = max(0, len(list(alike)) - TEXT // 2)
     for rank, text in enumerate(texts):
-        ranks.setdefault(text.strip(), []).append(rank)
+        shown = text[start : start + TEXT]
+        ranks.setdefault(f"... {shown}" if start else shown, []).append(rank)
     parts = [
         f"rank{'s' * (len(which) > 1)} {', '.join(map(str, which))}: {text}"
         for text, which in ranks.items()

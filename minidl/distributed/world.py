@@ -94,11 +94,7 @@ class World:
         """
         if op not in ("sum", "max", "min"):
             raise ValueError(f"all_reduce: got op={op!r}, expected 'sum', 'max' or 'min'")
-        leaves: list[Any] = []
-        _mapped(value, leaves.append, "all_reduce")
-        self.agree(
-            f"{what or f'all_reduce({op})'} of {', '.join(map(_described, leaves)) or 'nothing'}"
-        )
+        self.agree(f"{what or f'all_reduce({op})'} of {_mapped(value, _described, 'all_reduce')}")
         return _mapped(value, lambda leaf: self._reduced(leaf, op), "all_reduce")  # type: ignore[no-any-return]
 
     def broadcast(self, value: T, source: int = 0) -> T:
@@ -116,11 +112,11 @@ class World:
         check_whole("broadcast", 0, source=source)
         if source >= self.size:
             raise ValueError(f"broadcast: got source={source}, expected < {self.size}")
+        own = _encoded(value) if self.rank == source else b""  # first: it may raise
         self.agree(what := f"broadcast from rank {source}")
-        if self._exchange is None:
-            return _copied(value)  # type: ignore[no-any-return]
-        own = _encoded(value) if self.rank == source else b""
-        return _decoded(self._exchange.send(own, source, what))  # type: ignore[no-any-return]
+        if self._exchange is not None:
+            own = self._exchange.send(own, source, what)
+        return _decoded(own)  # type: ignore[no-any-return]
 
     def all_gather(self, value: T) -> list[T]:
         """Return every rank's value, in the order of the ranks.
@@ -128,10 +124,10 @@ class World:
         Args:
             value: as for `broadcast`; the ranks' values may differ in everything.
         """
+        own = _encoded(value)  # first: it may raise
         self.agree("all_gather")
-        if self._exchange is None:
-            return [_copied(value)]
-        return [_decoded(data) for data in self._exchange.gather(_encoded(value), "all_gather")]
+        parts = [own] if self._exchange is None else self._exchange.gather(own, "all_gather")
+        return [_decoded(data) for data in parts]
 
     def barrier(self) -> None:
         """Wait until every rank has called this."""
@@ -317,7 +313,7 @@ class World:
             return self._exchange.reduce(array, "sum", what)
         notes = self.agree(what, array.tobytes())
         rows: np.ndarray[Any, Any] = np.frombuffer(notes.tobytes(), array.dtype)
-        found: np.ndarray[Any, Any] = rows.reshape(-1, *array.shape).sum(0)
+        found: np.ndarray[Any, Any] = rows.reshape(self.size, *array.shape).sum(0)
         return found
 
     def _reduced(self, leaf: Any, op: str) -> Any:
@@ -435,11 +431,12 @@ def _mapped(value: Any, function: Callable[[Any], Any], who: str, place: str = "
     if isinstance(value, (list, tuple)):
         items = [_mapped(v, function, who, f"{place}[{i}]") for i, v in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)
-    if isinstance(value, (bool, int, float, Tensor)) or _is_array(value):
+    is_int = isinstance(value, int) and abs(value) < 2**63
+    if is_int or isinstance(value, (float, Tensor)) or _is_array(value):
         return function(value)
     raise TypeError(
-        f"{who}: got a {type(value).__name__} at {place}, expected tensors, arrays, numbers, and "
-        "dicts, lists and tuples of them"
+        f"{who}: got a {type(value).__name__} at {place}, expected tensors, arrays, numbers of at "
+        "most 64 bits, and dicts, lists and tuples of them"
     )
 
 
@@ -450,10 +447,6 @@ def _is_array(value: Any) -> bool:
             value.dtype.kind in "fiub"
         )
     return False
-
-
-def _copied(value: Any) -> Any:
-    return _decoded(_encoded(value))
 
 
 def _encoded(value: Any) -> bytes:
