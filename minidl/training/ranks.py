@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minidl import nn
 from minidl.data import DataLoader
 from minidl.distributed import DataParallel, RanksDifferError, World
 from minidl.functional.loss import Reduced, noted
@@ -76,11 +75,8 @@ class RankRun(Run):
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
         """Add up the gradients of all ranks in a `with` block."""
-        trained = self.model
-        if isinstance(self.loss, nn.Module) and self.loss.state_dict():
-            trained = nn.Sequential(self.model, self.loss)
         given = [one for one in self.world.listeners if one.model is self.model]
-        self.parallel = given[0] if given else DataParallel(trained, self.world)
+        self.parallel = given[0] if given else DataParallel(self.trained, self.world)
         try:
             yield
         finally:
@@ -271,18 +267,19 @@ class RankDiagnosis(Diagnosis):
         text = ""
         with contextlib.suppress(RanksDifferError):  # a rank that failed no longer takes part
             text = first_bad_operation(again)
-        own: dict[str, Any] = {"loss": loss, "is_bad": self.is_bad, "text": text}
+        own: dict[str, Any] = {"loss": loss, "text": text}
         try:
             ranks = run.world.all_gather(own)
         except RanksDifferError:  # others were still repeating the step; now no rank is
             ranks = run.world.all_gather(own)
-        told = [(r, one) for r, one in enumerate(ranks) if one["text"].startswith("When")]
-        rank, first = [*told, *((r, one) for r, one in enumerate(ranks) if one["is_bad"])][0]
-        bad = [f"{one['loss']:.4g} on rank {r}" for r, one in enumerate(ranks) if one["is_bad"]]
+        told = [f"On rank {r}: {one['text']}" for r, one in enumerate(ranks) if one["text"]]
+        told.sort(key=lambda text: "When repeated" not in text)
+        losses = {r: one["loss"] for r, one in enumerate(ranks)}
+        bad = [f"{loss} on rank {r}" for r, loss in losses.items() if not math.isfinite(loss)]
+        what = f"the loss is {', '.join(bad)}" if bad else "a gradient is not finite"
         raise FloatingPointError(
-            f"fit: the loss is {', '.join(bad)} in epoch {run.history.epochs + 1}, batch "
-            f"{run.batch}, or a gradient is not finite; a smaller learning rate or clip_norm may "
-            f"help. On rank {rank}: {first['text']}"
+            f"fit: {what} in epoch {run.history.epochs + 1}, batch {run.batch}; a smaller learning "
+            f"rate or clip_norm may help. {''.join(told[:1])}"
         )
 
 

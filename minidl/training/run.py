@@ -60,6 +60,7 @@ class Run:
         history: measurements so far; `history.epochs` is the number of complete epochs.
         batch: number of batches of the current epoch that are done.
         is_finished: set by early stopping and by callbacks that return True.
+        trained: the network, with the loss if that is a module, whose gradients a step computes.
         missed: parameters that have not received a gradient so far.
         streams: all random streams that the run draws from.
         totals: sums over the current epoch.
@@ -84,6 +85,7 @@ class Run:
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.train, self.validation, self.schedule = train, validation, schedule
+        self.trained = nn.Sequential(model, loss) if isinstance(loss, nn.Module) else model
         self.history, self.totals, self.watch = History(), Totals(), Watch()
         self.batch, self.is_finished = 0, False
         self.streams = streams(generator(), model, loss, train, validation)
@@ -107,11 +109,12 @@ class Run:
         self.optimizer.zero_grad()
         step, is_part = self._add_gradients(batches)
         if is_part and step.weight:
-            for gradient in (p.grad.stored for p in self.model.parameters() if p.grad is not None):
+            trained = self.trained.parameters()
+            for gradient in (p.grad.stored for p in trained if p.grad is not None):
                 with gradient.mutable() as array:
                     array /= step.weight
         if self.clip_norm is not None:
-            clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            clip_grad_norm_(self.trained.parameters(), self.clip_norm)
         self.optimizer.step()
         if self.schedule is not None and self.every_step:
             self.schedule.step()
