@@ -25,6 +25,7 @@ DIGEST = 16  # bytes
 NOTE = 112  # bytes that ranks exchange together with the digests
 TEXT = 1_000  # characters of a description that an error shows
 SPIN = 2e-4  # s; a small all-reduce takes 2e-5 s if the ranks are ready
+FLOW = 1.0  # s; once all ranks are there: a nap after every few kB makes sums twice as slow
 NAP, LONG_NAP = 1e-5, 1e-3  # s; Linux adds 5e-5 s
 PATIENCE = 0.1  # s after which naps are long
 END = "the end of the program"
@@ -54,10 +55,11 @@ class Request:
     Args:
         request: what an MPI function that does not block returned.
         timeout: seconds after which `wait` gives up.
+        spin: seconds after which `wait` naps between looks.
     """
 
-    def __init__(self, request: Any, timeout: float) -> None:
-        self._request, self._timeout = request, timeout
+    def __init__(self, request: Any, timeout: float, spin: float = FLOW) -> None:
+        self._request, self._timeout, self._spin = request, timeout, spin
 
     def test(self) -> bool:
         """Let it progress; return whether it is complete."""
@@ -72,7 +74,7 @@ class Request:
         started = time.monotonic()
         while not self._request.Test():
             waited = time.monotonic() - started
-            if waited < SPIN:
+            if waited < self._spin:
                 _let_others_run()
                 continue
             if waited > self._timeout:
@@ -82,7 +84,7 @@ class Request:
                     "they still working (then: distributed.world(timeout=...)), or waiting for "
                     "something else, such as a lock?"
                 )
-            time.sleep(NAP if waited < PATIENCE else LONG_NAP)
+            time.sleep(NAP if waited - self._spin < PATIENCE else LONG_NAP)
 
 
 class Exchange:
@@ -119,7 +121,7 @@ class Exchange:
             raise RanksDifferError(self._ended)
         digest = hashlib.blake2b(what.encode(), digest_size=DIGEST).digest()
         own = (digest + note[:NOTE]).ljust(DIGEST + NOTE)
-        rows = self._gathered(np.frombuffer(own, np.uint8), what)
+        rows = self._gathered(np.frombuffer(own, np.uint8), what, SPIN)
         digests, notes = rows[:, :DIGEST], rows[:, DIGEST : DIGEST + len(note)]
         if (digests == digests[0]).all():  # not `own`: every rank must decide alike
             return (
@@ -129,10 +131,10 @@ class Exchange:
         self._ended = _difference(texts) if END in texts else ""
         raise RanksDifferError(self._ended or _difference(texts))
 
-    def _gathered(self, own: Numbers, what: str) -> Numbers:
+    def _gathered(self, own: Numbers, what: str, spin: float = FLOW) -> Numbers:
         """Return arrays of equal size, one row for each rank."""
         rows = np.empty((self.comm.size, own.size), own.dtype)
-        Request(self.comm.Iallgather(own, rows), self.timeout).wait(what)
+        Request(self.comm.Iallgather(own, rows), self.timeout, spin).wait(what)
         return rows
 
     def reduce(self, array: Numbers, op: str, what: str) -> Numbers:

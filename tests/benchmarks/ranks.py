@@ -1,12 +1,14 @@
 """Time training steps of two processes of one thread against one process of two threads.
 
     python -m tests.benchmarks.ranks --rounds 7
+    python -m tests.benchmarks.ranks --sweep --only W1 M20
 
 The networks and whole batches are those of `tests.benchmarks.step`. The processes live through the
 whole run and take turns, several steps each, so that a machine whose speed drifts slows all alike;
 those whose turn it is not wait for a message, which takes no time of a core. Ratios are taken round
 by round. If PyTorch is installed, it runs too: with two threads, and with `DistributedDataParallel`
-over gloo.
+over gloo. `--sweep` compares sizes of the buckets of gradients instead. M20 has 20 million
+parameters, 71 matrices of 1 MB or more.
 """
 
 from __future__ import annotations
@@ -31,16 +33,30 @@ import numpy as np
 from minidl.distributed.mpi import mpiexec
 
 from .contest import processor
-from .step import CONTESTS, NETWORKS, Work, minidl_residual, minidl_work, torch_residual, torch_work
+from .step import CONTESTS, Work, minidl_residual, minidl_work, pictures, torch_residual, torch_work
+from .step import NETWORKS as SMALL
 
 KEYS = ("W1", "W2", "R20", "W3")
 TEAMS = {"1x2": 1, "2x1": 2, "torch": 1, "ddp": 2}  # processes, with 2 threads in all
 WARM_UP = 2  # steps of each turn that are not timed: memory and caches belong to others before
 SECONDS = 120.0  # that a team may take to start, or for one turn
 
+BUCKETS = [2**power for power in range(16, 25, 2)]  # bytes
+
 Step = Callable[[], float]
 Costs = Callable[[], dict[str, float]]
 
+
+def deep_network(nn: Any) -> Any:
+    """Build M20 of the layers of `nn`: minidl's, or PyTorch's."""
+    layers = [nn.Flatten(), nn.Linear(3072, 512)]
+    for _ in range(70):
+        layers += [nn.ReLU(), nn.Linear(512, 512)]
+    return nn.Sequential(*layers, nn.ReLU(), nn.Linear(512, 10))
+
+
+NETWORKS = {**SMALL, "M20": (deep_network, pictures, "SGD", {"lr": 0.01, "momentum": 0.9})}
+TITLES = {**{key: CONTESTS[key].title for key in KEYS}, "M20": "M20 20 M parameters, SGD"}
 
 # A process -------------------------------------------------------------------------------------
 
@@ -217,6 +233,30 @@ def check(first: dict[str, dict]) -> None:
                 raise RuntimeError(f"losses differ: {own} {a}, {peer} {b}")
 
 
+def sweep(args: argparse.Namespace, key: str) -> None:
+    """Print a step's time for each size of the buckets, and its ratio to the smallest size's."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        found = []
+        for bucket in BUCKETS:
+            found.append(Team("2x1", key, folder, bucket))
+            stack.callback(found[-1].end)
+        steps = max(3, round(1000 * args.seconds / found[0].turn(3)["ms"]))
+        rounds = []
+        for number in range(args.rounds):
+            order = found if number % 2 == 0 else found[::-1]
+            turns = [team.turn(steps) for team in order]
+            rounds.append(turns if number % 2 == 0 else turns[::-1])
+    for bucket, turns in zip(BUCKETS, zip(*rounds, strict=True), strict=True):
+        ratio = statistics.median(
+            turn["ms"] / r[0]["ms"] for turn, r in zip(turns, rounds, strict=True)
+        )
+        ms, waited = (statistics.median(turn[what] for turn in turns) for what in ("ms", "waited"))
+        print(
+            f"{TITLES[key]:32}{bucket // 1024:7} kB{ms:9.1f} ms{ratio:9.2f}{1000 * waited:9.2f} ms"
+        )
+
+
 def row(rounds: dict[str, list[dict]]) -> str:
     def ratio(a: str, b: str) -> str:
         if a not in rounds or b not in rounds:
@@ -236,16 +276,22 @@ def row(rounds: dict[str, list[dict]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", nargs="*", choices=KEYS, default=list(KEYS))
+    parser.add_argument("--only", nargs="*", choices=list(TITLES), default=list(KEYS))
     parser.add_argument("--teams", nargs="*", choices=list(TEAMS), default=list(TEAMS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0, help="how long a turn takes")
     parser.add_argument("--bucket", type=int, help="bytes of gradients that are summed together")
+    parser.add_argument("--sweep", action="store_true", help="compare sizes of buckets")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         team, rank, port, meeting = args.serve
         serve(team, args.only[0], int(rank), int(port), meeting, args.bucket)
+        return
+    if args.sweep:
+        print(f"{processor()}, NumPy {np.__version__}: bucket, ms per step, ratio, waited")
+        for key in args.only:
+            sweep(args, key)
         return
     names = args.teams
     if importlib.util.find_spec("torch") is None and {"torch", "ddp"} & set(names):
@@ -255,12 +301,12 @@ def main() -> None:
         parser.error("MPI is not installed: pip install -e '.[mpi]'")
     print(f"{processor()}, NumPy {np.__version__}, float32")
     print(f"medians of {args.rounds} rounds in turn; ms per step; 2x1 is 2 processes x 1 thread\n")
-    width = max(len(CONTESTS[key].title) for key in args.only) + 1
+    width = max(len(TITLES[key]) for key in args.only) + 1
     print(f"{'':{width}}" + "".join(f"{name:>9}" for name in TEAMS), end="")
     print(f"{'2x1/1x2':>9}{'2x1/ddp':>9}{'1x2/pt':>9}{'wait ms':>9}{'sent MB':>9}")
     for key in args.only:
         rounds = measure(names, args, key)
-        print(f"{CONTESTS[key].title:{width}}{row(rounds)}", flush=True)
+        print(f"{TITLES[key]:{width}}{row(rounds)}", flush=True)
 
 
 if __name__ == "__main__":
