@@ -10,7 +10,7 @@ from typing import Any
 
 from minidl.distributed.exchange import END, Exchange
 
-STEP, LONGEST = 0.2, 1.0  # s
+STEP, LONGEST = 0.5, 2.0  # s; on a busy machine, printing can take 0.3 s
 
 
 def watch(exchange: Exchange) -> None:
