@@ -1,5 +1,19 @@
 """Train with many processes: `mpiexec -n 4 python train.py`, on one machine or several.
 
+Every process, called a rank, runs the same program and has the same weights. Each step shares a
+batch out among the ranks, and sums their gradients while `backward` computes them:
+
+    world = distributed.world()
+    parallel = distributed.DataParallel(model, world)
+    for images, labels in data.DataLoader(x, y, batch_size=64, drop_last=True, world=world):
+        loss = world.mean(F.cross_entropy(model(images), labels), len(labels))
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+
+Weights and losses are those of one process with the same batches, up to rounding. Without
+`mpiexec`, or without MPI, the same program runs as a world of one rank.
+
 | to | use |
 | --- | --- |
 | know the rank and the number of ranks | `world()` |
@@ -8,7 +22,12 @@
 | divide the optimiser's state among the ranks | `ShardedOptimizer` |
 | normalise by the whole batch | `synchronize_batch_norm`, `nn.BatchNorm2d(..., world=world)` |
 
-`training.fit(..., world=world)` does the rest: it prints and saves on rank 0, and stops all ranks.
+`training.fit(..., world=world)` has this loop, and metrics over all ranks; it prints and saves on
+rank 0, resumes on any number of ranks, and stops all of them at Ctrl-C.
+
+If a rank fails, its traceback is shown with its rank, and the others end. If ranks make different
+calls, all raise the same error, which says what each was about to do. `python -m minidl` shows
+which MPI there is.
 """
 
 from minidl.distributed.batch_norm import synchronize_batch_norm as synchronize_batch_norm
