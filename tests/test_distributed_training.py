@@ -159,6 +159,17 @@ def test_gradients_accumulate_without_sums_between(ranks):
             F.cross_entropy(alone(Tensor(x)), y).backward()
             assert parallel.sent == sent + sum(p.size * 8 for p in model.parameters())
             same(model, alone)
+        model.zero_grad(), alone.zero_grad()
+        for is_frozen in (True, False):  # what was accumulated before still counts
+            with parallel.no_sync():
+                x, y = batch()
+                own(model, x, y).backward()
+                F.cross_entropy(alone(Tensor(x)), y).backward()
+            for m in (model, alone): m[2].weight.requires_grad_(not is_frozen)
+        x, y = batch()
+        own(model, x, y).backward()
+        F.cross_entropy(alone(Tensor(x)), y).backward()
+        same(model, alone)
         with parallel.no_sync():  # onto a gradient that is summed already
             try:
                 own(model, *batch()).backward()

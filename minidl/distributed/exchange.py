@@ -45,7 +45,7 @@ class Pending(Protocol):
         """Wait until it is complete; `what` it is, for messages."""
 
 
-_given_up: list[Any] = []  # requests, with the arrays to which MPI may still write
+_running: set[Any] = set()  # requests, which keep the arrays alive to which MPI may still write
 _let_others_run = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
 
 
@@ -60,10 +60,14 @@ class Request:
 
     def __init__(self, request: Any, timeout: float, spin: float = FLOW) -> None:
         self._request, self._timeout, self._spin = request, timeout, spin
+        _running.add(self)
 
     def test(self) -> bool:
         """Let it progress; return whether it is complete."""
-        return bool(self._request.Test())
+        if self._request.Test():
+            _running.discard(self)
+            return True
+        return False
 
     def wait(self, what: str) -> None:
         """Wait until it is complete.
@@ -72,13 +76,12 @@ class Request:
             TimeoutError: the other ranks did not call the same within the time allowed.
         """
         started = time.monotonic()
-        while not self._request.Test():
+        while not self.test():
             waited = time.monotonic() - started
             if waited < self._spin:
                 _let_others_run()
                 continue
             if waited > self._timeout:
-                _given_up.append(self._request)
                 raise TimeoutError(
                     f"{what}: the other ranks have not called it for {self._timeout:g} s; are "
                     "they still working (then: distributed.world(timeout=...)), or waiting for "

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidl import nn
 from minidl.autograd import endings
-from minidl.backends import Array
+from minidl.backends import Array, threads
 from minidl.checks import check_whole
 from minidl.distributed.exchange import Pending, RanksDifferError
 from minidl.distributed.world import World
@@ -81,6 +81,7 @@ class DataParallel:
         self._hooks: list[Hook] = []
         self._pass: _Pass | None = None
         self._is_local = False
+        self.unsummed: set[int] = set()  # ids of parameters whose gradient is only this rank's
         self._check_model()
         if self.world.size > 1:
             model.load_state_dict(self.world.broadcast(model.state_dict()))
@@ -133,8 +134,8 @@ class DataParallel:
 
     def close(self) -> None:
         """Leave the model as it was: its gradients are those of this rank again."""
-        if self.world.size > 1:
-            self.world.forget(self.order)
+        if self in self.world.listeners:
+            self.world.forget(self.order, self._pass is None or self._pass.is_over)
         for hook in self._hooks:
             hook.remove()
         self._key, self._hooks = (), []
@@ -148,6 +149,7 @@ class DataParallel:
             return  # `minidl.grad`, which sets no `.grad`; or a second loss in the same backward
         if self._pass is not None and not self._pass.is_over:
             self._pass.abandon()
+        threads.memory.keep()  # gradients are freed before the next ones are made
         self._prepare()
         self._pass = _Pass(self, actions, self._is_local)
         if not self._is_local:
@@ -169,7 +171,6 @@ class DataParallel:
         self.buckets = _planned(trained, self.tables, self._bytes)
         is_direct = any([self.world.connect(p.backend) for p in trained])  # a list: connect all
         self._is_early = not is_direct or self.world.listeners[0] is self  # GPUs have one order
-        self.unsummed: set[int] = set()  # parameters whose gradient is that of this rank only
         takers = [functools.partial(self._arrive, i) for i in range(len(trained))]
         self._hooks = [p.register_hook(t) for p, t in zip(trained, takers, strict=True)]
 
@@ -191,13 +192,13 @@ class DataParallel:
             )
         if not self._is_local:
             self._pass.take(index, gradient)
-        elif self.parameters[index].grad is not None and index not in self.unsummed:
+        elif (p := self.parameters[index]).grad is not None and id(p) not in self.unsummed:
             raise RuntimeError(
                 "DataParallel.no_sync: a gradient is already the sum over ranks, to which this "
                 "rank's part cannot be added; call zero_grad before the first backward in the block"
             )
         else:
-            self.unsummed.add(index)
+            self.unsummed.add(id(p))
 
 
 class _Bucket:
@@ -227,6 +228,10 @@ class _Bucket:
         else:
             self.whole()[self.slices[index]] = gradient.reshape(-1)
 
+    def is_summed(self) -> bool:
+        """Let the sum progress; return whether it is complete."""
+        return self.pending is not None and self.pending.test()
+
     def whole(self) -> Array:
         """Return the array; gradients that this rank does not have count as zeros."""
         if self.array is None:
@@ -237,18 +242,19 @@ class _Bucket:
 def _planned(parameters: Sequence[Tensor], tables: set[int], size: int) -> list[_Bucket]:
     """Divide parameters into buckets, the last layers first: their gradients arrive first."""
     groups: list[list[int]] = []
-    room, kind = 0, None
+    small: dict[tuple[object, ...], list[int]] = {}  # by dtype and device
     for index in reversed(range(len(parameters))):
         p = parameters[index]
         if index in tables:
             continue
-        nbytes = p.size * p.dtype.itemsize
-        if (p.dtype, p.device) != kind or nbytes > room:
-            groups.append([])
-            room, kind = size, (p.dtype, p.device)
-        groups[-1].append(index)
-        room -= nbytes
-    return [_Bucket(parameters, group) for group in groups]
+        if p.size * p.dtype.itemsize >= size:  # needs no copy if it is alone
+            groups.append([index])
+            continue
+        group = small.setdefault(kind := (p.dtype, p.device), [])
+        group.append(index)
+        if sum(parameters[i].size for i in group) * p.dtype.itemsize >= size:
+            groups.append(small.pop(kind))
+    return [_Bucket(parameters, group) for group in (*groups, *small.values())]
 
 
 class _Pass:
@@ -263,7 +269,7 @@ class _Pass:
         self, parallel: DataParallel, actions: list[Callable[[], None]], is_local: bool
     ) -> None:
         self.actions, self.is_over = actions, is_local
-        self._parallel, self._started = parallel, 0
+        self._parallel, self._started, self._ended = parallel, 0, 0  # numbers of buckets
         self._own = {i: bucket for bucket in parallel.buckets for i in bucket.slices}
         self._before: dict[int, Tensor | None] = {}  # gradients to which the sums are added
         self._tables: dict[int, Tensor] = {}
@@ -273,19 +279,19 @@ class _Pass:
     def take(self, index: int, gradient: Tensor) -> None:
         """Note a gradient; start the sums of complete buckets, and let those running progress."""
         parallel = self._parallel
-        before = parallel.parameters[index].grad
-        if index in parallel.unsummed and before is not None:
+        p = parallel.parameters[index]
+        before = p.grad
+        if id(p) in parallel.unsummed and before is not None:
             gradient, before = before + gradient, None
         self._before[index] = before
-        parallel.unsummed.discard(index)
+        parallel.unsummed.discard(id(p))
         if index in parallel.tables:
             self._tables[index] = gradient
         else:
             self._own[index].put(index, gradient.array)
             self._start()
-        for bucket in parallel.buckets[: self._started]:
-            if bucket.pending is not None:
-                bucket.pending.test()
+        while self._ended < self._started and parallel.buckets[self._ended].is_summed():
+            self._ended += 1
 
     def _start(self, *, also_incomplete: bool = False) -> None:
         """Start the sums of complete buckets: in the same order on every rank."""
@@ -303,8 +309,9 @@ class _Pass:
         parallel = self._parallel
         count = len(parallel.parameters)
         what = f"the end of a backward of DataParallel, with {count} parameters"
-        for index in [i for i in parallel.unsummed if i not in self._before]:
-            self._take_unsummed(index)
+        for index, p in enumerate(parallel.parameters):
+            if id(p) in parallel.unsummed and index not in self._before:
+                self._take_unsummed(index)
         started = time.perf_counter()
         flags = np.zeros((2, count), bool)  # has a gradient; a table whose gradient is dense
         flags[0, list(self._before)] = True
@@ -327,12 +334,15 @@ class _Pass:
         for bucket in self._parallel.buckets:
             if bucket.pending is not None:
                 bucket.pending.wait(what)
+        # MPI moves data only while it is called. A rank whose sums are complete, but which still
+        # has parts of others' to pass on, must not begin to compute.
+        self._parallel.world.agree(f"{what}: all sums are complete")
         self.is_over = True
 
     def _take_unsummed(self, index: int) -> None:
         """Take a gradient that `no_sync` left, of a parameter that this backward did not reach."""
         left = self._parallel.parameters[index].grad
-        self._parallel.unsummed.discard(index)
+        self._parallel.unsummed.discard(id(self._parallel.parameters[index]))
         if left is None:
             return
         self._before[index] = None

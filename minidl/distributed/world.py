@@ -53,6 +53,7 @@ class World:
         if exchange is not None:
             self.rank, self.size = exchange.comm.rank, exchange.comm.size
         self._listeners: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._orders: list[int] = []  # that no listener uses any more
         self.is_warned = False
         self._direct: dict[Backend, Any] = {}
 
@@ -264,13 +265,18 @@ class World:
 
         Sums of two listeners can start in another order on each rank.
         """
-        order = 0 if self._exchange is None else self._exchange.new_order()
+        order = self._orders.pop() if self._orders else -1
+        self.agree(f"a DataParallel, with order {order}")
+        if order < 0 and self._exchange is not None:
+            order = self._exchange.new_order()
         self._listeners[order] = listener
         return order
 
-    def forget(self, order: int) -> None:
-        """Remove a listener, on every rank alike."""
+    def forget(self, order: int, is_free: bool) -> None:
+        """Remove a listener, on every rank alike; another may use its order if it `is_free`."""
         self._listeners.pop(order, None)
+        if is_free:
+            self._orders.append(order)
 
     def agree(self, what: str, note: bytes = b"") -> np.ndarray[Any, Any]:
         """Raise the same ValueError on every rank unless all call this with the same text.
