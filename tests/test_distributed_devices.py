@@ -83,8 +83,8 @@ from tests.helpers import fake_nccl
 fake = fake_nccl.Fake()
 backend = fake_nccl.use(fake, f"GPU {world.rank}")
 check_trained("guarded")
-assert fake.calls.count("sum") == 3 * 3          # buckets: the linear layer's two, batch norm's
-assert fake.calls.count("broadcast") >= 3 * 5    # parameters, some in two parts
+assert fake.calls.count("sum") == 3 * 4          # steps, buckets
+assert fake.calls.count("broadcast") >= 3 * 5    # steps, parameters, of which some have two parts
 side = fake_nccl.streams[1].ptr
 assert (side, fake_nccl.MAIN.ptr) in fake_nccl.waits and len(fake_nccl.streams) == 2
 # What NCCL sums is not copied to the host.
@@ -101,6 +101,30 @@ try:
     raise AssertionError
 except RuntimeError as error:
     assert "the recorded work communicates with other ranks" in str(error)
+""",
+    )
+
+
+@needs_mpi
+def test_two_models_have_one_order_of_sums_by_nccl():
+    run_ranks(
+        2,
+        """
+from tests.helpers import fake_nccl
+fake = fake_nccl.Fake()
+fake_nccl.use(fake, f"GPU {world.rank}")
+models = [nn.Linear(3, size, bias=False).to("guarded") for size in (1, 2)]
+parallels = [distributed.DataParallel(model, world) for model in models]
+x = Tensor(np.ones((1, 3), np.float32), device="guarded")
+for turn in range(2):
+    # The first model's gradient comes last on rank 0, and not at all on rank 1.
+    outputs = models[1](x)
+    loss = (models[0](x) * 2 + outputs).sum() if world.rank == 0 else outputs.sum()
+    for model in models: model.zero_grad()
+    world.total(loss).backward()
+    assert models[0].weight.grad.numpy().tolist() == [[4.0] * 3]
+    assert models[1].weight.grad.numpy().tolist() == [[2.0] * 3] * 2
+assert fake.calls == ["sum"] * 4
 """,
     )
 

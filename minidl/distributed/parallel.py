@@ -169,8 +169,8 @@ class DataParallel:
         ]
         self.tables = {i for i, p in enumerate(trained) if any(p is table for table in sparse)}
         self.buckets = _planned(trained, self.tables, self._bytes)
-        is_direct = any([self.world.connect(p.backend) for p in trained])  # a list: connect all
-        self._is_early = not is_direct or self.world.listeners[0] is self  # GPUs have one order
+        direct = {self.world.connect(p.backend) for p in trained}
+        self._is_early = True not in direct or self.world.listeners[0] is self  # see `connect`
         takers = [functools.partial(self._arrive, i) for i in range(len(trained))]
         self._hooks = [p.register_hook(t) for p, t in zip(trained, takers, strict=True)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import math
 import warnings
@@ -265,6 +266,7 @@ class World:
 
         Sums of two listeners can start in another order on each rank.
         """
+        gc.collect()  # one that was dropped may be in a cycle, and would be gone on some ranks only
         order = self._orders.pop() if self._orders else -1
         self.agree(f"a DataParallel, with order {order}")
         if order < 0 and self._exchange is not None:
