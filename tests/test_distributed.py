@@ -151,6 +151,52 @@ def test_data_parallel_gradients_are_those_of_the_whole_batch(ranks):
     )
 
 
+@needs_mpi
+def test_models_before_and_beside_do_not_disturb():
+    """Garbage is collected at another time on each rank; sums must not depend on it."""
+    run_ranks(
+        2,
+        """
+        import gc
+        gc.disable()
+        x = minidl.ones((4, 3))
+        def trained(number):
+            model, beside = nn.Linear(3, number), nn.Sequential(nn.Linear(3, 4))
+            kept = [distributed.DataParallel(m, world) for m in (model, beside)]
+            for _ in range(2):
+                model.zero_grad()
+                world.mean(model(x).sum(), 4).backward()
+                if world.rank == 0:
+                    gc.collect()
+            assert kept[1].sent == 0
+            assert len(world.listeners) <= 3  # the model before still exists
+            return model
+        for number in range(1, 5):
+            model = trained(number)
+            assert model.bias.grad.numpy().tolist() == [4.0] * number
+        if world.rank == 0:
+            gc.collect()
+        world.mean(model(x).sum(), 4).backward()
+        assert model.bias.grad.numpy().tolist() == [8.0] * number
+        """,
+    )
+
+
+@needs_mpi
+def test_a_closed_data_parallel_leaves_its_model_alone():
+    run_ranks(
+        2,
+        """
+        model = nn.Linear(3, 2)
+        parallel = distributed.DataParallel(model, world)
+        parallel.close()
+        (model(minidl.ones((1, 3))).sum() * (world.rank + 1)).backward()
+        assert model.bias.grad.numpy().tolist() == [world.rank + 1] * 2
+        assert world.listeners == []
+        """,
+    )
+
+
 def test_a_world_of_one():
     world = distributed.World()
     assert (world.rank, world.size) == (0, 1)

@@ -318,6 +318,9 @@ class _Pass:
         flags[1, [i for i, g in self._tables.items() if not isinstance(g, RowGradient)]] = True
         notes = parallel.world.agree(what, np.packbits(flags).tobytes())
         found = np.unpackbits(np.bitwise_or.reduce(notes), count=2 * count).reshape(2, count)
+        if not found.any():  # the loss of another model
+            self._finish()
+            return
         self._complete(what)
         for index in np.flatnonzero(found[0]).tolist():
             self._replace(index, is_dense=bool(found[1, index]))
@@ -337,7 +340,10 @@ class _Pass:
         # MPI moves data only while it is called. A rank whose sums are complete, but which still
         # has parts of others' to pass on, must not begin to compute.
         self._parallel.world.agree(f"{what}: all sums are complete")
-        self.is_over = True
+        self._finish()
+
+    def _finish(self) -> None:
+        self.is_over, self.actions = True, []  # those refer to all models of that backward
 
     def _take_unsummed(self, index: int) -> None:
         """Take a gradient that `no_sync` left, of a parameter that this backward did not reach."""

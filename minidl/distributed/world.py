@@ -53,7 +53,7 @@ class World:
         self.rank, self.size, self.local_rank, self.local_size = 0, 1, 0, 1
         if exchange is not None:
             self.rank, self.size = exchange.comm.rank, exchange.comm.size
-        self._listeners: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._listeners: dict[int, Any] = {}
         self._orders: list[int] = []  # that no listener uses any more
         self.is_warned = False
         self._direct: dict[Backend, Any] = {}
@@ -259,14 +259,20 @@ class World:
     @property
     def listeners(self) -> list[Any]:
         """Objects whose `begin` is called when a backward reaches a loss; oldest first."""
-        return list(self._listeners.values())  # a WeakSet has another order on each rank
+        return list(self._listeners.values())
 
     def listen(self, listener: Any) -> int:
-        """Add one to `listeners`, as long as it exists; return an order for its sums.
+        """Add one to `listeners`, on all ranks alike; return an order for its sums.
 
-        Sums of two listeners can start in another order on each rank.
+        Sums of two listeners can start in another order on each rank. Earlier listeners that
+        nothing else refers to are forgotten here and only here: Python would collect their cycles
+        at another time on each rank, and a rank without one does not answer those that have it.
         """
-        gc.collect()  # one that was dropped may be in a cycle, and would be gone on some ranks only
+        if self._listeners:
+            kept = weakref.WeakValueDictionary(self._listeners)
+            self._listeners.clear()
+            gc.collect()
+            self._listeners.update(kept)
         order = self._orders.pop() if self._orders else -1
         self.agree(f"a DataParallel, with order {order}")
         if order < 0 and self._exchange is not None:
