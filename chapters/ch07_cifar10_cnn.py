@@ -53,6 +53,7 @@ print("classes:", ", ".join(train.classes))
 
 normalize = Normalize.fit(train.images)  # mean 0, standard deviation 1 per colour
 options = {"batch_size": chapter.batch_size, "transform": normalize, "device": chapter.device}
+options["world"] = chapter.world  # the processes that `mpiexec` started: chapter 13
 train_batches = DataLoader(train.images, train.labels, shuffle=True, **options)
 validation_batches = DataLoader(validation.images, validation.labels, **options)
 test_batches = DataLoader(test.images, test.labels, **options)
@@ -131,6 +132,7 @@ with chapter.interruptible("to continue, run the same command with --resume"):
         schedule_every="epoch",
         checkpoint=chapter.out / f"run-{chapter.data}-seed{chapter.seed}",
         resume=chapter.resume,
+        world=chapter.world,
     )
 weights = training.save_weights(model.state_dict(), chapter.out / "weights.npz")
 print("weights:", weights.resolve())

@@ -117,9 +117,11 @@ print(parts[0].texts[0], "->", *vocabulary.encode(words[0][:1])[0])
 
 inputs = [vocabulary.encode(part, max(SIZES)) for part in words]
 options = {"batch_size": chapter.batch_size, "ending": max(SIZES), "device": chapter.device}
+options["world"] = world = chapter.world  # the processes that `mpiexec` started: chapter 13
 train = BucketLoader(inputs[0], parts[0].labels, shuffle=True, rng=chapter.rng, **options)
 validation, test = (BucketLoader(inputs[i], parts[i].labels, **options) for i in (1, 2))
-shares = [(inputs[0] == 0).mean(), np.mean([(batch.numpy() == 0).mean() for batch, _ in train])]
+bucketed = np.concatenate([batch.numpy().ravel() for batch, _ in train])
+shares = [(inputs[0] == 0).mean(), (bucketed == 0).mean()]
 print("padding: {:.0%} overall, {:.0%} in batches of similar length".format(*shares))
 
 # %% [markdown]
@@ -176,7 +178,7 @@ for name, (network, lr) in networks.items():
     print(f"\n{name}: {sum(p.size for p in network.parameters()):,} parameters", flush=True)
     adam = optim.Adam(network.to(chapter.device).parameters(), lr=lr)
     with chapter.interruptible("stopped: nothing was saved"):
-        training.fit(network, cross_entropy, adam, train, validation, epochs=chapter.epochs)
+        training.fit(network, cross_entropy, adam, train, validation, chapter.epochs, world=world)
     found[name] = training.predict(network, test).argmax(1)
 
 print("\nclass          precision    recall        F1")

@@ -200,11 +200,12 @@ chapter.keep(
 
 # %%
 augment = Compose(crop, RandomHorizontalFlip(rng=chapter.rng), normalize)
-options = {"batch_size": chapter.batch_size, "device": chapter.device}
+given = {"schedule": schedule, "world": chapter.world}  # `mpiexec` starts several processes
+options = {"batch_size": chapter.batch_size, "device": chapter.device, "world": chapter.world}
 batches = DataLoader(*train[:2], shuffle=True, rng=chapter.rng, transform=augment, **options)
 held_out, last = (DataLoader(*p[:2], transform=normalize, **options) for p in (validation, test))
 with chapter.interruptible("stopped: nothing was saved"):
-    history = fit(model, cross_entropy, sgd, batches, held_out, chapter.epochs, schedule=schedule)
+    history = fit(model, cross_entropy, sgd, batches, held_out, chapter.epochs, **given)
 save_weights(model.state_dict(), chapter.out / "weights.npz")
 found = evaluate(model, cross_entropy, last)  # on the test set, once
 

@@ -60,17 +60,17 @@ def build(count, state=None):
     return net.to(chapter.device)
 
 
-def batches(inputs, labels, size=50, **options):
+def batches(inputs, labels, size=50, **more):
     """Return batches of images, which are normalised, or of features."""
-    options |= {"transform": normalize if inputs.dtype == np.uint8 else None}
-    return data.DataLoader(inputs, labels, batch_size=size, device=chapter.device, **options)
+    more |= {"transform": normalize if inputs.dtype == np.uint8 else None, "world": chapter.world}
+    return data.DataLoader(inputs, labels, batch_size=size, device=chapter.device, **more)
 
 
 def learn(net, inputs, labels, optimizer, epochs, size=16 if toy else 64):
     """Train with rates that fall to 0 along a half cosine; return the seconds."""
     loader = batches(inputs, labels, size, shuffle=True, rng=rng)
     falling = optim.CosineAnnealingLR(optimizer, epochs * len(loader))
-    options = {"epochs": epochs, "schedule": falling, "progress": False}
+    options = {"epochs": epochs, "schedule": falling, "progress": False, "world": chapter.world}
     return sum(fit(net, cross_entropy, optimizer, loader, **options)["seconds"])
 
 

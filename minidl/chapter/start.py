@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import shutil
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
+from minidl import distributed
 from minidl.chapter import options
 from minidl.chapter.movies import save_movie
 from minidl.data import (
@@ -23,6 +27,7 @@ from minidl.data import (
     load_toy_reviews,
     read_table,
 )
+from minidl.distributed import mpi
 from minidl.inspect import plots
 from minidl.random import manual_seed
 from minidl.tensor import Tensor
@@ -70,10 +75,14 @@ class Chapter:
         given: the arguments; None stands for the command line's.
         declared: the options.
 
+    `mpiexec -n 2 python chapters/ch07_cifar10_cnn.py` starts two processes, which both run the
+    chapter; only rank 0 prints and keeps figures.
+
     Attributes:
         rng: the default generator of random numbers, seeded by `--seed`.
         out: the folder of the chapter's files, `out/chNN` unless `--out` names one (in a notebook,
-            `out/notebook`).
+            `out/notebook`). Other ranks than 0 have a temporary one.
+        world: the ranks that train together, for `DataLoader` and `fit`; usually this one only.
 
     Raises:
         SystemExit: a wrong option, no GPU, or a folder that cannot be created.
@@ -100,16 +109,27 @@ class Chapter:
             raise ValueError(f"Chapter: got an option {taken[0]}, which is a method; rename it")
         if not isinstance(sys.stdout, Output):  # as where a notebook's cell runs again
             sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
+        if getattr(sys.excepthook, "__module__", "") != __name__:
+            _shorten_errors()
+        is_alone = mpi.launched()[1] == 1  # then MPI need not start
+        self.world = distributed.World() if is_alone else distributed.world()
+        if self.world.rank:
+            sys.stdout = Output(None)
         self._started = time.perf_counter()
         self._in_notebook = "ipykernel" in sys.modules
-        sys.excepthook = _show_error
         script = getattr(sys.modules["__main__"], "__file__", None)
         folder = Path(script).stem[:4] if script and not self._in_notebook else "notebook"
         common = options.COMMON | {"out": (Path("out", folder), "folder for figures and results")}
         given = [] if self._in_notebook and given is None else given
         declared = declared | common | declared  # the chapter's own come first, and take precedence
-        self._parser, self._values = options.read((doc or "").partition("\n")[0], declared, given)
+        errors: Any = sys.stdout if self.world.rank else sys.stderr
+        with contextlib.redirect_stderr(errors):
+            first = (doc or "").partition("\n")[0]
+            self._parser, self._values = options.read(first, declared, given)
         self.out: Path = self._values["out"]
+        if self.world.rank:
+            self.out = Path(tempfile.mkdtemp())
+            atexit.register(shutil.rmtree, self.out, ignore_errors=True)
         self.load(zeros, 1, device=self.device)  # fail early: no GPU, or a full disk
         self.load(self.out.mkdir, parents=True, exist_ok=True)
         self.rng = manual_seed(self.seed)
@@ -126,8 +146,10 @@ class Chapter:
         """Seconds since the start."""
         return time.perf_counter() - self._started
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         """End the program with a message about its options."""
+        if self.world.rank:  # rank 0 says it
+            sys.exit(2)
         self._parser.error(message)
 
     def load(self, function: Callable[..., Loaded], *args: Any, **kwargs: Any) -> Loaded:
@@ -138,7 +160,7 @@ class Chapter:
         try:
             return function(*args, **kwargs)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
-            return self._parser.error(str(error))
+            self.error(str(error))
 
     @contextlib.contextmanager
     def interruptible(self, advice: str) -> Iterator[None]:
@@ -156,11 +178,14 @@ class Chapter:
             print(advice)
             sys.exit(130)
         except FloatingPointError as error:
-            sys.exit(f"{error}\ntry a smaller --lr than {self._values.get('lr')}")
+            words = f"{error}\ntry a smaller --lr than {self._values.get('lr')}"
+            sys.exit(1 if self.world.rank else words)
         except ValueError as error:
             if not self._values.get("resume"):
                 raise
-            sys.exit(str(error))  # the checkpoint is damaged, or has other settings
+            sys.exit(
+                1 if self.world.rank else str(error)
+            )  # the checkpoint is damaged, or has other settings
 
     def images(self) -> tuple[ImageSet, ImageSet, ImageSet]:
         """Return the training, validation and test set that the options `IMAGES` name.
@@ -229,6 +254,8 @@ class Chapter:
         self._show(lambda: save_movie(figure, draw, frames, path), look)
 
     def _show(self, write: Callable[[], Path], look: str) -> None:
+        if self.world.rank:
+            return
         try:
             path = write()
         except (ImportError, OSError) as error:  # Matplotlib is missing, or the disk is full
@@ -246,9 +273,15 @@ class Chapter:
         plots.show()
 
 
-def _show_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Show an error that ends the program: a traceback, but for Ctrl-C a word."""
-    if issubclass(kind, KeyboardInterrupt):
-        print("stopped", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
+def _shorten_errors() -> None:
+    """Let Ctrl-C end the program with a word; other errors are shown as before."""
+    before = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        # Another handler may have to act, such as one that ends all ranks.
+        if issubclass(kind, KeyboardInterrupt) and before is sys.__excepthook__:
+            print("stopped", file=sys.stderr)
+        else:
+            before(kind, error, trace)
+
+    sys.excepthook = show
