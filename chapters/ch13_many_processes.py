@@ -3,7 +3,7 @@
     mpiexec -n 2 python chapters/ch13_many_processes.py  # or plain python: it starts 2 ranks itself
 
 Result: equal digits 10 to 16, small batches 75 to 97 %, large batches 25 to 62 %, scaled rate 5 to
-50 %, warm-up 52 to 88 %, least gain 8 to 70 points; takes 1.6 times as long as chapter 7.
+50 %, warm-up 52 to 88 %, least gain 8 to 70 points; takes 1.9 times as long as chapter 7.
 With --quick: equal digits 10 to 16, small batches 2 to 60 %, large batches 2 to 60 %.
 """
 
@@ -39,6 +39,7 @@ from minidl.inspect import plots, summary
 world = distributed.world()
 chapter = Chapter(
     __doc__,
+    device=(["cpu"], "where to compute"),
     epochs=({"toy": 6, "quick": 1}, "passes over the images in section 4"),
     lr=(0.015, "SGD's learning rate for batches of 32 images"),
     ranks_only=(False, "end after section 2: for the ranks that the chapter starts"),
@@ -186,8 +187,8 @@ chapter.keep(
 # can show the effect. As many epochs have 16 times fewer steps. But the gradient of 512 images is
 # less noisy, so let a step go 16 times as far: the **linear scaling rule**. At first, such steps
 # are too large; a **warm-up** raises the rate to them over two epochs (Goyal et al., 2017). Here
-# all rates also fall linearly, to 0 in the end. **Predict, then run:** which rule reaches with 512
-# images what 32 reach? And with 1,024?
+# all rates also fall linearly, to 0 in the end. **Predict, then run:** which rule loses least with
+# batches of 512 images? And with 1,024?
 
 # %%
 halved = [x.reshape(-1, 3, 16, 2, 16, 2).mean((3, 5)) for x in (pixels, test_pixels)]  # faster
@@ -224,7 +225,7 @@ for seed in (chapter.seed, chapter.seed + 1):
         panel[rule][size] = accuracy(rule, size, seed)
         print(f"seed {seed}, {size} images, {rule}: {panel[rule][size]:.1f}%", flush=True)
 figure = plots.side_by_side(shown, xlabel="batch size", xscale="log", ylabel="test accuracy (%)")
-chapter.keep(figure, "batch_size", "up to 512 images, the warm-up stays near the left end; no more")
+chapter.keep(figure, "batch_size", "up to 512 images, the warm-up keeps most; 1,024 are too many")
 large = np.array([[panel[rule][512] for rule in rules] for panel in shown.values()])
 small = np.mean([panel["warm-up"][32] for panel in shown.values()])
 text = "equal digits {:.0f}, small batches {:.1f}%, large batches {:.1f}%, scaled rate {:.1f}%, "

@@ -17,7 +17,7 @@ import minidl
 from minidl import models
 from minidl.training import load_weights, save_weights
 
-from .helpers import hosted
+from .helpers import hosted, ranks
 from .test_promises import ARITHMETICS, CHAPTERS, ROOT
 
 LINEAR = ROOT / "chapters" / "ch02_linear_models.py"
@@ -30,6 +30,7 @@ TEXT_CNN = ROOT / "chapters" / "ch09_textcnn.py"
 RESNET = ROOT / "chapters" / "ch10_resnet.py"
 FINE_TUNING = ROOT / "chapters" / "ch11_fine_tuning.py"
 GPU = ROOT / "chapters" / "ch12_gpu.py"
+RANKS = ROOT / "chapters" / "ch13_many_processes.py"
 
 HOSTED_RUN = """
 import runpy, sys
@@ -343,6 +344,40 @@ def test_chapter_12_runs_its_gpu_half_on_kernels_built_for_the_cpu(environment, 
     assert "GPU captured" in done.stdout
     assert re.search(r"^ +64 +\d+( +[\d.]+){3}$", done.stdout, re.MULTILINE)  # no column is empty
     assert "step.png" in done.stdout
+
+
+SENTENCE = r"^{} ranks: [\d.]+ ms per step, [\d.]+ of it waiting for sums; the tenth loss is (.+)$"
+
+
+@ranks.needs_mpi
+@pytest.mark.parametrize("count", [1, 3])
+def test_chapter_13_equals_one_process_on_ranks_that_it_starts_or_is_given(count, tmp_path):
+    """Started as usual, it starts 2 ranks; started by mpiexec, it uses these."""
+    launcher = ranks.command(count)[:3] if count > 1 else []
+    done = subprocess.run(
+        [*launcher, sys.executable, "-W", "error", RANKS, "--quick", "--out", "a folder"],
+        cwd=tmp_path,
+        env=ranks.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    (one,) = re.findall(SENTENCE.format(1), done.stdout, re.MULTILINE)
+    (several,) = re.findall(SENTENCE.format(max(count, 2)), done.stdout, re.MULTILINE)
+    assert abs(float(one) - float(several)) < 1e-9
+    assert re.search(r"^latency \d+ us, \S+ GB/s measured;", done.stdout, re.MULTILINE)
+    assert done.stdout.count("result: equal digits") == 1  # only rank 0 goes on
+
+
+def test_chapter_13_says_how_to_get_mpi(environment, tmp_path):
+    code = "import runpy, sys; sys.modules['mpi4py'] = None; sys.argv = sys.argv[1:]\n"
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-W", "error", "-c", code, RANKS, "--quick"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "one process only. For MPI, pip install mpi4py mpich" in done.stdout
+    assert "GB/s assumed; efficiency with" in done.stdout
+    assert "result: equal digits 16" in done.stdout
 
 
 def measured(folder):
