@@ -395,6 +395,54 @@ def test_what_a_backward_refuses():
 
 
 @needs_mpi
+def test_ranks_end_a_backward_although_others_make_no_more_calls(tmp_path):
+    run_ranks(
+        2,
+        f"""
+        import os, time
+        from minidl.distributed import exchange
+        if world.rank == 1:  # is slow to fetch what rank 0 has sent
+            exchange._let_others_run = lambda: time.sleep(0.003)
+        model = nn.Sequential(*[nn.Linear(512, 512, bias=False) for _ in range(70)])  # 70 sums of 1 MB
+        distributed.DataParallel(model, world, bucket=2**16)
+        for step in range(5):
+            name = lambda rank: {str(tmp_path)!r} + f"/{{step}}-{{rank}}"
+            loss = world.mean(model(Tensor(np.ones((32, 512), np.float32))).sum(), 2)
+            if world.rank == step % 2:
+                time.sleep(0.02)
+            loss.backward()
+            open(name(world.rank), "w").close()
+            started = time.monotonic()
+            while not os.path.exists(name(1 - world.rank)):  # MPI moves nothing meanwhile
+                assert time.monotonic() - started < 40, "the other rank is still in backward"
+                time.sleep(0.01)
+        """,
+    )
+
+
+@needs_mpi
+def test_a_closed_model_leaves_its_place_to_others():
+    run_steps(
+        2,
+        """
+        for _ in range(50):
+            other = distributed.DataParallel(net(), world)
+            assert other.order == 2, other.order  # `parallel` has 1
+            other.close()
+            other.close()
+        x, y = batch()
+        own(model, x, y).backward()
+        F.cross_entropy(alone(Tensor(x)), y).backward()
+        same(model, alone)
+        parallel.close()
+        loss = F.cross_entropy(model(Tensor(x)), y)
+        model.zero_grad()
+        loss.backward()  # refused before
+        """,
+    )
+
+
+@needs_mpi
 @pytest.mark.parametrize("at", ["first", "last"])
 def test_an_error_in_a_backward_of_one_rank_does_not_spoil_the_next(at):
     run_steps(
