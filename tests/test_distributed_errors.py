@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from minidl.distributed import mpi
+from minidl.distributed import DataParallel, mpi
 
 from .helpers.ranks import environment, needs_mpi, run_ranks
 
@@ -77,6 +77,19 @@ def test_a_killed_rank_ends_the_others():
 def test_models_that_differ(model, shown):
     code = f"r = world.rank\ndistributed.DataParallel({model}, world)"
     assert shown in run_ranks(2, code, fails=True, seconds=20).err
+
+
+@needs_mpi
+def test_a_model_that_is_gone_before_its_parameters():
+    code = """
+    layer = nn.Linear(3, 2)
+    parallel = distributed.DataParallel(nn.Sequential(layer), world)
+    world.mean(layer(minidl.ones((4, 3))).sum(), 4).backward()
+    """
+    done = run_ranks(2, code, fails=True, seconds=20)
+    assert "the model that it was given is gone, but not its parameters" in done.err
+    with pytest.raises(TypeError, match=r"DataParallel: got a int, expected an nn\.Module"):
+        DataParallel(3)
 
 
 @needs_mpi

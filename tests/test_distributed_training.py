@@ -245,6 +245,128 @@ def test_parameters_that_only_some_ranks_use(ranks):
 
 
 @needs_mpi
+def test_models_are_freed_without_collecting_cycles():
+    run_steps(
+        2,
+        """
+        import gc, weakref
+        def trained():
+            model = net()
+            parallel = distributed.DataParallel(model, world)
+            own(model, *batch()).backward()
+            with parallel.no_sync():
+                model.zero_grad()
+                own(model, *batch()).backward()
+            return parallel.order, [weakref.ref(x) for x in (model, model[0].weight, parallel)]
+        gc.disable()
+        found = [trained() for _ in range(3)]
+        assert [x() for _, refs in found for x in refs] == [None] * 9
+        assert len({order for order, _ in found}) == 1  # MPI has 2,000
+        assert world.listeners == [parallel]
+        """,
+    )
+
+
+@needs_mpi
+def test_hooks_of_the_user_change_the_gradients():
+    run_steps(
+        2,
+        """
+        for net_, size in ((model, world.size), (alone, 1)):
+            net_[2].weight.register_hook(lambda g: g * 0.5)
+            net_[0].bias.register_hook(lambda g, size=size: g + 1 / size)
+        for rounds in range(2):
+            model.zero_grad(), alone.zero_grad()
+            x, y = batch()
+            own(model, x, y).backward()
+            F.cross_entropy(alone(Tensor(x)), y).backward()
+            same(model, alone)
+        """,
+    )
+
+
+@needs_mpi
+def test_a_second_object_takes_over():
+    run_steps(
+        2,
+        """
+        second = distributed.DataParallel(model, world, bucket=100)
+        for rounds in range(2):
+            model.zero_grad(), alone.zero_grad()
+            with second.no_sync():
+                x, y = batch()
+                own(model, x, y).backward()
+                F.cross_entropy(alone(Tensor(x)), y).backward()
+            x, y = batch()
+            own(model, x, y).backward()
+            F.cross_entropy(alone(Tensor(x)), y).backward()
+            same(model, alone)
+        assert parallel.sent == 0 and second.sent == 2 * sum(p.size * 8 for p in model.parameters())
+        """,
+    )
+
+
+@needs_mpi
+def test_parameters_that_are_added_must_be_equal():
+    run_steps(
+        2,
+        """
+        for m in (model, alone):
+            m[2].weight = nn.Parameter(np.ones(m[2].weight.shape))
+        x, y = batch()
+        own(model, x, y).backward()
+        F.cross_entropy(alone(Tensor(x)), y).backward()
+        same(model, alone)
+        model[2].weight = nn.Parameter(np.full(model[2].weight.shape, float(world.rank)))
+        try:
+            own(model, x, y).backward()
+            raise AssertionError
+        except ValueError as error:
+            assert "parameters, 1 of them new, with values of CRC" in str(error)
+        """,
+    )
+
+
+@needs_mpi
+def test_penalties_inside_the_mean():
+    run_steps(
+        3,
+        """
+        x, y = batch()
+        part = shares(7)[world.rank]
+        def penalty(m):
+            return 0.01 * (m[0].weight ** 2).sum()
+        loss = F.cross_entropy(model(Tensor(x[part])), y[part]) + penalty(model)
+        world.mean(loss, len(part)).backward()
+        (F.cross_entropy(alone(Tensor(x)), y) + penalty(alone)).backward()
+        same(model, alone)
+        """,
+    )
+
+
+@needs_mpi
+def test_buffers_of_all_kinds_are_averaged():
+    run_steps(
+        2,
+        """
+        class Buffers(nn.Module):
+            def __init__(self, *values):
+                for i, value in enumerate(values):
+                    setattr(self, f"b{i}", nn.Buffer(value))
+        for values in ([], [np.array([0, 5])], [np.zeros(2), np.array(False), np.array(3)]):
+            model = Buffers(*values)
+            parallel = distributed.DataParallel(model, world)
+            buffers = [x for _, x in model.named_buffers()]
+            for x in buffers:
+                x.data = (x.numpy() + world.rank).astype(x.dtype)
+            parallel.average_buffers()
+            found = [x.numpy().tolist() for x in buffers]
+            assert found == ([], [[1, 6]], None, [[0.5, 0.5], True, 4])[len(values)]
+        """,
+    )
+
+
+@needs_mpi
 def test_two_models_of_which_a_rank_uses_one():
     run_steps(
         2,

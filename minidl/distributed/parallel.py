@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
+import weakref
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -41,13 +43,19 @@ class DataParallel:
             loss.backward()
             adam.step()
 
+    Each rank's gradient of what is outside `mean` and `total` is added up too. So a penalty belongs
+    inside, `world.mean(loss + penalty, n)`; in `world.mean(loss, n) + penalty`, it would count once
+    per rank.
+
     Parameters that only some ranks used get the sum over these; those that no rank used keep their
-    gradient, which is usually None. Frozen parameters take no part, and may be unfrozen later. An
-    `Embedding(sparse=True)` gets a `RowGradient` with the rows of all ranks.
+    gradient, which is usually None. Frozen parameters take no part, and may be unfrozen later. New
+    ones may be added, with the same values on every rank. An `Embedding(sparse=True)` gets a
+    `RowGradient` with the rows of all ranks. Hooks on a parameter get the rank's own gradient. If
+    there are several of these objects for a parameter, the latest sums its gradients.
 
     Args:
         model: on every rank, with parameters and buffers of the same names, shapes and dtypes. They
-            get rank 0's values.
+            get rank 0's values. Keep it as long as its parameters are trained.
         world: the ranks; `distributed.world()` if None.
         bucket: bytes that are summed together, >= 1.
 
@@ -75,22 +83,38 @@ class DataParallel:
 
     def __init__(self, model: nn.Module, world: World | None = None, bucket: int = BUCKET) -> None:
         check_whole("DataParallel", 1, bucket=bucket)
-        self.model, self.world = model, the_world() if world is None else world
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"DataParallel: got a {type(model).__name__}, expected an nn.Module")
+        # The parameters' hooks keep this object, so it must not keep the model, which would then
+        # live until Python collects cycles: at another time on every rank.
+        self._model, self.world = weakref.ref(model), the_world() if world is None else world
         self.sent, self.waited, self._bytes = 0, 0.0, bucket
-        self._key: tuple[object, ...] = ()
-        self._hooks: list[Hook] = []
+        self._key: tuple[object, ...] | None = None
+        self._hooks: weakref.WeakSet[Hook] = weakref.WeakSet()
+        self.added = ""  # describes parameters that are new in this backward
         self._pass: _Pass | None = None
         self._is_local = False
         self.unsummed: set[int] = set()  # ids of parameters whose gradient is only this rank's
-        self._check_model()
+        self._check_model(model)
         if self.world.size > 1:
             model.load_state_dict(self.world.broadcast(model.state_dict()))
             self.order = self.world.listen(self)
-            self._prepare()  # the hooks keep this object alive, and refuse other losses
+            self._prepare(model)  # the hooks refuse other losses
 
-    def _check_model(self) -> None:
+    @property
+    def model(self) -> nn.Module:
+        """The model; RuntimeError if it is gone."""
+        model = self._model()
+        if model is None:
+            raise RuntimeError(
+                "DataParallel: the model that it was given is gone, but not its parameters; keep "
+                "that object as long as they are trained"
+            )
+        return model
+
+    def _check_model(self, model: nn.Module) -> None:
         """Raise the same ValueError on every rank if their models differ, with the first places."""
-        state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         models = self.world.all_gather({name: f"{x.dtype} {x.shape}" for name, x in state.items()})
         for rank, other in enumerate(models):
             names = [n for n in {**models[0], **other} if models[0].get(n) != other.get(n)]
@@ -130,49 +154,64 @@ class DataParallel:
         sums = self.world.all_reduce(floats)
         found = {n: array / self.world.size for n, array in sums.items()}
         for name, array in {**found, **self.world.all_reduce(others, "max")}.items():
-            buffers[name].data = array
+            buffers[name].data = array.astype(buffers[name].dtype)  # the largest of bools is an int
 
     def close(self) -> None:
         """Leave the model as it was: its gradients are those of this rank again."""
-        if self in self.world.listeners:
-            self.world.forget(self.order, self._pass is None or self._pass.is_over)
+        if self.world.size > 1:
+            self.world.forget(self.order)
         for hook in self._hooks:
             hook.remove()
-        self._key, self._hooks = (), []
+        self._key = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "order") and (self._pass is None or self._pass.is_over):
+            self.world.release(self.order)
 
     # A backward -----------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Prepare for the running backward; the world's losses call this when it reaches them."""
-        actions = endings()
-        if actions is None or (self._pass is not None and self._pass.actions is actions):
-            return  # `minidl.grad`, which sets no `.grad`; or a second loss in the same backward
-        if self._pass is not None and not self._pass.is_over:
+        actions, model = endings(), self._model()
+        if actions is None or model is None:
+            return  # `minidl.grad`, which sets no `.grad`; or a model that is gone
+        if self._pass is not None:
+            if self._pass.actions is actions:
+                return  # a second loss in the same backward
             self._pass.abandon()
         threads.memory.keep()  # gradients are freed before the next ones are made
-        self._prepare()
-        self._pass = _Pass(self, actions, self._is_local)
-        if not self._is_local:
-            actions.append(self._pass.end)
+        self._pass = _Pass(self, actions, self._prepare(model), self._is_local)
+        actions.append(self._end)
 
-    def _prepare(self) -> None:
-        """Plan the buckets and hook the parameters; again, if some were frozen or moved."""
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        key = tuple((id(p), p.dtype, p.device) for p in trained)
-        if key == self._key:
-            return
-        for hook in self._hooks:
+    def _end(self) -> None:
+        if self._pass is not None:
+            self._pass.end()
+        self._pass = None  # it holds the parameters
+
+    def _prepare(self, model: nn.Module) -> list[Tensor]:
+        """Return the parameters; if they changed, plan the buckets and hook the parameters."""
+        trained: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+        key, self.added = tuple((id(p), p.dtype, p.device) for p in trained), ""
+        # Our hook must be the last, to get what other hooks return.
+        if key == self._key and all(p.hooks and p.hooks[-1] in self._hooks for p in trained):
+            return trained
+        new = [p for p in trained if not self._hooks.intersection(p.hooks)]
+        if new:
+            crc = zlib.crc32(b"".join(p.numpy().tobytes() for p in new))
+            self.added = f", {len(new)} of them new, with values of CRC {crc:08x}"
+        others = [h for p in trained for h in p.hooks if isinstance(h.function, _Taker)]
+        for hook in (*self._hooks, *others):
             hook.remove()
-        self._key, self.parameters = key, trained
-        sparse = [
-            m.weight for m in self.model.modules() if isinstance(m, nn.Embedding) and m.sparse
-        ]
+        self._key = key
+        sparse = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.sparse]
         self.tables = {i for i, p in enumerate(trained) if any(p is table for table in sparse)}
         self.buckets = _planned(trained, self.tables, self._bytes)
         direct = {self.world.connect(p.backend) for p in trained}
         self._is_early = True not in direct or self.world.listeners[0] is self  # see `connect`
-        takers = [functools.partial(self._arrive, i) for i in range(len(trained))]
-        self._hooks = [p.register_hook(t) for p, t in zip(trained, takers, strict=True)]
+        takers = [_Taker(self._arrive, i) for i in range(len(trained))]
+        hooks = [p.register_hook(t) for p, t in zip(trained, takers, strict=True)]
+        self._hooks = weakref.WeakSet(hooks)
+        return trained
 
     def _arrive(self, index: int, gradient: Tensor) -> None:
         """Take the complete gradient of a parameter from the running backward."""
@@ -181,8 +220,9 @@ class DataParallel:
             return
         if self._pass is None or self._pass.actions is not actions:
             raise RuntimeError(
-                "DataParallel: got the loss of this rank's share of the batch, expected that of "
-                "the whole batch: world.mean(loss, len(labels)).backward()"
+                "DataParallel: got the loss of this rank's share of the batch for "
+                f"{type(self.model).__name__}, expected that of the whole batch: "
+                "world.mean(loss, len(labels)).backward()"
             )
         if gradient.requires_grad:
             raise RuntimeError(
@@ -192,13 +232,17 @@ class DataParallel:
             )
         if not self._is_local:
             self._pass.take(index, gradient)
-        elif (p := self.parameters[index]).grad is not None and id(p) not in self.unsummed:
+        elif (p := self._pass.parameters[index]).grad is not None and id(p) not in self.unsummed:
             raise RuntimeError(
                 "DataParallel.no_sync: a gradient is already the sum over ranks, to which this "
                 "rank's part cannot be added; call zero_grad before the first backward in the block"
             )
         else:
             self.unsummed.add(id(p))
+
+
+class _Taker(functools.partial[None]):
+    """What a `DataParallel` hooks a parameter with."""
 
 
 class _Bucket:
@@ -210,7 +254,8 @@ class _Bucket:
         self.slices = {
             i: slice(end - size, end) for i, size, end in zip(indices, sizes, ends, strict=True)
         }
-        self._first, self._size = parameters[indices[0]], ends[-1]
+        first = parameters[indices[0]]
+        self._backend, self._dtype, self._size = first.backend, first.dtype, ends[-1]
         self.begin()
 
     def begin(self) -> None:
@@ -223,7 +268,7 @@ class _Bucket:
         """Note a gradient, whose array nothing else may use."""
         self.missing.discard(index)
         if len(self.slices) == 1:
-            self._first.backend.set_writeable(gradient, True)
+            self._backend.set_writeable(gradient, True)
             self.array = gradient.reshape(-1)  # saves a copy of what may be large
         else:
             self.whole()[self.slices[index]] = gradient.reshape(-1)
@@ -235,7 +280,7 @@ class _Bucket:
     def whole(self) -> Array:
         """Return the array; gradients that this rank does not have count as zeros."""
         if self.array is None:
-            self.array = self._first.backend.xp.zeros(self._size, self._first.dtype)
+            self.array = self._backend.xp.zeros(self._size, self._dtype)
         return self.array
 
 
@@ -262,13 +307,18 @@ class _Pass:
 
     Attributes:
         actions: what that backward will call at its end, which identifies it.
+        parameters: those that are trained.
         is_over: whether no sum is left to complete.
     """
 
     def __init__(
-        self, parallel: DataParallel, actions: list[Callable[[], None]], is_local: bool
+        self,
+        parallel: DataParallel,
+        actions: list[Callable[[], None]],
+        parameters: Sequence[Tensor],
+        is_local: bool,
     ) -> None:
-        self.actions, self.is_over = actions, is_local
+        self.actions, self.parameters, self.is_over = actions, parameters, is_local
         self._parallel, self._started, self._ended = parallel, 0, 0  # numbers of buckets
         self._own = {i: bucket for bucket in parallel.buckets for i in bucket.slices}
         self._before: dict[int, Tensor | None] = {}  # gradients to which the sums are added
@@ -279,7 +329,7 @@ class _Pass:
     def take(self, index: int, gradient: Tensor) -> None:
         """Note a gradient; start the sums of complete buckets, and let those running progress."""
         parallel = self._parallel
-        p = parallel.parameters[index]
+        p = self.parameters[index]
         before = p.grad
         if id(p) in parallel.unsummed and before is not None:
             gradient, before = before + gradient, None
@@ -289,27 +339,30 @@ class _Pass:
             self._tables[index] = gradient
         else:
             self._own[index].put(index, gradient.array)
-            self._start()
+        while self._started < len(parallel.buckets) and parallel._is_early:
+            if parallel.buckets[self._started].missing:
+                break
+            self._start(parallel.buckets[self._started])
         while self._ended < self._started and parallel.buckets[self._ended].is_summed():
             self._ended += 1
 
-    def _start(self, *, also_incomplete: bool = False) -> None:
-        """Start the sums of complete buckets: in the same order on every rank."""
-        parallel = self._parallel
-        for bucket in parallel.buckets[self._started :]:
-            if not also_incomplete and (bucket.missing or not parallel._is_early):
-                break
-            array = bucket.whole()
-            bucket.pending = parallel.world.start_sum(array, parallel.order)
-            parallel.sent += array.nbytes
-            self._started += 1
+    def _start(self, bucket: _Bucket) -> None:
+        """Start the sum of a bucket: in the same order on every rank."""
+        array = bucket.whole()
+        bucket.pending = self._parallel.world.start_sum(array, self._parallel.order)
+        self._parallel.sent += array.nbytes
+        self._started += 1
 
     def end(self) -> None:
         """Complete all sums, and replace the rank's gradients by those of all ranks."""
-        parallel = self._parallel
-        count = len(parallel.parameters)
-        what = f"the end of a backward of DataParallel, with {count} parameters"
-        for index, p in enumerate(parallel.parameters):
+        if self.is_over:
+            return
+        parallel, count = self._parallel, len(self.parameters)
+        what = (
+            f"the end of a backward of DataParallel {parallel.order}, with {count} parameters"
+            f"{parallel.added}"
+        )
+        for index, p in enumerate(self.parameters):
             if id(p) in parallel.unsummed and index not in self._before:
                 self._take_unsummed(index)
         started = time.perf_counter()
@@ -318,37 +371,38 @@ class _Pass:
         flags[1, [i for i, g in self._tables.items() if not isinstance(g, RowGradient)]] = True
         notes = parallel.world.agree(what, np.packbits(flags).tobytes())
         found = np.unpackbits(np.bitwise_or.reduce(notes), count=2 * count).reshape(2, count)
-        if not found.any():  # the loss of another model
-            self._finish()
-            return
-        self._complete(what)
-        for index in np.flatnonzero(found[0]).tolist():
+        used = np.flatnonzero(found[0]).tolist()
+        if used:  # on some rank; else, it is another model's loss
+            self._complete(what, used)
+        for index in used:
             self._replace(index, is_dense=bool(found[1, index]))
         parallel.waited += time.perf_counter() - started
 
     def abandon(self) -> None:
         """Complete the sums of a backward that failed, or the next ones would add to them."""
-        what = "the backward after one that failed"
-        self._parallel.world.agree(what)
-        self._complete(what)
+        if not self.is_over:
+            what = "the backward after one that failed"
+            self._parallel.world.agree(what)
+            self._complete(what, range(len(self.parameters)))
 
-    def _complete(self, what: str) -> None:
-        self._start(also_incomplete=True)
+    def _complete(self, what: str, used: Sequence[int]) -> None:
+        """Complete the sums of buckets with a parameter that some rank used."""
+        for bucket in self._parallel.buckets[self._started :]:
+            if bucket.slices.keys() & used:
+                self._start(bucket)
         for bucket in self._parallel.buckets:
             if bucket.pending is not None:
                 bucket.pending.wait(what)
         # MPI moves data only while it is called. A rank whose sums are complete, but which still
         # has parts of others' to pass on, must not begin to compute.
         self._parallel.world.agree(f"{what}: all sums are complete")
-        self._finish()
-
-    def _finish(self) -> None:
-        self.is_over, self.actions = True, []  # those refer to all models of that backward
+        self.is_over = True
 
     def _take_unsummed(self, index: int) -> None:
         """Take a gradient that `no_sync` left, of a parameter that this backward did not reach."""
-        left = self._parallel.parameters[index].grad
-        self._parallel.unsummed.discard(id(self._parallel.parameters[index]))
+        p = self.parameters[index]
+        self._parallel.unsummed.discard(id(p))
+        left = p.grad
         if left is None:
             return
         self._before[index] = None
@@ -359,7 +413,7 @@ class _Pass:
 
     def _replace(self, index: int, is_dense: bool) -> None:
         """Store the sum over ranks as a parameter's gradient, or add it to an earlier one."""
-        p = self._parallel.parameters[index]
+        p = self.parameters[index]
         before = self._before.get(index, p.grad)
         if index not in self._parallel.tables:
             bucket = self._own[index]
@@ -370,11 +424,7 @@ class _Pass:
 
     def _table(self, index: int, is_dense: bool) -> Tensor:
         """Return the sum over ranks of the gradients of an `Embedding(sparse=True)`."""
-        p, own, world = (
-            self._parallel.parameters[index],
-            self._tables.get(index),
-            self._parallel.world,
-        )
+        p, own, world = self.parameters[index], self._tables.get(index), self._parallel.world
         if is_dense:
             return world.all_reduce(own.detach().copy() if own is not None else _zeros_like(p))
         rows, values = np.zeros(0, np.int64), np.zeros((0, *p.shape[1:]), p.dtype)

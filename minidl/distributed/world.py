@@ -53,8 +53,8 @@ class World:
         self.rank, self.size, self.local_rank, self.local_size = 0, 1, 0, 1
         if exchange is not None:
             self.rank, self.size = exchange.comm.rank, exchange.comm.size
-        self._listeners: dict[int, Any] = {}
-        self._orders: list[int] = []  # that no listener uses any more
+        self._listeners: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._orders: list[int] = []  # those that no listener uses any more
         self.is_warned = False
         self._direct: dict[Backend, Any] = {}
 
@@ -259,32 +259,29 @@ class World:
     @property
     def listeners(self) -> list[Any]:
         """Objects whose `begin` is called when a backward reaches a loss; oldest first."""
-        return list(self._listeners.values())
+        return list(self._listeners.values())  # a WeakSet has another order on each rank
 
     def listen(self, listener: Any) -> int:
-        """Add one to `listeners`, on all ranks alike; return an order for its sums.
+        """Add one to `listeners`, as long as it exists; return an order for its sums.
 
-        Sums of two listeners can start in another order on each rank. Earlier listeners that
-        nothing else refers to are forgotten here and only here: Python would collect their cycles
-        at another time on each rank, and a rank without one does not answer those that have it.
+        Sums of two listeners can start in another order on each rank.
         """
-        if self._listeners:
-            kept = weakref.WeakValueDictionary(self._listeners)
-            self._listeners.clear()
-            gc.collect()
-            self._listeners.update(kept)
-        order = self._orders.pop() if self._orders else -1
-        self.agree(f"a DataParallel, with order {order}")
-        if order < 0 and self._exchange is not None:
-            order = self._exchange.new_order()
+        gc.collect()  # of models that refer to themselves, at the same time on every rank
+        free = set.intersection(*map(set, self.all_gather(self._orders)))
+        if free:
+            self._orders.remove(order := min(free))
+        else:
+            order = 0 if self._exchange is None else self._exchange.new_order()
         self._listeners[order] = listener
         return order
 
-    def forget(self, order: int, is_free: bool) -> None:
-        """Remove a listener, on every rank alike; another may use its order if it `is_free`."""
+    def forget(self, order: int) -> None:
+        """Remove a listener, on every rank alike."""
         self._listeners.pop(order, None)
-        if is_free:
-            self._orders.append(order)
+
+    def release(self, order: int) -> None:
+        """Let another listener use an order, whose sums are complete."""
+        self._orders.append(order)
 
     def agree(self, what: str, note: bytes = b"") -> np.ndarray[Any, Any]:
         """Raise the same ValueError on every rank unless all call this with the same text.
