@@ -1,4 +1,4 @@
-"""Chapter 13. Many processes: one training step, shared out among ranks.
+"""Chapter 13. Many processes: one training step, shared among ranks.
 
     mpiexec -n 2 python chapters/ch13_many_processes.py  # or plain python: it starts 2 ranks itself
 
@@ -10,14 +10,14 @@ With --quick: equal digits 10 to 16, small batches 2 to 60 %, large batches 2 to
 # %% [markdown]
 # # 13. Many processes
 #
-# The loss of a batch is a mean, so its gradient is a mean too: that of 64 images is the mean of two
-# halves' gradients. Two processes with the same weights can each take half of the batch, add up
-# their gradients, and make the same step: **data parallelism**. The sum costs time, however, and
-# with a thousand processes the batch grows, which changes what training does.
+# The loss of a batch is a mean, so its gradient is a mean too: that of 64 images is the mean of the
+# gradients of two halves. Two processes with the same weights can each take one half, average their
+# gradients, and make the same step: **data parallelism**. But the exchange costs time, and with a
+# thousand processes the batch grows, which changes how training behaves.
 #
-# **What you will learn:** what is computed, and that it equals one process; when more processes
-# help; what breaks as batches grow. **You need:** chapter 7, and MPI (`pip install -e '.[mpi]'` in
-# a clone): without it, the chapter has one process, and leaves out what needs two.
+# **What you will learn:** what each process computes, and why the result is that of one process;
+# when more processes help; what breaks as batches grow. **You need:** chapter 7, and MPI (`pip
+# install -e '.[mpi]'` in a clone). Without MPI, the chapter skips what needs two processes.
 
 # %%
 import itertools
@@ -50,9 +50,9 @@ pixels, test_pixels = normalize(images.images), normalize(test.images)
 
 # %% [markdown]
 # ## 1. The mean of means
-# Let 65 images be shared out, 40 to one process and 25 to another. **Predict, then run:** by how
-# much does the mean of their gradients differ from the gradient of all 65? And if each is weighted
-# by its number of images?
+# Suppose that one process takes 40 of 65 images, and another the other 25. **Predict, then run:**
+# by how much does the mean of their gradients differ from the gradient of all 65 images? And the
+# mean weighted by the numbers of images?
 
 # %%
 model, x = minidl.models.cifar10_cnn(), minidl.Tensor(pixels[:65].astype(np.float64))
@@ -71,19 +71,19 @@ means = {"mean": (one + other) / 2, "weighted mean": (40 * one + 25 * other) / 6
 for name, found in means.items():
     apart = np.linalg.norm(found - whole) / np.linalg.norm(whole)
     if world.rank == 0:  # of several processes, one prints
-        print(f"the gradients' {name}: {apart:.1e} of the norm away from the whole batch's")
+        print(f"{name} of the gradients: differs by {apart:.1e} of the whole batch's norm")
 
 # %% [markdown]
 # ## 2. The same with processes
-# `mpiexec -n 2 python train.py` starts the same program twice. The processes differ by a number,
-# their **rank**, 0 or 1. An **all-reduce** gives each of them the sum of all their arrays. Here
+# `mpiexec -n 2 python train.py` starts the same program twice. Each process has a number, its
+# **rank**: 0 or 1. An **all-reduce** gives each process the sum of all their arrays. Here
 # `DataLoader` gives each rank its share of every batch, `world.mean` weights the ranks' losses, and
-# `DataParallel` all-reduces each layer's gradients while `backward` computes the next ones.
+# `DataParallel` all-reduces gradients of late layers while `backward` computes those of early ones.
 
 
 # %%
 def train(world, dtype):
-    """Return the losses of ten steps; and of the fastest, the seconds, and those of waiting."""
+    """Return the losses of ten steps, and the fastest step's seconds: all, and spent waiting."""
     model = minidl.models.cifar10_cnn(rng=np.random.default_rng(chapter.seed)).to(dtype=dtype)
     parallel, adam = distributed.DataParallel(model, world), optim.Adam(model.parameters())
     batches = DataLoader(pixels[:650].astype(dtype), labels[:650], batch_size=65, world=world)
@@ -100,7 +100,7 @@ def train(world, dtype):
 
 
 def measure(world):
-    """Return losses, the times of a step, and the seconds of all-reduces by number of bytes."""
+    """Return the number of ranks, losses, times of a step, and of all-reduces by their bytes."""
     sums = {}
     for size in [4**power for power in range(1, 10 if chapter.quick else 13)]:
         for _ in range(10):
@@ -114,7 +114,7 @@ def measure(world):
 # %% [markdown]
 # Started by `mpiexec`, this chapter measures in its own ranks; started by `python`, it calls
 # `mpiexec` to start itself twice more. **Predict, then run:** 1 and 2 ranks add up 65 images in
-# different orders. In how many digits do the losses, in float64, agree after ten steps of Adam?
+# different orders. To how many digits do their float64 losses agree after ten steps of Adam?
 
 # %%
 runs, file = [], chapter.out / "ranks.json"
@@ -145,11 +145,11 @@ digits = -np.log10(max(abs(np.divide(runs[-1][1], runs[0][1]) - 1).max(), 1e-16)
 #     ring: each rank passes on pieces of n / p bytes, 2 (p - 1) times:  2 (p - 1) (a + b n / p)
 #     tree: all n bytes go up a binary tree, and down again:             2 log2(p) (a + b n)
 #
-# A ring sends only 2 n bytes, but waits p - 1 times; a tree the other way round. Section 2's sums
-# give this machine's a and b. **Weak scaling** gives each rank as many images as before, here 32;
-# **strong scaling** shares out a fixed batch, here 4,096. Efficiency is how much of its time a rank
-# computes, if no sum runs meanwhile. **Predict, then run:** which scales better, chapter 7's
-# network or ResNet-50, with 200 times the weights?
+# A ring sends fewer bytes; a tree pays fewer latencies. Section 2's all-reduces give this
+# machine's a and b. **Weak scaling** keeps the number of images per rank, here 32; **strong
+# scaling** divides a fixed batch, here of 4,096. Efficiency is the fraction of its time that a rank
+# computes, if no all-reduce overlaps with it. **Predict, then run:** which scales better, chapter
+# 7's network or ResNet-50, which has 200 times as many weights?
 
 # %%
 ways = {
@@ -164,7 +164,7 @@ if count > 1:  # least squares of relative errors, or the largest arrays would d
     a, b = np.maximum(np.linalg.lstsq(rows, np.ones(len(rows)))[0], 1e-12)
 net, image = summary(minidl.models.cifar10_cnn(), (3, 32, 32)), (seconds - waited) * count / 65
 large = 4 * 25_557_032, image * 4_089_184_256 / net.multiply_adds
-nets = {"chapter 7": (4 * net.parameters, image), "ResNet-50": large}  # bytes, s for each image
+nets = {"chapter 7": (4 * net.parameters, image), "ResNet-50": large}  # bytes, s per image
 speed = f"latency {1e6 * a:.0f} us, {1e-9 / b:.2f} GB/s"
 print(f"{speed} {'measured' if count > 1 else 'assumed'}; efficiency with 2, 16, 256, 4096 ranks:")
 ranks, shown = [2**power for power in range(13)], {"weak scaling": {}, "strong scaling": {}}
@@ -177,25 +177,25 @@ for kind, net, way in itertools.product(shown, nets, ways):
 look = {"xlabel": f"ranks ({speed})", "xscale": "log", "ylabel": "efficiency (%)"}
 chapter.keep(
     *(plots.side_by_side(shown, **look), "efficiency"),
-    "with many ranks, a tree suits the few bytes of chapter 7's network, a ring the many of "
-    "ResNet-50, which loses less: it computes more for each byte",
+    "with many ranks, a tree suits the few bytes of chapter 7's network, and a ring the many of "
+    "ResNet-50, which loses less because it computes more per byte",
 )
 
 # %% [markdown]
 # ## 4. What breaks as batches grow
-# With 16 ranks of 32 images, a batch has 512. Ranks do not change the mathematics, so one process
-# can show the effect. As many epochs have 16 times fewer steps. But the gradient of 512 images is
-# less noisy, so let a step go 16 times as far: the **linear scaling rule**. At first, such steps
-# are too large; a **warm-up** raises the rate to them over two epochs (Goyal et al., 2017). Here
-# all rates also fall linearly, to 0 in the end. **Predict, then run:** which rule loses least with
-# batches of 512 images? And with 1,024?
+# With 32 images on each of 16 ranks, a batch has 512. Ranks do not change the mathematics, so one
+# process can show the effect. An epoch then has 16 times fewer steps. But the gradient of 512
+# images is less noisy, so let each step go 16 times as far: the **linear scaling rule**. At first,
+# such steps are too large, so a **warm-up** raises the rate over two epochs (Goyal et al., 2017).
+# Here all rates also decay linearly towards 0. **Predict, then run:** with batches of 512 images,
+# which rule loses the least accuracy? And with 1,024?
 
 # %%
 halved = [x.reshape(-1, 3, 16, 2, 16, 2).mean((3, 5)) for x in (pixels, test_pixels)]  # faster
 
 
 def accuracy(rule, size, seed):
-    """Train a small network with batches of some size; return its accuracy on test images in %."""
+    """Train a small network with batches of one size; return its accuracy on test images in %."""
     rng = np.random.default_rng(seed)
     model = nn.Sequential(
         *(nn.Conv2d(3, 8, 3, padding=1, rng=rng), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
@@ -225,7 +225,7 @@ for seed in (chapter.seed, chapter.seed + 1):
         panel[rule][size] = accuracy(rule, size, seed)
         print(f"seed {seed}, {size} images, {rule}: {panel[rule][size]:.1f}%", flush=True)
 figure = plots.side_by_side(shown, xlabel="batch size", xscale="log", ylabel="test accuracy (%)")
-chapter.keep(figure, "batch_size", "up to 512 images, the warm-up keeps most; 1,024 are too many")
+chapter.keep(figure, "batch_size", "with warm-up, 512 images lose little; 1,024 are too many")
 large = np.array([[panel[rule][512] for rule in rules] for panel in shown.values()])
 small = np.mean([panel["warm-up"][32] for panel in shown.values()])
 text = "equal digits {:.0f}, small batches {:.1f}%, large batches {:.1f}%, scaled rate {:.1f}%, "
@@ -239,10 +239,10 @@ chapter.result(f"{text}, least gain {(large[:, 2] - large[:, :2].max(1)).min():.
 # `pip install -e '.[test]'`) tells you which answers are right and which are not there yet.
 #
 # 1. `whole_mean`: the mean of means of uneven shares, some of them empty.
-# 2. `ring_all_reduce`: sum the arrays of p ranks by passing pieces around a ring.
+# 2. `ring_pieces`: which piece each rank sends in each step of an all-reduce around a ring.
 # 3. `best_ranks`: the number of ranks with which a step takes the least time.
 #
-# **Change this and explain:** make `image` 1,000 times smaller, as on a GPU: which curves fall?
+# **Change this and explain:** divide `image` by 1,000, as on a GPU: which curves fall?
 # **Further reading:** [Goyal et al. (2017)](https://arxiv.org/abs/1706.02677); [Thakur et al.
 # (2005)](https://doi.org/10.1177/1094342005051521); [Patarasuk and Yuan
 # (2009)](https://doi.org/10.1016/j.jpdc.2008.09.002); [Li et al., PyTorch

@@ -1,19 +1,19 @@
 """Activation checkpointing: backward computes a segment's activations again, to save memory.
 
-A network keeps what every layer computes until backward has used it, so memory grows with the
-number of layers. A segment that `checkpointed` runs keeps only its inputs; backward runs it a
-second time, when the activations of the segments after it are no longer in memory. With a segment
-for every sqrt(n) of n layers, memory grows with sqrt(n), for one more forward pass. A training step
-of ResNet-50 (16 images, 224x224) with a segment for each block needs 652 MiB for new arrays instead
-of 1,486: 875,155,067 bytes less, for 1.34 times the processor time (with 4 images; AMD EPYC, family
-25; `python -m tests.benchmarks.recompute`).
+A network keeps every layer's activations until backward has used them, so memory grows with the
+number of layers. A segment that runs under `checkpointed` keeps only its inputs; backward runs it a
+second time, after the activations of later segments have been freed. With one segment per sqrt(n)
+of n layers, memory grows with sqrt(n), at the cost of one more forward pass. A training step of
+ResNet-50 (16 images, 224x224) with one segment per block needs 652 MiB for new arrays instead of
+1,486, which saves 875,155,067 bytes. It takes 1.34 times the processor time (with 4 images; AMD
+EPYC, family 25; `python -m tests.benchmarks.recompute`).
 
-The first run is recorded as usual. Its graph is searched for the tensors from outside that the
-segment used, such as parameters, and thrown away. What is recorded instead is one node, whose
-inputs are these tensors. To the engine, the segment is one operation: hooks, frozen parameters,
-`minidl.grad` and the check for tensors changed in place work as for any other. Its rule runs the
-function again, and differentiates the new graph down to the same tensors. With recording on, that
-is recorded too, so the rule can be differentiated in turn.
+The first run is recorded as usual. Its graph is searched for the outside tensors that the segment
+used, such as parameters, and then discarded. One node that has these tensors as inputs is recorded
+in its place. So the engine sees the segment as one operation: hooks, frozen parameters,
+`minidl.grad` and the check for tensors changed in place work as for any other. The node's rule runs
+the function again and differentiates the new graph down to the same tensors. If recording is on,
+this is recorded too, so the rule itself can be differentiated.
 
 Source: T. Chen et al., Training Deep Nets with Sublinear Memory Cost (2016).
 """
@@ -48,33 +48,34 @@ from minidl.tensor import Tensor, record
 P = ParamSpec("P")
 R = TypeVar("R")
 Arrived = dict[int, tuple[Tensor, Tensor]]
-"""For the places of some results: the result's gradient, and the result of the first run."""
+"""Maps the index of a result to its gradient, and to that result of the first run."""
 
 
 def checkpointed(fn: Callable[P, R], /, *inputs: P.args, **options: P.kwargs) -> R:
     """Return `fn(*inputs, **options)` without keeping its activations: backward runs `fn` again.
 
     Results and gradients are those of a plain call, to any order. Backward takes one more forward
-    pass. Under `no_grad`, and under `nn.observe` and `detect_anomaly`, which look inside, this is a
-    plain call.
+    pass. Under `no_grad`, this is a plain call; so it is under `nn.observe` and `detect_anomaly`,
+    which look inside the segment.
 
-    Use it for parts of a network, such as residual blocks: while backward is in a part, all of its
-    activations are in memory. Parts may contain checkpointed parts.
+    Use it for parts of a network, such as residual blocks, not for the whole: while backward is in
+    a part, all activations of that part are in memory. Checkpointed parts may be nested.
 
-    The second run draws the same random numbers. For it, those generators are set back that the
-    first run drew from and `minidl.random.streams` finds in `fn` and its arguments, or the global
-    one. Threads that draw at the same time each need a generator of their own, because one would
-    set back the others'. Pass a block itself, not a function that refers to the whole network: the
-    search for generators is then short.
+    The second run draws the same random numbers: it rewinds every generator that the first run drew
+    from, if it is the global one or `minidl.random.streams` finds it in `fn` or its arguments.
+    Threads that draw at the same time each need a generator of their own, because rewinding a
+    shared one would affect the others. Pass a block itself, not a function that refers to the whole
+    network, so that the search for generators is short.
 
-    Layers change their state (running statistics, rows shortened by `max_norm`) in the first run
-    only; in your own layers, test `minidl.autograd.recomputing.get()`. Whatever else `fn` changes,
-    such as a list that it appends to, changes twice. Gradients through tensors that it stores there
-    are right, but the stored tensors of the first run keep its activations in memory.
+    The layers of minidl update their state (running statistics, rows shortened by `max_norm`) in
+    the first run only; your own layers can test `minidl.autograd.recomputing.get()`. Anything else
+    that `fn` changes, such as a list that it appends to, is changed twice. Gradients through
+    tensors stored in such a list are correct, but those of the first run keep its activations in
+    memory.
 
     Args:
         fn: a module or function that returns a tensor or a tuple of tensors. It may use tensors
-            from outside; those that require a gradient must exist before it runs.
+            other than its arguments; those that require a gradient must exist before it runs.
         inputs: its arguments, of any type.
         options: its keyword arguments.
 
@@ -82,8 +83,9 @@ def checkpointed(fn: Callable[P, R], /, *inputs: P.args, **options: P.kwargs) ->
         What `fn` returns.
 
     Raises:
-        TypeError: `fn` returned something else.
-        RuntimeError: in backward, if the second run differs from the first in its results (by more
+        TypeError: `fn` returned something else, or computed on a GPU although the first tensor
+            among its arguments is on another device.
+        RuntimeError: in backward: the second run differs from the first in its results (by more
             than rounding) or in the tensors that it used.
 
     Source: T. Chen et al., Training Deep Nets with Sublinear Memory Cost (2016).
@@ -97,7 +99,7 @@ def checkpointed(fn: Callable[P, R], /, *inputs: P.args, **options: P.kwargs) ->
     """
     if not is_recording() or observers.get() is not None or watcher() is not None:
         return fn(*inputs, **options)
-    for waiting in forwards.values():  # so that what fn uses from outside has its node already
+    for waiting in forwards.values():  # so that outside tensors already have their nodes
         for reference in waiting:
             if (pending := reference()) is not None:
                 pending.settle()
@@ -109,18 +111,18 @@ def checkpointed(fn: Callable[P, R], /, *inputs: P.args, **options: P.kwargs) ->
 
 
 class _Segment:
-    """A function and its arguments, what it used in its first run, and how to run it again."""
+    """A function with its arguments, and the tensors that its first run used; it can run again."""
 
     def __init__(self, call: Callable[[], Any], drawn: _Streams) -> None:
         self.call, self.drawn = call, drawn
-        # Inside a module's forward, batch norm joins what follows, and rounds differently.
+        # Inside a module's forward, batch norm is fused with the next layer: it rounds differently.
         self.is_inside = bool(forwards.values())
         self.held: list[Tensor] = []  # the node's inputs, at which the second graph ends
         self.used: list[Tensor] = []  # those of them that the results depend on
-        self.places: list[int] = []  # of the results that need a gradient
+        self.places: list[int] = []  # indices of the results that need a gradient
 
     def first(self, given: dict[int, Tensor]) -> Any:
-        """Run the function; return its results, but as those of one node.
+        """Run the function; return its results as outputs of one node.
 
         Args:
             given: the tensors among the arguments, by id.
@@ -147,7 +149,7 @@ class _Segment:
         return getattr(type(found), "_make", tuple)(results) if is_tuple else results[0]
 
     def _recorded(self, results: list[Tensor], made: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Return a tensor with the array of each result in `made`, by the id of that result."""
+        """Return a recorded tensor for each result in `made`, by its id, with the same array."""
         place, x = self.places[0], results[self.places[0]]
         if x.backend.records and x.backend is not self.drawn.backend:
             raise TypeError(
@@ -170,8 +172,8 @@ class _Segment:
         return {key: _part(joint, place, made[key]) for key, place in places.items()}
 
     def gradients(self, arrived: Arrived) -> Gradients:
-        """Run the function again; return the gradients of the tensors held, None for some."""
-        # The engine hides the user's watcher from rules. The inner ones are worth watching.
+        """Run the function again; return the gradient of each tensor in `held`, or None."""
+        # The engine hides the user's watcher from rules, but this rule's operations should be seen.
         seen = next((w for w in reversed(watchers.values()) if w is not None), None)
         results = self._second()
         for place, (_, before) in arrived.items():
@@ -191,7 +193,7 @@ class _Segment:
         return [found.get(id(x)) for x in self.held]
 
     def _second(self) -> list[Tensor]:
-        """Run the function again, as it ran the first time: unobserved, as part of a forward."""
+        """Run the function again as in its first run: unobserved, inside a forward if it was."""
         with contextlib.ExitStack() as blocks:
             blocks.callback(observers.blocks.reset, observers.blocks.set(()))
             blocks.enter_context(recomputing.set(True))
@@ -206,12 +208,12 @@ class _Segment:
         reached = {id(x) for x in order}
         new = [x.shape for x in order if x.is_leaf and id(x) not in ends]
         gone = [x.shape for x in self.used if x.requires_grad and id(x) not in reached]
-        for shapes, times in ((new, "the second, but not the first"), (gone, "only the first")):
+        for shapes, times in ((new, "second"), (gone, "first")):
             if shapes:
                 raise RuntimeError(
-                    f"checkpointed: fn used a tensor of shape {shapes[0]} that requires a gradient "
-                    f"{times} time, expected the same tensors; did its weights change, does it "
-                    "make such tensors itself, or compute in other threads?"
+                    f"checkpointed: in its {times} run only, fn used a tensor of shape {shapes[0]} "
+                    "that requires a gradient, expected the same tensors in both; did its weights "
+                    "change, does it make such tensors itself, or compute in other threads?"
                 )
 
 
@@ -221,8 +223,8 @@ class _Segment:
 class _Streams:
     """The random streams that a segment may draw from, and their states before its first run.
 
-    A backend calls what it gets as `fresh` again whenever a recorded step is repeated: see
-    `minidl.capture`. So each repetition notes and restores the states in turn with its draws.
+    Whenever a recorded step is replayed (see `minidl.capture`), the backend calls the functions
+    passed to `fresh` again. So each replay saves and restores the states in order with its draws.
     """
 
     def __init__(self, backend: Backend, *things: Any) -> None:
@@ -233,7 +235,7 @@ class _Streams:
         self._do(lambda: self._note(self.states))
 
     def forget_unused(self) -> None:
-        """Leave streams alone that the first run did not draw from: other threads may use them."""
+        """Keep only streams that the first run drew from: other threads may use the others."""
         now: list[Any] = []
         self._note(now)
         drawn = [i for i, a in enumerate(now) if pickle.dumps(a) != pickle.dumps(self.states[i])]
@@ -241,7 +243,7 @@ class _Streams:
 
     @contextlib.contextmanager
     def set_back(self) -> Iterator[None]:
-        """Set the streams back in a `with` block, and restore them when it ends."""
+        """Rewind the streams for a `with` block, and restore them when it ends."""
         now: list[Any] = []
 
         def rewind() -> None:
@@ -272,7 +274,7 @@ class _Streams:
 
 
 class _Line(str):
-    """What a segment has its nodes note as their `line`: the same text, and whose they are."""
+    """The `line` of a segment's nodes: the usual text, which also identifies the segment."""
 
     segment: object
 
@@ -285,7 +287,7 @@ class _Line(str):
 
 
 def _results(found: Any) -> list[Tensor]:
-    """Return what a function returned as a list of tensors that have their nodes."""
+    """Return the results of a function as a list of tensors that have their nodes."""
     results = list(found) if isinstance(found, tuple) else [found]
     for x in results:
         if not isinstance(x, Tensor):
@@ -304,12 +306,12 @@ def _settled(x: Tensor) -> Tensor:
 
 
 def _is_made(x: Tensor, segment: object) -> bool:
-    """Return whether a segment's operation made a tensor that needs a gradient."""
+    """Return whether a tensor needs a gradient and was made by a segment's operation."""
     return x.node is not None and getattr(x.node.line, "segment", None) is segment
 
 
 def _inputs(segment: object, x: Tensor) -> list[Tensor]:
-    """Return the inputs of a segment's operation; none of a tensor from outside.
+    """Return the inputs of the operation that made a tensor; none if it came from outside.
 
     Frozen parameters are included, so that the engine notices if they are changed in place.
     """
@@ -321,7 +323,7 @@ def _inputs(segment: object, x: Tensor) -> list[Tensor]:
 
 
 class _Parts(Tensor):
-    """The gradient of a node of several results: those of its results that have arrived."""
+    """The gradient of a node with several results: the gradients that have arrived so far."""
 
     __slots__ = ("arrived",)
 
@@ -364,10 +366,10 @@ def _propagated(
     The engine goes on from there: it runs the hooks of these tensors, not this function.
 
     Args:
-        order: the graph's tensors, inputs first; used up.
+        order: the graph's tensors, inputs first; emptied.
         ends: the ids of tensors that are not differentiated further.
         sums: the gradients of the graph's results, by id.
-        seen: sees gradients of the others.
+        seen: a watcher of the other tensors' gradients, or None.
     """
     found = {}
     while order:
@@ -396,7 +398,7 @@ def _propagated(
 def _check_result(before: Tensor, now: Any) -> None:
     """Raise RuntimeError unless a result of the second run equals that of the first."""
     hint = (
-        "; did its weights, the model's mode, or what it read change, or does it draw from a "
+        "; did its weights, the model's mode, or data that it reads change, or does it draw from a "
         "generator that minidl.random.streams does not find?"
     )
     for what in ("shape", "dtype", "device"):

@@ -780,11 +780,11 @@ DIFFERENT = {
     ),
     "weights": (
         differs(lambda x: x * OTHER, lambda x: x * OTHER.detach()),
-        r"used a tensor of shape \(3,\) that requires a gradient only the first time",
+        r"in its first run only, fn used a tensor of shape \(3,\) that requires a gradient",
     ),
     "other weights": (
         differs(lambda x: x * OTHER.detach(), lambda x: x * OTHER),
-        "that requires a gradient the second, but not the first time, expected the same tensors",
+        "in its second run only, fn used .* requires a gradient, expected the same tensors",
     ),
     "tensors of its own": (
         lambda x: x * Tensor(np.ones(3), requires_grad=True),

@@ -30,14 +30,14 @@ def ring_pieces(p):
     Every rank cuts its array into pieces 0 to p - 1. In each step, rank r sends one piece to rank
     r + 1, and rank p - 1 sends one to rank 0, all at the same time. In the first p - 1 steps, the
     receiver adds what it gets to its own piece of that number, so that in the end every rank has
-    the complete sum of one piece. In the other p - 1 steps, the receiver replaces its piece by what
-    it gets, so that the complete sums go round.
+    the complete sum of one piece. In the other p - 1 steps, the receiver replaces its piece by the
+    one that arrives, so that the complete sums go round.
 
     The result is a list of 2 (p - 1) lists, one for each step, each with p numbers: the piece that
     rank 0 sends, that rank 1 sends, and so on.
 
-    By hand, p = 2: both ranks send another piece first, then the one whose sum they have. So
-    [[0, 1], [1, 0]].
+    By hand, p = 2: first, rank 0 sends piece 0 and rank 1 piece 1; then each sends the other piece,
+    whose sum it now has. So [[0, 1], [1, 0]].
 
     Difficulty: 3 of 3.
     """
@@ -47,8 +47,8 @@ def ring_pieces(p):
 def best_ranks(work, latency, transfer, most):
     """Return the number of ranks, 1 to `most`, with which a training step takes the least time.
 
-    Strong scaling: p ranks share out the work, and then add up their gradients around a ring. In
-    milliseconds:
+    Strong scaling: p ranks share the work, and then add up their gradients around a ring. In
+    milliseconds, a step takes
 
         work / p + 2 (p - 1) (latency + transfer / p)
 
@@ -61,8 +61,8 @@ def best_ranks(work, latency, transfer, most):
     raise NotImplementedError
 
 
-# Predict, then run: With work 100 ms, latency 1 ms and a transfer of 60 ms, how many ranks are
-# best? And with 10 times as much work, as in a batch of 10 times as many images?
+# Predict, then run: With 100 ms of work, a latency of 1 ms and a transfer of 60 ms, how many ranks
+# are best? And with 10 times as much work, as in a batch of 10 times as many images?
 #
 # Change this and explain: In the chapter's `accuracy`, let the warm-up take half an epoch instead
 # of two, then four. How does the accuracy with 512 images change, and why?

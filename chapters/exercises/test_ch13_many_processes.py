@@ -38,7 +38,7 @@ def check_pieces(exercise, p):
     steps = exercise.call("ring_pieces", p)
     hints = {
         "the second half is missing, in which the complete sums go round": p - 1,
-        "each half has a step less than there are ranks": 2 * p,
+        "each half has one step fewer than there are ranks": 2 * p,
     }
     exercise.compare(f"the number of steps in ring_pieces({p})", len(steps), 2 * (p - 1), hints)
     numbers = [[piece in range(p) for piece in sent] for sent in steps]
@@ -46,13 +46,13 @@ def check_pieces(exercise, p):
     said = f"which numbers of ring_pieces({p}) are pieces"
     exercise.compare(said, numbers, [[True] * p] * len(steps), usual=usual)
     hints = {
-        "a rank sends its own piece in every step: pass on what the rank before has sent": passed(
+        "a rank sends its own piece in every step: pass on the piece that has arrived": passed(
             steps_of(p, lambda rank, step: rank), p
         ),
-        "all ranks send the same piece: each must send another": passed(
+        "all ranks send the same piece: the pieces must differ": passed(
             steps_of(p, lambda rank, step: step), p
         ),
-        "the direction is wrong: what rank r sends must be what rank r - 1 sent before": passed(
+        "the direction is wrong: rank r must send the piece that rank r - 1 sent before": passed(
             steps_of(p, lambda rank, step: rank + step), p
         ),
         "the first half is right; the second begins with the piece whose sum is complete": passed(
@@ -60,7 +60,7 @@ def check_pieces(exercise, p):
         ),
     }
     said = f"the pieces of each rank after ring_pieces({p}), where rank r began with 10 ** r"
-    usual = "follow piece 0: it must pass all ranks in the first half, and again in the second"
+    usual = "follow piece 0: it must visit all ranks in the first half, and again in the second"
     total = int("1" * p)
     exercise.compare(said, passed(steps, p), [[total] * p for _ in range(p)], hints, usual)
 

@@ -9,14 +9,14 @@ def whole_mean(means, counts):
 
 
 # Why: In every step, a rank sends the piece that it has just received: rank r sends piece r first,
-# and then what rank r - 1 sent in the step before, hence r - step. After p - 1 steps, piece r has
-# passed all ranks but one, the rank before r, which now has its sum and sends it on. So the same
-# rule serves for both halves.
+# and then the piece that rank r - 1 sent in the step before, hence r - step. After p - 1 steps,
+# piece r has been on every rank; the last one, rank r - 1, now has its complete sum and sends it
+# on. So the same rule serves both halves.
 def ring_pieces(p):
     return [[(rank - step) % p for rank in range(p)] for step in range(2 * (p - 1))]
 
 
-# Why: Just try all numbers: `min` returns the first of equal ones. Work falls like 1 / p while
+# Why: Try all numbers: `min` returns the first of equal ones. Work falls like 1 / p while
 # latency grows like p, so the best number grows only like the square root of work / latency.
 def best_ranks(work, latency, transfer, most):
     def milliseconds(p):
@@ -30,6 +30,6 @@ def best_ranks(work, latency, transfer, most):
 # why large batches scale well, as long as they train well.
 #
 # Change this and explain. Measure it, with several seeds; this is what to expect. Half an epoch is
-# four steps of 512 images: the rate grows 16-fold before the network has left its start, and the
+# four steps of 512 images: the rate grows 16-fold before the network has changed much, and the
 # accuracy is nearly as low as without a warm-up. Four of six epochs leave few steps at the high
-# rate, which the decay has lowered by then: safe, but slower, so some of the gain is lost.
+# rate, which the decay has lowered by then: safe, but slow, so part of the gain is lost.

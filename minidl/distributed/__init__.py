@@ -1,7 +1,7 @@
 """Train with many processes: `mpiexec -n 4 python train.py`, on one machine or several.
 
-Every process, called a rank, runs the same program and has the same weights. Each step shares a
-batch out among the ranks, and sums their gradients while `backward` computes them:
+Each process, called a rank, runs the same program and has the same weights. In each step, every
+rank takes its share of the batch, and `backward` sums the ranks' gradients while it computes them:
 
     world = distributed.world()
     parallel = distributed.DataParallel(model, world)
@@ -11,23 +11,23 @@ batch out among the ranks, and sums their gradients while `backward` computes th
         loss.backward()
         adam.step()
 
-Weights and losses are those of one process with the same batches, up to rounding. Without
+Weights and losses equal those of one process with the same batches, up to rounding. Without
 `mpiexec`, or without MPI, the same program runs as a world of one rank.
 
 | to | use |
 | --- | --- |
-| know the rank and the number of ranks | `world()` |
+| get the rank and the number of ranks | `world()` |
 | sum, gather or send tensors and state | `World.all_reduce`, `all_gather`, `broadcast` |
 | train on shares of each batch | `DataParallel`, `World.mean`, `DataLoader(..., world=world)` |
 | divide the optimiser's state among the ranks | `ShardedOptimizer` |
 | normalise by the whole batch | `synchronize_batch_norm`, `nn.BatchNorm2d(..., world=world)` |
 
-`training.fit(..., world=world)` has this loop, and metrics over all ranks; it prints and saves on
+`training.fit(..., world=world)` runs this loop and measures over all ranks; it prints and saves on
 rank 0, resumes on any number of ranks, and stops all of them at Ctrl-C.
 
-If a rank fails, its traceback is shown with its rank, and the others end. If ranks make different
-calls, all raise the same error, which says what each was about to do. `python -m minidl` shows
-which MPI there is.
+If a rank fails, its traceback is shown under its rank, and the other ranks end too. If ranks make
+different calls, all raise the same error, which lists each rank's call. `python -m minidl` shows
+which MPI it finds.
 """
 
 from minidl.distributed.batch_norm import synchronize_batch_norm as synchronize_batch_norm

@@ -1,4 +1,4 @@
-"""Batch norm over the whole batch, of which each rank has a share."""
+"""Batch norm over a batch that is shared among ranks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def synchronize_batch_norm(model: M, world: World | None = None) -> M:
-    """Let every batch norm of a model use the mean and variance over all ranks, in training.
+    """Make each batch norm of a model use the mean and variance over all ranks, in training.
 
     Without it, each rank normalises by its own share of the batch, so results depend on the number
-    of ranks, and small shares give noisy statistics. With it, they are those of one process, and
+    of ranks, and small shares give noisy statistics. With it, results are those of one process, and
     running statistics are the same on every rank. Each layer then exchanges two numbers per channel
     in the forward pass, and two in the backward pass. Evaluation needs no exchange.
 
-    The layers are changed in place; names, weights and state dicts stay. To undo it, set `world` of
-    each layer to None.
+    The layers are changed in place; names, weights and state dicts stay the same. To undo it, set
+    `world` of each layer to None.
 
     Args:
-        model: a layer or a network. One without batch norm stays as it is.
+        model: a layer or a network. One without batch norm is left unchanged.
         world: the ranks; `distributed.world()` if None.
 
     Returns:
@@ -41,7 +41,7 @@ def synchronize_batch_norm(model: M, world: World | None = None) -> M:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f"synchronize_batch_norm: got a {type(model).__name__}, expected a model, an nn.Module"
+            f"synchronize_batch_norm: got a {type(model).__name__}, expected a model (an nn.Module)"
         )
     ranks = the_world() if world is None else world
     for layer in model.modules():

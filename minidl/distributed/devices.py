@@ -11,7 +11,7 @@ from minidl.distributed.exchange import Exchange, Pending
 
 
 class Collectives(Protocol):
-    """What starts sums and broadcasts over ranks, in place: see `Exchange`."""
+    """Starts sums and broadcasts over ranks, in place: see `Exchange`."""
 
     def start_sum(self, array: Array, order: int = 0) -> Pending:
         """Start to sum an array over ranks."""
@@ -21,10 +21,10 @@ class Collectives(Protocol):
 
 
 class ThroughHost:
-    """Collectives on a device's arrays by copies on the host, for which the host waits.
+    """Collectives on a device's arrays through copies on the host, which waits for the device.
 
     Args:
-        exchange: of the copies.
+        exchange: sums and broadcasts the copies.
     """
 
     def __init__(self, exchange: Exchange) -> None:

@@ -1,4 +1,4 @@
-"""How a rank ends: no other rank may wait for one that has failed, or has ended."""
+"""End ranks together: no rank may wait for one that has failed or ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEP, LONGEST = 0.5, 2.0  # s; on a busy machine, printing can take 0.3 s
 
 
 def watch(exchange: Exchange) -> None:
-    """End all ranks if this one fails; tell the others if it ends."""
+    """From now on, end all ranks if this one fails, and inform the others if it ends."""
     _abort_on_errors(exchange)
     atexit.register(_say_goodbye, exchange)
 
@@ -38,6 +38,6 @@ def _abort_on_errors(exchange: Exchange) -> None:
 
 
 def _say_goodbye(exchange: Exchange) -> None:
-    """Tell ranks that still wait for this one; they raise an error, which ends all."""
+    """Inform ranks that still wait for this one: they raise an error, which ends all ranks."""
     with contextlib.suppress(ValueError, TimeoutError):
         exchange.agree(END)

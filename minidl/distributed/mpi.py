@@ -1,4 +1,4 @@
-"""Find MPI, and what started this process. The only file that imports mpi4py."""
+"""Find MPI, and the launcher of this process. The only file that imports mpi4py."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 INSTALL = "pip install mpi4py mpich (from a clone of minidl: pip install -e '.[mpi]')"
 LAUNCHERS = {  # environment variables that hold the number of processes
     "OMPI_COMM_WORLD_SIZE": "Open MPI's mpiexec",
-    "PMI_SIZE": "an mpiexec of MPICH's family",
+    "PMI_SIZE": "an mpiexec of the MPICH family",
     "SLURM_STEP_NUM_TASKS": "srun",
 }
 
 
 def launched() -> tuple[str, int]:
-    """Return what started this process, and how many like it; `("", 1)` if nothing did."""
+    """Return this process's launcher, and how many it started; `("", 1)` if there is none."""
     for name, launcher in LAUNCHERS.items():
         count = os.environ.get(name, "")
         if count.isdecimal():
@@ -32,8 +32,8 @@ def module() -> Any:
     """Import `mpi4py.MPI`, which starts MPI; return None if it is not installed.
 
     Raises:
-        RuntimeError: mpi4py is needed, since several processes were started, and cannot be used; or
-            the launcher belongs to another MPI.
+        RuntimeError: a launcher started several processes, but mpi4py is missing, finds no MPI
+            library, or uses another MPI than the launcher.
     """
     launcher, count = launched()
     if importlib.util.find_spec("mpi4py") is None:
@@ -55,8 +55,8 @@ def module() -> Any:
     if count > 1 and MPI.COMM_WORLD.size == 1:
         library = MPI.Get_library_version().split("\n")[0].strip("\0 ")
         raise RuntimeError(
-            f"distributed.world: {launcher} started {count} processes, but each is alone for "
-            f"mpi4py, which uses {library}: two MPIs are mixed. Start with the mpiexec of that "
+            f"distributed.world: {launcher} started {count} processes, but mpi4py sees each of "
+            f"them alone: it uses another MPI, {library}. Start with the mpiexec of that "
             f"library{_beside()}; on a cluster, build mpi4py with the cluster's MPI: pip install "
             "--no-binary=mpi4py --force-reinstall mpi4py"
         )
@@ -64,7 +64,7 @@ def module() -> Any:
 
 
 def mpiexec() -> str | None:
-    """Return the path of the `mpiexec` of this Python's environment, else of the PATH, or None."""
+    """Return the `mpiexec` of this Python environment, else that on the PATH, else None."""
     beside = Path(sys.executable).with_name("mpiexec")
     return str(beside) if beside.exists() else shutil.which("mpiexec")
 

@@ -10,10 +10,10 @@ from minidl.distributed.exchange import Exchange
 
 
 def share_cores(local: Exchange) -> None:
-    """Set the threads of this rank's kernels to its share of the cores, unless they are chosen.
+    """Let this rank's kernels use its share of the cores, unless a number of threads is set.
 
-    Ranks that may use the same cores share them equally. A launcher may bind each rank to cores of
-    its own; the rank then uses all of these.
+    Ranks that may use the same cores share them equally. A launcher may bind each rank to its own
+    cores; the rank then uses all of them.
 
     Args:
         local: connects the ranks on this machine.

@@ -1,4 +1,4 @@
-"""An optimiser whose state is divided among the ranks, so that each holds only its share of it."""
+"""An optimiser whose state is divided among the ranks, so that each stores only a share of it."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ Part = slice | EllipsisType | None
 class ShardedOptimizer(Optimizer):
     """Divide an optimiser's state among the ranks: stage 1 of ZeRO.
 
-    Adam keeps two arrays as large as the parameters, on every rank the same ones. Here each rank
-    owns a share of every rank's parameters: it keeps the state of that share, updates it, and sends
-    the new values to the others. With n ranks, a rank holds 1/n of the state, and computes 1/n of
-    each update. The weights are equal to the bit to those of the optimiser alone.
+    Adam keeps two arrays as large as the parameters, and every rank keeps the same ones. Here each
+    rank owns a share of the parameters: it keeps the state of that share only, updates it, and
+    sends the new values to the other ranks. With n ranks, a rank stores 1/n of the state and
+    computes 1/n of each update. The weights are bit-identical to those of the plain optimiser.
 
         adam = ShardedOptimizer(optim.Adam(model.parameters(), lr=1e-3), world)
 
     Use it in place of the optimiser: in `fit`, with schedules, `clip_grad_norm_`, `DataParallel`.
     `step` needs the gradients of the whole batch, the same on every rank.
 
-    Shares are equal in bytes, up to a row of a parameter (`p[i]`), so one large table is divided
-    too. Rules that define `update` or `step` themselves may depend on a parameter's shape, and get
-    whole parameters. A `RowGradient` updates and sends only its rows.
+    Shares are equal in bytes, to within one row of a parameter (`p[i]`), so a large table is
+    divided too. An optimiser with an `update` or `step` of its own may depend on the shapes of
+    parameters, so they stay whole. Of a parameter with a `RowGradient`, only the rows in it are
+    updated and sent.
 
     Args:
-        optimizer: of the same kind, with the same groups on every rank, and without state: shard it
-            first, then load a `state_dict`. Its groups are shared; do not call its methods.
+        optimizer: of the same class, with the same groups on every rank, and without state: shard
+            it first, then load a `state_dict`. Both objects then use the same groups; call only the
+            methods of this one.
         world: the ranks; `distributed.world()` if None. In a world of one, nothing is divided.
 
     Attributes:
@@ -107,7 +109,7 @@ class ShardedOptimizer(Optimizer):
 
         Raises:
             ValueError: the ranks have gradients of different parameters or rows, or other options,
-                such as a learning rate that only some ranks have changed.
+                such as a learning rate that was changed on some ranks only.
             RuntimeError: no parameter has a gradient.
         """
         trained = {
@@ -170,10 +172,10 @@ class ShardedOptimizer(Optimizer):
     # Saving ---------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of all ranks: what the optimiser alone would return.
+        """Return the whole state, collected from all ranks, as the plain optimiser would.
 
-        Every rank must call it, and gets all of it, on the host. An optimiser on any number of
-        ranks, sharded or not, can load it.
+        Every rank must call this, and gets the whole state, on the host. An optimiser on any number
+        of ranks, sharded or not, can load it.
         """
         self._rule.param_groups = self.param_groups
         saved = self._rule.state_dict()
@@ -201,10 +203,10 @@ class ShardedOptimizer(Optimizer):
         return {**saved, "state": whole}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Restore a `state_dict` of all ranks, of which this rank keeps its own part.
+        """Restore a `state_dict`, of which this rank keeps its own part.
 
         Raises:
-            ValueError: as for the optimiser alone; nothing is changed then.
+            ValueError: as for the plain optimiser; nothing is changed then.
         """
         with contextlib.suppress(AttributeError, LookupError, TypeError):  # the rule raises then
             given = {str(place): entries for place, entries in saved["state"].items()}
@@ -235,7 +237,7 @@ class ShardedOptimizer(Optimizer):
 
 
 def _planned(parameters: Sequence[Tensor], size: int, is_cut: bool) -> list[list[Part]]:
-    """Divide parameters into a part for each rank, in order: equal in bytes up to a row.
+    """Divide parameters into a part for each rank, in order: equal in bytes, to within a row.
 
     Frozen parameters, which have no state, are divided separately, so that both are balanced.
 

@@ -51,8 +51,8 @@ def fit(
     `history.csv` holds the history. If a finished run starts over, the old files are renamed to
     `best.previous.npz` and `history.previous.csv` after the first epoch. If the disk is full, `fit`
     warns and continues; the next save is complete again. The first Ctrl-C finishes the step, saves,
-    and raises KeyboardInterrupt; a second one interrupts at once. SIGTERM, with which clusters end
-    jobs, does the same, but ends the program with status 143.
+    and raises KeyboardInterrupt; a second one interrupts at once. SIGTERM, which clusters send to
+    end jobs, also finishes the step and saves, and then ends the program with status 143.
 
     A checkpoint resumes only the run that saved it. If the data, seeds, loss, learning rates,
     schedule, transform, layers or the values that these use have changed, `fit` raises and the
@@ -71,12 +71,13 @@ def fit(
     Usual signs that training will not work give a `TrainingWarning`.
 
     With a `world` of several ranks, each trains on its share of every batch (see `DataLoader`), and
-    the weights, losses and history are those of one process with the same batches, but for rounding
-    and what random layers draw. Rank 0 prints, warns and saves. Ctrl-C or SIGTERM on any rank ends
-    all after the same step, and so does a callback that returns True; callbacks run on every rank,
-    so draw and write where `world.rank == 0`. A checkpoint resumes on any number of ranks. Batch
-    norm without a world of its own normalises by the rank's share; running statistics are averaged
-    before measuring and saving. Validation batches need no world: each rank then measures all.
+    the weights, losses and history are those of one process with the same batches, up to rounding
+    and the random numbers of layers such as dropout. Rank 0 prints, warns and saves. Ctrl-C or
+    SIGTERM on any rank ends all ranks after the same step; a callback that returns True on any rank
+    ends them after that epoch. Callbacks run on every rank, so print, plot and write files only if
+    `world.rank == 0`. A checkpoint resumes on any number of ranks. Batch norm without a world of
+    its own normalises by the rank's share; running statistics are averaged before measuring and
+    saving. The validation loader may have no world; each rank then measures all its batches.
 
     Args:
         model: called with all of a batch's arrays but the last; ends with the last epoch's weights.
@@ -106,7 +107,7 @@ def fit(
 
     Raises:
         FloatingPointError: the loss or a gradient is NaN or infinite; the message names the first
-            operation that produced one, and its rank; the last checkpoint stays as it was.
+            operation that produced one, and the rank; the last checkpoint stays as it was.
         ValueError: an argument is out of range, the checkpoint is damaged or another run's, or the
             ranks' arguments or weights differ.
         BlockingIOError: another run is using the folder; the message says which.
@@ -147,7 +148,7 @@ def fit(
 def _prepared(
     world: World | None, parts: tuple[Any, ...], folder: Path | None, save_seconds: float
 ) -> tuple[Run, Keeper]:
-    """Return a run of some parts, with its watch, and what saves it."""
+    """Return the run with these parts, and its keeper."""
     train, validation = parts[3:5]
     for loader in (train, validation):
         check_loader("fit", loader)

@@ -1,4 +1,4 @@
-"""Keep a run safe: where and when it is saved, and what Ctrl-C does."""
+"""Save and resume a run, and end it after Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Keeper:
         return f"{self._folder}/last.npz"
 
     def _find(self, run: Run, epochs: int, resume: bool) -> tuple[dict[str, Any], str]:
-        """Return the state of an unfinished run, if there is one, or else a message.
+        """Return the state of an unfinished run, or an empty dict, and a message.
 
         Raises:
             ValueError: the checkpoint is damaged, or another run's.
@@ -142,11 +142,11 @@ class Keeper:
         return self._signal, self._folder is not None and passed >= self._save_seconds
 
     def _decided(self, run: Run) -> tuple[int, bool]:
-        """Return what to do: what this process asks for."""
+        """Return the signal to act on, or 0, and whether to save: as this process asks."""
         return self.asks()
 
     def save_if_due(self, run: Run) -> None:
-        """After a step: save if it is time, and after a signal, which then ends the run."""
+        """After a step, save if it is time or a signal has arrived, which then ends the run."""
         stop, is_due = self._decided(run)
         if stop or is_due:
             self._save(run)
@@ -209,7 +209,7 @@ class Keeper:
     def _signals_wait(self) -> Iterator[None]:
         """Delay Ctrl-C and SIGTERM until the end of the step; a second one acts as usual.
 
-        Signals that the program ignores, or handles itself, are left alone.
+        Ignored signals are left alone, and so is SIGTERM if the program handles it itself.
         """
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         ours = [callable(before[signal.SIGINT]), before[signal.SIGTERM] == signal.SIG_DFL]
@@ -252,7 +252,7 @@ def _settings(run: Run) -> dict[str, str]:
     groups = run.optimizer.param_groups
     found = {
         "model": run.model,
-        "optimizer": run.optimizer._name,  # that of the rule, if it is sharded
+        "optimizer": run.optimizer._name,  # if sharded, that of the optimiser inside
         "its options": [
             {k: _plain(v) for k, v in g.items() if k not in ("params", "lr")} for g in groups
         ],
@@ -264,7 +264,7 @@ def _settings(run: Run) -> dict[str, str]:
         "accumulate": run.accumulate,
         "clip_norm": run.clip_norm,
     }
-    # A memory address, as in the repr of a generator, is not a setting, nor is a number of ranks.
+    # Memory addresses, as in the repr of a generator, and numbers of ranks are not settings.
     other = re.compile(r" at 0x[0-9A-Fa-f]+|(, )?world=World\(.*?\)")
     return {name: other.sub("", str(v)) for name, v in found.items()}
 
@@ -313,7 +313,7 @@ def _compare(run: Run, saved: dict[str, Any], start: dict[str, Any], last: str) 
 
 
 def _load(run: Run, saved: dict[str, Any], last: str) -> None:
-    """Restore a `state_of_run`; if that fails, everything is as before."""
+    """Restore a `state_of_run`; if that fails, nothing changes."""
     kept = state_of_run(run)
     with naming(last):
         try:

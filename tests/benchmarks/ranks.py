@@ -1,14 +1,14 @@
-"""Time training steps of two processes of one thread against one process of two threads.
+"""Compare training steps of two processes with one thread and one process with two threads.
 
     python -m tests.benchmarks.ranks --rounds 7
     python -m tests.benchmarks.ranks --sweep --only W1 M20
 
-The networks and whole batches are those of `tests.benchmarks.step`. The processes live through the
-whole run and take turns, several steps each, so that a machine whose speed drifts slows all alike;
-those whose turn it is not wait for a message, which takes no time of a core. Ratios are taken round
-by round. If PyTorch is installed, it runs too: with two threads, and with `DistributedDataParallel`
-over gloo. `--sweep` compares sizes of the buckets of gradients instead. M20 has 20 million
-parameters, 71 matrices of 1 MB or more.
+The networks and whole batches are those of `tests.benchmarks.step`. All processes live through the
+whole run and take turns of several steps, so that a drift of the machine's speed affects all alike.
+While it is not their turn, they wait for a message, which uses no processor time. Ratios are taken
+within rounds. If PyTorch is installed, it runs too: with two threads, and with
+`DistributedDataParallel` over gloo. `--sweep` compares bucket sizes for gradients instead. M20 has
+20 million parameters, among them 71 matrices of 1 MB or more.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .step import NETWORKS as SMALL
 
 KEYS = ("W1", "W2", "R20", "W3")
 TEAMS = {"1x2": 1, "2x1": 2, "torch": 1, "ddp": 2}  # processes, with 2 threads in all
-WARM_UP = 2  # steps of each turn that are not timed: memory and caches belong to others before
+WARM_UP = 2  # untimed steps at the start of a turn, in which caches fill
 SECONDS = 120.0  # that a team may take to start, or for one turn
 
 BUCKETS = [2**power for power in range(16, 25, 2)]  # bytes
@@ -62,7 +62,7 @@ TITLES = {**{key: CONTESTS[key].title for key in KEYS}, "M20": "M20 20 M paramet
 
 
 def own_team(key: str, bucket: int | None) -> tuple[int, Step, Costs]:
-    """Return this process's rank, its step, and what communication has cost so far, in minidl."""
+    """Return this process's rank, and functions for its step and its communication so far."""
     import minidl
     from minidl import distributed
     from minidl import functional as F
@@ -86,7 +86,7 @@ def own_team(key: str, bucket: int | None) -> tuple[int, Step, Costs]:
 
 
 def torch_team(key: str, rank: int, size: int, meeting: str) -> tuple[int, Step, Costs]:
-    """Return the same of PyTorch; `meeting` is a file where the ranks find each other."""
+    """Return the same for PyTorch; `meeting` is a file through which the ranks connect."""
     import torch
     from torch.nn import functional as F
 
@@ -100,7 +100,7 @@ def torch_team(key: str, rank: int, size: int, meeting: str) -> tuple[int, Step,
         )
         # The fastest options: each rank's batch norm statistics are its own, as minidl's are here.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # its new name is not in old versions
+            warnings.simplefilter("ignore", FutureWarning)  # old versions lack the new name
             model = torch.nn.parallel.DistributedDataParallel(
                 model, broadcast_buffers=False, gradient_as_bucket_view=True
             )
@@ -116,7 +116,7 @@ def torch_team(key: str, rank: int, size: int, meeting: str) -> tuple[int, Step,
 
 
 def serve(team: str, key: str, rank: int, port: int, meeting: str, bucket: int | None) -> None:
-    """Run as many steps as each message asks for, and answer how long one took."""
+    """Run as many steps as each message asks for, and reply with the median time of one."""
     is_own = team in ("1x2", "2x1")
     size = TEAMS[team]
     made = own_team(key, bucket) if is_own else torch_team(key, rank, size, meeting)
@@ -139,7 +139,7 @@ def serve(team: str, key: str, rank: int, port: int, meeting: str, bucket: int |
             print(json.dumps(answer), file=stream, flush=True)
 
 
-# The process that gives the turns -----------------------------------------------------------------
+# The coordinating process -------------------------------------------------------------------------
 
 
 class Team:
@@ -186,7 +186,7 @@ class Team:
         ]
 
     def turn(self, steps: int) -> dict[str, Any]:
-        """Let the team take steps; return the slowest rank's time of one, and its other figures."""
+        """Let the team take steps; return the slowest rank's time per step and other figures."""
         for stream in self.streams:
             print(steps, file=stream, flush=True)
         answers = [json.loads(stream.readline()) for stream in self.streams]
@@ -296,7 +296,7 @@ def main() -> None:
     names = args.teams
     if importlib.util.find_spec("torch") is None and {"torch", "ddp"} & set(names):
         names = [name for name in names if name not in ("torch", "ddp")]
-        print("PyTorch is not installed: without it")
+        print("PyTorch is not installed, so it is left out")
     if mpiexec() is None or importlib.util.find_spec("mpi4py") is None:
         parser.error("MPI is not installed: pip install -e '.[mpi]'")
     print(f"{processor()}, NumPy {np.__version__}, float32")

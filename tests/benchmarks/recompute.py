@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.recompute --batch 16 --size 224
 
-Each form runs in a process of its own, in turn, `--rounds` times; the best figures are printed.
-Memory is the most that the process had, and the most that new arrays took in a step (NumPy reports
-them to tracemalloc), which leaves out parameters and the optimiser's state. Times are those of the
-fastest step; processor time, of all threads, suffers less from other programs.
+The two forms run in turn, `--rounds` times, each in a process of its own; the best figures are
+printed. Memory is the peak of the process, and the peak of arrays that a step allocates (NumPy
+reports them to tracemalloc), which leaves out parameters and the optimiser's state. Times are those
+of the fastest step; processor time, summed over threads, is less affected by other programs.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Measure the memory of optimisers of a model of 20 M parameters, whole on each rank and sharded.
+"""Measure the memory of optimisers for 20 M parameters, whole on each rank and sharded.
 
     python -m tests.benchmarks.sharded
 
-For each rule and number of ranks it trains the same model for five steps on the same data, once
-with the optimiser on every rank and once with `ShardedOptimizer`, and prints, for the rank with the
-most: bytes of state, resident memory after the steps, and its peak during them; and whether the
-weights are equal to the bit.
+For each rule and number of ranks, it trains the same model for five steps on the same data, once
+with the whole optimiser on every rank and once with `ShardedOptimizer`. It prints the largest
+figures over ranks (bytes of state, resident memory after the steps, and its peak during them), and
+whether the weights are bit-identical.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def train(rule: str, is_sharded: bool) -> None:
         optimizer = distributed.ShardedOptimizer(optimizer, world)
     rng = np.random.default_rng(0)
     part = np.array_split(np.arange(BATCH), world.size)[world.rank]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of what comes now
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     for _ in range(STEPS):
         x = rng.normal(size=(BATCH, SIZES[0])).astype(np.float32)
         labels = rng.integers(0, SIZES[-1], BATCH)

@@ -589,7 +589,7 @@ MISTAKES = {
         ("sum(n for _, n in parts)", "len(parts)", "not of ranks"),
         (" if n]", "]", "0 times NaN"),
         ("range(2 * (p - 1))", "range(p - 1)", "second half is missing"),
-        ("range(2 * (p - 1))", "range(2 * p)", "a step less"),
+        ("range(2 * (p - 1))", "range(2 * p)", "one step fewer"),
         ("(rank - step) % p", "rank - step", "numbered from 0"),
         ("(rank - step) % p", "rank", "its own piece in every step"),
         ("(rank - step) % p", "step % p", "send the same piece"),

@@ -1,8 +1,8 @@
-"""Sums over ranks by NVIDIA's NCCL: from GPU to GPU, while the host and the kernels go on.
+"""Sums over ranks with NVIDIA's NCCL: from GPU to GPU, while the host and the kernels continue.
 
-This has never run on a GPU. It was tested with a fake NCCL that communicates through MPI, and does
-so only when a stream waits for it: arguments, and the order of streams and events. What CuPy and
-NCCL do was read in cupy_backends/cuda/libs/nccl.pyx, cupy/cuda/stream.pyx and NCCL's manual.
+This has never run on a GPU. Tests check the arguments, and the order of streams and events, with a
+fake NCCL, which communicates through MPI, and only when a stream waits for it. The calls follow
+cupy_backends/cuda/libs/nccl.pyx, cupy/cuda/stream.pyx and NCCL's manual.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Nccl:
     """Sums and broadcasts with the other ranks' GPUs, in order, on a stream of their own.
 
     Args:
-        backend: the one that has the arrays.
+        backend: the backend of the arrays.
         nccl: the module `cupy.cuda.nccl`.
         communicator: an `NcclCommunicator`.
     """
@@ -44,7 +44,7 @@ class Nccl:
         return self._started(self._communicator.broadcast, array, source)
 
     def _started(self, call: Any, array: Array, choice: int) -> Started:
-        """Call NCCL, which begins when the work so far, on the current stream, is done."""
+        """Call NCCL, which begins when the current stream has done its work so far."""
         self._backend._refuse_in_recording("communicates with other ranks")
         cuda, where = self._backend.xp.cuda, self._backend._address(array)
         kind = getattr(self._nccl, f"NCCL_{array.dtype.name.upper()}")
@@ -58,7 +58,7 @@ class Started:
 
     Args:
         cuda: the module `cupy.cuda`.
-        array: what it changes; kept, so that its memory is not used for something else.
+        array: the array that it changes; kept alive, so that its memory is not reused.
         event: recorded after the work.
     """
 
@@ -70,12 +70,12 @@ class Started:
         return bool(self._event.done)
 
     def wait(self, what: str) -> None:
-        """Let the current stream wait for it; the host does not."""
+        """Make the current stream wait for it; the host does not wait."""
         self._cuda.get_current_stream().wait_event(self._event)
 
 
 def connected(backend: DeferringBackend, nccl: Any, ranks: Any) -> Nccl | None:
-    """Connect the ranks' GPUs. If one rank cannot, none does, and rank 0 warns."""
+    """Connect the ranks' GPUs. If one rank cannot, all return None, and rank 0 warns."""
     key, problem = None, "" if nccl.available else MISSING
     if ranks.rank == 0 and nccl.available:
         key, problem = _tried(nccl.get_unique_id)
@@ -83,7 +83,7 @@ def connected(backend: DeferringBackend, nccl: Any, ranks: Any) -> Nccl | None:
     problems, gpus, keys = zip(*ranks.all_gather([problem, gpu, key]), strict=True)
     if len(set(gpus)) < ranks.size and not any(problems):
         problems = (SHARED.format(next(gpu for gpu in gpus if gpus.count(gpu) > 1)),)
-    if not any(problems):  # then the communicator waits for the other ranks
+    if not any(problems):  # on all ranks: the communicator waits for the others
         communicator, problem = _tried(nccl.NcclCommunicator, ranks.size, keys[0], ranks.rank)
         problems = tuple(ranks.all_gather(problem))
     if not any(problems):
@@ -95,8 +95,8 @@ def connected(backend: DeferringBackend, nccl: Any, ranks: Any) -> Nccl | None:
 
 
 def _tried(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
-    """Return what a function of NCCL returns, and how it failed."""
+    """Return the result of an NCCL function and "", or None and the reason why it failed."""
     try:
         return function(*arguments), ""
     except RuntimeError as error:
-        return None, f"NCCL fails: {error}; NCCL_DEBUG=INFO in the environment makes it say more"
+        return None, f"NCCL failed: {error}; the environment variable NCCL_DEBUG=INFO shows details"
