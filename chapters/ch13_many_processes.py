@@ -36,7 +36,6 @@ from minidl.distributed import mpi
 from minidl.functional import cross_entropy
 from minidl.inspect import plots, summary
 
-world = distributed.world()
 chapter = Chapter(
     __doc__,
     device=(["cpu"], "where to compute"),
@@ -46,7 +45,7 @@ chapter = Chapter(
 )
 images, test = (part.first(650 if chapter.quick else 4096) for part in chapter.load(load_toy10))
 labels, normalize = images.labels, Normalize.fit(images.images)
-pixels, test_pixels = normalize(images.images), normalize(test.images)
+world, pixels, test_pixels = chapter.world, normalize(images.images), normalize(test.images)
 
 # %% [markdown]
 # ## 1. The mean of means
@@ -70,8 +69,7 @@ whole, one, other = gradient(0, 65), gradient(0, 40), gradient(40, 65)
 means = {"mean": (one + other) / 2, "weighted mean": (40 * one + 25 * other) / 65}
 for name, found in means.items():
     apart = np.linalg.norm(found - whole) / np.linalg.norm(whole)
-    if world.rank == 0:  # of several processes, one prints
-        print(f"{name} of the gradients: differs by {apart:.1e} of the whole batch's norm")
+    print(f"{name} of the gradients: differs by {apart:.1e} of the whole batch's norm")
 
 # %% [markdown]
 # ## 2. The same with processes
