@@ -198,8 +198,8 @@ def test_a_callback_on_any_rank_ends_all_after_the_same_epoch():
 @pytest.mark.parametrize(
     ("change", "shown"),
     [
-        ("run.optimizer.param_groups[0]['lr'] = 0.5", "lr of group 0 is 0.5 on rank 1, and 0.02"),
-        ("run.model[5].bias.data = np.ones(3)", "5.bias is of sum 3 on rank 1, and of sum"),
+        ("run.optimizer.param_groups[0]['lr'] = 0.5", "lr of group 0 is 0.5 on rank 1, but 0.02"),
+        ("run.model[5].bias.data = np.ones(3)", "5.bias is an array of sum 3 on rank 1, but an"),
         ("raise RuntimeError('my callback')", "rank 1 of 2 failed:"),
     ],
 )

@@ -1,12 +1,12 @@
 """Collectives that check before they communicate, and wait without hanging.
 
 MPI does not check that all processes call the same function with arrays of the same size: if they
-do not, it hangs, crashes or mixes up data. So each call here first exchanges a digest of what the
-rank is about to do. If these differ, the ranks exchange the descriptions, and all of them raise the
-same error.
+do not, it hangs, crashes or mixes up data. So each call here first exchanges a digest of a
+description of itself. If the digests differ, the ranks exchange the descriptions, and all of them
+raise the same error.
 
-Waiting polls instead of blocking: other processes get the core meanwhile, Ctrl-C is noticed, and
-the wait ends with an error after a while.
+Waiting polls instead of blocking: other processes can use the core meanwhile, Ctrl-C is noticed,
+and the wait ends with an error after `timeout` seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ END = "the end of the program"
 
 
 class RanksDifferError(ValueError):
-    """The ranks called different things. It is raised on every rank, with the same message."""
+    """The ranks made different calls. It is raised on every rank, with the same message."""
 
 
 class Pending(Protocol):
@@ -42,10 +42,10 @@ class Pending(Protocol):
         """Let it progress; return whether it is complete."""
 
     def wait(self, what: str) -> None:
-        """Wait until it is complete; `what` it is, for messages."""
+        """Wait until it is complete; `what` names it in messages."""
 
 
-_running: set[Any] = set()  # requests, which keep the arrays alive to which MPI may still write
+_running: set[Any] = set()  # requests; they keep arrays alive to which MPI may still write
 _let_others_run = getattr(os, "sched_yield", functools.partial(time.sleep, 0))
 
 
@@ -53,7 +53,7 @@ class Request:
     """A request of MPI: see `Pending`.
 
     Args:
-        request: what an MPI function that does not block returned.
+        request: the result of a non-blocking function of MPI.
         timeout: seconds after which `wait` gives up.
         spin: seconds after which `wait` naps between looks.
     """
@@ -73,7 +73,7 @@ class Request:
         """Wait until it is complete.
 
         Raises:
-            TimeoutError: the other ranks did not call the same within the time allowed.
+            TimeoutError: the other ranks did not make the same call in time.
         """
         started = time.monotonic()
         while not self.test():
@@ -84,8 +84,8 @@ class Request:
             if waited > self._timeout:
                 raise TimeoutError(
                     f"{what}: the other ranks have not called it for {self._timeout:g} s; are "
-                    "they still working (then: distributed.world(timeout=...)), or waiting for "
-                    "something else, such as a lock?"
+                    "they still computing (then raise distributed.world(timeout=...)), or waiting "
+                    "for something else, such as a lock?"
                 )
             time.sleep(NAP if waited - self._spin < PATIENCE else LONG_NAP)
 
@@ -101,7 +101,7 @@ class Exchange:
 
     def __init__(self, mpi: Any, comm: Any, timeout: float) -> None:
         self._mpi, self.comm, self.timeout = mpi, comm, timeout
-        # Sums that run beside other calls have their own communicators, each with its own order.
+        # Sums that overlap with other calls have their own communicators, each with its own order.
         self._sums = [comm.Dup()]
         self._ended = ""  # the message of the error that another rank's end caused
 
@@ -109,16 +109,16 @@ class Exchange:
         """Check that all ranks are about to do the same, and exchange a few bytes.
 
         Args:
-            what: describes it, with the shapes and dtypes on which the ranks must agree.
-            note: the bytes, as many on every rank as `what` implies. Up to `NOTE` of them travel
-                with the digest, which saves a second wait for the slowest rank.
+            what: describes the call, with the shapes and dtypes on which the ranks must agree.
+            note: the bytes; ranks with the same `what` must give equally many. Up to `NOTE` bytes
+                travel with the digest, which saves a second wait for the slowest rank.
 
         Returns:
             The ranks' notes, uint8, `(ranks, len(note))`.
 
         Raises:
             RanksDifferError: they are not; the message has every rank's description.
-            TimeoutError: the others did not arrive.
+            TimeoutError: the other ranks did not make a call in time.
         """
         if self._ended:
             raise RanksDifferError(self._ended)
@@ -157,8 +157,8 @@ class Exchange:
     def start_sum(self, array: Numbers, order: int = 0) -> Pending:
         """Start to sum an array over ranks, in place.
 
-        Every rank starts the sums of an order in this order; sums of two orders do not depend on
-        each other. Nothing is checked. The array may not be used before the sum is complete.
+        Every rank must start the sums of one order in the same sequence; those of different orders
+        are independent. Nothing is checked. Do not use the array before the sum is complete.
         """
         return Request(self._sums[order].Iallreduce(self._mpi.IN_PLACE, array), self.timeout)
 
@@ -187,7 +187,7 @@ class Exchange:
 
 
 def _difference(texts: list[str]) -> str:
-    """Describe what the ranks were about to do, ranks that do the same together."""
+    """Describe the ranks' calls; ranks that make the same call are listed together."""
     ranks: dict[str, list[int]] = {}
     alike = itertools.takewhile(lambda found: len(set(found)) == 1, zip(*texts, strict=False))
     start = max(0, len(list(alike)) - TEXT // 2)

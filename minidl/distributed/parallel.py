@@ -34,7 +34,7 @@ class DataParallel:
     the whole batch, so clipping, optimisers and schedules do the same on every rank.
 
     The model is used as before; this object only has to exist. Losses go through `World.mean` or
-    `World.total`, which say how the ranks' losses make up one:
+    `World.total`, which combine the ranks' losses into one:
 
         parallel = DataParallel(model, world)
         for images, labels in DataLoader(x, y, batch_size=64, shuffle=True, world=world):
@@ -43,31 +43,31 @@ class DataParallel:
             loss.backward()
             adam.step()
 
-    Each rank's gradient of what is outside `mean` and `total` is added up too. So a penalty belongs
+    Gradients of terms outside `mean` and `total` are summed over ranks too. So a penalty belongs
     inside, `world.mean(loss + penalty, n)`; in `world.mean(loss, n) + penalty`, it would count once
     per rank.
 
-    Parameters that only some ranks used get the sum over these; those that no rank used keep their
-    gradient, which is usually None. Frozen parameters take no part, and may be unfrozen later. New
-    ones may be added, with the same values on every rank. An `Embedding(sparse=True)` gets a
-    `RowGradient` with the rows of all ranks. Hooks on a parameter get the rank's own gradient. If
-    there are several of these objects for a parameter, the latest sums its gradients.
+    A parameter that only some ranks used gets the sum over those ranks; one that no rank used keeps
+    its gradient, which is usually None. Frozen parameters take no part, and may be unfrozen later.
+    Parameters may be added, with the same values on every rank. An `Embedding(sparse=True)` gets a
+    `RowGradient` with the rows of all ranks. Hooks on a parameter get the rank's own gradient. If a
+    parameter belongs to several of these objects, the latest one sums its gradients.
 
     Args:
-        model: on every rank, with parameters and buffers of the same names, shapes and dtypes. They
-            get rank 0's values. Keep it as long as its parameters are trained.
+        model: the network, with parameters and buffers of the same names, shapes and dtypes on
+            every rank. All ranks get rank 0's values. Keep a reference to it during training.
         world: the ranks; `distributed.world()` if None.
         bucket: bytes that are summed together, >= 1.
 
     Attributes:
-        sent: bytes of gradients that this rank has given to sums so far.
-        waited: seconds that it has waited for sums after `backward` had computed its gradients.
+        sent: bytes of gradients that this rank has passed to sums so far.
+        waited: seconds that it has waited for sums after `backward` had computed all gradients.
 
     Raises:
         ValueError: the ranks' models differ; the message says where.
-        RuntimeError: in backward: the loss did not go through `World.mean` or `World.total`, or
-            `create_graph` is set: gradients of gradients would need sums that can be differentiated
-            again, in an order that no rank knows in advance.
+        RuntimeError: in backward, if there are several ranks: the loss did not go through
+            `World.mean` or `World.total`, or `create_graph` is set. Gradients of gradients would
+            need sums that can be differentiated again, in an order that no rank knows in advance.
 
     Source: S. Li et al., PyTorch Distributed: Experiences on Accelerating Data Parallel Training
     (2020), section 3.2.
@@ -103,12 +103,12 @@ class DataParallel:
 
     @property
     def model(self) -> nn.Module:
-        """The model; RuntimeError if it is gone."""
+        """The model; raises RuntimeError if it no longer exists."""
         model = self._model()
         if model is None:
             raise RuntimeError(
-                "DataParallel: the model that it was given is gone, but not its parameters; keep "
-                "that object as long as they are trained"
+                "DataParallel: its model no longer exists, but its parameters do; keep a reference "
+                "to the model as long as they are trained"
             )
         return model
 
@@ -119,7 +119,7 @@ class DataParallel:
         for rank, other in enumerate(models):
             names = [n for n in {**models[0], **other} if models[0].get(n) != other.get(n)]
             if names:
-                places = [f"{n}: {models[0].get(n)} there, {other.get(n)} here" for n in names[:3]]
+                places = [f"{n}: {other.get(n)}, not {models[0].get(n)}" for n in names[:3]]
                 raise RanksDifferError(
                     f"DataParallel: rank {rank}'s model differs from rank 0's in {len(names)} "
                     f"places: {'; '.join(places)}; expected the same on every rank. Does a size "
@@ -128,7 +128,7 @@ class DataParallel:
 
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Accumulate gradients on this rank only, inside a `with` block, on all ranks alike.
+        """Accumulate each rank's own gradients inside a `with` block; all ranks must use it alike.
 
         The next backward outside the block sums them over ranks together with its own: one sum for
         several backwards.
@@ -143,7 +143,7 @@ class DataParallel:
             self._is_local = before
 
     def average_buffers(self) -> None:
-        """Replace each float buffer by its mean over ranks, and others by the largest.
+        """Replace each float buffer by its mean over ranks, and every other by its maximum.
 
         Without a `world` of its own, batch norm updates its running statistics from the rank's
         share only. Call this on every rank before evaluating or saving.
@@ -157,7 +157,7 @@ class DataParallel:
             buffers[name].data = array.astype(buffers[name].dtype)  # the largest of bools is an int
 
     def close(self) -> None:
-        """Leave the model as it was: its gradients are those of this rank again."""
+        """Detach from the model: its gradients are then those of this rank again."""
         if self.world.size > 1:
             self.world.forget(self.order)
         for hook in self._hooks:
@@ -171,10 +171,10 @@ class DataParallel:
     # A backward -----------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Prepare for the running backward; the world's losses call this when it reaches them."""
+        """Prepare for the running backward; called when it reaches one of the world's losses."""
         actions, model = endings(), self._model()
         if actions is None or model is None:
-            return  # `minidl.grad`, which sets no `.grad`; or a model that is gone
+            return  # `minidl.grad`, which sets no `.grad`; or the model is gone
         if self._pass is not None:
             if self._pass.actions is actions:
                 return  # a second loss in the same backward
@@ -189,7 +189,7 @@ class DataParallel:
         self._pass = None  # it holds the parameters
 
     def _prepare(self, model: nn.Module) -> list[Tensor]:
-        """Return the parameters; if they changed, plan the buckets and hook the parameters."""
+        """Return the parameters; if they have changed, plan buckets for them and hook them."""
         trained: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         key, self.added = tuple((id(p), p.dtype, p.device) for p in trained), ""
         # Our hook must be the last, to get what other hooks return.
@@ -234,15 +234,15 @@ class DataParallel:
             self._pass.take(index, gradient)
         elif (p := self._pass.parameters[index]).grad is not None and id(p) not in self.unsummed:
             raise RuntimeError(
-                "DataParallel.no_sync: a gradient is already the sum over ranks, to which this "
-                "rank's part cannot be added; call zero_grad before the first backward in the block"
+                "DataParallel.no_sync: a gradient is already summed over ranks, so this rank's own "
+                "cannot be added to it; call zero_grad before the first backward in the block"
             )
         else:
             self.unsummed.add(id(p))
 
 
 class _Taker(functools.partial[None]):
-    """What a `DataParallel` hooks a parameter with."""
+    """The hook of a `DataParallel` on a parameter."""
 
 
 class _Bucket:
@@ -259,17 +259,17 @@ class _Bucket:
         self.begin()
 
     def begin(self) -> None:
-        """Prepare for a backward; parts of the array of the last one may be gradients now."""
+        """Prepare for a backward, with a new array: the last one may be in use as gradients."""
         self.missing = set(self.slices)
         self.pending: Pending | None = None
         self.array: Array | None = None
 
     def put(self, index: int, gradient: Array) -> None:
-        """Note a gradient, whose array nothing else may use."""
+        """Store a gradient; nothing else may use its array."""
         self.missing.discard(index)
         if len(self.slices) == 1:
             self._backend.set_writeable(gradient, True)
-            self.array = gradient.reshape(-1)  # saves a copy of what may be large
+            self.array = gradient.reshape(-1)  # avoids a copy of an array that may be large
         else:
             self.whole()[self.slices[index]] = gradient.reshape(-1)
 
@@ -306,9 +306,9 @@ class _Pass:
     """The sums of one backward.
 
     Attributes:
-        actions: what that backward will call at its end, which identifies it.
+        actions: the functions that the backward calls at its end; the list identifies it.
         parameters: those that are trained.
-        is_over: whether no sum is left to complete.
+        is_over: whether all sums are complete.
     """
 
     def __init__(
@@ -327,7 +327,7 @@ class _Pass:
             bucket.begin()
 
     def take(self, index: int, gradient: Tensor) -> None:
-        """Note a gradient; start the sums of complete buckets, and let those running progress."""
+        """Store a gradient; start the sums of complete buckets, and let running ones progress."""
         parallel = self._parallel
         p = self.parameters[index]
         before = p.grad
@@ -372,14 +372,14 @@ class _Pass:
         notes = parallel.world.agree(what, np.packbits(flags).tobytes())
         found = np.unpackbits(np.bitwise_or.reduce(notes), count=2 * count).reshape(2, count)
         used = np.flatnonzero(found[0]).tolist()
-        if used:  # on some rank; else, it is another model's loss
+        if used:  # on some rank; otherwise, the loss is another model's
             self._complete(what, used)
         for index in used:
             self._replace(index, is_dense=bool(found[1, index]))
         parallel.waited += time.perf_counter() - started
 
     def abandon(self) -> None:
-        """Complete the sums of a backward that failed, or the next ones would add to them."""
+        """Complete the sums of a backward that failed, or later sums would be mixed with them."""
         if not self.is_over:
             what = "the backward after one that failed"
             self._parallel.world.agree(what)
@@ -393,13 +393,13 @@ class _Pass:
         for bucket in self._parallel.buckets:
             if bucket.pending is not None:
                 bucket.pending.wait(what)
-        # MPI moves data only while it is called. A rank whose sums are complete, but which still
-        # has parts of others' to pass on, must not begin to compute.
+        # MPI moves data only while it is called. A rank whose own sums are complete may still have
+        # to pass on data for other ranks, so it must not begin to compute.
         self._parallel.world.agree(f"{what}: all sums are complete")
         self.is_over = True
 
     def _take_unsummed(self, index: int) -> None:
-        """Take a gradient that `no_sync` left, of a parameter that this backward did not reach."""
+        """Take the gradient that `no_sync` left for a parameter that backward did not reach."""
         p = self.parameters[index]
         self._parallel.unsummed.discard(id(p))
         left = p.grad

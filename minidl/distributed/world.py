@@ -1,4 +1,4 @@
-"""The processes that train together: how many there are, and what they tell each other."""
+"""The processes that train together, the ranks, and how they exchange values."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ TIMEOUT = 600.0  # s
 class World:
     """The ranks of a program: its processes, numbered from 0.
 
-    `world()` returns the one that there is. All ranks run the same program and must make the same
-    calls in the same order; if they do not, all raise the same error.
+    Get it from `world()`. All ranks run the same program and must make the same calls in the same
+    order; if they do not, all raise the same error.
 
     Attributes:
         rank: this process's number, `0 <= rank < size`.
         size: number of processes; 1 without MPI.
         local_rank: its number among the processes on this machine.
         local_size: how many there are on this machine.
-        is_warned: whether a difference between the ranks' random streams needs no warning any more.
+        is_warned: whether to warn no more about differences between the ranks' random streams.
 
     Example:
         >>> world = World()
@@ -61,7 +61,7 @@ class World:
     def __repr__(self) -> str:
         return f"World(rank={self.rank}, size={self.size})"
 
-    # A copy of a model has the same ranks as the model; one that is loaded, those of its program.
+    # A copy of a model keeps its world; a loaded model gets that of its program.
 
     def __copy__(self) -> World:
         return self
@@ -83,9 +83,10 @@ class World:
 
         Args:
             value: a tensor, an array, a number, or nested dicts, lists and tuples of these; of the
-                same structure, shapes and dtypes on every rank. The sum of bools is their number.
+                same structure, shapes and dtypes on every rank. The sum of bools is the number of
+                true ones.
             op: `"sum"`, `"max"` or `"min"`.
-            what: what it is for, in the error if the ranks' calls differ; the same on every rank.
+            what: a name for the call, for the error if calls differ; the same on every rank.
 
         Returns:
             The same structure, with the same values on every rank.
@@ -124,7 +125,7 @@ class World:
         """Return every rank's value, in the order of the ranks.
 
         Args:
-            value: as for `broadcast`; the ranks' values may differ in everything.
+            value: as for `broadcast`; the ranks' values may differ in every respect.
         """
         own = _encoded(value)  # first: it may raise
         self.agree("all_gather")
@@ -138,14 +139,14 @@ class World:
     # Losses -------------------------------------------------------------------------------------
 
     def mean(self, loss: Tensor, weight: float) -> Tensor:
-        """Return the mean of the ranks' losses, each weighted: the loss of the whole batch.
+        """Return the weighted mean of the ranks' losses: the loss of the whole batch.
 
             sum of weight * loss over ranks / sum of weight over ranks
 
         If each loss is a mean over `weight` examples, this is the mean over all examples, however
-        they are shared out. All ranks get the same number. A rank's gradient is that of its own
-        part, `weight / sum of weights` times the incoming gradient; `DataParallel` adds up the
-        parts.
+        they are shared out. All ranks get the same number. The gradient of a rank's loss is
+        `weight / sum of weights` times the incoming gradient; `DataParallel` then adds up the
+        ranks' gradients of the parameters.
 
         Args:
             loss: the loss on the rank's examples: a tensor, of the same shape and dtype on every
@@ -178,7 +179,7 @@ class World:
     def total(self, loss: Tensor) -> Tensor:
         """Return the sum of the ranks' losses: as `mean`, but unweighted and not divided.
 
-        A rank's gradient is that of its own loss.
+        The gradient of a rank's loss is the incoming gradient.
         """
         _check_loss("total", loss)
         found = self._summed(loss.numpy(), f"total of {_described(loss)}")
@@ -187,7 +188,7 @@ class World:
         return self._recorded("total_over_ranks", array, loss)
 
     def part(self, loss: Tensor) -> Tensor:
-        """Return a loss whose gradients are those of `total`, but whose value is the rank's own.
+        """Return the rank's own loss, but with the gradients of `total`.
 
         It communicates nothing: for loops that add up the values themselves.
         """
@@ -223,7 +224,7 @@ class World:
             if others and self.rank == 0:
                 warnings.warn(
                     f"DataLoader: the random streams of rank {', '.join(map(str, others))} differ "
-                    "from rank 0's, whose order of the examples is used. If they are to differ, "
+                    "from rank 0's, whose order of the examples is used. If they should differ, "
                     "such as for dropout, give the loader a generator of the same seed on every "
                     "rank: rng=np.random.default_rng(0)",
                     stacklevel=3,
@@ -240,7 +241,7 @@ class World:
                 answers and labels.
 
         Returns:
-            A single tuple of these in a list.
+            A list of one such tuple.
         """
         sums = np.zeros(6)  # examples, loss * weight, weight, right, labels, sums
         for examples, loss, weight, *counts in measured:
@@ -264,7 +265,8 @@ class World:
     def listen(self, listener: Any) -> int:
         """Add one to `listeners`, as long as it exists; return an order for its sums.
 
-        Sums of two listeners can start in another order on each rank.
+        Each listener has its own order, because ranks may start the sums of two listeners in
+        different sequences.
         """
         gc.collect()  # of models that refer to themselves, at the same time on every rank
         free = set.intersection(*map(set, self.all_gather(self._orders)))
@@ -294,9 +296,9 @@ class World:
         return np.frombuffer(note, np.uint8).reshape(1, -1)
 
     def connect(self, backend: Backend) -> bool:
-        """Let what is started go from GPU to GPU, all in one order; return whether it can.
+        """Let sums and broadcasts go from GPU to GPU, all in one order; return whether they can.
 
-        Every rank calls this at once.
+        Every rank must make this call at the same point.
         """
         if self._exchange is not None and backend not in self._direct:
             self._direct[backend] = backend.connect(self)
@@ -372,25 +374,25 @@ _worlds: list[World] = []
 
 
 def world(timeout: float | None = None) -> World:
-    """Return the processes that run this program together; the first call starts MPI.
+    """Return the world of all processes of this program; the first call starts MPI.
 
     Started by `mpiexec -n 4 python train.py` or Slurm's `srun`, the program runs in 4 processes,
     the ranks. Started as usual, or without MPI, it is a world of one rank, in which everything
     works too: the same script runs both ways.
 
-    The ranks on one machine share its cores: the CPU kernels of each use as many threads as there
-    are cores for it, unless `set_num_threads` or the environment says otherwise. They share its
-    GPUs, too: `"cuda"` is the GPU of the local rank, modulo the number of GPUs; so call this first.
-    Gradients are summed from GPU to GPU by NCCL, or, with a warning, through the host, as is
-    everything else that ranks exchange.
+    The ranks on one machine share its cores: the CPU kernels of each rank use an equal share as
+    threads, unless `set_num_threads` or the environment says otherwise. They share its GPUs, too:
+    `"cuda"` is the GPU of the local rank, modulo the number of GPUs, so call this first. NCCL sums
+    gradients and sends the weights of a `ShardedOptimizer` from GPU to GPU; without NCCL,
+    with a warning, both go through the host, as everything else always does.
 
-    If a rank ends with an exception, its traceback is shown with its rank, and the others end too.
+    If a rank ends with an exception, its traceback is shown under its rank, and all others end too.
 
     Args:
         timeout: seconds for which a rank waits for the others before it raises; 600 by default.
 
     Raises:
-        RuntimeError: several processes were started, but MPI is missing or another one.
+        RuntimeError: several processes were started, but MPI is missing, or is not the launcher's.
         ValueError: the timeout is not positive.
 
     Example:
@@ -427,7 +429,7 @@ def _check_loss(op: str, loss: Any) -> None:
 
 
 def _described(leaf: Any) -> str:
-    """Describe a value as ranks must agree on it: type, dtype and shape."""
+    """Describe those properties of a value on which ranks must agree."""
     kind = "Tensor" if isinstance(leaf, Tensor) else type(leaf).__name__
     if not hasattr(leaf, "dtype"):
         return kind
@@ -452,7 +454,7 @@ def _mapped(value: Any, function: Callable[[Any], Any], who: str, place: str = "
 
 
 def _is_array(value: Any) -> bool:
-    """Tell whether a value is an array of numbers, on the host or a device, or one of its items."""
+    """Return whether a value is an array of numbers, on any device, or one of its items."""
     with contextlib.suppress(TypeError):
         return (isinstance(value, np.generic) or bool(backend_of(value))) and (
             value.dtype.kind in "fiub"
@@ -472,7 +474,7 @@ def _encoded(value: Any) -> bytes:
 
 
 def _on_host(value: Any, devices: list[str]) -> Any:
-    """Replace tensors in nested state by arrays, and note their devices."""
+    """Replace tensors in nested state by arrays, and append their devices to a list."""
     if isinstance(value, Mapping):
         return {key: _on_host(v, devices) for key, v in value.items()}
     if isinstance(value, (list, tuple)):

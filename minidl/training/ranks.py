@@ -1,7 +1,7 @@
-"""A training run over ranks: each has its share of every batch, and rank 0 prints and saves.
+"""A training run on several ranks: each has its share of every batch; rank 0 prints and saves.
 
-All ranks take the same steps, so they must take each decision alike, such as to stop or to save.
-What a rank asks for is added up together with the losses, once per step.
+All ranks take the same steps, so they must agree on every decision, such as to stop or to save. The
+requests of the ranks are added up together with their losses, once per step.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ ERRORS = {kind.__name__: kind for kind in (BlockingIOError, OSError, TypeError, 
 
 
 def check_world(world: World | None, train: DataLoader, validation: DataLoader | None) -> None:
-    """Raise ValueError unless a training loader shares its batches among the ranks of `fit`."""
+    """Raise ValueError unless the loaders share their batches among the ranks of `fit`."""
     for loader, is_needed in ((train, True), (validation, False)):
         given = getattr(loader, "world", None)
         size = 1 if world is None else world.size
         if given is not None and given.size != size:
             raise ValueError(
-                f"fit: got a DataLoader over {given.size} ranks, but world={world}; expected the "
+                f"fit: got a DataLoader for {given.size} ranks, but world={world}; expected the "
                 "same: fit(..., world=world)"
             )
         if given is None and size > 1 and is_needed and isinstance(loader, DataLoader):
@@ -50,7 +50,7 @@ def check_world(world: World | None, train: DataLoader, validation: DataLoader |
 
 
 class RankRun(Run):
-    """A `Run` in which this rank trains on its shares; its totals and losses are all ranks'.
+    """A `Run` in which this rank trains on its shares; totals and losses are over all ranks.
 
     Args:
         world: the ranks.
@@ -58,8 +58,8 @@ class RankRun(Run):
 
     Attributes:
         parallel: adds up gradients, while `connected`.
-        asks: returns what this rank asks for: a signal to stop or 0, and whether to save.
-        decided: what all ranks do, for the same, since the last step or epoch.
+        asks: returns this rank's requests: the signal to stop for, or 0, and whether to save.
+        decided: the same two, as all ranks have decided after the last step or epoch.
     """
 
     watch: RankDiagnosis
@@ -104,7 +104,7 @@ class RankRun(Run):
         return self._of_all_ranks(own, batches), True
 
     def _backward(self, batch: tuple[Tensor, ...], step: Totals, is_part: bool) -> None:
-        """Add the gradients of a share. An empty one takes part in what layers exchange."""
+        """Add the gradients of a share. With an empty one, too, layers exchange their values."""
         if len(batch[-1]):
             super()._backward(batch, step, is_part)
             return
@@ -125,7 +125,7 @@ class RankRun(Run):
                 self.world.part(loss).backward()
 
     def _of_all_ranks(self, own: Totals, batches: Sequence[tuple[Tensor, ...]]) -> Totals:
-        """Return the totals of a step, and note what the ranks decide.
+        """Return the totals of a step over all ranks, and set `decided`.
 
         Raises:
             FloatingPointError: a rank's loss or gradient is not finite; raised on every rank.
@@ -154,7 +154,7 @@ class RankRun(Run):
         """As in `Run`; any rank may end the run.
 
         Raises:
-            ValueError: the ranks' weights, or options of their optimisers, have become different.
+            ValueError: the ranks' weights, or options of their optimisers, no longer agree.
         """
         self.average_buffers()
         super().end_epoch(patience, callbacks)
@@ -180,7 +180,7 @@ def _decided(interrupted: float, ended: float, is_due: float) -> tuple[int, bool
 
 
 def _replica(run: RankRun) -> dict[str, Any]:
-    """Return what must be alike on all ranks: options and sums of weights, by name."""
+    """Return, by name, options and sums of weights, which must agree on all ranks."""
     found: dict[str, Any] = {}
     for i, group in enumerate(run.optimizer.param_groups):
         found |= {f"{n} of group {i}": str(v) for n, v in group.items() if n != "params"}
@@ -198,7 +198,7 @@ def _check_replicas(replicas: Sequence[Mapping[str, Any]]) -> None:
             if not _alike(value, replica.get(name)):
                 raise RanksDifferError(
                     f"fit: after the epoch, {name} is {_shown(replica.get(name))} on rank {rank}, "
-                    f"and {_shown(value)} on rank 0; expected the same. Has a callback changed it "
+                    f"but {_shown(value)} on rank 0; expected the same. Has a callback changed it "
                     "on some ranks only, or do custom layers or updates draw random numbers?"
                 )
 
@@ -212,14 +212,14 @@ def _alike(a: Any, b: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return f"of sum {value[0]:.6g}" if isinstance(value, list) else str(value)
+    return f"an array of sum {value[0]:.6g}" if isinstance(value, list) else str(value)
 
 
 class RankDiagnosis(Diagnosis):
-    """A `Diagnosis` of the losses of all ranks: rank 0 warns, and all raise alike.
+    """A `Diagnosis` of the losses of all ranks: rank 0 warns, and all raise the same error.
 
     Attributes:
-        is_bad: whether a loss or a gradient of this rank was not finite in the running step.
+        is_bad: whether a loss or a gradient of this rank was not finite in the current step.
     """
 
     def __init__(self, run: RankRun) -> None:
@@ -244,11 +244,11 @@ class RankDiagnosis(Diagnosis):
     def after_backward(
         self, run: Run, batch: tuple[Tensor, ...], loss: Tensor, found: list[float]
     ) -> None:
-        """Note whether all values are finite."""
+        """Record whether all values are finite."""
         self.is_bad |= not (np.isfinite(found).all() or all_finite(loss, run.model))
 
     def after_step(self, run: Run, loss: float) -> None:
-        """Check the first loss, that of the whole batch; note which weights have gradients."""
+        """Check the first loss, that of the whole batch; record which weights have gradients."""
         self._states, self.is_bad = [], False
         self._check_first(run, loss)
 
@@ -258,7 +258,7 @@ class RankDiagnosis(Diagnosis):
             super().after_epoch(run)
 
     def explain(self, run: RankRun, batches: Sequence[tuple[Tensor, ...]], loss: float) -> None:
-        """Repeat a step on all ranks; raise on each, with the rank and operation that failed."""
+        """Repeat a step on all ranks; raise an error that names the rank and operation at fault."""
 
         def again() -> None:
             restore(self._drawn, self._states)
@@ -270,7 +270,7 @@ class RankDiagnosis(Diagnosis):
         own: dict[str, Any] = {"loss": loss, "text": text}
         try:
             ranks = run.world.all_gather(own)
-        except RanksDifferError:  # others were still repeating the step; now no rank is
+        except RanksDifferError:  # others were still repeating the step; now none is
             ranks = run.world.all_gather(own)
         told = [f"On rank {r}: {one['text']}" for r, one in enumerate(ranks) if one["text"]]
         told.sort(key=lambda text: "When repeated" not in text)
@@ -288,7 +288,7 @@ class RankKeeper(Keeper):
 
     Args:
         world: the ranks.
-        folder: that of rank 0; other ranks' are ignored.
+        folder: the one of rank 0 counts; those of other ranks are ignored.
         save_seconds: as for `Keeper`, by rank 0's clock.
     """
 
@@ -340,7 +340,7 @@ class RankKeeper(Keeper):
 
 
 def on_first(world: World, function: Callable[[], T]) -> T:
-    """Call a function on rank 0 only; return what it returns, or raise its error, on every rank."""
+    """Call a function on rank 0 only; return its result, or raise its error, on every rank."""
     result: Any = None
     error: Exception | None = None
     if world.rank == 0:
@@ -359,14 +359,14 @@ def on_first(world: World, function: Callable[[], T]) -> T:
 
 
 def _streams_of(rank: int, saved: Sequence[Any], own: Sequence[Any]) -> Any:
-    """Return the states for a rank's streams: its own if it has some, or else new ones."""
+    """Return the states for a rank's streams: its own saved ones, or else new ones."""
     if rank < len(saved):
         return saved[rank]
     return [_new_state(stream, state, rank) for stream, state in zip(own, saved[0], strict=False)]
 
 
 def _new_state(stream: Any, state: Any, rank: int) -> Any:
-    """Return a state for a stream, which follows from rank 0's, but draws other numbers."""
+    """Return a state for a stream, derived from rank 0's, but with other random numbers."""
     seed = zlib.crc32(repr((state, rank)).encode())
     if isinstance(stream, np.random.Generator):
         return type(stream.bit_generator)(seed).state
