@@ -525,7 +525,8 @@ def test_ranks_end_a_backward_although_others_make_no_more_calls(tmp_path):
         from minidl.distributed import exchange
         if world.rank == 1:  # is slow to fetch what rank 0 has sent
             exchange._let_others_run = lambda: time.sleep(0.003)
-        model = nn.Sequential(*[nn.Linear(512, 512, bias=False) for _ in range(70)])  # 70 sums of 1 MB
+        layers = [nn.Linear(512, 512, bias=False) for _ in range(70)]  # 70 sums of 1 MB
+        model = nn.Sequential(*layers)
         distributed.DataParallel(model, world, bucket=2**16)
         for step in range(5):
             name = lambda rank: {str(tmp_path)!r} + f"/{{step}}-{{rank}}"

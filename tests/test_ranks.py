@@ -5,6 +5,8 @@ CI runs this file with 2 and 3 ranks: `mpiexec -n 2 python -m pytest tests/test_
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -106,15 +108,15 @@ def test_losses_and_weights_are_those_of_one_process(world):
 
 
 @pytest.mark.parametrize(
-    ("cores", "usable", "expected"),
+    ("cores", "quota", "expected"),
     [
-        ([[0, 1], [0, 1]], 2, [1, 1]),  # shared
-        ([[0], [1]], 1, [1, 1]),  # each bound to one core
-        ([[0, 1, 2, 3], [4, 5, 6, 7]], 8, [4, 4]),  # bound to four each
-        ([list(range(8))] * 2, 8, [4, 4]),
+        ([[0, 1], [0, 1]], math.inf, [1, 1]),  # shared
+        ([[0], [1]], math.inf, [1, 1]),  # each bound to one core
+        ([[0, 1, 2, 3], [4, 5, 6, 7]], math.inf, [4, 4]),  # bound to four each
+        ([list(range(8))] * 2, math.inf, [4, 4]),
         ([list(range(8))] * 2, 3, [1, 1]),  # the container's quota is less
         ([list(range(2))] * 4, 2, [1, 1, 1, 1]),  # more ranks than cores
     ],
 )
-def test_ranks_share_the_cores(cores, usable, expected):
-    assert [share(cores, rank, usable) for rank in range(len(cores))] == expected
+def test_ranks_share_the_cores(cores, quota, expected):
+    assert [share(cores, rank, quota) for rank in range(len(cores))] == expected

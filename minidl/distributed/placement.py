@@ -24,16 +24,17 @@ def share_cores(local: Exchange) -> None:
     else:
         own = json.dumps(sorted(os.sched_getaffinity(0)))
         cores = [json.loads(data) for data in local.gather(own.encode(), "distributed.world")]
-    threads.share_machine(share(cores, local.comm.rank, threads.usable_cores()))
+    threads.share_machine(share(cores, local.comm.rank, threads.quota()))
 
 
-def share(cores: list[list[int]], rank: int, usable: float) -> int:
+def share(cores: list[list[int]], rank: int, quota: float) -> int:
     """Return how many threads a rank should use.
 
     Args:
         cores: those that each rank on the machine may use.
         rank: this rank's number on the machine.
-        usable: cores that the machine's quota leaves to all ranks together.
+        quota: how many cores the container leaves to all ranks together.
     """
     together = [set(other) for other in cores if set(other) & set(cores[rank])]
-    return max(1, min(len(set().union(*together)) // len(together), int(usable) // len(cores)))
+    own = len(set().union(*together)) / len(together)
+    return max(1, int(min(own, quota / len(cores))))

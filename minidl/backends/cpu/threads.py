@@ -61,12 +61,12 @@ def get_num_threads() -> int:
     """Return how many threads the CPU kernels use."""
     if _threads:
         return _threads[0]
-    return _asked() or max(1, math.ceil(usable_cores()))
+    return _asked() or max(1, math.ceil(min(_cores(), quota())))
 
 
-def usable_cores() -> float:
-    """Return how many cores this process may use: by its affinity, and its container's quota."""
-    return min(_cores(), _quota(Path("/")))
+def quota() -> float:
+    """Return how many cores this process's container may use; infinity if there is no limit."""
+    return _quota(Path("/"))
 
 
 def share_machine(n: int) -> None:
