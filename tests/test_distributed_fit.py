@@ -497,7 +497,7 @@ def test_ctrl_c_ends_all_ranks_saved(tmp_path, target):
 
 
 @needs_mpi
-@pytest.mark.parametrize("target", [0, 2])
+@pytest.mark.parametrize("target", [0, 2, -1])
 def test_sigterm_ends_all_ranks_saved(tmp_path, target):
     code, ended, out = signalled(tmp_path, int(signal.SIGTERM), target)
     assert ended == ["SystemExit 143"] * 3, (code, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minidl import Tensor, distributed, nn, optim
+from minidl import Tensor, distributed, nn, optim, training
 from minidl.distributed.sharded import _planned
 
 from .helpers.ranks import needs_mpi, run_ranks
@@ -268,3 +268,43 @@ def test_parts_cover_every_parameter_once_and_are_balanced(size, is_cut):
             assert all(part is None or part is ... for part in parts)
     if is_cut:  # within a row of the largest parameter, of trained and frozen ones each
         assert np.ptp(bytes_of) <= 2 * (16 * 9 * 4 + 3 * 8)
+
+
+FIT = """
+from pathlib import Path
+rng = minidl.manual_seed(0)
+x, y = rng.normal(size=(22, 4)), rng.integers(0, 3, 22)
+loader = data.DataLoader(x, y, batch_size=6, shuffle=True, world=world)
+model = nn.Sequential(nn.Linear(4, 7), nn.BatchNorm1d(7, world=world), nn.Linear(7, 3))
+model.to(dtype=np.float64)
+optimizer = optim.Adam(model.parameters(), lr=0.05)
+if SHARDED: optimizer = distributed.ShardedOptimizer(optimizer, world)
+schedule = optim.CosineAnnealingLR(optimizer, 12)
+training.fit(
+    model, F.cross_entropy, optimizer, loader, epochs=EPOCHS, world=world, progress=False,
+    schedule=schedule, clip_norm=1.0, accumulate=2, checkpoint=Path(FOLDER), save_seconds=SECONDS,
+)
+"""
+
+
+@needs_mpi
+def test_fit_resumes_on_other_numbers_of_ranks_sharded_or_not(tmp_path):
+    def train(ranks, sharded, epochs, folder):
+        named = {"SHARDED": sharded, "EPOCHS": epochs, "SECONDS": 0.0, "FOLDER": str(folder)}
+        code = "\n".join(f"{name} = {value!r}" for name, value in named.items())
+        run_ranks(ranks, f"{code}\n{FIT}")
+        return training.load_checkpoint(folder / "last.npz")
+
+    whole = train(1, False, 4, tmp_path / "undisturbed")
+    for ranks, sharded, epochs in ((3, True, 1), (2, True, 2), (2, False, 3), (4, True, 4)):
+        changed = train(ranks, sharded, epochs, tmp_path / "moved")
+    rates = [saved["history"]["columns"]["lr"] for saved in (whole, changed)]
+    np.testing.assert_array_equal(*rates)
+    losses = [saved["history"]["columns"]["train_loss"] for saved in (whole, changed)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-9)
+    for name, array in whole["model"].items():
+        np.testing.assert_allclose(changed["model"][name], array, rtol=1e-9, err_msg=name)
+    for place, entries in whole["optimizer"]["state"].items():
+        for name, value in entries.items():
+            found = changed["optimizer"]["state"][place][name]
+            np.testing.assert_allclose(found, value, rtol=1e-7, atol=1e-12, err_msg=name)

@@ -850,6 +850,34 @@ def test_a_second_ctrl_c_does_not_wait(interrupted):
         resumable.train(None)
 
 
+def test_sigterm_saves_and_ends_the_program(unbroken, tmp_path, capsys, monkeypatch):
+    step = resumable.Decay.step
+
+    def stepped(schedule):
+        step(schedule)
+        if schedule.steps == 7:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resumable.Decay, "step", stepped)
+        with pytest.raises(SystemExit) as ended:
+            resumable.train(tmp_path, save_seconds=1e9, progress=None)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert "stopped after epoch 1 and 4 batches" in capsys.readouterr().out
+    assert resumable.fingerprint(*resumable.train(tmp_path)) == unbroken[0]
+
+
+def test_a_program_that_handles_sigterm_itself_still_does(tmp_path):
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        resumable.train(None, callbacks=[lambda run: signal.raise_signal(signal.SIGTERM)], epochs=2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM] * 2
+
+
 def test_without_a_folder_ctrl_c_says_that_nothing_is_kept(interrupted, capsys):
     interrupted()
     with pytest.raises(KeyboardInterrupt):
