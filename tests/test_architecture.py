@@ -110,7 +110,7 @@ WINGS = {
         1_500,
         "gradcheck, graph, summary, first NaN; figures of nets, pooling, sentences",
     ),
-    "distributed": (800, "many processes over MPI and NCCL, with checked calls"),
+    "distributed": (1_030, "many processes: checked calls over MPI, gradients, shards, no hangs"),
     "chapter": (385, "a chapter's options, figures with captions, moving pictures, experiments"),
     "onnx": (800, "networks as ONNX files, for other programs: 110 operations"),
 }
