@@ -86,7 +86,7 @@ CORE_BUDGET = 5_000
 WINGS = {
     "derivatives": (115, "gradients, Jacobians and Hessians as return values"),
     "backends/cpu": (
-        *(985, "threads, local Winograd, pixels last, groups: 0.4 to 2 of PyTorch, channels apart"),
+        *(992, "threads, local Winograd, pixels last, groups: 0.4 to 2 of PyTorch, channels apart"),
     ),
     "backends/blocks backends/large": (
         *(375, "large images in blocks, and pooling of windows as large as the image"),
