@@ -91,7 +91,7 @@ WINGS = {
     "backends/blocks backends/large": (
         *(375, "large images in blocks, and pooling of windows as large as the image"),
     ),
-    "backends/cuda training/capture": (730, "the same code on CuPy; steps replayed as CUDA graphs"),
+    "backends/cuda training/capture": (800, "the same code on CuPy; steps replayed as CUDA graphs"),
     "recompute": (245, "activations computed again in backward, to save memory"),
     "functional/embedding nn/embedding": (110, "words as vectors, with rows as gradients"),
     "functional/fused": (210, "layers in one pass over memory"),
