@@ -104,7 +104,7 @@ WINGS = {
     ),
     "training/fit training/keeper training/progress training/fingerprint "
     "training/warnings training/metrics training/ranks": (
-        *(835, "runs that survive crashes, resume only themselves and report problems; scores"),
+        *(1_140, "runs that survive crashes, resume only themselves and report problems; scores"),
     ),
     "inspect anomaly": (
         1_500,
