@@ -550,7 +550,7 @@ def test_a_closed_model_leaves_its_place_to_others():
         """
         for _ in range(50):
             other = distributed.DataParallel(net(), world)
-            assert other.order == 2, other.order  # `parallel` has 1
+            assert other.order < 4, other.order  # there are few communicators in MPI
             other.close()
             other.close()
         x, y = batch()
