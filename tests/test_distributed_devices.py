@@ -107,6 +107,26 @@ except RuntimeError as error:
 
 
 @needs_mpi
+@pytest.mark.gpu
+@pytest.mark.usefixtures("cuda")
+def test_ranks_on_gpus_get_the_weights_of_ranks_on_the_cpu():
+    run_ranks(
+        2,
+        TRAIN
+        + """
+import warnings
+from minidl.backends.cuda import setup
+with warnings.catch_warnings(record=True) as found:
+    warnings.simplefilter("always")
+    check_trained("cuda")
+enough = setup.load_cupy().cuda.runtime.getDeviceCount() >= world.size
+said = [str(w.message) for w in found]
+assert len(said) == (world.rank == 0 and not enough), said
+""",
+    )
+
+
+@needs_mpi
 def test_two_models_have_one_order_of_sums_by_nccl():
     run_ranks(
         2,

@@ -275,7 +275,7 @@ from pathlib import Path
 rng = minidl.manual_seed(0)
 x, y = rng.normal(size=(22, 4)), rng.integers(0, 3, 22)
 loader = data.DataLoader(x, y, batch_size=6, shuffle=True, world=world)
-model = nn.Sequential(nn.Linear(4, 7), nn.BatchNorm1d(7, world=world), nn.Linear(7, 3))
+model = nn.Sequential(nn.Linear(4, 7, bias=False), nn.BatchNorm1d(7, world=world), nn.Linear(7, 3))
 model.to(dtype=np.float64)
 optimizer = optim.Adam(model.parameters(), lr=0.05)
 if SHARDED: optimizer = distributed.ShardedOptimizer(optimizer, world)
@@ -295,8 +295,8 @@ def test_fit_resumes_on_other_numbers_of_ranks_sharded_or_not(tmp_path):
         run_ranks(ranks, f"{code}\n{FIT}")
         return training.load_checkpoint(folder / "last.npz")
 
-    whole = train(1, False, 4, tmp_path / "undisturbed")
-    for ranks, sharded, epochs in ((3, True, 1), (2, True, 2), (2, False, 3), (4, True, 4)):
+    whole = train(1, False, 3, tmp_path / "undisturbed")
+    for ranks, sharded, epochs in ((3, True, 1), (2, False, 2), (2, True, 3)):
         changed = train(ranks, sharded, epochs, tmp_path / "moved")
     rates = [saved["history"]["columns"]["lr"] for saved in (whole, changed)]
     np.testing.assert_array_equal(*rates)
