@@ -26,7 +26,7 @@ def chapter(ranks, name, folder, *options, warnings="error"):
 @pytest.mark.parametrize(
     "name",
     [
-        "ch07_cifar10_cnn",
+        pytest.param("ch07_cifar10_cnn", marks=pytest.mark.slow),
         pytest.param("ch09_textcnn", marks=pytest.mark.slow),
         pytest.param("ch10_resnet", marks=pytest.mark.slow),
         pytest.param("ch11_fine_tuning", marks=pytest.mark.slow),

@@ -327,7 +327,10 @@ def part_of_a_run(ranks, folder, steps, **options):
 
 
 @needs_mpi
-@pytest.mark.parametrize("numbers_of_ranks", [(0, 2, 3), (3, 2, 0), (2, 3, 1)])
+@pytest.mark.parametrize(
+    "numbers_of_ranks",
+    [(0, 2, 3), *(pytest.param(n, marks=pytest.mark.slow) for n in ((3, 2, 0), (2, 3, 1)))],
+)
 def test_a_run_resumes_on_another_number_of_ranks(tmp_path, numbers_of_ranks):
     whole = part_of_a_run(1, tmp_path / "whole", steps=99)
     assert len(whole) == 18

@@ -80,7 +80,7 @@ for case, (shape, order) in enumerate(cases):
 
 
 @needs_mpi
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_values_and_three_orders_of_derivatives_are_those_of_the_whole_batch(ranks):
     run_ranks(ranks, SHARES + DERIVATIVES)
 
@@ -231,7 +231,9 @@ def losses_of_one():
 
 
 @needs_mpi
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "ranks", [2, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))]
+)
 def test_a_resnet_trains_on_any_number_of_ranks_as_in_one_process(ranks, losses_of_one):
     run_ranks(
         ranks,

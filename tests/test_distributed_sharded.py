@@ -74,7 +74,7 @@ rules = [
 
 
 @needs_mpi
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4))])
 def test_weights_and_state_equal_those_of_the_optimiser_alone_to_the_bit(ranks):
     run_ranks(
         ranks,
@@ -288,6 +288,7 @@ training.fit(
 
 
 @needs_mpi
+@pytest.mark.slow
 def test_fit_resumes_on_other_numbers_of_ranks_sharded_or_not(tmp_path):
     def train(ranks, sharded, epochs, folder):
         named = {"SHARDED": sharded, "EPOCHS": epochs, "SECONDS": 0.0, "FOLDER": str(folder)}

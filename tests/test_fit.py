@@ -858,10 +858,9 @@ def test_sigterm_saves_and_ends_the_program(unbroken, tmp_path, capsys, monkeypa
         if schedule.steps == 7:
             signal.raise_signal(signal.SIGTERM)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(resumable.Decay, "step", stepped)
-        with pytest.raises(SystemExit) as ended:
-            resumable.train(tmp_path, save_seconds=1e9, progress=None)
+    monkeypatch.setattr(resumable.Decay, "step", stepped)
+    with pytest.raises(SystemExit) as ended:
+        resumable.train(tmp_path, save_seconds=1e9, progress=None)
     assert ended.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert "stopped after epoch 1 and 4 batches" in capsys.readouterr().out
