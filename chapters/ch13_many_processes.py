@@ -121,13 +121,13 @@ if world.rank == 0 and not chapter.ranks_only:
 if world.size > 1:
     runs.append(measure(world))
     if world.rank == 0:
-        file.write_text(json.dumps(runs[-1]))
+        file.write_text(json.dumps(runs[-1]), encoding="utf-8")
     if world.rank or chapter.ranks_only:  # what follows needs one process
         sys.exit()
 elif mpi.module() and mpi.mpiexec() and "__file__" in globals():
     command = [mpi.mpiexec(), "-n", "2", sys.executable, __file__, *sys.argv[1:], "--ranks-only"]
     if subprocess.run(command, timeout=300, stdout=subprocess.DEVNULL).returncode == 0:
-        runs.append(json.loads(file.read_text()))
+        runs.append(json.loads(file.read_text(encoding="utf-8")))
 else:
     print(f"There is no MPI, or this is a notebook: one process only. For MPI, {mpi.INSTALL}")
 for count, losses, seconds, waited, _ in runs:

@@ -176,7 +176,7 @@ ARGUMENTS = """
     norm_type normalized_shape num_groups operands other output_padding output_size p padding
     padding_idx pool_dilation pool_padding pool_size pool_stride reduction return_indices rng
     running_mean running_var self shape size sparse start_axis stride subscripts target tensors
-    training value weight widths x
+    training value weight widths x world
 """
 
 
