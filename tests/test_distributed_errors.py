@@ -106,6 +106,67 @@ def test_waiting_ends():
     assert "TimeoutError: barrier: the other ranks have not called it for 0.5 s" in done.err
 
 
+@needs_mpi
+@pytest.mark.parametrize("is_timeout", [True, False])
+def test_a_rank_that_gave_up_makes_no_more_calls(is_timeout):
+    """Its next calls would meet the others' last ones, and sum something else."""
+    code = f"""
+    import os, signal, threading, time
+    if world.rank == 0:
+        if {is_timeout}:
+            distributed.world(timeout=0.3)
+        else:
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            world.barrier()
+            raise AssertionError
+        except (TimeoutError, KeyboardInterrupt):
+            pass
+        for _ in range(2):
+            try:
+                world.all_reduce(np.arange(3.0))
+                raise AssertionError
+            except RuntimeError as error:
+                assert "this rank stopped waiting in barrier" in str(error)
+        os._exit(3)
+    distributed.world(timeout=5)
+    time.sleep(1.5)
+    world.barrier()
+    world.all_reduce(np.arange(3.0))
+    print("summed")
+    """
+    assert "summed" not in run_ranks(2, code, fails=True, seconds=20).out
+
+
+@needs_mpi
+def test_parameters_frozen_on_one_rank():
+    code = TRAINING.format(
+        before="model[0].weight.requires_grad_(not is_odd_one)", after="model.zero_grad()"
+    ).replace("range(5)", "range(3)")
+    done = run_ranks(3, code, fails=True, seconds=20)
+    assert "ranks 0, 2: the end of a backward of DataParallel 1, with 4 parameters" in done.err
+    assert "rank 1: the end of a backward of DataParallel 1, with 3 parameters" in done.err
+
+
+@needs_mpi
+def test_parameters_frozen_on_one_rank_do_not_mix_later_sums():
+    """After the error is caught, sums of other sizes are left: no rank may complete them."""
+    code = """
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    parallel = distributed.DataParallel(model, world, bucket=16)
+    model[0].weight.requires_grad_(world.rank != 1)
+    for _ in range(2):
+        try:
+            world.mean(model(Tensor(np.ones((4, 3), "f4"))).sum(), 4).backward()
+        except ValueError as error:
+            message = str(error)
+    assert "the backward after one that failed, with buckets of" in message, message
+    os_exit = __import__("os")._exit
+    sys.stdout.write("refused\\n"); sys.stdout.flush(); os_exit(3)
+    """
+    assert "refused" in run_ranks(2, code, fails=True, seconds=20).out
+
+
 def python(code, **extra):
     """Run code in one process, which an mpiexec may seem to have started."""
     return subprocess.run(

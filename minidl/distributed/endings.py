@@ -39,5 +39,5 @@ def _abort_on_errors(exchange: Exchange) -> None:
 
 def _say_goodbye(exchange: Exchange) -> None:
     """Inform ranks that still wait for this one: they raise an error, which ends all ranks."""
-    with contextlib.suppress(ValueError, TimeoutError):
+    with contextlib.suppress(ValueError, RuntimeError, TimeoutError):
         exchange.agree(END)

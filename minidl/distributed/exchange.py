@@ -54,12 +54,12 @@ class Request:
 
     Args:
         request: the result of a non-blocking function of MPI.
-        timeout: seconds after which `wait` gives up.
+        exchange: the one that called it; it can make no more calls if `wait` fails.
         spin: seconds after which `wait` naps between looks.
     """
 
-    def __init__(self, request: Any, timeout: float, spin: float = FLOW) -> None:
-        self._request, self._timeout, self._spin = request, timeout, spin
+    def __init__(self, request: Any, exchange: Exchange, spin: float = FLOW) -> None:
+        self._request, self._exchange, self._spin = request, exchange, spin
         _running.add(self)
 
     def test(self) -> bool:
@@ -75,17 +75,29 @@ class Request:
         Raises:
             TimeoutError: the other ranks did not make the same call in time.
         """
+        try:
+            self._wait(what)
+        except (
+            BaseException
+        ):  # Ctrl-C too: this rank's next call would meet the others' present one
+            self._exchange.error = RuntimeError(
+                f"this rank stopped waiting in {what}, so its calls no longer match those of the "
+                "others; start all ranks again"
+            )
+            raise
+
+    def _wait(self, what: str) -> None:
         started = time.monotonic()
         while not self.test():
             waited = time.monotonic() - started
             if waited < self._spin:
                 _let_others_run()
                 continue
-            if waited > self._timeout:
+            if waited > self._exchange.timeout:
                 raise TimeoutError(
-                    f"{what}: the other ranks have not called it for {self._timeout:g} s; are "
-                    "they still computing (then raise distributed.world(timeout=...)), or waiting "
-                    "for something else, such as a lock?"
+                    f"{what}: the other ranks have not called it for {self._exchange.timeout:g} s; "
+                    "are they still computing (then raise distributed.world(timeout=...)), or "
+                    "waiting for something else, such as a lock?"
                 )
             time.sleep(NAP if waited - self._spin < PATIENCE else LONG_NAP)
 
@@ -103,7 +115,7 @@ class Exchange:
         self._mpi, self.comm, self.timeout = mpi, comm, timeout
         # Sums that overlap with other calls have their own communicators, each with its own order.
         self._sums = [comm.Dup()]
-        self._ended = ""  # the message of the error that another rank's end caused
+        self.error: Exception | None = None  # if set, no further call can succeed
 
     def agree(self, what: str, note: bytes = b"") -> Numbers:
         """Check that all ranks are about to do the same, and exchange a few bytes.
@@ -119,9 +131,10 @@ class Exchange:
         Raises:
             RanksDifferError: they are not; the message has every rank's description.
             TimeoutError: the other ranks did not make a call in time.
+            RuntimeError: this rank gave up an earlier call.
         """
-        if self._ended:
-            raise RanksDifferError(self._ended)
+        if self.error is not None:
+            raise self.error.with_traceback(None)
         digest = hashlib.blake2b(what.encode(), digest_size=DIGEST).digest()
         own = (digest + note[:NOTE]).ljust(DIGEST + NOTE)
         rows = self._gathered(np.frombuffer(own, np.uint8), what, SPIN)
@@ -131,20 +144,21 @@ class Exchange:
                 notes if len(note) <= NOTE else self._gathered(np.frombuffer(note, np.uint8), what)
             )
         texts = [text.decode() for text in self.gather(what.encode(), what)]
-        self._ended = _difference(texts) if END in texts else ""
-        raise RanksDifferError(self._ended or _difference(texts))
+        error = RanksDifferError(_difference(texts))
+        self.error = error if END in texts else None
+        raise error
 
     def _gathered(self, own: Numbers, what: str, spin: float = FLOW) -> Numbers:
         """Return arrays of equal size, one row for each rank."""
         rows = np.empty((self.comm.size, own.size), own.dtype)
-        Request(self.comm.Iallgather(own, rows), self.timeout, spin).wait(what)
+        Request(self.comm.Iallgather(own, rows), self, spin).wait(what)
         return rows
 
     def reduce(self, array: Numbers, op: str, what: str) -> Numbers:
         """Return the sum, maximum or minimum over ranks: a new array, the same on each rank."""
         found = np.array(array, order="C")
         request = self.comm.Iallreduce(self._mpi.IN_PLACE, found, getattr(self._mpi, op.upper()))
-        Request(request, self.timeout).wait(what)
+        Request(request, self).wait(what)
         if op != "sum" and found.dtype.kind == "f":  # MPI may lose a NaN, and on some ranks only
             found[self.reduce(np.isnan(array).astype(np.uint8), "max", what) > 0] = np.nan
         return found
@@ -160,11 +174,11 @@ class Exchange:
         Every rank must start the sums of one order in the same sequence; those of different orders
         are independent. Nothing is checked. Do not use the array before the sum is complete.
         """
-        return Request(self._sums[order].Iallreduce(self._mpi.IN_PLACE, array), self.timeout)
+        return Request(self._sums[order].Iallreduce(self._mpi.IN_PLACE, array), self)
 
     def start_broadcast(self, array: Numbers, source: int) -> Pending:
         """Start to overwrite an array with that of one rank, in order with the sums, unchecked."""
-        return Request(self._sums[0].Ibcast(array, source), self.timeout)
+        return Request(self._sums[0].Ibcast(array, source), self)
 
     def gather(self, data: bytes, what: str) -> list[bytes]:
         """Return every rank's bytes, which may differ in length."""
@@ -173,16 +187,16 @@ class Exchange:
         own = np.frombuffer(data, np.uint8)
         ends = np.cumsum(sizes)
         into = [found, sizes.tolist(), (ends - sizes).tolist(), self._mpi.BYTE]
-        Request(self.comm.Iallgatherv([own, self._mpi.BYTE], into), self.timeout).wait(what)
+        Request(self.comm.Iallgatherv([own, self._mpi.BYTE], into), self).wait(what)
         return [part.tobytes() for part in np.split(found, ends[:-1])]
 
     def send(self, data: bytes, source: int, what: str) -> bytes:
         """Return the bytes of one rank; the data of the others is ignored."""
         size = np.array([len(data)], np.int64)
-        Request(self.comm.Ibcast(size, source), self.timeout).wait(what)
+        Request(self.comm.Ibcast(size, source), self).wait(what)
         found = np.frombuffer(data, np.uint8) if self.comm.rank == source else None
         found = np.empty(int(size[0]), np.uint8) if found is None else found.copy()
-        Request(self.comm.Ibcast([found, self._mpi.BYTE], source), self.timeout).wait(what)
+        Request(self.comm.Ibcast([found, self._mpi.BYTE], source), self).wait(what)
         return found.tobytes()
 
 

@@ -255,7 +255,7 @@ class _Bucket:
             i: slice(end - size, end) for i, size, end in zip(indices, sizes, ends, strict=True)
         }
         first = parameters[indices[0]]
-        self._backend, self._dtype, self._size = first.backend, first.dtype, ends[-1]
+        self._backend, self._dtype, self.size = first.backend, first.dtype, ends[-1]
         self.begin()
 
     def begin(self) -> None:
@@ -280,7 +280,7 @@ class _Bucket:
     def whole(self) -> Array:
         """Return the array; gradients that this rank does not have count as zeros."""
         if self.array is None:
-            self.array = self._backend.xp.zeros(self._size, self._dtype)
+            self.array = self._backend.xp.zeros(self.size, self._dtype)
         return self.array
 
 
@@ -381,7 +381,8 @@ class _Pass:
     def abandon(self) -> None:
         """Complete the sums of a backward that failed, or later sums would be mixed with them."""
         if not self.is_over:
-            what = "the backward after one that failed"
+            sizes = [bucket.size for bucket in self._parallel.buckets]
+            what = f"the backward after one that failed, with buckets of {sizes}"
             self._parallel.world.agree(what)
             self._complete(what, range(len(self.parameters)))
 
