@@ -110,7 +110,7 @@ WINGS = {
         1_500,
         "gradcheck, graph, summary, first NaN; figures of nets, pooling, sentences",
     ),
-    "distributed": (1_030, "many processes: checked calls over MPI, gradients, shards, no hangs"),
+    "distributed": (1_035, "many processes: checked calls over MPI, gradients, shards, no hangs"),
     "chapter": (412, "a chapter's options, figures with captions, moving pictures, experiments"),
     "onnx": (800, "networks as ONNX files, for other programs: 110 operations"),
 }
