@@ -335,7 +335,7 @@ def propagate(
     needed = _leading_to(wanted, order)
     arrived: dict[int, Value] = {}
     for output, gradient in zip(outputs, gradients, strict=True):
-        _accumulate(arrived, output, gradient)
+        accumulate(arrived, output, gradient)
     while order:
         tensor = order.pop()  # popped, so that each tensor is freed after its use
         if id(tensor) not in needed or id(tensor) not in arrived:
@@ -360,7 +360,14 @@ def _pass_on(
     needed: set[int],
     arrived: dict[int, Value],
 ) -> None:
-    """Apply a node's rule to the gradient of its output; add the results to `arrived`."""
+    """Add the gradients of a node's inputs to `arrived`."""
+    for x, dx in apply_rule(node, gradient, output, watcher):
+        if id(x) in needed:
+            accumulate(arrived, x, dx)
+
+
+def apply_rule(node: Node, gradient: Value, output: Value, watcher: Watcher | None) -> Found:
+    """Apply a node's rule to the gradient of its output; `watcher`, if any, sees the results."""
     token = line.set(node.line)
     try:
         found = node.gradients(gradient, output)
@@ -368,9 +375,7 @@ def _pass_on(
         line.reset(token)
     if watcher is not None:
         watcher.differentiated(node, found)
-    for x, dx in found:
-        if id(x) in needed:
-            _accumulate(arrived, x, dx)
+    return found
 
 
 def _leading_to(wanted: Sequence[Value] | None, order: Sequence[Value]) -> set[int]:
@@ -385,7 +390,8 @@ def _leading_to(wanted: Sequence[Value] | None, order: Sequence[Value]) -> set[i
     return needed
 
 
-def _accumulate(arrived: dict[int, Value], tensor: Value, gradient: Value) -> None:
+def accumulate(arrived: dict[int, Value], tensor: Value, gradient: Value) -> None:
+    """Add a gradient to that of a tensor in `arrived`, which holds them by the tensor's id."""
     before = arrived.get(id(tensor))
     arrived[id(tensor)] = gradient if before is None else before + gradient
 

@@ -31,6 +31,8 @@ import numpy as np
 from minidl.autograd import (
     Gradients,
     Watcher,
+    accumulate,
+    apply_rule,
     inputs_first,
     is_recording,
     line,
@@ -187,7 +189,7 @@ class _Segment:
         self._check_used(order, ends)
         sums: dict[int, Any] = {}
         for place, (gradient, _) in arrived.items():
-            _add(sums, results[place], gradient)
+            accumulate(sums, results[place], gradient)
         del results  # so that each tensor is freed after its use
         found = _propagated(order, ends, sums, seen)
         return [found.get(id(x)) for x in self.held]
@@ -354,10 +356,6 @@ def _differentiable(x: Tensor) -> list[Tensor]:
     return [] if x.node is None else [y for y in x.node.inputs if y is not None and y.requires_grad]
 
 
-def _add(sums: dict[int, Any], x: Tensor, gradient: Tensor) -> None:
-    sums[id(x)] = sums[id(x)] + gradient if id(x) in sums else gradient
-
-
 def _propagated(
     order: list[Tensor], ends: set[int], sums: dict[int, Any], seen: Watcher | None
 ) -> dict[int, Tensor]:
@@ -383,15 +381,8 @@ def _propagated(
         gradient = x.hooked(gradient, True)
         if seen is not None:
             seen.arrived(x, gradient)
-        token = line.set(node.line)
-        try:
-            pairs = node.gradients(gradient, x)
-        finally:
-            line.reset(token)
-        if seen is not None:
-            seen.differentiated(node, pairs)
-        for y, dy in pairs:
-            _add(sums, y, dy)
+        for y, dy in apply_rule(node, gradient, x, seen):
+            accumulate(sums, y, dy)
     return found
 
 

@@ -1597,7 +1597,7 @@ MUTATIONS = [
     Mutation(
         "accumulation overwrites",
         autograd,
-        "_accumulate",
+        "accumulate",
         "gradient if before is None else before + gradient",
         "gradient",
         "used twice",
@@ -1606,7 +1606,7 @@ MUTATIONS = [
     Mutation(
         "accumulation in place, into a gradient that another tensor shares",
         autograd,
-        "_accumulate",
+        "accumulate",
         "before + gradient",
         "added_in_place(before, gradient)",
         "shared gradient",

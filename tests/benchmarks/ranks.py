@@ -33,7 +33,16 @@ import numpy as np
 from minidl.distributed.mpi import mpiexec
 
 from .contest import processor
-from .step import CONTESTS, Work, minidl_residual, minidl_work, pictures, torch_residual, torch_work
+from .step import (
+    CONTESTS,
+    Work,
+    minidl_residual,
+    minidl_work,
+    pictures,
+    torch_residual,
+    torch_steps,
+    torch_work,
+)
 from .step import NETWORKS as SMALL
 
 KEYS = ("W1", "W2", "R20", "W3")
@@ -88,12 +97,11 @@ def own_team(key: str, bucket: int | None) -> tuple[int, Step, Costs]:
 def torch_team(key: str, rank: int, size: int, meeting: str) -> tuple[int, Step, Costs]:
     """Return the same for PyTorch; `meeting` is a file through which the ranks connect."""
     import torch
-    from torch.nn import functional as F
 
     torch.set_num_threads(2 // size)
     work: Work = torch_residual(key) if key == "R20" else torch_work(*NETWORKS[key])
     model, optimiser, *arrays = work
-    inputs, labels = (torch.from_numpy(np.array_split(a, size)[rank]) for a in arrays)
+    inputs, labels = (np.array_split(array, size)[rank] for array in arrays)
     if size > 1:
         torch.distributed.init_process_group(
             "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size
@@ -105,14 +113,7 @@ def torch_team(key: str, rank: int, size: int, meeting: str) -> tuple[int, Step,
                 model, broadcast_buffers=False, gradient_as_bucket_view=True
             )
 
-    def step() -> float:
-        loss = F.cross_entropy(model(inputs), labels)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        return float(loss.item())
-
-    return rank, step, dict
+    return rank, torch_steps((model, optimiser, inputs, labels)), dict
 
 
 def serve(team: str, key: str, rank: int, port: int, meeting: str, bucket: int | None) -> None:
