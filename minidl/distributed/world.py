@@ -150,7 +150,7 @@ class World:
 
         Args:
             loss: the loss on the rank's examples: a tensor, of the same shape and dtype on every
-                rank. It may be NaN if the weight is 0.
+                rank. It may be NaN if the rank has no examples, and the weight is 0.
             weight: the number of examples, or of labels that count; >= 0, and > 0 on some rank.
 
         Raises:
