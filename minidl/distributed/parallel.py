@@ -43,9 +43,9 @@ class DataParallel:
             loss.backward()
             adam.step()
 
-    If the last batch has fewer examples than there are ranks, some shares are empty, and most losses
-    refuse an empty batch: drop that batch with `DataLoader(..., drop_last=True)`, use `fit`, or
-    write `loss = F.cross_entropy(out, labels) if len(labels) else out.sum()`, whose weight is 0.
+    If the last batch has fewer examples than there are ranks, some shares are empty, and most
+    losses refuse an empty batch: drop that batch with `DataLoader(..., drop_last=True)`, use `fit`,
+    or write `loss = F.cross_entropy(out, labels) if len(labels) else out.sum()`, whose weight is 0.
 
     Gradients of terms outside `mean` and `total` are summed over ranks too. So a penalty belongs
     inside, `world.mean(loss + penalty, n)`; in `world.mean(loss, n) + penalty`, it would count once

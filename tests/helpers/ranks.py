@@ -60,6 +60,10 @@ def environment(**extra: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("PMI", "PMIX", "OMPI", "MPI_LOCAL", "HYDI", "HYDRA"))
     }
+    # A Python process starts to measure what it runs if this variable names a configuration.
+    if "coverage" in sys.modules and sys.modules["coverage"].Coverage.current() is not None:
+        kept |= {"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")}
+        kept |= {"COVERAGE_FILE": str(ROOT / ".coverage")}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return kept | {"PYTHONPATH": path, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"} | extra
 
