@@ -714,7 +714,7 @@ def test_work_side_by_side_gives_its_results_in_order(count):
     minidl.set_num_threads(count)
     try:
         backend, done = NumpyBackend(), []
-        assert side_by_side(numpy_backend.CACHE_BYTES, lambda: 1, lambda: 2) == [1, 2]
+        assert side_by_side(True, lambda: 1, lambda: 2) == [1, 2]
 
         def slices() -> int:  # work that is cut into slices itself
             backend.over_batch(
@@ -725,11 +725,11 @@ def test_work_side_by_side_gives_its_results_in_order(count):
         def fails() -> None:
             raise ValueError("by design")
 
-        assert max(side_by_side(numpy_backend.CACHE_BYTES, slices, slices)) == 128
+        assert max(side_by_side(True, slices, slices)) == 128
         assert sorted(done) == sorted([*range(64), *range(64)])
         for works in ((fails, slices), (slices, fails)):
             with pytest.raises(ValueError, match="by design"):
-                side_by_side(numpy_backend.CACHE_BYTES, *works)
+                side_by_side(True, *works)
     finally:
         minidl.set_num_threads(before)
 

@@ -18,9 +18,6 @@ from typing import Any
 
 import numpy as np
 
-SMALL = 2**19
-"""Pieces of work that read fewer bytes run one after the other."""
-
 
 class _Thread(threading.local):
     is_worker = False
@@ -150,7 +147,7 @@ def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
             raise offer.error
 
 
-def side_by_side(size: int, *works: Callable[[], Any]) -> list[Any]:
+def side_by_side(is_large: bool, *works: Callable[[], Any]) -> list[Any]:
     """Run each piece of work on its own thread, instead of splitting one after the other.
 
     The calling thread runs the first piece; a helper that finishes early steals its remaining
@@ -158,13 +155,13 @@ def side_by_side(size: int, *works: Callable[[], Any]) -> list[Any]:
     pieces run one after the other.
 
     Args:
-        size: bytes that each piece reads.
+        is_large: whether each piece takes much longer than that.
         works: pieces that do not depend on each other.
 
     Returns:
         The results, in order.
     """
-    if size < SMALL or get_num_threads() == 1 or current.is_worker:
+    if not is_large or get_num_threads() == 1 or current.is_worker:
         return [work() for work in works]
     results: dict[int, Any] = {}
 

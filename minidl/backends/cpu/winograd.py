@@ -165,7 +165,7 @@ def convolve(
         pixels = out[part].transpose(0, 2, 3, 1)
         n = len(pixels)
         given = _measured(images[part], sums[part])
-        rows = np.matmul(_image_values(backend, given, windows, tiles, side), matrices)
+        rows = np.matmul(_image_values(given, windows, tiles, side), matrices)
         if tiles:
             rows = _outputs(back, rows.reshape(TILE, TILE * n * down, across, d))[:, :width]
         rows = rows.reshape(TILE, n, down, width * d)
@@ -218,9 +218,8 @@ def weight_gradient(
     sums, slope_sums = _empty_sums(images), _empty_sums(gradient)
 
     def work(part: slice) -> Array:
-        values = _image_values(backend, _measured(images[part], sums[part]), windows, tiles)
-        given = _measured(gradient[part], slope_sums[part])
-        slopes = _rows(backend, from_taps, given, whole)
+        values = _image_values(_measured(images[part], sums[part]), windows, tiles)
+        slopes = _rows(from_taps, _measured(gradient[part], slope_sums[part]), whole)
         if tiles:
             slopes = _values(from_taps, slopes.reshape(-1, whole.padded_w, d))
             return np.matmul(values.swapaxes(2, 3), slopes.reshape(TILE, TILE, -1, d))
@@ -350,19 +349,16 @@ def _weight_values(backend: Backend, taps: Array, tiles: bool, side: int) -> Arr
     return beside.reshape(TILE, 1, (2 + side) * c, side * d)
 
 
-def _image_values(
-    backend: Backend, images: Array, windows: Windows, tiles: bool, side: int = 1
-) -> Array:
+def _image_values(images: Array, windows: Windows, tiles: bool, side: int = 1) -> Array:
     """Return the matrices of images: `(6, 6, tiles, c)`, the first axis for columns.
 
     For strips, `(6, n, pixels / side, (2+side) c)`.
     """
     _, _, to_values = transforms(OUT, 3)
     (n, c), (down, across) = images.shape[:2], _grid(windows)
-    whole = _covered(windows, windows, tiles)
-    rows = _rows(backend, to_values, images, whole)
+    rows = _rows(to_values, images, _covered(windows, windows, tiles))
     if tiles:
-        values = _values(to_values, rows.reshape(-1, whole.padded_w, c))
+        values = _values(to_values, rows.reshape(TILE * n * down, -1, c))
         return values.reshape(TILE, TILE, n * down * across, c)
     count, length = windows.out_w // side, (2 + side) * c
     steps = (*rows.strides[:3], side * c * rows.itemsize, rows.itemsize)
@@ -370,26 +366,48 @@ def _image_values(
     return strips.reshape(TILE, n, down * count, length)
 
 
-def _rows(backend: Backend, matrix: Array, images: Array, windows: Windows) -> Array:
-    """Return the values of the rows of padded images: `(6, n, down, w * c)`."""
-    pixels = np.ascontiguousarray(backend.pad_images(images, windows, 0).transpose(0, 2, 3, 1))
-    n, h, w, c = pixels.shape
-    return _values(matrix, pixels.reshape(n, h, w * c))
+def _rows(matrix: Array, images: Array, w: Windows) -> Array:
+    """Return the values of the rows of padded images: `(6, n, down, padded_w, c)`.
+
+    Images are channels-last. They are not padded first, which would copy them: a tile at an edge
+    leaves out the columns of the matrix that padding would be multiplied by.
+    """
+    n, c, height, width = images.shape
+    size, length = matrix.shape[1], width * c
+    down = (w.padded_h - size) // OUT + 1
+    values = np.empty((TILE, n, down, w.padded_w, c), images.dtype)
+    values[:, :, :, : w.left] = values[:, :, :, w.left + width :] = 0
+    targets = values[:, :, :, w.left : w.left + width].reshape(TILE, n, down, length)
+    targets = targets.transpose(1, 2, 0, 3)
+    pixels = images.transpose(0, 2, 3, 1).reshape(n, height, length)
+    first = -(-w.top // OUT)
+    stop = max(first, (w.top + height - size) // OUT + 1)
+    if first < stop:
+        _values(matrix, pixels, targets[:, first:stop], first * OUT - w.top)
+    for tile in (*range(first), *range(stop, down)):
+        start = tile * OUT - w.top
+        rows = range(height)[max(0, start) : max(0, start + size)]
+        inside = matrix[:, rows.start - start : rows.stop - start]
+        np.matmul(inside, pixels[:, rows.start : rows.stop], out=targets[:, tile])
+    return values
 
 
-def _values(matrix: Array, array: Array) -> Array:
+def _values(matrix: Array, array: Array, out: Array | None = None, start: int = 0) -> Array:
     """Transform the middle axis of a contiguous `(k, length, m)` to values: `(6, k, tiles, m)`.
 
-    A tile is as long as the matrix has columns, and the next one starts four later.
+    A tile is as long as the matrix has columns, and the next one starts four later; `start` is
+    where the first one starts. `out` is `(k, tiles, 6, m)`.
     """
     (k, length, m), size = array.shape, matrix.shape[1]
-    count, step = (length - size) // OUT + 1, m * array.itemsize
-    steps = (length * step, OUT * step, step, array.itemsize)  # .strides can be any for one pixel
-    # Not as_strided, whose Python code takes 4 microseconds.
-    view = np.ndarray((k, count, size, m), array.dtype, array, strides=steps)
-    values = np.empty((TILE, k, count, m), array.dtype)
-    np.matmul(matrix, view, out=values.transpose(1, 2, 0, 3))
-    return values
+    step = m * array.itemsize
+    if out is None:
+        count = (length - size) // OUT + 1
+        out = np.empty((TILE, k, count, m), array.dtype).transpose(1, 2, 0, 3)
+    shape, steps = (k, out.shape[1], size, m), (length * step, OUT * step, step, array.itemsize)
+    # Not as_strided, whose Python code takes 4 microseconds; .strides can be any for one pixel.
+    view = np.ndarray(shape, array.dtype, array, start * step, steps)
+    np.matmul(matrix, view, out=out)
+    return out.transpose(2, 0, 1, 3)
 
 
 def _outputs(matrix: Array, values: Array, out: Array | None = None) -> Array:
