@@ -12,6 +12,7 @@ from minidl import Tensor
 from minidl import functional as F
 from minidl.backends import Windows, backend_for, convolution
 from minidl.backends.cpu import winograd
+from minidl.backends.cpu.threads import blas
 
 BACKEND = backend_for("cpu")
 BOUNDS = {True: 8e-6, False: 4e-6}
@@ -53,6 +54,11 @@ def error(found, function, *arrays, **options):
     return largest_error(found, exact) * float(np.abs(exact).max() / sizes.max())
 
 
+def suits(windows, groups, c, d, dtype, n=64, pixels=None):
+    pixels = windows.out_h * windows.out_w if pixels is None else pixels
+    return winograd.suits(windows, groups, c, d, dtype, n, pixels)
+
+
 @pytest.mark.parametrize("tiles", [True, False])
 @given(geometries(), st.integers(1, 3), st.integers(1, 20), st.integers(1, 20))
 def test_all_three_maps_equal_columns(tiles, windows, n, c, d):
@@ -73,14 +79,14 @@ def test_all_three_maps_equal_columns(tiles, windows, n, c, d):
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_many_channels_stay_within_the_bound_through_the_public_function(channels_last):
-    x, weight, bias = drawn(2, 128, 16, 16, seed=0), drawn(96, 128, 3, 3, seed=1), np.ones(96)
+    x, weight, bias = drawn(8, 128, 16, 16, seed=0), drawn(96, 128, 3, 3, seed=1), np.ones(96)
     if not channels_last:
         x = np.ascontiguousarray(x)
     windows = Windows(16, 16, 3, 3, top=1, bottom=1, left=1, right=1)
-    assert winograd.suits(windows, 1, 128, 96, np.dtype(np.float32))
+    assert suits(windows, 1, 128, 96, np.dtype(np.float32), n=8)
     assert winograd.in_tiles(windows, 128, 96)
     found, exact = ([Tensor(a, t, requires_grad=True) for a in (x, weight, bias)] for t in "fd")
-    g = drawn(2, 96, 16, 16, seed=2)
+    g = drawn(8, 96, 16, 16, seed=2)
     for tensors, dtype in ((found, "f"), (exact, "d")):
         out = F.conv2d(*tensors, padding=1)
         out.backward(Tensor(g, dtype))
@@ -133,20 +139,37 @@ def test_the_transforms_are_exact_for_polynomials():
 def test_other_convolutions_are_left_to_columns(change, groups, channels, kernels):
     plain = {"in_h": 18, "in_w": 18, "k_h": 3, "k_w": 3}
     for many in (16, 96):
-        assert winograd.suits(Windows(**plain), 1, many, many, np.dtype("f"))
-        assert not winograd.suits(Windows(**plain), 1, many, many, np.dtype("d"))
+        assert suits(Windows(**plain), 1, many, many, np.dtype("f"))
+        assert not suits(Windows(**plain), 1, many, many, np.dtype("d"))
     windows = Windows(**plain | change)
-    assert not winograd.suits(windows, groups, channels, kernels, np.dtype("f"))
+    assert not suits(windows, groups, channels, kernels, np.dtype("f"))
 
 
-def test_tiles_are_for_many_channels_where_few_of_their_outputs_are_dropped():
-    assert [winograd.in_tiles(Windows(18, 18, 3, 3), c, c) for c in (16, 24, 32, 64)] == [
-        0,
-        0,
-        1,
-        1,
-    ]
-    assert [winograd.in_tiles(Windows(18, w, 3, 3), 32, 32) for w in (14, 15, 16)] == [1, 0, 0]
+@pytest.mark.parametrize("is_narrow", [False, True])
+def test_one_image_does_not_make_up_for_the_transform_of_many_weights(is_narrow, monkeypatch):
+    monkeypatch.setattr(blas(), "is_narrow", is_narrow)
+    windows = Windows(10, 10, 3, 3)
+    assert [suits(windows, 1, 128, 128, np.dtype("f"), n=n) for n in (1, 64)] == [False, True]
+
+
+def test_columns_work_less_for_the_images_where_the_gradient_is_smaller():
+    gradient = Windows(12, 12, 3, 3)  # its 10x10 pixels become 12x12
+    pixels = {"n": 64, "pixels": 1.3 * gradient.out_h * gradient.out_w}
+    turned = winograd.turned(gradient)
+    assert suits(turned, 1, 64, 64, np.dtype("f"), n=64)
+    small = Windows(6, 6, 3, 3)  # 4x4 pixels become 6x6, in tiles that cover 8x8
+    few = {"n": 64, "pixels": 1.3 * small.out_h * small.out_w}
+    assert suits(turned, 1, 64, 64, np.dtype("f"), **pixels)
+    assert not suits(winograd.turned(small), 1, 64, 64, np.dtype("f"), **few)
+
+
+@pytest.mark.parametrize(("is_narrow", "from_"), [(False, 32), (True, 64)])
+def test_tiles_are_for_many_channels_where_few_outputs_are_dropped(is_narrow, from_, monkeypatch):
+    monkeypatch.setattr(blas(), "is_narrow", is_narrow)
+    for c in (16, 24, 32, 64):
+        assert winograd.in_tiles(Windows(18, 18, 3, 3), c, c) == (c >= from_)
+    assert winograd.in_tiles(Windows(18, 14, 3, 3), from_, from_)
+    assert not winograd.in_tiles(Windows(18, 15, 3, 3), 32, 32)  # 13 outputs, in tiles of 16
     assert winograd.in_tiles(Windows(18, 18, 3, 3), 16, 129)  # too many for strips
 
 
@@ -157,7 +180,7 @@ def test_a_fused_layer_transforms_its_weights_once(monkeypatch):
         winograd, "_weight_values", lambda *args: calls.append(args) or transform(*args)
     )
     rng = np.random.default_rng(0)
-    x = Tensor(rng.standard_normal((64, 32, 15, 15)).astype(np.float32))
+    x = Tensor(rng.standard_normal((64, 32, 18, 18)).astype(np.float32))
     weights = [Tensor(rng.standard_normal((64, 32, 3, 3)).astype(np.float32)) for _ in range(2)]
     found = [F.conv2d_relu_max_pool2d(x, weight).numpy() for weight in weights]
     assert 2 <= len(calls) <= 2 * minidl.get_num_threads()

@@ -63,7 +63,7 @@ class NumpyBackend(LargeBackend):
             for part in parts:
                 work(part)
             return
-        before = prepared.set({})
+        before = prepared.set({"n": n})
         try:
             with blas().single_threaded(), np.errstate(under="ignore"):
                 if len(parts) > 1:
@@ -127,7 +127,7 @@ class NumpyBackend(LargeBackend):
         if _slides_down_only(windows, groups):
             images, weight, windows = _as_channels(images), _as_channels(weight), _narrow(windows)
         d, c = weight.shape[:2]
-        form = _form(self, windows, groups, (c, d), c, images.dtype)
+        form = _form(self, windows, groups, (c, d), c, images)
         if form is None:
             return super().convolve_whole(images, weight, bias, windows, groups, relu)
         return form.convolve(self, images, weight, bias, windows, relu, groups)
@@ -143,7 +143,9 @@ class NumpyBackend(LargeBackend):
             return _as_columns(narrow, windows.k_w)
         d, c = weight.shape[:2]
         turned = winograd.turned(windows) if winograd.is_plain(windows) else windows
-        form = _form(self, turned, groups, (d, c), c, gradient.dtype)
+        # Columns multiply each of the gradient's pixels, and add the products to the image's.
+        pixels = 1.3 * windows.out_h * windows.out_w
+        form = _form(self, turned, groups, (d, c), c, gradient, pixels)
         if form is None:
             return super().transpose_convolve_whole(gradient, weight, windows, groups)
         return form.transpose_convolve(self, gradient, weight, windows, groups)
@@ -158,7 +160,8 @@ class NumpyBackend(LargeBackend):
             )
             return _as_columns(narrow, windows.k_w)
         c, d = images.shape[1] // groups, gradient.shape[1]
-        form = _form(self, windows, groups, (c, d), c, images.dtype)
+        pixels = windows.out_h * windows.out_w * (0.85 if blas().is_narrow else 1)
+        form = _form(self, windows, groups, (c, d), c, images, pixels)
         if form is None:
             return super().weight_gradient_whole(images, gradient, windows, groups)
         return form.weight_gradient(self, images, gradient, windows, groups)
@@ -184,7 +187,10 @@ class NumpyBackend(LargeBackend):
         channels `()`, because the weights are transformed again for each slice.
         """
         d, c, k_h, k_w = weight.shape
-        if self.kernels == "fast" and winograd.suits(windows, groups, c, d, weight.dtype):
+        pixels = windows.out_h * windows.out_w
+        if self.kernels == "fast" and winograd.suits(
+            windows, groups, c, d, weight.dtype, math.inf, pixels
+        ):
             return () if min(c, d) >= 64 else winograd.scratch(windows, c, d, part=2)
         return windows.out_h, windows.out_w, max(d, c * k_h * k_w)
 
@@ -359,7 +365,8 @@ def _form(
     groups: int,
     channels: tuple[int, int],
     c: int,
-    dtype: Any,
+    images: Array,
+    pixels: float | None = None,
 ) -> Any:
     """Return the module with the fastest form of a convolution; None for the one by columns.
 
@@ -374,5 +381,10 @@ def _form(
         return planar
     if grouped.suits(windows, groups, c):
         return grouped
-    suits = backend.kernels == "fast" and winograd.suits(windows, groups, *channels, dtype)
+    pixels = windows.out_h * windows.out_w if pixels is None else pixels
+    shared = prepared.get()
+    n = len(images) if shared is None else shared["n"]  # slices share the transformed weights
+    suits = backend.kernels == "fast" and winograd.suits(
+        windows, groups, *channels, images.dtype, n, pixels
+    )
     return winograd if suits else None

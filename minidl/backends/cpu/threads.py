@@ -243,6 +243,9 @@ class _Blas:
             for library in found
             if (before := library.get_num_threads())
         ]
+        # OpenBLAS's kernels for AVX2: AVX-512 and other libraries have faster small products.
+        names = {str(getattr(library, "architecture", "")).lower() for library in found}
+        self.is_narrow = not names.isdisjoint({"haswell", "zen"})
         self.lock, self.users = threading.Lock(), 0
 
     def limit(self, n: int) -> None:

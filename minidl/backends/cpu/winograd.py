@@ -55,7 +55,7 @@ import numpy as np
 from minidl.backends import convolution
 from minidl.backends.base import Array, Backend
 from minidl.backends.cpu.runs import overlapping, spread
-from minidl.backends.cpu.threads import prepared
+from minidl.backends.cpu.threads import blas, prepared
 from minidl.backends.windows import Windows
 
 TILE, OUT = 6, 4  # pixels in, and out, in one direction
@@ -69,6 +69,12 @@ PAIRS = 24
 multiplications is wasted on zeros, but matrices are wider and less is copied: 128x16x32x32 to 16
 takes 3.8 ms instead of 4.1; from 8 to 8, 1.6 instead of 2.1; from 24 to 24, 7.0 instead of 7.7 (one
 core)."""
+
+KERNELS, CALLS = 1500, 3.5e6
+"""What a batch costs, whatever its size, in multiplications: for each kernel and channel, as the
+weights are transformed; and in any case, as columns take fewer calls. One image by columns and in
+tiles, ms on one core (AVX2): 512x7x7 to 512, 13.1, 29.0; 256x14x14, 4.7, 6.2; 128x28x28, 3.4, 2.2;
+16x32x32 in strips, 0.29, 0.46."""
 
 SMALL = 10**6
 """The most multiplications in a product for which OpenBLAS copies nothing. In strips, the weight
@@ -93,14 +99,26 @@ def is_plain(w: Windows) -> bool:
     return geometry == (3, 3, 1, 1, 1, 1) and max(w.top, w.bottom, w.left, w.right) <= 2
 
 
-def suits(windows: Windows, groups: int, c: int, d: int, dtype: Any) -> bool:
-    """Tell whether a convolution is faster this way than by columns.
+def suits(
+    windows: Windows, groups: int, c: int, d: int, dtype: Any, n: float, pixels: float
+) -> bool:
+    """Tell whether a convolution of n images is faster this way than by columns.
 
     If the output's size is not a multiple of 4, part of the result is computed and thrown away.
+
+    Args:
+        windows: the geometry.
+        groups: only 1 is.
+        c: channels.
+        d: kernels.
+        dtype: only float32 is.
+        n: images; few do not make up for the transform of the weights, nor for more calls.
+        pixels: the number of pixels of an image for which columns do as much work as for an output.
     """
     if not is_plain(windows) or groups != 1 or dtype != np.float32:
         return False
-    return min(_costs(windows, c, d)) <= 6 * windows.out_h * windows.out_w * c * d
+    once = (KERNELS * c * d + CALLS) / max(n, 1)
+    return min(_costs(windows, c, d)) + once <= 6 * pixels * c * d
 
 
 def in_tiles(windows: Windows, c: int, d: int) -> bool:
@@ -113,12 +131,14 @@ def _costs(windows: Windows, c: int, d: int) -> tuple[float, float]:
     """Return the cost of an image in strips, and in tiles, in multiplications of matrix products.
 
     Constants found by trial, with 8 to 512 channels of 4x4 to 32x32 pixels. Forward in strips,
-    tiles and columns, ms on one core: 84x16x32x32 to 16, 7.0, 8.0, 10.6; 84x32x16x16 to 32, 4.2,
-    3.9, 6.5; 84x64x8x8 to 64, 3.1, 2.4, 4.5.
+    tiles and columns, ms on one core with AVX-512: 84x16x32x32 to 16, 7.0, 8.0, 10.6; 84x32x16x16
+    to 32, 4.2, 3.9, 6.5; 84x64x8x8 to 64, 3.1, 2.4, 4.5. With AVX2, small products are slower:
+    128x16x32x32, 13.6, 25.6, 17.2; 128x32x16x16, 9.0, 10.2, 11.5; 128x64x8x8, 8.2, 6.1, 9.6.
     """
     down, across = _grid(windows)
     strips = 18 * windows.out_w * c * d if max(c, d) <= MOST else math.inf
-    return down * strips, down * across * (36 * c * d + 200 * c + 800 * d)
+    more, most = (1.1, 1.25) if blas().is_narrow else (1, 1)
+    return more * down * strips, most * down * across * (36 * c * d + 200 * c + 800 * d)
 
 
 @functools.cache
