@@ -421,6 +421,24 @@ def test_a_child_forked_while_another_thread_multiplies_is_not_stuck():
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_an_interrupt_while_blas_is_being_limited_is_no_limit():
+    blas, calls = type(blas_of_cpu())(), []
+
+    def set_threads(n):
+        calls.append(n)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    blas.libraries = [(set_threads, 2)]
+    with pytest.raises(KeyboardInterrupt), blas.single_threaded():
+        pass
+    assert blas.users == 0
+    assert calls == [1, 2]
+    with blas.single_threaded():
+        assert (blas.users, calls[-1]) == (1, 1)
+    assert (blas.users, calls[-1]) == (0, 2)
+
+
 # Windows
 
 

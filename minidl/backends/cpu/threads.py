@@ -10,11 +10,10 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar, copy_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -130,9 +129,7 @@ def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
 
     with _making:
         jobs, threads = _jobs()
-    helpers = range(min(threads, len(parts) - 1))
-    # In a copy of this context, which holds NumPy's error state.
-    offers = [_Offer(functools.partial(copy_context().run, drain)) for _ in helpers]
+    offers = [_Offer(drain) for _ in parts[1 : threads + 1]]  # at most one for each other thread
     try:
         for offer in offers:
             jobs.put(offer)
@@ -185,7 +182,8 @@ class _Offer:
     """
 
     def __init__(self, work: Callable[[], None]) -> None:
-        self.work: Callable[[], None] | None = work
+        # In a copy of this context, which holds NumPy's error state.
+        self.work: Callable[[], None] | None = functools.partial(copy_context().run, work)
         self.error: BaseException | None = None
         self.taken, self.done = threading.Lock(), threading.Lock()
         self.done.acquire()
@@ -252,25 +250,33 @@ class _Blas:
         """Let BLAS use at most `n` threads from now on."""
         with self.lock:
             self.libraries = [(set_threads, min(n, most)) for set_threads, most in self.libraries]
-            for set_threads, threads in self.libraries:
-                set_threads(1 if self.users else threads)
+            self.apply()
 
-    @contextmanager
-    def single_threaded(self) -> Iterator[None]:
+    def single_threaded(self) -> Self:
+        """Limit BLAS to one thread within a `with` statement: 3 microseconds, as a generator 5."""
+        return self
+
+    def __enter__(self) -> None:
         is_user = False
         try:
             with self.lock:
                 self.users += 1
                 is_user = True
-                for set_threads, _ in self.libraries:
-                    set_threads(1)
-            yield
-        finally:
+                self.apply()
+        except BaseException:  # Ctrl-C, for example
             if is_user:
-                with self.lock:
-                    self.users -= 1
-                    for set_threads, threads in self.libraries:
-                        set_threads(1 if self.users else threads)
+                self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.users -= 1
+            self.apply()
+
+    def apply(self) -> None:
+        """Set the number of threads that the present users allow."""
+        for set_threads, threads in self.libraries:
+            set_threads(1 if self.users else threads)
 
 
 _blas = functools.cache(_Blas)  # finding the library takes milliseconds, a call microseconds
@@ -292,8 +298,7 @@ def _start_afresh() -> None:
     if _blas.cache_info().currsize:
         held = _blas()
         held.lock, held.users = threading.Lock(), 0
-        for set_threads, threads in held.libraries:
-            set_threads(threads)
+        held.apply()
 
 
 if hasattr(os, "register_at_fork"):
