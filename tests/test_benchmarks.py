@@ -321,10 +321,18 @@ def test_lists_are_sorted_by_time_lost(capsys: pytest.CaptureFixture[str]) -> No
     rows = [row("few", 1, 30, 1000, 0), row("many", 10, 5, 1000, 0), row("one", 1, 40, 1000, 0)]
     traffic.print_rows(rows, [rates(), rates(2)], most=2)
     traffic.print_passes(rows, rates(), most=3)
-    kernels, in_passes = capsys.readouterr().out.split("\n\n")
+    kernels, everywhere, found = capsys.readouterr().out.split("\n\n")
     assert [line.split()[-1] for line in kernels.splitlines()[2:]] == ["many", "one"]
-    last = [line.split()[-1] for line in in_passes.splitlines()[1:]]
-    assert last == ["many", "one", "few"]
+    assert everywhere.splitlines()[1].split() == [
+        "120.0",
+        "0",
+        "0.0",
+        "rest",
+        "in",
+        "all",
+        "kernels",
+    ]
+    assert [line.split()[-1] for line in found.splitlines()[1:]] == ["many", "one", "few"]
 
 
 def test_rates_are_measured() -> None:

@@ -15,8 +15,9 @@ thread), then repeated alone. Printed for each:
 - copy, least: ms that these take at the measured copy rate (in the cache that holds them);
 - products: ms that its multiply-adds take at the measured rate of 1024 x 1024 matrices.
 
-A second list adds up the kernels' passes over a step. Copy rates count bytes read plus bytes
-written. Medians of `--rounds` rounds in which everything is run in turn.
+Two more lists add up the passes of kernels over a step: all kernels' together, and each kernel's.
+Copy rates count bytes read plus bytes written. Figures are medians of `--rounds` rounds, in which
+everything is run in turn.
 """
 
 from __future__ import annotations
@@ -81,10 +82,8 @@ class Rates:
 
     def copying(self, nbytes: int, within: int) -> float:
         """Return the seconds to copy bytes in an array, or a slice, of so many bytes."""
-        sizes = cache_sizes()
-        level = next(
-            (name for name, s in zip(LEVELS, sizes, strict=False) if within <= s), "memory"
-        )
+        second, third = cache_sizes()
+        level = "L2" if within <= second else "L3" if within <= third // 4 else "memory"
         return nbytes / median(self.copies[level])
 
     def multiplying(self, multiply_adds: int) -> float:
@@ -98,9 +97,13 @@ class Rates:
 
 
 def working_sets() -> tuple[int, int, int]:
-    """Return bytes that fill half of each cache, and far more than both."""
+    """Return bytes that fill half of the second-level cache, an eighth of the third, and no cache.
+
+    Other cores, and other machines on the same processor, use the third-level cache too; C
+    libraries write copies of several MiB past it.
+    """
     second, third = cache_sizes()
-    return second // 2, max(third // 2, 2 * second), min(2 * third, 2**29)
+    return second // 2, max(third // 8, 2 * second), min(2 * third, 2**29)
 
 
 def copy_rate(size: int, threads: int) -> float:
@@ -241,9 +244,18 @@ def print_passes(rows: list[Row], one: Rates, most: int) -> None:
             place = found[f"{name} in {row.name}"]
             for i, value in enumerate((median(seconds), nbytes[name], copying)):
                 place[i] += row.uses * value
-    print(f"\n{'ms':>7}{'MiB':>8}{'copy, ms':>10}  in a step, on one thread")
-    for name, (seconds, count, copying) in sorted(found.items(), key=lambda f: -f[1][0])[:most]:
-        print(f"{1e3 * seconds:7.1f}{count / 2**20:8.0f}{1e3 * copying:10.1f}  {name}")
+    everywhere: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    for name, place in found.items():
+        for i, value in enumerate(place):
+            everywhere[f"{name.split()[0]} in all kernels"][i] += value
+    for passes in (everywhere, found):
+        print(f"\n{'ms':>7}{'MiB':>8}{'copy, ms':>10}  in a step, on one thread")
+        for name, (seconds, count, copying) in sorted(passes.items(), key=_longest)[:most]:
+            print(f"{1e3 * seconds:7.1f}{count / 2**20:8.0f}{1e3 * copying:10.1f}  {name}")
+
+
+def _longest(item: tuple[str, list[float]]) -> float:
+    return -item[1][0]
 
 
 def main() -> None:
