@@ -42,10 +42,11 @@ from minidl.autograd import (
     watchers,
 )
 from minidl.backends import Array, Backend, backend_for
-from minidl.functional.fused import PendingNorm
-from minidl.nn.module import Parameter, forwards, observers
+from minidl.functional.fused import Pending
+from minidl.nn.module import Parameter, observers
 from minidl.random import generator, restore, state_of, streams
 from minidl.tensor import Tensor, record
+from minidl.tensor.storage import forwards
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -302,7 +303,7 @@ def _results(found: Any) -> list[Tensor]:
 
 
 def _settled(x: Tensor) -> Tensor:
-    if isinstance(x, PendingNorm):
+    if isinstance(x, Pending):
         x.settle()
     return x
 

@@ -18,6 +18,7 @@ from minidl.functional.embedding import embedding as embedding
 from minidl.functional.fused import conv2d_relu as conv2d_relu
 from minidl.functional.fused import conv2d_relu_max_pool2d as conv2d_relu_max_pool2d
 from minidl.functional.fused import pending_batch_norm as pending_batch_norm
+from minidl.functional.fused import pending_conv2d as pending_conv2d
 from minidl.functional.linear import dropout as dropout
 from minidl.functional.linear import linear as linear
 from minidl.functional.loss import (

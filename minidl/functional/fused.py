@@ -9,8 +9,10 @@ and ReLU are one kernel.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from minidl.autograd import Gradients, is_recording, set_recording
@@ -20,7 +22,7 @@ from minidl.checks import Pair
 from minidl.functional.activation import gated, relu
 from minidl.functional.convolution import convolve_gradients
 from minidl.functional.geometry import conv_windows, pool_windows
-from minidl.functional.normalization import Ranks, channel_statistics, normalize
+from minidl.functional.normalization import Ranks, channel_statistics, line, normalize
 from minidl.functional.pooling.basic import scatter_winners
 from minidl.tensor import Tensor, record
 
@@ -147,37 +149,46 @@ PARTS = ("_data", "_grad", "_requires_grad", "hooks", "node", "retains_grad", "v
 """The attributes that a pending tensor does not have yet: all but its backend."""
 
 
-class PendingNorm(Tensor):
-    """The result of batch norm, computed lazily so that the next operations can join its pass.
+FEW = 2**16
+"""Weights that are always scaled by batch norm's slopes: an array of so few values is in cache."""
+
+
+class Pending(Tensor):
+    """The result of a layer, computed lazily so that the next operations can join its pass.
 
     A residual block ends in `relu(norm(y) + x)`. Step by step, this writes three arrays as large as
     the images and saves them for the gradient; in one pass, it writes one. So the sum of this and a
     tensor of its shape is another pending result, and `joined_relu` computes all of it. Any other
     access computes the result first, as if it had been a plain tensor from the start.
 
-    `nn.BatchNorm2d` returns one to its parent module, which computes what is left when it ends.
+    `nn.BatchNorm2d` returns one to its parent module, which computes what is left when it ends. So
+    does `nn.Conv2d` in evaluation under `no_grad`: then batch norm, too, joins its pass.
 
     Args:
         compute: takes the tensor to add, or None, and whether to apply ReLU; returns the result.
-        inputs: the tensors that it reads, the input of the norm first.
+        inputs: the tensors that it reads; the first one has the result's dtype and backend.
+        shape: the result's.
         added: the tensor to add, or None.
+        values: how many values a line per channel would scale if `compute` took it as an argument,
+            `line`: it is then included in the weights. None if `compute` does not take it.
     """
 
     __slots__ = (
         *("_added", "_compute", "_dtype", "_inputs", "_is_joined", "_recording", "_shape"),
-        *("_versions", "_waiting"),
+        *("_values", "_versions", "_waiting"),
     )
 
     def __init__(
         self,
-        compute: Callable[[Tensor | None, bool], Tensor],
+        compute: Callable[..., Tensor],
         inputs: Sequence[Tensor],
+        shape: tuple[int, ...],
         added: Tensor | None = None,
+        values: int | None = None,
     ) -> None:
-        x = inputs[0]
-        self.backend, self._shape, self._dtype = x.backend, x.shape, x.dtype
-        self._compute: Callable[[Tensor | None, bool], Tensor] | None = compute
-        self._inputs, self._added = tuple(inputs), added
+        self.backend, self._shape, self._dtype = inputs[0].backend, shape, inputs[0].dtype
+        self._compute: Callable[..., Tensor] | None = compute
+        self._inputs, self._added, self._values = tuple(inputs), added, values
         self._versions = [tensor.version.count for tensor in inputs]
         self._recording, self._is_joined = is_recording(), False
         self._waiting: list[weakref.ref[Any]] | None = None
@@ -211,10 +222,11 @@ class PendingNorm(Tensor):
             self.settle()
         super().__setattr__(name, value)
 
-    def wait_in(self, waiting: list[weakref.ref[Any]]) -> None:
+    def wait_in(self, waiting: list[weakref.ref[Any]]) -> Pending:
         """Note this result, and sums with it, in a list of results that are to be settled."""
         self._waiting = waiting
         waiting.append(weakref.ref(self))
+        return self
 
     def settle(self) -> None:
         """Compute the result now, if it is still pending."""
@@ -223,6 +235,11 @@ class PendingNorm(Tensor):
             self._compute, self._added, self._inputs = None, None, ()
             for part in PARTS:
                 super().__setattr__(part, getattr(result, part))
+
+    def settle_before(self, version: Any) -> None:
+        """Compute the result now if it reads a tensor of this version, which is to change."""
+        if any(tensor.version is version for tensor in self._inputs):
+            self.settle()
 
     def joined_relu(self) -> Tensor:
         """Return its ReLU, in the same pass if it is still pending."""
@@ -236,9 +253,8 @@ class PendingNorm(Tensor):
         if self._versions != [tensor.version.count for tensor in self._inputs]:
             raise RuntimeError(
                 f"batch_norm: a tensor that its result, of shape {self.shape}, is computed from "
-                f"was "
-                "changed in place before the result was used; change a copy() instead, or use the "
-                "result first"
+                "was changed in place before the result was used; change a copy() instead, or use "
+                "the result first"
             )
         with set_recording(self._recording):
             return self._compute(self._added, relu)
@@ -253,7 +269,7 @@ class PendingNorm(Tensor):
             or (other.shape, other.dtype, other.backend) != (self.shape, self.dtype, self.backend)
         ):
             return super().__add__(other)
-        total = PendingNorm(self._compute, (*self._inputs, other), other)
+        total = Pending(self._compute, (*self._inputs, other), self.shape, other)
         total._versions[:-1] = self._versions
         if self._waiting is not None:
             total.wait_in(self._waiting)
@@ -280,8 +296,12 @@ def pending_batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     world: Ranks | None = None,
-) -> PendingNorm:
+) -> Pending:
     """Compute the statistics of `batch_norm` now, and postpone its pass over the images.
+
+    If the images are themselves the pending result of a convolution, and the statistics fixed, the
+    line is included in the convolution's weights: `(w * x) * slope + offset = (w * slope) * x +
+    offset`. This differs by rounding. Weights larger than the images, and `FEW`, stay as they are.
 
     Arguments, errors and source: see `batch_norm`.
     """
@@ -289,11 +309,58 @@ def pending_batch_norm(
     statistics = channel_statistics(
         op, x, running_mean, running_var, weight, bias, training, momentum, eps, world
     )
+    affine = [p for p in (weight, bias) if p is not None]
+    if isinstance(x, Pending) and statistics.fixed and not is_recording():
+        conv, values = x._compute, x._values
+        if conv is not None and values is not None and values <= max(x.size, FEW):
+            conv = partial(conv, line=line(statistics, weight, bias))
+            return Pending(conv, (*x._inputs, *affine), x.shape)
 
     def compute(added: Tensor | None, relu: bool) -> Tensor:
         return normalize(op, x, weight, bias, statistics, added, relu)
 
-    return PendingNorm(compute, [p for p in (x, weight, bias) if p is not None])
+    return Pending(compute, (x, *affine), x.shape)
+
+
+def pending_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Pending:
+    """Check the arguments of `conv2d`, and postpone its pass; only under `no_grad`.
+
+    Arguments, errors and source: see `conv2d`.
+    """
+    windows = conv_windows("conv2d", x, weight, bias, stride, padding, dilation, groups)
+    shape = (len(x), len(weight), windows.out_h, windows.out_w)
+    backend, given = x.backend, [t for t in (x, weight, bias) if t is not None]
+
+    def compute(
+        added: Tensor | None, relu: bool, line: tuple[Array, Array] | None = None
+    ) -> Tensor:
+        taps, offset = weight.array, None if bias is None else bias.array
+        if line is not None:
+            slope, moved = line
+            offset = (moved if offset is None else offset * slope + moved).astype(x.dtype)
+            taps = taps * slope.astype(x.dtype)[:, None, None, None]
+        at_once = relu and added is None
+        out = backend.convolve(x.array, taps, offset, windows, groups, relu=at_once)
+
+        def add(part: slice) -> None:
+            assert added is not None
+            backend.xp.add(out[part], added.array[part], out=out[part])
+            if relu:
+                backend.xp.maximum(out[part], 0, out=out[part])
+
+        if added is not None:
+            backend.over_batch(len(x), shape[1:], x.dtype, add)
+        return record("conv2d", out, given, lambda gradient: ())
+
+    return Pending(compute, given, shape, values=math.prod(weight.shape))
 
 
 def _responses(

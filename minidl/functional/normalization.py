@@ -379,14 +379,19 @@ def normalize(
             g if adds else None,
         )
 
-    slope = statistics.inverse if weight is None else statistics.inverse * weight.array
-    offset = -statistics.mean * slope
-    offset = offset if bias is None else offset + bias.array
+    slope, offset = line(statistics, weight, bias)
     other = None if added is None else added.array
     out = kernels.channel_lines(
         x.backend, x.array, statistics.centre, slope, offset, other, relu=relu
     )
     return record(op, out, (x, weight, bias, added), backward, takes_output=True)
+
+
+def line(statistics: Statistics, weight: Tensor | None, bias: Tensor | None) -> tuple[Array, Array]:
+    """Return `slope` and `offset` of each channel: `(x - centre) * slope + offset`; float64."""
+    slope = statistics.inverse if weight is None else statistics.inverse * weight.array
+    offset = -statistics.mean * slope
+    return slope, offset if bias is None else offset + bias.array
 
 
 def _normal(x: Tensor, statistics: Statistics) -> Tensor:

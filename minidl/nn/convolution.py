@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from minidl import functional as F
+from minidl.autograd import is_recording
 from minidl.checks import Pair, check_whole, pair
 from minidl.functional.geometry import conv_geometry, transpose_geometry
 from minidl.nn.linear import weight_and_bias
-from minidl.nn.module import Module
+from minidl.nn.module import Module, pending_results
 from minidl.tensor import Tensor
 
 
@@ -70,7 +71,10 @@ class Conv2d(Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply `functional.conv2d`."""
         geometry = (self.stride, self.padding, self.dilation, self.groups)
-        return F.conv2d(x, self.weight, self.bias, *geometry)
+        pending = None if self.training or is_recording() else pending_results(x)
+        if pending is None:
+            return F.conv2d(x, self.weight, self.bias, *geometry)
+        return F.pending_conv2d(x, self.weight, self.bias, *geometry).wait_in(pending)
 
 
 class Conv1d(Conv2d):

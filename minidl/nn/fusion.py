@@ -1,7 +1,7 @@
 """Layers that `Sequential` fuses: they run as one operation, in one pass over memory.
 
 Batch norm, an addition and ReLU are fused wherever they follow each other: see
-`functional.fused.PendingNorm`.
+`functional.fused.Pending`.
 """
 
 from __future__ import annotations

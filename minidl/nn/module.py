@@ -16,6 +16,7 @@ from minidl.context import Block, Scoped
 from minidl.idioms import unknown
 from minidl.nn.state import IncompatibleKeys, fitting_arrays, shown_arguments
 from minidl.tensor import Tensor
+from minidl.tensor.storage import forwards
 
 T = TypeVar("T", bound=Tensor)
 P = ParamSpec("P")
@@ -64,10 +65,6 @@ def observe(callback: Observer) -> Block[Observer]:
         Linear(3, 2) (5, 2)
     """
     return observers.set(callback)
-
-
-forwards: Scoped[list[weakref.ref[Any]]] = Scoped([])
-"""The running forwards of this thread or task, each with its children's pending results."""
 
 
 def may_fuse(x: Any) -> bool:

@@ -75,8 +75,7 @@ class _BatchNorm(Module):
         if pending is None:
             out = F.batch_norm(x, *given, *options)
         else:
-            out = F.pending_batch_norm(x, *given, *options)
-            out.wait_in(pending)
+            out = F.pending_batch_norm(x, *given, *options).wait_in(pending)
         if training and seen is not None and not recomputing.get():
             with seen.mutable() as count:
                 count += 1

@@ -6,6 +6,7 @@ The array is on one device, and read-only outside `mutable()`; `Tensor` adds the
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import operator
 import warnings
@@ -17,8 +18,13 @@ import numpy as np
 
 from minidl.autograd import Node, is_recording, set_recording
 from minidl.backends import Array, Backend, asarray, backend_of
+from minidl.context import Scoped
 from minidl.idioms import unknown
 from minidl.tensor.operands import check_broadcast, check_device, operand_array
+
+forwards: Scoped[list[weakref.ref[Any]]] = Scoped([])
+"""The modules' running forwards in this thread or task, each with its children's pending results,
+which are computed later, by `Pending.settle`, but from the values that there are now."""
 
 
 class Version:
@@ -193,6 +199,9 @@ class TensorBase:
             >>> x
             Tensor([2., 3.], dtype=float32)
         """
+        for reference in itertools.chain(*forwards.values()):
+            if (result := reference()) is not None:
+                result.settle_before(self.version)
         try:
             self.backend.set_writeable(self._data, True)
         except ValueError:
