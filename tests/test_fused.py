@@ -399,7 +399,7 @@ def test_a_tensor_changed_while_the_norm_is_pending_is_noticed(changed):
     tensors = {"x": x, "weight": weight, "bias": bias, "added": added}
     with tensors[changed].mutable() as array:
         array += 1
-    message = r"batch_norm: a tensor that its result, of shape \(2, 2, 3\), is computed from was ch"
+    message = r"conv2d: a tensor that its result, of shape \(2, 2, 3\), is computed from was ch"
     with pytest.raises(RuntimeError, match=message):
         total.numpy()
 

@@ -107,6 +107,7 @@ CANNOT = {
     "functional.dropout": "random numbers",
     "functional.batch_norm": "statistics of the batch",
     "functional.pending_batch_norm": "no converter",
+    "functional.pending_conv2d": "no converter",
     "functional.stochastic_pool1d": "random numbers",
     "functional.stochastic_pool2d": "random numbers",
     "functional.fractional_max_pool2d": "its windows at random",

@@ -143,6 +143,7 @@ NOT_IN_PYTORCH = {
     "gated_pool2d",
     "gem_pool1d",
     "pending_batch_norm",
+    "pending_conv2d",
     "gem_pool2d",
     "max_blur_pool2d",
     "min_pool1d",

@@ -9,18 +9,17 @@ and ReLU are one kernel.
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from minidl.autograd import Gradients, is_recording, set_recording
-from minidl.backends import Array, Windows
+from minidl.backends import Array, Windows, without_underflow
 from minidl.backends.base import winner_type
 from minidl.checks import Pair
 from minidl.functional.activation import gated, relu
-from minidl.functional.convolution import convolve_gradients
+from minidl.functional.convolution import conv2d, convolve_gradients
 from minidl.functional.geometry import conv_windows, pool_windows
 from minidl.functional.normalization import Ranks, channel_statistics, line, normalize
 from minidl.functional.pooling.basic import scatter_winners
@@ -215,9 +214,9 @@ class Pending(Tensor):
         if name in PARTS:
             if self._is_joined:
                 raise RuntimeError(
-                    "batch_norm: this result has no gradient of its own, because the addition or "
-                    "ReLU after it joined its pass; ask for its gradient, or set a hook, before "
-                    'that operation, or call minidl.set_kernels("plain")'
+                    "batch_norm or conv2d: this result has no gradient of its own, because the "
+                    "addition or ReLU after it joined its pass; ask for its gradient, or set a "
+                    'hook, before that operation, or call minidl.set_kernels("plain")'
                 )
             self.settle()
         super().__setattr__(name, value)
@@ -245,16 +244,16 @@ class Pending(Tensor):
         """Return its ReLU, in the same pass if it is still pending."""
         if self._compute is None or self._recording != is_recording():
             return relu(self)
-        self._is_joined = True
+        self._is_joined = self._recording
         return self._computed(relu=True)
 
     def _computed(self, relu: bool) -> Tensor:
         assert self._compute is not None
         if self._versions != [tensor.version.count for tensor in self._inputs]:
             raise RuntimeError(
-                f"batch_norm: a tensor that its result, of shape {self.shape}, is computed from "
-                "was changed in place before the result was used; change a copy() instead, or use "
-                "the result first"
+                f"batch_norm or conv2d: a tensor that its result, of shape {self.shape}, is "
+                "computed from was changed in place before the result was used; change a copy() "
+                "instead, or use the result first"
             )
         with set_recording(self._recording):
             return self._compute(self._added, relu)
@@ -273,7 +272,7 @@ class Pending(Tensor):
         total._versions[:-1] = self._versions
         if self._waiting is not None:
             total.wait_in(self._waiting)
-        self._is_joined = True
+        self._is_joined = self._recording
         return total
 
     def __radd__(self, other: Any) -> Tensor:
@@ -331,36 +330,40 @@ def pending_conv2d(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Pending:
-    """Check the arguments of `conv2d`, and postpone its pass; only under `no_grad`.
+    """Check the arguments of `conv2d`, and postpone its pass over the images.
 
-    Arguments, errors and source: see `conv2d`.
+    If the result is used twice, it is computed twice. Arguments, errors and source: see `conv2d`.
     """
-    windows = conv_windows("conv2d", x, weight, bias, stride, padding, dilation, groups)
+    geometry = (stride, padding, dilation, groups)
+    windows = conv_windows("conv2d", x, weight, bias, *geometry)
     shape = (len(x), len(weight), windows.out_h, windows.out_w)
     backend, given = x.backend, [t for t in (x, weight, bias) if t is not None]
 
-    def compute(
-        added: Tensor | None, relu: bool, line: tuple[Array, Array] | None = None
-    ) -> Tensor:
+    @without_underflow
+    def compute(added: Tensor | None, rectified: bool, line: Any = None) -> Tensor:
+        if is_recording():
+            out = conv2d(x, weight, bias, *geometry)
+            out = out if added is None else out + added
+            return relu(out) if rectified else out
         taps, offset = weight.array, None if bias is None else bias.array
         if line is not None:
             slope, moved = line
             offset = (moved if offset is None else offset * slope + moved).astype(x.dtype)
             taps = taps * slope.astype(x.dtype)[:, None, None, None]
-        at_once = relu and added is None
-        out = backend.convolve(x.array, taps, offset, windows, groups, relu=at_once)
+        at_once = rectified and added is None
+        response = backend.convolve(x.array, taps, offset, windows, groups, relu=at_once)
 
         def add(part: slice) -> None:
             assert added is not None
-            backend.xp.add(out[part], added.array[part], out=out[part])
-            if relu:
-                backend.xp.maximum(out[part], 0, out=out[part])
+            backend.xp.add(response[part], added.array[part], out=response[part])
+            if rectified:
+                backend.xp.maximum(response[part], 0, out=response[part])
 
-        if added is not None:
+        if added is not None:  # it is no faster slice by slice with the convolution
             backend.over_batch(len(x), shape[1:], x.dtype, add)
-        return record("conv2d", out, given, lambda gradient: ())
+        return record("conv2d", response, given, lambda gradient: ())
 
-    return Pending(compute, given, shape, values=math.prod(weight.shape))
+    return Pending(compute, given, shape, values=weight.size)
 
 
 def _responses(

@@ -6,7 +6,6 @@ The array is on one device, and read-only outside `mutable()`; `Tensor` adds the
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import operator
 import warnings
@@ -199,7 +198,7 @@ class TensorBase:
             >>> x
             Tensor([2., 3.], dtype=float32)
         """
-        for reference in itertools.chain(*forwards.values()):
+        for reference in (r for pending in forwards.values() for r in pending):
             if (result := reference()) is not None:
                 result.settle_before(self.version)
         try:

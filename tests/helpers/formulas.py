@@ -204,6 +204,13 @@ def conv2d_relu(
     return np.maximum(conv2d(x, weight, bias, **geometry), 0)
 
 
+def joined_conv2d(
+    *given: np.ndarray, added: np.ndarray | None = None, relu: bool = False, **geometry: Any
+) -> np.ndarray:
+    total = conv2d(*given, **geometry) + (0 if added is None else added)
+    return np.maximum(total, 0) if relu else total
+
+
 def conv2d_relu_max_pool2d(
     x: np.ndarray,
     weight: np.ndarray,

@@ -808,6 +808,23 @@ POOLING = [
         ],
     ),
     Op(
+        "functional.pending_conv2d",
+        lambda *given, **rest: joined_conv2d(*given, **rest),
+        formulas.joined_conv2d,
+        [
+            case(x=numbers(2, 2, 3, 4), weight=numbers(3, 2, 2, 2), bias=numbers(3)),
+            case(x=numbers(1, 4, 2, 3), weight=numbers(2, 2, 2, 2), groups=2, relu=True),
+            case(
+                x=numbers(2, 2, 3, 4),
+                weight=numbers(3, 2, 2, 2),
+                bias=numbers(3),
+                padding="same",
+                added=numbers(2, 3, 3, 4),
+                relu=True,
+            ),
+        ],
+    ),
+    Op(
         "functional.conv2d_relu_max_pool2d",
         F.conv2d_relu_max_pool2d,
         conv2d_relu_max_pool2d,
@@ -881,6 +898,18 @@ def joined_batch_norm(
 ) -> Tensor:
     """Do batch norm, and an addition and ReLU in the same pass."""
     out: Any = F.pending_batch_norm(x, *statistics(x, options), weight, bias, **options)
+    out = out if added is None else out + added
+    if relu:
+        return out.joined_relu()
+    out.settle()
+    return out
+
+
+def joined_conv2d(
+    x: Tensor, *given: Any, added: Any = None, relu: bool = False, **rest: Any
+) -> Any:
+    """Convolve, and do an addition and ReLU in the same pass."""
+    out: Any = F.pending_conv2d(x, *given, **rest)
     out = out if added is None else out + added
     if relu:
         return out.joined_relu()
