@@ -16,7 +16,7 @@ import minidl
 from minidl import Tensor
 from minidl import functional as F
 from minidl.backends import Backend, Windows, backend_for, backend_of, large
-from minidl.backends.cpu import numpy_backend
+from minidl.backends.cpu import machine, numpy_backend
 from minidl.backends.cpu import threads as cpu_threads
 from minidl.backends.cpu.numpy_backend import NumpyBackend
 from minidl.backends.cpu.threads import blas as blas_of_cpu
@@ -500,52 +500,15 @@ def test_the_environment_asks_for_a_number_of_threads(asked, monkeypatch):
     assert minidl.get_num_threads() == 3
 
 
-def groups(root, own, **files):
-    """A machine on which this process is in the given control groups."""
-    root.mkdir()
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/self/cgroup").write_text(own)
-    for name, content in files.items():
-        path = root / "sys/fs/cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    return cpu_threads._quota(root)
-
-
-def test_a_containers_quota_limits_the_threads(asked, monkeypatch, tmp_path):
-    cases = {
-        "version 2": ("0::/", {"cpu.max": "150000 100000\n"}, 1.5),
-        "of a parent": (
-            "0::/a.slice/b.service",
-            {"a.slice/cpu.max": "200000 100000", "a.slice/b.service/cpu.max": "max 100000"},
-            2,
-        ),
-        "the least": ("0::/a/b", {"a/cpu.max": "50000 100000", "a/b/cpu.max": "3 1"}, 0.5),
-        "none": ("0::/", {"cpu.max": "max 100000"}, np.inf),
-        "version 1": (
-            "4:cpu,cpuacct:/docker/1\n1:name=systemd:/",
-            {"cpu,cpuacct/cpu.cfs_quota_us": "300000", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
-            3,
-        ),
-        "none in 1": (
-            "4:cpu:/",
-            {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "9"},
-            np.inf,
-        ),
-        "damaged": ("0::/", {"cpu.max": "much"}, np.inf),
-        "a period of 0": ("0::/", {"cpu.max": "1 0"}, np.inf),
-        "no files": ("0::/x", {}, np.inf),
-        "no text": ("what", {}, np.inf),
-    }
-    for name, (own, files, quota) in cases.items():
-        assert groups(tmp_path / name, own, **files) == quota, name
-    assert cpu_threads._quota(tmp_path / "nowhere") == np.inf
+@pytest.mark.parametrize(("quota", "count"), [(1.5, 2), (0.2, 1), (100, 8), (np.inf, 8)])
+def test_cores_and_quota_limit_the_threads_unless_a_number_is_set(asked, monkeypatch, quota, count):
     asked()
     monkeypatch.setattr(cpu_threads, "_threads", [])
-    monkeypatch.setattr(cpu_threads, "_cores", lambda: 8)
-    for quota, count in ((1.5, 2), (0.2, 1), (100, 8), (np.inf, 8)):
-        monkeypatch.setattr(cpu_threads, "_quota", lambda _, quota=quota: quota)
-        assert minidl.get_num_threads() == count
+    monkeypatch.setattr(machine, "_allowed", lambda: range(8))
+    monkeypatch.setattr(machine, "_quota", lambda _: quota)
+    assert minidl.get_num_threads() == count
+    asked(MINIDL="3")
+    assert minidl.get_num_threads() == 3
 
 
 def test_results_are_the_same_for_any_number_of_threads(threads):

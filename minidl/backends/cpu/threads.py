@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import math
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar, copy_context
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+
+from minidl.backends.cpu.machine import cores
+from minidl.backends.cpu.machine import quota as quota
 
 
 class _Thread(threading.local):
@@ -57,12 +58,7 @@ def get_num_threads() -> int:
     """Return how many threads the CPU kernels use."""
     if _threads:
         return _threads[0]
-    return _asked() or max(1, math.ceil(min(_cores(), quota())))
-
-
-def quota() -> float:
-    """Return how many cores this process's container may use; infinity if there is no limit."""
-    return _quota(Path("/"))
+    return _asked() or cores()
 
 
 def share_machine(n: int) -> None:
@@ -73,10 +69,6 @@ def share_machine(n: int) -> None:
     blas().limit(n)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @functools.cache  # as other libraries do, read the environment once
 def _asked() -> int | None:
     """Return the number of threads that the environment asks for, if any."""
@@ -85,34 +77,6 @@ def _asked() -> int | None:
         if text.isdecimal() and len(text) < 5:
             return int(text)
     return None
-
-
-@functools.cache
-def _quota(root: Path) -> float:
-    """Return the CPU quota of this process's control groups, in cores; infinity if there is none.
-
-    Source: Linux's documentation, cgroup-v2.rst, "cpu.max"; sched-bwc.rst for version 1.
-    """
-    quota = math.inf
-    with contextlib.suppress(OSError, ValueError):
-        for line in (root / "proc/self/cgroup").read_text("utf-8").splitlines():
-            _, controllers, path = line.split(":", 2)
-            top = root / "sys/fs/cgroup" / controllers
-            group = top / path.strip("/")
-            if controllers == "" or "cpu" in controllers.split(","):
-                within = (g for g in (group, *group.parents) if g.is_relative_to(top))
-                quota = min(quota, *map(_limit, within))
-    return quota
-
-
-def _limit(group: Path) -> float:
-    """Return one control group's quota; infinity if none is set, or visible from a container."""
-    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
-        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
-            quota, period = " ".join((group / name).read_text("utf-8") for name in names).split()
-            share = int(quota) / int(period)  # "max" and -1 are no limit
-            return share if share > 0 else math.inf
-    return math.inf
 
 
 def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
