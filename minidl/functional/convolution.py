@@ -55,10 +55,11 @@ def conv2d(
             is a depthwise convolution.
 
     On a CPU, 3x3 kernels over 5 or more float32 channels share intermediate values between pixels
-    (Winograd): errors are within 1e-5 of the largest result, so 0 can become 1e-6. If an image has
-    NaN, infinity or parts 1,000 times as large as others, or all weights of a kernel are >= 0, all
-    are <= 0 or all are integers, each output is summed from its own window only. This is always so
-    in float64, and after `minidl.set_kernels("exact")`.
+    (Winograd): errors are within 1e-5 of the largest result, so 0 can become 1e-6; where kernels
+    cancel the mean of images far from 0, of the largest sum of magnitudes. If an image has NaN,
+    infinity or parts 1,000 times as large as over a quarter of it, or all weights of a kernel are
+    >= 0, all are <= 0 or all are integers, each output is summed from its own window only. This is
+    always so in float64, and after `minidl.set_kernels("exact")`.
 
     Returns:
         `(n, d, out_h, out_w)` with
