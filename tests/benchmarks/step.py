@@ -1,14 +1,18 @@
 """Time whole training steps (forward, backward, update), minidl against a peer.
 
-    python -m tests.benchmarks.step --peers torch
+    python -m tests.benchmarks.step --peers torch --against CHECKOUT --rounds 7 --threads 1 2
 
 W1 is the CIFAR-10 CNN of chapter 7, W2 a wider one with padding and global pooling, W3 a TextCNN,
 R20 the ResNet-20 of chapter 10, R50 one step of fine-tuning a frozen ResNet-50 with a new head.
+PyTorch runs as it is by default, with images as channels_last (where there are images), with its
+fused optimiser, and with both. `--compile` adds the last two compiled by `torch.compile`.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -181,6 +185,60 @@ def torch_step(*arguments: Any) -> Run:
     return torch_steps(torch_work(*arguments))
 
 
+# Variants of PyTorch's ------------------------------------------------------------------------
+
+
+def channels_last(work: Work) -> Work:
+    import torch
+
+    model, optimiser, inputs, labels = work
+    inputs = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    return model.to(memory_format=torch.channels_last), optimiser, inputs, labels
+
+
+def fused(work: Work) -> Work:
+    """Use PyTorch's fused optimiser; its foreach one where the CPU has none."""
+    model, optimiser, *batch = work
+    parameters, options = optimiser.param_groups[0]["params"], optimiser.defaults
+    try:
+        optimiser = type(optimiser)(parameters, **{**options, "fused": True})
+    except (RuntimeError, TypeError) as error:
+        print(f"foreach, because of fused: {error}", file=sys.stderr)
+        optimiser = type(optimiser)(parameters, **{**options, "foreach": True})
+    return model, optimiser, *batch
+
+
+def compiled(work: Work) -> Work:
+    import torch
+
+    model, *rest = work
+    return torch.compile(model), *rest
+
+
+Change = Callable[[Work], Work]
+VARIANTS: dict[str, tuple[Change, ...]] = {
+    "torch": (),
+    "torch channels_last": (channels_last,),
+    "torch fused": (fused,),
+    "torch channels_last fused": (channels_last, fused),
+    "torch compile fused": (fused, compiled),
+    "torch compile channels_last fused": (channels_last, fused, compiled),
+}
+
+
+def torch_variant(prepare: Callable[[], Work], changes: tuple[Change, ...]) -> Run:
+    return torch_steps(functools.reduce(lambda work, change: change(work), changes, prepare()))
+
+
+def torch_variants(prepare: Callable[[], Work], has_images: bool) -> dict[str, Callable[[], Run]]:
+    """Return a contestant for each variant that makes sense."""
+    return {
+        name: functools.partial(torch_variant, prepare, changes)
+        for name, changes in VARIANTS.items()
+        if has_images or channels_last not in changes
+    }
+
+
 # Residual networks ----------------------------------------------------------------------------
 
 HEAD = (2048, 1024, 10)
@@ -239,15 +297,16 @@ SGD: dict[str, Any] = {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_de
 def residual(title: str, which: str, multiply_adds: int, repeats: int, tol: float) -> Contest:
     contestants = {
         "minidl": lambda: minidl_steps(minidl_residual(which)),
-        "torch": lambda: torch_steps(torch_residual(which)),
+        **torch_variants(functools.partial(torch_residual, which), has_images=True),
     }
     return Contest(title, contestants, multiply_adds, repeats, warm_up=3, tol=tol)
 
 
 def contest(title: str, *arguments: Any, multiply_adds: int, repeats: int) -> Contest:
+    prepare = functools.partial(torch_work, *arguments)
     contestants = {
         "minidl": lambda: minidl_step(*arguments),
-        "torch": lambda: torch_step(*arguments),
+        **torch_variants(prepare, has_images=pictures in arguments),
     }
     return Contest(title, contestants, multiply_adds, repeats)
 
