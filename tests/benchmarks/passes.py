@@ -22,6 +22,7 @@ import numpy as np
 
 from minidl.backends import Windows, backend_for, convolution, large
 from minidl.backends.cpu import numpy_backend, planar, winograd
+from minidl.backends.cpu.threads import blas
 from minidl.backends.sums import BLOCK
 from minidl.functional.channels import Channels
 
@@ -134,6 +135,14 @@ def measure(images: int, is_last: bool) -> int:
     return (0 if is_last else 2 * images) + images
 
 
+def rows(n: int, c: int, h: int, w: int, whole: Windows, size: int) -> int:
+    """Count the rows of images that each tile reads, and their values written, zeros included."""
+    down = (whole.padded_h - size) // OUT + 1
+    starts = range(-whole.top, down * OUT - whole.top, OUT)
+    seen = sum(len(range(h)[max(0, start) : max(0, start + size)]) for start in starts)
+    return n * c * (seen * w + TILE * down * whole.padded_w)
+
+
 def finish(k: Conv) -> int:
     """Count the bias added in place, and ReLU in place."""
     return 2 * k.pixels * k.d * (k.bias + k.relu)
@@ -155,13 +164,14 @@ def sums_of_slices(count: int, size: int) -> int:
 
 
 def by_columns(k: Conv) -> Work:
-    """Count padding, columns, and their product with the weights."""
+    """Count padding, columns, the weights reordered, and the product of both."""
     weight = k.taps * k.c * k.d
     passes = Counter(
         pad=(0 if k.images_last else 2 * k.images) + pad(k.images, k.padded),
         columns=columns(k),
         product=k.pixels * (k.taps * k.c + k.d) + len(_column_slices(k)) * weight,
         finish=finish(k),
+        weights=2 * weight if k.w.k_w > 1 else 0,  # else, as if channels: a view
     )
     return _work("columns", passes, k, k.pixels * weight)
 
@@ -225,13 +235,11 @@ def in_plane_weight(k: Conv) -> Work:
 def in_tiles(k: Conv) -> Work:
     """Count one transform along each axis, 36 products, and one back along each axis."""
     (down, across), (n, c, d, w) = k.grid, (k.n, k.c, k.d, k.w)
-    padded = n * c * (OUT * down + 2) * (OUT * across + 2)
-    rows, tiles = n * down * (OUT * across + 2) * c, n * down * across
+    tiles, whole = n * down * across, winograd._covered(w, w, True)
     back = TILE * n * down * w.out_w * d  # without the columns beyond the image
     passes = Counter(
         measure=measure(k.images, k.images_last),
-        pad=pad(k.images, padded),
-        values=2 * TILE * rows + 2 * TILE**2 * tiles * c,
+        values=rows(n, c, w.in_h, w.in_w, whole, TILE) + 2 * TILE**2 * tiles * c,
         product=TILE**2 * (tiles * (c + d) + len(_winograd_slices(k)) * c * d),
         outputs=TILE * (TILE + OUT) * tiles * d + back + _rows_out(k),
         finish=finish(k),
@@ -249,8 +257,7 @@ def in_strips(k: Conv) -> Work:
     matrices, results = TILE * length * side * d, TILE * n * down * w.out_w * d
     passes = Counter(
         measure=measure(k.images, k.images_last),
-        pad=pad(k.images, n * c * (OUT * down + 2) * w.padded_w),
-        values=2 * TILE * n * down * w.padded_w * c,
+        values=rows(n, c, w.in_h, w.in_w, winograd._covered(w, w, False), TILE),
         strips=2 * strips,
         product=strips + len(_winograd_slices(k)) * matrices + results,
         outputs=results + _rows_out(k),
@@ -269,15 +276,12 @@ def _rows_out(k: Conv) -> int:
 def winograd_weight(k: Conv) -> Work:
     """Count transforms of the images and of the gradient, products, and the sum over slices."""
     (down, across), (n, c, d, w) = k.grid, (k.n, k.c, k.d, k.w)
-    tiles = winograd.in_tiles(w, c, d)
-    width = OUT * across + 2 if tiles else w.padded_w
-    out_w = OUT * across if tiles else w.out_w
-    gradient = k.pixels * d
+    tiles, gradient = winograd.in_tiles(w, c, d), k.pixels * d
+    whole = winograd._covered(Windows(w.out_h, w.out_w, 1, 1), w, tiles)
     passes = Counter(
         measure=measure(k.images, k.images_last) + measure(gradient, k.gradient_last),
-        pad=pad(k.images, n * c * (OUT * down + 2) * width)
-        + pad(gradient, n * d * OUT * down * out_w),
-        values=2 * TILE * n * down * width * c + (OUT + TILE) * n * down * out_w * d,
+        values=rows(n, c, w.in_h, w.in_w, winograd._covered(w, w, tiles), TILE)
+        + rows(n, d, w.out_h, w.out_w, whole, OUT),
     )
     parts = slices(n, winograd.scratch(w, c, d, part=1 + c * d // 2**13), k.itemsize)
     if tiles:
@@ -308,13 +312,15 @@ def _work(form: str, passes: Counter[str], k: Conv, multiply_adds: int) -> Work:
 # From a call's arguments to its work -------------------------------------------------------------
 
 
-def convolved(images: np.ndarray, d: int, w: Windows, bias: bool, relu: bool) -> Work:
-    """Return the work of a convolution to d channels."""
+def convolved(
+    images: np.ndarray, d: int, w: Windows, bias: bool, relu: bool, batch: int = 0
+) -> Work:
+    """Return the work of a convolution to d channels, of images from a batch of this size."""
     if numpy_backend._slides_down_only(w, 1):
         images, w = numpy_backend._as_channels(images), numpy_backend._narrow(w)
     (n, c), size = images.shape[:2], images.itemsize
     k = Conv(n, c, d, w, bias, relu, _is_last(images), itemsize=size)
-    form = _form(w, (c, d), c, images.dtype)
+    form = _form(w, (c, d), c, images, batch)
     if form is winograd:
         return by_winograd(k)
     return in_plane(k) if form is planar else by_columns(k)
@@ -326,21 +332,22 @@ def transposed(gradient: np.ndarray, c: int, w: Windows) -> Work:
         c, w = c * w.k_w, numpy_backend._narrow(w)
     (n, d), size = gradient.shape[:2], gradient.itemsize
     turned = winograd.turned(w) if winograd.is_plain(w) else w
-    form = _form(turned, (d, c), c, gradient.dtype)
+    form = _form(turned, (d, c), c, gradient, pixels=1.3 * w.out_h * w.out_w)
     if form is winograd:
         return by_winograd(Conv(n, d, c, turned, images_last=_is_last(gradient), itemsize=size))
     k = Conv(n, c, d, w, itemsize=size)
     return in_plane_transposed(k) if form is planar else by_columns_transposed(k)
 
 
-def weighed(images: np.ndarray, gradient: np.ndarray, w: Windows) -> Work:
-    """Return the work of a weight gradient."""
+def weighed(images: np.ndarray, gradient: np.ndarray, w: Windows, batch: int = 0) -> Work:
+    """Return the work of a weight gradient, of images from a batch of this size."""
     if numpy_backend._slides_down_only(w, 1):
         images, w = numpy_backend._as_channels(images), numpy_backend._narrow(w)
     (n, c), d, size = images.shape[:2], gradient.shape[1], images.itemsize
     order = {"images_last": _is_last(images), "gradient_last": _is_last(gradient)}
     k = Conv(n, c, d, w, **order, itemsize=size)
-    form = _form(w, (c, d), c, images.dtype)
+    pixels = w.out_h * w.out_w * (0.85 if blas().is_narrow else 1)
+    form = _form(w, (c, d), c, images, batch, pixels)
     if form is winograd:
         return winograd_weight(k)
     return in_plane_weight(k) if form is planar else by_columns_weight(k)
@@ -351,8 +358,17 @@ def by_winograd(k: Conv) -> Work:
     return in_tiles(k) if winograd.in_tiles(k.w, k.c, k.d) else in_strips(k)
 
 
-def _form(w: Windows, channels: tuple[int, int], c: int, dtype: Any) -> Any:
-    return numpy_backend._form(backend_for("cpu"), w, 1, channels, c, dtype)  # type: ignore[arg-type]
+def _form(
+    w: Windows,
+    channels: tuple[int, int],
+    c: int,
+    images: np.ndarray,
+    batch: int = 0,
+    pixels: float | None = None,
+) -> Any:
+    """Return the module that the backend chooses; slices of a batch all have the same one."""
+    whole = np.broadcast_to(images[:1], (batch or len(images), *images.shape[1:]))
+    return numpy_backend._form(backend_for("cpu"), w, 1, channels, c, whole, pixels)  # type: ignore[arg-type]
 
 
 def _is_last(images: np.ndarray) -> bool:
@@ -386,7 +402,7 @@ def fused_responses(call: Call) -> Work:
     outer = backend_for("cpu").scratch_to_fuse(weight.array, w, groups)
     work = Work()
     for count in slices(len(x), outer, x.array.itemsize):
-        part = convolved(x.array[:count], len(weight), w, bias is not None, False)
+        part = convolved(x.array[:count], len(weight), w, bias is not None, False, len(x))
         work.form = part.form
         work.add(part)
         values = count * len(weight) * pool.out_h * pool.out_w
@@ -396,8 +412,8 @@ def fused_responses(call: Call) -> Work:
     return work
 
 
-def fused_slopes(call: Call) -> Work:
-    """Add up, over slices, the pool's scatter, both gradients and their copy or sum."""
+def fused_slope(call: Call) -> Work:
+    """Add up, over slices, the pool's scatter, the weight gradient, and the sum of the latter."""
     x, weight, gradient, _, w, groups, pool = call.operands
     outer, size = backend_for("cpu").scratch_to_fuse(weight.array, w, groups), gradient.itemsize
     work, parts = Work(), slices(len(x), outer, size)
@@ -405,10 +421,7 @@ def fused_slopes(call: Call) -> Work:
         spread = np.empty((count, w.out_h, w.out_w, len(weight)), gradient.dtype)
         spread = spread.transpose(0, 3, 1, 2)
         work.add(Work("", Counter(scatter=scattered(spread, gradient[:count].size, pool))))
-        if x.requires_grad:
-            work.add(transposed(spread, weight.shape[1], w))
-            work.passes["copy"] += 2 * x.array[:count].nbytes
-        part = weighed(x.array[:count], spread, w)
+        part = weighed(x.array[:count], spread, w, len(x))
         work.form = part.form
         work.add(part)
     work.passes["sum"] += sums_of_slices(len(parts), weight.array.nbytes)
@@ -556,7 +569,7 @@ FORMULAS: dict[str, Callable[[Call], Work]] = {
     "transpose_convolve_whole": transpose_convolve,
     "weight_gradient_whole": weight_gradient,
     "_responses": fused_responses,
-    "_slopes": fused_slopes,
+    "_weight_slope": fused_slope,
     "max_windows": max_windows,
     "scatter_winners": scatter_winners,
     "channel_sums": channel_sums,

@@ -27,7 +27,7 @@ METHODS = (
 KERNELS: tuple[tuple[Any, str], ...] = (
     *((NumpyBackend, name) for name in METHODS),
     *((channels, name) for name in ("channel_sums", "channel_lines")),
-    *((fused, name) for name in ("_responses", "_slopes")),
+    *((fused, name) for name in ("_responses", "_weight_slope")),
 )
 """The functions recorded, by where they are looked up. Calls of one within another count as part
 of the outer one."""
@@ -128,6 +128,7 @@ def record(step: Run, steps: int) -> tuple[list[Call], float]:
 
 PASSES: tuple[tuple[Any, str, str], ...] = (
     (winograd, "_measured", "measure"),
+    (winograd, "_rows", "values"),
     (winograd, "_values", "values"),
     (winograd, "overlapping", "strips"),
     (winograd, "_outputs", "outputs"),
