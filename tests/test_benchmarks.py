@@ -162,6 +162,13 @@ def pooled() -> Callable[[], Any]:
     return run
 
 
+def first_layer() -> Callable[[], Any]:
+    """Return a fused layer of images without gradients: slices for its weight's, by Winograd."""
+    x, weight = images(100, 32, 18, 18).detach(), images(32, 32, 3, 3)
+    slopes = images(100, 32, 9, 9).detach()  # of all kinds: gradients of 0 and 1 need columns
+    return lambda: (F.conv2d_relu_max_pool2d(x, weight, padding=1) * slopes).sum().backward()
+
+
 def train(optimiser: optim.Optimizer, loss: minidl.Tensor) -> None:
     optimiser.zero_grad()
     loss.backward()
@@ -177,7 +184,7 @@ def recounted(call: Call) -> int:
     return BYTES[0]
 
 
-@pytest.mark.parametrize("make", [fused_cnn, residual, pooled])
+@pytest.mark.parametrize("make", [fused_cnn, residual, pooled, first_layer])
 def test_formulas_equal_a_recount(make: Callable[[], Callable[[], Any]]) -> None:
     run = make()
     run()  # afterwards, the optimiser has its state
@@ -199,6 +206,9 @@ EXPECTED = {
         ("_responses", "strips"),
         ("_weight_slope", "planar"),
         ("convolve_whole", "tiles"),
+        ("transpose_convolve_whole", "tiles"),
+        ("weight_gradient_whole", "tiles"),
+        ("weight_gradient_whole", "strips"),
         ("gated", ""),
     },
     "residual": {
@@ -216,6 +226,7 @@ EXPECTED = {
         ("channel_lines", "backward + added"),
         ("elementwise", "add"),
     },
+    "first_layer": {("_responses", "strips"), ("_weight_slope", "strips"), ("sum", "")},
     "pooled": {
         ("max_windows", ""),
         ("scatter_winners", ""),

@@ -498,11 +498,11 @@ def summed(nbytes: int) -> int:
 
 
 def total(call: Call) -> Work:
-    """Count a sum over axes of which some are not the innermost in memory."""
+    """Count one reading, and sums of blocks unless the innermost axis in memory is summed."""
     array, axes = call.operands[:2]
     count = math.prod(array.shape[i] for i in axes)
-    inner = array.flags.c_contiguous and min(axes, default=0) == array.ndim - len(axes)
-    in_blocks = count > 2 * BLOCK and not inner and array.dtype.kind == "f"
+    order = sorted(range(array.ndim), key=lambda i: -abs(array.strides[i]))
+    in_blocks = count > 2 * BLOCK and order[-1] not in axes and array.dtype.kind == "f"
     return Work("", Counter(sums=summed(array.nbytes) if in_blocks else array.nbytes))
 
 
