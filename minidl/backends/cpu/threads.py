@@ -23,6 +23,9 @@ class _Thread(threading.local):
     is_worker = False
 
 
+POLL = 2e-4
+"""Seconds after which a thread that waits for another looks for slices to take."""
+
 current = _Thread()
 prepared: ContextVar[dict[Any, Any] | None] = ContextVar("prepared", default=None)
 """What the slices of one piece of work have computed from arrays that they share."""
@@ -102,7 +105,7 @@ def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
     finally:
         current.is_worker = False
         for offer in offers:  # a helper may still write into the caller's arrays
-            offer.close()
+            offer.close(jobs)
     for offer in offers:
         if offer.error is not None:
             raise offer.error
@@ -111,8 +114,8 @@ def share(parts: Sequence[slice], work: Callable[[slice], None]) -> None:
 def side_by_side(is_large: bool, *works: Callable[[], Any]) -> list[Any]:
     """Run each piece of work on its own thread, instead of splitting one after the other.
 
-    The calling thread runs the first piece; a helper that finishes early steals its remaining
-    slices, so put the longest piece first. Waking a thread takes 125 microseconds, so small
+    The calling thread runs the first piece. Whoever finishes early takes slices of the other's.
+    Waking a thread takes 125 microseconds, so small
     pieces run one after the other.
 
     Args:
@@ -161,10 +164,26 @@ class _Offer:
             finally:
                 self.done.release()
 
-    def close(self) -> None:
+    def close(self, jobs: queue.SimpleQueue[_Offer | None]) -> None:
+        """Withdraw the offer, or wait for the helper, taking slices that it offers meanwhile."""
         if not self.taken.acquire(blocking=False):
-            self.done.acquire()
+            while not self.done.acquire(timeout=POLL):
+                _help(jobs)
         self.work = None  # it holds arrays, and this offer may stay in the queue for long
+
+
+def _help(jobs: queue.SimpleQueue[_Offer | None]) -> None:
+    """Take one job, if there is any, as a helper would."""
+    with contextlib.suppress(queue.Empty):
+        job = jobs.get_nowait()
+        if job is None:  # tells a helper to stop, not this thread
+            jobs.put(None)
+            return
+        before, current.is_worker = current.is_worker, True
+        try:
+            job.take()
+        finally:
+            current.is_worker = before
 
 
 @functools.cache
