@@ -16,7 +16,10 @@ def overlapping(
     loop takes as long to start as to copy. 128x32x48 strips of 48: 0.57 ms instead of 1.03; windows
     of 3x3 pixels, 64x3x32x32: 0.3 instead of 0.6 (one core).
     """
-    view = np.lib.stride_tricks.as_strided(array, shape, strides, writeable=False)
+    if array.flags.c_contiguous:  # as_strided, in Python code, takes 8 microseconds longer
+        view = np.ndarray(shape, array.dtype, array, strides=strides)
+    else:
+        view = np.lib.stride_tricks.as_strided(array, shape, strides, writeable=False)
     copy: Array = np.empty(shape, array.dtype) if out is None else out
     if shape[-1] and view.strides[-1] == copy.strides[-1] == array.itemsize:
         run = f"V{shape[-1] * array.itemsize}"

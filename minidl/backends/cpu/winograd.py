@@ -185,7 +185,7 @@ def convolve(
         pixels = out[part].transpose(0, 2, 3, 1)
         n = len(pixels)
         given = _measured(images[part], sums[part])
-        rows = np.matmul(_image_values(given, windows, tiles, side), matrices)
+        rows = _products(given, windows, tiles, side, matrices)
         if tiles:
             rows = _outputs(back, rows.reshape(TILE, TILE * n * down, across, d))[:, :width]
         rows = rows.reshape(TILE, n, down, width * d)
@@ -211,6 +211,7 @@ def transpose_convolve(
     return convolve(backend, gradient, flipped, None, turned(windows))
 
 
+@functools.cache
 def turned(w: Windows) -> Windows:
     """Return the windows through which an input pixel sees the output pixels that it affects.
 
@@ -369,10 +370,31 @@ def _weight_values(backend: Backend, taps: Array, tiles: bool, side: int) -> Arr
     return beside.reshape(TILE, 1, (2 + side) * c, side * d)
 
 
-def _image_values(images: Array, windows: Windows, tiles: bool, side: int = 1) -> Array:
+def _products(images: Array, windows: Windows, tiles: bool, side: int, matrices: Array) -> Array:
+    """Multiply the values of images by those of the weights: `(6, 6, tiles, d)`.
+
+    For strips, `(6, n, pixels, d)`. Those of two pixels are not copied: in memory,
+    every other strip of four values follows the one before without a gap, in two sequences. At the
+    end of a line, a strip that reaches into the next one is computed and ignored.
+    """
+    if side == 1:
+        return np.matmul(_image_values(images, windows, tiles), matrices)
+    rows = _rows(transforms(OUT, 3)[2], images, _covered(windows, windows, tiles))
+    n, down, width, c = rows.shape[1:]
+    pairs = rows.reshape(TILE, n * down * width // 2, 2 * c)
+    products = np.empty((*pairs.shape[:2], matrices.shape[3]), rows.dtype)
+    for first in (0, 1):
+        count = (pairs.shape[1] - first) // 2
+        stop = first + 2 * count
+        strips = pairs[:, first:stop].reshape(TILE, count, 4 * c)
+        np.matmul(strips, matrices[:, 0], out=products[:, first:stop:2])
+    return products.reshape(TILE, n, down, width // 2, -1)[:, :, :, : windows.out_w // 2]
+
+
+def _image_values(images: Array, windows: Windows, tiles: bool) -> Array:
     """Return the matrices of images: `(6, 6, tiles, c)`, the first axis for columns.
 
-    For strips, `(6, n, pixels / side, (2+side) c)`.
+    For strips, `(6, n, pixels, 3 c)`.
     """
     _, _, to_values = transforms(OUT, 3)
     (n, c), (down, across) = images.shape[:2], _grid(windows)
@@ -380,10 +402,9 @@ def _image_values(images: Array, windows: Windows, tiles: bool, side: int = 1) -
     if tiles:
         values = _values(to_values, rows.reshape(TILE * n * down, -1, c))
         return values.reshape(TILE, TILE, n * down * across, c)
-    count, length = windows.out_w // side, (2 + side) * c
-    steps = (*rows.strides[:3], side * c * rows.itemsize, rows.itemsize)
-    strips = overlapping(rows, (TILE, n, down, count, length), steps)
-    return strips.reshape(TILE, n, down * count, length)
+    steps = (*rows.strides[:4], rows.itemsize)
+    strips = overlapping(rows, (TILE, n, down, windows.out_w, 3 * c), steps)
+    return strips.reshape(TILE, n, down * windows.out_w, 3 * c)
 
 
 def _rows(matrix: Array, images: Array, w: Windows) -> Array:
@@ -449,6 +470,7 @@ def _grid(windows: Windows) -> tuple[int, int]:
     return -(-windows.out_h // OUT), -(-windows.out_w // OUT)
 
 
+@functools.cache
 def _covered(padding: Windows, windows: Windows, tiles: bool) -> Windows:
     """Return `padding`, extended to whole tiles down, and across too if `tiles`."""
     down, across = _grid(windows)
