@@ -1,4 +1,4 @@
-"""How many cores the CPU kernels may use: quotas are read from folders made for the test."""
+"""How many cores the CPU kernels may use, by folders made for the test; the size of slices."""
 
 from __future__ import annotations
 
@@ -127,3 +127,37 @@ def test_without_an_affinity_mask_all_cores_count(monkeypatch):
 
     monkeypatch.setattr(os, "sched_getaffinity", refuse, raising=False)
     assert list(machine._allowed()) == [0]
+
+
+# Slices
+
+
+def test_the_environment_may_set_the_size_of_slices(monkeypatch):
+    monkeypatch.delenv("MINIDL_CACHE_BYTES", raising=False)
+    assert machine.slice_bytes(2**21) == 2**21
+    for text, size in (("", 2**21), ("16384", 2**14), ("1048576", 2**20), ("1073741824", 2**30)):
+        monkeypatch.setenv("MINIDL_CACHE_BYTES", text)
+        assert machine.slice_bytes(2**21) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "-1", "16383", "1073741825", "1e6", "2 MiB", "²", "1_000_000", " ", "9" * 5000]
+)
+def test_other_sizes_of_slices_are_refused(text, monkeypatch):
+    monkeypatch.setenv("MINIDL_CACHE_BYTES", text)
+    with pytest.raises(
+        ValueError, match=r"MINIDL_CACHE_BYTES='.*', expected an integer from 16384"
+    ):
+        machine.slice_bytes(2**21)
+
+
+@pytest.mark.parametrize("size", ["1048576", "much"])
+def test_the_size_of_slices_is_read_when_minidl_is_imported(size):
+    code = "from minidl.backends.cpu import numpy_backend\nprint(numpy_backend.CACHE_BYTES)"
+    environment = os.environ | {"MINIDL_CACHE_BYTES": size}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if size == "much":
+        assert done.stderr.splitlines()[-1].startswith("ValueError: MINIDL_CACHE_BYTES='much'")
+    else:
+        assert done.stdout.split() == [size]

@@ -1,7 +1,7 @@
-"""What the machine gives this process: cores, and its container's share of them.
+"""What the machine gives this process: cores, and its container's share; memory for slices.
 
-Both come from Linux. On other systems all cores count, and where a file is missing or holds
-something else, there is no quota.
+Cores and shares come from Linux. On other systems all cores count, and where a file is missing or
+holds something else, there is no quota.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import functools
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,21 @@ def _allowed() -> Sequence[int]:
     with contextlib.suppress(AttributeError, OSError):  # not Linux, or a sandbox that forbids it
         return sorted(os.sched_getaffinity(0))
     return range(os.cpu_count() or 1)
+
+
+def slice_bytes(usual: int) -> int:
+    """Return the memory for a slice of work: that of `MINIDL_CACHE_BYTES`, or else `usual`.
+
+    Raises:
+        ValueError: the environment variable is not an integer from 2**14 to 2**30.
+    """
+    text = os.environ.get("MINIDL_CACHE_BYTES") or str(usual)  # set but empty counts as not set
+    if re.fullmatch("[0-9]{1,10}", text) and 2**14 <= int(text) <= 2**30:
+        return int(text)
+    raise ValueError(
+        f"MINIDL_CACHE_BYTES={text!r}, expected an integer from {2**14} to {2**30}: the bytes that "
+        f"a slice of work takes, {usual} by default"
+    )
 
 
 # Control groups -------------------------------------------------------------------------------

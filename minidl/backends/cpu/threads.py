@@ -40,6 +40,10 @@ def set_num_threads(n: int) -> None:
     `OMP_NUM_THREADS`, `OPENBLAS_NUM_THREADS` and `MKL_NUM_THREADS`; otherwise, one for each core
     that this process may use, given its CPU affinity and the CPU quota of its container.
 
+    Work is cut into slices of about 2 MiB, for any number of threads and on any machine. The
+    environment variable `MINIDL_CACHE_BYTES`, read at import, sets another size; sums over a batch
+    are then rounded differently.
+
     Args:
         n: an integer >= 1.
 
