@@ -18,6 +18,8 @@ from minidl import functional as F
 from minidl.backends.cpu import numpy_backend, threads
 from minidl.optim import optimizer
 
+from .test_convolution_bounds import winograd_wherever_possible
+
 COUNTS = (1, 2, 5)
 
 
@@ -88,9 +90,9 @@ def many_slices(count: int) -> Iterator[list[int]]:
 
     minidl.set_num_threads(count)
     try:
-        with pytest.MonkeyPatch.context() as patch:
+        with winograd_wherever_possible(), pytest.MonkeyPatch.context() as patch:
             patch.setattr(numpy_backend, "CACHE_BYTES", 2**16)
-            patch.setattr(threads, "SMALL", 2**12)
+            patch.setattr(numpy_backend, "SPLIT_PRODUCTS", 0)
             patch.setattr(optimizer, "SMALL", 2**12)
             patch.setattr(numpy_backend, "share", noted)
             patch.setattr(threads, "share", noted)
@@ -134,7 +136,8 @@ def test_training_steps_give_the_same_bits_on_any_number_of_threads(name):
 def test_small_slices_change_results_only_by_rounding():
     """That they change at all shows that the sums are in slices."""
     name = "residual blocks, SGD"
-    whole = trained(name, 1)
+    with winograd_wherever_possible():
+        whole = trained(name, 1)
     with many_slices(2):
         sliced = trained(name, 1)
     apart = [key for key in whole if not np.array_equal(whole[key], sliced[key])]
