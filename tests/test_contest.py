@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +155,29 @@ def test_what_could_not_be_compiled_keeps_its_columns():
     row = contests.cells(Contest("", {}), 1, found, 1.0)
     assert (row["compiled ms"], row["/ compiled"], row["compiling s"]) == ("-", "-", "-")
     assert row["best variant"] == "fused"
+
+
+def test_what_fails_to_compile_is_left_out_with_its_reason(monkeypatch, capsys):
+    def fresh(module, key, name, threads, checkout):
+        if name == failing:
+            raise subprocess.CalledProcessError(1, "", stderr="Traceback\nNo C++ compiler\n")
+        folders[name] = os.environ["TORCHINDUCTOR_CACHE_DIR"]
+        return result(1.0)
+
+    monkeypatch.setattr(contests, "fresh", fresh)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    args = argparse.Namespace(rounds=2, against=None)
+    failing, folders = f"{COMPILED} fused", {}
+    names = ["minidl", failing, f"{COMPILED} channels_last", "torch"]
+    found = contests.play(args, "", "W1", names, 1)
+    assert [list(results) for results in found] == [names, names]
+    assert found[0][failing] == found[1][failing] == {}
+    assert capsys.readouterr().err == f"W1: {failing} is left out: No C++ compiler\n"
+    assert len(set(folders.values())) == 3  # no contestant finds what another compiled
+
+    failing = "torch"
+    with pytest.raises(subprocess.CalledProcessError):
+        contests.play(args, "", "W1", names, 1)
 
 
 def test_minidl_alone_has_a_short_row():
