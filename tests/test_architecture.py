@@ -86,7 +86,7 @@ CORE_BUDGET = 5_000
 WINGS = {
     "derivatives": (115, "gradients, Jacobians and Hessians as return values"),
     "backends/cpu": (
-        *(992, "threads, local Winograd, pixels last, groups: 0.4 to 2 of PyTorch, channels apart"),
+        *(1_095, "threads that help each other, local Winograd by processor, pixels last, groups"),
     ),
     "backends/blocks backends/large": (
         *(375, "large images in blocks, and pooling of windows as large as the image"),
@@ -94,7 +94,7 @@ WINGS = {
     "backends/cuda training/capture": (800, "the same code on CuPy; steps replayed as CUDA graphs"),
     "recompute": (245, "activations computed again in backward, to save memory"),
     "functional/embedding nn/embedding": (110, "words as vectors, with rows as gradients"),
-    "functional/fused": (210, "layers in one pass over memory"),
+    "functional/fused": (245, "layers in one pass over memory, batch norm folded in evaluation"),
     "functional/pooling nn/pooling": (1_390, "20 kinds of pooling, of any size, in any range"),
     "files": (1_315, "weights in every common form, checkpoints, downloads; safe if hostile"),
     "data": (1_130, "CIFAR-10, embedded sets, tables, images of any mode and size, augmentation"),
