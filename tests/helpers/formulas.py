@@ -205,9 +205,14 @@ def conv2d_relu(
 
 
 def joined_conv2d(
-    *given: np.ndarray, added: np.ndarray | None = None, relu: bool = False, **geometry: Any
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    added: np.ndarray | None = None,
+    relu: bool = False,
+    **geometry: Any,
 ) -> np.ndarray:
-    total = conv2d(*given, **geometry) + (0 if added is None else added)
+    total = conv2d(x, weight, bias, **geometry) + (0 if added is None else added)
     return np.maximum(total, 0) if relu else total
 
 

@@ -716,6 +716,19 @@ LINEAR_AND_DROPOUT = [
     ),
 ]
 
+
+def joined_conv2d(
+    x: Tensor, weight: Any, bias: Any = None, added: Any = None, relu: bool = False, **geometry: Any
+) -> Tensor:
+    """Convolve, and do an addition and ReLU in the same pass."""
+    out: Any = F.pending_conv2d(x, weight, bias, **geometry)
+    out = out if added is None else out + added
+    if relu:
+        return out.joined_relu()
+    out.settle()
+    return out
+
+
 CONVOLUTIONS = [
     Op(
         "functional.conv2d",
@@ -809,7 +822,7 @@ POOLING = [
     ),
     Op(
         "functional.pending_conv2d",
-        lambda *given, **rest: joined_conv2d(*given, **rest),
+        joined_conv2d,
         formulas.joined_conv2d,
         [
             case(x=numbers(2, 2, 3, 4), weight=numbers(3, 2, 2, 2), bias=numbers(3)),
@@ -898,18 +911,6 @@ def joined_batch_norm(
 ) -> Tensor:
     """Do batch norm, and an addition and ReLU in the same pass."""
     out: Any = F.pending_batch_norm(x, *statistics(x, options), weight, bias, **options)
-    out = out if added is None else out + added
-    if relu:
-        return out.joined_relu()
-    out.settle()
-    return out
-
-
-def joined_conv2d(
-    x: Tensor, *given: Any, added: Any = None, relu: bool = False, **rest: Any
-) -> Any:
-    """Convolve, and do an addition and ReLU in the same pass."""
-    out: Any = F.pending_conv2d(x, *given, **rest)
     out = out if added is None else out + added
     if relu:
         return out.joined_relu()
