@@ -223,8 +223,7 @@ for seed in (chapter.seed, chapter.seed + 1):
         panel[rule][size] = accuracy(rule, size, seed)
         print(f"seed {seed}, {size} images, {rule}: {panel[rule][size]:.1f}%", flush=True)
 figure = plots.side_by_side(shown, xlabel="batch size", xscale="log", ylabel="test accuracy (%)")
-look = "at 512 images, warm-up keeps most of the accuracy; at 1,024 images, no rule does"
-chapter.keep(figure, "batch_size", look)
+chapter.keep(figure, "batch_size", "warm-up keeps most accuracy at 512 images, no rule at 1,024")
 large = np.array([[panel[rule][512] for rule in rules] for panel in shown.values()])
 small = np.mean([panel["warm-up"][32] for panel in shown.values()])
 text = "equal digits {:.0f}, small batches {:.1f}%, large batches {:.1f}%, scaled rate {:.1f}%, "

@@ -6,8 +6,6 @@ with windows times kernels, multiplied in float64 or more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +18,8 @@ from minidl import Tensor
 from minidl import functional as F
 from minidl.backends import Windows, backend_for, convolution
 from minidl.backends.cpu import winograd
+
+from .test_winograd import winograd_wherever_possible
 
 BACKEND = backend_for("cpu")
 BOUND = 1e-5
@@ -56,21 +56,6 @@ class Sizes(NamedTuple):
 def sizes(channels: int = 96, pixels: int = 33):
     many, side = st.integers(5, channels), st.integers(4, pixels)
     return st.builds(Sizes, st.integers(1, 2), many, many, side, side, st.integers(0, 2))
-
-
-@contextmanager
-def winograd_wherever_possible() -> Iterator[None]:
-    """Use Winograd for few and small images too, for which columns would be faster."""
-
-    suits = winograd.suits
-    many = float("inf")  # images, and pixels of each for which columns would do the work
-
-    def whatever_it_costs(windows, groups, c, d, dtype, n, pixels):
-        return suits(windows, groups, c, d, dtype, many, many)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "suits", whatever_it_costs)
-        yield
 
 
 IMAGES = {

@@ -18,7 +18,7 @@ from minidl import functional as F
 from minidl.backends.cpu import numpy_backend, threads
 from minidl.optim import optimizer
 
-from .test_convolution_bounds import winograd_wherever_possible
+from .test_winograd import winograd_wherever_possible
 
 COUNTS = (1, 2, 5)
 

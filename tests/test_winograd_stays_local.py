@@ -13,11 +13,17 @@ from minidl import functional as F
 from minidl.backends import Backend, backend_for, convolution
 from minidl.backends.cpu import winograd
 
-from .test_winograd import drawn, geometries
+from .test_winograd import drawn, geometries, winograd_wherever_possible
 
 BACKEND = backend_for("cpu")
 CHANNELS = [3, 5, 8, 16, 32, 64, 128]
 BAD = [np.nan, np.inf, -np.inf, 3e3, 1e4, 1e8, -1e8, 1e25]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_and_small_images():
+    with winograd_wherever_possible():
+        yield
 
 
 @pytest.fixture

@@ -249,20 +249,23 @@ def in_tiles(k: Conv) -> Work:
 
 
 def in_strips(k: Conv) -> Work:
-    """Count a transform of rows, the copy of strips, six products, and a transform back."""
+    """Count a transform of rows, the copy of strips, six products, and a transform back.
+
+    Strips of two pixels are not copied, but some reach beyond the end of a line.
+    """
     (down, _), (n, c, d, w) = k.grid, (k.n, k.c, k.d, k.w)
     side = 2 if max(c, d) <= winograd.PAIRS and w.out_w % 2 == 0 else 1
-    length, count = (2 + side) * c, w.out_w // side
+    length, count = (2 + side) * c, w.padded_w // 2 if side == 2 else w.out_w
     strips = TILE * n * down * count * length
-    matrices, results = TILE * length * side * d, TILE * n * down * w.out_w * d
+    matrices, results = side * TILE * length * side * d, TILE * n * down * count * side * d
     passes = Counter(
         measure=measure(k.images, k.images_last),
         values=rows(n, c, w.in_h, w.in_w, winograd._covered(w, w, False), TILE),
-        strips=2 * strips,
+        strips=2 * strips if side == 1 else 0,
         product=strips + len(_winograd_slices(k)) * matrices + results,
-        outputs=results + _rows_out(k),
+        outputs=TILE * n * down * w.out_w * d + _rows_out(k),
         finish=finish(k),
-        weights=(2 + 1 + 3) * 9 * c * d + (9 * matrices // 6 if side == 2 else 0),
+        weights=(2 + 1 + 3) * 9 * c * d + (9 * matrices // 12 if side == 2 else 0),
     )
     return _work("strips", passes, k, strips * side * d)
 

@@ -835,6 +835,7 @@ POOLING = [
                 added=numbers(2, 3, 3, 4),
                 relu=True,
             ),
+            case(x=numbers(0, 2, 3, 3), weight=numbers(3, 2, 2, 2), bias=numbers(3)),
         ],
     ),
     Op(
