@@ -77,17 +77,20 @@ def test_first_20_losses_of_the_reference_network_agree_in_float64(tmp_path):
 
 
 def test_first_20_losses_of_the_reference_network_agree_in_float32(tmp_path):
-    """From one of these seeds to 1e-5; from others sometimes only to 5e-3, with equal gradients.
+    """From most seeds, the first five to 1e-6; all to 1e-2. Measured: 2e-7, and 9e-5 to 5e-3.
 
     Within flat areas of an image, neighbours in a pool's window are equal but for rounding, which
     so decides where the gradient goes; and Adam's first steps have the size of the learning rate
     whatever the size of the gradient. PyTorch's own float32 losses can be 2e-3 from its float64
-    losses. The test below compares gradients before any step, from any seed.
+    losses. From which seeds, and when, this happens depends on how a processor rounds. The test
+    below compares gradients before any step.
     """
-    losses = [first_losses(tmp_path, seed, "float32") for seed in (2, 5)]
-    apart = [np.abs(np.subtract(*pair)).max() for pair in losses]
-    assert min(apart) < 1e-5  # how a processor rounds decides which seed has ties
-    assert max(apart) < 1e-2
+    apart = []
+    for seed in range(5):
+        found, wanted = first_losses(tmp_path, seed, "float32")
+        apart.append(np.abs(np.subtract(found, wanted)))
+    assert np.median(np.max(apart, axis=1, where=np.arange(STEPS) < 5, initial=0)) < 1e-6
+    assert np.max(apart) < 1e-2
 
 
 def test_gradients_in_float32_are_as_near_to_float64_as_torch_s(tmp_path):
