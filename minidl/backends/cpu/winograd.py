@@ -137,8 +137,9 @@ def _costs(windows: Windows, c: int, d: int) -> tuple[float, float]:
     """
     down, across = _grid(windows)
     strips = 18 * windows.out_w * c * d if max(c, d) <= MOST else math.inf
-    more, most = (1.1, 1.25) if blas().is_narrow else (1, 1)
-    return more * down * strips, most * down * across * (36 * c * d + 200 * c + 800 * d)
+    tiles = across * (36 * c * d + 200 * c + 800 * d)
+    slow_strips, slow_tiles = (1.1, 1.25) if blas().is_narrow else (1, 1)
+    return slow_strips * down * strips, slow_tiles * down * tiles
 
 
 @functools.cache
