@@ -24,6 +24,8 @@ from typing import NamedTuple
 
 import pytest
 
+from minidl.backends.cpu.threads import blas
+
 from .helpers.public import public_names
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,6 +128,8 @@ ARITHMETICS = {
 @pytest.mark.parametrize("arithmetic", ["default", "Haswell"])
 @by_name
 def test_a_chapter_keeps_its_promise(chapter, arithmetic, tmp_path, datasets):
+    if arithmetic == "Haswell" and blas().is_narrow:
+        pytest.skip("OpenBLAS uses these kernels on this processor anyway")
     check(chapter, "Result", [], tmp_path, datasets, **ARITHMETICS[arithmetic])
 
 
