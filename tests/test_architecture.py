@@ -97,7 +97,9 @@ WINGS = {
     "functional/fused": (245, "layers in one pass over memory, batch norm folded in evaluation"),
     "functional/pooling nn/pooling": (1_390, "20 kinds of pooling, of any size, in any range"),
     "files": (1_315, "weights in every common form, checkpoints, downloads; safe if hostile"),
-    "data": (1_130, "CIFAR-10, embedded sets, tables, images of any mode and size, augmentation"),
+    "data": (
+        *(1_300, "CIFAR-10, embedded sets, scenes with masks and boxes, tables, any image file"),
+    ),
     "optim/schedules models": (
         540,
         "schedules; ResNets, TextCNN, a text classifier with its words",
