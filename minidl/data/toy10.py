@@ -7,61 +7,38 @@ the patterns, and a small convolutional network learns both.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minidl.data.figures import (
+    Distance,
+    Floats,
+    bar,
+    centred,
+    cover,
+    cross,
+    disc,
+    light,
+    moon,
+    mottle,
+    ring,
+    star,
+    triangle,
+    turned,
+    uniform,
+)
 from minidl.data.images import ImageSet, datasets_folder
 from minidl.files.checkpoint import load_checkpoint, save_checkpoint
 
 _GENERATOR = 2  # increase it when a seed draws other pixels, so that caches are redrawn
 _SIDE = 32
 
-# float32 arrays. NumPy's own stubs claim that `float32_array - 0.85` is float64, which it is not.
-Floats: TypeAlias = Any
 Splits = tuple[ImageSet, ImageSet]
 
-# A shape is a signed distance in its own coordinates (about -1..1, x right, y down): negative
-# inside, positive outside, in units of the shape's radius. Distances make soft edges easy.
-
-
-def _disc(x: Floats, y: Floats) -> Floats:
-    return np.hypot(x, y) - 0.85
-
-
-def _ring(x: Floats, y: Floats) -> Floats:
-    return np.abs(np.hypot(x, y) - 0.75) - 0.2
-
-
-def _half_planes(x: Floats, y: Floats, first_angle: float, count: int, inradius: float) -> Floats:
-    """Stack the distances to `count` lines around the centre: (count, *x.shape)."""
-    angles = first_angle + np.arange(count) * (2 * np.pi / count)
-    normals = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
-    return np.stack([x * n_x + y * n_y for n_x, n_y in normals]) - inradius
-
-
-def _triangle(x: Floats, y: Floats) -> Floats:
-    return _half_planes(x, y, np.pi / 2, 3, 0.55).max(axis=0)
-
-
-def _star(x: Floats, y: Floats) -> Floats:
-    # A point inside a five-pointed star is beyond at most one of its five lines.
-    return np.partition(_half_planes(x, y, -np.pi / 2, 5, 0.46), 3, axis=0)[3]
-
-
-def _cross(x: Floats, y: Floats) -> Floats:
-    a, b = np.abs(x), np.abs(y)
-    return np.minimum(np.maximum(a - 1.1, b - 0.22), np.maximum(a - 0.22, b - 1.1))
-
-
-def _moon(x: Floats, y: Floats) -> Floats:
-    return np.maximum(np.hypot(x, y) - 1, 0.8 - np.hypot(x - 0.5, y))
-
-
-# A pattern is a signed distance too, in units of its period, and repeats for ever.
+# A pattern is a signed distance, as a shape is, in units of its period, and repeats for ever.
 
 
 def _stripes(x: Floats, y: Floats) -> Floats:
@@ -81,16 +58,15 @@ def _grid(x: Floats, y: Floats) -> Floats:
     return np.minimum(_stripes(x, y), _stripes(y, x)) + 0.1
 
 
-_Distance = Callable[[Floats, Floats], Floats]
-_SHAPES: dict[str, _Distance] = {
-    "disc": _disc,
-    "ring": _ring,
-    "triangle": _triangle,
-    "cross": _cross,
-    "star": _star,
-    "moon": _moon,
+_SHAPES: dict[str, Distance] = {
+    "disc": disc,
+    "ring": ring,
+    "triangle": triangle,
+    "cross": cross,
+    "star": star,
+    "moon": moon,
 }
-_PATTERNS: dict[str, _Distance] = {
+_PATTERNS: dict[str, Distance] = {
     "stripes": _stripes,
     "checks": _checks,
     "dots": _dots,
@@ -163,78 +139,34 @@ def _draw_set(count: int, seed: tuple[int, int]) -> ImageSet:
 
 def _draw(name: str, n: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Draw n images of one class: ground, bars, the figure, a bar in front, light, grain."""
-    ground = _uniform(rng, n, 3, 0.0, 0.45)  # (n, c, 1, 1)
-    paint = ground + _uniform(rng, n, 3, 0.35, 0.7)  # lighter than the ground in each channel
-    image = ground + 0.05 * _mottle(rng, n)  # (n, c, h, w)
+    ground = uniform(rng, n, 3, 0.0, 0.45)  # (n, c, 1, 1)
+    paint = ground + uniform(rng, n, 3, 0.35, 0.7)  # lighter than the ground in each channel
+    image = ground + 0.05 * mottle(rng, n, _SIDE)  # (n, c, h, w)
     for _ in range(2):
-        _cover(image, _bar(rng, n), _uniform(rng, n, 3, 0.0, 0.6))
-    _cover(image, _figure(name, rng, n), paint + 0.03 * _mottle(rng, n))
-    _cover(image, _bar(rng, n), _uniform(rng, n, 3, 0.0, 0.6))
-    image *= _light(rng, n)
+        cover(image, bar(rng, n, _SIDE), uniform(rng, n, 3, 0.0, 0.6))
+    cover(image, _figure(name, rng, n), paint + 0.03 * mottle(rng, n, _SIDE))
+    cover(image, bar(rng, n, _SIDE), uniform(rng, n, 3, 0.0, 0.6))
+    image *= light(rng, n, _SIDE)
     image += 0.03 * rng.standard_normal(image.shape, dtype=np.float32)
     pixels: NDArray[np.uint8] = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
     return pixels
 
 
-def _uniform(rng: np.random.Generator, n: int, channels: int, low: float, high: float) -> Floats:
-    return rng.uniform(low, high, (n, channels, 1, 1)).astype(np.float32)
-
-
-def _centred(rng: np.random.Generator, n: int, reach: float | Floats) -> tuple[Floats, Floats]:
-    """Return pixel coordinates, x (n, 1, 1, w) and y (n, 1, h, 1), relative to a random point."""
-    grid = np.arange(_SIDE, dtype=np.float32) - (_SIDE - 1) / 2
-    x = grid - reach * _uniform(rng, n, 1, -1, 1)
-    return x, grid[:, None] - reach * _uniform(rng, n, 1, -1, 1)
-
-
-def _cover(image: Floats, coverage: Floats, colour: Floats) -> None:
-    image += coverage * (colour - image)
-
-
 def _figure(name: str, rng: np.random.Generator, n: int) -> Floats:
     """Return how much of each pixel a shape, or round patch of a pattern, covers: (n, 1, h, w)."""
     is_shape = name in _SHAPES
-    radius = _uniform(rng, n, 1, 6, 9) if is_shape else _uniform(rng, n, 1, 8, 11)  # pixels
+    radius = uniform(rng, n, 1, 6, 9) if is_shape else uniform(rng, n, 1, 8, 11)  # pixels
     turn = 0.45 if is_shape else np.pi  # radians
-    angle = _uniform(rng, n, 1, -turn, turn)
-    cos, sin = np.cos(angle), np.sin(angle)
-    x, y = _centred(rng, n, _SIDE / 2 - radius)
-    x, y = x * cos + y * sin, y * cos - x * sin  # (n, 1, h, w), pixels
+    angle = uniform(rng, n, 1, -turn, turn)
+    x, y = turned(*centred(rng, n, _SIDE, _SIDE / 2 - radius), angle)  # (n, 1, h, w), pixels
     if is_shape:
         distance = _SHAPES[name](x / radius, y / radius) * radius
     else:
-        period = _uniform(rng, n, 1, 4.4, 6.2)  # pixels
-        phase_x, phase_y = _uniform(rng, n, 1, 0, 1.4), _uniform(rng, n, 1, 0, 1.4)
+        period = uniform(rng, n, 1, 4.4, 6.2)  # pixels
+        phase_x, phase_y = uniform(rng, n, 1, 0, 1.4), uniform(rng, n, 1, 0, 1.4)
         pattern = _PATTERNS[name](x / period + phase_x, y / period + phase_y) * period
         distance = np.maximum(np.hypot(x, y) - 0.95 * radius, pattern)
     return np.clip(0.5 - distance, 0, 1)
-
-
-def _bar(rng: np.random.Generator, n: int) -> Floats:
-    """Return the coverage (n, 1, h, w) of a short round-ended bar at a random position."""
-    x, y = _centred(rng, n, _SIDE / 2)
-    angle, half_length = _uniform(rng, n, 1, 0, np.pi), _uniform(rng, n, 1, 0, 5)
-    cos, sin = np.cos(angle), np.sin(angle)
-    along = np.clip(x * cos + y * sin, -half_length, half_length)
-    distance = np.hypot(x - along * cos, y - along * sin) - _uniform(rng, n, 1, 0.6, 1.6)
-    return np.clip(0.5 - distance, 0, 1)
-
-
-def _mottle(rng: np.random.Generator, n: int) -> Floats:
-    """Return soft random patches (n, c, h, w): a 5x5 grid of noise, scaled up bilinearly."""
-    knots = np.arange(5)
-    at = np.linspace(0, 4, _SIDE)[:, None]
-    stretch = np.maximum(0, 1 - np.abs(at - knots)).astype(np.float32)  # (32, 5)
-    return stretch @ rng.standard_normal((n, 3, 5, 5), dtype=np.float32) @ stretch.T
-
-
-def _light(rng: np.random.Generator, n: int) -> Floats:
-    """Return a factor (n, 1, h, w): an overall brightness and a fall-off to one side."""
-    x, y = _centred(rng, n, 0.0)
-    angle = _uniform(rng, n, 1, 0, 2 * np.pi)
-    slope = _uniform(rng, n, 1, 0, 0.3) / (_SIDE * 0.7)  # per pixel; 0.7 reaches the corners
-    slant = 1 + slope * (x * np.cos(angle) + y * np.sin(angle))
-    return slant * _uniform(rng, n, 1, 0.8, 1.1)
 
 
 def _read_cache(path: Path, recipe: str, counts: Sequence[int]) -> Splits | None:
