@@ -20,8 +20,9 @@ NAMES = {
     """,
     "minidl.data": """
         BucketLoader Compose Cutout DataLoader ImageSet Normalize RandomCrop
-        RandomHorizontalFlip TextSet Vocabulary datasets_folder download load_cifar10
-        load_image_folder load_mr load_toy10 load_toy_reviews read_lines read_table tokenize
+        RandomHorizontalFlip SceneSet TextSet Vocabulary datasets_folder download load_cifar10
+        load_image_folder load_mr load_toy10 load_toy_reviews load_toy_scenes read_lines
+        read_table tokenize
     """,
     "minidl.functional": """
         adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d

@@ -16,11 +16,13 @@ from minidl.data.reviews import TextSet as TextSet
 from minidl.data.reviews import load_mr as load_mr
 from minidl.data.reviews import read_lines as read_lines
 from minidl.data.reviews import read_table as read_table
+from minidl.data.scenes import SceneSet as SceneSet
 from minidl.data.text import BucketLoader as BucketLoader
 from minidl.data.text import Vocabulary as Vocabulary
 from minidl.data.text import tokenize as tokenize
 from minidl.data.toy10 import load_toy10 as load_toy10
 from minidl.data.toy_reviews import load_toy_reviews as load_toy_reviews
+from minidl.data.toy_scenes import load_toy_scenes as load_toy_scenes
 from minidl.files.download import download as download
 from minidl.idioms import unknown
 
