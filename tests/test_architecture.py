@@ -96,6 +96,7 @@ WINGS = {
     "functional/embedding nn/embedding": (110, "words as vectors, with rows as gradients"),
     "functional/fused": (245, "layers in one pass over memory, batch norm folded in evaluation"),
     "functional/pooling nn/pooling": (1_390, "20 kinds of pooling, of any size, in any range"),
+    "functional/resampling nn/resampling": (215, "images at any other size, in three modes"),
     "files": (1_315, "weights in every common form, checkpoints, downloads; safe if hostile"),
     "data": (
         *(1_300, "CIFAR-10, embedded sets, scenes with masks and boxes, tables, any image file"),
@@ -114,7 +115,7 @@ WINGS = {
     ),
     "distributed": (1_035, "many processes: checked calls over MPI, gradients, shards, no hangs"),
     "chapter": (412, "a chapter's options, figures with captions, moving pictures, experiments"),
-    "onnx": (800, "networks as ONNX files, for other programs: 110 operations"),
+    "onnx": (825, "networks as ONNX files, for other programs: 113 operations"),
 }
 FACES_BUDGET = 520  # __init__ and __main__: public names, and the lookup of backends
 
