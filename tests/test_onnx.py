@@ -171,11 +171,13 @@ def test_every_public_function_is_known_or_composed_of_known_ones():
 
 
 ARGUMENTS = """
-    a alpha approximate axes axis b beta bias ceil_mode condition count_include_pad device dilation
+    a align_corners alpha approximate axes axis b beta bias ceil_mode condition count_include_pad
+    device dilation
     divisor_override dtype eps filter_size groups high ignore_index index indices keepdims
     kernel_size label_smoothing logits log_probabilities low max_norm momentum negative_slope
     norm_type normalized_shape num_groups operands other output_padding output_size p padding
     padding_idx pool_dilation pool_padding pool_size pool_stride reduction return_indices rng
+    scale_factor mode
     running_mean running_var self shape size sparse start_axis stride subscripts target tensors
     training value weight widths x world
 """

@@ -67,6 +67,7 @@ from minidl.functional.pooling.sized import global_avg_pool1d as global_avg_pool
 from minidl.functional.pooling.sized import global_max_pool1d as global_max_pool1d
 from minidl.functional.pooling.sized import global_max_pool2d as global_max_pool2d
 from minidl.functional.pooling.sized import spatial_pyramid_pool2d as spatial_pyramid_pool2d
+from minidl.functional.resampling import interpolate as interpolate
 from minidl.idioms import unknown
 
 if not TYPE_CHECKING:

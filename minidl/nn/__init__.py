@@ -69,6 +69,7 @@ from minidl.nn.pooling.windows import MinPool1d as MinPool1d
 from minidl.nn.pooling.windows import MinPool2d as MinPool2d
 from minidl.nn.pooling.windows import StochasticPool1d as StochasticPool1d
 from minidl.nn.pooling.windows import StochasticPool2d as StochasticPool2d
+from minidl.nn.resampling import Upsample as Upsample
 
 if not TYPE_CHECKING:
 

@@ -100,6 +100,24 @@ def _gelu(g: Graph, c: Any) -> str:
     return g.add("Mul", g.add("Mul", c.x, twice), 0.5)
 
 
+# Resampling -----------------------------------------------------------------------------------
+
+
+def _interpolate(g: Graph, c: Any) -> str:
+    scaled = c.scale_factor is not None and (c.mode == "nearest" or not c.align_corners)
+    factors = c.scale_factor if isinstance(c.scale_factor, (tuple, list)) else (c.scale_factor,) * 2
+    target = ["", np.asarray((1, 1, *factors), np.float32)] if scaled else ["", ""]
+    if not scaled:
+        target.append(ints(c.out.shape))
+    where = "align_corners" if c.align_corners else "half_pixel"
+    options: dict[str, Any] = {
+        "mode": {"bilinear": "linear", "bicubic": "cubic"}.get(c.mode, c.mode)
+    }
+    if c.mode == "nearest":
+        where, options["nearest_mode"] = "asymmetric", "floor"
+    return g.add("Resize", c.x, *target, coordinate_transformation_mode=where, **options)
+
+
 # Normalisation --------------------------------------------------------------------------------
 
 
@@ -409,6 +427,7 @@ LAYERS: dict[str, Converter] = {
     "channel_avg_pool": _channel_pool("ReduceMean"),
     "blur_pool2d": _blur_pool,
     "gated_pool2d": _gated,
+    "interpolate": _interpolate,
 }
 LAYERS |= {
     f"{name}{axes}d": functools.partial(convert, axes=axes)

@@ -23,7 +23,7 @@ import minidl
 from minidl import Tensor, nn
 from minidl import functional as F
 
-from . import formulas, pools
+from . import formulas, pools, sampling
 from .formulas import (
     avg_pool2d,
     conv1d,
@@ -1347,6 +1347,25 @@ MORE_POOLING = [
     ),
 ]
 
+SAMPLING = [
+    Op(
+        "functional.interpolate",
+        F.interpolate,
+        sampling.interpolate,
+        [
+            case(x=numbers(1, 2, 2, 3), scale_factor=2),
+            case(x=numbers(1, 1, 4, 5), size=(3, 7)),
+            case(x=numbers(2, 1, 2, 3), scale_factor=2, mode="bilinear"),
+            case(x=numbers(1, 1, 5, 4), scale_factor=(0.5, 1.5), mode="bilinear"),
+            case(x=numbers(1, 2, 3, 4), size=(5, 2), mode="bilinear", align_corners=True),
+            case(x=numbers(1, 1, 3, 4), size=(5, 6), mode="bicubic"),
+            case(x=numbers(1, 1, 4, 3), size=(3, 6), mode="bicubic", align_corners=True),
+            case(x=numbers(1, 1, 2, 20), size=(2, 40), mode="bilinear"),
+            case(x=numbers(0, 2, 3, 4), size=2, mode="bilinear"),
+        ],
+    ),
+]
+
 LOSSES = [
     Op(
         "functional.cross_entropy",
@@ -1495,6 +1514,11 @@ POOLING_LAYERS = [
             nn.BlurPool2d((1, 2), 3),
             lambda x: F.blur_pool2d(x, (1, 2), 3),
             {"x": numbers(1, 1, 3, 4)},
+        ),
+        (
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+            {"x": numbers(1, 1, 2, 3)},
         ),
         (
             nn.MaxBlurPool2d(3, 1, 3),
@@ -1818,6 +1842,7 @@ OPS = [
     *POOLING,
     *NORMALIZATION,
     *MORE_POOLING,
+    *SAMPLING,
     *LOSSES,
     *LAYERS,
 ]

@@ -14,6 +14,7 @@ import numpy as np
 from .case import Case
 from .layers import ACTIVATION, LINEAR, NORMALIZATION
 from .losses import LOSS
+from .sampling import SAMPLING
 from .tensors import TENSOR
 from .windows import CONVOLUTION, MORE_POOLING, POOLING
 
@@ -27,6 +28,7 @@ FAMILIES: dict[str, list[Case]] = {
     "linear": LINEAR,
     "normalization": NORMALIZATION,
     "loss": LOSS,
+    "sampling": SAMPLING,
     "tensor": TENSOR,
 }
 
