@@ -106,7 +106,7 @@ def _gelu(g: Graph, c: Any) -> str:
 def _interpolate(g: Graph, c: Any) -> str:
     scaled = c.scale_factor is not None and (c.mode == "nearest" or not c.align_corners)
     factors = c.scale_factor if isinstance(c.scale_factor, (tuple, list)) else (c.scale_factor,) * 2
-    target = ["", np.asarray((1, 1, *factors), np.float32)] if scaled else ["", ""]
+    target: list[Any] = ["", np.asarray((1, 1, *factors), np.float32)] if scaled else ["", ""]
     if not scaled:
         target.append(ints(c.out.shape))
     where = "align_corners" if c.align_corners else "half_pixel"
