@@ -94,6 +94,9 @@ WINGS = {
     "backends/cuda training/capture": (800, "the same code on CuPy; steps replayed as CUDA graphs"),
     "recompute": (245, "activations computed again in backward, to save memory"),
     "functional/embedding nn/embedding": (110, "words as vectors, with rows as gradients"),
+    "functional/loss_kinds nn/loss_kinds": (
+        *(265, "losses of boxes, masks and rare classes; cross-entropy of maps in one pass"),
+    ),
     "functional/fused": (245, "layers in one pass over memory, batch norm folded in evaluation"),
     "functional/pooling nn/pooling": (1_390, "20 kinds of pooling, of any size, in any range"),
     "functional/resampling nn/resampling": (215, "images at any other size, in three modes"),
@@ -107,7 +110,7 @@ WINGS = {
     ),
     "training/fit training/keeper training/progress training/fingerprint "
     "training/warnings training/metrics training/ranks": (
-        *(1_140, "runs that survive crashes, resume only themselves and report problems; scores"),
+        *(1_205, "runs that survive crashes, resume only themselves, report problems; mask scores"),
     ),
     "inspect anomaly": (
         1_500,
