@@ -5,9 +5,12 @@ import pytest
 
 from minidl.training import (
     accuracy,
+    boundary_f1,
+    class_iou,
     class_scores,
     confusion_matrix,
     macro_scores,
+    mean_iou,
     micro_scores,
     top_k_accuracy,
 )
@@ -152,3 +155,117 @@ def test_top_k_refuses_what_does_not_fit():
         top_k_accuracy(scores, np.array([0, 1, 2]))
     with pytest.raises(TypeError, match="top_k_accuracy: got list and ndarray"):
         top_k_accuracy([[0.0]], np.array([0]))
+
+
+# Masks
+
+
+def masks(seed, classes=4, shape=(3, 7, 6)):
+    """Blocks of 2 x 2 pixels, some of them ignored in the labels, and predictions mostly right."""
+    rng = np.random.default_rng(seed)
+    n, h, w = shape
+    labels = np.repeat(np.repeat(rng.integers(0, classes, (n, h, w)), 2, 1), 2, 2)[:, :h, :w]
+    predicted = np.where(rng.random(shape) < 0.8, labels, rng.integers(0, classes, shape))
+    labels = np.where(rng.random(shape) < 0.1, 255, labels).astype(np.uint8)
+    return predicted, labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_iou_agrees_with_a_loop_over_pixels(seed):
+    predicted, labels = masks(seed)
+    expected, met = np.zeros(5), []
+    for c in range(5):
+        both = either = 0
+        for p, y in zip(predicted.ravel(), labels.ravel(), strict=True):
+            if y != 255:
+                both += p == y == c
+                either += c in (p, y)
+        if either:
+            expected[c] = both / either
+            met.append(expected[c])
+    np.testing.assert_allclose(class_iou(predicted, labels, 5), expected, rtol=1e-15)
+    assert len(met) == 4  # the fifth class occurs nowhere
+    assert mean_iou(predicted, labels, 5) == pytest.approx(np.mean(met), rel=1e-15)
+    shifted = np.where(labels == 255, -1, labels.astype(int))
+    assert mean_iou(predicted, shifted, 5, ignore_index=-1) == mean_iou(predicted, labels, 5)
+
+
+def boundary(mask, c):
+    """Return the boundary pixels of a class in a mask, of which None is ignored."""
+    h, w = len(mask), len(mask[0])
+    found = []
+    for y in range(h):
+        for x in range(w):
+            for b, a in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+                inside = 0 <= b < h and 0 <= a < w
+                if mask[y][x] == c and inside and mask[b][a] not in (c, None):
+                    found.append((y, x))
+                    break
+    return found
+
+
+@pytest.mark.parametrize("tolerance", [0, 1, 1.5, 2, 9, np.inf])
+@pytest.mark.parametrize("seed", range(3))
+def test_boundary_f1_agrees_with_a_loop_over_boundary_pixels(tolerance, seed):
+    predicted, labels = masks(seed)
+    scores = []
+    for c in range(5):
+        right, given, found, there = 0, 0, 0, 0
+        for p, y in zip(predicted, labels, strict=True):
+            kept = [[None if v == 255 else int(v) for v in row] for row in y]
+            shown = [
+                [None if v is None else int(q) for q, v in zip(*rows, strict=True)]
+                for rows in zip(p, kept, strict=True)
+            ]
+            ours, theirs = boundary(shown, c), boundary(kept, c)
+
+            def near(place, others):
+                return any(np.hypot(place[0] - b, place[1] - a) <= tolerance for b, a in others)
+
+            right += sum(near(place, theirs) for place in ours)
+            found += sum(near(place, ours) for place in theirs)
+            given, there = given + len(ours), there + len(theirs)
+        if given or there:
+            precision, recall = right / max(1, given), found / max(1, there)
+            both = precision + recall
+            scores.append(2 * precision * recall / both if both else 0)
+    assert len(scores) == 4
+    expected = pytest.approx(np.mean(scores), rel=1e-12)
+    assert boundary_f1(predicted, labels, 5, tolerance) == expected
+
+
+def test_the_right_masks_have_the_score_1_and_others_less():
+    _, labels = masks(0)
+    whole = np.where(labels == 255, 0, labels)
+    assert mean_iou(whole, labels, 4) == boundary_f1(whole, labels, 4, 0) == 1
+    assert mean_iou(np.roll(whole, 1, 2), whole, 4) < 0.7
+    strict, loose = (boundary_f1(np.roll(whole, 1, 2), whole, 4, t) for t in (0, 1))
+    assert strict < loose
+    empty = np.zeros((2, 3, 3), int)
+    assert mean_iou(empty, empty, 4) == boundary_f1(empty, empty, 4) == 1  # nothing to outline
+    assert boundary_f1(empty, np.eye(3, dtype=int)[None].repeat(2, 0), 2) == 0
+
+
+@pytest.mark.parametrize("metric", [class_iou, mean_iou, boundary_f1])
+def test_metrics_of_masks_refuse_what_does_not_fit(metric):
+    name, mask = metric.__name__, np.zeros((1, 2, 2), int)
+    with pytest.raises(ValueError, match=rf"{name}: got shapes \(1, 2, 2\) and \(1, 2, 1\)"):
+        metric(mask, mask[:, :, :1], 2)
+    with pytest.raises(ValueError, match=f"{name}: got labels from 2 to 2, expected 0 to 1"):
+        metric(mask, mask + 2, 2)
+    with pytest.raises(ValueError, match=f"{name}: got predicted from 255 to 255, expected 0 to 1"):
+        metric(mask + 255, mask, 2)
+    with pytest.raises(ValueError, match=f"{name}: got no pixel whose label is not 255"):
+        metric(mask, mask + 255, 2)
+    with pytest.raises(TypeError, match=f"{name}: got list and ndarray"):
+        metric([[[0]]], mask, 2)
+    with pytest.raises(TypeError, match=f"{name}: got predicted of dtype float64"):
+        metric(mask / 2, mask, 2)
+
+
+def test_boundary_f1_refuses_other_shapes_and_tolerances():
+    mask = np.zeros((2, 2), int)
+    with pytest.raises(ValueError, match=r"boundary_f1: got masks of shape \(2, 2\) and tol"):
+        boundary_f1(mask, mask, 2)
+    with pytest.raises(ValueError, match="and tolerance=-1, expected"):
+        boundary_f1(mask[None], mask[None], 2, -1)

@@ -63,9 +63,9 @@ NAMES = {
         Schedule SequentialLR StepLR clip_grad_norm_
     """,
     "minidl.training": """
-        History Run Scores TrainingWarning accuracy class_scores confusion_matrix evaluate
-        fit load_checkpoint load_weights macro_scores micro_scores overfit_one_batch predict
-        save_checkpoint save_weights top_k_accuracy
+        History Run Scores TrainingWarning accuracy boundary_f1 class_iou class_scores
+        confusion_matrix evaluate fit load_checkpoint load_weights macro_scores mean_iou
+        micro_scores overfit_one_batch predict save_checkpoint save_weights top_k_accuracy
     """,
     "minidl.tensor": "Tensor record",
     "minidl.autograd": "Gradients no_grad",

@@ -36,9 +36,12 @@ from minidl.training.fit import fit as fit
 from minidl.training.history import History as History
 from minidl.training.metrics import Scores as Scores
 from minidl.training.metrics import accuracy as accuracy
+from minidl.training.metrics import boundary_f1 as boundary_f1
+from minidl.training.metrics import class_iou as class_iou
 from minidl.training.metrics import class_scores as class_scores
 from minidl.training.metrics import confusion_matrix as confusion_matrix
 from minidl.training.metrics import macro_scores as macro_scores
+from minidl.training.metrics import mean_iou as mean_iou
 from minidl.training.metrics import micro_scores as micro_scores
 from minidl.training.metrics import top_k_accuracy as top_k_accuracy
 from minidl.training.progress import Output as Output

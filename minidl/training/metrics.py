@@ -158,6 +158,158 @@ def micro_scores(predicted: NDArray[Any], labels: NDArray[Any], classes: int) ->
     return Scores(share, share, share)
 
 
+def class_iou(
+    predicted: NDArray[Any], labels: NDArray[Any], classes: int, ignore_index: int = 255
+) -> NDArray[Any]:
+    """Return the intersection over union of each class, as float64 `(classes,)`.
+
+    Of all pixels together: `right / (predicted as it + pixels of it - right)`; 0 / 0 counts as 0.
+
+    Args:
+        predicted: class indices of any shape, such as masks `(n, h, w)`, `0 <= x < classes`.
+        labels: class indices of the same shape, `0 <= x < classes`, or `ignore_index`.
+        classes: number of classes, the background among them.
+        ignore_index: pixels with this label are ignored.
+
+    Raises:
+        ValueError: shapes differ, an index is out of range, or all pixels are ignored.
+        TypeError: an argument is not a NumPy array of integers.
+
+    Source: M. Everingham et al., The PASCAL visual object classes challenge (2010), 4.2.
+
+    Example:
+        >>> import numpy as np
+        >>> class_iou(np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 255]]), classes=2)
+        array([0.5, 0.5])
+    """
+    matrix = _count_pixels("class_iou", predicted, labels, classes, ignore_index)
+    right = np.diag(matrix)
+    found: NDArray[Any] = right / np.maximum(matrix.sum(0) + matrix.sum(1) - right, 1)
+    return found
+
+
+def mean_iou(
+    predicted: NDArray[Any], labels: NDArray[Any], classes: int, ignore_index: int = 255
+) -> float:
+    """Return the mean intersection over union (mIoU), `0 <= x <= 1`: see `class_iou`.
+
+    A class that is neither in `labels` nor in `predicted` is left out.
+
+    Raises:
+        ValueError: shapes differ, an index is out of range, or all pixels are ignored.
+        TypeError: an argument is not a NumPy array of integers.
+
+    Example:
+        >>> import numpy as np
+        >>> mean_iou(np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 1]]), classes=9)  # 1/2 and 2/3
+        0.5833333333333333
+    """
+    matrix = _count_pixels("mean_iou", predicted, labels, classes, ignore_index)
+    right, union = np.diag(matrix), matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    return float((right[union > 0] / union[union > 0]).mean())
+
+
+def boundary_f1(
+    predicted: NDArray[Any],
+    labels: NDArray[Any],
+    classes: int,
+    tolerance: float = 1.0,
+    ignore_index: int = 255,
+) -> float:
+    """Return how well predicted outlines follow the true ones, `0 <= x <= 1`.
+
+    A pixel is on the boundary of its class if a pixel above, below, left or right of it has another
+    class. A boundary pixel is right if the other mask has one of the same class at most `tolerance`
+    pixels away. Precision is the share of a class's predicted boundary pixels that are right,
+    recall that of its true ones, both over all images; the result is the mean of their harmonic
+    means over the classes that have a boundary in either set of masks.
+
+    Args:
+        predicted: masks `(n, h, w)`, `0 <= x < classes`.
+        labels: masks of the same shape, `0 <= x < classes`, or `ignore_index`.
+        classes: number of classes, the background among them.
+        tolerance: in pixels, Euclidean, >= 0; at 0, the outlines must agree exactly.
+        ignore_index: pixels with this label are ignored: they have no boundary, nor are they
+            another class.
+
+    Returns:
+        1 if no class has a boundary in either set.
+
+    Raises:
+        ValueError: shapes differ or are not `(n, h, w)`, an index is out of range, all pixels are
+            ignored, or `tolerance < 0`.
+        TypeError: an argument is not a NumPy array of integers.
+
+    Source: G. Csurka et al., What is a good evaluation measure for semantic segmentation? (2013),
+        2.2; summed over the images, so that an image without a class needs no rule of its own.
+
+    Example:
+        >>> import numpy as np
+        >>> square = np.zeros((1, 9, 9), int)
+        >>> square[:, 2:6, 2:6] = 1
+        >>> beside = np.roll(square, 1, axis=2)
+        >>> boundary_f1(beside, square, 2), round(boundary_f1(beside, square, 2, tolerance=0), 2)
+        (1.0, 0.44)
+    """
+    name = "boundary_f1"
+    _count_pixels(name, predicted, labels, classes, ignore_index)  # checks
+    if labels.ndim != 3 or not tolerance >= 0:
+        raise ValueError(
+            f"{name}: got masks of shape {labels.shape} and tolerance={tolerance}, expected "
+            "(n, h, w) and a number >= 0"
+        )
+    counted, scores = labels != ignore_index, []
+    for kind in range(classes):
+        ours, theirs = (_boundary(masks == kind, counted) for masks in (predicted, labels))
+        if ours.any() or theirs.any():
+            right = (ours & _widened(theirs, tolerance)).sum()
+            found = (theirs & _widened(ours, tolerance)).sum()
+            precision, recall = right / max(1, ours.sum()), found / max(1, theirs.sum())
+            scores.append(2 * precision * recall / max(precision + recall, 1e-300))
+    return float(np.mean(scores)) if scores else 1.0
+
+
+def _boundary(inside: NDArray[Any], counted: NDArray[Any]) -> NDArray[Any]:
+    """Return which pixels of a region (n, h, w) touch a counted pixel outside of it."""
+    edge: NDArray[Any] = np.zeros_like(inside)
+    for ahead in ((slice(None), slice(1, None)), (slice(None), slice(None), slice(1, None))):
+        back = tuple(slice(None, -1) if part.start else part for part in ahead)
+        differs = (inside[ahead] != inside[back]) & counted[ahead] & counted[back]
+        edge[ahead] |= differs
+        edge[back] |= differs
+    edge &= inside
+    return edge
+
+
+def _widened(edge: NDArray[Any], radius: float) -> NDArray[Any]:
+    """Return which pixels (n, h, w) are at most `radius` away from an edge's."""
+    out, (_, h, w) = edge.copy(), edge.shape
+    reach = int(min(radius, h + w))
+    for y in range(-min(reach, h - 1), min(reach, h - 1) + 1):
+        for x in range(-min(reach, w - 1), min(reach, w - 1) + 1):
+            if y * y + x * x <= radius * radius:
+                to = (slice(max(0, y), h + min(0, y)), slice(max(0, x), w + min(0, x)))
+                start = (slice(max(0, -y), h - max(0, y)), slice(max(0, -x), w - max(0, x)))
+                out[:, *to] |= edge[:, *start]
+    return out
+
+
+def _count_pixels(
+    name: str, predicted: NDArray[Any], labels: NDArray[Any], classes: int, ignored: int
+) -> NDArray[Any]:
+    """Count pairs as `confusion_matrix` does, of arrays of any shape, without ignored labels."""
+    if not (isinstance(predicted, np.ndarray) and isinstance(labels, np.ndarray)):
+        _check(name, predicted, labels)
+    if predicted.shape != labels.shape:
+        raise ValueError(
+            f"{name}: got shapes {predicted.shape} and {labels.shape}, expected equal ones"
+        )
+    counted = labels != ignored
+    if not counted.any():
+        raise ValueError(f"{name}: got no pixel whose label is not {ignored}, the ignored one")
+    return _count_pairs(name, predicted[counted], labels[counted], classes)
+
+
 def _count_pairs(
     name: str, predicted: NDArray[Any], labels: NDArray[Any], classes: int
 ) -> NDArray[Any]:
