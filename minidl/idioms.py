@@ -92,8 +92,6 @@
     enable_grad      with recording on, as it is by default: leave no_grad()
     set_grad_enabled         with minidl.no_grad(): ...
     Variable         minidl.Tensor(data, requires_grad=True)
-    huber_loss       F.l1_loss or F.mse_loss
-    smooth_l1_loss   F.l1_loss or F.mse_loss
     ModuleDict       nn.ModuleList([...])
     tanh             x.tanh()
     exp              x.exp()

@@ -299,3 +299,163 @@ def test_cross_entropy_refuses_probabilities_of_one_class_whose_loss_is_always_0
     logits, target = (Tensor([[a], [b]], device=device) for a, b in ((3.0, -2.0), (1.0, 0.0)))
     with pytest.raises(ValueError, match="use binary_cross_entropy_with_logits"):
         F.cross_entropy(logits, target)
+
+
+# Boxes, masks and rare classes
+
+
+def map_of(*shape: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores (n, classes, ...) and labels (n, ...), some of them ignored."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, shape[1], (shape[0], *shape[2:]))
+    return rng.normal(size=shape), np.where(rng.random(labels.shape) < 0.2, -100, labels)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("weight", [None, [1.0, 0.0, 2.0, 0.25]], ids=["plain", "weighted"])
+@pytest.mark.parametrize("order", ["classes first", "classes last"])
+def test_maps_in_one_pass_have_the_loss_of_their_pixels(order, weight, smoothing, dtype):
+    """The rows of the same pixels take several passes; the map is large enough for slices."""
+    scores, labels = map_of(9, 4, 40, 70)
+    if order == "classes last":
+        scores = np.ascontiguousarray(scores.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    options = {"weight": weight, "label_smoothing": smoothing}
+    near = {"rtol": 0, "atol": 1e-12 if dtype == "float64" else 2e-6}
+    for reduction in REDUCTIONS:
+        x = Tensor(scores, dtype, requires_grad=True)
+        loss = F.cross_entropy(x, labels, reduction=reduction, **options)
+        rows = Tensor(scores.transpose(0, 2, 3, 1).reshape(-1, 4), dtype, requires_grad=True)
+        of_rows = F.cross_entropy(rows, labels.reshape(-1), reduction=reduction, **options)
+        scale = max(1.0, float(np.abs(of_rows.numpy()).max()))
+        np.testing.assert_allclose(
+            loss.numpy().ravel() / scale, of_rows.numpy().ravel() / scale, **near
+        )
+        upstream = np.random.default_rng(1).normal(size=loss.shape)
+        loss.backward(Tensor(upstream, dtype))
+        of_rows.backward(Tensor(upstream.reshape(of_rows.shape), dtype))
+        expected = rows.grad.numpy().reshape(9, 40, 70, 4).transpose(0, 3, 1, 2)
+        np.testing.assert_allclose(x.grad.numpy(), expected, **near)
+        assert (x.grad.numpy()[np.broadcast_to((labels == -100)[:, None], x.shape)] == 0).all()
+
+
+def test_the_gradient_of_a_map_lies_in_memory_as_the_map_does():
+    scores, labels = map_of(2, 3, 5, 4)
+    last = Tensor.wrap(np.ascontiguousarray(scores.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2))
+    for x in (Tensor(scores), last):
+        x.requires_grad_()
+        F.cross_entropy(x, labels).backward()
+        assert x.grad.array.strides == x.array.strides
+
+
+def test_a_map_with_a_class_that_cannot_occur_has_a_finite_loss(device):
+    masked = np.zeros((1, 3, 2, 2))
+    masked[:, 2] = -np.inf
+    x = Tensor(masked, device=device, requires_grad=True)
+    without = Tensor([1.0, 1.0, 0.0], dtype="float64", device=device)
+    labels = [[[0, 1], [2, -100]]]
+    for smoothing in (0.0, 0.1):
+        loss = F.cross_entropy(x, labels, without, label_smoothing=smoothing)
+        assert loss.item() == pytest.approx(
+            np.log(2) * (1 if not smoothing else 0.9 + 0.1), rel=0.4
+        )
+        x.reset_grad()
+        loss.backward()
+        assert np.isfinite(x.grad.numpy()).all()
+    assert F.cross_entropy(x, labels).item() == math.inf
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_focal_loss_without_focus_is_the_cross_entropy(reduction, device):
+    scores, labels = map_of(2, 4, 3, 5)
+    x, y = Tensor(scores, device=device), Tensor(labels, device=device)
+    weight = Tensor(WEIGHT, device=device)
+    ours = F.focal_loss(x, y, weight, 0, reduction=reduction)
+    theirs = F.cross_entropy(x, y, weight, reduction=reduction)
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-12)
+    assert F.focal_loss(x, y, weight, 2).item() < F.cross_entropy(x, y, weight).item()
+
+
+def test_the_binary_focal_loss_is_the_one_of_two_classes(device):
+    """With the scores 0 and x, softmax is sigmoid."""
+    x = np.random.default_rng(0).normal(size=9)
+    t = np.arange(9) % 2
+    both = Tensor(np.stack([0 * x, x], 1), device=device)
+    two = F.focal_loss(both, t.tolist(), gamma=1.5, reduction="none")
+    one = F.sigmoid_focal_loss(Tensor(x, device=device), t.tolist(), -1, 1.5)
+    np.testing.assert_allclose(one.numpy(), two.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0, 0.5, 1, 2])
+def test_focal_losses_of_certain_answers_are_finite_with_finite_gradients(gamma, device):
+    x = Tensor([[800.0, -800.0], [0.0, 800.0]], device=device, requires_grad=True)
+    for loss in (
+        F.focal_loss(x, [0, 0], gamma=gamma),
+        F.sigmoid_focal_loss(x, [[1.0, 1.0], [0.0, 1.0]], gamma=gamma, reduction="mean"),
+    ):
+        x.reset_grad()
+        loss.backward()
+        assert np.isfinite(loss.item())
+        assert np.isfinite(x.grad.numpy()).all()
+    assert F.focal_loss(x, [0, 1], gamma=gamma).item() == 0
+
+
+def test_dice_loss_of_the_right_masks_is_0_and_of_wrong_ones_nearly_1(device):
+    labels = np.array([[[0, 0, 1], [1, 1, -100]]])
+    scores = np.where(labels[:, None] == np.arange(3)[:, None, None], 50.0, -50.0)
+    right = F.dice_loss(Tensor(scores, device=device), labels.tolist(), reduction="none")
+    np.testing.assert_allclose(right.numpy(), [[0, 0, 0]], atol=1e-12)  # nor does the third occur
+    wrong = F.dice_loss(Tensor(scores[:, [1, 0, 2]], device=device), labels.tolist(), smooth=1e-3)
+    assert wrong.item() == pytest.approx(2 / 3, abs=1e-3)  # the third is still right
+
+
+def test_smooth_l1_and_huber_differ_by_their_factor(device):
+    x, t = (Tensor(np.random.default_rng(s).normal(size=(3, 4)), device=device) for s in (0, 1))
+    for limit in (0.1, 1, 10):
+        smooth, huber = F.smooth_l1_loss(x, t, beta=limit), F.huber_loss(x, t, delta=limit)
+        assert huber.item() == pytest.approx(limit * smooth.item(), rel=1e-12)
+    assert F.smooth_l1_loss(x, t, beta=0).item() == F.l1_loss(x, t).item()
+    halved = F.huber_loss(x, t, delta=100).item()
+    assert halved == pytest.approx(F.mse_loss(x, t).item() / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: F.smooth_l1_loss(x, x, beta=-1), "smooth_l1_loss: got beta=-1, expected"),
+        (lambda x: F.smooth_l1_loss(x, x[:, :1]), "smooth_l1_loss: got an input of shape"),
+        (lambda x: F.huber_loss(x, x, delta=0), "huber_loss: got delta=0, expected a number > 0"),
+        (lambda x: F.huber_loss(x, x, "men"), "huber_loss: got reduction='men', expected"),
+        (lambda x: F.sigmoid_focal_loss(x, x * 0, 1.5), "sigmoid_focal_loss: got alpha=1.5"),
+        (lambda x: F.sigmoid_focal_loss(x, x * 0, 1, -1), "sigmoid_focal_loss: got gamma=-1"),
+        (lambda x: F.sigmoid_focal_loss(x, x + 9), "expected 0 <= t <= 1"),
+        (lambda x: F.focal_loss(x, [[0, 0]] * 2, gamma=math.nan), "focal_loss: got gamma=nan"),
+        (lambda x: F.focal_loss(x, [[0, 3]] * 2), r"focal_loss: got label 3 at \(0, 1\)"),
+        (lambda x: F.focal_loss(x, [[-100] * 2] * 2), "focal_loss: got an empty batch, or only"),
+        (lambda x: F.focal_loss(x, [[0, 0]] * 2, [1.0]), r"focal_loss: got weights of shape \(1,"),
+        (lambda x: F.focal_loss(x, [[0, 0]] * 2, reduction="no"), "focal_loss: got reduction='no'"),
+        (lambda x: F.dice_loss(x, [[0, 0]] * 2, smooth=0), "dice_loss: got smooth=0, expected"),
+        (lambda x: F.dice_loss(x, [[0, 5]] * 2), r"dice_loss: got label 5 at \(0, 1\)"),
+        (lambda x: F.dice_loss(x[:, :1], [[0, 0]] * 2), "dice_loss: got scores of shape .*2 cla"),
+        (lambda x: F.dice_loss(x[:, :, 0], [0, 0]), "dice_loss: got scores of shape .* pixels"),
+        (lambda x: F.dice_loss(x[:0], np.zeros((0, 2), int)), "dice_loss: got an empty batch"),
+    ],
+)
+def test_losses_of_boxes_and_masks_say_what_is_wrong(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(Tensor(np.zeros((2, 3, 2))))
+
+
+@pytest.mark.parametrize("loss", [F.focal_loss, F.dice_loss])
+def test_losses_of_masks_refuse_probabilities(loss, device):
+    x = Tensor(np.zeros((2, 3, 2)), device=device)
+    with pytest.raises(TypeError, match=f"{loss.__name__}: got labels of dtype float64"):
+        loss(x, Tensor(np.zeros((2, 2)), device=device))
+
+
+def test_a_batch_of_ignored_pixels_is_noted_as_0(device):
+    x = Tensor(np.zeros((1, 2, 2)), device=device, requires_grad=True)
+    with noted() as found:
+        F.focal_loss(x, [[-100, -100]]).backward()
+    assert (found[0].loss.item(), found[0].divisor.item()) == (0, 0)
+    assert not x.grad.numpy().any()

@@ -112,9 +112,14 @@ CANNOT = {
     "functional.stochastic_pool2d": "random numbers",
     "functional.fractional_max_pool2d": "its windows at random",
     "functional.cross_entropy": "class indices",
+    "functional.huber_loss": "no converter",
+    "functional.pixel_cross_entropy": "no converter",
+    "functional.smooth_l1_loss": "no converter",
     "nn.BatchNorm2d": "statistics of the batch",
     "nn.FractionalMaxPool2d": "its windows at random",
     "nn.CrossEntropyLoss": "class indices",
+    "nn.HuberLoss": "no converter",
+    "nn.SmoothL1Loss": "no converter",
 }
 PARTLY = {  # of these, some cases are exported
     *("Tensor.__getitem__", "functional.batch_norm", "functional.stochastic_pool1d"),

@@ -132,7 +132,7 @@ def test_there_are_many_comparisons_in_small_files():
     assert sum(path.stat().st_size for path in HERE.glob("*.npz")) < 3e6
 
 
-# Kinds of pooling, which are compared with literal loops.
+# Kinds of pooling and of losses, which are compared with literal loops.
 NOT_IN_PYTORCH = {
     "attention_pool1d",
     "attention_pool2d",
@@ -140,6 +140,8 @@ NOT_IN_PYTORCH = {
     "channel_avg_pool",
     "channel_max_pool",
     "conv_pool2d",
+    "dice_loss",
+    "focal_loss",
     "gated_pool2d",
     "gem_pool1d",
     "pending_batch_norm",
@@ -150,6 +152,8 @@ NOT_IN_PYTORCH = {
     "min_pool2d",
     "mixed_pool1d",
     "mixed_pool2d",
+    "pixel_cross_entropy",
+    "sigmoid_focal_loss",
     "softmax_pool1d",
     "softmax_pool2d",
     "spatial_pyramid_pool2d",

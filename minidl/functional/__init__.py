@@ -28,6 +28,12 @@ from minidl.functional.loss import cross_entropy as cross_entropy
 from minidl.functional.loss import l1_loss as l1_loss
 from minidl.functional.loss import mse_loss as mse_loss
 from minidl.functional.loss import nll_loss as nll_loss
+from minidl.functional.loss_kinds import dice_loss as dice_loss
+from minidl.functional.loss_kinds import focal_loss as focal_loss
+from minidl.functional.loss_kinds import huber_loss as huber_loss
+from minidl.functional.loss_kinds import pixel_cross_entropy as pixel_cross_entropy
+from minidl.functional.loss_kinds import sigmoid_focal_loss as sigmoid_focal_loss
+from minidl.functional.loss_kinds import smooth_l1_loss as smooth_l1_loss
 from minidl.functional.normalization import batch_norm as batch_norm
 from minidl.functional.normalization import group_norm as group_norm
 from minidl.functional.normalization import layer_norm as layer_norm

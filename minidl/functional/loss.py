@@ -41,7 +41,7 @@ class Reduced(NamedTuple):
     target: Any = None
 
 
-_notes: Scoped[Any] = Scoped(None)
+notes: Scoped[Any] = Scoped(None)
 
 
 def noted() -> Block[list[Reduced]]:
@@ -56,7 +56,7 @@ def noted() -> Block[list[Reduced]]:
         >>> found[0].loss is loss, found[0].divisor.item()
         (True, 1.0)
     """
-    return _notes.set([])
+    return notes.set([])
 
 
 def cross_entropy(
@@ -101,11 +101,10 @@ def cross_entropy(
     """
     op = "cross_entropy"
     check_fraction(op, "label_smoothing", label_smoothing)
-    _check_scores(op, logits)
-    labels = _beside(op, logits, target)
-    log_p = log_softmax(logits, 1)
+    check_scores(op, logits)
+    labels = beside(op, logits, target)
     if labels.dtype.kind != "f":
-        return _likelihood(op, log_p, labels, weight, ignore_index, reduction, label_smoothing)
+        return _likelihood(op, logits, labels, weight, ignore_index, reduction, label_smoothing)
     if labels.shape != logits.shape:
         raise ValueError(
             f"{op}: got logits of shape {logits.shape} and float targets of shape "
@@ -117,8 +116,8 @@ def cross_entropy(
             "always 1, and the loss 0; use binary_cross_entropy_with_logits"
         )
     soft = labels * (1 - label_smoothing) + label_smoothing / logits.shape[1]
-    terms = _weighted(log_p, soft * _class_weights(op, logits, weight))
-    return _reduce(op, -terms.sum(1), reduction)
+    terms = _weighted(log_softmax(logits, 1), soft * weights_of_classes(op, logits, weight))
+    return reduce_terms(op, -terms.sum(1), reduction)
 
 
 def nll_loss(
@@ -150,7 +149,7 @@ def nll_loss(
 
 def _likelihood(
     op: str,
-    log_p: Tensor,
+    scores: Tensor,
     target: Operand,
     weight: Operand,
     ignore_index: int,
@@ -158,29 +157,34 @@ def _likelihood(
     smoothing: float = 0.0,
 ) -> Tensor:
     """Return `-((1 - s) * weight[y] * log_p[y] + s / classes * sum of weight * log_p)`."""
-    _check_scores(op, log_p)
-    labels = _beside(op, log_p, target).array
-    counted = _check_labels(op, log_p, labels, ignore_index)
-    class_weights = _class_weights(op, log_p, weight)
-    classes, xp = log_p.shape[1], log_p.backend.xp
-    order = (0, *range(2, log_p.ndim), 1)
-    rows = log_p.transpose(order).reshape(labels.size, classes)
+    check_scores(op, scores)
+    labels = beside(op, scores, target).array
+    counted = check_labels(op, scores, labels, ignore_index)
+    class_weights, xp = weights_of_classes(op, scores, weight), scores.backend.xp
     safe = xp.where(counted, labels, 0)
     weights = class_weights.array.reshape(-1)[safe] * counted  # 0 for ignored labels
-    picked = rows[xp.arange(labels.size), safe.reshape(-1)].reshape(labels.shape)
-    # A weight of 0 is not enough: 0 * log(0) would be NaN.
-    terms = -where(weights != 0, picked, 0) * Tensor.wrap(weights)
-    if smoothing:
-        spread = -where(counted, _weighted(log_p, class_weights).sum(1), 0)
-        terms = terms * (1 - smoothing) + spread * (smoothing / classes)
+    if op == "cross_entropy" and scores.ndim > 2 and scores.backend.fuses:
+        from minidl import functional as F  # not imported above: it imports this file
+
+        terms = F.pixel_cross_entropy(scores, safe, weights, counted, class_weights, smoothing)
+    else:
+        log_p = log_softmax(scores, 1) if op == "cross_entropy" else scores
+        classes, order = scores.shape[1], (0, *range(2, scores.ndim), 1)
+        rows = log_p.transpose(order).reshape(safe.size, classes)
+        picked = rows[xp.arange(safe.size), safe.reshape(-1)].reshape(safe.shape)
+        # A weight of 0 is not enough: 0 * log(0) would be NaN.
+        terms = -where(weights != 0, picked, 0) * Tensor.wrap(weights)
+        if smoothing:
+            spread = -where(counted, _weighted(log_p, class_weights).sum(1), 0)
+            terms = terms * (1 - smoothing) + spread * (smoothing / classes)
     if reduction != "mean":
-        return _reduce(op, terms, reduction, ignore_index)
+        return reduce_terms(op, terms, reduction, ignore_index)
     total, divisor = terms.sum(), weights.sum()
-    if _notes.get() is not None:
+    if notes.get() is not None:
         mean = total / Tensor.wrap(divisor + (divisor == 0))
-        return _note(Reduced(mean, divisor, ignore_index, target))
+        return note(Reduced(mean, divisor, ignore_index, target))
     words = f"{op}: got an empty batch, or only ignored labels: nothing to average"
-    log_p.backend.raise_if(~counted.any(), lambda: ValueError(words))
+    scores.backend.raise_if(~counted.any(), lambda: ValueError(words))
     return total / Tensor.wrap(divisor)
 
 
@@ -191,8 +195,8 @@ def mse_loss(x: Tensor, target: Operand, reduction: Reduction = "mean") -> Tenso
         ValueError: the shapes differ (they are not broadcast, which is nearly always a mistake).
         TypeError: `x` is not a tensor of floats: in uint8, 0 - 1 is 255.
     """
-    difference = x - _same_shape("mse_loss", x, target)
-    return _reduce("mse_loss", difference * difference, reduction)
+    difference = x - of_same_shape("mse_loss", x, target)
+    return reduce_terms("mse_loss", difference * difference, reduction)
 
 
 def l1_loss(x: Tensor, target: Operand, reduction: Reduction = "mean") -> Tensor:
@@ -202,7 +206,7 @@ def l1_loss(x: Tensor, target: Operand, reduction: Reduction = "mean") -> Tensor
         ValueError: the shapes differ.
         TypeError: `x` is not a tensor of floats.
     """
-    return _reduce("l1_loss", (x - _same_shape("l1_loss", x, target)).abs(), reduction)
+    return reduce_terms("l1_loss", (x - of_same_shape("l1_loss", x, target)).abs(), reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -231,10 +235,12 @@ def binary_cross_entropy_with_logits(
         ValueError: the shapes differ, or a target is not `0 <= t <= 1`.
     """
     op = "binary_cross_entropy_with_logits"
-    t = _checked_targets(op, _same_shape(op, logits, target), logits)
-    positive = t if pos_weight is None else t * _beside(op, logits, pos_weight)
+    t = checked_targets(op, of_same_shape(op, logits, target), logits)
+    positive = t if pos_weight is None else t * beside(op, logits, pos_weight)
     terms = (1 - t) * softplus(logits) + positive * softplus(-logits)
-    return _reduce(op, terms if weight is None else terms * _beside(op, logits, weight), reduction)
+    return reduce_terms(
+        op, terms if weight is None else terms * beside(op, logits, weight), reduction
+    )
 
 
 def check_reduction(op: str, reduction: str) -> None:
@@ -243,24 +249,26 @@ def check_reduction(op: str, reduction: str) -> None:
         raise ValueError(f"{op}: got reduction={reduction!r}, expected 'mean', 'sum' or 'none'")
 
 
-def _reduce(op: str, terms: Tensor, reduction: str, ignored: int = IGNORED) -> Tensor:
+def reduce_terms(op: str, terms: Tensor, reduction: str, ignored: int = IGNORED) -> Tensor:
+    """Return the mean or sum of terms, noted, or the terms themselves."""
     check_reduction(op, reduction)
     if reduction == "none":
         return terms
     if reduction == "sum":
-        return _note(Reduced(terms.sum(), None, ignored))
-    if terms.size == 0 and _notes.get() is None:
+        return note(Reduced(terms.sum(), None, ignored))
+    if terms.size == 0 and notes.get() is None:
         raise ValueError(f"{op}: got an empty batch, shape {terms.shape}, which has no mean")
-    return _note(Reduced(terms.mean() if terms.size else terms.sum(), terms.size))
+    return note(Reduced(terms.mean() if terms.size else terms.sum(), terms.size))
 
 
-def _note(reduced: Reduced) -> Tensor:
-    if (found := _notes.get()) is not None:
+def note(reduced: Reduced) -> Tensor:
+    """Return a batch's loss, and add it to what `noted` collects."""
+    if (found := notes.get()) is not None:
         found.append(reduced)
     return reduced.loss
 
 
-def _beside(op: str, x: Tensor, value: Any) -> Tensor:
+def beside(op: str, x: Tensor, value: Any) -> Tensor:
     """Return a target or weight as a tensor, on the device of `x`."""
     other: Tensor = value
     if not isinstance(value, Tensor):  # copied: its owner may change it before backward
@@ -280,7 +288,7 @@ def _weighted(log_p: Tensor, weight: Tensor) -> Tensor:
     return log_p * weight
 
 
-def _checked_targets(op: str, t: Tensor, x: Tensor) -> Tensor:
+def checked_targets(op: str, t: Tensor, x: Tensor) -> Tensor:
     """Return targets in the dtype of `x`; raise ValueError unless `0 <= t <= 1`."""
     array, backend = t.array, x.backend
 
@@ -295,9 +303,10 @@ def _checked_targets(op: str, t: Tensor, x: Tensor) -> Tensor:
     return t.to(dtype=x.dtype)
 
 
-def _same_shape(op: str, x: Tensor, target: Any) -> Tensor:
+def of_same_shape(op: str, x: Tensor, target: Any) -> Tensor:
+    """Return a target as a tensor; raise unless `x` holds floats, in the target's shape."""
     check_floats(op, x)
-    other = _beside(op, x, target)
+    other = beside(op, x, target)
     if other.shape != x.shape:
         raise ValueError(
             f"{op}: got an input of shape {x.shape} and a target of shape {other.shape}, "
@@ -306,13 +315,14 @@ def _same_shape(op: str, x: Tensor, target: Any) -> Tensor:
     return other
 
 
-def _check_scores(op: str, x: Tensor) -> None:
+def check_scores(op: str, x: Tensor) -> None:
+    """Raise unless `x` holds floats and has an axis of classes."""
     check_floats(op, x)
     if x.ndim < 2 or x.shape[1] < 1:
         raise ValueError(f"{op}: got scores of shape {x.shape}, expected (n, classes) or more axes")
 
 
-def _check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array:
+def check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array:
     """Return a mask of the labels not ignored; raise unless they are integers in range."""
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{op}: got labels of dtype {labels.dtype}, expected integers")
@@ -338,9 +348,9 @@ def _check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array
     return counted
 
 
-def _class_weights(op: str, x: Tensor, weight: Any) -> Tensor:
+def weights_of_classes(op: str, x: Tensor, weight: Any) -> Tensor:
     """Return class weights (1 if None) in a shape that broadcasts with scores."""
-    weights = _beside(op, x, x.backend.xp.ones(x.shape[1], x.dtype) if weight is None else weight)
+    weights = beside(op, x, x.backend.xp.ones(x.shape[1], x.dtype) if weight is None else weight)
     if weights.shape != (x.shape[1],):
         raise ValueError(f"{op}: got weights of shape {weights.shape}, expected ({x.shape[1]},)")
     return weights.reshape(-1, *(1,) * (x.ndim - 2))

@@ -28,6 +28,11 @@ from minidl.nn.loss import CrossEntropyLoss as CrossEntropyLoss
 from minidl.nn.loss import L1Loss as L1Loss
 from minidl.nn.loss import MSELoss as MSELoss
 from minidl.nn.loss import NLLLoss as NLLLoss
+from minidl.nn.loss_kinds import DiceLoss as DiceLoss
+from minidl.nn.loss_kinds import FocalLoss as FocalLoss
+from minidl.nn.loss_kinds import HuberLoss as HuberLoss
+from minidl.nn.loss_kinds import SigmoidFocalLoss as SigmoidFocalLoss
+from minidl.nn.loss_kinds import SmoothL1Loss as SmoothL1Loss
 from minidl.nn.module import Buffer as Buffer
 from minidl.nn.module import Module as Module
 from minidl.nn.module import Parameter as Parameter

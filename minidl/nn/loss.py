@@ -11,12 +11,12 @@ from minidl.nn.module import Buffer, Module
 from minidl.tensor import Operand, Tensor
 
 
-def _buffer(weight: Any) -> Buffer | None:
+def loss_buffer(weight: Any) -> Buffer | None:
     """Return weights as a Buffer, so that `Module.to` moves them."""
     return None if weight is None else Buffer(weight)
 
 
-class _Loss(Module):
+class Loss(Module):
     """Base of the losses: how the values of a batch are reduced to one."""
 
     def __init__(self, reduction: Reduction = "mean") -> None:
@@ -24,7 +24,7 @@ class _Loss(Module):
         self.reduction = reduction
 
 
-class CrossEntropyLoss(_Loss):
+class CrossEntropyLoss(Loss):
     """Apply `functional.cross_entropy` to logits and class indices or probabilities."""
 
     def __init__(
@@ -36,7 +36,7 @@ class CrossEntropyLoss(_Loss):
     ) -> None:
         super().__init__(reduction)
         check_fraction("CrossEntropyLoss", "label_smoothing", label_smoothing)
-        self.weight, self.ignore_index = _buffer(weight), ignore_index
+        self.weight, self.ignore_index = loss_buffer(weight), ignore_index
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Operand) -> Tensor:
@@ -46,21 +46,21 @@ class CrossEntropyLoss(_Loss):
         )
 
 
-class NLLLoss(_Loss):
+class NLLLoss(Loss):
     """Apply `functional.nll_loss` to log-probabilities and class indices."""
 
     def __init__(
         self, weight: Operand = None, ignore_index: int = -100, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(reduction)
-        self.weight, self.ignore_index = _buffer(weight), ignore_index
+        self.weight, self.ignore_index = loss_buffer(weight), ignore_index
 
     def forward(self, log_probabilities: Tensor, target: Operand) -> Tensor:
         """Return the loss."""
         return F.nll_loss(log_probabilities, target, self.weight, self.ignore_index, self.reduction)
 
 
-class MSELoss(_Loss):
+class MSELoss(Loss):
     """Apply `functional.mse_loss`."""
 
     def forward(self, x: Tensor, target: Operand) -> Tensor:
@@ -68,7 +68,7 @@ class MSELoss(_Loss):
         return F.mse_loss(x, target, self.reduction)
 
 
-class L1Loss(_Loss):
+class L1Loss(Loss):
     """Apply `functional.l1_loss`."""
 
     def forward(self, x: Tensor, target: Operand) -> Tensor:
@@ -76,14 +76,14 @@ class L1Loss(_Loss):
         return F.l1_loss(x, target, self.reduction)
 
 
-class BCEWithLogitsLoss(_Loss):
+class BCEWithLogitsLoss(Loss):
     """Apply `functional.binary_cross_entropy_with_logits`."""
 
     def __init__(
         self, weight: Operand = None, pos_weight: Operand = None, reduction: Reduction = "mean"
     ) -> None:
         super().__init__(reduction)
-        self.weight, self.pos_weight = _buffer(weight), _buffer(pos_weight)
+        self.weight, self.pos_weight = loss_buffer(weight), loss_buffer(pos_weight)
 
     def forward(self, logits: Tensor, target: Operand) -> Tensor:
         """Return the loss."""

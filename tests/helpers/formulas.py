@@ -304,6 +304,75 @@ def l1_loss(x: np.ndarray, target: np.ndarray, reduction: str = "mean") -> np.nd
     return reduced(np.abs(x - target), reduction)
 
 
+def smooth_l1_loss(
+    x: np.ndarray, target: np.ndarray, reduction: str = "mean", beta: float = 1.0
+) -> np.ndarray:
+    d = np.abs(x - target)
+    return reduced(np.where(d < beta, d * d / (2 * beta), d - beta / 2), reduction)
+
+
+def huber_loss(
+    x: np.ndarray, target: np.ndarray, reduction: str = "mean", delta: float = 1.0
+) -> np.ndarray:
+    d = np.abs(x - target)
+    return reduced(np.where(d < delta, d * d / 2, delta * (d - delta / 2)), reduction)
+
+
+def sigmoid_focal_loss(
+    logits: np.ndarray,
+    target: np.ndarray,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    reduction: str = "none",
+) -> np.ndarray:
+    y = 1 / (1 + np.exp(-logits))
+    terms = -(target * np.log(y) + (1 - target) * np.log(1 - y))
+    terms = terms * (1 - (y * target + (1 - y) * (1 - target))) ** gamma
+    if alpha >= 0:
+        terms = terms * (alpha * target + (1 - alpha) * (1 - target))
+    return reduced(terms, reduction)
+
+
+def focal_loss(
+    logits: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    gamma: float = 2.0,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> np.ndarray:
+    weight = np.ones(logits.shape[1]) if weight is None else weight
+    terms, total = np.zeros(np.shape(target)), 0.0
+    for n, *rest in np.ndindex(terms.shape):
+        label = int(target[n, *rest])
+        if label != ignore_index:
+            p = np.exp(log_softmax(logits[n, :, *rest])[label])
+            terms[n, *rest] = -weight[label] * (1 - p) ** gamma * np.log(p)
+            total += weight[label]
+    return reduced(terms, reduction, total)
+
+
+def dice_loss(
+    logits: np.ndarray,
+    target: np.ndarray,
+    ignore_index: int = -100,
+    smooth: float = 1.0,
+    reduction: str = "mean",
+) -> np.ndarray:
+    terms = np.zeros(logits.shape[:2])
+    for n, c in np.ndindex(terms.shape):
+        overlap = predicted = there = 0.0
+        for place in np.ndindex(logits.shape[2:]):
+            label = int(target[n, *place])
+            if label != ignore_index:
+                p = np.exp(log_softmax(logits[n, :, *place])[c])
+                overlap += p * (label == c)
+                predicted += p
+                there += label == c
+        terms[n, c] = 1 - (2 * overlap + smooth) / (predicted + there + smooth)
+    return reduced(terms, reduction)
+
+
 def binary_cross_entropy_with_logits(
     logits: np.ndarray,
     target: np.ndarray,

@@ -1366,6 +1366,25 @@ SAMPLING = [
     ),
 ]
 
+
+def pixel_cross_entropy(
+    logits: Tensor,
+    target: Any,
+    weight: Any = None,
+    reduction: str = "none",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The operation that `cross_entropy` calls where layers are fused, with its arguments."""
+    xp = logits.backend.xp
+    labels = target.array if isinstance(target, Tensor) else xp.asarray(target)
+    weights = xp.ones(3, logits.dtype) if weight is None else xp.asarray(weight, logits.dtype)
+    counted = labels != -100
+    safe = xp.where(counted, labels, 0)
+    return F.pixel_cross_entropy(
+        logits, safe, weights[safe] * counted, counted, Tensor.wrap(weights), label_smoothing
+    )
+
+
 LOSSES = [
     Op(
         "functional.cross_entropy",
@@ -1438,6 +1457,88 @@ LOSSES = [
                 reduction="none",
             ),
             case(logits=numbers(0, 3), target=numbers(0, 3), reduction="sum"),
+        ],
+    ),
+    *(
+        Op(
+            f"functional.{fn.__name__}",
+            fn,
+            reference,
+            [
+                case(x=SCORES, target=between(2, 3)),
+                case(x=numbers(2, 3), target=between(2, 3), reduction="sum", **{limit: 0.33}),
+                case(x=numbers(2, 3), target=Constant(ROWS), reduction="none"),
+                case(x=numbers(0, 3), target=numbers(0, 3), reduction="sum"),
+            ],
+        )
+        for fn, reference, limit in [
+            (F.smooth_l1_loss, formulas.smooth_l1_loss, "beta"),
+            (F.huber_loss, formulas.huber_loss, "delta"),
+        ]
+    ),
+    Op(
+        "functional.sigmoid_focal_loss",
+        F.sigmoid_focal_loss,
+        formulas.sigmoid_focal_loss,
+        [
+            case(logits=SCORES, target=Constant([[1, 0, 0], [0, 1, 1]])),
+            case(logits=numbers(2, 3), target=probabilities(2, 3), gamma=1.5, reduction="mean"),
+            case(logits=numbers(2, 3), target=probabilities(2, 3), alpha=-1, gamma=0),
+            case(logits=numbers(0, 3), target=numbers(0, 3), reduction="sum"),
+        ],
+    ),
+    Op(
+        "functional.focal_loss",
+        F.focal_loss,
+        formulas.focal_loss,
+        [
+            case(logits=SCORES, target=LABELS),
+            case(logits=SCORES, target=LABELS, weight=CLASS_WEIGHTS, gamma=0.5),
+            case(
+                logits=numbers(2, 3, 2),
+                target=np.array([[0, 2], [1, -1]]),
+                weight=CLASS_WEIGHTS,
+                ignore_index=-1,
+                reduction="none",
+            ),
+            case(logits=numbers(0, 3), target=np.zeros(0, int), reduction="sum"),
+        ],
+    ),
+    Op(
+        "functional.dice_loss",
+        F.dice_loss,
+        formulas.dice_loss,
+        [
+            case(logits=numbers(2, 3, 2), target=np.array([[0, 2], [1, -100]])),
+            case(
+                logits=numbers(1, 2, 2, 2),
+                target=np.array([[[0, 1], [9, 1]]]),
+                ignore_index=9,
+                smooth=0.1,
+                reduction="none",
+            ),
+            case(logits=numbers(0, 3, 2), target=np.zeros((0, 2), int), reduction="sum"),
+        ],
+    ),
+    Op(
+        "functional.pixel_cross_entropy",
+        pixel_cross_entropy,
+        formulas.cross_entropy,
+        [
+            case(
+                logits=numbers(2, 3, 2),
+                target=np.array([[0, 2], [1, -100]]),
+                reduction="none",
+                weight=CLASS_WEIGHTS,
+            ),
+            case(
+                logits=numbers(1, 3, 2, 2),
+                target=np.array([[[0, -100], [1, 1]]]),
+                reduction="none",
+                weight=CLASS_WEIGHTS,
+                label_smoothing=0.2,
+            ),
+            case(logits=numbers(0, 3, 2), target=np.zeros((0, 2), int), reduction="none"),
         ],
     ),
 ]
@@ -1816,6 +1917,46 @@ LAYERS = [
             same_as=lambda x, target: F.l1_loss(x, target, reduction="none"),
             x=numbers(2, 3),
             target=Constant(ROWS),
+        )
+    ),
+    layer(
+        case(
+            module=nn.SmoothL1Loss("sum", 0.5),
+            same_as=lambda x, target: F.smooth_l1_loss(x, target, "sum", beta=0.5),
+            x=numbers(2, 3),
+            target=Constant(ROWS),
+        )
+    ),
+    layer(
+        case(
+            module=nn.HuberLoss("none", 0.5),
+            same_as=lambda x, target: F.huber_loss(x, target, "none", delta=0.5),
+            x=numbers(2, 3),
+            target=Constant(ROWS),
+        )
+    ),
+    layer(
+        case(
+            module=nn.SigmoidFocalLoss(0.3, 1.5),
+            same_as=lambda x, target: F.sigmoid_focal_loss(x, target, 0.3, 1.5, "mean"),
+            x=numbers(2, 3),
+            target=Constant([[1, 0, 0], [0, 1, 1]]),
+        )
+    ),
+    layer(
+        case(
+            module=nn.FocalLoss([1.0, 0.5, 2.0], 1.5, -1, "sum"),
+            same_as=lambda x, target: F.focal_loss(x, target, [1.0, 0.5, 2.0], 1.5, -1, "sum"),
+            x=numbers(3, 3),
+            target=np.array([0, 2, -1]),
+        )
+    ),
+    layer(
+        case(
+            module=nn.DiceLoss(-1, 0.5, "none"),
+            same_as=lambda x, target: F.dice_loss(x, target, -1, 0.5, "none"),
+            x=numbers(2, 3, 2),
+            target=np.array([[0, 2], [1, -1]]),
         )
     ),
     layer(

@@ -11,6 +11,7 @@ from .case import Case
 LABELS = np.array([0, 3, 1, -100, 2])  # of four classes, for five examples
 PLACES = np.array([[0, 3], [1, 1], [2, 0], [-100, 3], [3, 2]])  # two labels per example
 PIXELS = np.array([[[2, 0, -100], [1, 2, 2]]])  # an image of three classes, two pixels tall
+COUNTED = np.maximum(PIXELS, 0)
 WEIGHT = np.array([1.0, 0.5, 2.0, 0.25])
 
 
@@ -55,6 +56,12 @@ def _of_numbers(reduction: str) -> list[Case]:
     return [
         Case("mse_loss", shapes, options, second=reduction == "mean"),
         Case("mse_loss", [(2, 1, 3, 2), (2, 1, 3, 2)], options),
+        *(
+            Case(op, shapes, {**options, name: 0.7}, second=reduction == "mean")
+            for op, name in (("smooth_l1_loss", "beta"), ("huber_loss", "delta"))
+        ),
+        Case("smooth_l1_loss", shapes, options, domain="whole"),  # at the end of the parabola
+        Case("huber_loss", shapes, options, domain="whole"),
         Case("l1_loss", shapes, options),
         Case("l1_loss", shapes, options, domain="whole"),  # the slope at 0 is 0
         *(
@@ -82,6 +89,13 @@ def _once() -> list[Case]:
         Case("cross_entropy", [(2, 4)], {"reduction": "sum"}, ignored),
         Case("cross_entropy", [(1, 3, 2, 3)], {}, {"target": PIXELS}),
         Case("cross_entropy", [(1, 3, 2, 3), (1, 3, 2, 3)], {"label_smoothing": 0.1}),
+        *(
+            Case("cross_entropy", [(1, 3, 2, 3)], {"reduction": r, **more}, by_pixel, second=True)
+            for r in ("mean", "sum", "none")
+            for more in ({}, {"label_smoothing": 0.1}, {"ignore_index": 2})
+            for by_pixel in ({"target": COUNTED}, {"target": COUNTED, "weight": WEIGHT[:3]})
+        ),
+        Case("smooth_l1_loss", [(4,), (4,)], {"beta": 0.0}),
         Case("nll_loss", [(1, 3, 2, 3)], {}, {"target": PIXELS}),
         Case("nll_loss", [(1, 4)], {}, {"target": np.array([3]), "weight": WEIGHT}),
         Case("cross_entropy", [(5, 4)], {"reduction": "none"}, {"target": LABELS}, domain="wide"),
