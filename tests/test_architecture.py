@@ -97,6 +97,10 @@ WINGS = {
     "functional/loss_kinds nn/loss_kinds": (
         *(265, "losses of boxes, masks and rare classes; cross-entropy of maps in one pass"),
     ),
+    "tensor/edges tensor/ordering tensor/running tensor/scatter tensor/special "
+    "nn/collections nn/padding": (
+        *(300, "what ported programs use: sorting, scattered and running sums, padding by copies"),
+    ),
     "functional/fused": (245, "layers in one pass over memory, batch norm folded in evaluation"),
     "functional/pooling nn/pooling": (1_390, "20 kinds of pooling, of any size, in any range"),
     "functional/resampling nn/resampling": (215, "images at any other size, in three modes"),
