@@ -53,6 +53,7 @@ from minidl.derivatives import jacobian as jacobian
 from minidl.idioms import unknown
 from minidl.random import manual_seed as manual_seed
 from minidl.tensor import Tensor as Tensor
+from minidl.tensor.edges import pad as pad
 from minidl.tensor.functions import arange as arange
 from minidl.tensor.functions import concatenate as concatenate
 from minidl.tensor.functions import einsum as einsum
@@ -61,12 +62,20 @@ from minidl.tensor.functions import full as full
 from minidl.tensor.functions import maximum as maximum
 from minidl.tensor.functions import minimum as minimum
 from minidl.tensor.functions import ones as ones
-from minidl.tensor.functions import pad as pad
 from minidl.tensor.functions import rand as rand
 from minidl.tensor.functions import randn as randn
 from minidl.tensor.functions import stack as stack
 from minidl.tensor.functions import where as where
 from minidl.tensor.functions import zeros as zeros
+from minidl.tensor.ordering import sort as sort
+from minidl.tensor.ordering import topk as topk
+from minidl.tensor.running import cumsum as cumsum
+from minidl.tensor.running import prod as prod
+from minidl.tensor.scatter import index_add as index_add
+from minidl.tensor.scatter import scatter_add as scatter_add
+from minidl.tensor.special import cos as cos
+from minidl.tensor.special import erf as erf
+from minidl.tensor.special import sin as sin
 
 __version__ = "0.1.0"
 

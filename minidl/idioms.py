@@ -33,9 +33,20 @@
     .matmul          x @ y
     .dot             x @ y
     .eq              x == y, which is a plain array
+    .sin             minidl.sin(x)
+    .cos             minidl.cos(x)
+    .erf             minidl.erf(x)
+    .prod            minidl.prod(x, axis)
+    .cumsum          minidl.cumsum(x, axis)
+    .sort            minidl.sort(x, axis)
+    .topk            minidl.topk(x, k, axis)
+    .index_add       minidl.index_add(x, axis, index, source)
+    .index_add_      x = minidl.index_add(x, axis, index, source)
+    .scatter_add     minidl.scatter_add(x, axis, index, source)
+    .scatter_add_    x = minidl.scatter_add(x, axis, index, source)
     .argmax          x.numpy().argmax(axis): an index has no gradient
     .argmin          x.numpy().argmin(axis): an index has no gradient
-    .argsort         x.numpy().argsort(axis): an index has no gradient
+    .argsort         minidl.sort(x, axis)[1]
     .tolist          x.numpy().tolist()
     .relu            F.relu(x)
     .softmax         F.softmax(x, axis)
@@ -84,9 +95,8 @@
     cat              minidl.concatenate([x, y], axis)
     relu_            F.relu(x)
     functional       from minidl import functional as F
-    pad              minidl.pad(x, widths)
+    pad              minidl.pad(x, widths, mode=...)
     stack            minidl.stack(tensors, axis)
-    cos              an operation of your own: minidl/functional/README.md
     eye              minidl.Tensor(np.eye(n))
     linspace         minidl.Tensor(np.linspace(start, stop, n))
     enable_grad      with recording on, as it is by default: leave no_grad()
@@ -107,6 +117,7 @@
     bmm              x @ y
     clamp            x.clip(low, high)
     argmax           x.numpy().argmax(axis)
+    argsort          minidl.sort(x, axis)[1]
     one_hot          np.eye(classes)[labels]
     float32          the name "float32", or np.float32
     float64          the name "float64", or np.float64

@@ -31,7 +31,7 @@ from minidl.backends.windows import Windows
 from minidl.functional import channels as channel_kernels
 from minidl.functional.pooling import regions
 from minidl.inspect import GradcheckError, InputCheck
-from minidl.tensor import operations, record
+from minidl.tensor import edges, operations, ordering, record, running, scatter, special
 
 # By name: the packages also export functions of some of these names.
 functions, tensor, activation, convolution, loss, normalization, pooling, pooling_windows = (
@@ -230,6 +230,17 @@ CALLS = {
     "mean": Call(lambda x: x.mean(1), (2, 5)),
     "sum": Call(lambda x: x.sum(0), (3, 2)),
     "tanh": Call(lambda x: x.tanh(), (3, 2)),
+    "sin": Call(lambda x: special.sin(x), (3, 2)),
+    "erf": Call(lambda x: special.erf(x), (3, 2)),
+    "cumsum": Call(lambda x: running.cumsum(x, 0), (4, 2)),
+    "sort": Call(lambda x: ordering.sort(x, 0, descending=True)[0], (4, 2)),
+    "topk": Call(lambda x: ordering.topk(x, 2)[0], (2, 5)),
+    "index_add": Call(lambda x, source: scatter.index_add(x, 1, [2, 0, 2], source), (2, 3), (2, 3)),
+    "scatter_add": Call(
+        lambda x, source: scatter.scatter_add(x, 0, [[2, 0], [2, 1]], source), (3, 2), (3, 2)
+    ),
+    "pad, reflected": Call(lambda x: edges.pad(x, [(2, 1), (0, 2)], mode="reflect"), (3, 4)),
+    "pad, repeated": Call(lambda x: edges.pad(x, [(2, 1), (0, 2)], mode="edge"), (2, 3)),
     "sigmoid": Call(lambda x: activation.sigmoid(x), (3, 2)),
     "softmax": Call(lambda x: activation.softmax(x, 1), (2, 4)),
     "log_softmax": Call(lambda x: activation.log_softmax(x, 1), (2, 4)),
@@ -294,6 +305,72 @@ class Mutation:
 SEED = "gradient of output"  # what gradcheck calls the output's gradient, an input at order 2
 
 MUTATIONS = [
+    # Sums and order
+    Mutation("sin: sign", special, "sin", "gradient * cos", "-gradient * cos", "sin", "x", "sign?"),
+    Mutation("erf: half", special, "erf", "(2 / math", "(1 / math", "erf", "x"),
+    Mutation(
+        "cumsum: forwards again",
+        running,
+        "cumsum",
+        "cumsum(gradient[backwards], place)[backwards]",
+        "cumsum(gradient, place)",
+        "cumsum",
+        "x",
+    ),
+    Mutation(
+        "sort: gradients in the order of the values",
+        ordering,
+        "_placed",
+        "array[grid(values.backend.xp, index, axis)] = values.array",
+        "array[...] = values.array",
+        "sort",
+        "x",
+    ),
+    Mutation(
+        "topk: gradients of the values at the places of others",
+        ordering,
+        "_placed",
+        "grid(values.backend.xp, index, axis)",
+        "grid(values.backend.xp, index[..., ::-1], axis)",
+        "topk",
+        "x",
+    ),
+    Mutation(
+        "index_add: no gradient of what is added to",
+        scatter,
+        "index_add",
+        "return gradient, selected",
+        "return gradient * 0, selected",
+        "index_add",
+        "x",
+    ),
+    Mutation(
+        "scatter_add: no gradient of the source",
+        scatter,
+        "scatter_add",
+        "pad(gradient[places], rest)",
+        "pad(gradient[places] * 0, rest)",
+        "scatter_add",
+        "source",
+    ),
+    Mutation(
+        "pad: reflected elements lose the gradients of their copies",
+        edges,
+        "_folded",
+        "array[source] += copies",
+        "array[source] += 0 * copies",
+        "pad, reflected",
+        "x",
+    ),
+    Mutation(
+        "pad: of repeated elements one copy counts",
+        edges,
+        "_folded",
+        "copies.sum(len(target) - 1, keepdims=True)",
+        "copies.max(len(target) - 1, keepdims=True)",
+        "pad, repeated",
+        "x",
+    ),
     # Convolution
     Mutation(
         "input gradient lacks the sign",

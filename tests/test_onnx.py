@@ -176,15 +176,14 @@ def test_every_public_function_is_known_or_composed_of_known_ones():
 
 
 ARGUMENTS = """
-    a align_corners alpha approximate axes axis b beta bias ceil_mode condition count_include_pad
-    device dilation
-    divisor_override dtype eps filter_size groups high ignore_index index indices keepdims
-    kernel_size label_smoothing logits log_probabilities low max_norm momentum negative_slope
-    norm_type normalized_shape num_groups operands other output_padding output_size p padding
-    padding_idx pool_dilation pool_padding pool_size pool_stride reduction return_indices rng
-    scale_factor mode
-    running_mean running_var self shape size sparse start_axis stride subscripts target tensors
-    training value weight widths x world
+    a align_corners alpha approximate axes axis b beta bias ceil_mode condition
+    count_include_pad descending device dilation divisor_override dtype eps filter_size groups
+    high ignore_index index indices k keepdims kernel_size label_smoothing largest
+    log_probabilities logits low max_norm mode momentum negative_slope norm_type
+    normalized_shape num_groups operands other output_padding output_size p padding padding_idx
+    pool_dilation pool_padding pool_size pool_stride reduction return_indices rng running_mean
+    running_var scale_factor self shape size sorted source sparse stable start_axis stride
+    subscripts target tensors training value weight widths world x
 """
 
 

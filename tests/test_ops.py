@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import textwrap
@@ -385,7 +386,8 @@ def public_names() -> set[str]:
         if isinstance(value, type) and issubclass(value, nn.Module):
             found.add(f"nn.{name}")
     for name in public.public_names(minidl):
-        if getattr(getattr(minidl, name), "__module__", "") == "minidl.tensor.functions":
+        value = getattr(minidl, name)
+        if inspect.isfunction(value) and value.__module__.startswith("minidl.tensor."):
             found.add(f"minidl.{name}")
     return found
 

@@ -23,7 +23,7 @@ import numpy as np
 from minidl import nn
 from minidl.recompute import checkpointed
 from minidl.tensor import Tensor
-from minidl.tensor.functions import pad
+from minidl.tensor.edges import pad
 
 
 class BasicBlock(nn.Module):

@@ -145,7 +145,53 @@ def _gathered(g: Graph, c: Any, parts: list[Any]) -> str:
 
 def _pad(g: Graph, c: Any) -> str:
     sides = [before for before, _ in c.widths] + [after for _, after in c.widths]
-    return g.add("Pad", c.x, ints(sides), float(c.value)) if sides else g.read(c.x)
+    mode = getattr(c, "mode", "constant")  # `functions.pad` has no mode
+    if not sides or mode == "wrap":
+        return _wrapped(g, c)
+    if mode == "constant":
+        return g.add("Pad", c.x, ints(sides), float(c.value))
+    return g.add("Pad", c.x, ints(sides), mode=mode)
+
+
+def _wrapped(g: Graph, c: Any) -> str:
+    """Join each axis with pieces of its ends: Pad has no wrap before version 19."""
+    name = g.read(c.x)
+    for axis, (before, after) in enumerate(c.widths):
+        ends = [(-before, LAST)] * (before > 0) + [None] + [(0, after)] * (after > 0)
+        at = [end and g.add("Slice", name, *map(ints, (*end, axis))) for end in ends]
+        name = g.add("Concat", *(part or name for part in at), axis=axis) if len(at) > 1 else name
+    return name
+
+
+def _prod(g: Graph, c: Any) -> str:
+    axes, x = normal_axes("prod", c.x.shape, c.axis), g.cast(c.x)
+    return g.add("ReduceProd", x, ints(axes), keepdims=int(c.keepdims)) if axes else x
+
+
+def _cumsum(g: Graph, c: Any) -> str:
+    axis = normal_axes("cumsum", c.x.shape, c.axis)[0]
+    return g.add("CumSum", g.cast(c.x), np.asarray(axis, np.int64))
+
+
+def _largest(g: Graph, c: Any, k: int, largest: bool) -> tuple[str, ...]:
+    axis = normal_axes("topk", c.x.shape, c.axis)[0]
+    return g.add_many(2, "TopK", c.x, ints(k), axis=axis, largest=int(largest), sorted=1)
+
+
+def _index_add(g: Graph, c: Any) -> str:
+    axis = normal_axes("index_add", c.x.shape, c.axis)[0]
+    row = (1,) * axis + (-1,) + (1,) * (c.x.ndim - axis - 1)
+    index = g.add("Reshape", g.cast(c.index, np.int64), ints(row))
+    places = g.add("Expand", index, g.add("Shape", c.source))
+    return g.add("ScatterElements", c.x, places, c.source, axis=axis, reduction="add")
+
+
+def _scatter_add(g: Graph, c: Any) -> str:
+    axis, used = normal_axes("scatter_add", c.x.shape, c.axis)[0], g.read(c.source)
+    if (sizes := np.shape(host(c.index))) != c.source.shape:
+        used = g.add("Slice", used, ints([0] * len(sizes)), ints(sizes))
+    places = g.cast(c.index, np.int64)
+    return g.add("ScatterElements", c.x, places, used, axis=axis, reduction="add")
 
 
 def _einsum(g: Graph, c: Any) -> str:
@@ -157,6 +203,10 @@ def _einsum(g: Graph, c: Any) -> str:
         missing = max(ranks) - rank if "..." in term else 0  # all ellipses have one rank in ONNX
         names.append(g.reshape(g.cast(x), (1,) * missing + x.shape) if missing else g.cast(x))
     return g.add("Einsum", *names, equation=c.subscripts.replace(" ", ""))
+
+
+def _of_x(op: str) -> Converter:
+    return lambda g, c: g.add(op, g.cast(c.x))
 
 
 def _pair(op: str) -> Converter:
@@ -191,5 +241,12 @@ FUNCTIONS: dict[str, Converter] = {
     "minimum": _pair("Min"),
     "concatenate": lambda g, c: g.add("Concat", *map(g.cast, c.tensors), axis=c.axis),
     "pad": _pad,
+    **{name: _of_x(name.title()) for name in ("sin", "cos", "erf")},
+    "prod": _prod,
+    "cumsum": _cumsum,
+    "sort": lambda g, c: _largest(g, c, c.x.shape[c.axis], c.descending),
+    "topk": lambda g, c: _largest(g, c, c.k, c.largest),
+    "index_add": _index_add,
+    "scatter_add": _scatter_add,
     "einsum": _einsum,
 }

@@ -27,7 +27,7 @@ from minidl.nn.modes import evaluating
 from minidl.onnx.graph import Graph
 from minidl.onnx.layers import LAYERS, REFUSED
 from minidl.onnx.operations import FUNCTIONS, METHODS
-from minidl.tensor import Tensor, functions
+from minidl.tensor import Tensor, edges, functions, ordering, running, scatter, special
 
 
 def traced(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Graph, Any]:
@@ -54,11 +54,13 @@ def traced(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Graph, Any]:
 
 def _operations() -> dict[CodeType, str]:
     """Return the names of the operations to trace, by their code objects."""
-    homes = ((Tensor, METHODS), (functions, FUNCTIONS), (F, LAYERS | REFUSED))
+    of_arrays = (edges, functions, ordering, running, scatter, special)
+    homes = (Tensor, METHODS), (F, LAYERS | REFUSED), *((home, FUNCTIONS) for home in of_arrays)
     return {
         inspect.unwrap(getattr(home, name)).__code__: name
         for home, names in homes
         for name in names
+        if hasattr(home, name)
     }
 
 

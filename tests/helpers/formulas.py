@@ -12,9 +12,47 @@ import numpy as np
 
 from . import loops
 
+# Arrays ---------------------------------------------------------------------------------------
+
+
+def sort(
+    x: np.ndarray, axis: int = -1, descending: bool = False, stable: bool = False
+) -> np.ndarray:
+    return -np.sort(-x, axis) if descending else np.sort(x, axis)
+
+
+def topk(x: np.ndarray, k: int, axis: int = -1, largest: bool = True) -> np.ndarray:
+    return np.moveaxis(np.moveaxis(sort(x, axis, largest), axis, 0)[:k], 0, axis)
+
+
+def index_add(x: np.ndarray, source: np.ndarray, axis: int, index: np.ndarray) -> np.ndarray:
+    out = np.moveaxis(x.copy(), axis, 0)
+    for place, part in zip(index, np.moveaxis(source, axis, 0), strict=True):
+        out[place] += part
+    return np.moveaxis(out, 0, axis)
+
+
+def scatter_add(x: np.ndarray, source: np.ndarray, axis: int, index: np.ndarray) -> np.ndarray:
+    out = x.copy()
+    for place in np.ndindex(index.shape):
+        to = list(place)
+        to[axis] = index[place]
+        out[tuple(to)] += source[place]
+    return out
+
+
+def pad(
+    x: np.ndarray, widths: list[tuple[int, int]], value: float = 0.0, mode: str = "constant"
+) -> np.ndarray:
+    if mode == "constant":
+        return np.pad(x, widths or 0, constant_values=value)
+    return np.pad(x, widths, mode)
+
+
 # Activations ----------------------------------------------------------------------------------
 
 erfc = np.vectorize(math.erfc, otypes=[float])
+erf = np.vectorize(math.erf, otypes=[float])
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

@@ -311,6 +311,9 @@ FUNCTIONS_OF_ONE_ELEMENT = [
     Op("Tensor.sqrt", Tensor.sqrt, np.sqrt, POSITIVE_ELEMENTS),
     Op("Tensor.tanh", Tensor.tanh, np.tanh, ELEMENTS),
     Op("Tensor.abs", Tensor.abs, np.abs, ELEMENTS),
+    Op("minidl.sin", minidl.sin, np.sin, ELEMENTS),
+    Op("minidl.cos", minidl.cos, np.cos, ELEMENTS),
+    Op("minidl.erf", minidl.erf, formulas.erf, [*ELEMENTS, case(x=np.array([-3.5, 1.05, 7]))]),
     Op("Tensor.__abs__", abs, np.abs, ELEMENTS, "abs(x)"),
     Op(
         "Tensor.clip",
@@ -401,6 +404,32 @@ REDUCTIONS = [
             ],
         )
         for name in ("max", "min")
+    ),
+    Op(
+        "minidl.prod",
+        minidl.prod,
+        np.prod,
+        [
+            case(x=ROWS),
+            case(x=numbers(2, 3), axis=1),
+            case(x=numbers(5, 2), axis=0, keepdims=True),
+            case(x=numbers(2, 3, 2), axis=(0, -1)),
+            case(x=np.array([[0.0, 2, 3], [0, 0, 4], [0, 0, 0]]), axis=1),
+            case(view=True, x=numbers()),
+            case(x=numbers(0, 3), axis=0),
+            case(x=numbers(0, 3), axis=1),
+        ],
+    ),
+    Op(
+        "minidl.cumsum",
+        minidl.cumsum,
+        np.cumsum,
+        [
+            case(x=ROWS, axis=0),
+            case(x=numbers(2, 3, 2), axis=1),
+            case(x=numbers(2, 3), axis=-1),
+            case(x=numbers(0, 3), axis=0),
+        ],
     ),
 ]
 
@@ -540,6 +569,73 @@ SHAPE_AND_SELECTION = [
     ),
 ]
 
+ORDERING = [
+    Op(
+        "minidl.sort",
+        lambda x, **options: minidl.sort(x, **options)[0],
+        formulas.sort,
+        [
+            case(x=distinct(5)),
+            case(x=distinct(2, 3, 2), axis=1),
+            case(x=distinct(2, 4), axis=0, descending=True),
+            case(x=distinct(2, 4), descending=True, stable=True),
+            case(x=distinct(0, 3), axis=0),
+        ],
+        "sort(x, ...)[0]",
+    ),
+    Op(
+        "minidl.topk",
+        lambda x, **options: minidl.topk(x, **options)[0],
+        formulas.topk,
+        [
+            case(x=distinct(5), k=2),
+            case(x=distinct(2, 3, 2), k=2, axis=1),
+            case(x=distinct(4, 2), k=3, axis=0, largest=False),
+            case(x=distinct(2, 4), k=4),
+            case(x=distinct(2, 4), k=0),
+            case(x=distinct(0, 3), k=2),
+        ],
+        "topk(x, k={k}, ...)[0]",
+    ),
+]
+
+SCATTERING = [
+    Op(
+        "minidl.index_add",
+        lambda x, source, axis, index: minidl.index_add(x, axis, index, source),
+        formulas.index_add,
+        [
+            case(x=numbers(4), source=numbers(3), axis=0, index=np.array([3, 0, 3])),
+            case(x=numbers(2, 3), source=numbers(2, 4), axis=-1, index=np.array([2, 2, 0, 2])),
+            case(x=numbers(2, 3, 2), source=numbers(2, 1, 2), axis=1, index=np.array([1])),
+            case(x=numbers(3, 2), source=numbers(0, 2), axis=0, index=np.zeros(0, int)),
+        ],
+        "index_add(x, {axis}, {index}, source)",
+    ),
+    Op(
+        "minidl.scatter_add",
+        lambda x, source, axis, index: minidl.scatter_add(x, axis, index, source),
+        formulas.scatter_add,
+        [
+            case(x=numbers(4), source=numbers(3), axis=0, index=np.array([3, 0, 3])),
+            case(
+                x=numbers(2, 3),
+                source=numbers(2, 4),
+                axis=-1,
+                index=np.array([[2, 2, 0, 2], [0, 1, 1, 1]]),
+            ),
+            case(
+                x=numbers(3, 3),
+                source=numbers(4, 2),
+                axis=0,
+                index=np.array([[2, 1], [2, 0], [2, 0]]),
+            ),
+            case(x=numbers(3, 2), source=numbers(0, 2), axis=0, index=np.zeros((0, 2), int)),
+        ],
+        "scatter_add(x, {axis}, {index}, source)",
+    ),
+]
+
 CHOOSING_AND_JOINING = [
     Op(
         "minidl.where",
@@ -580,12 +676,19 @@ CHOOSING_AND_JOINING = [
     Op(
         "minidl.pad",
         minidl.pad,
-        lambda x, widths, value=0.0: np.pad(x, widths or 0, constant_values=value),
+        formulas.pad,
         [
             case(x=ROWS, widths=[(1, 0), (0, 2)]),
             case(x=ROWS, widths=[(0, 1), (1, 1)], value=-1.5),
             case(x=numbers(), widths=[]),
             case(x=numbers(2, 0), widths=[(0, 0), (1, 1)]),
+            *(
+                case(x=numbers(3, 4), widths=[(2, 1), (0, 3)], mode=mode)
+                for mode in ("reflect", "edge", "wrap")
+            ),
+            case(x=numbers(2, 3, 2), widths=[(0, 0), (3, 2), (1, 0)], mode="wrap"),
+            case(x=numbers(2, 2), widths=[(0, 0), (3, 4)], mode="edge"),
+            case(x=numbers(2, 0), widths=[(1, 1), (0, 0)], mode="reflect"),
         ],
     ),
     Op(
@@ -1976,6 +2079,8 @@ OPS = [
     *FUNCTIONS_OF_ONE_ELEMENT,
     *REDUCTIONS,
     *SHAPE_AND_SELECTION,
+    *ORDERING,
+    *SCATTERING,
     *CHOOSING_AND_JOINING,
     *ACTIVATIONS,
     *LINEAR_AND_DROPOUT,

@@ -73,6 +73,7 @@ SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "global_max_pool2d": lambda x, keepdim=False: (
         F.adaptive_max_pool2d(x, 1) if keepdim else F.adaptive_max_pool2d(x, 1).flatten(1)
     ),
+    "index_add": lambda x, source, dim, index: x.index_add(dim, index, source),
     "log_softmax": functools.partial(F.log_softmax, dim=-1),
     "max": lambda x, dim=(), keepdim=False: x.amax(dim, keepdim),
     "maximum": lambda a, b: torch.maximum(a, torch.as_tensor(b, dtype=a.dtype)),
@@ -80,14 +81,18 @@ SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "min": lambda x, dim=(), keepdim=False: x.amin(dim, keepdim),
     "minimum": lambda a, b: torch.minimum(a, torch.as_tensor(b, dtype=a.dtype)),
     "norm": lambda x, p=2, dim=None, keepdim=False: torch.linalg.vector_norm(x, p, dim, keepdim),
-    "pad": lambda x, widths, value=0.0: F.pad(x, sum(reversed(widths), ()), value=value),
+    "pad": lambda *inputs, **options: pad(*inputs, **options),
+    "prod": lambda x, dim=(), keepdim=False: prod(x, dim, keepdim),
+    "scatter_add": lambda x, source, dim, index: x.scatter_add(dim, index, source),
     "softmax": functools.partial(F.softmax, dim=-1),
     # Beyond its threshold, 20, PyTorch replaces softplus by a line; minidl has no need of that.
     "softplus": functools.partial(F.softplus, threshold=700),
+    "sort": lambda x, **options: torch.sort(x, **options).values,
     "stack": lambda *xs, dim=0: torch.stack(xs, dim),
     "std": lambda x, dim=None, keepdim=False, ddof=0: x.std(dim, correction=ddof, keepdim=keepdim),
     "sum": lambda x, dim=None, keepdim=False: x.sum(dim, keepdim),
     "swapped": lambda x: x.mT,
+    "topk": lambda x, **options: torch.topk(x, **options).values,
     "transpose": lambda x, *axes: x.permute(axes or tuple(range(x.ndim))[::-1]),
     "var": lambda x, dim=None, keepdim=False, ddof=0: x.var(dim, correction=ddof, keepdim=keepdim),
     "where": lambda *xs, condition: torch.where(condition, *xs),
@@ -105,6 +110,24 @@ def batch_norm(
     out = F.batch_norm(x, **dict.fromkeys(RUNNING) | options, weight=weight, bias=bias)
     out = out if added is None else out + added
     return F.relu(out) if relu else out
+
+
+def pad(
+    x: torch.Tensor, widths: list[tuple[int, int]], value: float = 0.0, mode: str = "constant"
+) -> torch.Tensor:
+    """Pad all axes with a constant; otherwise the axes after the first two."""
+    if mode == "constant":
+        return F.pad(x, sum(reversed(widths), ()), value=value)
+    names = {"edge": "replicate", "wrap": "circular"}
+    return F.pad(x, sum(reversed(widths[2:]), ()), mode=names.get(mode, mode))
+
+
+def prod(x: torch.Tensor, dim: Any, keepdim: bool) -> torch.Tensor:
+    if isinstance(dim, int):
+        return x.prod(dim, keepdim)
+    for axis in dim or range(x.ndim):
+        x = x.prod(axis, keepdim=True)
+    return x if keepdim else x.squeeze(dim or tuple(range(x.ndim)))
 
 
 def conv2d_relu(*inputs: torch.Tensor, **options: Any) -> torch.Tensor:

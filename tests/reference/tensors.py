@@ -67,6 +67,7 @@ def _products() -> list[Case]:
 
 def _of_one_element() -> list[Case]:
     smooth = [("exp", "normal"), ("log", "positive"), ("sqrt", "positive"), ("tanh", "normal")]
+    smooth += [("sin", "normal"), ("cos", "normal"), ("erf", "normal"), ("erf", "wide")]
     cases = [Case(op, [(3, 4)], domain=domain, second=True) for op, domain in smooth]
     cases += [Case("tanh", [(3, 4)], domain="wide"), Case("abs", [(3, 4)])]
     cases.append(Case("abs", [(3, 4)], domain="whole"))  # the slope at 0 is 0
@@ -192,6 +193,55 @@ def _joining() -> list[Case]:
     ]
 
 
+def _running() -> list[Case]:
+    axes: list[dict[str, Any]] = [{}, {"axis": 1}, {"axis": (0, -1), "keepdims": True}]
+    cases = [Case("prod", [(2, 3, 4)], options, domain="positive", second=True) for options in axes]
+    # Zeros among the factors: one, several or none of them.
+    cases += [Case("prod", [(6, 4)], {"axis": 1}, domain="whole", second=True)]
+    cases += [Case("cumsum", [(2, 3, 4)], {"axis": axis}, second=True) for axis in (0, 1, -1)]
+    return cases
+
+
+def _ordering() -> list[Case]:
+    order: list[dict[str, Any]] = [{"descending": True}, {"axis": 0, "stable": True}, {"axis": 1}]
+    some: list[dict[str, Any]] = [
+        {"k": 2},
+        {"k": 1, "axis": 0, "largest": False},
+        {"k": 3, "axis": 1},
+        {"k": 2, "axis": 1, "largest": False},
+    ]
+    cases = [Case("sort", [(2, 3, 4)], o, domain="distinct", second=True) for o in order]
+    # Equal ones: whose gradient is whose follows from their order.
+    ties: list[dict[str, Any]] = [{"stable": True}, {"stable": True, "descending": True}]
+    cases += [Case("sort", [(3, 8)], options, domain="whole") for options in ties]
+    return [*cases, *[Case("topk", [(2, 3, 4)], o, domain="distinct", second=True) for o in some]]
+
+
+def _scattering() -> list[Case]:
+    rows = np.array([2, 0, 2, 2])
+    grid = np.array([[2, 2, 0], [1, 2, 1]])
+    return [
+        Case("index_add", [(3, 2), (4, 2)], {"axis": 0}, {"index": rows}, second=True),
+        Case("index_add", [(2, 3, 2), (2, 4, 2)], {"axis": 1}, {"index": rows}, second=True),
+        Case("index_add", [(2, 3), (2, 4)], {"axis": -1}, {"index": rows}),
+        Case("scatter_add", [(2, 3), (2, 3)], {"axis": 1}, {"index": grid}, second=True),
+        Case("scatter_add", [(3, 4), (2, 3)], {"axis": 0}, {"index": grid}, second=True),
+        Case("scatter_add", [(3, 4), (2, 3)], {"axis": -1}, {"index": grid}),
+    ]
+
+
+def _edges() -> list[Case]:
+    sides: list[tuple[tuple[int, ...], list[tuple[int, int]]]] = [
+        ((2, 1, 4), [(0, 0), (0, 0), (3, 2)]),
+        ((1, 2, 3, 4), [(0, 0), (0, 0), (2, 1), (0, 3)]),
+    ]
+    return [
+        Case("pad", [shape], {"widths": widths, "mode": mode}, second=True)
+        for mode in ("reflect", "edge", "wrap")
+        for shape, widths in sides
+    ]
+
+
 def _einsum() -> list[Case]:
     grid: list[tuple[str, list[tuple[int, ...]]]] = [
         ("ij,jk->ik", [(2, 3), (3, 4)]),
@@ -225,5 +275,9 @@ TENSOR = [
     *_selections(),
     *_larger_ones(),
     *_joining(),
+    *_edges(),
+    *_running(),
+    *_ordering(),
+    *_scattering(),
     *_einsum(),
 ]
