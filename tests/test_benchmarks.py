@@ -242,9 +242,9 @@ EXPECTED = {
         (optim.SGD, [0.1, 0.9, 1.0, 0.01, True], 1),
         (optim.SGD, [0.1, 0.9, 0.5, 0.0, False], 1),
         (optim.SGD, [0.1, 0.0, 1.0, 0.0, False], 0),
-        (optim.Adam, [0.1, 0.9, 0.1, 0.99, 0.01, 1.0, 1e-8, 0.0, 1.0], 2),
-        (optim.AdamW, [0.1, 0.9, 0.1, 0.99, 0.01, 1.0, 1e-8, 0.0, 0.9], 2),
-        (optim.Adam, [0.1, 0.9, 0.1, 0.99, 0.01, 1.0, 1e-8, 0.5, 1.0], 2),
+        (optim.Adam, [0.1, 0.9, 0.1, 0.99, 0.01, 1.0, 1e-8, 0.0, 1.0, False], 3),
+        (optim.AdamW, [0.1, 0.9, 0.1, 0.99, 0.01, 1.0, 1e-8, 0.0, 0.9, False], 3),
+        (optim.Adam, [0.1, 0.9, 0.1, 0.99, 0.01, 1.0, 1e-8, 0.5, 1.0, True], 3),
     ],
 )
 def test_rules_equal_a_recount(rule: Any, numbers: list[float], count: int) -> None:

@@ -392,6 +392,7 @@ def owners():
     x = np.ones((6, 2), np.float32)
     for rule in (
         *(functools.partial(optim.SGD, momentum=0.9, nesterov=True), optim.Adam, optim.AdamW),
+        functools.partial(optim.Adam, amsgrad=True),
         functools.partial(optim.RMSprop, centered=True),
     ):
         layer = nn.Linear(2, 2)

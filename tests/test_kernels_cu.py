@@ -260,6 +260,7 @@ RULES = [
     ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
     ("Adam", {"lr": 0.01, "weight_decay": 0.1}),
     ("AdamW", {"lr": 0.01}),
+    ("Adam", {"lr": 0.01, "amsgrad": True}),
     ("RMSprop", {"lr": 0.01, "weight_decay": 0.1}),
     ("RMSprop", {"lr": 0.01, "momentum": 0.9, "centered": True}),
 ]

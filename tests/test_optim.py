@@ -52,6 +52,46 @@ def values(parameters: list[Tensor]) -> list[np.ndarray]:
 # Trajectories
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize("rule", ["Adam", "AdamW"])
+def test_amsgrad_follows_pytorch_for_50_steps_through_a_checkpoint(rule):
+    """Gradients that grow and shrink: the largest mean of squares is not the last one."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    begin = rng.normal(size=(4, 3))
+    options = {"lr": 0.02, "betas": (0.8, 0.9), "weight_decay": 0.1, "amsgrad": True}
+    p, t = Tensor(begin, requires_grad=True), torch.tensor(begin, requires_grad=True)
+    ours, theirs = getattr(optim, rule)([p], **options), getattr(torch.optim, rule)([t], **options)
+    for step in range(50):
+        g = rng.normal(size=p.shape) * (1 + 10 * (step % 20 < 5))
+        p.grad, t.grad = Tensor(g), torch.tensor(g)
+        ours.step()
+        theirs.step()
+        np.testing.assert_allclose(p.numpy(), t.detach().numpy(), rtol=1e-10, atol=1e-12)
+        if step == 20:
+            saved = ours.state_dict()
+            assert set(saved["state"][0]) == {"step", "mean", "square", "largest"}
+            ours = getattr(optim, rule)([p], lr=1.0)
+            ours.load_state_dict(saved)
+    (state,) = theirs.state.values()
+    wanted = state["max_exp_avg_sq"].numpy()
+    np.testing.assert_allclose(ours.state[0]["largest"], wanted, rtol=1e-10)
+    assert (ours.state[0]["largest"] > 1.5 * ours.state[0]["square"]).all()
+
+
+def test_a_checkpoint_from_before_amsgrad_can_be_loaded():
+    p = Tensor([1.0, 2.0], requires_grad=True)
+    adam = optim.Adam([p])
+    descend(adam, [p], range(2))
+    saved = adam.state_dict()
+    del saved["groups"][0]["amsgrad"]
+    other = optim.Adam([p], amsgrad=True)
+    other.load_state_dict(saved)
+    assert other.param_groups[0]["amsgrad"] is False
+    assert "largest" not in other.state_dict()["state"][0]
+    descend(other, [p], range(2, 4))
+
+
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_rule_follows_pytorch_step_by_step(name, device):
     parameters = start(device=device)

@@ -23,7 +23,7 @@ SMALL = 2**18
 ARRAYS = 8
 """How many arrays an update holds a slice of in cache: parameter, gradient, state, temporaries."""
 
-FLAGS = ("nesterov", "centered")  # the options that are not numbers
+FLAGS = ("nesterov", "centered", "amsgrad")  # the options that are not numbers
 
 
 class Optimizer:
@@ -287,14 +287,16 @@ class Optimizer:
         who = f"{self._name}.load_state_dict"
         wanted = [sorted(set(group) - {"params"}) for group in self.param_groups]
         places = {str(place): p for place, (p, _, _) in enumerate(self._places())}
+        off = {name: False for name in FLAGS if name in self.param_groups[0]}  # in older files
         try:
-            found = [sorted(group) for group in saved["groups"]]
+            groups = [{**off, **group} for group in saved["groups"]]
+            found = [sorted(group) for group in groups]
             if found != wanted:
                 raise ValueError(
                     f"{who}: got groups with options {found}, expected {wanted}; was it saved from "
                     "another kind of optimiser, or with other groups?"
                 )
-            options = [self.checked_options(group) for group in saved["groups"]]
+            options = [self.checked_options(group) for group in groups]
             given = {str(place): entries for place, entries in saved["state"].items()}
             for place in given.keys() - places.keys():
                 raise ValueError(

@@ -53,14 +53,8 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:
-        super().__init__(
-            parameters,
-            lr=lr,
-            momentum=momentum,
-            dampening=dampening,
-            weight_decay=weight_decay,
-            nesterov=nesterov,
-        )
+        options = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov}
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay, **options)
 
     kernel = "sgd"
 
@@ -99,7 +93,9 @@ class Adam(Optimizer):
 
     `m = b1 * m + (1 - b1) * g`, `v = b2 * v + (1 - b2) * g**2`,
     `p -= lr * (m / (1 - b1**t)) / (sqrt(v / (1 - b2**t)) + eps)`.
-    Weight decay adds `weight_decay * p` to the gradient first; `AdamW` decouples it.
+    Weight decay adds `weight_decay * p` to the gradient first; `AdamW` decouples it. With `amsgrad`
+    the step has the largest v so far in place of v, so that it never grows again where gradients
+    become small.
 
     Args:
         parameters: tensors, or groups.
@@ -107,8 +103,11 @@ class Adam(Optimizer):
         betas: b1 and b2, `0 <= b < 1`.
         eps: keeps the division finite.
         weight_decay: `>= 0`.
+        amsgrad: divide by the largest running mean of squares.
 
-    Source: D. Kingma and J. Ba, Adam: A Method for Stochastic Optimization (2014), algorithm 1.
+    Source: D. Kingma and J. Ba, Adam: A Method for Stochastic Optimization (2014), algorithm 1;
+    `amsgrad`: S. Reddi et al., On the Convergence of Adam and Beyond (2018), in the form of
+    PyTorch, which takes the maximum before the bias correction.
     """
 
     kernel = "adam"
@@ -121,24 +120,26 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
     ) -> None:
-        super().__init__(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        options = {"betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
+        super().__init__(parameters, lr=lr, **options)
 
     def keeps(self, group: Group) -> Sequence[str]:
-        """Keep both running means."""
-        return ["mean", "square"]
+        """Keep both running means, and with amsgrad the largest `square`, else that again."""
+        return ["mean", "square", "largest" if group["amsgrad"] else "square"]
 
     def numbers(self, group: Group, step: int, is_first: bool) -> Numbers:
         """Return the options, with the bias corrections of the means."""
         lr, (b1, b2), decay = group["lr"], group["betas"], group["weight_decay"]
         added, shrink = (0.0, 1 - lr * decay) if self.decoupled else (decay, 1.0)
         rate, root = lr / (1 - b1**step), math.sqrt(1 - b2**step)
-        return [rate, b1, 1 - b1, b2, 1 - b2, root, group["eps"], added, shrink]
+        return [rate, b1, 1 - b1, b2, 1 - b2, root, group["eps"], added, shrink, group["amsgrad"]]
 
     def formula(self, p: Array, g: Array, arrays: Sequence[Array], numbers: Numbers) -> None:
         """Do one step."""
-        mean, square = arrays
-        rate, b1, rest1, b2, rest2, root, eps, weight_decay, shrink = numbers
+        mean, square, largest = arrays
+        rate, b1, rest1, b2, rest2, root, eps, weight_decay, shrink, amsgrad = numbers
         if shrink != 1:
             p *= shrink
         if weight_decay:
@@ -148,8 +149,10 @@ class Adam(Optimizer):
         square *= b2
         square += rest2 * (g * g)
         xp = backend_of(p).xp
+        if amsgrad:
+            xp.maximum(largest, square, out=largest)
         # Numerator and denominator times `root`: one pass less. Brackets: only two temporaries.
-        p -= (rate * root) * (mean / (xp.sqrt(square) + eps * root))
+        p -= (rate * root) * (mean / (xp.sqrt(largest) + eps * root))
 
 
 class AdamW(Adam):
@@ -161,6 +164,7 @@ class AdamW(Adam):
         betas: b1 and b2, `0 <= b < 1`.
         eps: keeps the division finite.
         weight_decay: `>= 0`.
+        amsgrad: see `Adam`.
 
     Source: I. Loshchilov and F. Hutter, Decoupled Weight Decay Regularization (2017).
     """
@@ -174,8 +178,9 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        amsgrad: bool = False,
     ) -> None:
-        super().__init__(parameters, lr, betas, eps, weight_decay)
+        super().__init__(parameters, lr, betas, eps, weight_decay, amsgrad)
 
 
 class RMSprop(Optimizer):
@@ -207,15 +212,8 @@ class RMSprop(Optimizer):
         momentum: float = 0.0,
         centered: bool = False,
     ) -> None:
-        super().__init__(
-            parameters,
-            lr=lr,
-            alpha=alpha,
-            eps=eps,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            centered=centered,
-        )
+        options = {"alpha": alpha, "eps": eps, "momentum": momentum, "centered": centered}
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay, **options)
 
     kernel = "rmsprop"
 

@@ -559,10 +559,10 @@ def sgd(numbers: Sequence[float]) -> int:
 
 
 def adam(numbers: Sequence[float]) -> int:
-    """Count weight decay, the two running means, and the update of five calls."""
-    *_, weight_decay, shrink = numbers
+    """Count weight decay, the maximum, the two running means, and the update of five calls."""
+    *_, weight_decay, shrink, amsgrad = numbers
     decayed = (2 if shrink != 1 else 0) + (2 + 3 if weight_decay else 0)
-    return decayed + (2 + 2 + 3) + (2 + 2 + 2 + 3) + (2 + 2 + 3 + 2 + 3)
+    return decayed + (3 if amsgrad else 0) + (2 + 2 + 3) + (2 + 2 + 2 + 3) + (2 + 2 + 3 + 2 + 3)
 
 
 RULES: dict[str, Callable[[Sequence[float]], int]] = {"sgd": sgd, "adam": adam}

@@ -56,6 +56,8 @@ OPTIMISERS: dict[str, tuple[str, dict[str, Any]]] = {
         "AdamW",
         {"lr": 0.05, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1},
     ),
+    "Adam amsgrad": ("Adam", {"lr": 0.05, "weight_decay": 0.1, "amsgrad": True}),
+    "AdamW amsgrad": ("AdamW", {"lr": 0.05, "betas": (0.8, 0.7), "amsgrad": True}),
     "RMSprop": ("RMSprop", {}),
     "RMSprop options": ("RMSprop", {"lr": 0.05, "alpha": 0.9, "eps": 1e-3, "weight_decay": 0.1}),
     "RMSprop momentum": ("RMSprop", {"momentum": 0.9}),

@@ -302,10 +302,11 @@ UPDATE(sgd)
 
 // m = b1 * m + (1 - b1) * g; v = b2 * v + (1 - b2) * g^2; p -= step * m / (sqrt(v) / root + eps)
 // with step = lr / (1 - b1^t) and root = sqrt(1 - b2^t). Decay comes first, as
-// g += weight_decay * p or p *= shrink. Numbers: step, b1, 1 - b1, b2, 1 - b2, root, eps,
-// weight_decay, shrink.
+// g += weight_decay * p or p *= shrink. With amsgrad, the largest v so far is in place of v.
+// Numbers: step, b1, 1 - b1, b2, 1 - b2, root, eps, weight_decay, shrink, amsgrad.
 template <typename T>
-__device__ inline void adam_element(T& p, T g, T* mean, T* square, T*, const double* number) {
+__device__ inline void adam_element(T& p, T g, T* mean, T* square, T* largest,
+                                    const double* number) {
     T weight_decay = number[7];
     p *= T(number[8]);
     if (weight_decay != T(0)) g += weight_decay * p;
@@ -313,6 +314,10 @@ __device__ inline void adam_element(T& p, T g, T* mean, T* square, T*, const dou
     T v = T(number[3]) * *square + T(number[4]) * (g * g);
     *mean = m;
     *square = v;
+    if (number[9] != 0) {
+        v = v > *largest || v != v ? v : *largest;  // NaN stays, as in NumPy's maximum
+        *largest = v;
+    }
     p -= T(number[0]) * (m / (sqrt(v) / T(number[5]) + T(number[6])));
 }
 UPDATE(adam)
