@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import CodeType, FrameType, SimpleNamespace
 from typing import Any, NoReturn
 
@@ -55,7 +55,8 @@ def traced(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Graph, Any]:
 def _operations() -> dict[CodeType, str]:
     """Return the names of the operations to trace, by their code objects."""
     of_arrays = (edges, functions, ordering, running, scatter, special)
-    homes = (Tensor, METHODS), (F, LAYERS | REFUSED), *((home, FUNCTIONS) for home in of_arrays)
+    homes: list[tuple[object, Iterable[str]]] = [(Tensor, METHODS), (F, LAYERS | REFUSED)]
+    homes += [(home, FUNCTIONS) for home in of_arrays]
     return {
         inspect.unwrap(getattr(home, name)).__code__: name
         for home, names in homes
