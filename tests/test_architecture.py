@@ -106,7 +106,7 @@ WINGS = {
     "functional/resampling nn/resampling": (215, "images at any other size, in three modes"),
     "files": (1_315, "weights in every common form, checkpoints, downloads; safe if hostile"),
     "data": (
-        *(1_300, "CIFAR-10, embedded sets, scenes with masks and boxes, tables, any image file"),
+        *(1_415, "CIFAR-10, embedded sets, scenes with masks and boxes, tables, any image file"),
     ),
     "optim/schedules models": (
         540,
