@@ -21,8 +21,8 @@ NAMES = {
     "minidl.data": """
         BucketLoader Compose Cutout DataLoader ImageSet Normalize RandomCrop
         RandomHorizontalFlip SceneSet TextSet Vocabulary datasets_folder download load_cifar10
-        load_image_folder load_mr load_toy10 load_toy_reviews load_toy_scenes read_lines
-        read_table tokenize
+        load_image_folder load_mr load_scene_folder load_toy10
+        load_toy_reviews load_toy_scenes read_lines read_table tokenize
     """,
     "minidl.functional": """
         adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d

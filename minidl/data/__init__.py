@@ -12,6 +12,7 @@ from minidl.data.images import ImageSet as ImageSet
 from minidl.data.images import datasets_folder as datasets_folder
 from minidl.data.loader import DataLoader as DataLoader
 from minidl.data.loader import Normalize as Normalize
+from minidl.data.masks import load_scene_folder as load_scene_folder
 from minidl.data.reviews import TextSet as TextSet
 from minidl.data.reviews import load_mr as load_mr
 from minidl.data.reviews import read_lines as read_lines

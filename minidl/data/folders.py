@@ -73,22 +73,27 @@ def load_image_folder(
     numbers = number_classes(folder, {place.name: str(place) for place in places}, classes)
     images, labels = [], []
     for place in sorted(places, key=lambda place: numbers[place.name]):
-        files = sorted(
-            p for p in place.rglob("*") if _is_shown(p.relative_to(place)) and not p.is_dir()
-        )
+        files = files_of(place)
         if not files:
             raise ValueError(f"load_image_folder: {place} holds no {', '.join(_SUFFIXES)} file")
-        images += [_square(file, size, resize) for file in files]
+        images += [square("load_image_folder", file, size, resize) for file in files]
         labels += [numbers[place.name]] * len(files)
     return ImageSet(np.stack(images), np.array(labels, np.int64), tuple(numbers))
 
 
-def _is_shown(path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts)  # such as macOS's ._1.jpg
-    return path.suffix.lower() in _SUFFIXES and not hidden
+def files_of(folder: Path, suffixes: tuple[str, ...] = _SUFFIXES) -> list[Path]:
+    """Return the files in a folder with one of the endings, sorted, without hidden ones."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)  # as ._1.jpg
+        and not path.is_dir()
+    )
 
 
-def _square(file: Path, size: int, resize: int) -> NDArray[np.uint8]:
+def square(who: str, file: Path, size: int, resize: int) -> NDArray[np.uint8]:
+    """Read an image's central square `(3, size, size)`; errors begin with `who` and the file."""
     from minidl.data.pictures import read_picture  # imported on use: it needs Pillow
 
     try:
@@ -97,7 +102,7 @@ def _square(file: Path, size: int, resize: int) -> NDArray[np.uint8]:
             picture = read_picture(content, resize)
     except Exception as error:  # Pillow does not document what a damaged file may raise
         raise ValueError(
-            f"load_image_folder: {file} is not a JPEG or PNG image, or is damaged "
+            f"{who}: {file} is not a JPEG or PNG image, or is damaged "
             f"({error or type(error).__name__}); fix, shrink or remove it"
         ) from error
     left, top = (round((side - size) / 2) for side in picture.size)

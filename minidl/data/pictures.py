@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -57,6 +57,28 @@ def read_picture(file: BinaryIO, resize: int) -> Image.Image:
         part, box = part.resize((width, high), _BILINEAR, box), None
     part = part.resize((wide, high), _BILINEAR, box).convert("RGB")
     return part.transpose(_TURNS[orientation]) if orientation in _TURNS else part
+
+
+def read_indices(file: BinaryIO) -> np.ndarray[Any, Any]:
+    """Return the values `(h, w)` of a PNG with one value per pixel, or its palette's indices.
+
+    Raises:
+        ValueError: it has several values per pixel, or would take more memory than `Budget` allows.
+        Exception: the file is damaged; Pillow does not document which error it raises.
+    """
+    budget = Budget(os.fstat(file.fileno()).st_size)
+    picture = _open_png(file, budget)
+    if picture.mode not in _DEPTHS:
+        raise ValueError(f"got the mode {picture.mode}, expected one value or index per pixel")
+    budget.make(9 * picture.width * picture.height, "a mask of so many pixels")
+    scale = {"L;2": 85, "L;4": 17}.get(str(picture.tile[0][3]), 1)  # Pillow stretches few bits
+    return np.asarray(picture).astype(np.int64) // scale
+
+
+def orientation_of(file: BinaryIO) -> tuple[tuple[int, int], bool]:
+    """Return width and height of a JPEG or PNG file, and whether EXIF data say to turn it."""
+    with Image.open(file, formats=("JPEG", "PNG")) as picture:
+        return picture.size, picture.getexif().get(0x0112) in _TURNS
 
 
 def _memory(width: int, height: int, mode: str, resize: int) -> int:
