@@ -99,7 +99,7 @@ WINGS = {
     ),
     "tensor/edges tensor/ordering tensor/running tensor/scatter tensor/special "
     "nn/collections nn/padding": (
-        *(300, "what ported programs use: sorting, scattered and running sums, padding by copies"),
+        *(385, "what ported programs use: order, scattered and running sums, borders, containers"),
     ),
     "functional/fused": (245, "layers in one pass over memory, batch norm folded in evaluation"),
     "functional/pooling nn/pooling": (1_390, "20 kinds of pooling, of any size, in any range"),
