@@ -73,8 +73,6 @@
     .clamp_          with x.mutable() as array: array.clip(low, high, out=array)
     .normal_         nn.init.normal_(x)
     .uniform_        nn.init.uniform_(x)
-    .children        model.named_children()
-    .apply           for module in model.modules(): ...
     .add_module      setattr(model, name, module)
     .register_module setattr(model, name, module)
     .register_parameter      model.name = nn.Parameter(...)
@@ -102,7 +100,6 @@
     enable_grad      with recording on, as it is by default: leave no_grad()
     set_grad_enabled         with minidl.no_grad(): ...
     Variable         minidl.Tensor(data, requires_grad=True)
-    ModuleDict       nn.ModuleList([...])
     tanh             x.tanh()
     exp              x.exp()
     log              x.log()
@@ -137,7 +134,6 @@
     binary_cross_entropy     F.binary_cross_entropy_with_logits, on scores before the sigmoid
     AdaptiveAvgPool1d        nn.GlobalAvgPool()
     Dropout2d        nn.Dropout(p)
-    Identity         nn.Sequential()
     Dataset          two arrays: data.DataLoader(images, labels, batch_size=...)
     TensorDataset    two arrays: data.DataLoader(images, labels, batch_size=...)
     Subset           slices of the arrays

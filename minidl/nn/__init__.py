@@ -14,6 +14,8 @@ from minidl.nn.activation import SiLU as SiLU
 from minidl.nn.activation import Softmax as Softmax
 from minidl.nn.activation import Softplus as Softplus
 from minidl.nn.activation import Tanh as Tanh
+from minidl.nn.collections import Identity as Identity
+from minidl.nn.collections import ModuleDict as ModuleDict
 from minidl.nn.containers import ModuleList as ModuleList
 from minidl.nn.containers import Sequential as Sequential
 from minidl.nn.convolution import Conv1d as Conv1d
@@ -41,6 +43,14 @@ from minidl.nn.normalization import BatchNorm1d as BatchNorm1d
 from minidl.nn.normalization import BatchNorm2d as BatchNorm2d
 from minidl.nn.normalization import GroupNorm as GroupNorm
 from minidl.nn.normalization import LayerNorm as LayerNorm
+from minidl.nn.padding import CircularPad1d as CircularPad1d
+from minidl.nn.padding import CircularPad2d as CircularPad2d
+from minidl.nn.padding import ReflectionPad1d as ReflectionPad1d
+from minidl.nn.padding import ReflectionPad2d as ReflectionPad2d
+from minidl.nn.padding import ReplicationPad1d as ReplicationPad1d
+from minidl.nn.padding import ReplicationPad2d as ReplicationPad2d
+from minidl.nn.padding import ZeroPad1d as ZeroPad1d
+from minidl.nn.padding import ZeroPad2d as ZeroPad2d
 from minidl.nn.pooling.basic import AvgPool2d as AvgPool2d
 from minidl.nn.pooling.basic import GlobalAvgPool as GlobalAvgPool
 from minidl.nn.pooling.basic import MaxPool2d as MaxPool2d

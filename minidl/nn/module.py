@@ -186,8 +186,24 @@ class Module:
             elif not isinstance(value, Parameter) and _hides(value):
                 raise TypeError(
                     f"{type(self).__name__}.{name} is a {type(value).__name__} that holds modules "
-                    "or parameters, which would not be trained; use nn.ModuleList or nn.Sequential"
+                    "or parameters, which would not be trained; use nn.ModuleList or nn.ModuleDict"
                 )
+
+    def children(self) -> Iterator[Module]:
+        """Yield sub-modules, in the order in which they were set."""
+        return (child for _, child in self.named_children())
+
+    def apply(self, function: Callable[[Module], Any]) -> Self:
+        """Call `function(module)` for all modules below this one, then for itself; return it.
+
+        As in PyTorch, a way to initialise layers by kind:
+
+            model.apply(lambda m: nn.init.zeros_(m.bias) if isinstance(m, nn.Linear) else None)
+        """
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """Yield this module, named `prefix`, and all below it with dotted names."""

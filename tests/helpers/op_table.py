@@ -1976,6 +1976,38 @@ LAYERS = [
             lambda x: F.dropout(x, 0.4, rng=np.random.default_rng(5)),
         )
     ),
+    *(
+        layer(
+            case(
+                module=kind((1, 0, 2, 1)),
+                same_as=lambda x, mode=mode: minidl.pad(
+                    x, [(0, 0), (0, 0), (2, 1), (1, 0)], mode=mode
+                ),
+                x=numbers(1, 2, 3, 2),
+            )
+        )
+        for kind, mode in [
+            (nn.ZeroPad2d, "constant"),
+            (nn.ReflectionPad2d, "reflect"),
+            (nn.ReplicationPad2d, "edge"),
+            (nn.CircularPad2d, "wrap"),
+        ]
+    ),
+    *(
+        layer(
+            case(
+                module=kind((2, 1)),
+                same_as=lambda x, mode=mode: minidl.pad(x, [(0, 0), (0, 0), (2, 1)], mode=mode),
+                x=numbers(2, 1, 3),
+            )
+        )
+        for kind, mode in [
+            (nn.ZeroPad1d, "constant"),
+            (nn.ReflectionPad1d, "reflect"),
+            (nn.ReplicationPad1d, "edge"),
+            (nn.CircularPad1d, "wrap"),
+        ]
+    ),
     layer(of_rows(nn.ReLU(), F.relu)),
     layer(of_rows(nn.LeakyReLU(0.2), lambda x: F.leaky_relu(x, 0.2))),
     layer(of_rows(nn.GELU(), F.gelu), of_rows(nn.GELU("tanh"), lambda x: F.gelu(x, "tanh"))),
@@ -2123,6 +2155,9 @@ _REASONS = {
         Tensor.mutable Tensor.to_ Tensor.__setitem__ Tensor.__iadd__ Tensor.__imatmul__
         Tensor.__imul__ Tensor.__ipow__ Tensor.__isub__ Tensor.__itruediv__
     """,
-    "holds modules and computes nothing itself": "nn.Module nn.ModuleList nn.Sequential",
+    "holds modules and computes nothing itself": """
+        nn.Module nn.ModuleDict nn.ModuleList nn.Sequential
+    """,
+    "returns its argument": "nn.Identity",
 }
 NOT_OPS = {name: reason for reason, names in _REASONS.items() for name in names.split()}
