@@ -1,0 +1,262 @@
+"""Kernels of recurrent networks: all steps of a slice of the batch, without recording each.
+
+Sequences do not depend on each other, so each slice of the batch runs through all its steps on one
+core. In backward, everything that does not depend on the gradient is computed for all steps at
+once: what is left per step is a product of the state's gradient with these slopes, and a matrix
+product. Steps are given in the order in which they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl.backends import Array, Backend
+
+PIECES = 4
+"""Into how many slices a batch is split, for two or four threads to share."""
+LEAST = 2**17
+"""Multiplications of a step, from which on a batch is split."""
+
+Saved = tuple[Array, ...]
+"""What backward needs of a forward pass."""
+
+
+def gru_forward(
+    backend: Backend, x: Array, h0: Array, weight: Array, bias: Array | None, off: Array | None
+) -> tuple[Array, Saved]:
+    """Return all states `(length, n, size)`, and the gates r and z, n, and `U_n h + c_n`.
+
+    Args:
+        backend: where the arrays are.
+        x: inputs times their weight, with their bias: `(length, n, 3 * size)`.
+        h0: `(n, size)`.
+        weight: `(3 * size, size)`.
+        bias: `(3 * size,)`, or None.
+        off: where a step leaves the state as it is, `(length, n, 1)`, or None.
+    """
+    xp, (n, size), length = backend.xp, h0.shape, len(x)
+    states, new, inner = (xp.empty((length, n, size), x.dtype) for _ in range(3))
+    gates = xp.empty((length, n, 2 * size), x.dtype)
+    signs = xp.ones(3 * size, x.dtype)
+    signs[: 2 * size] = -1  # sigmoid takes exp(-x)
+    matrix = xp.ascontiguousarray((weight * signs[:, None]).swapaxes(0, 1))
+    offset = None if bias is None else bias * signs
+
+    def step(t: int, part: slice, h: Array, products: Array) -> Array:
+        backend.product(h, matrix, products)
+        if offset is not None:
+            xp.add(products, offset, out=products)
+        rz, candidate, of_h, given = gates[t, part], new[t, part], inner[t, part], x[t, part]
+        xp.subtract(products[:, : 2 * size], given[:, : 2 * size], out=rz)
+        _sigmoid(xp, rz)
+        of_h[...] = products[:, 2 * size :]
+        xp.multiply(rz[:, :size], of_h, out=candidate)
+        xp.add(candidate, given[:, 2 * size :], out=candidate)
+        xp.tanh(candidate, out=candidate)
+        state = states[t, part]
+        xp.subtract(h, candidate, out=state)
+        xp.multiply(state, rz[:, size:], out=state)
+        xp.add(state, candidate, out=state)
+        if off is not None:
+            xp.copyto(state, h, where=off[t, part])
+        return state
+
+    def work(part: slice) -> None:
+        h, products = h0[part], xp.empty((part.stop - part.start, 3 * size), x.dtype)
+        with np.errstate(over="ignore"):
+            for t in range(length):
+                h = step(t, part, h, products)
+
+    _over_batch(backend, weight, n, work)
+    return states, (gates, new, inner)
+
+
+def gru_backward(
+    backend: Backend,
+    g: Array,
+    h0: Array,
+    weight: Array,
+    off: Array | None,
+    states: Array,
+    saved: Saved,
+) -> tuple[Array, Array, Array, Array]:
+    """Return the gradients of x, h0, weight and bias for the gradient `g` of all states."""
+    (gates, new, inner), xp, (n, size) = saved, backend.xp, h0.shape
+    length = len(g)
+    slopes = xp.empty((length, n, 4, size), g.dtype)  # of U_n h, r, z and the candidate
+    flat = slopes.reshape(length, n, 4 * size)
+    dh0 = xp.empty((n, size), g.dtype)
+    moved = xp.concatenate([weight[2 * size :], weight[: 2 * size]])  # in the order of slopes
+
+    def work(part: slice) -> None:
+        rows = slopes[:, part]
+        z = _gru_slopes(xp, gates[:, part], new[:, part], inner[:, part], rows)
+        before = _before(xp, h0[part], states[:, part])
+        rows[:, :, 2] *= before - new[:, part]
+        if off is not None:
+            rows *= ~off[:, part, :, None]
+            z = xp.where(off[:, part], z.dtype.type(1), z)
+        dh = xp.zeros((part.stop - part.start, size), g.dtype)
+        passed = xp.empty_like(dh)
+        for t in range(length - 1, -1, -1):
+            xp.add(dh, g[t, part], out=dh)
+            xp.multiply(rows[t], dh[:, None], out=rows[t])
+            backend.product(flat[t, part, : 3 * size], moved, passed)
+            xp.multiply(dh, z[t], out=dh)
+            xp.add(dh, passed, out=dh)
+        dh0[part] = dh
+
+    _over_batch(backend, weight, n, work)
+    dw, db = _weight_slopes(backend, flat[:, :, : 3 * size], h0, states)
+    turned = [xp.concatenate([part[size:], part[:size]]) for part in (dw, db)]
+    return flat[:, :, size:], dh0, turned[0], turned[1]
+
+
+def _gru_slopes(xp: Any, gates: Array, new: Array, inner: Array, out: Array) -> Array:
+    """Write the slopes of a step, but for the factor `h - n` of z; return z."""
+    size = new.shape[-1]
+    r, z = gates[..., :size], gates[..., size:]
+    closed = 1 - z
+    out[:, :, 3] = (1 - new * new) * closed
+    xp.multiply(out[:, :, 3], r, out=out[:, :, 0])
+    out[:, :, 1] = out[:, :, 0] * inner * (1 - r)
+    xp.multiply(closed, z, out=out[:, :, 2])
+    return z
+
+
+def lstm_forward(
+    backend: Backend,
+    x: Array,
+    h0: Array,
+    c0: Array,
+    weight: Array,
+    bias: Array | None,
+    off: Array | None,
+) -> tuple[Array, Saved]:
+    """Return all states and cells, `(2, length, n, size)`, the gates i, f, g, o, and tanh(c).
+
+    Arguments are those of `gru_forward`, with four gates instead of three.
+    """
+    xp, (n, size), length = backend.xp, h0.shape, len(x)
+    out = xp.empty((2, length, n, size), x.dtype)
+    states, cells = out
+    gates, bent = xp.empty((length, n, 4 * size), x.dtype), xp.empty((length, n, size), x.dtype)
+    matrix = xp.ascontiguousarray(-weight.swapaxes(0, 1))
+    middle = slice(2 * size, 3 * size)  # of the candidate g: tanh(x) = 2 * sigmoid(2 * x) - 1
+
+    def step(t: int, part: slice, h: Array, c: Array) -> tuple[Array, Array]:
+        a, state, cell, tanh = gates[t, part], states[t, part], cells[t, part], bent[t, part]
+        backend.product(h, matrix, a)
+        xp.subtract(a, x[t, part], out=a)
+        if bias is not None:
+            xp.subtract(a, bias, out=a)
+        g = a[:, middle]
+        xp.multiply(g, 2, out=g)
+        _sigmoid(xp, a)
+        xp.multiply(g, 2, out=g)
+        xp.subtract(g, 1, out=g)
+        xp.multiply(a[:, :size], g, out=tanh)
+        xp.multiply(a[:, size : 2 * size], c, out=cell)
+        xp.add(cell, tanh, out=cell)
+        xp.tanh(cell, out=tanh)
+        xp.multiply(a[:, 3 * size :], tanh, out=state)
+        if off is not None:
+            xp.copyto(state, h, where=off[t, part])
+            xp.copyto(cell, c, where=off[t, part])
+        return state, cell
+
+    def work(part: slice) -> None:
+        h, c = h0[part], c0[part]
+        with np.errstate(over="ignore"):
+            for t in range(length):
+                h, c = step(t, part, h, c)
+
+    _over_batch(backend, weight, n, work)
+    return out, (gates, bent)
+
+
+def lstm_backward(
+    backend: Backend,
+    g: Array,
+    h0: Array,
+    c0: Array,
+    weight: Array,
+    off: Array | None,
+    states: Array,
+    saved: Saved,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Return the gradients of x, h0, c0, weight and bias for that of all states and cells."""
+    (gates, bent), xp, (n, size), length = saved, backend.xp, h0.shape, g.shape[1]
+    slopes = xp.empty((length, n, 4, size), g.dtype)
+    flat = slopes.reshape(length, n, 4 * size)
+    first = xp.empty((2, n, size), g.dtype)
+
+    def work(part: slice) -> None:
+        rows = slopes[:, part]
+        ends = _lstm_slopes(xp, gates[:, part], bent[:, part], rows)
+        rows[:, :, 1] *= _before(xp, c0[part], states[1][:, part])
+        forget = gates[:, part, size : 2 * size]
+        if off is not None:
+            rows *= ~off[:, part, :, None]
+            ends *= ~off[:, part]
+            forget = xp.where(off[:, part], forget.dtype.type(1), forget)
+        dh, dc = xp.zeros((2, part.stop - part.start, size), g.dtype)
+        spare = xp.empty_like(dh)
+        for t in range(length - 1, -1, -1):
+            xp.add(dh, g[0, t, part], out=dh)
+            xp.add(dc, g[1, t, part], out=dc)
+            xp.multiply(dh, ends[t], out=spare)
+            xp.add(dc, spare, out=dc)
+            xp.multiply(rows[t, :, :3], dc[:, None], out=rows[t, :, :3])
+            xp.multiply(rows[t, :, 3], dh, out=rows[t, :, 3])
+            backend.product(flat[t, part], weight, spare)
+            xp.multiply(dc, forget[t], out=dc)
+            if off is not None:
+                spare += dh * off[t, part]
+            dh, spare = spare, dh
+        first[0, part], first[1, part] = dh, dc
+
+    _over_batch(backend, weight, n, work)
+    return flat, first[0], first[1], *_weight_slopes(backend, flat, h0, states[0])
+
+
+def _lstm_slopes(xp: Any, gates: Array, bent: Array, out: Array) -> Array:
+    """Write the slopes of a step, but for the factor c of f; return that from h to c."""
+    size = bent.shape[-1]
+    i, f, g, o = (gates[..., size * k : size * (k + 1)] for k in range(4))
+    out[:, :, 0] = (1 - i) * i * g
+    out[:, :, 1] = (1 - f) * f
+    out[:, :, 2] = (1 - g * g) * i
+    out[:, :, 3] = (1 - o) * o * bent
+    ends: Array = (1 - bent * bent) * o
+    return ends
+
+
+def _sigmoid(xp: Any, x: Array) -> None:
+    """Replace `-x` by `sigmoid(x)` in place."""
+    xp.exp(x, out=x)
+    xp.add(x, 1, out=x)
+    xp.divide(1, x, out=x)
+
+
+def _before(xp: Any, first: Array, states: Array) -> Array:
+    """Return the state before each step: `(length, n, size)`."""
+    return xp.concatenate([first[None], states[:-1]])
+
+
+def _weight_slopes(
+    backend: Backend, slopes: Array, h0: Array, states: Array
+) -> tuple[Array, Array]:
+    """Return the gradients of weight and bias, given those of what they are summed to."""
+    rows = slopes.reshape(-1, slopes.shape[-1])
+    before = _before(backend.xp, h0, states).reshape(len(rows), -1)
+    return backend.matmul(rows.swapaxes(0, 1), before), backend.sum(rows, (0,))
+
+
+def _over_batch(backend: Backend, weight: Array, n: int, work: Callable[[slice], None]) -> None:
+    """Call `work` on slices of the batch, unless calls of NumPy would take most of the time."""
+    share = 2**21 * PIECES // n if n * weight.size >= LEAST else 1
+    backend.over_batch(n, (share,), np.uint8, work)
