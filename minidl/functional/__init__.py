@@ -11,6 +11,9 @@ from minidl.functional.activation import sigmoid as sigmoid
 from minidl.functional.activation import silu as silu
 from minidl.functional.activation import softmax as softmax
 from minidl.functional.activation import softplus as softplus
+from minidl.functional.attention import (
+    scaled_dot_product_attention as scaled_dot_product_attention,
+)
 from minidl.functional.convolution import conv1d as conv1d
 from minidl.functional.convolution import conv2d as conv2d
 from minidl.functional.convolution import conv_transpose2d as conv_transpose2d
@@ -65,6 +68,9 @@ from minidl.functional.pooling.learned import mixed_pool1d as mixed_pool1d
 from minidl.functional.pooling.learned import mixed_pool2d as mixed_pool2d
 from minidl.functional.pooling.learned import softmax_pool1d as softmax_pool1d
 from minidl.functional.pooling.learned import softmax_pool2d as softmax_pool2d
+from minidl.functional.pooling.sequences import masked_attention_pool1d as masked_attention_pool1d
+from minidl.functional.pooling.sequences import masked_avg_pool1d as masked_avg_pool1d
+from minidl.functional.pooling.sequences import masked_max_pool1d as masked_max_pool1d
 from minidl.functional.pooling.sized import adaptive_avg_pool1d as adaptive_avg_pool1d
 from minidl.functional.pooling.sized import adaptive_avg_pool2d as adaptive_avg_pool2d
 from minidl.functional.pooling.sized import adaptive_max_pool1d as adaptive_max_pool1d
@@ -73,6 +79,8 @@ from minidl.functional.pooling.sized import global_avg_pool1d as global_avg_pool
 from minidl.functional.pooling.sized import global_max_pool1d as global_max_pool1d
 from minidl.functional.pooling.sized import global_max_pool2d as global_max_pool2d
 from minidl.functional.pooling.sized import spatial_pyramid_pool2d as spatial_pyramid_pool2d
+from minidl.functional.recurrent import gru as gru
+from minidl.functional.recurrent import lstm as lstm
 from minidl.functional.resampling import interpolate as interpolate
 from minidl.idioms import unknown
 

@@ -90,7 +90,7 @@ def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None, scale: fl
 
 
 def masked_softmax(scores: Tensor, bias: Tensor) -> Tensor:
-    """Return `softmax(scores + bias)` along the last axis; 0 where the bias is -inf in all of it."""
+    """Return `softmax(scores + bias)` along the last axis; 0 where all of the bias is -inf."""
     alive = (bias.array > -np.inf).any(-1, keepdims=True)
     if not bias.shape[-1]:
         return softmax(scores + bias)

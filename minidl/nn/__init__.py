@@ -14,6 +14,8 @@ from minidl.nn.activation import SiLU as SiLU
 from minidl.nn.activation import Softmax as Softmax
 from minidl.nn.activation import Softplus as Softplus
 from minidl.nn.activation import Tanh as Tanh
+from minidl.nn.attention import MultiheadAttention as MultiheadAttention
+from minidl.nn.attention import PositionalEncoding as PositionalEncoding
 from minidl.nn.collections import Identity as Identity
 from minidl.nn.collections import ModuleDict as ModuleDict
 from minidl.nn.containers import ModuleList as ModuleList
@@ -84,7 +86,11 @@ from minidl.nn.pooling.windows import MinPool1d as MinPool1d
 from minidl.nn.pooling.windows import MinPool2d as MinPool2d
 from minidl.nn.pooling.windows import StochasticPool1d as StochasticPool1d
 from minidl.nn.pooling.windows import StochasticPool2d as StochasticPool2d
+from minidl.nn.recurrent import GRU as GRU
+from minidl.nn.recurrent import LSTM as LSTM
 from minidl.nn.resampling import Upsample as Upsample
+from minidl.nn.transformer import TransformerEncoder as TransformerEncoder
+from minidl.nn.transformer import TransformerEncoderLayer as TransformerEncoderLayer
 
 if not TYPE_CHECKING:
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidl import functional as F
+from minidl.backends import Array
 from minidl.checks import Pair, check_fraction, check_whole, pair
 from minidl.functional.geometry import pool_geometry
 from minidl.functional.pooling.kinds import check_p
@@ -201,7 +202,14 @@ class AttentionPool(Module):
         bound = channels**-0.5
         self.weight = Parameter(init.uniform_(zeros(channels), -bound, bound, rng))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply `functional.attention_pool2d`, or `1d` to sequences."""
+    def forward(self, x: Tensor, mask: Tensor | Array | None = None) -> Tensor:
+        """Apply `functional.attention_pool2d`, or `1d` to sequences.
+
+        Args:
+            x: images or sequences.
+            mask: for sequences, bools `(n, length)`: True where a step counts.
+        """
+        if mask is not None:
+            return F.masked_attention_pool1d(x, self.weight, mask)
         pool = F.attention_pool1d if x.ndim == 3 else F.attention_pool2d
         return pool(x, self.weight)
