@@ -19,7 +19,7 @@ from minidl.functional.geometry import check_floats, check_together
 from minidl.functional.linear import dropout
 from minidl.tensor import Tensor, record
 from minidl.tensor.functions import where
-from minidl.tensor.operands import array_beside
+from minidl.tensor.operands import array_beside, check_device
 
 SMALL = 30.0
 """Scores up to this size need no shift before `exp`: neither it nor a sum over them overflows."""
@@ -100,8 +100,8 @@ def masked_softmax(scores: Tensor, bias: Tensor) -> Tensor:
 def mask_bias(op: str, mask: Any, like: Tensor) -> Tensor:
     """Return a mask as what is added to scores: 0 where a bool is True, -inf where it is False."""
     if isinstance(mask, Tensor) and mask.dtype.kind == "f":
-        check_together(op, query=like, attn_mask=mask)
-        return mask
+        check_device(op, mask.backend, like.backend)
+        return mask.to(dtype=like.dtype)
     array = array_beside(op, mask, like)
     if array.dtype.kind not in "bf":
         raise TypeError(f"{op}: got a mask of dtype {array.dtype}, expected bools or floats")

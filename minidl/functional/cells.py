@@ -59,7 +59,7 @@ def gru_forward(
         xp.multiply(state, rz[:, size:], out=state)
         xp.add(state, candidate, out=state)
         if off is not None:
-            xp.copyto(state, h, where=off[t])
+            state[...] = xp.where(off[t], h, state)
         return state
 
     def work(_: slice) -> None:
@@ -159,8 +159,8 @@ def lstm_forward(
         xp.tanh(cell, out=tanh)
         xp.multiply(a[:, 3 * size :], tanh, out=state)
         if off is not None:
-            xp.copyto(state, h, where=off[t])
-            xp.copyto(cell, c, where=off[t])
+            state[...] = xp.where(off[t], h, state)
+            cell[...] = xp.where(off[t], c, cell)
         return state, cell
 
     def work(_: slice) -> None:

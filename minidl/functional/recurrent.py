@@ -176,7 +176,10 @@ def _check(
             "(length >= 1, n, features) and (n, hidden); is the batch the first axis?"
         )
     rows = count * h0.shape[1]
-    shapes = {"weight_ih": (rows, x.shape[2]), "weight_hh": (rows, h0.shape[1])}
+    shapes: dict[str, tuple[int, ...]] = {
+        "weight_ih": (rows, x.shape[2]),
+        "weight_hh": (rows, h0.shape[1]),
+    }
     shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
     for name, tensor in given.items():
         if tensor is not None and tensor.shape != shapes[name]:
@@ -218,7 +221,7 @@ def _recurrence(
     flip = (slice(None),) * axis + (slice(None, None, -1 if reverse else 1),)
     start = [None if x is None else x.array for x in others]
     steps_off = None if off is None else off[:: -1 if reverse else 1]
-    forward = cells.gru_forward if op == "gru" else cells.lstm_forward
+    forward: Any = cells.gru_forward if op == "gru" else cells.lstm_forward
     run = gates.array[:: -1 if reverse else 1]
     states, saved = forward(backend, run, *start, steps_off)
     start.pop()  # the bias

@@ -103,19 +103,19 @@ class MultiheadAttention(Module):
             ValueError: shapes do not fit each other.
             TypeError: dtypes or devices differ, or a mask is of integers.
         """
-        parts = [self._heads(i, x) for i, x in enumerate((query, key, value))]
-        bias = self._bias(parts[0], parts[1].shape[2], key_padding_mask, attn_mask)
+        q, k, v = (self._heads(i, x) for i, x in enumerate((query, key, value)))
+        bias = self._bias(q, k.shape[2], key_padding_mask, attn_mask)
         if is_causal:
-            past = ~np.tri(parts[0].shape[2], parts[1].shape[2], dtype=bool)
+            past = ~np.tri(q.shape[2], k.shape[2], dtype=bool)
             bias = self._added(bias, self._from_ignored(Tensor(past, device=query.device), query))
         drop = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
             scale = (self.embed_dim // self.num_heads) ** -0.5
-            weights = attention_weights(parts[0], parts[1], bias, scale)
-            joined = F.dropout(weights, drop, rng=self._rng) @ parts[2]
+            weights = attention_weights(q, k, bias, scale)
+            joined = F.dropout(weights, drop, rng=self._rng) @ v
         else:
-            joined = F.scaled_dot_product_attention(*parts, bias, drop, rng=self._rng)
+            joined = F.scaled_dot_product_attention(q, k, v, bias, drop, rng=self._rng)
         order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
         out = self.out_proj(joined.transpose(order).reshape(query.shape))
         return out, weights.mean(1) if weights is not None and average_attn_weights else weights

@@ -42,7 +42,10 @@ class Recurrent(Module):
         directions = 2 if bidirectional else 1
         for layer, end in self._names():
             features = input_size if layer == 0 else directions * hidden_size
-            shapes = {"weight_ih": (rows, features), "weight_hh": (rows, hidden_size)}
+            shapes: dict[str, tuple[int, ...]] = {
+                "weight_ih": (rows, features),
+                "weight_hh": (rows, hidden_size),
+            }
             shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)} if bias else {}
             for name, shape in shapes.items():
                 values = init.uniform_(zeros(shape), -bound, bound, rng)
@@ -53,9 +56,12 @@ class Recurrent(Module):
         ends = ("", "_reverse") if self.bidirectional else ("",)
         return [(i, f"l{i}{end}") for i in range(self.num_layers) for end in ends]
 
-    def _weights(self, end: str) -> list[Any]:
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return [getattr(self, f"{name}_{end}", None) for name in names[: 4 if self.bias else 2]]
+    def _weights(self, end: str) -> tuple[Any, Any, Any, Any]:
+        """Return the weights and biases, which may be None, of one direction of one layer."""
+        wi, wh = getattr(self, f"weight_ih_{end}"), getattr(self, f"weight_hh_{end}")
+        if not self.bias:
+            return wi, wh, None, None
+        return wi, wh, getattr(self, f"bias_ih_{end}"), getattr(self, f"bias_hh_{end}")
 
     def _run(
         self, x: Tensor, starts: list[Tensor | None], mask: Tensor | Array | None
@@ -168,9 +174,8 @@ class GRU(Recurrent):
     def _direction(
         self, x: Tensor, starts: list[Tensor], end: str, mask: Array | None
     ) -> tuple[Tensor, list[Tensor]]:
-        wi, wh, *biases = self._weights(end)
         back = end.endswith("_reverse")
-        states = F.gru(x, starts[0], wi, wh, *biases, mask=mask, reverse=back)
+        states = F.gru(x, starts[0], *self._weights(end), mask, back)
         return states, [states[0 if back else -1]]
 
 
@@ -207,7 +212,7 @@ class LSTM(Recurrent):
     def _direction(
         self, x: Tensor, starts: list[Tensor], end: str, mask: Array | None
     ) -> tuple[Tensor, list[Tensor]]:
-        wi, wh, *biases = self._weights(end)
+        h, c = starts
         back = end.endswith("_reverse")
-        states = F.lstm(x, *starts, wi, wh, *biases, mask=mask, reverse=back)
+        states = F.lstm(x, h, c, *self._weights(end), mask, back)
         return states[0], [states[0, 0 if back else -1], states[1, 0 if back else -1]]

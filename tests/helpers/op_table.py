@@ -2106,6 +2106,8 @@ LAYERS = [
     ),
 ]
 
+from .sequence_ops import SEQUENCES  # noqa: E402 - its rows are written with what is above
+
 OPS = [
     *ARITHMETIC,
     *FUNCTIONS_OF_ONE_ELEMENT,
@@ -2123,6 +2125,7 @@ OPS = [
     *SAMPLING,
     *LOSSES,
     *LAYERS,
+    *SEQUENCES,
 ]
 
 # Public names that are no operations, by reason -----------------------------------------------
@@ -2159,5 +2162,10 @@ _REASONS = {
         nn.Module nn.ModuleDict nn.ModuleList nn.Sequential
     """,
     "returns its argument": "nn.Identity",
+    "holds modules and computes nothing itself": "nn.Module nn.ModuleList nn.Sequential",
+    "is composed of rows above; test_sequences compares it with PyTorch or loops": """
+        nn.GRU nn.LSTM nn.MultiheadAttention nn.PositionalEncoding nn.TransformerEncoder
+        nn.TransformerEncoderLayer
+    """,
 }
 NOT_OPS = {name: reason for reason, names in _REASONS.items() for name in names.split()}

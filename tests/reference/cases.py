@@ -15,6 +15,7 @@ from .case import Case
 from .layers import ACTIVATION, LINEAR, NORMALIZATION
 from .losses import LOSS
 from .sampling import SAMPLING
+from .sequences import SEQUENCES
 from .tensors import TENSOR
 from .windows import CONVOLUTION, MORE_POOLING, POOLING
 
@@ -29,6 +30,7 @@ FAMILIES: dict[str, list[Case]] = {
     "normalization": NORMALIZATION,
     "loss": LOSS,
     "sampling": SAMPLING,
+    "sequences": SEQUENCES,
     "tensor": TENSOR,
 }
 

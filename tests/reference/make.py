@@ -141,6 +141,31 @@ def conv2d_relu_max_pool2d(*inputs: torch.Tensor, **options: Any) -> torch.Tenso
     return F.max_pool2d(F.relu(F.conv2d(*inputs, **options)), **{"kernel_size": 2} | pool)
 
 
+def gru(
+    x: torch.Tensor, h0: torch.Tensor, *weights: torch.Tensor, reverse: bool = False
+) -> torch.Tensor:
+    options = (len(weights) == 4, 1, 0.0, False, False, False)
+    out, _ = torch._VF.gru(x.flip(0) if reverse else x, h0[None], weights, *options)
+    return out.flip(0) if reverse else out
+
+
+def lstm(
+    x: torch.Tensor,
+    h0: torch.Tensor,
+    c0: torch.Tensor,
+    *weights: torch.Tensor,
+    reverse: bool = False,
+) -> torch.Tensor:
+    """Run PyTorch's LSTM step by step, because it returns only the last cell state."""
+    state, states = (h0[None], c0[None]), []
+    for step in x.flip(0) if reverse else x:
+        options = (len(weights) == 4, 1, 0.0, False, False, False)
+        _, *state = torch._VF.lstm(step[None], state, weights, *options)
+        states.append(torch.cat(list(state)))
+    return torch.stack(states[::-1] if reverse else states, 1)
+
+
+SPECIAL |= {"gru": gru, "lstm": lstm}
 SPECIAL |= {"conv2d_relu": conv2d_relu, "conv2d_relu_max_pool2d": conv2d_relu_max_pool2d}
 WITH_PLACES = {
     "max_pool1d",

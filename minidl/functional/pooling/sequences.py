@@ -37,7 +37,8 @@ def masked_avg_pool1d(x: Tensor, mask: Tensor | Array) -> Tensor:
     """
     counts = _mask("masked_avg_pool1d", x, mask)
     total = x.backend.xp.maximum(counts.sum(-1, keepdims=True), 1).astype(x.dtype)
-    return where(counts[:, None], x, 0).sum(2) / total
+    means: Tensor = where(counts[:, None], x, 0).sum(2) / total
+    return means
 
 
 def masked_max_pool1d(x: Tensor, mask: Tensor | Array) -> Tensor:
