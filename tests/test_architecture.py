@@ -101,8 +101,17 @@ WINGS = {
     "nn/collections nn/padding": (
         *(385, "what ported programs use: order, scattered and running sums, borders, containers"),
     ),
+    "functional/attention functional/cells functional/composed functional/recurrent "
+    "nn/attention nn/recurrent nn/transformer": (
+        *(
+            860,
+            "attention and transformer encoders; GRU and LSTM with kernels, and lengths by mask",
+        ),
+    ),
     "functional/fused": (245, "layers in one pass over memory, batch norm folded in evaluation"),
-    "functional/pooling nn/pooling": (1_390, "20 kinds of pooling, of any size, in any range"),
+    "functional/pooling nn/pooling": (
+        *(1_435, "20 kinds of pooling, of any size, in any range; over time with masks"),
+    ),
     "functional/resampling nn/resampling": (215, "images at any other size, in three modes"),
     "files": (1_315, "weights in every common form, checkpoints, downloads; safe if hostile"),
     "data": (
