@@ -132,6 +132,53 @@ def resizing(shape: tuple[int, ...], **options: Any) -> Case:
     return Case(ours, theirs, lambda: drawn(shape), is_images=True)
 
 
+# Sequences ------------------------------------------------------------------------------------
+
+
+def attention(length: int, **options: Any) -> Case:
+    """Attention of 32 sequences with 4 heads of 32 channels."""
+
+    def ours() -> Call:
+        from minidl import functional as F
+
+        return lambda *qkv: F.scaled_dot_product_attention(*qkv, **options)
+
+    def theirs() -> Call:
+        from torch.nn import functional as F
+
+        return lambda *qkv: F.scaled_dot_product_attention(*qkv, **options)
+
+    return Case(ours, theirs, lambda: drawn(*[(32, 4, length, 32)] * 3))
+
+
+def recurrent(kind: str, gates: int) -> Case:
+    """One layer from 128 to 128 channels over 64 sequences of length 40."""
+    rows = gates * 128
+    shapes: list[tuple[int, ...]] = [(40, 64, 128), (rows, 128), (rows, 128), (rows,), (rows,)]
+
+    def arrays() -> Arrays:
+        x, *weights = drawn(*shapes)
+        return [x, *(weight * np.float32(128**-0.5) for weight in weights)]
+
+    def ours() -> Call:
+        from minidl import functional as F
+        from minidl import zeros
+
+        start = [zeros(64, 128)] * (gates - 2)
+        states = (lambda out: out) if gates == 3 else (lambda out: out[0])
+        return lambda x, *weights: states(getattr(F, kind)(x, *start, *weights))
+
+    def theirs() -> Call:
+        import torch
+
+        zeros = torch.zeros(1, 64, 128)
+        start: Any = zeros if gates == 3 else (zeros, zeros)
+        options = (True, 1, 0.0, False, False, False)
+        return lambda x, *weights: getattr(torch._VF, kind)(x, start, weights, *options)[0]
+
+    return Case(ours, theirs, arrays)
+
+
 MAPS = (16, 64, 32, 32)
 
 CASES: dict[str, Case] = {
@@ -140,6 +187,11 @@ CASES: dict[str, Case] = {
     "bicubic-2": resizing(MAPS, scale_factor=2, mode="bicubic"),
     "bilinear-8": resizing((16, 64, 8, 8), size=(64, 64), mode="bilinear"),
     "bilinear-large": resizing((4, 16, 128, 128), scale_factor=2, mode="bilinear"),
+    "attention-64": attention(64),
+    "attention-128": attention(128),
+    "attention-causal": attention(128, is_causal=True),
+    "gru": recurrent("gru", 3),
+    "lstm": recurrent("lstm", 4),
 }
 CONTESTS = contests(CASES)
 
