@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from minidl.data import SceneSet, load_toy_scenes, toy_scenes
+from minidl import functional as F
+from minidl import nn, optim
+from minidl.data import DataLoader, Normalize, SceneSet, load_toy_scenes, toy_scenes
 from minidl.data.toy_scenes import TOY_SCENES_CLASSES
+from minidl.training import mean_iou, predict
 
 
 def _assert_equal(got, wanted):
@@ -138,3 +141,29 @@ def test_scenes_are_chosen_with_their_masks_and_boxes():
 def test_toy_scenes_refuse_wrong_numbers(wrong, error, message):
     with pytest.raises(error, match=f"^load_toy_scenes: {message}"):
         load_toy_scenes(**wrong)
+
+
+@pytest.mark.parametrize("weight", [None, [0.1, 1, 1, 1, 1, 1]], ids=["plain", "weighted"])
+def test_the_colour_of_a_pixel_does_not_tell_its_class(weight):
+    """A network of 1x1 convolutions sees one pixel at a time; the goal of other networks is 1."""
+    rng = np.random.default_rng(0)
+    train, test = load_toy_scenes(train=160, test=80)
+    normalize = Normalize.fit(train.images)
+    layers = [nn.Conv2d(3, 24, 1, rng=rng), nn.ReLU(), nn.Conv2d(24, 24, 1, rng=rng), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Conv2d(24, 6, 1, rng=rng))
+    adam = optim.Adam(model.parameters(), lr=1e-2)
+    batches = DataLoader(
+        train.images, train.masks, batch_size=16, shuffle=True, transform=normalize, rng=rng
+    )
+    losses = []
+    for _ in range(8):
+        for images, masks in batches:
+            loss = F.cross_entropy(model(images), masks, weight)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            losses.append(loss.item())
+    assert np.mean(losses[-10:]) < 0.9 * losses[0]  # it has learned what there is to learn
+    loader = DataLoader(test.images, test.masks, batch_size=40, transform=normalize)
+    predicted = predict(model, loader).argmax(1)
+    assert mean_iou(predicted, test.masks, 6) < 0.3  # far below 0.6
