@@ -2162,7 +2162,6 @@ _REASONS = {
         nn.Module nn.ModuleDict nn.ModuleList nn.Sequential
     """,
     "returns its argument": "nn.Identity",
-    "holds modules and computes nothing itself": "nn.Module nn.ModuleList nn.Sequential",
     "is composed of rows above; test_sequences compares it with PyTorch or loops": """
         nn.GRU nn.LSTM nn.MultiheadAttention nn.PositionalEncoding nn.TransformerEncoder
         nn.TransformerEncoderLayer
