@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -322,23 +322,74 @@ def pixel_cross_entropy(
         array([[2.0794]])
     """
     check_floats("pixel_cross_entropy", logits)
-    backend, shape, dtype = logits.backend, logits.shape, logits.dtype
-    xp, (n, classes, pixels) = backend.xp, (*shape[:2], math.prod(shape[2:]))
-    labels, factors = target.reshape(n, pixels), weights.reshape(n, pixels)
-    kept: Any = None
-    parts: Any = None
-    whole = factors
-    if label_smoothing:
-        factors = factors * (1 - label_smoothing)
-        kept = xp.broadcast_to(xp.asarray(counted), target.shape).reshape(n, pixels)
-        parts = xp.ones((classes, 1), dtype)
-        if class_weights is not None:
-            parts = class_weights.array.reshape(classes, 1)
-        parts = parts * (label_smoothing / classes)
-        whole = factors + kept * parts.sum()
-    p = None
-    if is_recording() and logits.requires_grad:
-        p = xp.empty((n, classes, pixels), dtype)
+    goal = _goal(logits, target, weights, counted, class_weights, label_smoothing)
+    out, p = _terms(logits, goal, is_recording() and logits.requires_grad)
+
+    def backward(gradient: Tensor) -> Gradients:
+        n, pixels = goal.labels.shape
+        if is_recording():
+            shares = goal.shares(logits.shape[1])
+            slope = softmax(logits, 1).reshape(shares.shape) * Tensor.wrap(goal.whole[:, None])
+            slope = gradient.reshape(n, 1, pixels) * (slope - Tensor.wrap(shares))
+            return (slope.reshape(logits.shape),)
+        return (Tensor.wrap(_slope(logits, p, gradient.array.reshape(n, pixels), goal)),)
+
+    return record("pixel_cross_entropy", out.reshape(target.shape), (logits,), backward)
+
+
+class _Goal(NamedTuple):
+    """What the softmax is compared with: a share for the target, and some for every class.
+
+    Attributes:
+        xp: the array module.
+        labels: `(n, pixels)`.
+        factors: the target's share, `(n, pixels)`.
+        whole: the sum of all shares, `(n, pixels)`.
+        kept: whether a pixel counts, `(n, pixels)`; None without smoothing.
+        parts: the share of each class, `(classes, 1)`; None without smoothing.
+    """
+
+    xp: Any
+    labels: Array
+    factors: Array
+    whole: Array
+    kept: Any
+    parts: Any
+
+    def shares(self, classes: int) -> Array:
+        """Return all shares, `(n, classes, pixels)`."""
+        is_target = self.labels[:, None] == self.xp.arange(classes)[:, None]
+        shares = is_target * self.factors[:, None]
+        return shares if self.parts is None else shares + self.kept[:, None] * self.parts
+
+
+def _goal(
+    logits: Tensor,
+    target: Array,
+    weights: Array,
+    counted: Any,
+    class_weights: Tensor | None,
+    smoothing: float,
+) -> _Goal:
+    xp, (n, classes) = logits.backend.xp, logits.shape[:2]
+    shape = n, math.prod(logits.shape[2:])
+    labels, factors = target.reshape(shape), weights.reshape(shape)
+    if not smoothing:
+        return _Goal(xp, labels, factors, factors, None, None)
+    kept = xp.broadcast_to(xp.asarray(counted), target.shape).reshape(shape)
+    parts = xp.ones((classes, 1), logits.dtype)
+    if class_weights is not None:
+        parts = class_weights.array.reshape(classes, 1)
+    parts, factors = parts * (smoothing / classes), factors * (1 - smoothing)
+    return _Goal(xp, labels, factors, factors + kept * parts.sum(), kept, parts)
+
+
+def _terms(logits: Tensor, goal: _Goal, saves: bool) -> tuple[Array, Any]:
+    """Return the loss of each pixel, `(n, pixels)`, and the softmax if `saves`."""
+    backend, classes, dtype = logits.backend, logits.shape[1], logits.dtype
+    xp, labels, factors, _, kept, parts = goal
+    n, pixels = labels.shape
+    p = xp.empty((n, classes, pixels), dtype) if saves else None
     out, column = xp.empty((n, pixels), dtype), xp.arange(pixels)
 
     def work(part: slice) -> None:
@@ -359,48 +410,13 @@ def pixel_cross_entropy(
             xp.divide(powers, sums[:, None], out=p[part])
 
     backend.over_batch(n, (5 * classes, pixels), dtype, work)
-
-    def backward(gradient: Tensor) -> Gradients:
-        if is_recording():
-            slope = softmax(logits, 1).reshape(n, classes, pixels) * Tensor.wrap(whole[:, None])
-            slope = slope - Tensor.wrap(_goal(xp, labels, factors, kept, parts, classes))
-            return ((gradient.reshape(n, 1, pixels) * slope).reshape(shape),)
-        return (
-            Tensor.wrap(
-                _slope(
-                    logits,
-                    p,
-                    gradient.array.reshape(n, pixels),
-                    labels,
-                    factors,
-                    whole,
-                    kept,
-                    parts,
-                )
-            ),
-        )
-
-    return record("pixel_cross_entropy", out.reshape(target.shape), (logits,), backward)
+    return out, p
 
 
-def _goal(xp: Any, labels: Array, factors: Array, kept: Any, parts: Any, classes: int) -> Array:
-    """Return what the softmax is compared with, `(n, classes, pixels)`."""
-    goal = (labels[:, None] == xp.arange(classes)[:, None]) * factors[:, None]
-    return goal if parts is None else goal + kept[:, None] * parts
-
-
-def _slope(
-    logits: Tensor,
-    p: Any,
-    gradient: Array,
-    labels: Array,
-    factors: Array,
-    whole: Array,
-    kept: Any,
-    parts: Any,
-) -> Array:
-    """Return `gradient * (p * whole - goal)` in the memory order of the logits."""
-    xp, (n, classes, pixels) = logits.backend.xp, p.shape
+def _slope(logits: Tensor, p: Any, gradient: Array, goal: _Goal) -> Array:
+    """Return `gradient * (p * whole - shares)` in the memory order of the logits."""
+    xp, labels, factors, whole, kept, parts = goal
+    n, classes, pixels = p.shape
     out, column = xp.empty_like(logits.array), xp.arange(pixels)
 
     def work(part: slice) -> None:
