@@ -101,29 +101,36 @@ def _floats(op: str, x: Tensor) -> Tensor:
 def _erf(xp: Any, x: Array, out: Array | None = None) -> Array:
     """Return the error function of an array, written into `out` if given."""
     size = xp.minimum(xp.abs(x), LAST)
-    tail = _tail(size) * xp.exp(-size * size)
-    values = xp.where(size <= 1, _near_zero(xp.minimum(size, 1)), 1 - tail)
-    values = xp.copysign(values, x)
-    if out is None:
-        return values
-    out[...] = values
-    return out
+    near, bytes_each = xp.minimum(size, 1), x.dtype.itemsize
+    # The last sum of the series is x + 0.13 x, not 1.13 x: a rounding less.
+    near = near + near * _polynomial(xp, near * near, _taylor(SERIES[bytes_each]))
+    tail = _polynomial(xp, (72 / (3 + size) - 13) / 5, _tail(TAIL_SERIES[bytes_each]))
+    values = xp.where(size <= 1, near, 1 - tail * xp.exp(-size * size))
+    return xp.copysign(values, x) if out is None else xp.copysign(values, x, out=out)
 
 
-def _near_zero(x: Array) -> Array:
-    """Return `2 / sqrt(pi) * sum((-1)**n * x**(2 * n + 1) / (n! * (2 * n + 1)))`, 0 <= x <= 1."""
-    scale, square = 2 / math.sqrt(math.pi), x * x
-    total = 0 * x
-    for n in reversed(range(1, SERIES[x.dtype.itemsize])):
-        total = (total + scale * (-1) ** n / (math.factorial(n) * (2 * n + 1))) * square
-    # The last sum is x + 0.13 x, not 1.13 x: a rounding less.
-    return x + x * (total + (scale - 1))
+@functools.cache
+def _taylor(terms: int) -> list[float]:
+    """Return coefficients, the highest first, of a polynomial in `x**2`: `erf(x) / x - 1`.
+
+    `erf(x) / x = 2 / sqrt(pi) * sum((-1)**n * x**(2 * n) / (n! * (2 * n + 1)))`.
+    """
+    scale = 2 / math.sqrt(math.pi)
+    series = [scale * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(terms)]
+    return [*series[:0:-1], scale - 1]
 
 
-def _tail(x: Array) -> Array:
-    """Return `exp(x**2) * erfc(x)` for 1 <= x <= 6, by Clenshaw's recurrence."""
-    u = (72 / (3 + x) - 13) / 5
-    after, last = 0 * u, 0 * u
-    for c in TAIL[TAIL_SERIES[x.dtype.itemsize] - 1 : 0 : -1]:
-        after, last = 2 * u * after - last + c, after
-    return u * after - last + TAIL[0]
+@functools.cache
+def _tail(terms: int) -> list[float]:
+    """Return the first terms of `TAIL` as coefficients of powers, the highest first."""
+    powers = np.polynomial.chebyshev.cheb2poly(TAIL[:terms])  # importing it takes 5 ms
+    return [float(c) for c in powers[::-1]]
+
+
+def _polynomial(xp: Any, x: Array, coefficients: list[float]) -> Array:
+    """Evaluate a polynomial by Horner's rule, in place: 2 passes over the memory for each term."""
+    total = xp.full_like(x, coefficients[0])
+    for c in coefficients[1:]:
+        total *= x
+        total += c
+    return total
