@@ -11,9 +11,7 @@ from minidl.functional.activation import sigmoid as sigmoid
 from minidl.functional.activation import silu as silu
 from minidl.functional.activation import softmax as softmax
 from minidl.functional.activation import softplus as softplus
-from minidl.functional.attention import (
-    scaled_dot_product_attention as scaled_dot_product_attention,
-)
+from minidl.functional.attention import scaled_dot_product_attention as scaled_dot_product_attention
 from minidl.functional.convolution import conv1d as conv1d
 from minidl.functional.convolution import conv2d as conv2d
 from minidl.functional.convolution import conv_transpose2d as conv_transpose2d

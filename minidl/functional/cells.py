@@ -87,7 +87,7 @@ def gru_backward(
     flat = slopes.reshape(length, n, 4 * size)
     dh, passed = xp.zeros((2, n, size), g.dtype)
     moved = xp.concatenate([weight[2 * size :], weight[: 2 * size]])  # in the order of slopes
-    z = gates[:, :, size:] if off is None else xp.where(off, h0.dtype.type(1), gates[:, :, size:])
+    z = _carried(xp, gates[:, :, size:], off)
 
     def prepare(part: slice) -> None:
         rows = slopes[:, part]
@@ -140,15 +140,14 @@ def lstm_forward(
     states, cells = out
     gates, bent = xp.empty((length, n, 4 * size), x.dtype), xp.empty((length, n, size), x.dtype)
     matrix = xp.ascontiguousarray(-weight.swapaxes(0, 1))
-    middle = slice(2 * size, 3 * size)  # of the candidate g: tanh(x) = 2 * sigmoid(2 * x) - 1
+    offset, middle = 0 if bias is None else bias, slice(2 * size, 3 * size)  # of g
 
     def step(t: int, h: Array, c: Array) -> tuple[Array, Array]:
         a, state, cell, tanh = gates[t], states[t], cells[t], bent[t]
         backend.product(h, matrix, a)
         xp.subtract(a, x[t], out=a)
-        if bias is not None:
-            xp.subtract(a, bias, out=a)
-        g = a[:, middle]
+        xp.subtract(a, offset, out=a)
+        g = a[:, middle]  # tanh(x) = 2 * sigmoid(2 * x) - 1
         xp.multiply(g, 2, out=g)
         _sigmoid(xp, a)
         xp.multiply(g, 2, out=g)
@@ -187,9 +186,7 @@ def lstm_backward(
     slopes = xp.empty((length, n, 4, size), g.dtype)
     flat = slopes.reshape(length, n, 4 * size)
     ends = xp.empty((length, n, size), g.dtype)
-    forget = gates[:, :, size : 2 * size]
-    if off is not None:
-        forget = xp.where(off, h0.dtype.type(1), forget)
+    forget = _carried(xp, gates[:, :, size : 2 * size], off)
     dh, dc, spare = xp.zeros((3, n, size), g.dtype)
 
     def prepare(part: slice) -> None:
@@ -236,6 +233,11 @@ def _sigmoid(xp: Any, x: Array) -> None:
     xp.exp(x, out=x)
     xp.add(x, 1, out=x)
     xp.divide(1, x, out=x)
+
+
+def _carried(xp: Any, gate: Array, off: Array | None) -> Array:
+    """Return the share of a state that a step keeps: all of it where the step is off."""
+    return gate if off is None else xp.where(off, gate.dtype.type(1), gate)
 
 
 def _before(xp: Any, first: Array, states: Array) -> Array:
