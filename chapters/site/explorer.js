@@ -351,7 +351,7 @@ const Explorer = (() => {
     });
     const caption = make("figcaption", {}, `${title} `, make("small", {}, sizeText(grid.planes)));
     const box = make("div", { class: "planes" }, ...planes);
-    return make("figure", { class: widest > 6 ? "dense" : "" }, caption, box);
+    return make("figure", { class: `${widest > 6 ? "dense" : ""} ${planes.length > 1 ? "many" : ""}` }, caption, box);
   }
 
   function buildCell(plane, p, row, col, pads, i, isLast) {
@@ -366,11 +366,12 @@ const Explorer = (() => {
     } else if (i === 0) {
       cell = numberCell(place, state.values[index], index, plane.w, "image");
     } else {
-      const parts = [make("span", { class: "v" }), make("span", { class: "g" })];
+      const said = (name) => make("span", { class: `said ${name}` });
+      const parts = [make("span", { class: "v" }), said("state"), make("span", { class: "g" })];
+      if (isLast) parts.unshift(make("span", { class: "said" }, `output ${place}: `));
       cell = make(isLast ? "button" : "div", { class: "cell" }, ...parts);
       if (isLast) Object.assign(cell, { type: "button", tabIndex: -1 });
       cell.dataset.index = index;
-      cell.dataset.place = place;
     }
     cell.dataset.at = `${p} ${row} ${col}`;
     return cell;
@@ -441,22 +442,22 @@ const Explorer = (() => {
       if (input) {
         if (document.activeElement !== input) input.value = String(value);
         input.classList.toggle("long", input.value.length > 4);
+        if (gradient === undefined) input.removeAttribute("aria-description");
+        else input.setAttribute("aria-description", `gradient ${Pooling.show(gradient)}`);
         return;
       }
       const hidden = isLast && mode() === "fill" && index > state.at;
       write(cell.querySelector(".v"), hidden ? "?" : brief(value));
       cell.classList.toggle("hidden", hidden);
-      if (isLast) paintOutput(cell, index, hidden, value, gradient);
+      if (isLast) paintOutput(cell, index, hidden, gradient);
     });
   }
 
-  function paintOutput(cell, index, hidden, value, gradient) {
-    const current = index === state.at && mode() !== "all";
-    const words = hidden ? "not yet computed" : Pooling.show(value);
-    const more = gradient === undefined ? "" : `, gradient ${Pooling.show(gradient)}`;
-    cell.setAttribute("aria-label", `output ${cell.dataset.place}: ${words}${more}`);
+  function paintOutput(cell, index, hidden, gradient) {
+    const words = hidden ? " not yet computed" : gradient === undefined ? "" : ", gradient ";
+    cell.querySelector(".state").textContent = words;
     cell.setAttribute("aria-pressed", String(index === state.at));
-    cell.classList.toggle("current", current);
+    cell.classList.toggle("current", index === state.at && mode() !== "all");
     cell.tabIndex = index === state.at ? 0 : -1;
   }
 

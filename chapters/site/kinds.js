@@ -307,13 +307,6 @@ const Kinds = (() => {
       used.push("bias");
       delete given.bias;
     }
-    if (name === "fractional_max_pool2d" && a.fractional_mode !== "random" && a.draws) {
-      lines.push(`samples = ${nested(a.draws.map(Pooling.repr), [1, grid.planes.length, 2])}`);
-      used.push("_random_samples=samples");
-    } else if (a.draws && a.draws.length) {
-      lines.push("# minidl draws from a generator: numpy.random.default_rng(seed)");
-      used.push("rng=rng");
-    }
     const names = KINDS[name].uses.filter(
       (one) => given[one] !== undefined && given[one] !== DEFAULTS[one],
     );
@@ -322,6 +315,14 @@ const Kinds = (() => {
       return `${one === "fractional_mode" ? "mode" : one}=${value}`;
     };
     const rest = names.map(write);
+    if (name === "fractional_max_pool2d" && a.fractional_mode !== "random" && a.draws) {
+      lines.push(`samples = ${nested(a.draws.map(Pooling.repr), [1, grid.planes.length, 2])}`);
+      rest.push("_random_samples=samples");
+    } else if (a.draws && a.draws.length) {
+      lines.unshift("import numpy as np", "");
+      lines.push("rng = np.random.default_rng()  # draws other numbers than those of this page");
+      rest.push("rng=rng");
+    }
     if (name === "max_unpool2d") {
       const [, , h, w] = Pooling.shapeOf(grid);
       lines.push(`values, indices = F.max_pool2d(${["x", ...rest, "return_indices=True"].join(", ")})`);
