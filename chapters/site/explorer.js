@@ -78,6 +78,8 @@ const Explorer = (() => {
       ),
     );
     $("formulas").tBodies[0].replaceChildren(...rows);
+    const symbols = Kinds.symbols(name);
+    $("symbols").textContent = symbols && `Here ${symbols}.`;
     Object.entries(Kinds.ARGUMENTS).forEach(([argument, { hint = "" }]) => {
       const own = kind.hints?.[argument] ?? (argument === "stride" ? Kinds.SIDE_BY_SIDE : hint);
       enable(argument, Kinds.reason(name, argument), own);

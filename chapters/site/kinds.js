@@ -247,6 +247,38 @@ const Kinds = (() => {
     },
   };
 
+  /** What the symbols of the formulas stand for, as in the same table. */
+  const SYMBOLS = {
+    best: "best = max(w)",
+    hit: "hit = w == best, the first if several are equal",
+    mean: "mean = sum(w) / m",
+    mix: "mix = a * hit + (1 - a) / m",
+    out: "out: the output",
+    p: "p: the power",
+    a: "a: the share of the maximum, alpha",
+    b: "b: the sharpness, beta",
+    i: "i: a drawn index",
+    q: "q = a * (1 - a) * (best - mean)",
+    s: "s = softmax(b * w)",
+    t: "t = softmax(v * w), for one channel",
+    f: "f: outer product of two rows of Pascal's triangle, divided by its sum",
+    v: "v: the weight",
+    x: "x: the image",
+    k: "k: the size of a window, or of a level's output",
+    pool: "pool: adaptive max or average pooling",
+  };
+
+  /** Explain the symbols of a kind's formulas. */
+  function symbols(name) {
+    const { formulas } = KINDS[name];
+    const used = new Set(formulas.flatMap(([, ...both]) => both.join(" ").match(/\b[a-z]+\b/g)));
+    if (used.has("mix")) ["hit", "a", "best"].forEach((one) => used.add(one));
+    if (used.has("hit")) used.add("best");
+    const own = { a: "a = sigmoid(sum(v * w)), the gate" };
+    const found = Object.keys(SYMBOLS).filter((one) => used.has(one));
+    return found.map((one) => (name === "gated_pool2d" && own[one]) || SYMBOLS[one]).join("; ");
+  }
+
   const ALONE = "Each channel is pooled on its own: one shows everything.";
 
   /** Why a kind has no such argument; "" if it has. */
@@ -335,5 +367,5 @@ const Kinds = (() => {
     return lines.join("\n");
   }
 
-  return { ARGUMENTS, GEOMETRY, KINDS, SIDE_BY_SIDE, program, reason, weightShape };
+  return { ARGUMENTS, GEOMETRY, KINDS, SIDE_BY_SIDE, program, reason, symbols, weightShape };
 })();
