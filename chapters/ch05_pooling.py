@@ -62,7 +62,7 @@ chapter.play(*movie, "pooling", "the framed window makes the framed outputs: 4, 
 # pixels, there are floor((m - p) / s) + 1 outputs; with `ceil_mode` the quotient is rounded up, so
 # the last window may hang over the edge. Padding adds pixels that never win a maximum: windows of 3
 # with padding 1 and stride 1 are centred on each pixel and keep the size. **Predict, then run:**
-# which windows skip pixels?
+# which windows skip pixels? (chapters/site/explorer.html, in a browser, slides any window.)
 
 # %%
 tiles, geometries = {}, ((2, 2), (3, 2), (3, 1), (2, 3))

@@ -51,7 +51,8 @@ def kind(name, by_hand, formula, operation):
 
 # %% [markdown]
 # ## 1. A fixed formula for each window
-# Let w be the pixels of a window, here 1, 2, 3, 4. Section 7 says what each kind is for.
+# Let w be the pixels of a window, here 1, 2, 3, 4. Section 7 says what each kind is for. To change
+# these numbers and see each kind's outputs and gradients, open chapters/site/explorer.html.
 # * **Min pooling**, `min(w)`: the smallest pixel, 1.
 # * **LP pooling**, `sum(w^p)^(1/p)`: for p = 2 the length of w, sqrt(1 + 4 + 9 + 16) = 5.48.
 # * **GeM pooling** (generalised mean), `mean(w^p)^(1/p)`: the mean for p = 1, nearly the maximum
