@@ -317,6 +317,28 @@ def test_large_windows_have_winners_beyond_a_byte(backend):
     assert backend.to_numpy(winners).item() == 288
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=str)
+@pytest.mark.parametrize("kernels", ["fast", "plain"])
+def test_index_add_of_single_values_is_that_of_a_loop(kernels, dtype):
+    """Many values and few, negative indices, and memory in another order."""
+    rng = np.random.default_rng(0)
+    minidl.set_kernels(kernels)
+    try:
+        for count in (1, 5, 400):
+            index = rng.integers(-3, 3, count), rng.integers(-40, 40, (2, 1))
+            values = rng.normal(size=(2, count)).astype(dtype)
+            for start in (np.ones((3, 40), dtype), np.ones((40, 3), dtype).T):
+                wanted, target = start.astype(float), start.copy(order="K")
+                np.add.at(wanted, index, values)
+                backend_for("cpu").index_add(target, index, values)
+                np.testing.assert_allclose(target, wanted, rtol=1e-6, atol=1e-6)
+        one = np.zeros((), dtype)
+        backend_for("cpu").index_add(one, (), np.array(2.0, dtype))
+        assert one == 2
+    finally:
+        minidl.set_kernels("fast")
+
+
 def test_index_add_counts_repeated_indices(device):
     backend = backend_for(device)
     target = backend.from_numpy(np.zeros((3, 2)))

