@@ -110,8 +110,12 @@ WINGS = {
     ),
     "functional/fused": (245, "layers in one pass over memory, batch norm folded in evaluation"),
     "functional/pooling nn/pooling": (
-        *(1_435, "20 kinds of pooling, of any size, in any range; over time with masks"),
+        *(
+            1_730,
+            "22 kinds of pooling, of any size, in any range; over time with masks; of regions",
+        ),
     ),
+    "functional/deformable nn/deformable": (170, "convolution with taps at learned positions"),
     "functional/resampling nn/resampling": (215, "images at any other size, in three modes"),
     "files": (1_315, "weights in every common form, checkpoints, downloads; safe if hostile"),
     "data": (
@@ -131,7 +135,7 @@ WINGS = {
     ),
     "distributed": (1_035, "many processes: checked calls over MPI, gradients, shards, no hangs"),
     "chapter": (412, "a chapter's options, figures with captions, moving pictures, experiments"),
-    "onnx": (870, "networks as ONNX files, for other programs: 123 operations"),
+    "onnx": (875, "networks as ONNX files, for other programs: 125 operations"),
 }
 FACES_BUDGET = 520  # __init__ and __main__: public names, and the lookup of backends
 
