@@ -179,6 +179,58 @@ def recurrent(kind: str, gates: int) -> Case:
     return Case(ours, theirs, arrays)
 
 
+# Regions --------------------------------------------------------------------------------------
+
+
+def boxes(count: int, images: int, side: float, least: float, most: float) -> np.ndarray:
+    """Draw boxes `(count, 5)` on square pictures, of sides from `least` to `most` pixels."""
+    rng = np.random.default_rng(1)
+    sizes = rng.uniform(least, most, (count, 2))
+    corners = rng.uniform(0, 1, (count, 2)) * (side - sizes)
+    index = rng.integers(0, images, (count, 1))
+    return np.concatenate([index, corners, corners + sizes], 1).astype(np.float32)
+
+
+def regions(name: str, shape: tuple[int, ...], found: np.ndarray, *options: Any) -> Case:
+    def ours() -> Call:
+        from minidl import functional as F
+
+        pool = {"pool": F.roi_pool2d, "align": F.roi_align2d}[name]
+        return lambda x: pool(x, found, *options)
+
+    def theirs() -> Call:
+        import torch
+        from torchvision import ops
+
+        pool = {"pool": ops.roi_pool, "align": ops.roi_align}[name]
+        return lambda x: pool(x, torch.from_numpy(found), *options)
+
+    return Case(ours, theirs, lambda: drawn(shape), is_images=True, repeats=9)
+
+
+def deformed(is_masked: bool) -> Case:
+    """Convolve 64 channels of 32x32 pixels, 3x3, with offsets of about a pixel."""
+    shapes = [(8, 64, 32, 32), (8, 18, 32, 32), (64, 64, 3, 3), (8, 9, 32, 32)]
+
+    def ours() -> Call:
+        from minidl import functional as F
+
+        return lambda x, offset, weight, mask=None: F.deform_conv2d(
+            x, offset, weight, padding=1, mask=mask
+        )
+
+    def theirs() -> Call:
+        from torchvision import ops
+
+        return lambda x, offset, weight, mask=None: ops.deform_conv2d(
+            x, offset, weight, padding=1, mask=mask
+        )
+
+    shapes = shapes if is_masked else shapes[:3]
+    return Case(ours, theirs, lambda: drawn(*shapes), is_images=True, repeats=3)
+
+
+SMALL, LARGE = boxes(512, 4, 256, 16, 128), boxes(256, 2, 800, 32, 400)
 MAPS = (16, 64, 32, 32)
 
 CASES: dict[str, Case] = {
@@ -192,6 +244,12 @@ CASES: dict[str, Case] = {
     "attention-causal": attention(128, is_causal=True),
     "gru": recurrent("gru", 3),
     "lstm": recurrent("lstm", 4),
+    "roi-pool": regions("pool", (4, 64, 32, 32), SMALL, 7, 1 / 8),
+    "roi-align": regions("align", (4, 64, 32, 32), SMALL, 7, 1 / 8, 2, True),
+    "roi-pool-large": regions("pool", (2, 256, 50, 50), LARGE, 7, 1 / 16),
+    "roi-align-large": regions("align", (2, 256, 50, 50), LARGE, 7, 1 / 16, 2, True),
+    "deform": deformed(is_masked=False),
+    "deform-masked": deformed(is_masked=True),
 }
 CONTESTS = contests(CASES)
 
