@@ -111,11 +111,13 @@ CANNOT = {
     "functional.stochastic_pool1d": "random numbers",
     "functional.stochastic_pool2d": "random numbers",
     "functional.fractional_max_pool2d": "its windows at random",
+    "functional.deform_conv2d": "onnxruntime has no",
     "functional.cross_entropy": "class indices",
     "functional.huber_loss": "no converter",
     "functional.pixel_cross_entropy": "no converter",
     "functional.smooth_l1_loss": "no converter",
     "nn.BatchNorm2d": "statistics of the batch",
+    "nn.DeformConv2d": "onnxruntime has no",
     "nn.FractionalMaxPool2d": "its windows at random",
     "nn.CrossEntropyLoss": "class indices",
     "nn.HuberLoss": "no converter",
@@ -176,14 +178,14 @@ def test_every_public_function_is_known_or_composed_of_known_ones():
 
 
 ARGUMENTS = """
-    a align_corners alpha approximate axes axis b beta bias ceil_mode condition
+    a align_corners aligned alpha approximate axes axis b beta bias boxes ceil_mode condition
     count_include_pad descending device dilation divisor_override dtype eps filter_size groups
-    high ignore_index index indices k keepdims kernel_size label_smoothing largest
+    high ignore_index images index indices k keepdims kernel_size label_smoothing largest
     log_probabilities logits low max_norm mode momentum negative_slope norm_type
     normalized_shape num_groups operands other output_padding output_size p padding padding_idx
     pool_dilation pool_padding pool_size pool_stride reduction return_indices rng running_mean
-    running_var scale_factor self shape size sorted source sparse stable start_axis stride
-    subscripts target tensors training value weight widths world x
+    running_var sampling_ratio scale_factor self shape size sorted source sparse spatial_scale
+    stable start_axis stride subscripts target tensors training value weight widths world x
 """
 
 

@@ -13,7 +13,7 @@ import minidl
 from minidl import Tensor
 from minidl import functional as F
 
-from .helpers.op_table import batch_norm, joined_batch_norm
+from .helpers.op_table import batch_norm, deform_conv2d, joined_batch_norm
 from .helpers.public import public_names
 from .reference.cases import FAMILIES, HERE, Case, load
 
@@ -34,6 +34,7 @@ SPECIAL: dict[str, Callable[..., Tensor]] = {
         else batch_norm(x, weight, bias, **options)
     ),
     "concatenate": lambda *xs, **options: minidl.concatenate(xs, **options),
+    "deform_conv2d": deform_conv2d,
     "einsum": lambda *xs, subscripts: minidl.einsum(subscripts, *xs),
     "embedding": lambda weight, **options: F.embedding(weight=weight, **options),
     "group_norm": lambda x, weight=None, bias=None, **options: F.group_norm(

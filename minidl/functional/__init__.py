@@ -15,6 +15,7 @@ from minidl.functional.attention import scaled_dot_product_attention as scaled_d
 from minidl.functional.convolution import conv1d as conv1d
 from minidl.functional.convolution import conv2d as conv2d
 from minidl.functional.convolution import conv_transpose2d as conv_transpose2d
+from minidl.functional.deformable import deform_conv2d as deform_conv2d
 from minidl.functional.embedding import embedding as embedding
 from minidl.functional.fused import conv2d_relu as conv2d_relu
 from minidl.functional.fused import conv2d_relu_max_pool2d as conv2d_relu_max_pool2d
@@ -41,6 +42,8 @@ from minidl.functional.normalization import layer_norm as layer_norm
 from minidl.functional.pooling.basic import avg_pool2d as avg_pool2d
 from minidl.functional.pooling.basic import global_avg_pool2d as global_avg_pool2d
 from minidl.functional.pooling.basic import max_pool2d as max_pool2d
+from minidl.functional.pooling.boxes import roi_align2d as roi_align2d
+from minidl.functional.pooling.boxes import roi_pool2d as roi_pool2d
 from minidl.functional.pooling.drawn import fractional_max_pool2d as fractional_max_pool2d
 from minidl.functional.pooling.drawn import stochastic_pool1d as stochastic_pool1d
 from minidl.functional.pooling.drawn import stochastic_pool2d as stochastic_pool2d

@@ -23,6 +23,7 @@ from minidl.nn.containers import Sequential as Sequential
 from minidl.nn.convolution import Conv1d as Conv1d
 from minidl.nn.convolution import Conv2d as Conv2d
 from minidl.nn.convolution import ConvTranspose2d as ConvTranspose2d
+from minidl.nn.deformable import DeformConv2d as DeformConv2d
 from minidl.nn.embedding import Embedding as Embedding
 from minidl.nn.linear import Dropout as Dropout
 from minidl.nn.linear import Flatten as Flatten
@@ -56,6 +57,8 @@ from minidl.nn.padding import ZeroPad2d as ZeroPad2d
 from minidl.nn.pooling.basic import AvgPool2d as AvgPool2d
 from minidl.nn.pooling.basic import GlobalAvgPool as GlobalAvgPool
 from minidl.nn.pooling.basic import MaxPool2d as MaxPool2d
+from minidl.nn.pooling.boxes import RoIAlign2d as RoIAlign2d
+from minidl.nn.pooling.boxes import RoIPool2d as RoIPool2d
 from minidl.nn.pooling.learned import AttentionPool as AttentionPool
 from minidl.nn.pooling.learned import GatedPool2d as GatedPool2d
 from minidl.nn.pooling.learned import GeMPool1d as GeMPool1d

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from minidl.backends import Windows
+from minidl.checks import pair
 from minidl.functional.geometry import conv_geometry, pool_windows, transpose_geometry
 from minidl.functional.normalization import normal_shape
 from minidl.functional.pooling.basic import divisors_of
 from minidl.functional.pooling.sized import output_size_of
 from minidl.onnx.graph import Graph, host, ints
 from minidl.onnx.operations import Converter
+from minidl.onnx.protobuf import DTYPES
 from minidl.tensor import Tensor
 
 # Convolution and linear maps ------------------------------------------------------------------
@@ -116,6 +118,31 @@ def _interpolate(g: Graph, c: Any) -> str:
     if c.mode == "nearest":
         where, options["nearest_mode"] = "asymmetric", "floor"
     return g.add("Resize", c.x, *target, coordinate_transformation_mode=where, **options)
+
+
+def _regions(align: bool) -> Converter:
+    def convert(g: Graph, c: Any) -> str:
+        out_h, out_w = pair("roi", "output_size", c.output_size, 1)
+        scale, boxes = float(c.spatial_scale), g.cast(c.boxes)
+        if not align:
+            return g.add(
+                "MaxRoiPool", c.images, boxes, pooled_shape=(out_h, out_w), spatial_scale=scale
+            )
+        corners = g.add("Gather", boxes, ints([1, 2, 3, 4]), axis=1)
+        index = g.add("Gather", boxes, ints(0).reshape(()), axis=1)
+        return g.add(
+            "RoiAlign",
+            c.images,
+            corners,
+            g.add("Cast", index, to=DTYPES["int64"]),
+            coordinate_transformation_mode="half_pixel" if c.aligned else "output_half_pixel",
+            output_height=out_h,
+            output_width=out_w,
+            sampling_ratio=max(0, int(c.sampling_ratio)),
+            spatial_scale=scale,
+        )
+
+    return convert
 
 
 # Normalisation --------------------------------------------------------------------------------
@@ -379,6 +406,7 @@ REFUSED: dict[str, Callable[[Any], str | None]] = {
     "stochastic_pool1d": lambda c: _drawn(c.training),
     "stochastic_pool2d": lambda c: _drawn(c.training),
     "fractional_max_pool2d": lambda c: "it draws its windows at random, in evaluation mode too",
+    "deform_conv2d": lambda c: "onnxruntime has no deformable convolution on a CPU",
     "batch_norm": lambda c: _STATISTICS if c.training else None,
     "embedding": lambda c: None if c.max_norm is None else _NORM,
 }
@@ -427,6 +455,8 @@ LAYERS: dict[str, Converter] = {
     "channel_avg_pool": _channel_pool("ReduceMean"),
     "blur_pool2d": _blur_pool,
     "gated_pool2d": _gated,
+    "roi_align2d": _regions(align=True),
+    "roi_pool2d": _regions(align=False),
     "interpolate": _interpolate,
 }
 LAYERS |= {

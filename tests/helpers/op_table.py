@@ -1450,6 +1450,29 @@ MORE_POOLING = [
     ),
 ]
 
+BOXES = Constant(
+    [
+        [0, 0, 0, 3, 2],
+        [1, 1.25, 0.5, 4.75, 4],
+        [1, -3, 2, 2.25, 9],
+        [0, 3, 2, 1, 0],
+        [0, 7, 8, 9, 9],
+    ]
+)
+
+
+def deform_conv2d(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mask: Tensor | None = None,
+    **geometry: Any,
+) -> Tensor:
+    """Call the function with the mask last among its inputs."""
+    return F.deform_conv2d(x, offset, weight, bias, mask=mask, **geometry)
+
+
 SAMPLING = [
     Op(
         "functional.interpolate",
@@ -1465,6 +1488,65 @@ SAMPLING = [
             case(x=numbers(1, 1, 4, 3), size=(3, 6), mode="bicubic", align_corners=True),
             case(x=numbers(1, 1, 2, 20), size=(2, 40), mode="bilinear"),
             case(x=numbers(0, 2, 3, 4), size=2, mode="bilinear"),
+        ],
+    ),
+    Op(
+        "functional.roi_pool2d",
+        F.roi_pool2d,
+        sampling.roi_pool2d,
+        [
+            case(images=distinct(2, 1, 5, 6), boxes=BOXES, output_size=2),
+            case(images=distinct(2, 2, 4, 3), boxes=BOXES, output_size=(3, 1), spatial_scale=0.5),
+            case(images=distinct(1, 1, 9, 9), boxes=Constant([[0, 0, 0, 8, 8]]), output_size=2),
+            case(images=distinct(2, 1, 3, 4), boxes=Constant(np.zeros((0, 5))), output_size=2),
+            case(images=distinct(2, 0, 3, 4), boxes=BOXES, output_size=2),
+        ],
+    ),
+    Op(
+        "functional.roi_align2d",
+        F.roi_align2d,
+        sampling.roi_align2d,
+        [
+            case(images=numbers(2, 1, 5, 6), boxes=BOXES, output_size=2),
+            case(
+                images=numbers(2, 2, 4, 3),
+                boxes=BOXES,
+                output_size=(3, 1),
+                spatial_scale=0.5,
+                sampling_ratio=2,
+            ),
+            case(images=numbers(2, 1, 4, 4), boxes=BOXES, output_size=2, aligned=True),
+            case(images=numbers(2, 1, 3, 4), boxes=Constant(np.zeros((0, 5))), output_size=2),
+            case(images=numbers(2, 0, 3, 4), boxes=BOXES, output_size=2),
+        ],
+    ),
+    Op(
+        "functional.deform_conv2d",
+        deform_conv2d,
+        sampling.deform_conv2d,
+        [
+            case(
+                x=numbers(1, 2, 3, 3),
+                offset=between(1, 8, 2, 2),
+                weight=numbers(2, 2, 2, 2),
+                bias=numbers(2),
+            ),
+            case(
+                x=numbers(1, 2, 4, 3),
+                offset=between(1, 16, 2, 4),
+                weight=numbers(2, 1, 2, 2),
+                bias=numbers(2),
+                mask=positive(1, 8, 2, 4),
+                stride=(2, 1),
+                padding=(1, 1),
+                dilation=(2, 1),
+            ),
+            case(
+                x=numbers(0, 2, 3, 3),
+                offset=between(0, 8, 2, 2),
+                weight=numbers(2, 2, 2, 2),
+                bias=numbers(2),
+            ),
         ],
     ),
 ]
@@ -1725,6 +1807,16 @@ POOLING_LAYERS = [
             {"x": numbers(1, 1, 2, 3)},
         ),
         (
+            nn.RoIPool2d(2),
+            lambda x, boxes: F.roi_pool2d(x, boxes, 2),
+            {"x": distinct(2, 1, 4, 4), "boxes": BOXES},
+        ),
+        (
+            nn.RoIAlign2d(2, aligned=True),
+            lambda x, boxes: F.roi_align2d(x, boxes, 2, aligned=True),
+            {"x": numbers(2, 1, 4, 4), "boxes": BOXES},
+        ),
+        (
             nn.MaxBlurPool2d(3, 1, 3),
             lambda x: F.max_blur_pool2d(x, 3, 1, 3),
             {"x": distinct(1, 1, 4, 5)},
@@ -1853,6 +1945,17 @@ LAYERS = [
             module=nn.Conv2d(1, 1, 3, padding="same", bias=False, rng=np.random.default_rng(0)),
             same_as=lambda x, weight: F.conv2d(x, weight, padding="same"),
             x=IMAGE,
+        ),
+    ),
+    layer(
+        case(
+            module=nn.DeformConv2d(2, 2, 2, padding=1, groups=2, rng=np.random.default_rng(0)),
+            same_as=lambda x, offset, mask, weight, bias: F.deform_conv2d(
+                x, offset, weight, bias, padding=1, mask=mask
+            ),
+            x=numbers(1, 2, 2, 2),
+            offset=between(1, 8, 3, 3),
+            mask=positive(1, 4, 3, 3),
         ),
     ),
     layer(

@@ -1,6 +1,6 @@
 """Ask PyTorch for the answers that the tests compare with, and store them: one `.npz` per family.
 
-Run it from the repository's root with torch==2.13.0 installed:
+Run it from the repository's root with torch==2.13.0 and torchvision==0.29.1 installed:
 
     python -m tests.reference.make
 """
@@ -54,6 +54,7 @@ SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "clip": torch.clamp,
     "concatenate": lambda *xs, dim=0: torch.cat(xs, dim),
     "copy": torch.clone,
+    "deform_conv2d": lambda *xs, **options: deform_conv2d(*xs, **options),
     "einsum": lambda *xs, subscripts: torch.einsum(subscripts, *xs),
     "embedding": lambda weight, indices, **options: F.embedding(indices, weight, **options),
     "expand_dims": _insert,
@@ -84,6 +85,8 @@ SPECIAL: dict[str, Callable[..., torch.Tensor]] = {
     "pad": lambda *inputs, **options: pad(*inputs, **options),
     "prod": lambda x, dim=(), keepdim=False: prod(x, dim, keepdim),
     "scatter_add": lambda x, source, dim, index: x.scatter_add(dim, index, source),
+    "roi_align2d": lambda x, **options: vision().roi_align(x, **options),
+    "roi_pool2d": lambda x, **options: vision().roi_pool(x, **options),
     "softmax": functools.partial(F.softmax, dim=-1),
     # Beyond its threshold, 20, PyTorch replaces softplus by a line; minidl has no need of that.
     "softplus": functools.partial(F.softplus, threshold=700),
@@ -166,6 +169,27 @@ def lstm(
 
 
 SPECIAL |= {"gru": gru, "lstm": lstm}
+
+
+def vision() -> Any:
+    """Return torchvision's operations."""
+    from torchvision import ops
+
+    return ops
+
+
+def deform_conv2d(
+    x: torch.Tensor,
+    offset: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    **geometry: Any,
+) -> torch.Tensor:
+    found: torch.Tensor = vision().deform_conv2d(x, offset, weight, bias, mask=mask, **geometry)
+    return found
+
+
 SPECIAL |= {"conv2d_relu": conv2d_relu, "conv2d_relu_max_pool2d": conv2d_relu_max_pool2d}
 WITH_PLACES = {
     "max_pool1d",
