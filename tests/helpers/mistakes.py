@@ -610,4 +610,40 @@ MISTAKES = {
         ("most + 1", "most", "this one included"),
         ("min(range(1, most + 1)", "min(range(most, 0, -1)", "return the smallest"),
     ],
+    "ch16": [
+        (" / np.sqrt(keys.shape[1])", "", "divide the products by the root"),
+        ("np.sqrt(keys.shape[1])", "keys.shape[1]", "not e itself"),
+        (
+            "powers = np.exp(scores - scores.max(1, keepdims=True))\n"
+            "    return powers / powers.sum(1, keepdims=True) @ values",
+            "powers = np.exp(scores)\n    return powers / powers.sum(0, keepdims=True) @ values",
+            "over keys, axis 1",
+        ),
+        ("np.where(mask, queries", "np.where(mask | True, queries", "a masked key got weight"),
+        ("-np.inf)", "0.0)", "a score of 0 still gets weight"),
+        (
+            "scores = np.where(mask, queries @ keys.T / np.sqrt(keys.shape[1]), -np.inf)\n"
+            "    powers = np.exp(scores - scores.max(1, keepdims=True))\n"
+            "    return powers / powers.sum(1, keepdims=True) @ values",
+            "powers = np.exp(queries @ keys.T / np.sqrt(keys.shape[1]))\n"
+            "    return powers / powers.sum(1, keepdims=True) * mask @ values",
+            "add up to 1: mask before",
+        ),
+        ("np.where(mask, queries", "np.where(~mask, queries", "True means"),
+        (
+            "(states * real[:, :, None]).sum(1) / lengths[:, None]",
+            "states.mean(1)",
+            "padding counts",
+        ),
+        ("sum(1) / lengths[:, None]", "mean(1)", "not of the row"),
+        ("(states * real[:, :, None]).sum(1) / lengths[:, None]", "states.mean(2)", "axis 1"),
+        ("(1 - z) * n + z * h", "z * n + (1 - z) * h", "z keeps the old state"),
+        ("r * inner[2", "inner[2", "inside the tanh"),
+        ("    r, z = (", "    z, r = (", "the first rows belong to r"),
+        (
+            "np.tanh(inputs[2 * size :] + r * inner[2 * size :])",
+            "1 / (1 + np.exp(-inputs[2 * size :] - r * inner[2 * size :]))",
+            "not a sigmoid",
+        ),
+    ],
 }
