@@ -629,7 +629,11 @@ MISTAKES = {
             "    return powers / powers.sum(1, keepdims=True) * mask @ values",
             "add up to 1: mask before",
         ),
-        ("np.where(mask, queries", "np.where(~mask, queries", "True means"),
+        (
+            "np.where(mask, queries",
+            "np.where(mask.all(1, keepdims=True) | ~mask, queries",
+            "True means",
+        ),
         (
             "(states * real[:, :, None]).sum(1) / lengths[:, None]",
             "states.mean(1)",
