@@ -491,6 +491,42 @@ def test_impossible_windows_show_the_words_of_minidl(page):
     assert texts(page, "#error") == [""]
 
 
+# Types anything into any control, for every kind; returns how often the page showed an error.
+TYPE = """
+const $ = (id) => document.getElementById(id);
+let seed = 1;
+const below = (n) => (seed = (seed * 48271) % 2147483647) % n;
+const sizes = ["", "0", "-1", "1", "2", "3", "1.5", "1e9"];
+const typed = [...sizes, "2, 3", "3,1", "1,2,3", "x", "inf", "0.5"];
+let errors = 0;
+for (const name of Object.keys(Kinds.KINDS)) {
+  $("kind").value = name;
+  $("kind").dispatchEvent(new Event("change"));
+  const controls = [...document.querySelectorAll(
+    "#settings :is(input, select):enabled, #settings textarea, #stages input, #gradient"
+  )].filter((one) => one.id !== "kind");
+  for (let i = 0; i < 60; i++) {
+    const one = controls[below(controls.length)];
+    if (one.type === "checkbox") one.checked = !one.checked;
+    else if (one.options) one.selectedIndex = below(one.options.length);
+    else if (one.type === "number") one.value = sizes[below(sizes.length)];
+    else one.value = typed[below(typed.length)];
+    one.dispatchEvent(new Event("input", { bubbles: true }));
+    document.querySelectorAll("input[name=mode]")[below(3)].click();
+    ["first", "previous", "next", "last"].forEach((id) => below(2) && $(id).click());
+    errors += $("error").textContent !== "";
+  }
+}
+return errors;
+"""
+
+
+def test_nothing_typed_breaks_the_page(page):
+    page.execute_script("window.failed = []; onerror = (message) => { failed.push(message) }")
+    assert page.execute_script(TYPE) > 100
+    assert page.execute_script("return failed") == []
+
+
 # The widest that the page gets, in both themes and over all kinds.
 WIDEST = """
 const [kind, theme] = ["kind", "theme"].map((id) => document.getElementById(id));

@@ -189,7 +189,7 @@ const Explorer = (() => {
     if (!weight) return;
     const shape = Kinds.weightShape(name, channels, kernel);
     const count = shape.reduce((product, size) => product * size, 1);
-    const sane = Number.isInteger(count) && count >= 0 && count <= 256;
+    const sane = Number.isInteger(count) && count >= 0 && count <= 4 * MOST * MOST;
     const signature = `${weight} ${shape}`;
     if (signature === state.weightShape) return;
     state.weightShape = signature;
@@ -243,6 +243,22 @@ const Explorer = (() => {
     return right;
   }
 
+  /** Sizes beyond this would fill the page with more cells than anyone reads. */
+  const MOST = 32;
+
+  function checkSizes(a) {
+    Object.entries(a).forEach(([name, value]) => {
+      const { type } = Kinds.ARGUMENTS[name] ?? {};
+      const isSize = type === "pair" || type === "list" || /size/.test(name);
+      const numbers = [value].flat();
+      if (isSize && (numbers.length > 8 || numbers.some((one) => Math.abs(one) > MOST))) {
+        throw new Pooling.PoolError(
+          `This page: got ${name}=${Pooling.repr(value)}; it shows sizes up to ${MOST}`,
+        );
+      }
+    });
+  }
+
   // Update: arguments to stages ----------------------------------------------------------------------
 
   function update() {
@@ -257,6 +273,7 @@ const Explorer = (() => {
     if (Kinds.KINDS[name].weight) a.weight = state.weight;
     $("draws-box").hidden = true;
     try {
+      checkSizes(a);
       fitDraws(name, grid, a);
       state.stages = Pooling.run(name, grid, a);
       $("program").textContent = Kinds.program(name, grid, a);
