@@ -86,7 +86,7 @@ CORE_BUDGET = 5_000
 WINGS = {
     "derivatives": (115, "gradients, Jacobians and Hessians as return values"),
     "backends/cpu": (
-        *(1_100, "threads that help each other, local Winograd by processor, pixels last, groups"),
+        *(1_105, "threads that help, local Winograd by processor, pixels last, sums by place"),
     ),
     "backends/blocks backends/large": (
         *(375, "large images in blocks, and pooling of windows as large as the image"),

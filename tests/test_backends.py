@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -335,6 +336,25 @@ def test_index_add_of_single_values_is_that_of_a_loop(kernels, dtype):
         one = np.zeros((), dtype)
         backend_for("cpu").index_add(one, (), np.array(2.0, dtype))
         assert one == 2
+    finally:
+        minidl.set_kernels("fast")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=str)
+@pytest.mark.parametrize("kernels", ["fast", "plain"])
+def test_index_add_of_rows_is_that_of_a_loop(kernels, dtype):
+    """Rows that repeat often and seldom, negative indices, and memory in another order."""
+    rng = np.random.default_rng(0)
+    minidl.set_kernels(kernels)
+    try:
+        for count, order in itertools.product((0, 1, 9, 400), "CF"):
+            index = rng.integers(-12, 12, count)
+            values = np.asarray(rng.normal(size=(count, 5)), dtype, order=order)
+            for start in (np.ones((12, 5), dtype), np.ones((5, 12), dtype).T):
+                expected, target = start.astype(float), start.copy(order="K")
+                np.add.at(expected, index, values)
+                backend_for("cpu").index_add(target, index, values)
+                np.testing.assert_allclose(target, expected, rtol=1e-6, atol=1e-6)
     finally:
         minidl.set_kernels("fast")
 

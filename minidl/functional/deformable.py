@@ -205,10 +205,10 @@ def _spread(samples: Tensor, shares: Tensor, pixels: Array, length: int) -> Tens
         )
 
     backend, xp = samples.backend, samples.backend.xp
-    rows, weights = xp.ascontiguousarray(samples.array), shares.array
-    table = xp.zeros((length, rows.shape[1]), rows.dtype)
-    given = (rows[:, None] * weights[:, :, None]).reshape(-1, rows.shape[1])
-    backend.index_add(table, pixels.reshape(-1), given)
+    columns, weights = (xp.ascontiguousarray(x.array.T) for x in (samples, shares))
+    table = xp.zeros((length, len(columns)), columns.dtype)
+    given = (columns[:, None] * weights).reshape(len(columns), -1)  # long rows: NumPy is fast
+    backend.index_add(table, pixels.T.reshape(-1), given.T)
     return record("deform_spread", table, (samples, shares), backward)
 
 
