@@ -121,7 +121,7 @@ def roi_align2d(
         >>> import minidl
         >>> x = minidl.arange(16, dtype="float32").reshape(1, 1, 4, 4)
         >>> roi_align2d(x, Tensor([[0.0, 0, 0, 2, 3]]), (2, 1), aligned=True).reshape(2)
-        Tensor([2.5, 8.5], dtype=float32)
+        Tensor([1.75, 7.5 ], dtype=float32)
     """
     rois, (out_h, out_w) = _checked("roi_align2d", images, boxes, output_size, spatial_scale)
     if not isinstance(sampling_ratio, (int, np.integer)) or isinstance(sampling_ratio, bool):
@@ -187,7 +187,7 @@ def _checked(
 def _mean_weights(start: Host, size: Host, out: int, length: int, ratio: int) -> Host:
     """Return the weights of the pixels along one axis in the mean of each bin: (k, out, length)."""
     bins = size / out
-    counts: Host = np.full(len(size), ratio) if ratio > 0 else np.ceil(bins).astype(int)
+    counts = np.full(len(size), ratio) if ratio > 0 else np.ceil(bins).astype(int)
     firsts = start[:, None] + np.arange(out) * bins[:, None]  # (k, out)
     weights = np.zeros((len(size), out, length))
     for i in range(counts.max(initial=0)):
@@ -220,7 +220,7 @@ class Grids:
 
         The boxes of a group are neighbours from top to bottom, so that they see few rows.
         """
-        used = self.down.any(1)  # (k, h)
+        used: Host = self.down.any(1)  # (k, h)
         low, high = used.argmax(1), used.shape[1] - used[:, ::-1].argmax(1)
         most = max(1, SCRATCH // max(1, self.down.shape[1] * self.shape[3] * channels))
         found = []
