@@ -115,7 +115,7 @@ WINGS = {
             "22 kinds of pooling, of any size, in any range; over time with masks; of regions",
         ),
     ),
-    "functional/deformable nn/deformable": (170, "convolution with taps at learned positions"),
+    "functional/deformable nn/deformable": (155, "convolution with taps at learned positions"),
     "functional/resampling nn/resampling": (215, "images at any other size, in three modes"),
     "files": (1_315, "weights in every common form, checkpoints, downloads; safe if hostile"),
     "data": (
@@ -129,6 +129,7 @@ WINGS = {
     "training/warnings training/metrics training/ranks": (
         *(1_205, "runs that survive crashes, resume only themselves, report problems; mask scores"),
     ),
+    "training/detection": (65, "scores of a detector, as COCO defines them"),
     "inspect anomaly": (
         1_500,
         "gradcheck, graph, summary, first NaN; figures of nets, pooling, sentences",
