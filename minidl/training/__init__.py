@@ -30,6 +30,8 @@ from minidl.files.checkpoint import load_checkpoint as load_checkpoint
 from minidl.files.checkpoint import save_checkpoint as save_checkpoint
 from minidl.files.weights import load_weights as load_weights
 from minidl.files.weights import save_weights as save_weights
+from minidl.training.detection import box_iou as box_iou
+from minidl.training.detection import mean_average_precision as mean_average_precision
 from minidl.training.evaluation import evaluate as evaluate
 from minidl.training.evaluation import predict as predict
 from minidl.training.fit import fit as fit
