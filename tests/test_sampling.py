@@ -85,6 +85,21 @@ def test_means_of_any_boxes_equal_literal_loops(found, shape, size, ratio, align
     np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("c", [1, 3, 6, 8])
+def test_the_gradient_of_any_number_of_images_and_channels_is_the_transposed_map(n, c):
+    """Gradients are computed in pieces, of which there are at least four if channels allow it."""
+    x, found = Tensor(drawn(0, n, c, 5, 6), requires_grad=True), np.zeros((7, 5))
+    found[:, 0], found[:, 1:] = np.arange(7) % n, [1, 0.5, 4.5, 4]
+    for pool in (F.roi_align2d, F.roi_pool2d):
+        x.grad = None
+        out = pool(x, found, 2)
+        g = Tensor(drawn(1, *out.shape))
+        out.backward(g)
+        assert x.grad is not None
+        np.testing.assert_allclose((x.grad * x).sum().item(), (g * out).sum().item(), rtol=1e-10)
+
+
 def test_the_first_of_equal_pixels_gets_the_gradient_and_nan_propagates():
     x = Tensor(np.zeros((1, 1, 6, 6)), requires_grad=True)
     F.roi_pool2d(x, [[0, 0, 0, 5, 5]], 1).backward(ones((1, 1, 1, 1), dtype="float64"))

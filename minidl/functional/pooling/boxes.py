@@ -220,7 +220,7 @@ class Grids:
 
         The boxes of a group are neighbours from top to bottom, so that they see few rows.
         """
-        used: Host = self.down.any(1)  # (k, h)
+        used = np.asarray(self.down.any(1))  # (k, h)
         low, high = used.argmax(1), used.shape[1] - used[:, ::-1].argmax(1)
         most = max(1, SCRATCH // max(1, self.down.shape[1] * self.shape[3] * channels))
         found = []
@@ -288,7 +288,8 @@ def _spread_means(backend: Backend, values: Array, grids: Grids) -> Array:
     images = backend.xp.zeros((n, h, w, c), values.dtype)
     down, across = _weights(backend, grids, values.dtype)
     across = backend.xp.ascontiguousarray(across.swapaxes(1, 2))[:, None]  # (k, 1, w, out_w)
-    size = next(s for s in range(max(1, c * n // PIECES), c + 2) if c % s == 0 or s > c)
+    least = max(1, min(c, c * n // PIECES))
+    size = next(s for s in range(least, max(c, 1) + 1) if c % s == 0)
     pieces = [(i, slice(a, a + size)) for i in range(n) for a in range(0, c, size)]
     groups, bins = grids.groups(size), values.transpose(0, 2, 3, 1)
 
