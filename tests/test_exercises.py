@@ -63,7 +63,9 @@ def functions(path):
 
 
 def test_every_chapter_has_exercises():
-    assert [path.stem[:4] for path in EXERCISES] == [f"ch{n:02}" for n in range(1, 14)]
+    assert [path.stem[:4] for path in EXERCISES] == [
+        f"ch{n:02}" for n in range(1, 1 + len(EXERCISES))
+    ]
     assert [path.name for path in EXERCISES] == [path.name for path in SOLUTIONS]
     assert {path.name for path in CHAPTERS} <= {path.name for path in EXERCISES}
 

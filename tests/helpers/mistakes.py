@@ -610,6 +610,43 @@ MISTAKES = {
         ("most + 1", "most", "this one included"),
         ("min(range(1, most + 1)", "min(range(most, 0, -1)", "return the smallest"),
     ],
+    "ch14": [
+        (" / (ours | theirs).sum()", "", "that is the intersection"),
+        ("(ours | theirs).sum()", "(ours.sum() + theirs.sum())", "counts a pixel once"),
+        (
+            "(ours & theirs).sum() / (ours | theirs).sum()",
+            "(np.asarray(predicted) == mask).mean()",
+            "the share of equal pixels",
+        ),
+        ("(ours | theirs).sum()", "theirs.sum()", "divides by the mask's pixels"),
+        ("(ours | theirs).sum()", "ours.size", "divides by all pixels"),
+        ("np.asarray(predicted) == kind", "np.asarray(predicted) == 1", "compare with `kind`"),
+        ("out[np.ravel(places)]", "out[: np.size(values)]", "to its own place"),
+        (
+            "return out.reshape(height, width)",
+            "return out.reshape(width, height).T",
+            "counts along the rows",
+        ),
+        (
+            "return out.reshape(height, width)",
+            "return np.repeat(np.ravel(values), height * width // np.size(values)).reshape("
+            "height, width)",
+            "all other pixels are 0",
+        ),
+        ("np.ravel(values)", "np.ravel(np.transpose(values))", "flatten both in the same way"),
+        ("] += value", "] = value", "where kernels overlap"),
+        (
+            "out[i * stride : i * stride + len(kernel)] += value * np.asarray(kernel)",
+            "out[i : i + len(kernel)] += value * np.asarray(kernel)",
+            "begins `stride` further",
+        ),
+        (
+            "(len(x) - 1) * stride + len(kernel))",
+            "len(x) * stride + len(kernel) - 1)",
+            "ends with the last kernel",
+        ),
+        ("value * np.asarray(kernel)", "value * np.asarray(kernel)[::-1]", "not turned round"),
+    ],
     "ch16": [
         (" / np.sqrt(keys.shape[1])", "", "divide the products by the root"),
         ("np.sqrt(keys.shape[1])", "keys.shape[1]", "not e itself"),
