@@ -228,7 +228,7 @@ def draw_words():
     return figure
 
 
-chapter.keep(draw_words, "words", "the longest blue and orange bars may name different words")
+chapter.keep(draw_words, "words", 'attention may rest on a neighbour that has read "not good"')
 means = [accuracy[net].mean() for net in (best, ("Transformer", "attention"), nets[0])]
 chapter.result("GRU {:.1f}%, Transformer {:.1f}%, words {:.1f}%".format(*means))
 

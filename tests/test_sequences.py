@@ -330,3 +330,106 @@ def test_recurrent_layers_equal_pytorch(kind, options, given, lengths, form):
     _, own_end = ours(y, own if given else None, mask)
     last = (end, own_end) if kind == "GRU" else (end[1], own_end[1])
     same_gradients(*last, pairs)
+
+
+# Errors ---------------------------------------------------------------------------------------
+
+Q, X, H = minidl.zeros(2, 3, 4), minidl.zeros(5, 2, 3), minidl.zeros(2, 4)
+WI, WH, S = minidl.zeros(12, 3), minidl.zeros(12, 4), minidl.zeros(2, 3, 4)
+ON = np.ones((2, 4), bool)
+
+ERRORS: list[tuple[Any, type[Exception], str]] = [
+    (
+        lambda: F.scaled_dot_product_attention(Q, minidl.zeros(2, 3, 5), Q),
+        *(ValueError, "query .2, 3, 4., key .2, 3, 5.*expected .*l, e"),
+    ),
+    (
+        lambda: F.scaled_dot_product_attention(Q, Q, minidl.zeros(3, 3, 4)),
+        *(ValueError, "leading axes .* expected axes that broadcast"),
+    ),
+    (
+        lambda: F.scaled_dot_product_attention(Q, Q, Q, np.ones((2, 2), bool)),
+        *(ValueError, "mask of shape .2, 2., expected one that broadcasts to .2, 3, 3."),
+    ),
+    (
+        lambda: F.scaled_dot_product_attention(Q, Q, Q, np.ones((3, 3), int)),
+        *(TypeError, "mask of dtype int64, expected bools or floats"),
+    ),
+    (lambda: F.scaled_dot_product_attention(Q, Q, Q, dropout_p=2), ValueError, "dropout_p=2"),
+    (
+        lambda: F.scaled_dot_product_attention(Q, Q, Q.to(dtype=np.float64)),
+        *(TypeError, "dtype float32 and value with dtype float64"),
+    ),
+    (lambda: F.gru(X, minidl.zeros(5, 4), WI, WH), ValueError, "is the batch the first axis"),
+    (lambda: F.gru(X[:0], H, WI, WH), ValueError, "length >= 1"),
+    (lambda: F.gru(X, H, WH, WH), ValueError, r"weight_ih of shape \(12, 4\), expected \(12, 3\)"),
+    (lambda: F.gru(X, H, WI, WH, H), ValueError, r"bias_ih of shape \(2, 4\), expected \(12,\)"),
+    (lambda: F.gru(X, H, WI, WH, mask=np.ones((5, 2))), TypeError, "mask of dtype float64"),
+    (lambda: F.gru(X, H, WI, WH, mask=ON), ValueError, r"expected \(length, n\) = \(5, 2\)"),
+    (
+        lambda: F.lstm(X, H, minidl.zeros(2, 5), minidl.zeros(16, 3), minidl.zeros(16, 4)),
+        *(ValueError, "h0 of shape .2, 4. and c0 of shape .2, 5."),
+    ),
+    (lambda: F.masked_avg_pool1d(S, ON.astype(int)), TypeError, "mask of dtype int64"),
+    (lambda: F.masked_max_pool1d(S, ON[:, :3]), ValueError, r"expected \(2, 4\): \(n, length\)"),
+    (lambda: F.masked_avg_pool1d(S[0], ON), ValueError, r"expected \(n, c, length\)"),
+    (
+        lambda: F.masked_attention_pool1d(S, minidl.zeros(4), ON),
+        *(ValueError, r"weight of shape \(4,\), expected \(3,\)"),
+    ),
+    (lambda: nn.MultiheadAttention(6, 4), ValueError, "embed_dim=6 and num_heads=4"),
+    (lambda: nn.MultiheadAttention(4, 2)(S, S, S[:, :, :3]), ValueError, "the last of 4 channels"),
+    (
+        lambda: nn.MultiheadAttention(4, 2)(S, S, S, key_padding_mask=ON),
+        *(ValueError, r"key_padding_mask of shape \(2, 4\), expected \(3, 2\)"),
+    ),
+    (
+        lambda: nn.MultiheadAttention(4, 2)(S, S, S, attn_mask=ON),
+        *(ValueError, r"expected \(2, 2\) or \(6, 2, 2\)"),
+    ),
+    (lambda: nn.TransformerEncoderLayer(4, 2, activation="tanh"), ValueError, "'relu' or 'gelu'"),
+    (lambda: nn.GRU(4, 0), ValueError, "hidden_size"),
+    (lambda: nn.GRU(4, 3)(S[:, :, :3]), ValueError, r"expected \(length, n, 4\)"),
+    (lambda: nn.GRU(4, 3)(S, mask=ON), ValueError, r"expected bools of shape \(2, 3\)"),
+    (lambda: nn.GRU(4, 3)(S, H), ValueError, r"state of shape \(2, 4\), expected \(1, 3, 3\)"),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "says"), ERRORS)
+def test_an_error_says_what_it_got_and_expected(call, kind, says):
+    with pytest.raises(kind, match=says):
+        call()
+
+
+# Both forms -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_gradients_of_the_kernel_are_those_of_the_composed_form(kind, monkeypatch):
+    """Of all inputs at once, in float32, with a mask and backwards."""
+    rng, gates = np.random.default_rng(0), 3 if kind == "gru" else 4
+    shapes = [(7, 5, 3), *[(5, 6)] * (gates - 2), (gates * 6, 3), (gates * 6, 6)]
+    shapes += [(gates * 6,)] * 2
+    arrays = [rng.normal(size=shape) * 0.5 for shape in shapes]
+    mask = rng.random((7, 5)) < 0.7
+    found = []
+    for fused in (True, False):
+        if not fused:
+            monkeypatch.setattr("minidl.functional.recurrent.may_use_kernel", lambda x: False)
+        inputs = [Tensor(array, np.float32, requires_grad=True) for array in arrays]
+        out = getattr(F, kind)(*inputs, mask=mask, reverse=True)
+        assert (out.node.op == kind) == fused
+        found.append([out, *minidl.grad((out * out).sum(), inputs)])
+    for a, b in zip(*found, strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_input_computed_from_another_gets_no_part_of_its_second_gradient():
+    """h0 = f(weight_hh): the gradient of the weight must not include the path through h0."""
+    rng = np.random.default_rng(0)
+    x, wi = (Tensor(rng.normal(size=shape)) for shape in ((3, 2, 2), (6, 2)))
+    wh = Tensor(rng.normal(size=(6, 2)), requires_grad=True)
+    plain = minidl.grad(F.gru(x, wh[:2], wi, wh).sum(), wh)[0]
+    recorded = minidl.grad(F.gru(x, wh[:2], wi, wh).sum(), wh, create_graph=True)[0]
+    np.testing.assert_allclose(plain.numpy(), recorded.numpy(), rtol=1e-12)
