@@ -687,4 +687,42 @@ MISTAKES = {
             "not a sigmoid",
         ),
     ],
+    "ch17": [
+        (
+            "(1 - a) * ((1 - b) * upper[0] + b * upper[1]) + a * (",
+            "a * ((1 - b) * upper[0] + b * upper[1]) + (1 - a) * (",
+            "a is the share of the lower pixels",
+        ),
+        (
+            "return (1 - a) * (",
+            "a, b = 0, 0\n    return (1 - a) * (",
+            "the nearest pixel",
+        ),
+        (
+            "return (1 - a) * (",
+            "a, b = 0.5, 0.5\n    return (1 - a) * (",
+            "mean of the four pixels",
+        ),
+        (
+            "image[row, j + k] if inside[k] else 0.0",
+            "image[min(row, h - 1), min(j + k, w - 1)]",
+            "not the nearest one",
+        ),
+        ("[0 <= row < h and", "[row < h and", "not those of the last row"),
+        ("[0 <= row < h and", "[row < h and", "differences with the zeros outside"),
+        ("return down, right", "return right, down", "down first"),
+        ("return down, right", "return -down, -right", "lower value minus the upper one"),
+        (
+            "down = (1 - b) * (lower[0] - upper[0]) + b * (lower[1] - upper[1])\n"
+            "    right = (1 - a) * (upper[1] - upper[0]) + a * (lower[1] - lower[0])",
+            "down, right = lower[0] - upper[0], upper[1] - upper[0]",
+            "weigh the two differences",
+        ),
+        ("np.mgrid[-1:2, -1:2]", "np.mgrid[0:3, 0:3]", "tap 0 reads"),
+        (
+            "offsets[:, row, column].reshape(9, 2)",
+            "offsets[:, row, column].reshape(9, 2)[:, ::-1]",
+            "the even channel is down",
+        ),
+    ],
 }
