@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from minidl.nn.module import Module
+from minidl.tensor import Tensor
 
 Named = Mapping[str, Module] | Iterable[tuple[str, Module]]
 
@@ -26,7 +27,7 @@ class Identity(Module):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         del args, kwargs
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """Return `x` itself."""
         return x
 
