@@ -22,7 +22,7 @@ from minidl.functional.pooling.basic import divisors_of
 from minidl.functional.pooling.sized import output_size_of
 from minidl.onnx.graph import Graph, host, ints
 from minidl.onnx.operations import Converter
-from minidl.onnx.protobuf import DTYPES
+from minidl.onnx.protobuf import DTYPES, OPSET
 from minidl.tensor import Tensor
 
 # Convolution and linear maps ------------------------------------------------------------------
@@ -406,7 +406,7 @@ REFUSED: dict[str, Callable[[Any], str | None]] = {
     "stochastic_pool1d": lambda c: _drawn(c.training),
     "stochastic_pool2d": lambda c: _drawn(c.training),
     "fractional_max_pool2d": lambda c: "it draws its windows at random, in evaluation mode too",
-    "deform_conv2d": lambda c: "onnxruntime has no deformable convolution on a CPU",
+    "deform_conv2d": lambda c: f"ONNX has DeformConv from opset 19 on; files have {OPSET}",
     "batch_norm": lambda c: _STATISTICS if c.training else None,
     "embedding": lambda c: None if c.max_norm is None else _NORM,
 }
