@@ -58,12 +58,12 @@ def align(image, box, size):  # the mean of 2 x 2 samples in each bin
     return out
 
 
-features = Tensor(np.random.default_rng(0).standard_normal((1, 1, 12, 12)))
+features = Tensor(np.random.default_rng(0).standard_normal((1, 1, 48 // STRIDE, 48 // STRIDE)))
 moved = [np.array([[0, 8 + k, 8, 24 + k, 24]]) for k in range(8)]
 options = {"sampling_ratio": 2, "aligned": True}
 pooled = [F.roi_pool2d(features, b, 3, 1 / STRIDE).numpy() for b in moved]
 aligned = [F.roi_align2d(features, b, 3, 1 / STRIDE, **options).numpy() for b in moved]
-assert np.allclose(aligned[3][0, 0], align(features.numpy()[0, 0], moved[3][0, 1:] / 4, 3))
+assert np.allclose(aligned[3][0, 0], align(features.numpy()[0, 0], moved[3][0, 1:] / STRIDE, 3))
 counts = [len({p.tobytes() for p in found}) for found in (pooled, aligned)]
 print(f"different results at 8 places: pooled {counts[0]}, aligned {counts[1]}")
 

@@ -63,11 +63,13 @@ def functions(path):
 
 
 def test_every_chapter_has_exercises():
-    assert [path.stem[:4] for path in EXERCISES] == [
-        f"ch{n:02}" for n in range(1, 1 + len(EXERCISES))
-    ]
-    assert [path.name for path in EXERCISES] == [path.name for path in SOLUTIONS]
-    assert {path.name for path in CHAPTERS} <= {path.name for path in EXERCISES}
+    names = [path.name for path in CHAPTERS]
+    assert [name[:4] for name in names] == [f"ch{n:02}" for n in range(1, 1 + len(names))]
+    for found in (EXERCISES, SOLUTIONS):
+        assert [path.name for path in found] == names
+    assert list(CHECKS) == list(MISTAKES) == [name[:4] for name in names]
+    for of_one in (*CHECKS.values(), *MISTAKES.values()):
+        assert len(of_one) >= 3
 
 
 @pytest.mark.parametrize("path", EXERCISES, ids=lambda path: path.stem)

@@ -9,9 +9,10 @@ def test_overlap_by_hand(exercise):
     exercise.expect("overlap", (0, 0, 2, 2), (1, 0, 3, 2), expected=1 / 3, hints=hints)
 
 
-def test_overlap_of_boxes_apart(exercise):
+def test_overlap_of_boxes_apart_and_of_a_box_with_itself(exercise):
     usual = "a negative width and a negative height have a positive product: limit both to 0"
     exercise.expect("overlap", (0, 0, 2, 2), (5, 5, 9, 9), expected=0.0, usual=usual)
+    exercise.expect("overlap", (5, 5, 9, 9), (5, 5, 9, 9), expected=1.0)
 
 
 def test_rounded_bins_by_hand(exercise):

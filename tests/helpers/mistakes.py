@@ -647,6 +647,17 @@ MISTAKES = {
         ),
         ("value * np.asarray(kernel)", "value * np.asarray(kernel)[::-1]", "not turned round"),
     ],
+    "ch15": [
+        ("(areas[0] + areas[1] - both)", "(areas[0] + areas[1])", "counted twice"),
+        ("(areas[0] + areas[1] - both)", "areas[0]", "the share of one box"),
+        ("max(wide, 0) * max(high, 0)", "wide * high", "limit both to 0"),
+        (" - first + 1, 1)", " - first, 1)", "both edges belong to the box"),
+        ("math.ceil((i + 1) * count / size)", "(i + 1) * count // size", "where a bin ends"),
+        ("min(max(first + edge, 0), length)", "first + edge", "a bin outside has no pixel"),
+        (")) / objects", ")) / max(len(precisions), 1)", "not found count too"),
+        ("enumerate(right, 1)", "enumerate(filter(None, right), 1)", "its precision is 2 / 3"),
+        ("max(precisions[i:])", "precisions[i]", "take that one"),
+    ],
     "ch16": [
         (" / np.sqrt(keys.shape[1])", "", "divide the products by the root"),
         ("np.sqrt(keys.shape[1])", "keys.shape[1]", "not e itself"),
