@@ -219,7 +219,7 @@ def draw_detections():
         objects = (test.boxes[i], test.labels[i], np.ones(len(test.labels[i])))
         for parts, colour in ((objects, "white"), (found, plots.COLOURS[1])):
             for (x1, y1, x2, y2), label, score in zip(*parts, strict=True):
-                if score >= 0.4:
+                if score >= 0.7:
                     xs, ys = [x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1]
                     ax.plot(xs, ys, color=colour, linewidth=1, scalex=False, scaley=False)
                     ax.text(x1, y1 - 1, train.classes[label], size=7, color=colour)
