@@ -28,8 +28,9 @@ from minidl.backends.base import Backend
 from minidl.backends.cpu import planar, winograd
 from minidl.backends.cpu.numpy_backend import NumpyBackend
 from minidl.backends.windows import Windows
+from minidl.functional import attention, cells, deformable, loss_kinds, resampling
 from minidl.functional import channels as channel_kernels
-from minidl.functional.pooling import regions
+from minidl.functional.pooling import boxes, regions
 from minidl.inspect import GradcheckError, InputCheck
 from minidl.tensor import edges, operations, ordering, record, running, scatter, special
 
@@ -79,6 +80,8 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-5) -> Ten
 
 LABELS = np.array([2, 0, -1, 2])  # -1 is ignored
 CLASS_WEIGHTS = np.array([0.5, 1.0, 2.0])
+ROIS = np.array([[0, 0.3, 1.6, 2.6, 2.9], [0, 1.2, 1, 5, 2.4], [1, 0, 0.2, 1.9, 2.2]])
+STEPS = np.array([[True, True], [True, False], [True, False]])
 
 
 def fused_cross_entropy(logits: Tensor, smoothing: float = 0.1) -> Tensor:
@@ -248,6 +251,37 @@ CALLS = {
     "leaky_relu": Call(lambda x: activation.leaky_relu(x, 0.2), (3, 4)),
     "elu": Call(lambda x: activation.elu(x, 0.7), (3, 4)),
     "gelu": Call(lambda x: activation.gelu(x), (3, 2)),
+    "interpolate": Call(lambda x: F.interpolate(x, (4, 3), mode="bilinear"), (1, 1, 3, 2)),
+    "roi_align2d": Call(
+        lambda x: F.roi_align2d(x, ROIS, 2, sampling_ratio=2, aligned=True), (2, 1, 3, 3)
+    ),
+    "roi_pool2d": Call(lambda x: F.roi_pool2d(x, ROIS, 2), (2, 1, 3, 3)),
+    "deform_conv2d": Call(
+        lambda x, offset, weight, mask: F.deform_conv2d(x, offset, weight, mask=mask),
+        (1, 2, 3, 3),
+        (1, 8, 2, 2),
+        (1, 2, 2, 2),
+        (1, 4, 2, 2),
+    ),
+    "attention": Call(
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+        (1, 3, 2),
+        (1, 3, 2),
+        (1, 3, 2),
+    ),
+    "gru": Call(
+        lambda x, h0, w, u: F.gru(x, h0, w, u, mask=STEPS),
+        *((3, 2, 2), (2, 2), (6, 2), (6, 2)),
+    ),
+    "lstm": Call(
+        lambda x, h0, c0, w, u: F.lstm(x, h0, c0, w, u, mask=STEPS)[0],
+        *((3, 2, 2), (2, 2), (2, 2), (8, 2), (8, 2)),
+    ),
+    "pixel_cross_entropy": Call(
+        lambda logits: F.pixel_cross_entropy(logits, LABELS[None, :2], CLASS_WEIGHTS[None, :2]),
+        (1, 3, 2),
+    ),
+    "huber_loss": Call(lambda x: F.huber_loss(x, np.zeros((2, 3)), delta=0.5), (2, 3)),
     "used twice": Call(lambda x: x.tanh() * x, (3, 2)),
     "shared gradient": Call(lambda a, b: ((a + b) + a.tanh()) + b.exp(), (3, 2), (3, 2)),
 }
@@ -1668,6 +1702,152 @@ MUTATIONS = [
         "if statistics.fixed:",
         "if False:",
         "F.batch_norm in evaluation",
+        "x",
+    ),
+    # Regions, sequences and maps
+    Mutation(
+        "interpolate: weights forgotten",
+        resampling.Band,
+        "transposed",
+        "self.weights[rows, taps]",
+        "self.weights[rows, taps] * 0 + 1",
+        "interpolate",
+        "x",
+    ),
+    Mutation(
+        "interpolate: all taps at the first pixel",
+        resampling.Band,
+        "transposed",
+        "self.first[rows] + taps",
+        "self.first[rows]",
+        "interpolate",
+        "x",
+    ),
+    Mutation(
+        "roi_align2d: boxes of other images",
+        boxes,
+        "_spread_means",
+        "if own == image:",
+        "if own is not None:",
+        "roi_align2d",
+        "x",
+    ),
+    Mutation(
+        "roi_pool2d: mean over the bins that a pixel wins",
+        boxes,
+        "_put",
+        "xp.bincount(flat, given, n * h * w * c)",
+        "(xp.bincount(flat, given, n * h * w * c) "
+        "/ xp.bincount(flat, None, n * h * w * c).clip(1))",
+        "roi_pool2d",
+        "x",
+    ),
+    Mutation(
+        "roi_pool2d: bins without pixels not masked",
+        boxes,
+        "_put",
+        "backend.masked(values.array.transpose(0, 2, 3, 1), places >= 0)",
+        "values.array.transpose(0, 2, 3, 1)",
+        "roi_pool2d",
+        "x",
+    ),
+    Mutation(
+        "deform_conv2d: corners exchanged",
+        deformable,
+        "_agree",
+        "pixels[part, k]",
+        "pixels[part, 3 - k]",
+        "deform_conv2d",
+        "offset, mask",
+    ),
+    Mutation(
+        "deform_conv2d: samples overwrite each other",
+        deformable,
+        "_spread",
+        "backend.index_add(table, pixels.T.reshape(-1), given.T)",
+        "table[pixels.T.reshape(-1)] = given.T",
+        "deform_conv2d",
+        "x",
+    ),
+    Mutation(
+        "attention: scale of the scores forgotten",
+        attention,
+        "_backward",
+        "dq[part] *= factor",
+        "pass",
+        "attention",
+        "q",
+    ),
+    Mutation(
+        "attention: only the diagonal of softmax",
+        attention,
+        "_backward",
+        'slopes -= xp.einsum("...d,...d->...", shared, out[part])[..., None]',
+        "pass",
+        "attention",
+        "k, q",
+    ),
+    Mutation(
+        "gru: sigmoid's slope of r forgotten",
+        cells,
+        "_gru_slopes",
+        " * inner * (1 - r)",
+        " * inner",
+        "gru",
+        "h0, u, w, x",
+    ),
+    Mutation(
+        "gru: steps that are off not masked",
+        cells,
+        "gru_backward",
+        "rows *= ~off[:, part, :, None]",
+        "pass",
+        "gru",
+        "h0, u, w, x",
+    ),
+    Mutation(
+        "lstm: tanh taken for a sigmoid",
+        cells,
+        "_lstm_slopes",
+        "(1 - g * g) * i",
+        "(1 - g) * i",
+        "lstm",
+        "c0, h0, u, w, x",
+    ),
+    Mutation(
+        "lstm: cells get no gradient of the output",
+        cells,
+        "lstm_backward",
+        "xp.add(dc, spare, out=dc)",
+        "pass",
+        "lstm",
+        "c0, h0, u, w, x",
+    ),
+    Mutation(
+        "pixel cross-entropy: target not subtracted",
+        loss_kinds,
+        "_slope",
+        "-= gradient[part] * factors[part]",
+        "-= 0",
+        "pixel_cross_entropy",
+        "logits",
+    ),
+    Mutation(
+        "pixel cross-entropy: weights forgotten",
+        loss_kinds,
+        "_slope",
+        "(gradient[part] * whole[part])",
+        "(gradient[part])",
+        "pixel_cross_entropy",
+        "logits",
+    ),
+    Mutation(
+        "huber: not clipped",
+        loss_kinds,
+        "_huber",
+        "d.clip(-limit, limit) * scale",
+        "d * scale",
+        "huber_loss",
         "x",
     ),
     # The engine
