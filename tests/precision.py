@@ -248,6 +248,8 @@ def torch_answers(name: str, of: Call, inputs: Arrays, upstream: np.ndarray) -> 
         return None  # it takes other arguments
     if not isinstance(output, torch.Tensor) or output.shape != upstream.shape:
         return None
+    if name == "scatter_add" and inputs[1].shape != same.options["index"].shape:
+        return None  # PyTorch has no gradient for a source that is larger than the index
     found = torch.autograd.grad(output, tensors, torch.tensor(upstream), materialize_grads=True)
     return [output.detach().numpy(), *(g.to_dense().numpy() for g in found)]
 

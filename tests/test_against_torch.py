@@ -121,6 +121,8 @@ def test_the_reference_network_has_torch_s_names_and_shapes():
 @pytest.mark.parametrize("family", [*FAMILIES, "optim"])
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_stored_answers_are_what_pytorch_says_today(family):
+    if family == "sampling":
+        pytest.importorskip("torchvision", reason="torchvision, for its regions, is not installed")
     stored, fresh = load(family), make.answers(family)
     assert stored.keys() == fresh.keys()
     for name, array in fresh.items():

@@ -712,12 +712,18 @@ ROWS = [
 LETTERS = dict(re.findall(r"`(\w+) = ([^`]+)`", HEAD))  # best, hit, mean, mix, a, q, s, t
 
 
+def apart(name: str) -> bool:
+    """Tell whether a kind pools boxes, or steps under a mask, instead of windows of one geometry."""
+    return name.lower().startswith(("roi", "masked"))
+
+
 def test_the_table_lists_every_kind_and_layer():
     kinds = {kind.partition(",")[0] for kind, *_ in ROWS}
-    functions = {name for name in public_names(F) if "pool" in name}
+    functions = {name for name in public_names(F) if "pool" in name and not apart(name)}
     assert kinds == {re.sub("1d$", "2d", name) for name in functions}
     layers = {layer for *_, layer, _ in ROWS} - {""}
-    classes = {name for name in public_names(nn) if "Pool" in name or "Unpool" in name}
+    pools = {name for name in public_names(nn) if "Pool" in name or "Unpool" in name}
+    classes = {name for name in pools if not apart(name)}
     assert layers == classes - {name for name in classes if name.endswith("1d")}
 
 
@@ -735,7 +741,7 @@ def test_a_kind_s_layer_calls_its_function(row):
 
 
 def test_kinds_with_a_form_for_sequences_are_the_ones_named():
-    functions = {name for name in public_names(F) if "pool" in name}
+    functions = {name for name in public_names(F) if "pool" in name and not apart(name)}
     one = {name.removesuffix("1d") for name in functions if name.endswith("1d")}
     without = {n.partition(",")[0].removesuffix("2d") for n, *_ in ROWS} - one
     named = {"spatial_pyramid_pool", "fractional_max_pool", "gated_pool", "channel_max_pool"}

@@ -14,6 +14,9 @@ LIMITS = {
     # Infinite: PyTorch, too, loses gradients below eps of the usual ones, as those of a saturated
     # sigmoid or softmax.
     **dict.fromkeys(("sigmoid", "softmax", "gated_pool2d"), math.inf),
+    # The same where a softmax or a sigmoid is one part of several.
+    **dict.fromkeys(("dice_loss", "scaled_dot_product_attention", "gru", "lstm"), math.inf),
+    "masked_attention_pool1d": math.inf,
     # Differences of neighbours that differ only in their last digits.
     **dict.fromkeys(("mixed_pool1d", "mixed_pool2d"), 1e4),
     **dict.fromkeys(("softmax_pool1d", "softmax_pool2d"), math.inf),

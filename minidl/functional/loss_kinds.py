@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl.autograd import Gradients, is_recording
-from minidl.backends import Array
+from minidl.backends import Array, without_underflow
 from minidl.functional.activation import sigmoid, softmax
 from minidl.functional.geometry import check_floats
 from minidl.functional.loss import (
@@ -96,6 +96,7 @@ def huber_loss(
     return reduce_terms("huber_loss", terms, reduction)
 
 
+@without_underflow
 def _huber(d: Tensor, limit: float, scale: float) -> Tensor:
     """Return `scale * c * (d - c / 2)` for `c = clip(d, -limit, limit)`; its slope is c."""
     limit, scale = float(limit), float(scale)  # NumPy's float64 would turn float32 into float64

@@ -10,8 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 THRESHOLDS = (0.5, 0.75, 1.0)
 
@@ -36,6 +34,9 @@ def drawn(seed: int) -> dict[str, np.ndarray]:
 
 
 def answers(case: dict[str, np.ndarray]) -> np.ndarray:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     coco = COCO()
     boxes = [[x1, y1, x2 - x1, y2 - y1] for _, x1, y1, x2, y2, _ in case["objects"]]
     rows = zip(case["objects"], boxes, strict=True)

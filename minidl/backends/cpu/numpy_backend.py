@@ -359,7 +359,7 @@ class NumpyBackend(LargeBackend):
         parts = index if isinstance(index, tuple) else (index,)
         kinds = {getattr(getattr(part, "dtype", None), "kind", None) for part in parts}
         rest, is_whole = target.shape[len(parts) :], target.flags.c_contiguous
-        few = len(rest) > 1 or values.size * (0.5 if rest else 16) < target.size
+        few = len(rest) > 1 or values.size * (0.5 if rest else 16) < max(1, target.size)
         if few or not (parts and is_whole and kinds <= {"i", "u"} and target.dtype == np.float32):
             super().index_add(target, index, values)
             return
