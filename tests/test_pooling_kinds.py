@@ -713,7 +713,7 @@ LETTERS = dict(re.findall(r"`(\w+) = ([^`]+)`", HEAD))  # best, hit, mean, mix, 
 
 
 def apart(name: str) -> bool:
-    """Tell whether a kind pools boxes, or steps under a mask, instead of windows of one geometry."""
+    """Tell whether a kind pools boxes, or steps under a mask, instead of windows."""
     return name.lower().startswith(("roi", "masked"))
 
 
