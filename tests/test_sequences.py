@@ -16,7 +16,7 @@ from minidl import functional as F
 
 def pair(*shape: int, rng: np.random.Generator, scale: float = 1.0) -> tuple[Any, Any]:
     """Return the same numbers as a tensor of PyTorch and of minidl, both to be differentiated."""
-    import torch
+    torch = pytest.importorskip("torch")
 
     values = rng.normal(size=shape) * scale
     theirs = torch.tensor(values, requires_grad=True)
@@ -33,7 +33,7 @@ def same(theirs: Any, ours: Tensor, what: str = "") -> None:
 def same_gradients(
     theirs: Any, ours: Tensor, pairs: list[tuple[Any, Tensor]], seed: int = 5
 ) -> None:
-    import torch
+    torch = pytest.importorskip("torch")
 
     g = np.random.default_rng(seed).normal(size=ours.shape)
     wanted = torch.autograd.grad(theirs, [a for a, _ in pairs], torch.tensor(g), allow_unused=True)
@@ -87,7 +87,7 @@ MASKS = {
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("mask", MASKS)
 def test_attention_equals_pytorch(mask, causal, scale, form):
-    import torch
+    torch = pytest.importorskip("torch")
 
     rng = np.random.default_rng(0)
     pairs = [pair(2, 2, n, 5, rng=rng) for n in (3, 4)] + [pair(2, 2, 4, 6, rng=rng)]
@@ -114,7 +114,7 @@ def test_attention_equals_pytorch(mask, causal, scale, form):
 
 @pytest.mark.oracle
 def test_attention_broadcasts_and_differentiates_its_mask(form):
-    import torch
+    torch = pytest.importorskip("torch")
 
     rng = np.random.default_rng(1)
     shapes = [(2, 1, 3, 4), (3, 5, 4), (2, 3, 5, 2), (3, 5)]
@@ -188,7 +188,7 @@ def test_dropout_keeps_the_mean_and_follows_the_seed():
     ],
 )
 def test_multihead_attention_equals_pytorch(bias, batch_first, masks, average, weights):
-    import torch
+    torch = pytest.importorskip("torch")
 
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -232,7 +232,7 @@ def test_multihead_attention_equals_pytorch(bias, batch_first, masks, average, w
     [*itertools.product((True, False), ("relu", "gelu"), (True, False), (True, False))],
 )
 def test_transformer_encoder_equals_pytorch(norm_first, activation, batch_first, bias, mask):
-    import torch
+    torch = pytest.importorskip("torch")
 
     torch.manual_seed(0)
     options = {"activation": activation, "norm_first": norm_first, "batch_first": batch_first}
@@ -294,7 +294,7 @@ SHAPES = {
 @pytest.mark.parametrize("options", SHAPES)
 @pytest.mark.parametrize("kind", ["GRU", "LSTM"])
 def test_recurrent_layers_equal_pytorch(kind, options, given, lengths, form):
-    import torch
+    torch = pytest.importorskip("torch")
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
     torch.manual_seed(0)
