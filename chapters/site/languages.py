@@ -1,0 +1,65 @@
+"""The Chinese pages, built after the English ones, and links on each page between the two."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.errors import ExtensionError
+
+OTHERS = {"zh_CN": "中文"}
+"""The languages beside English: the folder of their catalogues and pages, and their own name."""
+
+ENGLISH_ONLY = ("api", "_modules")
+"""Folders of pages that are built once, and that pages of all languages link to."""
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Build the other languages after English."""
+    app.connect("config-inited", _leave_out)
+    app.connect("html-page-context", _links)
+    app.connect("build-finished", _build_others, priority=800)  # before the links are checked
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _leave_out(app: Sphinx, config: Config) -> None:
+    if config.language in OTHERS:
+        config.exclude_patterns += [f"{folder}/**" for folder in ENGLISH_ONLY]
+        config.suppress_warnings += ["toc.excluded"]
+
+
+def _links(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Give the template its links to the same page in other languages."""
+    language = app.config.language
+    up = "../" * page.count("/")
+    if language in OTHERS:
+        context["languages"] = [("en", "English", f"{up}../{page}.html")]
+        if "body" in context:
+            folders = "|".join(ENGLISH_ONLY)
+            context["body"] = re.sub(
+                rf'href="((?:\.\./)*)(?=(?:{folders})/)', r'href="\1../', context["body"]
+            )
+        return
+    there = "index" if page.startswith(ENGLISH_ONLY) else page
+    context["languages"] = [
+        (code, name, f"{up}{code}/{there}.html") for code, name in OTHERS.items()
+    ]
+
+
+def _build_others(app: Sphinx, error: Exception | None) -> None:
+    if error is not None or app.builder.name != "html" or app.config.language in OTHERS:
+        return
+    for code in OTHERS:
+        # Another process: docutils keeps the first language's directives.
+        command = [sys.executable, "-m", "sphinx", "-q", "-D", f"language={code}"]
+        command += ["-W"] * app.warningiserror + [f"-t{tag}" for tag in app.tags if tag == "full"]
+        command += ["-D", f"nb_execution_mode={app.config.nb_execution_mode}"]
+        command += [str(app.srcdir), str(Path(app.outdir) / code)]
+        if subprocess.run(command, env=os.environ, check=False).returncode:
+            raise ExtensionError(f"the pages in {code} could not be built")
