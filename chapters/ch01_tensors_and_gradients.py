@@ -9,9 +9,9 @@ With --quick: gradient 12, gradient of a gradient 18.
 #
 # A model has numbers that training may change, its **parameters**, and a number that says how wrong
 # it is, its **loss**. The **gradient** of the loss is its slope: how fast the loss grows when a
-# parameter grows. The smallest example: loss = w * w. At w = 3 the loss is 9; at w = 3.01 it is
-# 9.0601. It grew about six times as much as w did: the gradient is 6. To make the loss smaller,
-# move w the other way. That is how every network in this course learns.
+# parameter grows. The smallest example: $\text{loss} = w^2$. At $w = 3$ the loss is 9; at
+# $w = 3.01$ it is 9.0601. It grew about six times as much as $w$ did: the gradient is 6. To make
+# the loss smaller, move $w$ the other way. That is how every network in this course learns.
 #
 # **What you will learn:** to find a gradient by hand and by trial; to find it for any formula, in
 # fewer than forty lines of Python; to do so with arrays; to check it. **You need:** derivatives,
@@ -30,23 +30,24 @@ chapter = Chapter(__doc__)
 
 # %% [markdown]
 # ## 1. By hand, and by trial
-# A line predicts y from x: prediction = w * x + b. Its loss for one point is the squared error.
-# With the point x = 3, y = 5, and the guess w = 2, b = 1:
+# A line predicts $y$ from $x$: its prediction is $p = w x + b$, its error $e = p - y$. The loss for
+# one point is the squared error, $L = e^2$. With the point $x = 3$, $y = 5$, and the guess $w = 2$,
+# $b = 1$:
 #
-#     prediction = 2 * 3 + 1 = 7        error = 7 - 5 = 2        loss = 2 * 2 = 4
+# $$p = 2 \cdot 3 + 1 = 7, \quad e = 7 - 5 = 2, \quad L = 2 \cdot 2 = 4$$
 #
 # The **chain rule** says: the slope of several steps in a row is the product of their slopes. So go
 # backward, from the loss to the parameters:
 #
-#     d loss / d error = 2 * error = 4
-#     d loss / d b     = 4 * 1 = 4      (the error grows as fast as b does)
-#     d loss / d w     = 4 * x = 12     (the error grows x = 3 times as fast as w does)
+# * $dL/de = 2 e = 4$;
+# * $dL/db = 4 \cdot 1 = 4$: the error grows as fast as $b$ does;
+# * $dL/dw = 4 x = 12$: the error grows $x = 3$ times as fast as $w$ does.
 #
-# Without any rule: move w a little in both directions and see how the loss changes. This **finite
-# difference**, (f(w + h) - f(w - h)) / 2h, runs the model twice per parameter: fine for a check,
-# hopeless for a million parameters. And it is never exact. If h is too large, the curve bends in
+# Without any rule: move $w$ a little in both directions and see how the loss changes. This **finite
+# difference**, $(f(w + h) - f(w - h)) / 2h$, runs the model twice per parameter: fine for a check,
+# hopeless for a million parameters. And it is never exact. If $h$ is too large, the curve bends in
 # between; if it is too small, the difference of two nearly equal numbers is rounding noise.
-# **Predict, then run:** which h is best for numbers of 16 digits?
+# **Predict, then run:** which $h$ is best for numbers of 16 digits?
 
 
 # %%
@@ -147,8 +148,8 @@ assert x.grad == 6.5  # the slope of x**2 + x / 2 is 2 x + 1 / 2
 # ## 3. minidl: the same idea
 # `Tensor` is our `Number`; `requires_grad` marks the tensors whose gradient we want. `graph` draws
 # the steps: read the values downward, and the gradients upward, as `backward` computes them. The
-# square of the error e is computed as e * e: hence a `mul` with two arrows from e, whose slopes add
-# up. **Predict, then run:** which slopes stand at the arrows from w to the loss?
+# square of the error $e$ is computed as $e \cdot e$: hence a `mul` with two arrows from $e$, whose
+# slopes add up. **Predict, then run:** which slopes stand at the arrows from $w$ to the loss?
 
 # %%
 w, b = chapter.tensor(2.0, requires_grad=True), chapter.tensor(1.0, requires_grad=True)
@@ -162,13 +163,13 @@ assert (loss.item(), gradient, b.grad.item()) == (4, 12, 4)
 
 # %% [markdown]
 # ## 4. With arrays, and down the slope
-# One node can hold a whole array: w * x multiplies all points at once, in compiled code, and the
-# gradient of w is the sum over all points. **Predict, then run:** how many times faster is that for
-# 20,000 points: 10, 100 or 1,000 times?
+# One node can hold a whole array: `w * x` multiplies all points at once, in compiled code, and the
+# gradient of $w$ is the sum over all points. **Predict, then run:** how many times faster is that
+# for 20,000 points: 10, 100 or 1,000 times?
 #
 # Step against the gradient again and again, and the loss falls: **gradient descent**. How far to
-# step for a gradient of 1 is the **learning rate**, here 0.3. The points were made with w = 0.7 and
-# b = -0.2, plus noise: no line has a loss of 0.
+# step for a gradient of 1 is the **learning rate**, here 0.3. The points were made with $w = 0.7$
+# and $b = -0.2$, plus noise: no line has a loss of 0.
 
 # %%
 points = 2_000 if chapter.quick else 20_000
@@ -211,11 +212,11 @@ chapter.keep(figure, "descent", "the first steps are the longest: the slope shri
 # %% [markdown]
 # ## 5. Checking a gradient, and a gradient of a gradient
 # `gradcheck` compares gradients with finite differences. Below, `detach` hides one of the two uses
-# of x from the graph. **Predict, then run:** how wrong is the gradient of x * x then?
+# of $x$ from the graph. **Predict, then run:** how wrong is the gradient of $x \cdot x$ then?
 #
-# The derivative of x³ is 3 x², and the derivative of that is 6 x: 27 and 18 at x = 3. With
-# `create_graph`, a gradient has a graph of its own and can be differentiated again. The slopes of
-# our `Number` are plain numbers: they cannot.
+# The derivative of $x^3$ is $3 x^2$, and the derivative of that is $6 x$: 27 and 18 at $x = 3$.
+# With `create_graph`, a gradient has a graph of its own and can be differentiated again. The slopes
+# of our `Number` are plain numbers: they cannot.
 
 # %%
 try:
@@ -237,7 +238,7 @@ chapter.result(f"gradient {gradient:g}, gradient of a gradient {second.item():g}
 #
 # 1. `slope`: the slope of a function by a central difference.
 # 2. `backward`: the gradients of a scalar graph, from its list of steps.
-# 3. `hypotenuse`: the backward of sqrt(a² + b²), twice differentiable.
+# 3. `hypotenuse`: the backward of $\sqrt{a^2 + b^2}$, twice differentiable.
 #
 # **Change this and explain:** in section 4, use the learning rates 0.03 and 1.2. What do the two
 # panels show for each, and why does the line never arrive with 1.2? (Chapter 2 has the answer.)

@@ -31,10 +31,12 @@ rng, tensor = chapter.rng, chapter.tensor
 
 # %% [markdown]
 # ## 1. By hand
-#     out[y, x] = sum over i, j of kernel[i, j] * image[y + i, x + j]
+# The output $O$ of a kernel $K$ over an image $I$, in row $y$ and column $x$:
+#
+# $$O_{y,x} = \sum_{i,j} K_{i,j} I_{y+i,\,x+j}$$
 #
 # The image is a bright square (1) on a dark ground (0). The kernel subtracts a window's left column
-# from its right column. In the second window, -1 * 0 + 1 * 0 - 1 * 1 + 1 * 1 = 0.
+# from its right column. In the second window, $-1 \cdot 0 + 1 \cdot 0 - 1 \cdot 1 + 1 \cdot 1 = 0$.
 #
 # **Predict, then run:** where is the output positive, where is it negative?
 
@@ -45,25 +47,25 @@ by_hand = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]])
 
 # %% tags=["hide-input"]
 movie = sliding_window(image, {"output": lambda *_: tensor(by_hand[None, None])}, kernel=kernel)
+chapter.play(*movie, "convolution", "the framed output is the sum of weights times framed pixels")
+
+# %% tags=["hide-input"]
 figure, panels = plots.subplots(3, 3, figsize=(9, 5.4))
 for number, axes in enumerate(panels.flat):
     movie[1](number, axes, 9)
-chapter.play(*movie, "convolution", "the framed output is the sum of weights times framed pixels")
-chapter.keep(
-    figure, "by_hand", "positive (red) where it gets brighter, negative (blue) where darker"
-)
+chapter.keep(figure, "by_hand", "positive (red) where it gets brighter, negative (blue) darker")
 
 # %% [markdown]
-# In mathematics, a convolution first turns the kernel by 180 degrees: `image[y - i, x - j]`. This
-# one, without the turn, is strictly a **cross-correlation**. Learned weights would simply come out
+# In mathematics, a convolution first turns the kernel by 180 degrees: $I_{y-i,\,x-j}$. This one,
+# without the turn, is strictly a **cross-correlation**. Learned weights would simply come out
 # turned, so every framework leaves the turn out and keeps the shorter name.
 #
 # ## 2. As loops
 # Real images have **channels** (red, green, blue), and a layer has many kernels, each with as many
-# channels as the image: a kernel sums over all input channels c and makes one output channel d, its
-# **feature map**. With a bias b:
+# channels as the image: a kernel sums over all input channels $c$ and makes one output channel $d$,
+# its **feature map**. For image $n$, with weights $W$ and a bias $b$:
 #
-#     out[n, d, y, x] = b[d] + sum over c, i, j of weight[d, c, i, j] * x[n, c, y + i, x + j]
+# $$O_{n,d,y,x} = b_d + \sum_{c,i,j} W_{d,c,i,j} I_{n,c,y+i,\,x+j}$$
 
 
 # %%
@@ -154,16 +156,14 @@ for title, (axes, values) in zip([*kernels, *[""] * 8], drawn, strict=True):
     plots.draw_pixels(axes, values, title, signed=True)
 for axes, values in zip(panels[:, 0], [np.ones((1, 1)), *greys[:, 0]], strict=True):
     axes.imshow(values, cmap="gray", vmin=0, vmax=1), axes.set_axis_off()
-chapter.keep(
-    figure, "what_kernels_see", "red where a window resembles the kernel, blue where its negative"
-)
+chapter.keep(figure, "what_kernels_see", "red where a window is like the kernel, blue its negative")
 
 # %% [markdown]
 # ## 6. Padding, stride, and kernels of one pixel
-# A window of k pixels has m - k + 1 positions in m pixels. **Padding** adds p zeros on each side; a
-# **stride** of s moves the window s pixels at a time: out = floor((m + 2p - k) / s) + 1.
-# A **1 x 1 convolution** sees one pixel, but all of its channels: a linear layer, the same for each
-# pixel, that changes the number of channels (chapter 10).
+# A window of $k$ pixels has $m - k + 1$ positions in $m$ pixels. **Padding** adds $p$ zeros on each
+# side; a **stride** of $s$ moves the window by $s$ pixels: $\lfloor (m + 2p - k) / s \rfloor + 1$
+# positions. A **1 x 1 convolution** sees one pixel, but all of its channels: a linear layer, the
+# same for each pixel, that changes the number of channels (chapter 10).
 
 # %%
 for k, p, s in [(3, 0, 1), (3, 1, 1), (3, 1, 2), (2, 0, 2), (5, 2, 3), (4, 1, 3)]:
@@ -176,10 +176,10 @@ np.testing.assert_allclose(mix.to(chapter.device)(tensor(images)).numpy(), per_p
 
 # %% [markdown]
 # ## 7. The gradients
-# Since out = columns @ weights + bias (section 3), the chain rule gives, with g = d loss / d out:
+# Section 3 computes $O = C W + b$ from the windows $C$. With $G = dL/dO$, the chain rule gives:
 #
-#     gradient of the weights = columns.T @ g        gradient of the bias = g summed over rows
-#     gradient of the columns = g @ weights.T, each added back to the pixel that it was copied from
+# * $dL/dW = C^T G$, and $dL/db$ is the sum of the rows of $G$;
+# * $dL/dC = G W^T$, each number added back to the pixel that it was copied from.
 
 # %%
 x = tensor(images[:4], requires_grad=True)
@@ -198,14 +198,14 @@ np.testing.assert_allclose(x.grad.numpy(), of_images, atol=1e-4)
 # %% [markdown]
 # ## 8. How much of the image one output sees: the receptive field
 # One output of a 3 x 3 convolution sees 3 x 3 pixels. The next layer looks at 3 x 3 of those, so at
-# 5 x 5 pixels; and after 2 x 2 pooling (chapter 5), neighbouring outputs are 2 pixels apart. Let r
-# be the **receptive field** and jump that distance, both 1 at first. Kernel k and stride s change
-# them:
+# 5 x 5 pixels; and after 2 x 2 pooling (chapter 5), neighbouring outputs are 2 pixels apart. Let
+# $r$ be the **receptive field** and $j$ that distance, the jump; both are 1 at first. Kernel $k$
+# and stride $s$ change them:
 #
-#     r = r + (k - 1) * jump        jump = jump * s
+# $$r \leftarrow r + (k - 1) j, \quad j \leftarrow j s$$
 #
 # An output sees the pixels for which its gradient is not 0. (Here all weights are 1: none cancel.)
-# **Predict, then run:** what is r after three 3 x 3 convolutions with two 2 x 2 poolings between?
+# **Predict, then run:** what is $r$ after three 3 x 3 convolutions with two 2 x 2 poolings between?
 
 # %%
 stack = [("conv 3 x 3", 3, 1), ("pool 2 x 2", 2, 2)] * 2 + [("conv 3 x 3", 3, 1)]

@@ -36,13 +36,13 @@ pools = {"max": F.max_pool2d, "average": F.avg_pool2d}
 
 # %% [markdown]
 # ## 1. By hand
-# A window of p x p pixels moves over the image I in steps of s pixels, its stride. Each channel is
-# pooled on its own. With a and b from 0 to p - 1:
+# A window of $p \times p$ pixels moves over the image $I$ in steps of $s$ pixels, its stride. Each
+# channel is pooled on its own. With $a$ and $b$ from 0 to $p - 1$, the output $O$ is:
 #
-#     max pooling:      O[i, j] = max  of I[s i + a, s j + b] over all a and b
-#     average pooling:  O[i, j] = mean of I[s i + a, s j + b] over all a and b
+# * max pooling: $O_{i,j} = \max_{a,b} I_{si+a,\,sj+b}$
+# * average pooling: $O_{i,j} = \operatorname{mean}_{a,b} I_{si+a,\,sj+b}$
 #
-# **Predict, then run:** what do both kinds make of `by_hand`, for p = s = 2? And of windows in
+# **Predict, then run:** what do both kinds make of `by_hand`, for $p = s = 2$? And of windows in
 # which 0 to 4 pixels are 1, the others 0?
 
 # %%
@@ -58,11 +58,11 @@ chapter.play(*movie, "pooling", "the framed window makes the framed outputs: 4, 
 
 # %% [markdown]
 # ## 2. Window, stride and output size
-# The window sets how many pixels one output sees, the stride how far apart the outputs are. Over m
-# pixels, there are floor((m - p) / s) + 1 outputs; with `ceil_mode` the quotient is rounded up, so
-# the last window may hang over the edge. Padding adds pixels that never win a maximum: windows of 3
-# with padding 1 and stride 1 are centred on each pixel and keep the size. **Predict, then run:**
-# which windows skip pixels? (chapters/site/explorer.html, in a browser, slides any window.)
+# The window sets how many pixels one output sees, the stride how far apart the outputs are. Over
+# $m$ pixels, there are $\lfloor (m - p) / s \rfloor + 1$ outputs; with `ceil_mode` the quotient is
+# rounded up, so the last window may hang over the edge. Padding adds pixels that never win a
+# maximum: windows of 3 with padding 1 and stride 1 are centred on each pixel and keep the size.
+# **Predict, then run:** which windows skip pixels? (chapters/site/explorer.html slides any window.)
 
 # %%
 tiles, geometries = {}, ((2, 2), (3, 2), (3, 1), (2, 3))
@@ -123,7 +123,7 @@ def broken_mean(image, size, stride):
 
 
 # %% [markdown]
-# The first starts window i at pixel i instead of i * stride. With stride 1 it is correct, and the
+# The first starts window $i$ at pixel $i$ instead of $s i$. With stride 1 it is correct, and the
 # shape is always right. The second stores means in an integer array; for pixels from 0 to 255 the
 # error is below 1, so nobody notices. A bright last pixel and a mean below 1 find them:
 
@@ -141,10 +141,10 @@ for name, pool, image, right in (
 # %% [markdown]
 # ## 5. Where the gradient goes
 # Raise one pixel a little: its window's maximum follows only if this pixel is the largest, the mean
-# follows by 1 / p² of the change. So, with g the gradient with respect to an output:
+# follows by $1 / p^2$ of the change. So, with $g$ the gradient with respect to an output:
 #
-#     max pooling:      the largest pixel gets g, the others 0 (among equals, the first gets g)
-#     average pooling:  each of the p² pixels gets g / p²
+# * max pooling: the largest pixel gets $g$, the others 0 (among equals, the first gets $g$);
+# * average pooling: each of the $p^2$ pixels gets $g / p^2$.
 #
 # A pixel in several windows gets the sum. **Predict, then run:** all 64 outputs of 16 x 16 pixels
 # get gradient 1. For each kind: how many pixels get a part, how much each, and what is the sum?
@@ -152,6 +152,8 @@ for name, pool, image, right in (
 # %%
 movie = sliding_window(by_hand, pools, (2, 1), backwards=True)
 chapter.play(*movie, "pooling_gradient", "max sends 1 to one pixel, average a quarter to all four")
+
+# %%
 part = greys[grid : grid + 1, :, 8:24, 8:24]
 tiles = {"16 x 16 pixels": part[0, 0]}
 for name, pool in pools.items():
@@ -165,11 +167,10 @@ chapter.keep(figure, "gradients", "one scale: max is 1 (white) or 0, average 1/4
 # %% [markdown]
 # ## 6. Shift the image: does the output change?
 # **Invariance** to a shift means that the output stays the same; equivariance, that it shifts too.
-# Pooling is equivariant to shifts by its stride: whole windows move. Many articles say that max
-# pooling is also invariant to small shifts. Move a crop of 24 x 24 pixels over each image: by how
-# many standard deviations does the output change? (1.4 is the change between unrelated images.)
-# **Predict, then run:** a shift by one pixel changes the images by 0.57. By how much does it
-# change their 2 x 2 maxima?
+# Pooling is equivariant to shifts by its stride: whole windows move. Max pooling is often said to
+# be invariant to small shifts, too. Move a crop of 24 x 24 pixels over each image: by how many
+# standard deviations does the output change? (Unrelated images: 1.4.) **Predict, then run:** a
+# shift by one pixel changes the images by 0.57. By how much does it change their 2 x 2 maxima?
 
 
 # %%

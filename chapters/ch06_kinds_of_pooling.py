@@ -51,18 +51,18 @@ def kind(name, by_hand, formula, operation):
 
 # %% [markdown]
 # ## 1. A fixed formula for each window
-# Let w be the pixels of a window, here 1, 2, 3, 4. Section 7 says what each kind is for. To change
-# these numbers and see each kind's outputs and gradients, open chapters/site/explorer.html.
-# * **Min pooling**, `min(w)`: the smallest pixel, 1.
-# * **LP pooling**, `sum(w^p)^(1/p)`: for p = 2 the length of w, sqrt(1 + 4 + 9 + 16) = 5.48.
-# * **GeM pooling** (generalised mean), `mean(w^p)^(1/p)`: the mean for p = 1, nearly the maximum
-#   for large p. p = 3: (100 / 4)^(1/3) = 2.92. Often over the whole image.
-# * **Mixed pooling**, `a max(w) + (1 - a) mean(w)`: a compromise. a = 1/2: (4 + 2.5) / 2 = 3.25.
-# * **Softmax pooling**, `sum(s w)` with `s = softmax(b w)`: brighter pixels weigh more, and every
-#   pixel gets a gradient. b = ln 2: the weights are 2, 4, 8 and 16 of 30, so 98 / 30 = 3.27.
+# Let $w$ be the pixels of a window, here 1, 2, 3, 4. Section 7 says what each kind is for. To
+# change these numbers and see each kind's outputs and gradients, open chapters/site/explorer.html.
 #
-# **Predict, then run:** make all four pixels 5. Which kind (these five, max, average) gives another
-# value than 5?
+# * **Min pooling**, $\min(w)$: the smallest pixel, 1.
+# * **LP pooling**, $(\sum w^p)^{1/p}$: for $p = 2$ the length of $w$, $\sqrt{1+4+9+16} = 5.48$.
+# * **GeM pooling** (generalised mean), $\text{mean}(w^p)^{1/p}$: the mean for $p = 1$, nearly the
+#   maximum for large $p$. $p = 3$ gives $(100 / 4)^{1/3} = 2.92$. Often over the whole image.
+# * **Mixed pooling**, $a \max(w) + (1 - a)\,\text{mean}(w)$. $a = 1/2$ gives (4 + 2.5) / 2 = 3.25.
+# * **Softmax pooling**, $\sum s w$ with $s = \text{softmax}(b w)$: brighter pixels weigh more, and
+#   all get a gradient. $b = \ln 2$: the weights are 2, 4, 8 and 16 of 30, so 98 / 30 = 3.27.
+#
+# **Predict, then run:** make all four pixels 5. Which kind (these, max, average) does not give 5?
 
 # %%
 kind("max", 4, lambda w: w.max(0), lambda x: F.max_pool2d(x, 2))
@@ -78,12 +78,13 @@ print("four pixels of 5:", ", ".join(f"{name} {value:.3g}" for name, value in fi
 
 # %% [markdown]
 # ## 2. Learned
-# p, a and b above can be parameters (`nn.GeMPool2d` has p). Two more kinds have weights v:
-# * **Gated pooling**: mixed, where each window sets its own `a = sigmoid(sum(v w))`. v = 1, -1,
-#   -1, 1: sigmoid(1 - 2 - 3 + 4) = sigmoid(0) = 1/2, hence 3.25.
-# * **Attention pooling**: the mean of a whole image, weighted by the softmax of a score `v . pixel`
-#   that sees all channels. Let a second channel mark the third pixel, 0, 0, 1, 0, and v = 0, ln 3:
-#   the weights are 1, 1, 3 and 1 of 6, and the first channel becomes (1 + 2 + 9 + 4) / 6 = 2.67.
+# $p$, $a$ and $b$ above can be parameters (`nn.GeMPool2d` has $p$). Two kinds have weights $v$:
+#
+# * **Gated pooling**: mixed, and each window sets its own $a = \sigma(\sum v w)$ ($\sigma$:
+#   sigmoid). $v = 1, -1, -1, 1$ gives $\sigma(1 - 2 - 3 + 4) = \sigma(0) = 1/2$, hence 3.25.
+# * **Attention pooling**: the mean of a whole image, weighted by the softmax of a score $v \cdot x$
+#   of pixel $x$, with all channels. Let a second channel mark the third pixel, 0, 0, 1, 0. Then
+#   $v = 0, \ln 3$ gives weights 1, 1, 3 and 1 of 6; the first channel: (1 + 2 + 9 + 4) / 6 = 2.67.
 
 
 # %%
@@ -101,11 +102,11 @@ agree("attention", [2.67, 0.5], pixels @ weights / weights.sum(), pooled)
 
 # %% [markdown]
 # ## 3. Random
-# * **Stochastic pooling**: in training one pixel, drawn with probability `w / sum(w)`: 1, 2, 3 or 4
+# * **Stochastic pooling**: in training one pixel, drawn with probability $w / \sum w$: 1, 2, 3 or 4
 #   with 0.1, 0.2, 0.3 or 0.4. In evaluation the expected value, (1 + 4 + 9 + 16) / 10 = 3.
 # * **Fractional max pooling**: windows of two sizes in random order, for any ratio. 5 pixels to 3:
-#   sizes 1 2 2, 2 1 2 or 2 2 1; window i starts at `floor(5/3 (i + u)) - floor(5/3 u)`, u drawn
-#   from 0 to 1. 1, 2, 3, 4, 5 becomes 1, 3, 5, or 2, 3, 5, or 2, 4, 5.
+#   sizes 1 2 2, 2 1 2 or 2 2 1. With $u$ drawn from 0 to 1, window $i$ starts at
+#   $\lfloor 5(i + u)/3 \rfloor - \lfloor 5u/3 \rfloor$; so 1 2 3 4 5 becomes 1 3 5, 2 3 5 or 2 4 5.
 
 # %%
 kind("stochastic", 3, lambda w: (w * w).sum(0) / w.sum(0), nn.StochasticPool2d(2).eval())
@@ -127,13 +128,13 @@ assert np.unique(pooled.reshape(-1, 3), axis=0).tolist() == by_hand
 # %% [markdown]
 # ## 4. Other windows: regions, channels, blurred, convolved
 # * **Global pooling**: the window is the whole image: average 2.5, one number for each channel.
-# * **Adaptive pooling**: the output's size is given; of n pixels, window i of k begins with pixel
-#   `floor(i n / k)` and ends before `ceil((i + 1) n / k)`. 1, 2, 3, 4, 5 to two maxima: 3, 5.
+# * **Adaptive pooling**: the output's size is given. Window $i$ of $k$, over $n$ pixels, starts at
+#   $\lfloor in/k \rfloor$ and ends before $\lceil (i + 1) n/k \rceil$. 1, 2, 3, 4, 5 to two: 3, 5.
 # * **Pyramid pooling**: adaptive to several sizes, side by side. To 1 x 1 and 2 x 2: 4, 1, 2, 3, 4.
 # * **Channel pooling** (maxout): the maximum of groups of channels. 1, 2, 3, 4 in pairs: 2, 4.
 # * **Blur pooling**: a mean with weights 1, 3, 3, 1 (of 8) along both axes, at every second pixel.
 #   A bright pixel that moves *glides* from one output to the next.
-# * Convolution and pooling in one, `max(conv(x))` (`nn.ConvPool2d`): the best match of a kernel.
+# * Convolution and pooling in one, a maximum of outputs (`nn.ConvPool2d`): a kernel's best match.
 #   The kernel -1, 1 in two rows, over rows of 0, 0, 1, gives 0 and 2, so 2.
 
 # %%
@@ -237,8 +238,8 @@ chapter.result(
 # 2. `stochastic_pool`: a random pixel in training, the mean of the draws in evaluation.
 # 3. `blur_pool`: weights from Pascal's triangle, mirrored edges, every second pixel.
 #
-# **Change this and explain:** raise p of GeM from 3 to 30. Which row of the table does it approach,
-# and why?
+# **Change this and explain:** raise $p$ of GeM from 3 to 30. Which row of the table does it
+# approach, and why?
 #
 # **Further reading:** mixed, gated: [Lee et al. 2016](https://arxiv.org/abs/1509.08985); GeM:
 # [Radenovic et al. 2018](https://arxiv.org/abs/1711.02512); stochastic: [Zeiler and Fergus
