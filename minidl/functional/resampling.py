@@ -36,9 +36,10 @@ Host: TypeAlias = np.ndarray[Any, Any]
 CUBIC = -0.75
 """The parameter of the cubic kernel: PyTorch's and OpenCV's choice."""
 
-BLOCK = 16
-"""Rows of a band that are multiplied as one dense matrix. Doubling 64 channels of 32x32 pixels,
-channels-last, takes 0.47 ms with 16 rows, 0.49 with 32 and 0.59 with all 64 (1 core)."""
+BLOCK = 64
+"""Rows of a band that are multiplied as one dense matrix. Resizing 16 x 64 channels from 8x8 to
+64x64 pixels takes 5.2 ms with 64 rows, 6.5 with 16; 4 x 16 channels from 128x128 to 256x256 take
+10.6, 13.8 with 16, and 14.1 with 128 (2 cores, Zen 3)."""
 
 
 def interpolate(
@@ -172,7 +173,7 @@ class Band:
             self.first[rows] + taps, rows, self.weights[rows, taps], self.columns, self.rows
         )
 
-    def blocks(self, length: int) -> list[tuple[slice, slice, Host]]:
+    def blocks(self, length: int, dtype: Any) -> list[tuple[slice, slice, Host]]:
         """Cut into dense blocks of `length` rows: their rows, their columns, their values."""
         found = []
         for start in range(0, self.rows, length):
@@ -180,7 +181,7 @@ class Band:
             first, weights = self.first[rows], self.weights[rows]
             low = int(first.min())
             high = int(first.max()) + weights.shape[1]
-            block = np.zeros((len(first), high - low))
+            block = np.zeros((len(first), high - low), dtype)
             at = (first - low)[:, None] + np.arange(weights.shape[1])
             np.put_along_axis(block, at, weights, 1)
             found.append((rows, slice(low, high), block))
@@ -255,17 +256,16 @@ def _resampled(backend: Backend, images: Array, rows: Band, columns: Band) -> Ar
     maps = [_Along(backend, band, images.dtype) for band in (rows, columns)]
 
     def work(part: slice) -> None:
-        xp, target = backend.xp, out[part].transpose(order)
-        own = xp.ascontiguousarray(images[part].transpose(order))
+        own = backend.xp.ascontiguousarray(images[part].transpose(order))
         before, beside = (len(own) * c, 1) if is_planar else (len(own), c)
-        is_dense = backend.kernels == "fast" and bool(xp.isfinite(own.sum()))
-        wide = xp.empty((before, h, columns.rows * beside), own.dtype)
-        lines = own.reshape(before * h, w, beside)
-        maps[1].apply(lines, wide.reshape(before * h, columns.rows, beside), is_dense)
-        maps[0].apply(wide, target.reshape(before, rows.rows, columns.rows * beside), is_dense)
+        is_dense = any(along.blocks for along in maps) and bool(backend.xp.isfinite(own.sum()))
+        low = backend.xp.empty((before, rows.rows, w * beside), own.dtype)
+        maps[0].apply(own.reshape(before, h, w * beside), low, is_dense)
+        lines = before * rows.rows
+        target = out[part].transpose(order).reshape(lines, columns.rows, beside)
+        maps[1].apply(low.reshape(lines, w, beside), target, is_dense)
 
-    pixels = h * columns.rows + rows.rows * columns.rows
-    backend.over_batch(n, (c, pixels), images.dtype, work)
+    backend.over_batch(n, (c, rows.rows, w + columns.rows), images.dtype, work)
     return out
 
 
@@ -274,26 +274,30 @@ class _Along:
 
     def __init__(self, backend: Backend, band: Band, dtype: Any) -> None:
         self.backend = backend
-        self.is_copy = band.weights.shape[1] == 1 and bool((band.weights == 1).all())
-        self.taps = [
-            (
-                backend.fresh(lambda t=t: band.first + t),  # type: ignore[misc]
-                backend.fresh(lambda t=t: band.weights[:, t, None].astype(dtype)),  # type: ignore[misc]
-            )
-            for t in range(band.weights.shape[1])
-        ]
-        self.blocks = [] if backend.kernels != "fast" else band.blocks(BLOCK)
-        self.blocks = [(r, k, block.astype(dtype)) for r, k, block in self.blocks]
+        count, ones = band.weights.shape[1], bool((band.weights == 1).all())
+        starts = np.arange(0, band.columns, count)
+        self.is_copy = ones and count == 1
+        self.is_sum = ones and count > 1 and np.array_equal(band.first, starts)
+        self.first = backend.fresh(lambda: band.first)
+        self.weights = backend.fresh(lambda: band.weights.T[:, :, None].astype(dtype))
+        is_fast = backend.kernels == "fast" and not (self.is_copy or self.is_sum)
+        self.blocks = band.blocks(BLOCK, dtype) if is_fast else []
 
     def apply(self, x: Array, out: Array, is_dense: bool) -> None:
         """Write the product into `out`; `is_dense` allows to multiply values by 0."""
         xp = self.backend.xp
-        if self.is_copy:
-            out[...] = xp.take(x, self.taps[0][0], 1)
+        if self.is_copy:  # no index is out of range: "clip" saves NumPy a buffer
+            mode = {"mode": "clip"} if self.backend.kernels == "fast" else {}
+            xp.take(x, self.first, 1, out=out, **mode)
+        elif self.is_sum:
+            taps = x.reshape(*out.shape[:2], len(self.weights), x.shape[2]).transpose(2, 0, 1, 3)
+            xp.add(taps[0], taps[1], out=out)
+            for tap in taps[2:]:
+                out += tap
         elif not is_dense:
             out[...] = 0
-            for pixels, weights in self.taps:
-                out += xp.take(x, pixels, 1) * weights
+            for tap, weights in enumerate(self.weights):
+                out += xp.take(x, self.first + tap, 1) * weights
         else:
             for rows, columns, block in self.blocks:
                 if x.shape[2] == 1:
