@@ -58,8 +58,7 @@ def smooth_l1_loss(
         array([0.125, 2.5  ], dtype=float32)
     """
     op = "smooth_l1_loss"
-    if not beta >= 0:
-        raise ValueError(f"{op}: got beta={beta}, expected a number >= 0")
+    _check_at_least_0(op, beta=beta)
     difference = x - of_same_shape(op, x, target)
     terms = _huber(difference, beta, 1 / beta) if beta else difference.abs()
     return reduce_terms(op, terms, reduction)
@@ -91,7 +90,7 @@ def huber_loss(
         >>> huber_loss(Tensor([0.0, 0.0]), [0.5, 3.0], "none", delta=2).numpy()
         array([0.125, 4.   ], dtype=float32)
     """
-    check_more_than_0("huber_loss", delta=delta)
+    _check_more_than_0("huber_loss", delta=delta)
     terms = _huber(x - of_same_shape("huber_loss", x, target), delta, 1.0)
     return reduce_terms("huber_loss", terms, reduction)
 
@@ -145,7 +144,7 @@ def sigmoid_focal_loss(
         array([0.1733, 0.    ], dtype=float32)
     """
     op = "sigmoid_focal_loss"
-    _check_gamma(op, gamma)
+    _check_at_least_0(op, gamma=gamma)
     alpha = float(alpha)  # NumPy's float64 would turn float32 into float64
     if alpha > 1:
         raise ValueError(f"{op}: got alpha={alpha}, expected <= 1; or < 0 to use none")
@@ -194,7 +193,7 @@ def focal_loss(
         0.1733
     """
     op = "focal_loss"
-    _check_gamma(op, gamma)
+    _check_at_least_0(op, gamma=gamma)
     check_reduction(op, reduction)
     check_scores(op, logits)
     labels = beside(op, logits, target)
@@ -215,16 +214,18 @@ def focal_loss(
     return terms.sum() / Tensor.wrap(divisor)
 
 
-def check_more_than_0(op: str, **values: float) -> None:
+def _check_more_than_0(op: str, **values: float) -> None:
     """Raise ValueError unless each value is > 0."""
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{op}: got {name}={value}, expected a number > 0")
 
 
-def _check_gamma(op: str, gamma: float) -> None:
-    if not gamma >= 0:
-        raise ValueError(f"{op}: got gamma={gamma}, expected a number >= 0")
+def _check_at_least_0(op: str, **values: float) -> None:
+    """Raise ValueError unless each value is >= 0."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"{op}: got {name}={value}, expected a number >= 0")
 
 
 def _power(x: Tensor, gamma: float) -> Tensor:
@@ -270,7 +271,7 @@ def dice_loss(
         array([[0.25, 0.5 ]], dtype=float32)
     """
     op = "dice_loss"
-    check_more_than_0(op, smooth=smooth)
+    _check_more_than_0(op, smooth=smooth)
     smooth = float(smooth)  # NumPy's float64 would turn float32 into float64
     check_scores(op, logits)
     if logits.ndim < 3 or logits.shape[1] < 2:

@@ -182,9 +182,8 @@ def class_iou(
         >>> class_iou(np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 255]]), classes=2)
         array([0.5, 0.5])
     """
-    matrix = _count_pixels("class_iou", predicted, labels, classes, ignore_index)
-    right = np.diag(matrix)
-    found: NDArray[Any] = right / np.maximum(matrix.sum(0) + matrix.sum(1) - right, 1)
+    right, union = _overlaps("class_iou", predicted, labels, classes, ignore_index)
+    found: NDArray[Any] = right / np.maximum(union, 1)
     return found
 
 
@@ -204,8 +203,7 @@ def mean_iou(
         >>> mean_iou(np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 1]]), classes=9)  # 1/2 and 2/3
         0.5833333333333333
     """
-    matrix = _count_pixels("mean_iou", predicted, labels, classes, ignore_index)
-    right, union = np.diag(matrix), matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    right, union = _overlaps("mean_iou", predicted, labels, classes, ignore_index)
     return float((right[union > 0] / union[union > 0]).mean())
 
 
@@ -294,12 +292,20 @@ def _widened(edge: NDArray[Any], radius: float) -> NDArray[Any]:
     return out
 
 
+def _overlaps(
+    name: str, predicted: NDArray[Any], labels: NDArray[Any], classes: int, ignored: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the sizes of the intersection and of the union of each class's areas: (classes,)."""
+    matrix = _count_pixels(name, predicted, labels, classes, ignored)
+    right = np.diag(matrix)
+    return right, matrix.sum(0) + matrix.sum(1) - right
+
+
 def _count_pixels(
     name: str, predicted: NDArray[Any], labels: NDArray[Any], classes: int, ignored: int
 ) -> NDArray[Any]:
     """Count pairs as `confusion_matrix` does, of arrays of any shape, without ignored labels."""
-    if not (isinstance(predicted, np.ndarray) and isinstance(labels, np.ndarray)):
-        _check(name, predicted, labels)
+    _check_arrays(name, predicted, labels)
     if predicted.shape != labels.shape:
         raise ValueError(
             f"{name}: got shapes {predicted.shape} and {labels.shape}, expected equal ones"
@@ -331,13 +337,17 @@ def _check_range(name: str, what: str, indices: NDArray[Any], classes: int) -> N
 
 
 def _check(name: str, predicted: NDArray[Any], labels: NDArray[Any]) -> None:
-    if not (isinstance(predicted, np.ndarray) and isinstance(labels, np.ndarray)):
-        raise TypeError(
-            f"{name}: got {type(predicted).__name__} and {type(labels).__name__}, expected NumPy "
-            "arrays; for a tensor, pass tensor.numpy()"
-        )
+    _check_arrays(name, predicted, labels)
     if predicted.shape != labels.shape or predicted.ndim != 1 or predicted.size == 0:
         raise ValueError(
             f"{name}: got shapes {predicted.shape} and {labels.shape}, expected two of "
             "shape (n,), n > 0"
+        )
+
+
+def _check_arrays(name: str, *arrays: Any) -> None:
+    if not all(isinstance(array, np.ndarray) for array in arrays):
+        kinds = " and ".join(type(array).__name__ for array in arrays)
+        raise TypeError(
+            f"{name}: got {kinds}, expected NumPy arrays; for a tensor, pass tensor.numpy()"
         )
