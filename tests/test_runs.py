@@ -1,6 +1,8 @@
 """Trainings and experiments of chapters that are interrupted: `Chapter.interruptible`, `Runs`."""
 
+import linecache
 import os
+import sys
 
 import pytest
 
@@ -77,6 +79,20 @@ def test_runs_of_other_settings_or_source_stay_but_do_not_count(tmp_path):
         changed.add(("max", 0), {"accuracy": 0.75, "seconds": 1})
     assert runs_in(tmp_path, train)[("max", 0)] == values
     assert runs_in(tmp_path, other)[("max", 0)]["accuracy"] == 0.75
+
+
+def test_a_class_typed_in_a_notebook_counts_by_its_methods(tmp_path, monkeypatch):
+    # Python finds a class through its module's file; a notebook's module has none.
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    found = set()
+    for number in (1, 2, 1):
+        text = f"class Net:\n    depth = 3\n\n    def forward(self):\n        return {number}\n"
+        name = f"<cell {number}>"
+        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+        space = {"__name__": "__main__"}
+        exec(compile(text, name, "exec"), space)
+        found.add(tuple(runs_in(tmp_path / "x", space["Net"])._settings))
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize(

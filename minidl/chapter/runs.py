@@ -9,6 +9,7 @@ import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from minidl.files.whole import whole_file
 
@@ -50,7 +51,7 @@ class Runs:
         measured: Sequence[str],
         functions: Sequence[Callable[..., object]] = (),
     ) -> None:
-        source = "".join(inspect.getsource(function) for function in functions)
+        source = "".join(map(_source, functions))
         code = hashlib.sha256(source.encode()).hexdigest()[:8]
         self._path = path
         self._settings = tuple(str(value) for value in (*settings.values(), code))
@@ -132,3 +133,13 @@ class Runs:
         table.writerows(key + values for key, values in self._rows.items())
         with whole_file(self._path) as file:
             file.write(text.getvalue().encode())
+
+
+def _source(code: Any) -> str:
+    """Return the source of a function or class; that of a class typed in a notebook by methods."""
+    try:
+        return inspect.getsource(code)
+    except OSError:  # Python looks for a class in its module's file, which a notebook has not
+        if not isinstance(code, type):
+            raise
+        return "".join(inspect.getsource(part) for part in vars(code).values() if callable(part))
