@@ -182,8 +182,9 @@ def class_iou(
         >>> class_iou(np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 255]]), classes=2)
         array([0.5, 0.5])
     """
-    right, union = _overlaps("class_iou", predicted, labels, classes, ignore_index)
-    found: NDArray[Any] = right / np.maximum(union, 1)
+    matrix = _count_pixels("class_iou", predicted, labels, classes, ignore_index)
+    right = np.diag(matrix)
+    found: NDArray[Any] = right / np.maximum(matrix.sum(0) + matrix.sum(1) - right, 1)
     return found
 
 
@@ -203,7 +204,8 @@ def mean_iou(
         >>> mean_iou(np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 1]]), classes=9)  # 1/2 and 2/3
         0.5833333333333333
     """
-    right, union = _overlaps("mean_iou", predicted, labels, classes, ignore_index)
+    matrix = _count_pixels("mean_iou", predicted, labels, classes, ignore_index)
+    right, union = np.diag(matrix), matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
     return float((right[union > 0] / union[union > 0]).mean())
 
 
@@ -290,15 +292,6 @@ def _widened(edge: NDArray[Any], radius: float) -> NDArray[Any]:
                 start = (slice(max(0, -y), h - max(0, y)), slice(max(0, -x), w - max(0, x)))
                 out[:, *to] |= edge[:, *start]
     return out
-
-
-def _overlaps(
-    name: str, predicted: NDArray[Any], labels: NDArray[Any], classes: int, ignored: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the sizes of the intersection and of the union of each class's areas: (classes,)."""
-    matrix = _count_pixels(name, predicted, labels, classes, ignored)
-    right = np.diag(matrix)
-    return right, matrix.sum(0) + matrix.sum(1) - right
 
 
 def _count_pixels(
