@@ -10,10 +10,10 @@ to 100 %.
 # # 2. Linear models
 #
 # A linear model multiplies each input by a **weight**, adds the products, and adds a constant, the
-# **bias**. With weights 2 and 1 and the bias -2, the point (1, 3) gets 2 * 1 + 1 * 3 - 2 = 3, and
-# the point (0, 1) gets -1. Call it class 1 if the sum is positive: then a straight line, where the
-# sum is 0, separates the classes. Where no line can, a second layer helps, if there is a bend, a
-# nonlinear function, between the two.
+# **bias**. With weights 2 and 1 and the bias -2, the point (1, 3) gets
+# $2 \cdot 1 + 1 \cdot 3 - 2 = 3$, and the point (0, 1) gets -1. Call it class 1 if the sum is
+# positive: then a straight line, where the sum is 0, separates the classes. Where no line can, a
+# second layer helps, if there is a bend, a nonlinear function, between the two.
 #
 # **What you will learn:** a linear layer, its loss and gradient descent, by hand and with minidl;
 # how long a step may be; softmax and cross-entropy; what hidden layers do. **You need:** chapter 1.
@@ -35,16 +35,16 @@ rng, tensor = chapter.rng, chapter.tensor
 
 # %% [markdown]
 # ## 1. By hand, and as a layer
-# Three points, (1, 1), (2, 3), (3, 2), and a line, prediction = w * x + b. The loss is the **mean
-# squared error**; its derivative with respect to a parameter is the mean over the points:
+# Three points, (1, 1), (2, 3), (3, 2), and a line that predicts $w x + b$. The loss $L$ is the
+# **mean squared error** over the $n$ points, and its derivatives are means as well:
 #
-#     loss = mean (w x + b - y)²       d loss / d w = mean 2 (w x + b - y) x
-#                                       d loss / d b = mean 2 (w x + b - y)
+# $$L = \frac{1}{n} \sum (w x + b - y)^2$$
+# $$dL/dw = \frac{2}{n} \sum (w x + b - y) x, \quad dL/db = \frac{2}{n} \sum (w x + b - y)$$
 #
-# At w = b = 0 the errors are -1, -3, -2: the loss is 14/3, and the gradient is -26/3 for w and -4
-# for b. As a layer: `Linear(features, outputs)` holds a weight (outputs, features) and a bias
-# (outputs,), and computes x @ weight.T + bias for all rows of x. **Predict, then run:** how many
-# times faster is that than Python loops?
+# At $w = b = 0$ the errors are -1, -3, -2: the loss is 14/3, and the gradient is -26/3 for $w$ and
+# -4 for $b$. As a layer: `Linear(features, outputs)` holds a weight (outputs, features) and a bias
+# (outputs,), and computes `x @ weight.T + bias` for all rows of `x`. **Predict, then run:** how
+# many times faster is that than Python loops?
 
 # %%
 xs, ys = np.array([[1.0], [2.0], [3.0]]), np.array([1.0, 3.0, 2.0])
@@ -83,19 +83,20 @@ print(f"gradient over {n:,} points: loops {slow:.3f} s, Linear {slow / fast:.0f}
 
 # %% [markdown]
 # ## 2. How long may a step be?
-# One weight first. The loss c/2 * w² is a valley with its minimum at 0; its slope is c * w, and its
-# second derivative c says how strongly it curves. A step of gradient descent (`optim.SGD`) with the
-# learning rate lr is
+# One weight first. The loss $c w^2 / 2$ is a valley with its minimum at 0; its slope is $c w$, and
+# its second derivative $c$ says how strongly it curves. A step of gradient descent (`optim.SGD`)
+# with the learning rate $\eta$ (`lr` in code) is
 #
-#     w <- w - lr * c * w = (1 - lr * c) * w
+# $$w \leftarrow w - \eta c w = (1 - \eta c) w$$
 #
-# so each step multiplies the distance to the minimum by 1 - lr * c. Beyond lr = 2/c, steps lead
-# farther away: descent **diverges**. **Predict, then run:** what do lr * c = 0.5, 1.9 and 2.1 do?
+# so each step multiplies the distance to the minimum by $1 - \eta c$. Beyond $\eta = 2/c$, steps
+# lead farther away: descent **diverges**. **Predict, then run:** what do $\eta c = 0.5$, 1.9 and
+# 2.1 do?
 #
 # With several parameters, the valley curves differently in each direction. The second derivatives
 # with respect to all pairs of parameters form a matrix, the **Hessian**. Along its eigenvectors,
-# descent works as for one weight, with the eigenvalue as c. So the largest eigenvalue sets the
-# limit for lr, and the smallest decides how long descent takes.
+# descent works as for one weight, with the eigenvalue as $c$. So the largest eigenvalue sets the
+# limit for $\eta$, and the smallest decides how long descent takes.
 
 
 # %%
@@ -133,15 +134,15 @@ chapter.keep(figure, "descent", "short steps creep, long ones jump across the va
 
 # %% [markdown]
 # ## 3. Classes instead of numbers
-# One output per class: a score, or **logit**. **Softmax** turns scores into probabilities, positive
-# and with the sum 1. **Cross-entropy** measures how much the true class surprises the model:
+# One output per class: a score $s$, or **logit**. **Softmax** turns scores into probabilities $p$,
+# positive and with the sum 1. **Cross-entropy**, the mean of $-\log p_t$ over $n$ examples,
+# measures how much the true class $t$ surprises the model:
 #
-#     p[k] = exp(score[k]) / sum of exp(scores)        cross-entropy = mean of -log p[truth]
+# $$p_k = e^{s_k} / \sum_j e^{s_j}, \quad \text{cross-entropy} = -\frac{1}{n} \sum \log p_t$$
 #
-# Scores 2 and 0 give p = e² / (e² + 1) = 0.88 and 0.12. If the first class is true, the loss is
-# 0.127; if the second is, 2.127. The derivative with respect to a score is p, minus 1 for the true
-# class. **Predict, then run:** are the derivatives larger when the model is right, or when it is
-# wrong?
+# Scores 2 and 0 give $p = e^2 / (e^2 + 1) = 0.88$ and 0.12. If the first class is true, the loss is
+# 0.127; if the second is, 2.127. The derivative with respect to a score is $p$, minus 1 for the
+# true class. **Predict, then run:** are the derivatives larger when the model is right, or wrong?
 
 # %%
 scores = tensor([[2.0, 0.0], [2.0, 0.0]], requires_grad=True)
@@ -155,16 +156,16 @@ print("d loss / d score:", *(f"{2 * slope:.2f}" for slope in scores.grad.numpy()
 # ## 4. What a line cannot separate, and a hidden layer can
 # A linear classifier predicts class 1 where one weighted sum is larger than another: its **decision
 # boundary** is a straight line. That separates blobs. It cannot separate XOR, where the class says
-# whether x and y have the same sign: the best line gets two thirds of this square right (it cuts
-# off a corner), and the cross-entropy is lowest if the model predicts 1/2 everywhere.
+# whether $x$ and $y$ have the same sign: the best line gets two thirds of this square right (it
+# cuts off a corner), and the cross-entropy is lowest if the model predicts 1/2 everywhere.
 #
 # Two `Linear` layers in a row do not help: a weighted sum of weighted sums is a weighted sum. Put a
-# nonlinearity in between, an **activation function**, here **ReLU**: max(0, x). The 16 numbers in
-# between form a **hidden layer**; each is a **unit**: 0 on one side of a line of its own, rising on
-# the other. It folds the plane along that line. Four folds are enough for XOR: |x + y| - |x - y| is
-# positive where the signs are equal, and |x| = max(0, x) + max(0, -x). Training finds them more
-# easily with 16 units to choose from. **Predict, then run:** how many points do the second and the
-# third model get right?
+# nonlinearity in between, an **activation function**, here **ReLU**: $\max(0, x)$. The 16 numbers
+# in between form a **hidden layer**; each is a **unit**: 0 on one side of a line of its own, rising
+# on the other. It folds the plane along that line. Four folds are enough for XOR:
+# $|x + y| - |x - y|$ is positive where the signs are equal, and $|x| = \max(0, x) + \max(0, -x)$.
+# Training finds them more easily with 16 units to choose from. **Predict, then run:** how many
+# points do the second and the third model get right?
 
 
 # %%

@@ -70,13 +70,12 @@ def mlp(hidden, side=32):
 # An **epoch** is one pass over the training set: 10 images in batches of 4 take 3 steps. A batch's
 # loss is the mean over its images, so the gradient of all ten is the mean of the three gradients,
 # weighted by size, (4, 4, 2) / 10. Each is a noisy estimate of the gradient of all images; the
-# error of the mean of B independent estimates is smaller by a factor of sqrt(B). But one image at
-# a time wastes the processor, which then reads all weights to use each of them once.
+# error of the mean of $B$ independent estimates is smaller by a factor of $\sqrt{B}$. But one image
+# at a time wastes the processor, which then reads all weights to use each of them once.
 #
 # **Predict, then run:** from batches of 1 image to batches of 256, by what factor does the error
-# fall, and by what factor the time per image? (Sizes take turns, and the least of 20 times counts,
-# since other work on the machine can only make a time longer. On a busy machine even the least may
-# be too long.)
+# fall, and by what factor the time per image? (Sizes take turns, and the least of 20 times counts:
+# other work on the machine only makes a time longer, perhaps even the least.)
 
 # %%
 images, labels = next(iter(loader(train.first(1000), batch_size=1000)))
@@ -163,20 +162,21 @@ chapter.keep(figure, "fitting", "left, both level off high; right, validation tu
 
 # %% [markdown]
 # ## 5. Optimisers
-# They move the weights w against the gradient g, at the learning rate lr, and use earlier gradients
-# in different ways. m, s and v start at 0; t = 1, 2, ... counts the steps; eps = 1e-8 keeps the
-# division finite:
+# They move the weights $w$ against the gradient $g$, at the learning rate $\eta$, and use earlier
+# gradients differently. $m$, $s$ and $v$ start at 0; $\epsilon = 10^{-8}$ keeps divisions finite:
 #
-#     SGD        w = w - lr g
-#     momentum   v = 0.9 v + g                                  w = w - lr v
-#     RMSprop    s = 0.99 s + 0.01 g²                           w = w - lr g / (sqrt(s) + eps)
-#     Adam       m = 0.9 m + 0.1 g,  s = 0.999 s + 0.001 g²     w = w - lr M / (sqrt(S) + eps)
-#                M = m / (1 - 0.9^t),  S = s / (1 - 0.999^t)  (corrects for the start at 0)
+# * SGD: $w \leftarrow w - \eta g$
+# * momentum: $v \leftarrow 0.9 v + g$, then $w \leftarrow w - \eta v$
+# * RMSprop: $s \leftarrow 0.99 s + 0.01 g^2$, then
+#   $w \leftarrow w - \eta g / (\sqrt{s} + \epsilon)$
+# * Adam: $m \leftarrow 0.9 m + 0.1 g$ and $s \leftarrow 0.999 s + 0.001 g^2$, then
+#   $w \leftarrow w - \eta \hat m / (\sqrt{\hat s} + \epsilon)$, where in step $t$
+#   $\hat m = m / (1 - 0.9^t)$ and $\hat s = s / (1 - 0.999^t)$ correct for the start at 0
 #
-# Dividing by sqrt(s) gives every weight steps of about lr, however small its gradient. **Momentum**
-# in a long valley, loss = (x² + 100 y²) / 2: gradients across it change sign from step to step and
-# cancel; those along it agree and add up, until steps are ten times as long (five times with the
-# 0.8 in the picture).
+# Dividing by $\sqrt{s}$ gives every weight steps of about $\eta$, however small its gradient.
+# **Momentum** in a long valley, $L = (x^2 + 100 y^2) / 2$: gradients across it change sign from
+# step to step and cancel; those along it agree and add up, until steps are ten times as long (five
+# times with the 0.8 in the picture).
 #
 # On images, we give each optimiser several learning rates: a single one would suit some and not
 # others. **Predict, then run:** which optimisers get to about the same loss? Which needs the
@@ -211,7 +211,6 @@ for (name, losses), rule, largest in zip(final.items(), rules, (0.3, 0.1, 0.01, 
         model = mlp(64)
         losses[lr] = fit(model, rule(model.parameters(), lr), few, 5)["train_loss"][-1]
     print(f"{name:8} loss {min(losses.values()):.2f} at rate {min(losses, key=losses.get):.2g}")
-
 look = {"xlabel": "learning rate", "ylabel": "training loss", "xscale": "log"}
 figure = plots.side_by_side({"": final}, **look)
 chapter.keep(figure, "optimisers", "the best rates of two can differ by a factor of a hundred")
@@ -224,8 +223,9 @@ model = mlp(256)
 history = fit(model, optim.Adam(model.parameters(), lr=3e-4), train, chapter.epochs)
 trained = history["train_accuracy"][history.best_epoch() - 1]
 tested = evaluate(model, cross_entropy, loader(test)).means("test")["test_accuracy"]
-
 chapter.keep(plots.training_curves(history), "baseline", "the curves part early: it memorises")
+
+# %%
 weight = model[2].weight.numpy()
 strongest = weight[np.argsort(-np.abs(weight).sum(1))[:32]].reshape(-1, 3, 32, 32)
 figure = plots.kernels(strongest, "What 32 of 256 hidden units respond to")

@@ -14,9 +14,8 @@ With --quick: test accuracy 5 to 30 %.
 # 2) turn the last responses into one score for each class.
 #
 # **What you will learn:** how these layers form one network; how to train, measure, save and reload
-# it; how to look inside. **You need:** chapters 1 to 5.
-#
-#     python chapters/ch07_cifar10_cnn.py --data cifar10  # 170 MB, once; without: built-in images
+# it; how to look inside. **You need:** chapters 1 to 5. The images are built in; real ones are
+# downloaded once (170 MB) by `python chapters/ch07_cifar10_cnn.py --data cifar10`.
 
 # %%
 import math
@@ -83,10 +82,9 @@ table = summary(model, (3, 32, 32))
 print(table)
 
 # %% tags=["hide-input"]
+draw = lambda: plots.architecture(table, (3, 32, 32))
 chapter.keep(
-    lambda: plots.architecture(table, (3, 32, 32)),
-    "architecture",
-    "convolutions add maps, pooling shrinks them; in the end, 64 maps of 4 x 4 values are left",
+    draw, "architecture", "convolutions add maps, pooling shrinks them: 64 of 4 x 4 values are left"
 )
 
 # %% [markdown]
@@ -135,13 +133,12 @@ with chapter.interruptible("to continue, run the same command with --resume"):
         world=chapter.world,
     )
 weights = training.save_weights(model.state_dict(), chapter.out / "weights.npz")
-print("weights:", weights.resolve())
+print("weights:", weights)
 
 # %% tags=["hide-input"]
+draw = lambda: plots.training_curves(history)
 chapter.keep(
-    lambda: plots.training_curves(history),
-    "curves",
-    f"after epoch {drop} the rate is a tenth, and the validation curves stop jumping",
+    draw, "curves", f"after epoch {drop} the rate is a tenth: the validation curves stop jumping"
 )
 
 # %% [markdown]
@@ -160,16 +157,14 @@ same = training.predict(again.to(chapter.device), test_batches).argmax(1) == gue
 print(f"the network with the reloaded weights agrees on {same.mean():.0%} of them")
 
 # %% tags=["hide-input"]
+draw = lambda: plots.confusion_matrix(matrix, test.classes)
 chapter.keep(
-    lambda: plots.confusion_matrix(matrix, test.classes),
-    "confusion",
-    "each row is a true class, in percent; off the diagonal are the mistakes",
+    draw, "confusion", "each row is a true class, in percent; off the diagonal are the mistakes"
 )
-chapter.keep(
-    lambda: plots.misclassified(test.images, scores, test.labels, test.classes),
-    "misclassified",
-    "the most confident mistakes: would you have got them right?",
-)
+
+# %% tags=["hide-input"]
+draw = lambda: plots.misclassified(test.images, scores, test.labels, test.classes)
+chapter.keep(draw, "misclassified", "the most confident mistakes: would you have got them right?")
 
 # %% [markdown]
 # ## 6. Looking at the result
@@ -197,30 +192,39 @@ cross_entropy(model(few), few_labels).backward()
 
 # %% tags=["hide-input"]
 rows = {"untrained": before[changed], "trained": after[changed], "response": stages[0][changed]}
+draw = lambda: plots.image_rows(rows, "Six kernels", "weight")
 chapter.keep(
-    lambda: plots.image_rows(rows, "Six kernels", "weight"),
-    "kernels",
-    "noise becomes edges and spots; the response is bright where the image has them",
+    draw, "kernels", "noise becomes edges and spots; the response is bright where they are"
 )
+
+# %% tags=["hide-input"]
 picture = test.images[0].transpose(1, 2, 0)
 strongest = [[picture, *stage[stage.max((1, 2)).argsort()[:-6:-1]]] for stage in stages]
+rows = dict(zip(("layer 0", "layer 3", "layer 6"), strongest, strict=True))
+draw = lambda: plots.image_rows(rows)
 chapter.keep(
-    lambda: plots.image_rows(dict(zip(("layer 0", "layer 3", "layer 6"), strongest, strict=True))),
+    draw,
     "feature_maps",
     "the strongest maps after each convolution say less and less about where, more about what",
 )
+
+# %% tags=["hide-input"]
 flow = "yes: the first layer's gradients (top row) are about as large as the last layer's"
 chapter.keep(lambda: gradient_flow(model), "gradients", f"{flow}; nothing vanishes on the way")
+
+# %% tags=["hide-input"]
 shown, names = test.images[:4], [test.classes[guess] for guess in guesses[:4]]
+draw = lambda: plots.saliency(shown, slopes, names)
 chapter.keep(
-    lambda: plots.saliency(shown, slopes, names),
+    draw,
     "saliency",
     "the dark pixels lie on and around the object, hardly any on the bars beside it",
 )
+
+# %% tags=["hide-input"]
+draw = lambda: plots.grad_cam(shown, evidence, names)
 chapter.keep(
-    lambda: plots.grad_cam(shown, evidence, names),
-    "grad_cam",
-    "dark red marks the evidence: 4 x 4 values, stretched over the image",
+    draw, "grad_cam", "dark red marks the evidence: 4 x 4 values, stretched over the image"
 )
 chapter.result(f"test accuracy {(guesses == test.labels).mean():.2%}")
 
