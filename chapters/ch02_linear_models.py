@@ -135,10 +135,10 @@ chapter.keep(figure, "descent", "short steps creep, long ones jump across the va
 # %% [markdown]
 # ## 3. Classes instead of numbers
 # One output per class: a score $s$, or **logit**. **Softmax** turns scores into probabilities $p$,
-# positive and with the sum 1. **Cross-entropy**, the mean of $-\log p_t$ over $n$ examples,
+# positive and with the sum 1. **Cross-entropy**, the mean of $-\log(p_t)$ over $n$ examples,
 # measures how much the true class $t$ surprises the model:
 #
-# $$p_k = e^{s_k} / \sum_j e^{s_j}, \quad \text{cross-entropy} = -\frac{1}{n} \sum \log p_t$$
+# $$p_k = e^{s_k} / \sum_j e^{s_j}, \quad \text{cross-entropy} = -\frac{1}{n} \sum \log(p_t)$$
 #
 # Scores 2 and 0 give $p = e^2 / (e^2 + 1) = 0.88$ and 0.12. If the first class is true, the loss is
 # 0.127; if the second is, 2.127. The derivative with respect to a score is $p$, minus 1 for the
@@ -163,9 +163,9 @@ print("d loss / d score:", *(f"{2 * slope:.2f}" for slope in scores.grad.numpy()
 # nonlinearity in between, an **activation function**, here **ReLU**: $\max(0, x)$. The 16 numbers
 # in between form a **hidden layer**; each is a **unit**: 0 on one side of a line of its own, rising
 # on the other. It folds the plane along that line. Four folds are enough for XOR:
-# $|x + y| - |x - y|$ is positive where the signs are equal, and $|x| = \max(0, x) + \max(0, -x)$.
-# Training finds them more easily with 16 units to choose from. **Predict, then run:** how many
-# points do the second and the third model get right?
+# $\left|x + y\right| - \left|x - y\right|$ is positive where the signs are equal, and
+# $\left|x\right| = \max(0, x) + \max(0, -x)$. Training finds them more easily with 16 units to
+# choose from. **Predict, then run:** how many points do the second and the third model get right?
 
 
 # %%

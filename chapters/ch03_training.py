@@ -170,7 +170,7 @@ chapter.keep(figure, "fitting", "left, both level off high; right, validation tu
 # * RMSprop: $s \leftarrow 0.99 s + 0.01 g^2$, then
 #   $w \leftarrow w - \eta g / (\sqrt{s} + \epsilon)$
 # * Adam: $m \leftarrow 0.9 m + 0.1 g$ and $s \leftarrow 0.999 s + 0.001 g^2$, then
-#   $w \leftarrow w - \eta \hat m / (\sqrt{\hat s} + \epsilon)$, where in step $t$
+#   $w \leftarrow w - \eta \hat m / (\sqrt{\hat s} + \epsilon)$, where in step $t$,
 #   $\hat m = m / (1 - 0.9^t)$ and $\hat s = s / (1 - 0.999^t)$ correct for the start at 0
 #
 # Dividing by $\sqrt{s}$ gives every weight steps of about $\eta$, however small its gradient.

@@ -60,7 +60,7 @@ def kind(name, by_hand, formula, operation):
 #   maximum for large $p$. $p = 3$ gives $(100 / 4)^{1/3} = 2.92$. Often over the whole image.
 # * **Mixed pooling**, $a \max(w) + (1 - a)\,\text{mean}(w)$. $a = 1/2$ gives (4 + 2.5) / 2 = 3.25.
 # * **Softmax pooling**, $\sum s w$ with $s = \text{softmax}(b w)$: brighter pixels weigh more, and
-#   all get a gradient. $b = \ln 2$: the weights are 2, 4, 8 and 16 of 30, so 98 / 30 = 3.27.
+#   all get a gradient. $b = \ln(2)$: the weights are 2, 4, 8 and 16 of 30, so 98 / 30 = 3.27.
 #
 # **Predict, then run:** make all four pixels 5. Which kind (these, max, average) does not give 5?
 
@@ -84,7 +84,7 @@ print("four pixels of 5:", ", ".join(f"{name} {value:.3g}" for name, value in fi
 #   sigmoid). $v = 1, -1, -1, 1$ gives $\sigma(1 - 2 - 3 + 4) = \sigma(0) = 1/2$, hence 3.25.
 # * **Attention pooling**: the mean of a whole image, weighted by the softmax of a score $v \cdot x$
 #   of pixel $x$, with all channels. Let a second channel mark the third pixel, 0, 0, 1, 0. Then
-#   $v = 0, \ln 3$ gives weights 1, 1, 3 and 1 of 6; the first channel: (1 + 2 + 9 + 4) / 6 = 2.67.
+#   $v = 0, \ln(3)$ gives weights 1, 1, 3 and 1 of 6; the first channel: (1 + 2 + 9 + 4)/6 = 2.67.
 
 
 # %%

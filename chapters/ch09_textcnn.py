@@ -185,7 +185,7 @@ print("\nclass          precision    recall        F1")
 scores = training.class_scores(found["TextCNN"], parts[2].labels, len(classes))
 for label, row in zip(classes, np.transpose(scores), strict=True):
     print(f"{label:14}" + "".join(f"{score:10.1%}" for score in row))
-print("weights:", reader.save(chapter.out).resolve())
+print("weights:", reader.save(chapter.out))
 
 # %% [markdown]
 # ## 5. Which phrases win, and which words count?
@@ -216,6 +216,8 @@ chapter.keep(
     *(lambda: sentences.anatomy(reader, text), "trained"),
     'after a full training, nearly every frame stands on a window that contains "not"',
 )
+
+# %% tags=["hide-input"]
 asked = [chapter.predict] if chapter.predict else asked[:2]
 chapter.keep(
     *(lambda: sentences.word_bars(reader, asked), "words"),
@@ -244,5 +246,4 @@ chapter.result(line.format(*[training.accuracy(f, parts[2].labels) for f in foun
 #
 # **Further reading:** [Kim, Convolutional Neural Networks for Sentence Classification
 # (2014)](https://arxiv.org/abs/1408.5882); [Collobert et al., Natural Language Processing (Almost)
-# from Scratch (2011)](https://arxiv.org/abs/1103.0398), whose "sentence approach" is the maximum
-# over time.
+# from Scratch (2011)](https://arxiv.org/abs/1103.0398), whose "sentence approach" is this maximum.

@@ -11,10 +11,10 @@ With --quick: test accuracy 2 to 30 %.
 # # 10. Residual networks
 #
 # On its way back through a network, a gradient is multiplied by some factor at every layer. If each
-# of 54 layers multiplies it by 1.13, it is 1.13 ^ 54 = 735 times as large at the first layer; by
+# of 54 layers multiplies it by 1.13, it is $1.13^{54} = 735$ times as large at the first layer; by
 # 0.88, a thousandth. No learning rate suits both ends. The remedy is one plus sign: let a block of
-# layers compute x + f(x) instead of f(x). Now its slope is 1 + f'(x): the gradient also flows past
-# the block, unchanged. So networks of a hundred layers became trainable (He et al., 2015).
+# layers compute $x + f(x)$ instead of $f(x)$. Now its slope is $1 + f'(x)$: the gradient also flows
+# past the block, unchanged. So networks of a hundred layers became trainable (He et al., 2015).
 #
 # **What you will learn:** four ideas, one per section: shortcuts, batch normalisation, data
 # augmentation and the one-cycle schedule; then all four at work. **You need:** chapters 4 and 7.
@@ -48,8 +48,8 @@ print(f"{len(train.labels):,} training images, {len(validation.labels):,} valida
 
 # %% [markdown]
 # ## 1. Shortcuts
-# Here f is two convolutions, with batch normalisation (section 2) and ReLU. A plain network passes
-# on relu(f(x)), a **residual block** relu(x + f(x)).
+# Here $f$ is two convolutions, with batch normalisation (section 2) and ReLU. A plain network
+# passes on $\max(0, f(x))$, a **residual block** $\max(0, x + f(x))$.
 
 # %% tags=["hide-input"]
 steps = ["x", "convolution", "batch norm", "ReLU", "convolution", "batch norm", "+", "ReLU"]
@@ -101,8 +101,8 @@ chapter.keep(
 # These are **exploding gradients**, on CIFAR-10 as well: in a plain layer, batch normalisation and
 # ReLU multiply them by a little more than 1. With factors below 1 they would vanish (chapter 7).
 #
-# **Predict, then run:** a step of SGD goes lr x gradient. What does lr = 0.01 do to the first and
-# to the last convolution of the plain network?
+# **Predict, then run:** a step of SGD is the gradient times the learning rate. What does a rate of
+# 0.01 do to the first and to the last convolution of the plain network?
 
 # %%
 for name, net in deep.items():
@@ -117,13 +117,14 @@ for name, net in deep.items():
 # with 56 layers, even the training error ended above that with 20.
 #
 # ## 2. Batch normalisation
-# **Batch normalisation** (Ioffe and Szegedy, 2015) gives each channel mean 0 and standard deviation
-# 1, then lets training choose others, beta and gamma (eps keeps the division finite):
+# **Batch normalisation** (Ioffe and Szegedy, 2015) uses each channel's mean $\mu$ and variance
+# $\sigma^2$ to give it mean 0 and standard deviation 1, then lets training choose others, $\beta$
+# and $\gamma$ ($\epsilon$ keeps the division finite):
 #
-#     y = gamma (x - mean) / sqrt(variance + eps) + beta
+# $$y = \gamma (x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta$$
 #
-# It has two modes. In training, mean and variance are those of the batch, over all its images and
-# pixels, so an image's output depends on the other images of the batch. In evaluation
+# It has two modes. In training, $\mu$ and $\sigma^2$ are those of the batch, over all its images
+# and pixels, so an image's output depends on the other images of the batch. In evaluation
 # (`model.eval()`), an answer must not depend on them: running averages from training take their
 # place.
 

@@ -70,7 +70,7 @@ print(f"different results at 8 places: pooled {counts[0]}, aligned {counts[1]}")
 # %% [markdown]
 # ## 2. A detector
 # Proposals are squares of three sizes in a grid. For each one, the head says which class it holds,
-# or none, and how to move and stretch it: `(dx / w, dy / h, log of both scales)`. A proposal is
+# or none, and how to move and stretch it: $(dx/w, dy/h, \log(s_x), \log(s_y))$. A proposal is
 # trained to be an object's if their **intersection over union** (IoU), the area that both share
 # divided by the area that either covers, is at least a half. In training, boxes near objects are
 # added, such as appear in a test when the boxes that the head moved are pooled once more.
@@ -222,7 +222,7 @@ def draw_detections():
                 if score >= 0.7:
                     xs, ys = [x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1]
                     ax.plot(xs, ys, color=colour, linewidth=1, scalex=False, scaley=False)
-                    ax.text(x1, y1 - 1, train.classes[label], size=7, color=colour)
+                    ax.text(x1, y1 - 1, train.classes[label], size=9, color=colour)
     return figure
 
 

@@ -41,8 +41,8 @@ chapter = Chapter(
 
 # %% [markdown]
 # ## 1. By hand: attention is a weighted average
-# A word's key has two numbers: does it negate, does it praise? The query asks for both alike. A
-# word's score is the product of query and key; the softmax of the scores weights the values.
+# A word's key $k$ has $d = 2$ numbers: does it negate, does it praise? The query $q$ asks for both.
+# A score is $q \cdot k / \sqrt{d}$; the softmax of the scores weights the values.
 #
 # **Predict, then run:** which words get the most weight, and how much does "film" get?
 
@@ -58,9 +58,9 @@ tensors = [minidl.Tensor(array) for array in (query[None], keys, values)]
 np.testing.assert_allclose(F.scaled_dot_product_attention(*tensors).numpy()[0], average)
 
 # %% [markdown]
-# The root of the length keeps scores of long keys small. With equal scores this is the mean; as
-# scores grow, it approaches the value of the best key, as a maximum does. So attention lies between
-# the pools of chapter 5, and gradient descent chooses where.
+# The root $\sqrt{d}$ keeps scores of long keys small. With equal scores this is the mean; as scores
+# grow, it approaches the value of the best key, as a maximum does. So attention lies between the
+# pools of chapter 5, and gradient descent chooses where.
 #
 # ## 2. Padding must not count
 # Sentences are padded with zeros to equal length: a mean over time would shrink with them, and a

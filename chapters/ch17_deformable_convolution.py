@@ -42,10 +42,10 @@ tensor = chapter.tensor
 # ## 1. By hand: between the pixels
 # An offset is rarely a whole number of pixels. Between four pixels, the image is their weighted
 # mean, and the nearer ones weigh more: **bilinear interpolation**. At row 0.25, column 0.5 of the
-# image below, that is 0.75 * (0.5 * 1 + 0.5 * 3) + 0.25 * (0.5 * 5 + 0.5 * 11) = 3.5. A kernel of
-# one pixel with weight 1 reads exactly that. Move the point to the right, and the value changes at
-# a rate of 0.75 * (3 - 1) + 0.25 * (11 - 5) = 3: the gradient of the offset. So backpropagation
-# can tell each point where to go.
+# image below, that is $0.75 (0.5 \cdot 1 + 0.5 \cdot 3) + 0.25 (0.5 \cdot 5 + 0.5 \cdot 11) = 3.5$.
+# A kernel of one pixel with weight 1 reads exactly that. Move the point to the right, and the value
+# changes at a rate of $0.75 (3 - 1) + 0.25 (11 - 5) = 3$: the gradient of the offset. So
+# backpropagation can tell each point where to go.
 #
 # **Predict, then run:** what is the gradient for a move downward?
 
