@@ -14,12 +14,12 @@ With --quick: new head 45 to 75 %, classic head 45 to 78 %, from scratch 22 to 4
 # step **fine-tuning**: with ten images per class, about 96 % where training from scratch gets 60 %.
 #
 # **What you will learn:** which weights transfer; what a new head on a frozen body achieves, and
-# what pooling does for it; which layers to unfreeze when, and at which rates.
-# **You need:** chapters 7 and 10. For other data, with weights from torchvision or from
-# github.com/akamaster/pytorch_resnet_cifar10 (your own images: a sub-folder per class, only heads):
+# what pooling does for it; which layers to unfreeze when, and at which rates. **You need:**
+# chapters 7 and 10. For other data (own images: a folder per class, only heads), with weights from
+# torchvision or [Akamaster](https://github.com/akamaster/pytorch_resnet_cifar10):
 #
-#     python chapters/ch11_fine_tuning.py --data cifar10 --weights resnet20-12fca82f.th
-#     python chapters/ch11_fine_tuning.py --data folder --data-dir pets --weights resnet50.pth
+# * `python chapters/ch11_fine_tuning.py --data cifar10 --weights resnet20-12fca82f.th`
+# * `python chapters/ch11_fine_tuning.py --data folder --data-dir pets --weights resnet50.pth`
 
 # %% tags=["hide-input"]
 from pathlib import Path

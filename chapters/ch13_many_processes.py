@@ -137,17 +137,18 @@ digits = -np.log10(max(abs(np.divide(runs[-1][1], runs[0][1]) - 1).max(), 1e-16)
 
 # %% [markdown]
 # ## 3. When do more ranks help?
-# A message of n bytes takes about a + b n seconds: a is the **latency**, 1 / b the **bandwidth**.
-# Two ways to all-reduce over p ranks (Thakur et al., 2005; Patarasuk and Yuan, 2009):
+# A message of $n$ bytes takes about $a + b n$ seconds: $a$ is the **latency**, $1 / b$ the
+# **bandwidth**. Two ways to all-reduce over $p$ ranks (Thakur et al., 2005; Patarasuk and Yuan,
+# 2009):
 #
-#     ring: each rank passes on pieces of n / p bytes, 2 (p - 1) times:  2 (p - 1) (a + b n / p)
-#     tree: all n bytes go up a binary tree, and down again:             2 log2(p) (a + b n)
+# * ring: each rank passes on pieces of $n / p$ bytes, $2 (p - 1)$ times: $2 (p - 1) (a + b n / p)$
+# * tree: all $n$ bytes go up a binary tree, and down again: $2 \log_2(p) (a + b n)$
 #
-# A ring sends fewer bytes; a tree pays fewer latencies. Section 2's all-reduces give this
-# machine's a and b. **Weak scaling** keeps the number of images per rank, here 32; **strong
-# scaling** divides a fixed batch, here of 4,096. Efficiency is the fraction of its time that a rank
-# computes, if no all-reduce overlaps with it. **Predict, then run:** which scales better, chapter
-# 7's network or ResNet-50, which has 200 times as many weights?
+# A ring sends fewer bytes; a tree pays fewer latencies. Section 2's all-reduces give this machine's
+# $a$ and $b$. **Weak scaling** keeps the number of images per rank, here 32; **strong scaling**
+# divides a fixed batch, here of 4,096. Efficiency is the fraction of its time that a rank computes,
+# if no all-reduce overlaps with it. **Predict, then run:** which scales better, chapter 7's network
+# or ResNet-50, which has 200 times as many weights?
 
 # %%
 ways = {

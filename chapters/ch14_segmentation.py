@@ -77,10 +77,8 @@ chapter.keep(
 
 # %%
 def scores(predicted):
-    given = predicted, masks[1], classes
-    return [
-        100 * f(*given, ignore_index=ignored) for f in (training.mean_iou, training.boundary_f1)
-    ]
+    given, measures = (predicted, masks[1], classes), (training.mean_iou, training.boundary_f1)
+    return [100 * f(*given, ignore_index=ignored) for f in measures]
 
 
 shares = chapter.tensor(masks[1][:, None] == np.arange(classes)[:, None, None])
@@ -239,6 +237,7 @@ chapter.result(f"skips {mean['skips', 'mIoU']:.1f}%, coarse {mean['coarse', 'mIo
 # ## What comes next
 # Fill in chapters/exercises/ch14_segmentation.py; `python -m pytest chapters/exercises -k ch14`
 # (after `pip install -e '.[test]'`, the README's second command) tells you what is right.
+#
 # 1. `iou`: the intersection over union of one class.
 # 2. `unpool`: each maximum back where it was.
 # 3. `transposed`: a transposed convolution in one dimension, by loops.
