@@ -221,11 +221,11 @@ def draw_words():
     figure, ax = plots.subplots(figsize=(6, 4))
     words = tokenize("the film is not good .")
     for shift, (name, marks) in zip((-0.2, 0.2), importance(words)[0].items(), strict=True):
-        share = 100 * abs(marks) / abs(marks).sum()
-        ax.barh(np.arange(len(words)) + shift, share, 0.4, label=name)
+        look = {"color": plots.COLOURS[shift > 0], "hatch": "//" * (shift > 0), "label": name}
+        ax.barh(np.arange(len(words)) + shift, 100 * abs(marks) / abs(marks).sum(), 0.4, **look)
     ax.set_yticks(range(len(words)), words)
     ax.set(xlabel="share of the sentence (%)", ylim=(len(words) - 0.5, -0.5))
-    ax.legend()
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
