@@ -131,8 +131,9 @@ WINGS = {
     ),
     "training/detection": (65, "scores of a detector, as COCO defines them"),
     "inspect anomaly": (
-        1_500,
-        "gradcheck, graph, summary, first NaN; figures of nets, pooling, sentences",
+        1_805,
+        "gradcheck, graph, its interactive page, summary, first NaN; figures of nets, pooling, "
+        "sentences",
     ),
     "distributed": (1_035, "many processes: checked calls over MPI, gradients, shards, no hangs"),
     "chapter": (412, "a chapter's options, figures with captions, moving pictures, experiments"),
