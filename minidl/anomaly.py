@@ -56,7 +56,7 @@ class _NumberCheck:
 
     def made(self, op: str, result: Tensor, inputs: Sequence[Tensor | None]) -> None:
         """Check an operation's result; note on its node which line of the user's code ran it."""
-        line = _line_of_user()
+        line = line_of_user()
         if result.node is not None:
             result.node.line = line
         bad = self._find(result)
@@ -128,8 +128,13 @@ def _values_at(bad: Array, result: Tensor, inputs: Sequence[Tensor | None]) -> s
     return f"; there, {' and '.join(words)}" if words else ""
 
 
-def _line_of_user() -> str:
-    """Return the innermost line outside minidl that led here, as in a traceback."""
+def line_of_user() -> str:
+    """Return the innermost line outside minidl that led here, as in a traceback.
+
+    Example:
+        >>> print(line_of_user().split(", ")[1])
+        line 1
+    """
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
         frame = frame.f_back

@@ -39,8 +39,8 @@ NAMES = {
     """,
     "minidl.inspect": """
         GradcheckError GradcheckReport Graph GraphNode InputCheck Layer Summary grad_cam
-        gradcheck gradient_flow graph multiply_adds plots pooling_effects saliency sentences
-        summary
+        gradcheck gradient_flow graph multiply_adds plots pooling_effects record_lines saliency
+        sentences summary
     """,
     "minidl.models": """
         BagOfWords BasicBlock Bottleneck CifarResNet ResNet SentenceClassifier TextCNN

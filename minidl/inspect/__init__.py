@@ -13,6 +13,8 @@ cancels, to second order if asked, and along random directions if inputs are lar
 | keep, see or change a gradient | `x.retain_grad()`, `x.register_hook(fn)` |
 | see all gradients of a network | `model.named_gradients()`, `inspect.gradient_flow(model)` |
 | see how a value was computed | `print(inspect.graph(loss))`, `.draw()`, `.dot()` |
+| point at values, gradients and lines of code | `inspect.graph(loss).html("graph.html")` |
+| have these lines | `with inspect.record_lines():` around the computation |
 | see what a kind of pooling keeps of images | `inspect.pooling_effects(pool, images)` |
 | see what an operation does to a gradient | `pytest --show-gradients -k max_pool2d` |
 
@@ -45,8 +47,9 @@ from minidl.inspect.gradcheck import GradcheckReport as GradcheckReport
 from minidl.inspect.gradcheck import InputCheck as InputCheck
 from minidl.inspect.gradcheck import gradcheck as gradcheck
 from minidl.inspect.graph import Graph as Graph
-from minidl.inspect.graph import GraphNode as GraphNode
 from minidl.inspect.graph import graph as graph
+from minidl.inspect.graph_node import GraphNode as GraphNode
+from minidl.inspect.lines import record_lines as record_lines
 from minidl.inspect.plots import gradient_flow as gradient_flow
 from minidl.inspect.summary import Layer as Layer
 from minidl.inspect.summary import Summary as Summary

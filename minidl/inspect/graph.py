@@ -1,10 +1,12 @@
-"""The recorded graph of operations: as a table, a drawing, and text for Graphviz."""
+"""The recorded graph of operations: as a table, a drawing, a page, and text for Graphviz."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from numpy.typing import NDArray
 from minidl import nn
 from minidl.autograd import inputs_first, no_grad, set_watcher
 from minidl.derivatives import grad
+from minidl.files.whole import whole_file
+from minidl.inspect.graph_node import Digest, GraphNode
+from minidl.inspect.graph_page import framed, render
 from minidl.inspect.plots import COLOURS, pyplot
 from minidl.inspect.text import aligned
 from minidl.tensor import Tensor
@@ -20,7 +25,7 @@ from minidl.tensor.functions import ones
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from matplotlib.path import Path
+    from matplotlib.path import Path as Curve
 
 KINDS = {  # kinds of boxes in a drawing, with their colours
     "parameter": COLOURS[5],
@@ -29,58 +34,10 @@ KINDS = {  # kinds of boxes in a drawing, with their colours
     "output": COLOURS[1],
 }
 MOST_BOXES = 300  # a larger drawing would be unreadable
+# Elements of a tensor that a page can show as numbers: fewer if there are many tensors.
+LEAST_SHOWN, MOST_SHOWN, TOTAL_SHOWN = 16, 400, 100_000
 # Inches: height of a rank and of a box, width of a letter (8 points, monospaced) and of a gap.
 ROW, HEIGHT, LETTER, GAP = 0.92, 0.54, 0.067, 0.25
-
-
-@dataclass(frozen=True)
-class GraphNode:
-    """One tensor of a graph.
-
-    Attributes:
-        number: its index in `Graph.nodes`.
-        op: the operation that made it; empty for a leaf.
-        name: of the parameter, or as given; empty if it has none.
-        inputs: indices of the tensors it was computed from, in the operation's order.
-        shape: sizes of the axes.
-        dtype: of its elements.
-        requires_grad: whether gradients flow to it.
-        value: the element if there is only one, else None.
-        gradient: of the graph's output with respect to it: the value if there is only one, else
-            the largest absolute value; None if there is no gradient.
-        slopes: the derivative with respect to each input, where that and this are single numbers
-            and the input requires a gradient; None elsewhere. Their products along the paths to
-            the output add up to the gradient.
-    """
-
-    number: int
-    op: str
-    name: str
-    inputs: tuple[int, ...]
-    shape: tuple[int, ...]
-    dtype: Any
-    requires_grad: bool
-    value: float | None
-    gradient: float | None
-    slopes: tuple[float | None, ...] = ()
-
-    @property
-    def made_by(self) -> str:
-        """The operation with the indices of its inputs, as in `mul(#0, #1)`; leaf or constant."""
-        if self.op:
-            return f"{self.op}({', '.join(f'#{i}' for i in self.inputs)})"
-        return "leaf" if self.requires_grad else "constant"
-
-    @property
-    def label(self) -> str:
-        """Text of a box: name or operation, shape or value, gradient; one line each."""
-        title = " = ".join(filter(None, (self.name, self.op))) or self.made_by
-        shape = f"shape {self.shape} " if self.shape or self.value is None else ""
-        value = "" if self.value is None else f"value {self.value:.4g}"
-        lines = [f"#{self.number} {title}", (shape + value).rstrip()]
-        if self.gradient is not None:
-            lines.append(f"{'gradient' if value else 'max |g|'} {self.gradient:.4g}")
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -93,10 +50,14 @@ class Graph:
 
     nodes: tuple[GraphNode, ...]
 
+    def kind(self, node: GraphNode) -> str:
+        """Return what a node is: one of `KINDS`."""
+        leaf = "parameter" if node.requires_grad else "constant"
+        return "output" if node is self.nodes[-1] else "operation" if node.op else leaf
+
     def colour(self, node: GraphNode) -> str:
         """Return the colour of a node's box."""
-        leaf = "parameter" if node.requires_grad else "constant"
-        return KINDS["output" if node is self.nodes[-1] else "operation" if node.op else leaf]
+        return KINDS[self.kind(node)]
 
     def __str__(self) -> str:
         rows = [("#", "name", "made by", "shape", "value", "gradient (larger ones: max |g|)")]
@@ -157,6 +118,41 @@ class Graph:
         figure.legend(handles=handles, loc="upper center", ncols=4, frameon=False, fontsize=8)
         return figure
 
+    def html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return an interactive page of the graph; write it too, if a path is given.
+
+        The page is one file that needs no network. Point at a box, or move to it by keyboard, to
+        see its values, its gradient and the line of code that ran it; click, or press Enter, for
+        all values as a table. Graphs of many tensors begin with boxes that stand for a layer, a
+        line of code or a range of tensors, and open on a click.
+
+        Values are those that the tensors had when `graph` ran. The lines are known if the
+        computation ran inside `inspect.record_lines` or `detect_anomaly`. In a notebook, a graph
+        at the end of a cell is shown as this page.
+
+        Args:
+            path: of a file to write, usually ending in .html; its folder is created if needed, and
+                an older file replaced.
+
+        Raises:
+            OSError: the file cannot be written; an older one stays as it was.
+
+        Example:
+            >>> x = Tensor(3.0, requires_grad=True)
+            >>> page = graph(x * x, names={"x": x}).html()
+            >>> page.startswith("<!doctype html>"), "mul(#0, #0)" in page
+            (True, True)
+        """
+        page = render(self.nodes, [self.kind(node) for node in self.nodes], str(self))
+        if path is not None:
+            with whole_file(Path(path)) as file:
+                file.write(page.encode())
+        return page
+
+    def _repr_html_(self) -> str:
+        """Return the page in a frame, which keeps its styles from a notebook's."""
+        return framed(self.html(), len(self.nodes))
+
     def dot(self) -> str:
         """Return the graph in DOT, Graphviz's language."""
         lines = ["digraph {", '  node [shape=box, style="rounded,filled", fontname=monospace];']
@@ -184,7 +180,7 @@ def graph(
         names: more tensors to name, such as inputs.
 
     Returns:
-        A `Graph`: print it, or call its `draw()` or `dot()`.
+        A `Graph`: print it, or call its `draw()`, `html()` or `dot()`.
 
     Raises:
         TypeError: the output or a named tensor is not a Tensor, or the model not a Module.
@@ -206,14 +202,26 @@ def graph(
     tensors = inputs_first([output], lambda x: reversed(_inputs(x)))
     gradients = _gradients(output, tensors)
     numbers = {id(x): number for number, x in enumerate(tensors)}
+    most = max(LEAST_SHOWN, min(MOST_SHOWN, TOTAL_SHOWN // len(tensors)))
     nodes = []
     for number, x in enumerate(tensors):
-        op, name = "" if x.node is None else x.node.op, name_of.get(id(x), "")
-        inputs = tuple(numbers[id(i)] for i in _inputs(x))
-        kind = (x.shape, x.dtype, x.requires_grad)
-        value = float(x.item()) if x.size == 1 else None
-        found = (value, gradients.get(id(x)), _slopes(x))
-        nodes.append(GraphNode(number, op, name, inputs, *kind, *found))
+        g = gradients.get(id(x))
+        node = GraphNode(
+            number=number,
+            op="" if x.node is None else x.node.op,
+            name=name_of.get(id(x), ""),
+            inputs=tuple(numbers[id(i)] for i in _inputs(x)),
+            shape=x.shape,
+            dtype=x.dtype,
+            requires_grad=x.requires_grad,
+            value=float(x.item()) if x.size == 1 else None,
+            gradient=None if g is None else float((g if g.size == 1 else g.abs().max()).item()),
+            slopes=_slopes(x),
+            line="" if x.node is None else x.node.line,
+            values=Digest.of(x.numpy(), most),
+            gradients=None if g is None else Digest.of(g.numpy(), most),
+        )
+        nodes.append(node)
     return Graph(tuple(nodes))
 
 
@@ -238,14 +246,13 @@ def _inputs(x: Tensor) -> list[Tensor]:
     return [] if x.node is None else [i for i in x.node.inputs if i is not None]
 
 
-def _gradients(output: Tensor, tensors: Sequence[Tensor]) -> dict[int, float]:
-    """Return, by id, each gradient that there is, or its largest absolute value."""
+def _gradients(output: Tensor, tensors: Sequence[Tensor]) -> dict[int, Tensor]:
+    """Return, by id, each gradient that there is."""
     if output.size != 1 or not output.requires_grad:
         return {}
     wanted = [x for x in tensors if x.requires_grad and x.size]
     found = grad(output, wanted, retain_graph=True, materialize_grads=True)
-    numbers = (g if g.size == 1 else g.abs().max() for g in found)
-    return {id(x): float(g.item()) for x, g in zip(wanted, numbers, strict=True)}
+    return {id(x): g for x, g in zip(wanted, found, strict=True)}
 
 
 def _slopes(x: Tensor) -> tuple[float | None, ...]:
@@ -321,11 +328,11 @@ def _spread(ranks: Sequence[int], pulls: Sequence[tuple[int, int, int]]) -> NDAr
     return x
 
 
-def _curve(xs: NDArray[Any], ys: NDArray[Any]) -> Path:
+def _curve(xs: NDArray[Any], ys: NDArray[Any]) -> Curve:
     """Return the line from box to box: curved between ranks, vertical where it crosses one."""
-    from matplotlib.path import Path
+    from matplotlib.path import Path as Curve
 
     down = np.add.outer(ys[:-1], (HEIGHT / 2, ROW / 2, ROW / 2, ROW - HEIGHT / 2))
-    codes = [Path.LINETO, *[Path.CURVE4] * 3] * (len(xs) - 1)
+    codes = [Curve.LINETO, *[Curve.CURVE4] * 3] * (len(xs) - 1)
     vertices = np.stack([np.repeat(xs, 4)[2:-2], down.ravel()], 1)
-    return Path(vertices, [Path.MOVETO, *codes[1:]])
+    return Curve(vertices, [Curve.MOVETO, *codes[1:]])
