@@ -136,7 +136,7 @@ WINGS = {
         "sentences",
     ),
     "distributed": (1_035, "many processes: checked calls over MPI, gradients, shards, no hangs"),
-    "chapter": (412, "a chapter's options, figures with captions, moving pictures, experiments"),
+    "chapter": (430, "options, figures and pages with captions, moving pictures, experiments"),
     "onnx": (875, "networks as ONNX files, for other programs: 125 operations"),
 }
 FACES_BUDGET = 520  # __init__ and __main__: public names, and the lookup of backends
