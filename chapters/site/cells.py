@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jupytext
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 import minidl
 
@@ -18,6 +18,7 @@ LIGHT = {1, 2, 4, 5, 6, 12}
 """Chapters that take seconds and are always run in full; the others, unless -t full, quickly."""
 
 is_full = False  # set by `pages`, from the tag
+is_extraction = False  # set by `languages`: texts are collected to be translated
 
 CHAPTER_LINK = re.compile(r"\b([Cc]hapters? )(\d+)\b")
 PATH_LINK = re.compile(r"(?<![\w(/`])chapters/(exercises|solutions)/(ch\d\d_\w+)\.py")
@@ -60,6 +61,8 @@ def read(text: str) -> NotebookNode:
             cell.source = linked(cell.source)
         else:
             _caption(cell)
+    if is_extraction:
+        notebook.cells += _captions_as_text(notebook.cells)
     notebook.metadata["kernelspec"] = {
         "name": "python3",
         "language": "python",
@@ -118,8 +121,14 @@ def _caption(cell: NotebookNode) -> None:
             case ast.Call(
                 func=ast.Attribute(attr="keep" | "play"), args=[*_, ast.Constant(value=look)]
             ):
-                look = str(look)
+                caption = str(look)[:1].upper() + str(look)[1:] + "."
                 cell.metadata["mystnb"] = {
-                    "image": {"alt": look},
-                    "figure": {"caption": look[:1].upper() + look[1:] + "."},
+                    "image": {"alt": caption},
+                    "figure": {"caption": caption},
                 }
+
+
+def _captions_as_text(cells: list[NotebookNode]) -> list[NotebookNode]:
+    """Return the captions as cells of text: no figure exists where no code is run."""
+    options = [cell.metadata["mystnb"] for cell in cells if "mystnb" in cell.metadata]
+    return [new_markdown_cell(option["figure"]["caption"]) for option in options]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cells
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
@@ -23,6 +24,7 @@ ENGLISH_ONLY = ("api", "_modules")
 def setup(app: Sphinx) -> dict[str, Any]:
     """Build the other languages after English."""
     app.connect("config-inited", _leave_out)
+    app.connect("builder-inited", _extract)
     app.connect("html-page-context", _links)
     app.connect("build-finished", _build_others, priority=800)  # before the links are checked
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
@@ -32,6 +34,10 @@ def _leave_out(app: Sphinx, config: Config) -> None:
     if config.language in OTHERS:
         config.exclude_patterns += [f"{folder}/**" for folder in ENGLISH_ONLY]
         config.suppress_warnings += ["toc.excluded"]
+
+
+def _extract(app: Sphinx) -> None:
+    cells.is_extraction = app.builder.name == "gettext"
 
 
 def _links(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:

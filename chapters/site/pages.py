@@ -252,7 +252,8 @@ def _exercise_page(path: Path) -> str:
     about = about.partition("tells you which")[0].replace("; then\n", ", then run\n").strip()
     about = re.sub(r"\n\n    (.*)", r"\n\n```sh\n\1\n```", about)
     words = f"For [chapter {number}](../{path.name}), in `chapters/exercises/{path.name}`. {about}"
-    page = [f"# {number}. {title.partition(': ')[2].rstrip('.').capitalize()}", words]
+    title = title.partition(": ")[2].rstrip(".")
+    page = [f"# {number}. {title[:1].upper()}{title[1:]}", words]
     answers = {node.name: node for node in ast.parse(solutions).body if _is_task(node)}
     for node in ast.parse(source).body:
         if _is_task(node):
