@@ -20,13 +20,13 @@ LIGHT = {1, 2, 4, 5, 6, 12}
 is_full = False  # set by `pages`, from the tag
 is_extraction = False  # set by `languages`: texts are collected to be translated
 
-CHAPTER_LINK = re.compile(r"\b([Cc]hapters? )(\d+)\b")
-PATH_LINK = re.compile(r"(?<![\w(/`])chapters/(exercises|solutions)/(ch\d\d_\w+)\.py")
+CHAPTER_LINK = re.compile(r"\b[Cc]hapter \d+|\b[Cc]hapters \d+(?:(?:, | and | or | to )\d+)*")
+PATH_LINK = re.compile(r"(?<![\w/`])(?<!\]\()chapters/(exercises|solutions)/(ch\d\d_\w+)\.py")
 # Code, links, formulas and headings, which keep their text.
 LEFT_ALONE = re.compile(
     r"(^```.*?^```|`[^`]*`|\[[^\]]*\]\([^)]*\)|\$[^$]*\$|<[^>]*>|^#[^\n]*$)", re.S | re.M
 )
-EXPLORER_LINK = re.compile(r"(?<![\w(/`])chapters/site/explorer\.html")
+EXPLORER_LINK = re.compile(r"(?<![\w/`])(?<!\]\()chapters/site/explorer\.html")
 
 
 @functools.cache
@@ -75,14 +75,14 @@ def _promise(doc: str, quick: bool) -> str:
     """Return a note with what the chapter's first lines promise, and how the page was made."""
     result, _, rest = doc.partition("Result: ")[2].partition("\nWith --quick: ")
     words = " ".join(result.split())
-    note = f"**Expected result:** {words}"
+    note = words[:1].upper() + words[1:]
     if quick:
         short = " ".join(rest.split())
         note += (
-            f"\n\nThis page was made with `--quick`, which takes seconds; its numbers and figures "
-            f"are not yet those of the text. With `--quick`, expect: {short}"
+            f"\n\n**This page was made with `--quick`**, in seconds: its numbers and figures need "
+            f"not show yet what the text says. With `--quick`: {short}"
         )
-    return f":::{{note}}\n{note}\n:::"
+    return f":::{{admonition}} Expected result\n:class: note\n\n{note}\n:::"
 
 
 def linked(text: str, page: str = "course/ch") -> str:
@@ -99,13 +99,16 @@ def linked(text: str, page: str = "course/ch") -> str:
     )
 
     def chapter(match: re.Match[str]) -> str:
-        stem = stems.get(int(match[2]))
-        return f"{match[1]}[{match[2]}]({course}{stem}.py)" if stem else match[0]
+        stem = stems.get(int(match[0]))
+        return f"[{match[0]}]({course}{stem}.py)" if stem else match[0]
+
+    def chapters(match: re.Match[str]) -> str:
+        return re.sub(r"\d+", chapter, match[0])
 
     text = PATH_LINK.sub(rf"[chapters/\1/\2.py]({course}exercises/\2.md)", text)
     text = EXPLORER_LINK.sub(rf"[chapters/site/explorer.html]({up}explore.md)", text)
     parts = LEFT_ALONE.split(text)
-    parts[::2] = [CHAPTER_LINK.sub(chapter, part) for part in parts[::2]]
+    parts[::2] = [CHAPTER_LINK.sub(chapters, part) for part in parts[::2]]
     return "".join(parts)
 
 
