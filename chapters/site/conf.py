@@ -13,7 +13,7 @@ project = "minidl"
 author = copyright = "The minidl authors"
 language = "en"  # -D language=zh_CN for the Chinese pages; `languages` builds both
 
-extensions = ["myst_nb", "pages", "mathml", "languages", "links"]
+extensions = ["myst_nb", "reference", "pages", "mathml", "languages", "links"]
 exclude_patterns = ["*.py", "README.md", "locale", "**/notebooks", "Thumbs.db", ".DS_Store"]
 templates_path = ["templates"]
 nitpicky = False

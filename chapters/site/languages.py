@@ -17,7 +17,7 @@ from sphinx.errors import ExtensionError
 OTHERS = {"zh_CN": "中文"}
 """The languages beside English: the folder of their catalogues and pages, and their own name."""
 
-ENGLISH_ONLY = ("api", "_modules")
+ENGLISH_ONLY = ("api", "_modules", "py-modindex")
 """Folders of pages that are built once, and that pages of all languages link to."""
 
 

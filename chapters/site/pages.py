@@ -130,11 +130,9 @@ def _target(path: Path) -> str | None:
         return f"course/exercises/{found[1]}.md"
     if re.fullmatch(r"chapters/(ch\d\d_\w+\.py|pictures/.*)", name):
         return name.replace("chapters/", "course/", 1)
-    if re.fullmatch(r"minidl(/\w+)*", name):
-        name = f"{name}/__init__.py"
-    if name.startswith("minidl/") and name.endswith(".py") and (ROOT / name).is_file():
-        module = name.removesuffix(".py").removesuffix("/__init__")
-        return f"_modules/{module}.html"
+    module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    if (SITE / "api" / f"{module}.rst").is_file():  # written by `reference`
+        return f"api/{module}.html"
     return None
 
 
@@ -175,6 +173,7 @@ course/glossary
 :hidden:
 :maxdepth: 1
 
+api/index
 course/adding_an_operation
 course/datasets
 ```
