@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
 SITE = Path(__file__).parent
 ROOT = SITE.parent.parent
 sys.path.insert(0, str(SITE))  # the extensions below lie here
+
+logging.getLogger("jieba").setLevel(logging.WARNING)  # it tells where its dictionary is
 
 project = "minidl"
 author = copyright = "The minidl authors"
