@@ -19,6 +19,8 @@ With --quick: equal losses 4.
 # was tested with minidl's CUDA kernels built for a CPU, which says nothing about speed.
 
 # %%
+import contextlib
+import io
 import itertools
 import runpy
 import time
@@ -36,8 +38,10 @@ chapter = Chapter(__doc__, device=(["cpu", "cuda"], "cuda: end if there is no us
 pictures = chapter.load(load_toy10)[0].first(256 if chapter.quick else 1024)
 normalize = Normalize.fit(pictures.images)
 
-print("$ python -m minidl")
-runpy.run_module("minidl", run_name="__main__")
+with contextlib.redirect_stdout(io.StringIO()) as report:
+    runpy.run_module("minidl", run_name="__main__")
+lines = [line for line in report.getvalue().splitlines() if not line.startswith("mpiexec")]
+print("$ python -m minidl", *lines, sep="\n")  # mpiexec's folder is of no use to other readers
 devices = ["cpu"]
 try:
     minidl.zeros(1, device="cuda")  # starts CuPy and tries a kernel
