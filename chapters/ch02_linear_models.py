@@ -36,10 +36,10 @@ rng, tensor = chapter.rng, chapter.tensor
 # %% [markdown]
 # ## 1. By hand, and as a layer
 # Three points, (1, 1), (2, 3), (3, 2), and a line that predicts $w x + b$. The loss $L$ is the
-# **mean squared error** over the $n$ points, and its derivatives are means as well:
+# **mean squared error** of $n$ points, with errors $e$; its derivatives are means as well:
 #
-# $$L = \frac{1}{n} \sum (w x + b - y)^2$$
-# $$dL/dw = \frac{2}{n} \sum (w x + b - y) x, \quad dL/db = \frac{2}{n} \sum (w x + b - y)$$
+# $$L = \frac{1}{n} \sum e^2, \quad e = w x + b - y$$
+# $$dL/dw = \frac{2}{n} \sum e x, \quad dL/db = \frac{2}{n} \sum e$$
 #
 # At $w = b = 0$ the errors are -1, -3, -2: the loss is 14/3, and the gradient is -26/3 for $w$ and
 # -4 for $b$. As a layer: `Linear(features, outputs)` holds a weight (outputs, features) and a bias
