@@ -185,7 +185,8 @@ const GraphPage = (() => {
     );
     button.append(make("span", { class: "said" }, kind === "operation" ? "" : `, ${kind}`));
     Object.assign(button.style, { width: `${width}px`, height: `${HEIGHT}px` });
-    button.addEventListener("pointerenter", () => !state.pinned && show(box));
+    // Not pointerenter: boxes that come to lie under a resting pointer are not pointed at.
+    button.addEventListener("pointermove", () => !state.pinned && state.shown !== box && show(box));
     button.addEventListener("focus", () => state.shown !== box && choose(box, false));
     button.addEventListener("click", () => press(box));
     return button;
@@ -252,7 +253,7 @@ const GraphPage = (() => {
   const buttonOf = (key) => document.querySelector(`#boxes [data-key="${key}"]`);
 
   function scale(zoom) {
-    state.zoom = Math.min(2, Math.max(0.1, zoom));
+    state.zoom = Math.min(2, Math.max(0.02, zoom));
     const [width, height] = state.size;
     const { style } = $("canvas");
     Object.assign(style, { width: `${width}px`, height: `${height}px`, transform: `scale(${state.zoom})` });
@@ -265,7 +266,8 @@ const GraphPage = (() => {
   }
 
   const across = () => Math.min(1, $("view").clientWidth / state.size[0]);
-  const fitting = () => Math.min(across(), parseFloat(getComputedStyle($("view")).maxHeight) / state.size[1]);
+  /** The zoom at which all boxes are in view; the height that it may have includes its border. */
+  const fitting = () => Math.min(across(), (parseFloat(getComputedStyle($("view")).maxHeight) - 4) / state.size[1]);
 
   /** Bring a box into the middle of the view. */
   function reveal(key) {

@@ -27,7 +27,7 @@ def record_lines() -> Block[Watcher | None]:
         >>> with record_lines():
         ...     y = x * x
         >>> print(graph(y).nodes[-1].line.split(", ")[1])
-        line 1
+        line 2
     """
     return set_watcher(_Lines())
 
