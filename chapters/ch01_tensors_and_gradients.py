@@ -24,7 +24,7 @@ import numpy as np
 
 import minidl
 from minidl.chapter import Chapter
-from minidl.inspect import GradcheckError, gradcheck, graph, plots
+from minidl.inspect import GradcheckError, gradcheck, graph, plots, record_lines
 
 chapter = Chapter(__doc__)
 
@@ -154,9 +154,11 @@ assert x.grad == 6.5  # the slope of x**2 + x / 2 is 2 x + 1 / 2
 # %%
 w, b = chapter.tensor(2.0, requires_grad=True), chapter.tensor(1.0, requires_grad=True)
 x, y = chapter.tensor(3.0), chapter.tensor(5.0)
-loss = squared_error(w, b, x, y)
-drawing = graph(loss, names={"w": w, "b": b, "x": x, "y": y}).draw
-chapter.keep(drawing, "graph", "multiplied from w down, the slopes 3 * 1 * 1 * (2 + 2) give 12")
+with record_lines():
+    loss = squared_error(w, b, x, y)
+steps = graph(loss, names={"w": w, "b": b, "x": x, "y": y})
+chapter.keep(steps.draw, "graph", "multiplied from w down, the slopes 3 * 1 * 1 * (2 + 2) give 12")
+chapter.explore(steps, "graph", "point at a box, then click it: its rule, its gradient as a sum")
 loss.backward()
 gradient = w.grad.item()
 assert (loss.item(), gradient, b.grad.item()) == (4, 12, 4)

@@ -11,9 +11,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from minidl import Tensor
 from minidl.chapter import IMAGES, Chapter, shortest
 from minidl.data import ImageSet, load_toy10
-from minidl.inspect import plots
+from minidl.inspect import graph, plots
 
 EPOCHS = ({"toy": 8, "cifar10": 20, "quick": 1}, "passes over the data")
 
@@ -323,6 +324,34 @@ def test_a_notebook_shows_a_player_with_buttons(notebook, monkeypatch, tmp_path,
     assert not plt.fignum_exists(figure.number)
     assert capsys.readouterr().out.startswith("  Look: one pixel")
     assert (tmp_path / "out" / "notebook" / "steps.gif").is_file()
+
+
+def test_a_graph_is_saved_as_a_page(begin, tmp_path, capsys):
+    x = Tensor(3.0, requires_grad=True)
+    begin().explore(graph(x * x), "graph", "two arrows lead from x to its square")
+    path = tmp_path / "graph.html"
+    words = "two arrows lead from x to its square"
+    assert capsys.readouterr().out == f"page: {path}\n  Look: {words}\n"
+    assert path.read_text(encoding="utf-8") == graph(x * x).html()
+
+
+def test_a_page_that_cannot_be_written_is_only_reported(begin, tmp_path, capsys):
+    (tmp_path / "graph.html").mkdir()
+    begin().explore(graph(Tensor(3.0)), "graph", "nothing")
+    assert capsys.readouterr().out.startswith("no page: ")
+
+
+def test_a_notebook_shows_the_page_of_a_graph(notebook, monkeypatch, tmp_path, capsys):
+    shown = []
+    display = types.ModuleType("IPython.display")
+    display.display = shown.append
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    found = graph(Tensor(3.0))
+    Chapter("Chapter 0.").explore(found, "graph", "it is a single number")
+    assert shown == [found]
+    assert capsys.readouterr().out == "  Look: it is a single number\n"
+    assert (tmp_path / "out" / "notebook" / "graph.html").is_file()
 
 
 def test_a_notebook_without_ipython_gets_the_file(notebook, monkeypatch, tmp_path):

@@ -49,7 +49,8 @@ def test_every_figure_says_what_to_look_at(chapter):
     calls = [
         node
         for node in ast.walk(ast.parse(text_of(chapter)))
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("keep", "play")
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", "") in ("keep", "play", "explore")
     ]
     assert calls
     for call in calls:

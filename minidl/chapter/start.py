@@ -28,7 +28,7 @@ from minidl.data import (
     read_table,
 )
 from minidl.distributed import mpi
-from minidl.inspect import plots
+from minidl.inspect import Graph, plots
 from minidl.random import manual_seed
 from minidl.tensor import Tensor
 from minidl.tensor.functions import zeros
@@ -253,16 +253,36 @@ class Chapter:
         path = self.out / f"{name}.gif"
         self._show(lambda: save_movie(figure, draw, frames, path), look)
 
-    def _show(self, write: Callable[[], Path], look: str) -> None:
+    def explore(self, graph: Graph, name: str, look: str) -> None:
+        """Save the interactive page of a graph as `name`.html; in a notebook, show it as well.
+
+        Args:
+            graph: what `minidl.inspect.graph` returned.
+            name: of the file.
+            look: what to see in it, in one sentence.
+        """
+        path = self.out / f"{name}.html"
+
+        def write() -> Path:
+            graph.html(path)
+            if {"ipykernel", "IPython"} <= sys.modules.keys():
+                from IPython.display import display
+
+                display(graph)
+            return path
+
+        self._show(write, look, "page")
+
+    def _show(self, write: Callable[[], Path], look: str, kind: str = "figure") -> None:
         if self.world.rank:
             return
         try:
             path = write()
         except (ImportError, OSError) as error:  # Matplotlib is missing, or the disk is full
-            print("no figure:", error)
+            print(f"no {kind}:", error)
             return
         if not self._in_notebook:  # a reader of a page cannot open the writer's files
-            print(f"figure: {path.resolve()}")
+            print(f"{kind}: {path.resolve()}")
         print(textwrap.fill(f"Look: {look}", 100, initial_indent="  ", subsequent_indent="    "))
 
     def result(self, text: str) -> None:
