@@ -31,7 +31,7 @@ FLOORS = [
     {"distributed", "recompute"},
     {"training", "models"},
     {"inspect", "onnx"},
-    {"chapter"},
+    {"chapter", "notebooks"},
 ]
 
 # The code meant to be read. It imports none of the wings below, and trains without them.
@@ -127,7 +127,7 @@ WINGS = {
     ),
     "training/fit training/keeper training/progress training/fingerprint "
     "training/warnings training/metrics training/ranks": (
-        *(1_205, "runs that survive crashes, resume only themselves, report problems; mask scores"),
+        *(1_225, "runs that survive crashes, resume only themselves, report problems; mask scores"),
     ),
     "training/detection": (65, "scores of a detector, as COCO defines them"),
     "inspect anomaly": (
@@ -136,7 +136,11 @@ WINGS = {
         "sentences",
     ),
     "distributed": (1_035, "many processes: checked calls over MPI, gradients, shards, no hangs"),
-    "chapter": (430, "options, figures and pages with captions, moving pictures, experiments"),
+    "chapter notebooks": (
+        600,
+        "chapters as scripts and notebooks: options, figures and pages with captions, moving "
+        "pictures, experiments",
+    ),
     "onnx": (875, "networks as ONNX files, for other programs: 125 operations"),
 }
 FACES_BUDGET = 520  # __init__ and __main__: public names, and the lookup of backends
