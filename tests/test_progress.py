@@ -1,9 +1,13 @@
 """Training goes on, and saves, whatever has become of standard output and error."""
 
+import contextlib
 import io
 import os
+import re
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +150,131 @@ def test_after_a_closed_pipe_the_program_ends_well(tmp_path):
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert (tmp_path / "done").exists()
+
+
+# Terminals, files and notebooks ----------------------------------------------------------------
+
+
+def train_slowly(folder, progress=None):
+    """Train for two epochs of 0.6 s, in which a bar is drawn several times."""
+
+    def loss(*arguments):
+        time.sleep(0.15)
+        return cross_entropy(*arguments)
+
+    x = np.random.default_rng(0).standard_normal((32, 4), np.float32)
+    model = nn.Sequential(nn.Linear(4, 8, rng=np.random.default_rng(0)), nn.ReLU(), nn.Linear(8, 2))
+    batches = DataLoader(x, (x[:, 0] > 0).astype(int), batch_size=8)
+    sgd = optim.SGD(model.parameters(), lr=0.01)
+    fit(model, loss, sgd, batches, epochs=2, checkpoint=folder, progress=progress)
+
+
+SLOWLY = "import sys\nfrom tests.test_progress import train_slowly\ntrain_slowly(sys.argv[1])"
+
+
+def on_a_terminal(folder, columns, **environment):
+    """Return the raw text that a real terminal of this width gets from a training run."""
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    fcntl = pytest.importorskip("fcntl")
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, "-c", SLOWLY, str(folder)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | environment, stdin=its, stdout=its, stderr=its
+    )
+    os.close(its)
+    raw = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while block := os.read(ours, 4096):
+            raw += block
+    os.close(ours)
+    assert process.wait() == 0, raw
+    return raw.decode(environment.get("PYTHONIOENCODING", "utf-8")).replace("\r\n", "\n")
+
+
+def on_screen(raw):
+    """Return the lines that a terminal shows in the end."""
+    lines = []
+    for line in raw.split("\n"):
+        shown = ""
+        for part in line.split("\r"):
+            shown = part + shown[len(part) :]
+        lines.append(shown.rstrip())
+    return [line for line in lines if line]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(
+    ("columns", "environment", "filled"),
+    [
+        (100, {"NO_COLOR": "1"}, "█"),
+        (32, {"PYTHONIOENCODING": "cp1252"}, "#"),  # narrow; Windows has such encodings
+    ],
+)
+def test_a_terminal_shows_a_bar_that_the_epochs_line_replaces(
+    columns, environment, filled, tmp_path
+):
+    raw = on_a_terminal(tmp_path, columns, **{"TERM": "xterm-256color"} | environment)
+    drawn = [part for part in re.split(r"[\r\n]", raw) if re.match(r"epoch \d/2:", part)]
+    assert len(drawn) > 4
+    assert max(map(len, drawn)) <= columns
+    assert [part for part in drawn if "100%" in part and filled in part]
+    assert "\x1b" not in raw  # no colours, and no moves that a simple terminal lacks
+    assert all(map(str.isascii, drawn)) == (filled != "█")
+    first, second = on_screen(raw)
+    assert first.startswith("epoch 1: loss ")
+    assert second.startswith("epoch 2: loss ")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_a_dumb_terminal_gets_a_line_per_epoch(tmp_path):
+    raw = on_a_terminal(tmp_path, 80, TERM="dumb")
+    assert "\r" not in raw
+    assert [line[:8] for line in raw.splitlines()] == ["epoch 1:", "epoch 2:"]
+
+
+def test_a_file_gets_a_line_per_epoch(tmp_path):
+    command = [sys.executable, "-c", SLOWLY, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert done.stderr == b""
+    assert b"\r" not in done.stdout.replace(os.linesep.encode(), b"\n")
+    assert [line[:8] for line in done.stdout.decode().splitlines()] == ["epoch 1:", "epoch 2:"]
+
+
+def in_a_notebook(folder, source, is_read):
+    """Return a cell's outputs, and the texts shown one after the other in the bar's place."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    texts = []
+
+    class Client(nbclient.NotebookClient):
+        async def async_start_new_kernel_client(self):
+            started = await super().async_start_new_kernel_client()
+            self.kc.allow_stdin = is_read
+            return started
+
+        def process_message(self, message, *arguments):
+            if "display_data" in message["msg_type"]:
+                texts.append(message["content"]["data"]["text/plain"])
+            return super().process_message(message, *arguments)
+
+    Client(book, timeout=100, resources={"metadata": {"path": str(ROOT)}}).execute()
+    return book.cells[0].outputs, texts
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_notebook_shows_a_bar_in_one_place_if_somebody_reads_it(is_read, tmp_path):
+    source = SLOWLY.replace("sys.argv[1]", repr(str(tmp_path)))
+    outputs, texts = in_a_notebook(tmp_path, source, is_read)
+    assert {o.get("name") for o in outputs} <= {None, "stdout"}  # nothing on red ground
+    printed = "".join(o.text for o in outputs if o.output_type == "stream")
+    assert "\r" not in printed
+    assert [line[:8] for line in printed.splitlines()] == ["epoch 1:", "epoch 2:"]
+    places = [o for o in outputs if o.output_type == "display_data"]
+    assert len(places) == is_read
+    if is_read:
+        assert len([text for text in texts if text.startswith("epoch 1/2: ")]) > 2
+        assert len([text for text in texts if text.startswith("epoch 2/2: ")]) > 2
+        assert max(map(len, texts)) <= 100
+        assert places[0].data == {"text/plain": ""}

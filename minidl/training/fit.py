@@ -98,8 +98,8 @@ def fit(
         save_seconds: how often to save within an epoch, in addition to its end.
         resume: False starts over, whatever the folder holds.
         callbacks: called with the `Run` after each epoch; one that returns True ends the run.
-        progress: False prints nothing; None prints a line per epoch, and shows a bar if stderr is a
-            terminal; True always shows the bar.
+        progress: False prints nothing; None prints a line per epoch, and shows a bar if somebody
+            reads it, in a terminal or in a notebook; True always shows the bar.
         world: the ranks that train together, `distributed.world()`; None for this process alone.
 
     Returns:

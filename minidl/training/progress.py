@@ -70,14 +70,60 @@ class Output:
         """Do nothing: `write` flushes."""
 
 
-def steps(run: Run, title: str) -> Iterator[None]:
-    """Take the remaining steps of an epoch, with a bar if stderr is a terminal.
+class Cell:
+    """A stream for a bar below the notebook's cell that runs: each text replaces the last.
 
+    A cell has one place, so that many runs in it do not leave many lines.
+
+    Args:
+        request: Jupyter's message that asked to run the cell.
+    """
+
+    encoding = "utf-8"
+    used: str | None = None  # the place that was used last
+
+    def __init__(self, request: Any) -> None:
+        self._place: str = request["header"]["msg_id"]
+        self._is_read: bool = request["content"].get("allow_stdin", False)
+
+    def isatty(self) -> bool:
+        """Return whether somebody may be reading: a program that runs notebooks takes no input."""
+        return self._is_read
+
+    def write(self, text: str) -> None:
+        """Show a text without its carriage returns, if possible."""
+        line = {"text/plain": text.rpartition("\r")[2].rstrip()}
+        with contextlib.suppress(Exception):
+            from IPython.display import display
+
+            display(line, raw=True, display_id=self._place, update=Cell.used == self._place)
+            Cell.used = self._place
+
+    def flush(self) -> None:
+        """Do nothing: `write` shows its text at once."""
+
+
+def place() -> Output | Cell:
+    """Return where a bar belongs: below a notebook's cell, or on stderr."""
+    if {"ipykernel", "IPython"} <= sys.modules.keys():
+        with contextlib.suppress(Exception):  # a notebook's modules, but not in a notebook
+            from IPython import get_ipython
+
+            return Cell(get_ipython().get_parent())
+    return Output("stderr")
+
+
+def steps(run: Run, title: str) -> Iterator[None]:
+    """Take the remaining steps of an epoch, with a bar if somebody reads it.
+
+    That is in a terminal that can move back in a line (not one of type "dumb"), or in a notebook.
     The bar shows examples, examples/s and the time left. Yield after each step.
     """
-    file, train = Output("stderr"), run.train
-    shown = file.isatty() if run.progress is None else run.progress
-    look: dict[str, Any] = {"unit": " examples", "leave": False, "dynamic_ncols": True}
+    file, train, shown = place(), run.train, run.progress
+    if shown is None:
+        shown = file.isatty() and os.environ.get("TERM") != "dumb"
+    look: dict[str, Any] = {"unit": " examples", "leave": False}
+    look |= {"ncols": 100} if isinstance(file, Cell) else {"dynamic_ncols": True}
     look |= {"disable": not shown, "file": file, "initial": run.totals.seen}
     examples = len(train.arrays[0]) if isinstance(train, DataLoader) else None
     from tqdm import tqdm  # imported on use: this takes 40 ms
