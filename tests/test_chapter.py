@@ -40,6 +40,8 @@ def begin(tmp_path):
 def notebook(monkeypatch, tmp_path):
     """A notebook's kernel is running, whose own arguments are no chapter's."""
     monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    monkeypatch.delenv("MINIDL_CHAPTER_OPTIONS", raising=False)
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
     monkeypatch.chdir(tmp_path)
 
@@ -140,7 +142,42 @@ def test_a_seed_decides_what_is_drawn(begin):
 
 def test_in_a_notebook_options_have_their_defaults(notebook, tmp_path):
     chapter = Chapter("Chapter 0.", epochs=EPOCHS)
-    assert (chapter.epochs, chapter.out.resolve()) == (8, tmp_path / "out" / "notebook")
+    assert (chapter.epochs, chapter.out.resolve()) == (8, tmp_path / "out" / "ch00")
+
+
+@pytest.mark.parametrize(
+    ("doc", "folder"),
+    [
+        ("Chapter 5. Pooling: 2 kinds.\n\nResult: 3.", "ch05"),
+        ("Chapter 17. Deformable convolution.", "ch17"),
+        ("Automatically created module for IPython interactive environment", "notebook"),
+        (None, "notebook"),
+    ],
+)
+def test_notebooks_of_two_chapters_keep_their_files_apart(doc, folder, notebook, tmp_path):
+    assert Chapter(doc).out.resolve() == tmp_path / "out" / folder
+
+
+def test_a_variable_names_a_notebooks_options_as_a_command_line_does(notebook, monkeypatch):
+    monkeypatch.setenv("MINIDL_CHAPTER_OPTIONS", "--quick --seed 3 --out 'two words'")
+    chapter = Chapter("Chapter 0.", epochs=EPOCHS)
+    assert (chapter.quick, chapter.seed, chapter.epochs) == (True, 3, 1)
+    assert chapter.out.name == "two words"
+    assert Chapter("Chapter 0.", given=["--seed", "4"]).seed == 4  # `given` takes precedence
+
+
+def test_a_wrong_option_of_a_notebook_names_the_variable(notebook, monkeypatch, capsys):
+    monkeypatch.setenv("MINIDL_CHAPTER_OPTIONS", "--epochs 0")
+    with pytest.raises(SystemExit):
+        Chapter("Chapter 0.", epochs=EPOCHS)
+    message = "MINIDL_CHAPTER_OPTIONS: error: got --epochs 0, expected an integer >= 1\n"
+    assert capsys.readouterr().err.endswith(message)
+
+
+def test_a_script_does_not_read_the_notebooks_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("MINIDL_CHAPTER_OPTIONS", "--quick")
+    monkeypatch.setattr(sys, "argv", ["ch00.py", "--out", str(tmp_path)])
+    assert not Chapter("Chapter 0.").quick
 
 
 # Files
@@ -310,20 +347,38 @@ def test_a_frame_that_cannot_be_drawn_keeps_the_older_file_and_closes_the_figure
     assert not plt.fignum_exists(figure.number)
 
 
-def test_a_notebook_shows_a_player_with_buttons(notebook, monkeypatch, tmp_path, capsys):
-    shown = []
+@pytest.fixture
+def shown(notebook, monkeypatch):
+    """What a notebook shows."""
+    found = []
     display = types.ModuleType("IPython.display")
-    display.HTML, display.display = str, shown.append
+    display.HTML, display.Image, display.display = str, dict, found.append
     monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "IPython.display", display)
+    return found
+
+
+def test_a_notebook_shows_a_figure_once_with_words_for_those_who_cannot_see_it(shown, tmp_path):
+    figure = plots.subplots(figsize=(5, 3))[0]
+    Chapter("Chapter 0.").keep(figure, "curves", "they part after epoch 3")
+    (picture,) = shown
+    assert (picture["width"], picture["alt"]) == (480, "they part after epoch 3")
+    with PIL.Image.open(picture["filename"]) as file:
+        assert file.size == (600, 360)  # sharp on a fine screen
+    assert not plt.fignum_exists(figure.number)  # or the cell would show it again
+
+
+def test_a_notebook_shows_a_player_with_buttons(shown, tmp_path, capsys):
     figure = moving(Chapter("Chapter 0."), 3)
     (player,) = shown
+    assert not re.search(r"https?:|\$", player)  # it works without a network
+    assert player.count('alt="one pixel after the other turns red"') == 1
     assert len(re.findall(r"frames\[\d+\] = ", player)) == 3
     assert 'title="Play"' in player
     assert 'title="Next frame"' in player
     assert not plt.fignum_exists(figure.number)
     assert capsys.readouterr().out.startswith("  Look: one pixel")
-    assert (tmp_path / "out" / "notebook" / "steps.gif").is_file()
+    assert (tmp_path / "out" / "ch00" / "steps.gif").is_file()
 
 
 def test_a_graph_is_saved_as_a_page(begin, tmp_path, capsys):
@@ -357,7 +412,7 @@ def test_a_notebook_shows_the_page_of_a_graph(notebook, monkeypatch, tmp_path, c
 def test_a_notebook_without_ipython_gets_the_file(notebook, monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     moving(Chapter("Chapter 0."))
-    assert (tmp_path / "out" / "notebook" / "steps.gif").is_file()
+    assert (tmp_path / "out" / "ch00" / "steps.gif").is_file()
 
 
 # Times

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minidl.chapter.shown import can_show, show_player
 from minidl.files.whole import whole_file
 from minidl.inspect import plots
 
@@ -17,7 +17,12 @@ if TYPE_CHECKING:  # imported on use
 
 
 def save_movie(
-    figure: Figure, draw: Callable[[int], object], frames: int, path: Path, dpi: int = 120
+    figure: Figure,
+    draw: Callable[[int], object],
+    frames: int,
+    path: Path,
+    words: str = "",
+    dpi: int = 120,
 ) -> Path:
     """Write a moving picture as a GIF that repeats; in a notebook, show a player as well.
 
@@ -26,10 +31,11 @@ def save_movie(
 
     Args:
         figure: to draw in; closed afterwards, in any case.
-        draw: called with the number of each frame in turn, `0 <= frame < frames`, once or twice;
-            changes the figure so that it shows this frame.
+        draw: called with the number of each frame in turn, `0 <= frame < frames`; changes the
+            figure so that it shows this frame.
         frames: how many, >= 1.
         path: of the file.
+        words: what the picture shows, for readers of a notebook who cannot see it.
         dpi: pixels per inch.
 
     Returns:
@@ -48,8 +54,8 @@ def save_movie(
         look = {"duration": times, "loop": 0, "append_images": others}
         with whole_file(path) as file:
             first.save(file, "GIF", save_all=True, **look)
-        if {"ipykernel", "IPython"} <= sys.modules.keys():
-            _show_player(figure, draw, frames)
+        if can_show():
+            show_player([first, *others], figure.get_figwidth(), words)
     finally:
         plots.pyplot().close(figure)
     return path
@@ -76,16 +82,3 @@ def _one_palette(images: list[Image]) -> list[Image]:
     few = sheet.quantize(64, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
     tops = range(0, few.height, height)
     return [few.crop((0, top, width, top + height)) for top in tops]
-
-
-def _show_player(figure: Figure, draw: Callable[[int], object], frames: int) -> None:
-    """Show a player with buttons to play and to step, below a notebook's cell."""
-    from IPython.display import HTML, display
-    from matplotlib import animation
-
-    def draw_frame(frame: int) -> list[object]:
-        draw(frame)
-        return []
-
-    movie = animation.FuncAnimation(figure, draw_frame, frames=frames, interval=1000)  # type: ignore[arg-type]
-    display(HTML(movie.to_jshtml(default_mode="once")))

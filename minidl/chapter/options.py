@@ -15,7 +15,10 @@ COMMON: dict[str, tuple[Any, str]] = {
 
 
 def read(
-    description: str, declared: Mapping[str, tuple[Any, str]], given: list[str] | None
+    description: str,
+    declared: Mapping[str, tuple[Any, str]],
+    given: list[str] | None,
+    program: str | None = None,
 ) -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     """Parse a command line.
 
@@ -23,11 +26,12 @@ def read(
         description: what `--help` prints first.
         declared: for each option a default and a help text; see `Chapter`.
         given: the arguments; None stands for the command line's.
+        program: what messages begin with; None stands for the script's name.
 
     Returns:
         The parser, whose `error` ends the program with a message, and the options' values.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(program, description=description)
     for name, (default, text) in declared.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **_how(default, text))
     found = vars(parser.parse_args(given))

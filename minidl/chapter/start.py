@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
+import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -18,6 +21,7 @@ import numpy as np
 from minidl import distributed
 from minidl.chapter import options
 from minidl.chapter.movies import save_movie
+from minidl.chapter.shown import can_show, show_picture
 from minidl.data import (
     ImageSet,
     TextSet,
@@ -38,6 +42,8 @@ if TYPE_CHECKING:  # Matplotlib is imported on use
     from matplotlib.figure import Figure
 
 Loaded = TypeVar("Loaded")
+
+OPTIONS = "MINIDL_CHAPTER_OPTIONS"  # the environment variable that stands for a command line
 
 IMAGES: dict[str, tuple[Any, str]] = {
     "data": (["toy", "cifar10"], "which images: built in, or CIFAR-10 (170 MB, downloaded once)"),
@@ -66,13 +72,15 @@ class Chapter:
     * a dictionary: one default for `--quick` ("quick") or for each choice of `--data`;
     * False: a flag; a type such as `Path`: no default.
 
-    The options' values are attributes. In a notebook, all options have their defaults and figures
-    appear below their cells.
+    The options' values are attributes. In a notebook, figures appear below their cells, and options
+    have their defaults, unless the environment variable `MINIDL_CHAPTER_OPTIONS` names others, as a
+    command line does: `%env MINIDL_CHAPTER_OPTIONS=--quick --seed 1` in a cell before this one.
 
     Args:
         doc: the chapter's `__doc__`; its first line is what `--help` prints (None: Python runs with
-            -OO).
-        given: the arguments; None stands for the command line's.
+            -OO), and names the folder in a notebook.
+        given: the arguments; None stands for the command line's, in a notebook for the environment
+            variable's.
         declared: the options.
 
     `mpiexec -n 2 python chapters/ch07_cifar10_cnn.py` starts two processes, which both run the
@@ -80,8 +88,8 @@ class Chapter:
 
     Attributes:
         rng: the default generator of random numbers, seeded by `--seed`.
-        out: the folder of the chapter's files, `out/chNN` unless `--out` names one (in a notebook,
-            `out/notebook`). Other ranks than 0 have a temporary one.
+        out: the folder of the chapter's files, `out/chNN` unless `--out` names one. Other ranks
+            than 0 have a temporary one.
         world: the ranks that train together, for `DataLoader` and `fit`; usually this one only.
 
     Raises:
@@ -107,7 +115,8 @@ class Chapter:
         taken = [name for name in declared if hasattr(type(self), name)]
         if taken:
             raise ValueError(f"Chapter: got an option {taken[0]}, which is a method; rename it")
-        if not isinstance(sys.stdout, Output):  # as where a notebook's cell runs again
+        self._in_notebook = "ipykernel" in sys.modules
+        if not self._in_notebook and not isinstance(sys.stdout, Output):
             sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
         if getattr(sys.excepthook, "__module__", "") != __name__:
             _shorten_errors()
@@ -116,16 +125,17 @@ class Chapter:
         if self.world.rank:
             sys.stdout = Output(None)
         self._started = time.perf_counter()
-        self._in_notebook = "ipykernel" in sys.modules
-        script = getattr(sys.modules["__main__"], "__file__", None)
-        folder = Path(script).stem[:4] if script and not self._in_notebook else "notebook"
-        common = options.COMMON | {"out": (Path("out", folder), "folder for figures and results")}
-        given = [] if self._in_notebook and given is None else given
+        out = Path("out", self._folder(doc or ""))
+        common = options.COMMON | {"out": (out, "folder for figures and results")}
+        program = None
+        if self._in_notebook and given is None:
+            program = OPTIONS
+            given = shlex.split(os.environ.get(OPTIONS, ""))
         declared = declared | common | declared  # the chapter's own come first, and take precedence
         errors: Any = sys.stdout if self.world.rank else sys.stderr
         with contextlib.redirect_stderr(errors):
             first = (doc or "").partition("\n")[0]
-            self._parser, self._values = options.read(first, declared, given)
+            self._parser, self._values = options.read(first, declared, given, program)
         self.out: Path = self._values["out"]
         if self.world.rank:
             self.out = Path(tempfile.mkdtemp())
@@ -133,6 +143,14 @@ class Chapter:
         self.load(zeros, 1, device=self.device)  # fail early: no GPU, or a full disk
         self.load(self.out.mkdir, parents=True, exist_ok=True)
         self.rng = manual_seed(self.seed)
+
+    def _folder(self, doc: str) -> str:
+        """Return the name of the chapter's folder: `chNN`."""
+        script = getattr(sys.modules["__main__"], "__file__", None)
+        if script and not self._in_notebook:
+            return Path(script).stem[:4]
+        found = re.match(r"Chapter (\d+)\.", doc)
+        return f"ch{int(found[1]):02}" if found else "notebook"
 
     def __getattr__(self, name: str) -> Any:
         """Return an option's value."""
@@ -230,13 +248,24 @@ class Chapter:
     def keep(self, figure: Figure | Callable[[], Figure], name: str, look: str) -> None:
         """Save a figure as `name`.png in the folder, and print its path and what to look at.
 
+        In a notebook, show the figure instead of its path.
+
         Args:
             figure: a figure, or a function that draws one: a missing Matplotlib is then reported.
             name: of the file.
             look: what to see in it, in one sentence.
         """
         path = self.out / f"{name}.png"
-        self._show(lambda: plots.save(figure() if callable(figure) else figure, path), look)
+
+        def write() -> Path:
+            drawn = figure() if callable(figure) else figure
+            plots.save(drawn, path)
+            if can_show():  # here, not below the whole cell: next to its words
+                show_picture(path, drawn.get_figwidth(), look)
+                plots.pyplot().close(drawn)
+            return path
+
+        self._show(write, look)
 
     def play(
         self, figure: Figure, draw: Callable[[int], object], frames: int, name: str, look: str
@@ -251,7 +280,7 @@ class Chapter:
             look: what to see in it, in one sentence.
         """
         path = self.out / f"{name}.gif"
-        self._show(lambda: save_movie(figure, draw, frames, path), look)
+        self._show(lambda: save_movie(figure, draw, frames, path, look), look)
 
     def explore(self, graph: Graph, name: str, look: str) -> None:
         """Save the interactive page of a graph as `name`.html; in a notebook, show it as well.
