@@ -25,7 +25,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "minidl"
 
 
-def code_lines(source: str) -> set[int]:
+parse = functools.cache(ast.parse)  # many tests look at the same files
+
+
+@functools.cache
+def code_lines(source: str) -> frozenset[int]:
     """Return the line numbers of code: no blank lines, comments or docstrings."""
     nothing = {
         tokenize.COMMENT,
@@ -39,12 +43,12 @@ def code_lines(source: str) -> set[int]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in nothing:
             lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         # A string that is a statement by itself is documentation.
         value = node.value if isinstance(node, ast.Expr) else None
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return lines
+    return frozenset(lines)
 
 
 def count(path: Path) -> int:
@@ -55,15 +59,15 @@ def count(path: Path) -> int:
 # What a step executes -------------------------------------------------------------------------
 
 
-def statements(source: str) -> dict[int, set[int]]:
+def statements(source: str) -> dict[int, frozenset[int]]:
     """Map each line of code to all lines of its statement, or of its header if it has a body.
 
     A statement may span several lines, and Python's versions differ in which of them they report.
     The header of a function that is called counts too.
     """
     lines = code_lines(source)
-    found: dict[int, set[int]] = {}
-    for node in ast.walk(ast.parse(source)):
+    found: dict[int, frozenset[int]] = {}
+    for node in ast.walk(parse(source)):
         if isinstance(node, (ast.stmt, ast.ExceptHandler)):
             last = node.end_lineno or node.lineno
             bodies = [getattr(node, name, []) for name in ("body", "handlers", "orelse")]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .reading_path import code_lines, count, traced
+from .reading_path import code_lines, count, parse, traced
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "minidl"
@@ -156,7 +156,7 @@ def _name(path: Path) -> str:
 
 
 def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    return parse(path.read_text(encoding="utf-8"))
 
 
 # Import direction
@@ -396,7 +396,7 @@ def test_files_and_functions_are_small(path):
     source = path.read_text(encoding="utf-8")
     lines = code_lines(source)
     assert len(lines) <= FILE_BUDGET, f"{len(lines)} lines of code"
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             own = lines & set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
             assert len(own) <= FUNCTION_BUDGET, f"{node.name}: {len(own)} lines of code"
