@@ -57,14 +57,22 @@ def test_importing_every_package_of_minidl_loads_no_slow_package():
     assert not sorted(extra & slow)
 
 
+AFRESH = """
+import sys
+for name in ("data", "inspect", "models", "training", "capture", "gradcheck"):
+    for code in (f"import minidl; minidl.{name}", f"from minidl import {name}"):
+        for module in [m for m in sys.modules if m.partition(".")[0] == "minidl"]:
+            del sys.modules[module]
+        exec(code, {})
+"""
+
+
 def test_packages_that_are_imported_on_use_look_like_the_others():
     names = script("import minidl; print(*dir(minidl))").split()
     assert {"data", "inspect", "models", "training", "gradcheck", "capture", "nn"} <= set(names)
     assert minidl.gradcheck is minidl.inspect.gradcheck
     assert minidl.capture is minidl.training.capture.capture
-    for name in ("data", "inspect", "models", "training", "capture", "gradcheck"):
-        script(f"import minidl; minidl.{name}")
-        script(f"from minidl import {name}")
+    script(AFRESH)
     assert pickle.loads(pickle.dumps(minidl.gradcheck)) is minidl.gradcheck
 
 
