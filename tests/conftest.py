@@ -46,6 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SHOWN] = []
 
 
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what lives until the end: it would visit all tests each time."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the drawings after all tests have run, so that progress output does not garble them."""
     for text in terminalreporter.config.stash[SHOWN]:
