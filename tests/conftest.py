@@ -46,6 +46,31 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SHOWN] = []
 
 
+def _left_out(config: pytest.Config) -> str | None:
+    """Return why there are no tests on `"cuda"`, unless `-m` names them: then they say so."""
+    return None if "gpu" in config.option.markexpr else _why_no_cuda()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what takes a `device` on each, and on `"cuda"` where there is one.
+
+    Without a GPU, a test that is skipped costs nearly as much as one that runs: there are thousands
+    that would be.
+    """
+    given = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    named = [x.split(",") if isinstance(x, str) else x for x in given]
+    if "device" in metafunc.fixturenames and not any("device" in names for names in named):
+        cuda = [] if _left_out(metafunc.config) else [pytest.param("cuda", marks=pytest.mark.gpu)]
+        metafunc.parametrize("device", ["cpu", "guarded", *cuda], indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _left_out(config):
+        on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+        config.hook.pytest_deselected(items=on_gpu)
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector what lives until the end: it would visit all tests each time."""
     gc.collect()
@@ -59,6 +84,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("")
         terminalreporter.write_line(title, bold=True)
         terminalreporter.write_line(drawing)
+    if reason := _left_out(terminalreporter.config):
+        terminalreporter.write_line(f"nothing ran on a GPU: {reason}")
 
 
 @pytest.fixture
@@ -89,9 +116,9 @@ def cuda() -> str:
     return "cuda"
 
 
-@pytest.fixture(params=["cpu", "guarded", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
-    """Each device in turn; `"cuda"` is skipped, with the reason, if CuPy is absent or broken."""
+    """Each device in turn; with `-m gpu`, `"cuda"` is skipped if CuPy is absent or broken."""
     if request.param == "cuda" and (reason := _why_no_cuda()):
         pytest.skip(reason)
     return str(request.param)
