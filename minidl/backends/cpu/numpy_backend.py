@@ -354,8 +354,8 @@ class NumpyBackend(LargeBackend):
 
         500,000 single values in 1,000 rows of 1,000: 21 ms, not 132; 100,000 in a row of 1,000: 0.8
         instead of 22 ms. 300,000 rows of 12 values in a table of 8,192 rows: 11 ms instead of 210.
-        Float64, and few values in a large array, are added as before. Counting passes over the whole
-        target, and for rows one call per column. In ms, the generic form's first (Zen 3, 2 cores),
+        Float64, and few values in a large array, are added as before. Counting passes over all the
+        target, once for each column of rows. In ms, the generic form's first (Zen 3, 2 cores),
         as many values as 1/64, 1/16 and 1/4 of the target's: 0.13 and 0.11, 0.72 and 0.13, 3.3 and
         0.29 (100,000); as many rows as 1/2, 1 and 2 times the target's: 0.16 and 0.39, 0.63 and
         0.52, 1.4 and 0.98 (1,000 rows of 64); 0.76 and 0.36, 1.8 and 0.51, 3.8 and 0.81 (8,192 rows

@@ -363,7 +363,7 @@ def _winners(
 def _codes(starts: Host, stops: Host) -> Host:
     """Return `2 * k` for a side of `2 ** k` pixels, `2 * k + 1` if longer, -2 for no pixel."""
     side = np.maximum(stops - starts, 0)
-    return 2 * np.frexp(side)[1] - 2 + (side & (side - 1) > 0)
+    return np.asarray(2 * np.frexp(side)[1] - 2 + (side & (side - 1) > 0))
 
 
 def _ranks(xp: Any, images: Array) -> Array:
