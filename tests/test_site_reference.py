@@ -62,9 +62,10 @@ def translated(site: Any, text: str, **objects: str) -> str:
         ("* one\n  more\n* two", "* one\n  more\n\n* two"),
         (">>> 1 + 1\n2\n\nText.", ".. code-block:: pycon\n\n   >>> 1 + 1\n   2\n\nText."),
         ("Args:\n    x: a.\n        b.\n    *k: c.", ":param x: a.\n    b.\n\n:param \\*k: c."),
+        ("M. Lin wrote\nA. B", "\\M. Lin wrote\nA. B"),
         ("Returns:\n    `(n,)`: y.", ":returns: ``(n,)``: y."),
         ("Raises:\n    ValueError: bad.", ":raises ValueError: bad."),
-        ("Source: A. B, C (2000),\nsection 2.", ":Source: A. B, C (2000),\n    section 2."),
+        ("Source: A. B, C (2000),\nsection 2.", ":Source: \\A. B, C (2000),\n    section 2."),
         (
             "Attributes:\n    w: weight.\n\nExample:\n    >>> 1\n    1",
             ".. rubric:: Example\n\n.. code-block:: pycon\n\n   >>> 1\n   1\n\n"
@@ -90,6 +91,7 @@ def test_two_columns_with_code_are_a_table_and_without_stay_as_they_are(site):
     assert "list-table" in translated(
         site, "Symbols:\n    a   the `x`\n    bc  the other\n        one"
     )
+    assert "\\M. Lin" in translated(site, "Sources:\n    1   M. Lin\n    10  PyTorch")
     assert "code-block" in translated(site, "Formulas:\n\n    a   x + y\n    bc  x - y")
 
 
@@ -117,6 +119,8 @@ def test_code_is_a_link_where_it_names_one_public_object(site):
         == target("Conv2d", "minidl.optim")
         == "minidl.nn.Conv2d"
     )
+    assert target("nn.Conv2d(3, 8, 3)") == target("Conv2d(3, 8, 3)") == "minidl.nn.Conv2d"
+    assert target("relu(x)", "minidl.functional") is None  # a part of a formula
     assert target("world()", "minidl.data") == "minidl.distributed.world"
     assert target("world", "minidl.data", "", "world") is None  # a parameter
     assert target("backward", "minidl", "minidl.Tensor") == "minidl.Tensor.backward"
@@ -229,7 +233,8 @@ def test_every_public_name_has_one_entry_with_its_first_line_and_source(site, pa
 
 
 def bare(text: str) -> str:
-    """Return text without the marks of code, and with single spaces."""
+    """Return text without the marks of code, with plain quotes and single spaces."""
+    text = text.translate(str.maketrans("\u2018\u2019\u201c\u201d", "''\"\""))
     return " ".join(re.sub(r"[`*\\]|¶|#", "", text).split())
 
 
@@ -268,6 +273,12 @@ def test_no_markdown_is_left_in_the_text(pages):
     for path, page in pages.items():
         for mark in ("`", "|---", "| ---", "**", "::"):
             assert mark not in page.prose, (path.name, mark)
+
+
+@pytest.mark.slow
+def test_every_module_has_a_page_of_source(site, built):
+    for module in site("public_names").all_modules():
+        assert (built[1] / "_modules" / f"{module.replace('.', '/')}.html").is_file(), module
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ HEADER = re.compile(
 )
 ENTRY = re.compile(r"(\*{0,2}[A-Za-z_][\w.]*(?:, *\*{0,2}[A-Za-z_][\w.]*)*): +(?=\S)")
 ITEM = re.compile(r"([-*]|\d+\.) +")
+MARKER = re.compile(r"(?:[A-Za-z]|[ivxlcdmIVXLCDM]+|\d+|#)[.)] |[-+\u2022] |\.\. ")
 RULE = re.compile(r"\|(?: *:?-+:? *\|)+ *$")
 NAMED = re.compile(r"[A-Za-z]\w*[A-Z_]\w*")
 COLUMNS = re.compile(r"(\S+(?: \S+)*) {2,}(?=\S)")
@@ -67,7 +68,8 @@ class Translator:
             code = self._code(" ".join(found[2].split()))
             out += _apart(out, code, text[found.end() :])
             end = found.end()
-        return out + self._plain(text[end:])
+        out += self._plain(text[end:])
+        return f"\\{out}" if MARKER.match(out) else out  # "M. Lin" would begin a list
 
     def _code(self, code: str) -> str:
         target = self.link(code)

@@ -42,6 +42,9 @@ FACES = (
 """The packages that export names, and the modules that are exported or imported whole."""
 
 
+CLASSES = ("class", "exception")
+
+
 @dataclass(frozen=True)
 class Name:
     """A public name.
@@ -70,7 +73,7 @@ class Name:
         """Sphinx's name for what this is: a module, class, exception, function or data."""
         if isinstance(self.value, ModuleType):
             return "module"
-        if inspect.isclass(self.value):
+        if inspect.isclass(self.value) and self.value.__name__ == self.name:  # no alias
             return "exception" if issubclass(self.value, BaseException) else "class"
         routine = inspect.isroutine(self.value) or hasattr(self.value, "__wrapped__")
         return "function" if routine else "data"
@@ -101,12 +104,17 @@ def public_names() -> list[Name]:
 
 def faces_of_package() -> set[str]:
     """Return the packages that export names, wherever they are: `FACES` must list them all."""
+    packages = {name for name, path in all_modules().items() if path.name == "__init__.py"}
+    return {name for name in packages if any(_imports(name))}
+
+
+def all_modules() -> dict[str, Path]:
+    """Return the name and the file of each module, public or not."""
     root = Path(importlib.import_module("minidl").__path__[0])
-    found = set()
-    for path in root.rglob("__init__.py"):
-        face = ".".join(("minidl", *path.parent.relative_to(root).parts))
-        if any(_imports(face)):
-            found.add(face)
+    found = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = ("minidl", *path.relative_to(root).with_suffix("").parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
 
@@ -149,6 +157,18 @@ def _home(module: str, name: str) -> str:
         if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
             return _home(node.module or "", name)
     return module
+
+
+def line_numbers(module: str) -> dict[str, int]:
+    """Return the line of each definition of a module; of overloads, that of the last."""
+    found = {}
+    for node in _tree(module).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = node.lineno
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {ast.unparse(target): node.lineno for target in targets}
+    return found
 
 
 def assignment(module: str, name: str) -> tuple[ast.Assign | ast.AnnAssign, str]:
@@ -202,6 +222,10 @@ def members(kind: type, public: set[type]) -> dict[str, Any]:
 # Links --------------------------------------------------------------------------------------------
 
 
+CALL = re.compile(r"(\w+(?:\.\w+)+|[A-Z]\w+)\(.*\)")
+"""A call that can only be one of minidl; `max(x)` may be a formula."""
+
+
 class Links:
     """Finds what the text of a code span names.
 
@@ -211,7 +235,7 @@ class Links:
 
     def __init__(self, names: list[Name]) -> None:
         self.names = {name.path: name for name in names}
-        self.public = {name.value for name in names if inspect.isclass(name.value)}
+        self.public = {name.value for name in names if name.kind in CLASSES}
         self.faces = {name.home: name.face for name in reversed(names) if not name.same_as}
         self.full: dict[str, str] = {face: face for face in FACES}
         short: dict[str, set[str]] = {}
@@ -220,7 +244,7 @@ class Links:
             self.full[name.path] = path
             if name.kind != "module" and _is_package(name.face):
                 short.setdefault(name.name, set()).add(path)
-            if inspect.isclass(name.value):
+            if name.kind in CLASSES:
                 for member in members(name.value, self.public):
                     self.full[f"{name.path}.{member}"] = f"{path}.{member}"
         self.short = {name: paths.pop() for name, paths in short.items() if len(paths) == 1}
@@ -234,7 +258,8 @@ class Links:
             scope: the path of the object that it describes, or of its class.
             ignored: the names of parameters.
         """
-        text = text.removesuffix("()")
+        called = CALL.fullmatch(text)
+        text = called[1] if called else text.removesuffix("()")
         if not re.fullmatch(r"[A-Za-z_][\w.]*", text) or text in ignored:
             return None
         first, _, rest = text.partition(".")

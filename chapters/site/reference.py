@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from public_names import FACES, assignment, described_classes
+from public_names import FACES, all_modules, assignment, described_classes
 from reference_pages import OPERATORS, TENSOR, Pages
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
@@ -24,12 +24,13 @@ SETTINGS = {
     "autodoc_type_aliases": {"Array": "minidl.backends.Array", "Operand": "minidl.tensor.Operand"},
     "modindex_common_prefix": ["minidl."],
     "python_display_short_literal_types": True,
-    "python_maximum_signature_line_length": 80,
+    "python_maximum_signature_line_length": 110,
     "python_trailing_comma_in_multi_line_signatures": False,
     "python_use_unqualified_type_names": True,
     "toc_object_entries_show_parents": "hide",
 }
 
+REFERENCE = re.compile(r"TypeAliasForwardRef\('([\w.]+)'\)")
 BACK = re.compile(r'(<div class="viewcode-block" id="([^"]+)">\s*)<a class="viewcode-back".*?</a>')
 
 
@@ -41,9 +42,12 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_css_file("reference.css")
     app.connect("config-inited", _configure)
     app.connect("builder-inited", reference.write)
+    app.connect("env-before-read-docs", reference.forget_overloads)
+    app.connect("autodoc-process-signature", _without_references)
     app.connect("autodoc-process-docstring", reference.translate)
     app.connect("viewcode-follow-imported", reference.source_of)
     app.connect("doctree-read", reference.resolve)
+    app.connect("html-collect-pages", _all_sources, priority=400)  # before viewcode's, at 500
     app.connect("html-page-context", reference.link_back)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -51,6 +55,31 @@ def setup(app: Sphinx) -> dict[str, Any]:
 def _configure(app: Sphinx, config: Any) -> None:
     for name, value in SETTINGS.items():
         setattr(config, name, value)
+
+
+def _all_sources(app: Sphinx) -> list[Any]:
+    """Have viewcode write the source of every module: other pages link to some without names."""
+    modules = getattr(app.env, "_viewcode_modules", None)
+    for name, path in all_modules().items() if modules else ():
+        if not modules.get(name):
+            modules[name] = (path.read_text(encoding="utf-8"), {}, {}, name)
+    return []
+
+
+def _without_references(
+    app: Sphinx,
+    what: str,
+    name: str,
+    thing: Any,
+    options: Any,
+    given: str | None,
+    result: str | None,
+) -> tuple[str, str] | None:
+    """Name aliases that are part of other types, for which autodoc writes a Python object."""
+    if not given or "TypeAliasForwardRef" not in f"{given}{result}":
+        return None
+    found = [REFERENCE.sub(r"\1", text or "") for text in (given, result)]
+    return found[0], found[1]
 
 
 class Reference:
@@ -78,12 +107,21 @@ class Reference:
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 path.write_text(text, encoding="utf-8")
 
+    def forget_overloads(self, app: Sphinx, env: Any, pages: list[str]) -> None:
+        """Have functions shown with one signature, their own, which includes their overloads'."""
+        if any(page.startswith("api/") for page in pages):
+            for home in {name.home for name in self.pages.names if name.kind == "function"}:
+                analyzer = ModuleAnalyzer.for_module(home)
+                if "@overload" in analyzer.code:
+                    analyzer.analyze()
+                    analyzer.overloads.clear()
+
     def translate(
         self, app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
     ) -> None:
         """Replace a docstring by its translation to reStructuredText."""
         outer, _, last = name.rpartition(".")
-        if outer == TENSOR and last in OPERATORS and not any(lines):
+        if outer == TENSOR and last in OPERATORS and not thing.__doc__:
             lines[:] = [f"{OPERATORS[last]}."]
         scope = name if inspect.isclass(thing) else outer
         face = self.links.faces.get(name) or max(
@@ -152,6 +190,4 @@ class Reference:
 
 def _tags(module: str) -> dict[str, tuple[str, int, int]]:
     """Return where the names of a module are defined; what is added stays for this build."""
-    analyzer = ModuleAnalyzer.for_module(module)
-    analyzer.find_tags()
-    return analyzer.tags
+    return ModuleAnalyzer.for_module(module).find_tags()

@@ -13,7 +13,17 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from docstrings import Lines, Translator
-from public_names import FACES, Links, Name, assignment, described_classes, members, public_names
+from public_names import (
+    CLASSES,
+    FACES,
+    Links,
+    Name,
+    assignment,
+    described_classes,
+    line_numbers,
+    members,
+    public_names,
+)
 
 LONG = 60  # faces with more names have a page for each module
 TENSOR = "minidl.Tensor"  # has a page of its own
@@ -73,6 +83,7 @@ class Pages:
                 if name.face == face and not name.same_as and name.path != TENSOR:
                     parts.setdefault(name.home, []).append(name)
             lines = [*_title(f"``{face}``", "="), f".. automodule:: {face}", ""]
+            parts = {home: _in_source(part) for home, part in parts.items()}
             if sum(map(len, parts.values())) > LONG:
                 for home, part in parts.items():
                     yield home, self._part(home, part, "=")
@@ -86,10 +97,10 @@ class Pages:
     def translator(self, face: str, scope: str = "", thing: Any = None) -> Translator:
         """Return a translator for the docstrings of a face, of `thing` in the class `scope`."""
         known = self.links.names.get(scope)
-        kind = known.value if known and inspect.isclass(known.value) else None
+        kind = known.value if known and known.kind in CLASSES else None
         parts = described_classes(kind, self.links.public) if kind else []
         types = {n: str(t) for part in reversed(parts) for n, t in _annotations(part).items()}
-        ignored = _parameters(thing) | _parameters(kind)
+        ignored = frozenset(_parameters(thing) + _parameters(kind))
         return Translator(
             link=lambda text: self.links.target(text, face, scope, ignored),
             types=types.get,
@@ -139,7 +150,9 @@ class Pages:
 
     def _part(self, home: str, names: list[Name], underline: str) -> Lines:
         """Return the names that one module defines, below its docstring."""
-        lines = _title(f"``{_short(home, names[0].face)}``", underline)
+        lines = _title(
+            f"``{home if underline == '=' else _short(home, names[0].face)}``", underline
+        )
         if home in FACES:
             return [*lines, f"From :py:mod:`{home}`.", "", *self._entries(names)]
         return [*lines, f".. automodule:: {home}", "   :no-index:", "", *self._entries(names)]
@@ -149,9 +162,10 @@ class Pages:
         names = [n for n in self.names if n.face == face and n.same_as and n.kind != "module"]
         lines = _title("Described elsewhere", "-") if names else []
         for name in names:
+            given = f"({', '.join(_parameters(name.value))})" if name.kind == "function" else ""
             text = f"{self._summary(name)} See :py:obj:`{name.same_as}`."
             lines += [
-                f".. py:{name.kind}:: {name.name}",
+                f".. py:{name.kind}:: {name.name}{given}",
                 f"   :module: {face}",
                 "",
                 f"   {text}",
@@ -166,7 +180,7 @@ class Pages:
                 lines += self._data(name)
                 continue
             lines += [f".. auto{name.kind}:: {name.path}"]
-            if inspect.isclass(name.value):
+            if name.kind in CLASSES:
                 lines += [] if name.value.__base__ is object else ["   :show-inheritance:"]
                 own = members(name.value, self.links.public)
                 lines += ["   :member-order: bysource", f"   :members: {', '.join(own)}"] * bool(
@@ -232,6 +246,12 @@ def _short(home: str, face: str) -> str:
 # Python objects -----------------------------------------------------------------------------------
 
 
+def _in_source(names: list[Name]) -> list[Name]:
+    """Return names of one module in the order of their definitions."""
+    lines = line_numbers(names[0].home)
+    return sorted(names, key=lambda name: lines[name.name])
+
+
 def _module_docstring(module: str) -> str:
     return inspect.getdoc(importlib.import_module(module)) or ""
 
@@ -240,11 +260,11 @@ def _annotations(kind: type) -> dict[str, Any]:
     return dict(inspect.get_annotations(kind))
 
 
-def _parameters(thing: Any) -> frozenset[str]:
+def _parameters(thing: Any) -> list[str]:
     try:
-        return frozenset(inspect.signature(thing).parameters) if callable(thing) else frozenset()
+        return list(inspect.signature(thing).parameters) if callable(thing) else []
     except ValueError:
-        return frozenset()
+        return []
 
 
 def _function(value: Any) -> Any:
@@ -255,4 +275,5 @@ def _function(value: Any) -> Any:
 
 def _is_shown(name: str, function: Any) -> bool:
     private = name.startswith("_") and not name.endswith("__")
-    return not private and name != "__getattr__" and bool(inspect.getdoc(function))
+    internal = name in {"__getattr__", "__reduce__"}
+    return not private and not internal and bool(function.__doc__)
