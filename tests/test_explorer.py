@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pytest
 from minidl import Tensor
 from minidl import functional as F
 from minidl.functional.pooling import basic
+from tests.helpers.browser import chromium
 
 PAGE = Path(__file__).parent.parent / "chapters" / "site" / "explorer.html"
 
@@ -92,32 +92,8 @@ return JSON.stringify(cases.map(({ name, shape, values, a, gradient }) => {
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A headless Chromium, closed after the module's tests."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install it")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--disable-dev-shm-usage",
-        "--force-prefers-reduced-motion",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = selenium.ChromeService(executable_path=driver)
-    opened = selenium.Chrome(options=options, service=service)
-    yield opened
-    opened.quit()
+    with chromium(tmp_path_factory.mktemp("chromium")) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ html_theme = "furo"
 html_title = "minidl"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_extra_path = ["explorer.html", "explorer.css", "explorer.js", "kinds.js", "pooling.js"]
 html_math_renderer = "mathml"
 html_sidebars = {
