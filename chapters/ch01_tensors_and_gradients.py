@@ -152,12 +152,14 @@ assert x.grad == 6.5  # the slope of x**2 + x / 2 is 2 x + 1 / 2
 # slopes add up. **Predict, then run:** which slopes stand at the arrows from $w$ to the loss?
 
 # %%
-w, b = chapter.tensor(2.0, requires_grad=True), chapter.tensor(1.0, requires_grad=True)
+w, b = (chapter.tensor(value, requires_grad=True) for value in (2.0, 1.0))
 x, y = chapter.tensor(3.0), chapter.tensor(5.0)
 with record_lines():
     loss = squared_error(w, b, x, y)
 steps = graph(loss, names={"w": w, "b": b, "x": x, "y": y})
 chapter.keep(steps.draw, "graph", "multiplied from w down, the slopes 3 * 1 * 1 * (2 + 2) give 12")
+
+# %%
 chapter.explore(steps, "graph", "point at a box, then click it: its rule, its gradient as a sum")
 loss.backward()
 gradient = w.grad.item()
@@ -216,9 +218,8 @@ chapter.keep(figure, "descent", "the first steps are the longest: the slope shri
 # `gradcheck` compares gradients with finite differences. Below, `detach` hides one of the two uses
 # of $x$ from the graph. **Predict, then run:** how wrong is the gradient of $x \cdot x$ then?
 #
-# The derivative of $x^3$ is $3 x^2$, and the derivative of that is $6 x$: 27 and 18 at $x = 3$.
-# With `create_graph`, a gradient has a graph of its own and can be differentiated again. The slopes
-# of our `Number` are plain numbers: they cannot.
+# The derivative of $x^3$ is $3 x^2$, that of $3 x^2$ is $6 x$: 27 and 18 at $x = 3$. With
+# `create_graph`, gradients have a graph of their own; the slopes of our `Number` are plain numbers.
 
 # %%
 try:
@@ -233,10 +234,9 @@ chapter.result(f"gradient {gradient:g}, gradient of a gradient {second.item():g}
 
 # %% [markdown]
 # ## What comes next
-# Chapter 2 finds a problem that no line solves. You can now read minidl/autograd.py: `propagate` is
-# our `backward`. Fill in chapters/exercises/ch01_tensors_and_gradients.py; `python -m pytest
-# chapters/exercises -k ch01` (after `pip install -e '.[test]'`, the README's second command) tells
-# you which answers are right and which are not there yet.
+# Chapter 2 finds a problem that no line solves. Read minidl/autograd.py: `propagate` is our
+# `backward`. Fill in chapters/exercises/ch01_tensors_and_gradients.py; `python -m pytest
+# chapters/exercises -k ch01` (after the README's second command) tells you which answers are right.
 #
 # 1. `slope`: the slope of a function by a central difference.
 # 2. `backward`: the gradients of a scalar graph, from its list of steps.

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import jupytext
+from docutils import nodes
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
@@ -122,7 +123,8 @@ def _caption(cell: NotebookNode) -> None:
     for node in ast.walk(ast.parse(cell.source.replace("\n%", "\n#"))):
         match node:
             case ast.Call(
-                func=ast.Attribute(attr="keep" | "play"), args=[*_, ast.Constant(value=look)]
+                func=ast.Attribute(attr="keep" | "play" | "explore"),
+                args=[*_, ast.Constant(value=look)],
             ):
                 caption = str(look)[:1].upper() + str(look)[1:] + "."
                 cell.metadata["mystnb"] = {
@@ -135,3 +137,20 @@ def _captions_as_text(cells: list[NotebookNode]) -> list[NotebookNode]:
     """Return the captions as cells of text: no figure exists where no code is run."""
     options = [cell.metadata["mystnb"] for cell in cells if "mystnb" in cell.metadata]
     return [new_markdown_cell(option["figure"]["caption"]) for option in options]
+
+
+LOOK = re.compile(r"^  Look: .*\n?(?:    .*\n?)*", re.M)
+"""What a chapter prints below a figure; pages have it as the figure's caption."""
+
+
+def without_looks(doctree: nodes.document) -> None:
+    """Remove from a page's outputs what its figures say in their captions."""
+    for block in list(doctree.findall(nodes.literal_block)):
+        output = block.parent
+        if "stream" in output.get("classes", ()) or "stream" in block.get("classes", ()):
+            text = LOOK.sub("", block.astext())
+            if not text.strip():
+                block.parent.remove(block)
+            elif text != block.astext():
+                block[:] = [nodes.Text(text)]
+                block.rawsource = text

@@ -40,6 +40,7 @@ LINK = re.compile(
 def setup(app: Sphinx) -> dict[str, Any]:
     """Write the sources before Sphinx looks for them."""
     app.connect("config-inited", _write_all)
+    app.connect("doctree-read", lambda app, doctree: cells.without_looks(doctree))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
