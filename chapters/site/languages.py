@@ -65,6 +65,7 @@ def _build_others(app: Sphinx, error: Exception | None) -> None:
         # Another process: docutils keeps the first language's directives.
         command = [sys.executable, "-m", "sphinx", "-q", "-D", f"language={code}"]
         command += ["-W"] * app.warningiserror + [f"-t{tag}" for tag in app.tags if tag == "full"]
+        command += ["-d", str(Path(app.doctreedir) / code)]
         command += ["-D", f"nb_execution_mode={app.config.nb_execution_mode}"]
         command += [str(app.srcdir), str(Path(app.outdir) / code)]
         if subprocess.run(command, env=os.environ, check=False).returncode:
