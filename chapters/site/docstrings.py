@@ -4,7 +4,7 @@ Sphinx reads only the latter. `Translator.lines` maps one docstring to it:
 
 | in the docstring | on the page |
 | --- | --- |
-| `code`, `**bold**` | the same; code that is the name of a documented object is a link |
+| `code`, `**bold**`, `*italic*` | the same; the name of a documented object is a link |
 | a table, a list | a table, a list |
 | an indented block | a literal block; in two columns, a table, if its entries have code spans |
 | `>>>` | a highlighted session |
@@ -23,6 +23,7 @@ Lines = list[str]
 
 SPAN = re.compile(r"(?<![\\`])(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 BOLD = re.compile(r"\*\*(\S(?:.*?\S)?)\*\*", re.DOTALL)
+ITALIC = re.compile(r"(?<![\w*])\*([^\s*](?:[^*]*[^\s*])?)\*(?![\w*])")
 LINK = re.compile(r"\[([^\[\]]+)\]\((https?:[^()\s]+)\)")
 SPECIAL = re.compile(r"([\\*`|_])")
 HEADER = re.compile(
@@ -77,10 +78,13 @@ class Translator:
 
     def _plain(self, text: str) -> str:
         out, end = "", 0
-        for found in re.finditer(f"{BOLD.pattern}|{LINK.pattern}", text, re.DOTALL):
+        for found in re.finditer(
+            f"{BOLD.pattern}|{LINK.pattern}|{ITALIC.pattern}", text, re.DOTALL
+        ):
             out += _escaped(text[end : found.start()])
-            bold, words, url = found.groups()
-            marked = f"**{_escaped(bold)}**" if bold else f"`{_escaped(words)} <{url}>`__"
+            bold, words, url, italic = found.groups()
+            marked = f"**{_escaped(bold)}**" if bold else f"*{_escaped(italic or '')}*"
+            marked = f"`{_escaped(words)} <{url}>`__" if url else marked
             out += _apart(out, marked, text[found.end() :])
             end = found.end()
         return out + _escaped(text[end:])
