@@ -17,6 +17,15 @@ from sphinx.errors import ExtensionError
 OTHERS = {"zh_CN": "中文"}
 """The languages beside English: the folder of their catalogues and pages, and their own name."""
 
+WORDS = {
+    "en": {"switch": "Language"},
+    "zh_CN": {"switch": "语言", "untranslated": "本页正文暂为英文。"},
+}
+"""What the templates say beside the texts of catalogues."""
+
+PROMPTS = {"zh_CN": ("展开代码", "收起代码")}
+"""What the button of a folded cell says."""
+
 ENGLISH_ONLY = ("api", "_modules", "py-modindex")
 """Folders of pages that are built once, and that pages of all languages link to."""
 
@@ -24,28 +33,33 @@ ENGLISH_ONLY = ("api", "_modules", "py-modindex")
 def setup(app: Sphinx) -> dict[str, Any]:
     """Build the other languages after English."""
     app.connect("config-inited", _leave_out)
-    app.connect("builder-inited", _extract)
     app.connect("html-page-context", _links)
     app.connect("build-finished", _build_others, priority=800)  # before the links are checked
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def _leave_out(app: Sphinx, config: Config) -> None:
-    if config.language in OTHERS:
+    cells.is_extraction = "texts" in app.tags
+    if cells.is_extraction:
+        config.nb_execution_mode = "off"
+    if cells.is_extraction or config.language in OTHERS:
         config.exclude_patterns += [f"{folder}/**" for folder in ENGLISH_ONLY]
         config.suppress_warnings += ["toc.excluded"]
-
-
-def _extract(app: Sphinx) -> None:
-    cells.is_extraction = app.builder.name == "gettext"
+    if config.language in PROMPTS:
+        config.nb_code_prompt_show, config.nb_code_prompt_hide = PROMPTS[config.language]
 
 
 def _links(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Give the template its links to the same page in other languages."""
     language = app.config.language
+    context["words"] = WORDS[language]
     up = "../" * page.count("/")
     if language in OTHERS:
         context["languages"] = [("en", "English", f"{up}../{page}.html")]
+        progress = doctree.get("translation_progress", {}) if doctree else {}
+        if progress.get("translated", 2) < 2:  # the title at most
+            note = WORDS[language]["untranslated"]
+            context["body"] = f'<p class="untranslated">{note}</p>\n{context["body"]}'
         if "body" in context:
             folders = "|".join(ENGLISH_ONLY)
             context["body"] = re.sub(

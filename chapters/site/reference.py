@@ -41,7 +41,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     reference = Reference()
     app.add_css_file("reference.css")
     app.connect("config-inited", _configure)
-    app.connect("builder-inited", reference.write)
+    app.connect("config-inited", reference.write, priority=400)  # before `pages` links to them
     app.connect("env-before-read-docs", reference.forget_overloads)
     app.connect("autodoc-process-signature", _without_references)
     app.connect("autodoc-process-docstring", reference.translate)
@@ -92,10 +92,8 @@ class Reference:
             f"{name.home}.{name.name}": name.same_as or name.path for name in self.pages.names
         }
 
-    def write(self, app: Sphinx) -> None:
+    def write(self, app: Sphinx, config: Any) -> None:
         """Write the pages that changed, and remove those of modules that are gone."""
-        if "api/**" in app.config.exclude_patterns:  # another language's pages link to these
-            return
         folder = Path(app.srcdir) / "api"
         folder.mkdir(exist_ok=True)
         pages = dict(self.pages.all())

@@ -1,11 +1,12 @@
 """Update the catalogues of translated texts after the English pages changed.
 
-    python -m sphinx -q -b gettext -D nb_execution_mode=off chapters/site out/gettext
+    python -m sphinx -q -b gettext -t texts chapters/site out/gettext
     python chapters/site/translations.py out/gettext
 
 A text that changed a little keeps its translation, marked "fuzzy", to be corrected by hand; the
 pages show it in English until then. A catalogue with one entry translates a page's title, for the
 navigation; name a page, such as course/ch07_cifar10_cnn, to get the entries of all its texts.
+`sphinx.po` has words of the theme: no page has those texts.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for folder in sorted(LOCALE.glob("*/LC_MESSAGES")):
         pages = {path.relative_to(folder).with_suffix("") for path in folder.rglob("*.po")}
+        pages.discard(Path("sphinx"))
         for page in sorted(pages | {Path(page) for page in arguments.pages}):
             path, catalogue = folder / f"{page}.po", read(folder / f"{page}.po")
             whole = len(catalogue) > 1 or str(page) in arguments.pages
