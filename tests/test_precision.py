@@ -32,8 +32,9 @@ LIMITS = {
 """Largest errors, in eps, where they are not `USUAL`. They do not depend on PyTorch."""
 
 
-GATED = {"scaled_dot_product_attention", "gru", "lstm"}
-"""Gradients through a softmax or gates that saturate have up to 10 times PyTorch's error."""
+GATED = {"gru": 5.0, "lstm": 5.0}
+"""Largest ratios to PyTorch's error. NumPy's exp and tanh of float32 err by up to 2.3 and 1.4 units
+in the last place, PyTorch's by 0.6 and 0.5, and gates multiply several of them."""
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +53,17 @@ def test_every_function_and_operation_is_measured(found):
     assert {row.op for row in found} == names - {"copy", "to"}
 
 
+def is_noise(row: precision.Row) -> bool:
+    """Return whether keys are equal: queries have no gradient then, and float64 finds 1e-18."""
+    is_equal = row.op == "scaled_dot_product_attention" and row.kind == "constant"
+    return is_equal and row.theirs is not None and row.theirs[1] * precision.EPS >= 0.5
+
+
 @pytest.mark.oracle
 def test_no_error_is_four_times_pytorch_s():
     pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch==2.13.0")
     measured = list(precision.rows(1_000_000, precision.torch_answers))
-    over = [row for row in measured if row.excess > precision.WORST]
-    assert [row for row in over if row.op not in GATED] == []
+    over = [row for row in measured if row.excess > GATED.get(row.op, precision.WORST)]
+    assert [row for row in over if not is_noise(row)] == []
     compared = {row.op for row in measured if row.theirs is not None}
     assert len(compared) >= 70

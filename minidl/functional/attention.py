@@ -165,33 +165,31 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale
     backend, q, k, v = query.backend, query.array, key.array, value.array
     added = None if bias is None else bias.array.reshape((1,) * (q.ndim - bias.ndim) + bias.shape)
     keeps = is_recording() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    out, powers, inverse = _forward(backend, q, k, v, added, scale, keeps)
+    out, powers, sums = _forward(backend, q, k, v, added, scale, keeps)
 
     def again(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return attention_weights(query, key, bias, scale) @ value
 
-    def backward(gradient: Tensor, output: Tensor) -> Gradients:
+    def backward(gradient: Tensor) -> Gradients:
         if is_recording():
             return composed_gradients(again, (query, key, value), gradient)
         needs = (query.requires_grad, key.requires_grad, value.requires_grad)
-        arrays = (q, k, v, output.array, powers, inverse)
-        found = _backward(backend, gradient.array, *arrays, scale, needs)
+        found = _backward(backend, gradient.array, q, k, v, powers, sums, scale, needs)
         return [None if slope is None else Tensor.wrap(slope) for slope in found]
 
-    op = "scaled_dot_product_attention"
-    return record(op, out, (query, key, value), backward, takes_output=True)
+    return record("scaled_dot_product_attention", out, (query, key, value), backward)
 
 
 def _forward(
     backend: Backend, q: Array, k: Array, v: Array, bias: Array | None, scale: float, keeps: bool
 ) -> tuple[Array, Array | None, Array]:
-    """Return the weighted means, `exp(scores)` if it is to be kept, and 1 / its sums.
+    """Return the weighted means, `exp(scores)` if it is to be kept, and its sums.
 
     The sums divide the means, which are smaller than the weights.
     """
     xp, shape = backend.xp, (*q.shape[:-1], k.shape[-2])
     out = xp.empty((*q.shape[:-1], v.shape[-1]), q.dtype)
-    inverse = xp.empty((*q.shape[:-1], 1), q.dtype)
+    sums = xp.empty((*q.shape[:-1], 1), q.dtype)
     powers = xp.empty(shape, q.dtype) if keeps else None
     ones = xp.ones((shape[-1], 1), q.dtype)
     is_shifted = bias is not None and not _is_of_zeros(backend, bias)
@@ -207,12 +205,12 @@ def _forward(
             scores -= xp.where(largest == -np.inf, largest.dtype.type(0), largest)
         xp.exp(scores, out=scores)
         total = backend.product(scores, ones)
-        inverse[part] = 1 / xp.where(total == 0, total.dtype.type(np.inf), total)
+        sums[part] = xp.where(total == 0, total.dtype.type(np.inf), total)
         backend.product(scores, v[part], out[part])
-        out[part] *= inverse[part]
+        out[part] /= sums[part]
 
     backend.over_batch(len(q), (2, *shape[1:]), q.dtype, work)
-    return out, powers, inverse
+    return out, powers, sums
 
 
 def _is_of_zeros(backend: Backend, bias: Array) -> bool:
@@ -233,15 +231,16 @@ def _backward(
     q: Array,
     k: Array,
     v: Array,
-    out: Array,
     powers: Array,
-    inverse: Array,
+    sums: Array,
     scale: float,
     needs: tuple[bool, bool, bool],
 ) -> list[Array | None]:
     """Return the gradients of query, key and value that are needed.
 
-    With weights `p`, the gradient of the scores is `p * (g @ v.T - sum(g * out))`.
+    With weights `p` and their gradient `s = g @ v.T`, that of the scores is `p * (s - sum(p * s))`.
+    The sum is also that of `g * out`, but then its difference from `s` would not be exactly 0
+    where one weight is 1, or where all of `s` are equal.
     """
     xp, factor = backend.xp, q.dtype.type(scale)
     dq, dk, dv = (
@@ -250,13 +249,14 @@ def _backward(
     )
 
     def work(part: slice) -> None:
-        shared, weights = g[part] * inverse[part], powers[part]
+        weights = powers[part] / sums[part]  # times 1 / sums, none would be exactly 1
         if dv is not None:
-            backend.product(weights.swapaxes(-1, -2), shared, dv[part])
+            backend.product(weights.swapaxes(-1, -2), g[part], dv[part])
         if dq is None and dk is None:
             return
-        slopes = backend.product(shared, v[part].swapaxes(-1, -2))
-        slopes -= xp.einsum("...d,...d->...", shared, out[part])[..., None]
+        slopes = backend.product(g[part], v[part].swapaxes(-1, -2))
+        for _ in range(2):  # the sum of weights is not exactly 1
+            slopes -= xp.einsum("...s,...s->...", weights, slopes)[..., None]
         slopes *= weights
         if dq is not None:
             backend.product(slopes, k[part], dq[part])

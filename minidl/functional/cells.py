@@ -116,7 +116,7 @@ def _gru_slopes(xp: Any, gates: Array, new: Array, inner: Array, out: Array) -> 
     size = new.shape[-1]
     r, z = gates[..., :size], gates[..., size:]
     closed = 1 - z
-    out[:, :, 3] = (1 - new * new) * closed
+    out[:, :, 3] = (1 - new) * (1 + new) * closed
     xp.multiply(out[:, :, 3], r, out=out[:, :, 0])
     out[:, :, 1] = out[:, :, 0] * inner * (1 - r)
     xp.multiply(closed, z, out=out[:, :, 2])
@@ -140,18 +140,17 @@ def lstm_forward(
     states, cells = out
     gates, bent = xp.empty((length, n, 4 * size), x.dtype), xp.empty((length, n, size), x.dtype)
     matrix = xp.ascontiguousarray(-weight.swapaxes(0, 1))
-    offset, middle = 0 if bias is None else bias, slice(2 * size, 3 * size)  # of g
+    offset = 0 if bias is None else bias
 
     def step(t: int, h: Array, c: Array) -> tuple[Array, Array]:
         a, state, cell, tanh = gates[t], states[t], cells[t], bent[t]
         backend.product(h, matrix, a)
         xp.subtract(a, x[t], out=a)
         xp.subtract(a, offset, out=a)
-        g = a[:, middle]  # tanh(x) = 2 * sigmoid(2 * x) - 1
-        xp.multiply(g, 2, out=g)
+        g = a[:, 2 * size : 3 * size]
+        xp.tanh(g, out=tanh)  # 2 * sigmoid(2 * x) - 1 would be 0 for tiny x
         _sigmoid(xp, a)
-        xp.multiply(g, 2, out=g)
-        xp.subtract(g, 1, out=g)
+        xp.negative(tanh, out=g)
         xp.multiply(a[:, :size], g, out=tanh)
         xp.multiply(a[:, size : 2 * size], c, out=cell)
         xp.add(cell, tanh, out=cell)
@@ -223,9 +222,9 @@ def _lstm_slopes(xp: Any, gates: Array, bent: Array, out: Array, ends: Array) ->
     i, f, g, o = (gates[..., size * k : size * (k + 1)] for k in range(4))
     out[:, :, 0] = (1 - i) * i * g
     out[:, :, 1] = (1 - f) * f
-    out[:, :, 2] = (1 - g * g) * i
+    out[:, :, 2] = (1 - g) * (1 + g) * i
     out[:, :, 3] = (1 - o) * o * bent
-    xp.multiply(1 - bent * bent, o, out=ends)
+    xp.multiply((1 - bent) * (1 + bent), o, out=ends)
 
 
 def _sigmoid(xp: Any, x: Array) -> None:
