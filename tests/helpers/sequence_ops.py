@@ -15,6 +15,11 @@ MASK = np.array([[True, True, False, True], [False] * 4])
 STEPS = np.array([[True, True], [True, False], [False, False]])
 
 
+def negative(*shape: int) -> Draw:
+    """As `distinct`, but below 0."""
+    return Draw(lambda rng, shape: -0.1 - distinct().domain(rng, shape), shape)
+
+
 def qkv(*leading: int, length: int = 2, keys: int = 3) -> dict[str, Draw]:
     shapes = {"query": (length, 2), "key": (keys, 2), "value": (keys, 1)}
     return {name: numbers(*leading, *shape) for name, shape in shapes.items()}
@@ -79,7 +84,11 @@ SEQUENCES = [
         "functional.masked_max_pool1d",
         F.masked_max_pool1d,
         sequences.masked_max_pool1d,
-        [case(x=distinct(2, 3, 4), mask=MASK), case(x=distinct(0, 3, 4), mask=MASK[:0])],
+        [
+            case(x=distinct(2, 3, 4), mask=MASK),
+            case(x=negative(2, 3, 4), mask=MASK),
+            case(x=distinct(0, 3, 4), mask=MASK[:0]),
+        ],
     ),
     Op(
         "functional.masked_attention_pool1d",
