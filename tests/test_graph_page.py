@@ -407,7 +407,7 @@ def opened(browser, tmp_path):
         path = tmp_path / "graph.html"
         found.html(path)
         browser.get(path.as_uri())
-        return Page(browser)
+        return Page(browser).started()
 
     yield open_page
     assert [entry["message"] for entry in browser.get_log("browser")] == []
@@ -418,6 +418,14 @@ class Page:
 
     def __init__(self, browser):
         self.browser = browser
+
+    def started(self):
+        """Wait until the page's script has run: on a busy machine, that may be after loading."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        ready = "return typeof GraphPage !== 'undefined' && document.readyState === 'complete'"
+        WebDriverWait(self.browser, 60).until(lambda browser: browser.execute_script(ready))
+        return self
 
     def boxes(self):
         """Return the keys of the visible boxes: n and a node's number, or g and a group's."""
@@ -686,7 +694,7 @@ def test_the_frame_of_a_notebook_runs_the_page(browser, tmp_path):
     path.write_text(f"<!doctype html><title>n</title><body>{frame}</body>", encoding="utf-8")
     browser.get(path.as_uri())
     browser.switch_to.frame(0)
-    assert Page(browser).boxes() == [f"n{i}" for i in range(8)]
+    assert Page(browser).started().boxes() == [f"n{i}" for i in range(8)]
     browser.switch_to.default_content()
     messages = [entry["message"] for entry in browser.get_log("browser")]
     assert [m for m in messages if "favicon" not in m] == []

@@ -11,7 +11,7 @@ const GraphPage = (() => {
   const GAP = 34;
   const AT_START = 30; // boxes, at most, unless there are no groups to close
   const MOST_OPEN = 300; // nodes that one click may open
-  const READABLE = 0.75; // zoom
+  const READABLE = 0.7; // zoom
   const FEW = 8; // numbers in a line
   const COLUMNS = 100;
 
@@ -464,6 +464,7 @@ const GraphPage = (() => {
     state.shown = null;
     render(key);
     reveal(key);
+    choose(state.boxes.find((box) => box.key === key), false); // where the page has no focus to give
   }
 
   /** Move along the graph: up to an input, down to a user, or to the next box of the same rank. */
@@ -515,7 +516,7 @@ const GraphPage = (() => {
     $("group-key").hidden = $("close-all").hidden = $("open-all").hidden = groups.length === 0;
     openAtStart();
     render();
-    scale(Math.max(READABLE, across()));
+    scale(fitting() < READABLE ? Math.max(READABLE, across()) : fitting());
     const output = state.boxes[state.boxes.length - 1];
     show(output);
     if (state.size[1] * state.zoom > $("view").clientHeight) reveal(output.key);
