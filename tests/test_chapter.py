@@ -36,10 +36,17 @@ def begin(tmp_path):
     return start
 
 
+def ipython():
+    """Return an empty module in IPython's place."""
+    plt.close(plt.figure())  # before its first figure, Matplotlib looks for the true one
+    return types.ModuleType("IPython")
+
+
 @pytest.fixture
 def notebook(monkeypatch, tmp_path):
     """A notebook's kernel is running, whose own arguments are no chapter's."""
-    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    for name in ("ipykernel", "ipykernel.kernelapp"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     monkeypatch.delenv("MINIDL_CHAPTER_OPTIONS", raising=False)
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
@@ -172,6 +179,14 @@ def test_a_wrong_option_of_a_notebook_names_the_variable(notebook, monkeypatch, 
         Chapter("Chapter 0.", epochs=EPOCHS)
     message = "MINIDL_CHAPTER_OPTIONS: error: got --epochs 0, expected an integer >= 1\n"
     assert capsys.readouterr().err.endswith(message)
+
+
+def test_a_program_that_starts_kernels_is_no_notebook(notebook, monkeypatch, tmp_path, capsys):
+    monkeypatch.delitem(sys.modules, "ipykernel.kernelapp")
+    monkeypatch.setitem(sys.modules, "IPython", ipython())
+    chapter = Chapter("Chapter 0.", given=["--out", str(tmp_path)])
+    chapter.keep(plots.subplots()[0], "curves", "they part after epoch 3")
+    assert capsys.readouterr().out.startswith("figure: ")
 
 
 def test_a_script_does_not_read_the_notebooks_variable(monkeypatch, tmp_path):
@@ -353,7 +368,7 @@ def shown(notebook, monkeypatch):
     found = []
     display = types.ModuleType("IPython.display")
     display.HTML, display.Image, display.display = str, dict, found.append
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython", ipython())
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     return found
 

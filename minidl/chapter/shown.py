@@ -20,9 +20,15 @@ if TYPE_CHECKING:  # imported on use
 SCALE = 96
 
 
-def can_show() -> bool:
+def in_notebook() -> bool:
     """Return whether a notebook is running this code."""
-    return {"ipykernel", "IPython"} <= sys.modules.keys()
+    # Programs that start kernels import other parts of ipykernel.
+    return "ipykernel.kernelapp" in sys.modules
+
+
+def can_show() -> bool:
+    """Return whether a notebook is running this code, and can show pictures."""
+    return in_notebook() and "IPython" in sys.modules
 
 
 def show_picture(path: Path, inches: float, words: str) -> None:

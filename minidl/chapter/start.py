@@ -21,7 +21,7 @@ import numpy as np
 from minidl import distributed
 from minidl.chapter import options
 from minidl.chapter.movies import save_movie
-from minidl.chapter.shown import can_show, show_picture
+from minidl.chapter.shown import can_show, in_notebook, show_picture
 from minidl.data import (
     ImageSet,
     TextSet,
@@ -115,7 +115,7 @@ class Chapter:
         taken = [name for name in declared if hasattr(type(self), name)]
         if taken:
             raise ValueError(f"Chapter: got an option {taken[0]}, which is a method; rename it")
-        self._in_notebook = "ipykernel" in sys.modules
+        self._in_notebook = in_notebook()
         if not self._in_notebook and not isinstance(sys.stdout, Output):
             sys.stdout = Output(sys.stdout)  # print in any encoding, and go on when nobody reads
         if getattr(sys.excepthook, "__module__", "") != __name__:

@@ -105,7 +105,7 @@ class Cell:
 
 def place() -> Output | Cell:
     """Return where a bar belongs: below a notebook's cell, or on stderr."""
-    if {"ipykernel", "IPython"} <= sys.modules.keys():
+    if {"ipykernel.kernelapp", "IPython"} <= sys.modules.keys():
         with contextlib.suppress(Exception):  # a notebook's modules, but not in a notebook
             from IPython import get_ipython
 
