@@ -411,17 +411,12 @@ def test_a_page_that_cannot_be_written_is_only_reported(begin, tmp_path, capsys)
     assert capsys.readouterr().out.startswith("no page: ")
 
 
-def test_a_notebook_shows_the_page_of_a_graph(notebook, monkeypatch, tmp_path, capsys):
-    shown = []
-    display = types.ModuleType("IPython.display")
-    display.display = shown.append
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
-    monkeypatch.setitem(sys.modules, "IPython.display", display)
+def test_a_notebook_shows_the_page_of_a_graph(shown, tmp_path, capsys):
     found = graph(Tensor(3.0))
     Chapter("Chapter 0.").explore(found, "graph", "it is a single number")
     assert shown == [found]
     assert capsys.readouterr().out == "  Look: it is a single number\n"
-    assert (tmp_path / "out" / "notebook" / "graph.html").is_file()
+    assert (tmp_path / "out" / "ch00" / "graph.html").is_file()
 
 
 def test_a_notebook_without_ipython_gets_the_file(notebook, monkeypatch, tmp_path):

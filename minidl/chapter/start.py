@@ -294,7 +294,7 @@ class Chapter:
 
         def write() -> Path:
             graph.html(path)
-            if {"ipykernel", "IPython"} <= sys.modules.keys():
+            if can_show():
                 from IPython.display import display
 
                 display(graph)
