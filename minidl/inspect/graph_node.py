@@ -106,7 +106,7 @@ class GraphNode:
     value: float | None
     gradient: float | None
     slopes: tuple[float | None, ...] = ()
-    line: str = ""
+    line: str = field(default="", repr=False)  # it may name a temporary file
     values: Digest | None = field(default=None, compare=False, repr=False)
     gradients: Digest | None = field(default=None, compare=False, repr=False)
 
