@@ -59,7 +59,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
     given = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
     named = [x.split(",") if isinstance(x, str) else x for x in given]
-    if "device" in metafunc.fixturenames and not any("device" in names for names in named):
+    own = "device" in vars(metafunc.module) or any("device" in names for names in named)
+    if "device" in metafunc.fixturenames and not own:
         cuda = [] if _left_out(metafunc.config) else [pytest.param("cuda", marks=pytest.mark.gpu)]
         metafunc.parametrize("device", ["cpu", "guarded", *cuda], indirect=True)
 
