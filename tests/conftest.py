@@ -52,12 +52,18 @@ def _left_out(config: pytest.Config) -> str | None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what takes a `device` on each, and on `"cuda"` where there is one.
+    """Run what draws examples on some and, where slow tests are asked for, on all; run what takes a
+    `device` on each, and on `"cuda"` where there is one.
 
     Without a GPU, a test that is skipped costs nearly as much as one that runs: there are thousands
     that would be.
     """
     given = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if hypothesis.is_hypothesis_test(metafunc.function):
+        metafunc.fixturenames.append("examples")
+        metafunc.parametrize(
+            "examples", ["some", pytest.param("all", marks=pytest.mark.slow)], indirect=True
+        )
     named = [x.split(",") if isinstance(x, str) else x for x in given]
     own = "device" in vars(metafunc.module) or any("device" in names for names in named)
     if "device" in metafunc.fixturenames and not own:
@@ -123,6 +129,18 @@ def device(request: pytest.FixtureRequest) -> str:
     if request.param == "cuda" and (reason := _why_no_cuda()):
         pytest.skip(reason)
     return str(request.param)
+
+
+@pytest.fixture
+def examples(request: pytest.FixtureRequest):
+    """Let a test draw a fifth of its examples, at least 10, unless it is to draw all."""
+    test = request.function
+    asked = test._hypothesis_internal_use_settings
+    if request.param == "some":
+        fewer = min(asked.max_examples, max(10, asked.max_examples // 5))
+        test._hypothesis_internal_use_settings = hypothesis.settings(asked, max_examples=fewer)
+    yield
+    test._hypothesis_internal_use_settings = asked
 
 
 @pytest.fixture(autouse=True)
