@@ -101,6 +101,7 @@ def test_chapters_2_and_3_say_which_flag_is_wrong(chapter, arguments, message, r
     check_refused(run(chapter, "--quick", *arguments), message)
 
 
+@pytest.mark.slow
 def test_chapter_5_measures_what_its_first_lines_say(run):
     done = run(POOLING, "--quick", "--seed", "1")
     result = re.search(
@@ -197,6 +198,7 @@ def test_chapter_7_says_which_flag_is_wrong(arguments, message, run):
     check_refused(run(CIFAR10_CNN, *arguments), message)
 
 
+@pytest.mark.slow
 def test_chapter_7_stops_when_the_loss_is_no_number(run):
     done = run(CIFAR10_CNN, "--quick", "--lr", "1e30")
     assert done.returncode == 1
@@ -303,6 +305,7 @@ def test_chapter_11_says_what_is_wrong(run, tmp_path):
         check_refused(run(FINE_TUNING, *arguments), message)
 
 
+@pytest.mark.slow
 def test_chapter_12_says_why_it_cannot_use_a_gpu_and_shows_what_needs_none(run):
     done = run(GPU, "--quick")
     assert (done.returncode, done.stderr) == (0, "")
@@ -350,6 +353,7 @@ SENTENCE = r"^{} ranks: [\d.]+ ms per step, [\d.]+ of it waiting for sums; the t
 
 
 @ranks.needs_mpi
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 def test_chapter_13_equals_one_process_on_ranks_that_it_starts_or_is_given(count, tmp_path):
     """Started as usual, it starts 2 ranks; started by mpiexec, it uses these."""
@@ -369,6 +373,7 @@ def test_chapter_13_equals_one_process_on_ranks_that_it_starts_or_is_given(count
     assert done.stdout.count("result: equal digits") == 1  # only rank 0 goes on
 
 
+@pytest.mark.slow
 def test_chapter_13_says_how_to_get_mpi(environment, tmp_path):
     code = "import runpy, sys; sys.modules['mpi4py'] = None; sys.argv = sys.argv[1:]\n"
     code += "runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -446,6 +451,7 @@ def test_chapter_8_says_which_flag_is_wrong(arguments, message, run, tmp_path):
     check_refused(run(EXPERIMENTS, *arguments), message)
 
 
+@pytest.mark.slow
 def test_chapter_8_stops_when_the_loss_is_no_number(run):
     done = run(EXPERIMENTS, "--quick", "--lr", "1e30")
     assert done.returncode == 1
@@ -458,6 +464,7 @@ def asked(done):
     return {text: name for name, text in found}
 
 
+@pytest.mark.slow
 def test_chapter_9_answers_from_what_it_saved(run, tmp_path):
     """The second call trains nothing, and reads words that it has never seen."""
     first = run(TEXT_CNN, "--quick", "--out", "here", "--predict", "The film is GREAT!")
@@ -471,6 +478,7 @@ def test_chapter_9_answers_from_what_it_saved(run, tmp_path):
     assert re.search(r"^result: \d+% \w+: zyx \(never seen: zyx\)$", other.stdout)
 
 
+@pytest.mark.slow
 def test_chapter_9_prints_scores_and_phrases_of_each_class(run):
     done = run(TEXT_CNN, "--quick", "--seed", "1")
     for name in ("negative", "positive"):
@@ -483,6 +491,7 @@ def test_chapter_9_prints_scores_and_phrases_of_each_class(run):
         assert votes == sorted(votes, reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [("5", "1"), ("positive", "negative")])
 def test_chapter_9_learns_from_a_file_of_ones_own(labels, run, tmp_path):
     rows = [f"good {i},{labels[0]}\nbad {i},{labels[1]}" for i in range(30)]
@@ -562,6 +571,7 @@ def test_chapter_10_says_which_flag_is_wrong(arguments, message, run):
     check_refused(run(RESNET, "--quick", *arguments), message)
 
 
+@pytest.mark.slow
 def test_chapter_7_needs_no_matplotlib_and_prints_in_any_encoding(environment, tmp_path):
     """Training, weights and result come first; a figure that cannot be drawn is only reported."""
     hidden = "import runpy, sys\nsys.modules['matplotlib'] = sys.modules['PIL'] = None\n"
@@ -581,6 +591,7 @@ def test_chapter_7_needs_no_matplotlib_and_prints_in_any_encoding(environment, t
     assert (out / "weights.npz").is_file()
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_stop_a_chapter(environment, tmp_path):
     full = """
 import runpy, sys

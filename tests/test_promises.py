@@ -110,7 +110,12 @@ def datasets(tmp_path_factory):
     return str(tmp_path_factory.mktemp("datasets"))
 
 
-@by_name
+# The first two take a few seconds; `pytest -m slow` runs the others.
+@pytest.mark.parametrize(
+    "chapter",
+    [*CHAPTERS[:2], *(pytest.param(path, marks=pytest.mark.slow) for path in CHAPTERS[2:])],
+    ids=lambda path: path.stem,
+)
 def test_a_chapter_keeps_its_promise_quickly(chapter, tmp_path, datasets):
     check(chapter, "With --quick", ["--quick"], tmp_path, datasets)
 
