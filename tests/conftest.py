@@ -60,7 +60,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
     given = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
     if hypothesis.is_hypothesis_test(metafunc.function):
-        metafunc.fixturenames.append("examples")
         metafunc.parametrize(
             "examples", ["some", pytest.param("all", marks=pytest.mark.slow)], indirect=True
         )
@@ -131,16 +130,18 @@ def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def examples(request: pytest.FixtureRequest):
-    """Let a test draw a fifth of its examples, at least 10, unless it is to draw all."""
-    test = request.function
-    asked = test._hypothesis_internal_use_settings
-    if request.param == "some":
+    """Let a test of drawn examples draw a fifth of them, at least 10, unless it is to draw all."""
+    few = getattr(request, "param", "all") == "some"
+    if few:
+        test = request.function
+        asked = test._hypothesis_internal_use_settings
         fewer = min(asked.max_examples, max(10, asked.max_examples // 5))
         test._hypothesis_internal_use_settings = hypothesis.settings(asked, max_examples=fewer)
     yield
-    test._hypothesis_internal_use_settings = asked
+    if few:
+        test._hypothesis_internal_use_settings = asked
 
 
 @pytest.fixture(autouse=True)
