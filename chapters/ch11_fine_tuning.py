@@ -172,7 +172,7 @@ classic = try_head("classic head", hidden, nn.ReLU(), out, lr=0.001)
 if not own:
     body.avgpool = nn.Flatten()
     try_head("flat head", nn.Linear(64 * width, classes, rng=rng), lr=0.001)
-save_weights(body.replace_head(classic).state_dict(), chapter.out / "classic_head.safetensors")
+_ = save_weights(body.replace_head(classic).state_dict(), chapter.out / "classic_head.safetensors")
 
 # %% [markdown]
 # ## 4. Which layers to unfreeze, and at which rates

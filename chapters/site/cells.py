@@ -21,7 +21,7 @@ LIGHT = {1, 2, 4, 5, 6, 12}
 is_full = False  # set by `pages`, from the tag
 is_extraction = False  # set by `languages`: texts are collected to be translated
 
-CHAPTER_LINK = re.compile(r"\b[Cc]hapter \d+|\b[Cc]hapters \d+(?:(?:, | and | or | to )\d+)*")
+CHAPTER_LINK = re.compile(r"\b[Cc]hapter\s\d+|\b[Cc]hapters\s\d+(?:(?:,| and| or| to)\s\d+)*")
 PATH_LINK = re.compile(r"(?<![\w/`])(?<!\]\()chapters/(exercises|solutions)/(ch\d\d_\w+)\.py")
 # Code, links, formulas and headings, which keep their text.
 LEFT_ALONE = re.compile(
@@ -36,7 +36,7 @@ def package_hash() -> str:
     digest = hashlib.sha256()
     folder = Path(minidl.__file__).parent
     for path in sorted(folder.rglob("*")):
-        if path.suffix in {".py", ".cu", ".npz"}:
+        if path.is_file() and path.suffix != ".pyc":
             digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 

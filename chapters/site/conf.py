@@ -49,6 +49,7 @@ html_sidebars = {
         "sidebar/brand.html",
         "sidebar/search.html",
         "languages.html",
+        "downloads.html",
         "sidebar/scroll-start.html",
         "sidebar/navigation.html",
         "sidebar/scroll-end.html",

@@ -17,6 +17,8 @@ import cells
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
+from minidl import notebooks
+
 SITE = Path(__file__).parent
 ROOT = SITE.parent.parent
 COURSE = SITE / "course"
@@ -41,7 +43,30 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Write the sources before Sphinx looks for them."""
     app.connect("config-inited", _write_all)
     app.connect("doctree-read", lambda app, doctree: cells.without_looks(doctree))
+    app.connect("html-page-context", _name_downloads)
+    app.connect("build-finished", _write_downloads)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _name_downloads(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Give a chapter's page the links to its script and notebook."""
+    if re.fullmatch(r"course/ch\d\d_\w+", page):
+        name, top = Path(page).name, "../" if app.config.language == "en" else "../../"
+        context["downloads"] = [
+            (".py", f"{top}downloads/{name}.py"),
+            (".ipynb", f"{top}downloads/{name}.ipynb"),
+        ]
+
+
+def _write_downloads(app: Sphinx, error: Exception | None) -> None:
+    """Write the scripts and notebooks: pages in all languages share them."""
+    if error is None and app.builder.name == "html" and app.config.language == "en":
+        folder = Path(app.outdir) / "downloads"
+        for path in sorted((ROOT / "chapters").glob("ch*.py")):
+            notebooks.write(path, folder, force=True)
+            shutil.copyfile(path, folder / path.name)
 
 
 def _write_all(app: Sphinx, config: Config) -> None:
