@@ -124,6 +124,18 @@ def test_mistakes_are_found(text: str, translation: str, said: list[str]) -> Non
 
 
 @pytest.mark.slow
+def test_terms_can_be_searched() -> None:
+    """The index holds whole terms: a browser looks for what is typed, not for its parts."""
+    for module in ("sphinx", "jupytext"):
+        pytest.importorskip(module)
+    pytest.importorskip("jieba")
+    script = "import jieba, languages; languages._learn_words(); print(*jieba.cut_for_search({!r}))"
+    command = [sys.executable, "-c", script.format("感受野与反向传播")]
+    done = subprocess.run(command, cwd=SITE, check=True, capture_output=True, encoding="utf-8")
+    assert {"感受野", "反向传播"} <= set(done.stdout.split())
+
+
+@pytest.mark.slow
 def test_texts_are_those_of_the_pages(tmp_path: Path) -> None:
     """The catalogues have the texts that the English pages have now, and no others."""
     for module in ("sphinx", "myst_nb", "furo", "jupytext", "latex2mathml"):

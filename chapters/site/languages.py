@@ -45,8 +45,20 @@ def _leave_out(app: Sphinx, config: Config) -> None:
     if cells.is_extraction or config.language in OTHERS:
         config.exclude_patterns += [f"{folder}/**" for folder in ENGLISH_ONLY]
         config.suppress_warnings += ["toc.excluded"]
+    if config.language == "zh_CN":
+        _learn_words()
     if config.language in PROMPTS:
         config.nb_code_prompt_show, config.nb_code_prompt_hide = PROMPTS[config.language]
+
+
+def _learn_words() -> None:
+    """Have the search's index hold the glossary's Chinese terms, which jieba takes apart."""
+    import jieba  # type: ignore[import-untyped]  # takes seconds; for Chinese pages only
+
+    table = (Path(__file__).parent.parent / "GLOSSARY.md").read_text("utf-8")
+    for column in re.findall(r"^\| [^|]+ \| ([^|]+) \|", table, re.M):
+        for term in re.findall(r"[\u3400-\u9fff]{2,}", column):
+            jieba.add_word(term)
 
 
 def _links(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
