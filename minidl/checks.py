@@ -39,6 +39,11 @@ def is_whole(n: Any, least: int) -> bool:
     return isinstance(n, (int, np.integer)) and not isinstance(n, bool) and bool(n >= least)
 
 
+def is_number(n: Any) -> bool:
+    """Return whether a value is a real number, perhaps NumPy's; True and False are not."""
+    return isinstance(n, (int, float, np.integer, np.floating)) and not isinstance(n, bool)
+
+
 def check_fraction(op: str, name: str, value: float) -> None:
     """Raise ValueError unless `0 <= value <= 1`."""
     if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 <= value <= 1:

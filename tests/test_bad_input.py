@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import numpy as np
@@ -780,6 +781,171 @@ def test_wrong_call_says_what_is_wrong(what):
     with pytest.raises(kind, match=text) as caught:
         call()
     assert type(caught.value) is kind  # and not a subclass that NumPy raised somewhere below
+
+
+REGION = Tensor([[0.0, 0.0, 0.0, 4.0, 4.0]])
+LONG = Tensor([[0.0, 0.0, 0.0, 1e30, 4.0]])
+MASK = np.ones((2, 8), bool)
+STEPS, STATE, GATES = ones(3, 2, 4), ones(2, 4), ones(12, 4)
+NOT_NUMBERS = [None, "2", [1.0], 1j, np.array([1.0, 2.0]), float("nan"), True]
+NUMBERS = {
+    "smooth_l1_loss: got beta=": lambda n: F.smooth_l1_loss(LOGITS, np.zeros((4, 10)), beta=n),
+    "huber_loss: got delta=": lambda n: F.huber_loss(LOGITS, np.zeros((4, 10)), delta=n),
+    "sigmoid_focal_loss: got alpha=": lambda n: F.sigmoid_focal_loss(LOGITS, LOGITS, alpha=n),
+    "sigmoid_focal_loss: got gamma=": lambda n: F.sigmoid_focal_loss(LOGITS, LOGITS, gamma=n),
+    "focal_loss: got gamma=": lambda n: F.focal_loss(LOGITS, [0, 1, 2, 3], gamma=n),
+    "dice_loss: got smooth=": lambda n: F.dice_loss(ones(1, 2, 3), [[0, 1, 1]], smooth=n),
+    "layer_norm: got eps=": lambda n: F.layer_norm(LOGITS, 10, eps=n),
+    "roi_pool2d: got spatial_scale=": lambda n: F.roi_pool2d(IMAGES, REGION, 2, n),
+    "interpolate: got scale_factor=": lambda n: F.interpolate(IMAGES, None, "" if n is None else n),
+    "boundary_f1: got masks of shape (1, 2, 2) and tolerance=": lambda n: (
+        minidl.training.boundary_f1(*[np.zeros((1, 2, 2), int)] * 2, 2, n)
+    ),
+}
+
+
+@pytest.mark.parametrize("value", NOT_NUMBERS, ids=repr)
+@pytest.mark.parametrize("begins", NUMBERS)
+def test_what_is_no_number_is_refused_where_one_is_expected(begins, value):
+    with pytest.raises(ValueError, match=re.escape(begins)):
+        NUMBERS[begins](value)
+
+
+@pytest.mark.parametrize("value", [2, np.int64(2), np.float32(2), np.float64(2)], ids=repr)
+@pytest.mark.parametrize("begins", [name for name in NUMBERS if "alpha" not in name])
+def test_numbers_of_numpy_are_numbers(begins, value):
+    got, expected = NUMBERS[begins](value), NUMBERS[begins](2.0)
+    assert getattr(got, "dtype", None) == getattr(expected, "dtype", None)
+    both = [x.numpy() if isinstance(x, Tensor) else x for x in (got, expected)]
+    np.testing.assert_array_equal(*both)
+
+
+@pytest.mark.parametrize("value", ["no", None, 1.0, [0], (1, 2), np.zeros(2), True], ids=repr)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda n: F.cross_entropy(LOGITS, [0, 1, 2, 3], ignore_index=n),
+        lambda n: F.focal_loss(LOGITS, [0, 1, 2, 3], ignore_index=n),
+        lambda n: F.dice_loss(ones(1, 2, 3), [[0, 1, 1]], ignore_index=n),
+        lambda n: minidl.training.mean_iou(*[np.zeros((1, 2), int)] * 2, 2, ignore_index=n),
+        lambda n: minidl.training.boundary_f1(*[np.zeros((1, 2, 2), int)] * 2, 2, ignore_index=n),
+    ],
+)
+def test_an_ignored_label_is_an_integer(call, value):
+    with pytest.raises(ValueError, match=r"^\w+: got ignore_index=.*, expected an integer"):
+        call(value)
+
+
+@pytest.mark.parametrize("value", [None, "3", 3.5, float("nan"), [3], 0, True, {}], ids=repr)
+def test_a_number_of_classes_is_an_integer(value):
+    with pytest.raises(ValueError, match=r"^mean_iou: got classes=.*, expected an integer >= 1"):
+        minidl.training.mean_iou(np.zeros(2, int), np.zeros(2, int), value)
+
+
+# Tensors that are missing, or arrays in their place.
+MISSING = {
+    "deform_conv2d: got a NoneType as offset": lambda: F.deform_conv2d(IMAGES, None, KERNELS),
+    "deform_conv2d: got a NoneType as weight": lambda: F.deform_conv2d(IMAGES, IMAGES, None),
+    "scaled_dot_product_attention: got a NoneType as key": lambda: F.scaled_dot_product_attention(
+        LOGITS, None, LOGITS
+    ),
+    "masked_attention_pool1d: got a NoneType as weight": lambda: F.masked_attention_pool1d(
+        ones(2, 3, 8), None, MASK
+    ),
+    "gru: got a NoneType as h0": lambda: F.gru(STEPS, None, GATES, GATES),
+    "gru: got a NoneType as weight_ih": lambda: F.gru(STEPS, STATE, None, GATES),
+    "gru: got a NoneType as weight_hh": lambda: F.gru(STEPS, STATE, GATES, None),
+    "lstm: got a NoneType as c0": lambda: F.lstm(STEPS, STATE, None, ones(16, 4), ones(16, 4)),
+    "GRU: got a ndarray": lambda: nn.GRU(4, 4)(STEPS.numpy()),
+    "GRU: got a list as state": lambda: nn.GRU(4, 4)(STEPS, [[0.0]]),
+    "LSTM: got a float as state": lambda: nn.LSTM(4, 4)(STEPS, (1.0, None)),
+    "LSTM: got a float as state, expected two": lambda: nn.LSTM(4, 4)(STEPS, 1.5),
+    "LSTM: got a tuple as state, expected two": lambda: nn.LSTM(4, 4)(STEPS, ()),
+    "MultiheadAttention: got a list": lambda: nn.MultiheadAttention(4, 2)([1.0], STEPS, STEPS),
+    "MultiheadAttention: got a ndarray": lambda: nn.MultiheadAttention(4, 2)(
+        STEPS, STEPS, STEPS.numpy()
+    ),
+    "MultiheadAttention: got dtype int64": lambda: nn.TransformerEncoderLayer(4, 2)(
+        STEPS.to(dtype="int64")
+    ),
+    "PositionalEncoding: got a NoneType": lambda: nn.PositionalEncoding(3, 4)(None),
+    "prod: got axis=1.5, expected integers": lambda: minidl.prod(LOGITS, 1.5),
+    "prod: got axis='a', expected integers": lambda: minidl.prod(LOGITS, "a"),
+    "pad: got a str, expected a": lambda: minidl.pad(LOGITS, [(1, 1), (0, 0)], "0"),
+    "pad: got a list, expected a": lambda: minidl.pad(LOGITS, [(1, 1), (0, 0)], [0.0]),
+}
+
+
+@pytest.mark.parametrize("begins", MISSING)
+def test_what_is_no_tensor_is_named(begins):
+    with pytest.raises(TypeError, match="^" + re.escape(begins)):
+        MISSING[begins]()
+
+
+@pytest.mark.parametrize("device", ["cpu", "guarded"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, array: F.masked_avg_pool1d(x[0], array > 0),
+        lambda x, array: F.masked_max_pool1d(x[0], array > 0),
+        lambda x, array: F.roi_pool2d(x, array, 2),
+        lambda x, array: F.roi_align2d(x, array, 2),
+        lambda x, array: minidl.index_add(x, 0, array[0, :1].to(dtype="int64").data, x),
+        lambda x, array: nn.GRU(5, 2).to(x.device)(x[0], mask=array > 0),
+    ],
+)
+def test_masks_boxes_and_indices_on_another_device_are_refused(call, device):
+    other = {"cpu": "guarded", "guarded": "cpu"}[device]
+    x, array = ones(1, 1, 5, 5, device=device), Tensor(np.zeros((1, 5), np.float32), device=other)
+    with pytest.raises(
+        TypeError, match=r"^\w+: got tensors on '(cpu|guarded)' and '(cpu|guarded)'"
+    ):
+        call(x, array)
+
+
+HUGE = {
+    "interpolate: got images of 8 by 8 and an output of 1000000000 by 1": lambda: F.interpolate(
+        IMAGES, (10**9, 1)
+    ),
+    "interpolate: got images of 8 by 8 and an output of 8000000000 by 8": lambda: F.interpolate(
+        IMAGES, None, (1e9, 1)
+    ),
+    "roi_pool2d: got output_size=(1, 1000000000)": lambda: F.roi_pool2d(IMAGES, REGION, (1, 10**9)),
+    "roi_align2d: got output_size=1000000000": lambda: F.roi_align2d(IMAGES, REGION, 10**9),
+    "roi_align2d: got 1e+09 samples along a bin, expected at most 16384": lambda: F.roi_align2d(
+        IMAGES, REGION, 2, 1.0, 10**9
+    ),
+    "roi_align2d: got 5e+29 samples along a bin": lambda: F.roi_align2d(IMAGES, LONG, 2),
+    "load_toy_scenes: got train=1000000000, expected an integer >= 1 and <= 1000000": lambda: (
+        minidl.data.load_toy_scenes(train=10**9)
+    ),
+}
+
+
+@pytest.mark.parametrize("begins", HUGE)
+def test_what_would_never_end_or_never_fit_is_refused_at_once(begins):
+    with pytest.raises(ValueError, match="^" + re.escape(begins)):
+        HUGE[begins]()
+
+
+def test_the_value_around_an_array_is_a_single_number():
+    with pytest.raises(ValueError, match=r"^pad: got a value of shape \(2,\), expected a number"):
+        minidl.pad(LOGITS, [(1, 1), (0, 0)], np.zeros(2))
+
+
+@pytest.mark.parametrize("value", [["mean"], {}, None, np.zeros(2), {1}], ids=repr)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda mode: minidl.pad(LOGITS, [(1, 1), (0, 0)], mode=mode),
+        lambda mode: F.interpolate(IMAGES, 4, mode=mode),
+        lambda mode: F.dice_loss(ones(1, 2, 3), [[0, 1, 1]], reduction=mode),
+        lambda mode: F.huber_loss(LOGITS, np.zeros((4, 10)), mode),
+    ],
+)
+def test_a_mode_that_is_no_string_is_refused_like_an_unknown_one(call, value):
+    with pytest.raises(ValueError, match=r"^\w+: got (mode|reduction)=.*, expected"):
+        call(value)
 
 
 def test_cuda_without_cupy_says_what_to_install(monkeypatch):

@@ -53,8 +53,8 @@ def load_toy_scenes(
 
     Args:
         seed: chooses the images, >= 0; the same seed gives the same images.
-        train: number of training images, >= 1.
-        test: number of test images, >= 1.
+        train: number of training images, 1 <= train <= 1,000,000.
+        test: number of test images, 1 <= test <= 1,000,000.
         size: height and width of the images in pixels, 32 <= size <= 256. Figures and rectangles
             grow with it; bars and grain do not.
 
@@ -74,8 +74,9 @@ def load_toy_scenes(
         >>> train.boxes[0].shape, [train.classes[k] for k in train.labels[0]]
         ((2, 4), ['star', 'triangle'])
     """
-    for name, value, least in (("seed", seed, 0), ("train", train, 1), ("test", test, 1)):
-        _check(name, value, least)
+    _check("seed", seed, 0)
+    for name, value in (("train", train), ("test", test)):
+        _check(name, value, 1, 1_000_000)  # 7 GB
     _check("size", size, 32, 256)
     return _draw_set(train, size, (seed, 0)), _draw_set(test, size, (seed, 1))
 

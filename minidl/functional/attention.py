@@ -12,10 +12,10 @@ import numpy as np
 
 from minidl.autograd import Gradients, is_recording
 from minidl.backends import Array, Backend, without_underflow
-from minidl.checks import check_fraction
+from minidl.checks import check_fraction, is_number
 from minidl.functional.activation import softmax
 from minidl.functional.composed import composed_gradients, may_use_kernel
-from minidl.functional.geometry import check_floats, check_together
+from minidl.functional.geometry import check_floats, check_given, check_together
 from minidl.functional.linear import dropout
 from minidl.tensor import Tensor, record
 from minidl.tensor.functions import where
@@ -54,7 +54,8 @@ def scaled_dot_product_attention(
         `(..., l, d)`.
 
     Raises:
-        ValueError: shapes do not fit each other, or `dropout_p` is not in `0 <= p <= 1`.
+        ValueError: shapes do not fit each other, `dropout_p` is not in `0 <= p <= 1`, or the scale
+            is no number.
         TypeError: a tensor is not of floats, dtypes or devices differ, or the mask is of integers.
 
     Source: A. Vaswani et al., Attention Is All You Need (2017), equation 1.
@@ -68,6 +69,8 @@ def scaled_dot_product_attention(
     op = "scaled_dot_product_attention"
     _check(op, query, key, value)
     check_fraction(op, "dropout_p", dropout_p)
+    if scale is not None and not is_number(scale):
+        raise ValueError(f"{op}: got scale={scale!r}, expected a number, or None for 1 / sqrt(e)")
     factor = query.shape[-1] ** -0.5 if scale is None and query.shape[-1] else float(scale or 0.0)
     query, key, value = _same_leading(op, query, key, value)
     bias = _bias(op, query, key, attn_mask, is_causal)
@@ -112,6 +115,7 @@ def mask_bias(op: str, mask: Any, like: Tensor) -> Tensor:
 
 
 def _check(op: str, query: Tensor, key: Tensor, value: Tensor) -> None:
+    check_given(op, key=key, value=value)
     check_together(op, query=query, key=key, value=value)
     check_floats(op, query)
     fits = min(query.ndim, key.ndim, value.ndim) >= 2

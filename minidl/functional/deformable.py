@@ -25,7 +25,7 @@ import numpy as np
 from minidl.autograd import Gradients
 from minidl.backends import Array, Windows
 from minidl.checks import Pair
-from minidl.functional.geometry import check_images, check_together, conv_windows
+from minidl.functional.geometry import check_given, check_images, check_together, conv_windows
 from minidl.tensor import Tensor, record
 from minidl.tensor.functions import stack
 
@@ -73,6 +73,7 @@ def deform_conv2d(
     """
     op = "deform_conv2d"
     check_images(op, x)
+    check_given(op, offset=offset, weight=weight)
     check_together(op, input=x, offset=offset, weight=weight, bias=bias, mask=mask)
     groups = x.shape[1] // weight.shape[1] if weight.ndim == 4 and weight.shape[1] else 1
     windows = conv_windows(op, x, weight, bias, stride, padding, dilation, max(groups, 1))

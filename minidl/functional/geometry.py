@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minidl.backends import Array, Windows, backend_of
+from minidl.backends import Array, Windows
 from minidl.checks import Pair, check_whole, pair
 from minidl.tensor import Tensor
-from minidl.tensor.operands import array_beside, check_device, kind_of
+from minidl.tensor.operands import array_beside, kind_of
 
 
 def check_floats(op: str, x: Tensor) -> None:
@@ -26,7 +26,6 @@ def check_indices(op: str, indices: Tensor | Array, x: Tensor) -> Array:
     array = array_beside(op, indices, x)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{op}: got indices of dtype {array.dtype}, expected integers")
-    check_device(op, backend_of(array), x.backend)
     return array
 
 
@@ -42,12 +41,17 @@ def check_images(op: str, x: Tensor, axes: int = 2) -> None:
         )
 
 
+def check_given(op: str, **tensors: Tensor) -> None:
+    """Raise TypeError unless the named arguments are tensors."""
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{op}: got a {kind_of(x)} as {name}, expected a Tensor")
+
+
 def check_together(op: str, **tensors: Tensor | None) -> None:
     """Raise unless the named arguments are tensors of the same dtype, on the same device."""
     given = {name: x for name, x in tensors.items() if x is not None}
-    for name, x in given.items():
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{op}: got a {kind_of(x)} as {name}, expected a Tensor")
+    check_given(op, **given)
     (first_name, first), *rest = given.items()
     for name, x in rest:
         for what in ("device", "dtype"):

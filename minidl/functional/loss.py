@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl.autograd import is_recording
 from minidl.backends import Array
-from minidl.checks import check_fraction
+from minidl.checks import check_fraction, check_whole
 from minidl.context import Block, Scoped
 from minidl.functional.activation import log_softmax, softplus
 from minidl.functional.geometry import check_floats
@@ -245,7 +245,7 @@ def binary_cross_entropy_with_logits(
 
 def check_reduction(op: str, reduction: str) -> None:
     """Raise ValueError for an unknown reduction."""
-    if reduction not in ("mean", "sum", "none"):
+    if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{op}: got reduction={reduction!r}, expected 'mean', 'sum' or 'none'")
 
 
@@ -332,6 +332,7 @@ def check_labels(op: str, x: Tensor, labels: Array, ignore_index: int) -> Array:
             f"{op}: got scores of shape {x.shape} and labels of shape {labels.shape}, "
             f"expected labels of shape {expected}: one class index each, not one-hot rows"
         )
+    check_whole(op, -(2**63), ignore_index=ignore_index)
     counted = labels != ignore_index
     classes, backend = x.shape[1], x.backend
     wrong = counted & ((labels < 0) | (labels >= classes))

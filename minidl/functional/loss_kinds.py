@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl.autograd import Gradients, is_recording
 from minidl.backends import Array, without_underflow
+from minidl.checks import is_number
 from minidl.functional.activation import sigmoid, softmax
 from minidl.functional.geometry import check_floats
 from minidl.functional.loss import (
@@ -145,9 +146,9 @@ def sigmoid_focal_loss(
     """
     op = "sigmoid_focal_loss"
     _check_at_least_0(op, gamma=gamma)
+    if not is_number(alpha) or not alpha <= 1:
+        raise ValueError(f"{op}: got alpha={alpha!r}, expected <= 1; or < 0 to use none")
     alpha = float(alpha)  # NumPy's float64 would turn float32 into float64
-    if alpha > 1:
-        raise ValueError(f"{op}: got alpha={alpha}, expected <= 1; or < 0 to use none")
     t = of_same_shape(op, logits, target)
     t = t.to(dtype=logits.dtype)
     terms = binary_cross_entropy_with_logits(logits, t, reduction="none")
@@ -217,15 +218,15 @@ def focal_loss(
 def _check_more_than_0(op: str, **values: float) -> None:
     """Raise ValueError unless each value is > 0."""
     for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{op}: got {name}={value}, expected a number > 0")
+        if not is_number(value) or not value > 0:
+            raise ValueError(f"{op}: got {name}={value!r}, expected a number > 0")
 
 
 def _check_at_least_0(op: str, **values: float) -> None:
     """Raise ValueError unless each value is >= 0."""
     for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"{op}: got {name}={value}, expected a number >= 0")
+        if not is_number(value) or not value >= 0:
+            raise ValueError(f"{op}: got {name}={value!r}, expected a number >= 0")
 
 
 def _power(x: Tensor, gamma: float) -> Tensor:

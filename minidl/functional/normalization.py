@@ -35,7 +35,7 @@ import numpy as np
 
 from minidl.autograd import Gradients, is_recording, recomputing
 from minidl.backends import Array, without_underflow
-from minidl.checks import check_fraction, check_whole
+from minidl.checks import check_fraction, check_whole, is_number
 from minidl.functional import channels as kernels
 from minidl.functional.activation import gated
 from minidl.functional.geometry import check_floats, check_together
@@ -498,7 +498,7 @@ def _check(op: str, x: Tensor, eps: float, least: int, axes: str) -> None:
 
 def check_eps(op: str, eps: float) -> None:
     """Raise ValueError unless `eps >= 0`."""
-    if not eps >= 0:
+    if not is_number(eps) or not eps >= 0:
         raise ValueError(f"{op}: got eps={eps!r}, expected a number >= 0")
 
 

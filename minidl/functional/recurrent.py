@@ -18,7 +18,7 @@ from minidl.backends import Array
 from minidl.functional import cells
 from minidl.functional.activation import sigmoid
 from minidl.functional.composed import composed_gradients, may_use_kernel
-from minidl.functional.geometry import check_floats, check_together
+from minidl.functional.geometry import check_floats, check_given, check_together
 from minidl.functional.linear import linear
 from minidl.tensor import Tensor, record
 from minidl.tensor.functions import stack, where
@@ -68,7 +68,8 @@ def gru(
         >>> gru(x, h0, minidl.zeros(3, 2), minidl.zeros(3, 1)).reshape(3)
         Tensor([0.5  , 0.25 , 0.125], dtype=float32)
     """
-    off = _check("gru", 3, x, h0, weight_ih, weight_hh, bias_ih, bias_hh, mask)
+    weights = {"weight_ih": weight_ih, "weight_hh": weight_hh}
+    off = _check("gru", 3, x, h0, mask, {"bias_ih": bias_ih, "bias_hh": bias_hh}, **weights)
     inputs = (linear(x, weight_ih, bias_ih), h0, weight_hh, bias_hh)
 
     def composed(gates: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -131,10 +132,8 @@ def lstm(
         >>> lstm(x, h0, c0, minidl.zeros(4, 2), minidl.zeros(4, 1))[1].reshape(2)
         Tensor([0.5 , 0.25], dtype=float32)
     """
-    off = _check("lstm", 4, x, h0, weight_ih, weight_hh, bias_ih, bias_hh, mask)
-    check_together("lstm", h0=h0, c0=c0)
-    if c0.shape != h0.shape:
-        raise ValueError(f"lstm: got h0 of shape {h0.shape} and c0 of shape {c0.shape}")
+    given = {"c0": c0, "weight_ih": weight_ih, "weight_hh": weight_hh}
+    off = _check("lstm", 4, x, h0, mask, {"bias_ih": bias_ih, "bias_hh": bias_hh}, **given)
     inputs = (linear(x, weight_ih, bias_ih), h0, c0, weight_hh, bias_hh)
 
     def composed(
@@ -160,14 +159,13 @@ def _check(
     count: int,
     x: Tensor,
     h0: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
     mask: Any,
+    biases: dict[str, Tensor | None],
+    **needed: Tensor,
 ) -> Array | None:
     """Check all arguments; return where the mask is False, `(length, n, 1)`, or None."""
-    given = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
+    check_given(op, input=x, h0=h0, **needed)
+    given = {**needed, **biases}
     check_together(op, input=x, h0=h0, **given)
     check_floats(op, x)
     if x.ndim != 3 or h0.ndim != 2 or h0.shape[0] != x.shape[1] or not len(x):
@@ -176,11 +174,8 @@ def _check(
             "(length >= 1, n, features) and (n, hidden); is the batch the first axis?"
         )
     rows = count * h0.shape[1]
-    shapes: dict[str, tuple[int, ...]] = {
-        "weight_ih": (rows, x.shape[2]),
-        "weight_hh": (rows, h0.shape[1]),
-    }
-    shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+    shapes: dict[str, tuple[int, ...]] = {"bias_ih": (rows,), "bias_hh": (rows,)}
+    shapes |= {"weight_ih": (rows, x.shape[2]), "weight_hh": (rows, h0.shape[1]), "c0": h0.shape}
     for name, tensor in given.items():
         if tensor is not None and tensor.shape != shapes[name]:
             raise ValueError(f"{op}: got {name} of shape {tensor.shape}, expected {shapes[name]}")

@@ -25,7 +25,7 @@ import numpy as np
 
 from minidl.autograd import Gradients
 from minidl.backends import Array, Backend
-from minidl.checks import Pair, pair
+from minidl.checks import Pair, is_number, pair
 from minidl.functional.geometry import check_images
 from minidl.tensor import Tensor, record
 
@@ -35,6 +35,9 @@ Host: TypeAlias = np.ndarray[Any, Any]
 
 CUBIC = -0.75
 """The parameter of the cubic kernel: PyTorch's and OpenCV's choice."""
+
+LONGEST = 2**24
+"""Pixels in a row of the output: beyond, float32 does not tell positions apart."""
 
 BLOCK = 64
 """Rows of a band that are multiplied as one dense matrix. Resizing 16 x 64 channels from 8x8 to
@@ -110,7 +113,7 @@ def check_resampling(
             f"{op}: got scale_factor={scale_factor!r}, expected a finite number > 0, or a pair of "
             "them (height, width)"
         )
-    if mode not in ("nearest", "bilinear", "bicubic"):
+    if not isinstance(mode, str) or mode not in ("nearest", "bilinear", "bicubic"):
         raise ValueError(f"{op}: got mode={mode!r}, expected 'nearest', 'bilinear' or 'bicubic'")
     if align_corners is not None and mode == "nearest":
         raise ValueError(
@@ -124,11 +127,8 @@ def _both(scale: Any) -> tuple[Any, Any]:
 
 
 def _is_scale(scale: Any) -> bool:
-    numbers = (int, float, np.integer, np.floating)
     both = _both(scale)
-    return len(both) == 2 and all(
-        isinstance(s, numbers) and not isinstance(s, bool) and 0 < s < math.inf for s in both
-    )
+    return len(both) == 2 and all(is_number(s) and 0 < s < math.inf for s in both)
 
 
 def _output_sizes(
@@ -139,10 +139,10 @@ def _output_sizes(
         sizes = tuple(int(n * float(f or 0)) for n, f in zip(shape, factors, strict=True))
     else:
         sizes = pair("interpolate", "size", size, 1)
-    if min(*shape, *sizes) < 1:
+    if min(*shape, *sizes) < 1 or max(sizes) > LONGEST:
         raise ValueError(
             f"interpolate: got images of {shape[0]} by {shape[1]} and an output of {sizes[0]} by "
-            f"{sizes[1]}, expected at least one pixel in both"
+            f"{sizes[1]}, expected at least one pixel in both, and at most {LONGEST} in a row"
         )
     return sizes[0], sizes[1]
 

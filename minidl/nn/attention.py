@@ -10,6 +10,7 @@ from minidl import functional as F
 from minidl.backends import Array
 from minidl.checks import check_fraction, check_whole
 from minidl.functional.attention import attention_weights, mask_bias
+from minidl.functional.geometry import check_floats
 from minidl.nn import init
 from minidl.nn.linear import Linear
 from minidl.nn.module import Module, Parameter
@@ -122,6 +123,7 @@ class MultiheadAttention(Module):
 
     def _heads(self, place: int, x: Tensor) -> Tensor:
         """Map a sequence linearly and split it into heads: `(n, num_heads, length, c / heads)`."""
+        check_floats("MultiheadAttention", x)
         if x.ndim != 3 or x.shape[2] != self.embed_dim:
             raise ValueError(
                 f"MultiheadAttention: got shape {x.shape}, expected three axes, the last of "
@@ -206,6 +208,7 @@ class PositionalEncoding(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the vectors of the first positions."""
+        check_floats("PositionalEncoding", x)
         if x.ndim != 3 or x.shape[1] > self.max_length or x.shape[2] != self.channels:
             raise ValueError(
                 f"PositionalEncoding: got shape {x.shape}, expected (n, length <= "

@@ -9,11 +9,12 @@ import numpy as np
 from minidl import functional as F
 from minidl.backends import Array
 from minidl.checks import check_fraction, check_whole
+from minidl.functional.geometry import check_floats, check_given
 from minidl.nn import init
 from minidl.nn.module import Module, Parameter
 from minidl.tensor import Tensor
 from minidl.tensor.functions import concatenate, stack, where, zeros
-from minidl.tensor.operands import array_beside
+from minidl.tensor.operands import array_beside, kind_of
 
 
 class Recurrent(Module):
@@ -74,6 +75,7 @@ class Recurrent(Module):
             mask: True where a step counts, of the first two axes of x; or None.
         """
         op = type(self).__name__
+        check_floats(op, x)
         if x.ndim != 3 or x.shape[2] != self.input_size:
             axes = "(n, length" if self.batch_first else "(length, n"
             raise ValueError(f"{op}: got shape {x.shape}, expected {axes}, {self.input_size})")
@@ -104,8 +106,9 @@ class Recurrent(Module):
     def _starts(self, x: Tensor, starts: list[Tensor | None]) -> list[Tensor]:
         """Return the states before the first step, zeros if they are not given."""
         shape = (len(self._names()), x.shape[1], self.hidden_size)
-        for start in starts:
-            if start is not None and start.shape != shape:
+        for start in (given for given in starts if given is not None):
+            check_given(type(self).__name__, state=start)
+            if start.shape != shape:
                 raise ValueError(
                     f"{type(self).__name__}: got a state of shape {start.shape}, expected {shape}: "
                     "(layers * directions, n, hidden_size)"
@@ -206,7 +209,10 @@ class LSTM(Recurrent):
             state: h and c, each `(layers * directions, n, hidden_size)`; default zeros.
             mask: bools of the first two axes of x; False for steps to skip.
         """
-        out, (h, c) = self._run(x, [None, None] if state is None else list(state), mask)
+        starts = [None, None] if state is None else state
+        if not isinstance(starts, (tuple, list)) or len(starts) != 2:
+            raise TypeError(f"LSTM: got a {kind_of(state)} as state, expected two tensors: (h, c)")
+        out, (h, c) = self._run(x, list(starts), mask)
         return out, (h, c)
 
     def _direction(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from minidl.autograd import Gradients
 from minidl.tensor import functions
-from minidl.tensor.operands import kind_of
+from minidl.tensor.operands import kind_of, operand_array
 from minidl.tensor.operations import Tensor, record
 
 Mode = Literal["constant", "reflect", "edge", "wrap"]
@@ -51,10 +51,13 @@ def pad(
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"pad: got a {kind_of(x)}, expected a Tensor")
-    if mode == "constant":
-        return functions.pad(x, widths, value)
-    if mode not in COPIES:
-        hint = f"; in minidl, {mode!r} is {TORCH[mode]!r}" if mode in TORCH else ""
+    key = mode if isinstance(mode, str) else ""  # lists cannot be looked up
+    if key == "constant":
+        if (fill := operand_array("pad", value, x)).ndim:
+            raise ValueError(f"pad: got a value of shape {fill.shape}, expected a number")
+        return functions.pad(x, widths, fill)
+    if key not in COPIES:
+        hint = f"; in minidl, {mode!r} is {TORCH[key]!r}" if key in TORCH else ""
         raise ValueError(f"pad: got mode={mode!r}, expected one of {['constant', *COPIES]}{hint}")
     return _padded(x, widths, mode)
 

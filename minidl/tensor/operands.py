@@ -104,9 +104,16 @@ def operand_array(op: str, value: Any, like: Stored, copy: bool = False) -> Arra
 
 
 def array_beside(op: str, value: Any, like: Stored) -> Array:
-    """Return an index, target or weight as an array; numbers and lists go to `like`'s device."""
+    """Return an index, target or weight as an array; numbers and lists go to `like`'s device.
+
+    Raises:
+        TypeError: it is an array or a tensor on another device, or not of real numbers.
+    """
     array = asarray(op, value.array if hasattr(value, "backend") else value)
-    return array if hasattr(value, "dtype") else like.backend.from_numpy(array)
+    if not hasattr(value, "dtype"):
+        return like.backend.from_numpy(array)
+    check_device(op, backend_of(array), like.backend)
+    return array
 
 
 def kind_of(value: Any) -> str:
@@ -233,7 +240,10 @@ def normal_axes(op: str, shape: Sequence[int], axis: Axis) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(len(shape)))
     wanted = axis if isinstance(axis, (tuple, list)) else (axis,)
-    found = tuple(operator.index(a) + len(shape) * (a < 0) for a in wanted)
+    try:
+        found = tuple(operator.index(a) + len(shape) * (a < 0) for a in wanted)
+    except TypeError:
+        raise TypeError(f"{op}: got axis={axis!r}, expected integers") from None
     if any(not 0 <= a < len(shape) for a in found) or len(set(found)) != len(found):
         raise ValueError(f"{op}: got axis {axis} for shape {tuple(shape)}")
     return found

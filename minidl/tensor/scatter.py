@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.autograd import Gradients
-from minidl.backends import Array, backend_of
+from minidl.backends import Array
 from minidl.tensor.edges import pad
 from minidl.tensor.operands import array_beside, check_device, kind_of
 from minidl.tensor.operations import Tensor, record
@@ -123,7 +123,6 @@ def _indices(op: str, x: Tensor, axis: int, index: Tensor | Array, source: Tenso
     array = array_beside(op, index, x)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{op}: got indices of dtype {array.dtype}, expected integers")
-    check_device(op, backend_of(array), x.backend)
     backend, size = x.backend, x.shape[axis]
 
     def error() -> ValueError:

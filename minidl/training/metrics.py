@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from minidl.checks import check_whole, is_number
+
 
 class Scores(NamedTuple):
     """Three scores of a prediction, each `0 <= x <= 1`.
@@ -253,10 +255,10 @@ def boundary_f1(
     """
     name = "boundary_f1"
     _count_pixels(name, predicted, labels, classes, ignore_index)  # checks
-    if labels.ndim != 3 or not tolerance >= 0:
+    if labels.ndim != 3 or not is_number(tolerance) or not tolerance >= 0:
         raise ValueError(
-            f"{name}: got masks of shape {labels.shape} and tolerance={tolerance}, expected "
-            "(n, h, w) and a number >= 0"
+            f"{name}: got masks of shape {labels.shape} and tolerance={tolerance!r}, "
+            "expected (n, h, w) and a number >= 0"
         )
     counted, scores = labels != ignore_index, []
     for kind in range(classes):
@@ -303,6 +305,7 @@ def _count_pixels(
         raise ValueError(
             f"{name}: got shapes {predicted.shape} and {labels.shape}, expected equal ones"
         )
+    check_whole(name, -(2**63), ignore_index=ignored)
     counted = labels != ignored
     if not counted.any():
         raise ValueError(f"{name}: got no pixel whose label is not {ignored}, the ignored one")
@@ -313,6 +316,7 @@ def _count_pairs(
     name: str, predicted: NDArray[Any], labels: NDArray[Any], classes: int
 ) -> NDArray[Any]:
     _check(name, predicted, labels)
+    check_whole(name, 1, classes=classes)
     _check_range(name, "predicted", predicted, classes)
     _check_range(name, "labels", labels, classes)
     pairs = labels.astype(np.int64) * classes + predicted.astype(np.int64)

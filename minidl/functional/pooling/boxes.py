@@ -24,7 +24,7 @@ import numpy as np
 
 from minidl.autograd import Gradients
 from minidl.backends import Array, Backend
-from minidl.checks import Pair, pair
+from minidl.checks import Pair, is_number, pair
 from minidl.functional.geometry import check_images
 from minidl.tensor import Tensor, record
 from minidl.tensor.operands import array_beside
@@ -33,6 +33,9 @@ Host: TypeAlias = np.ndarray[Any, Any]
 
 SCRATCH = 2**17
 """Values that the boxes of one matrix product may need in between: half a megabyte of float32."""
+
+MOST = 2**14
+"""Bins along a box, and samples along a bin: with more, one box would take minutes."""
 
 PIECES = 4
 """The least number of pieces that images' gradients are computed in, image by image, or fewer
@@ -113,7 +116,7 @@ def roi_align2d(
 
     Raises:
         ValueError: boxes are not `(k, 5)`, are not finite or name an image that there is not, or a
-            size, the scale or the ratio is out of range.
+            size, the scale or the ratio is out of range, or a bin is longer than 2**14 pixels.
         TypeError: images are not a tensor of floats, or boxes not numbers on its device.
 
     Source: K. He et al., Mask R-CNN (2017), section 3.
@@ -141,17 +144,15 @@ def roi_align2d(
 
 def check_regions(op: str, output_size: Pair, spatial_scale: float) -> tuple[int, int]:
     """Return the output's size; ValueError unless both are valid for pooling regions."""
-    numbers = (int, float, np.integer, np.floating)
-    if (
-        not isinstance(spatial_scale, numbers)
-        or isinstance(spatial_scale, bool)
-        or not 0 < spatial_scale < np.inf
-    ):
+    if not is_number(spatial_scale) or not 0 < spatial_scale < np.inf:
         raise ValueError(
             f"{op}: got spatial_scale={spatial_scale!r}, expected a finite number > 0, such as "
             "1 / 8 for maps of an eighth of the picture's size"
         )
-    return pair(op, "output_size", output_size, 1)
+    size = pair(op, "output_size", output_size, 1)
+    if max(size) > MOST:
+        raise ValueError(f"{op}: got output_size={output_size!r}, expected at most {MOST} bins")
+    return size
 
 
 def _checked(
@@ -188,10 +189,15 @@ def _checked(
 def _mean_weights(start: Host, size: Host, out: int, length: int, ratio: int) -> Host:
     """Return the weights of the pixels along one axis in the mean of each bin: (k, out, length)."""
     bins = size / out
-    counts = np.full(len(size), ratio) if ratio > 0 else np.ceil(bins).astype(int)
+    counts = np.full(len(size), float(ratio)) if ratio > 0 else np.ceil(bins)
+    if counts.max(initial=0) > MOST:
+        raise ValueError(
+            f"roi_align2d: got {counts.max():g} samples along a bin, expected at most "
+            f"{MOST}; is spatial_scale right, and does sampling_ratio fit?"
+        )
     firsts = start[:, None] + np.arange(out) * bins[:, None]  # (k, out)
     weights = np.zeros((len(size), out, length))
-    for i in range(counts.max(initial=0)):
+    for i in range(int(counts.max(initial=0))):
         at = firsts + ((i + 0.5) * bins / np.maximum(counts, 1))[:, None]
         inside = (at >= -1) & (at <= length) & (i < counts)[:, None]
         near = np.clip(at, 0, length - 1)[..., None] - np.arange(length)
@@ -352,11 +358,9 @@ def _winners(
             wide = xp.maximum(wide[:, :, :-step], wide[:, :, step:]) if step else wide
             for a, b in itertools.product((2 * y, 2 * y + 1), (2 * x, 2 * x + 1)):
                 bins = np.nonzero((codes[0] == a)[:, :, None] & (codes[1] == b)[:, None])
-                sides = (
-                    [rows[0], rows[1] - (1 << y)][: 1 + a % 2],
-                    [columns[0], columns[1] - (1 << x)][: 1 + b % 2],
-                )
-                _largest(backend, wide, h * w * c, image, sides, bins, places)
+                tops = [rows[0], rows[1] - (1 << y)][: 1 + a % 2]
+                lefts = [columns[0], columns[1] - (1 << x)][: 1 + b % 2]
+                _largest(backend, wide, h * w * c, image, (tops, lefts), bins, places)
     return places.reshape(shape)
 
 

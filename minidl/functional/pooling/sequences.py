@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl.backends import Array
 from minidl.functional.attention import mask_bias, masked_softmax
-from minidl.functional.geometry import check_images, check_together
+from minidl.functional.geometry import check_given, check_images, check_together
 from minidl.tensor import Tensor
 from minidl.tensor.functions import where
 from minidl.tensor.operands import array_beside
@@ -95,6 +95,7 @@ def masked_attention_pool1d(x: Tensor, weight: Tensor, mask: Tensor | Array) -> 
     """
     op = "masked_attention_pool1d"
     counts = _mask(op, x, mask)
+    check_given(op, weight=weight)
     check_together(op, input=x, weight=weight)
     if weight.shape != x.shape[1:2]:
         raise ValueError(f"{op}: got a weight of shape {weight.shape}, expected ({x.shape[1]},)")
