@@ -129,7 +129,7 @@ WINGS = {
     "training/warnings training/metrics training/ranks": (
         *(1_225, "runs that survive crashes, resume only themselves, report problems; mask scores"),
     ),
-    "training/detection": (65, "scores of a detector, as COCO defines them"),
+    "training/detection": (90, "scores of a detector, as COCO defines them; checks of its boxes"),
     "inspect anomaly": (
         1_805,
         "gradcheck, graph, its interactive page, summary, first NaN; figures of nets, pooling, "

@@ -882,6 +882,55 @@ def test_what_is_no_tensor_is_named(begins):
         MISSING[begins]()
 
 
+BOX, KIND, SCORE = np.array([[0.0, 0.0, 8.0, 8.0]]), np.array([1]), np.array([0.5])
+
+
+def found(boxes=BOX, kinds=KIND, scores=SCORE, objects=BOX, labels=KIND, threshold=0.5):
+    return minidl.training.mean_average_precision(
+        [(boxes, kinds, scores)], [(objects, labels)], threshold
+    )
+
+
+DETECTIONS = {
+    "box_iou: got boxes of list": lambda: minidl.training.box_iou(BOX.tolist(), BOX),
+    "box_iou: got boxes of Tensor": lambda: minidl.training.box_iou(BOX, Tensor(BOX)),
+    "box_iou: got boxes of complex128": lambda: minidl.training.box_iou(BOX + 1j, BOX),
+    "box_iou: got boxes of shape (4,), expected (m, 4)": lambda: minidl.training.box_iou(
+        BOX[0], BOX
+    ),
+    "box_iou: got boxes of shape (), expected (m, 4)": lambda: minidl.training.box_iou(
+        BOX[0, 0, None].reshape(()), BOX
+    ),
+    "box_iou: got boxes with NaN": lambda: minidl.training.box_iou(BOX, BOX * np.nan),
+    "got boxes of NoneType": lambda: found(boxes=None),
+    "got boxes of list": lambda: found(objects=BOX.tolist()),
+    "got boxes of shape (1, 3)": lambda: found(boxes=BOX[:, :3]),
+    "got boxes with NaN": lambda: found(objects=BOX + np.inf),
+    "got classes of shape (2,), expected (1,)": lambda: found(kinds=np.array([1, 1])),
+    "got classes of shape (1, 1), expected (1,)": lambda: found(labels=KIND[None]),
+    "got classes of bool": lambda: found(labels=KIND > 0),
+    "got scores of shape (0,), expected (1,)": lambda: found(scores=SCORE[:0]),
+    "got scores of <U3": lambda: found(scores=SCORE.astype("U3")),
+    "got scores with NaN": lambda: found(scores=SCORE * np.nan),
+    "got threshold=None": lambda: found(threshold=None),
+    "got threshold='a'": lambda: found(threshold="a"),
+    "got threshold=True": lambda: found(threshold=True),
+    "got None as detections": lambda: minidl.training.mean_average_precision(None, []),
+    "got [1] as objects": lambda: minidl.training.mean_average_precision([], [1]),
+    "got 2 arrays as detections": lambda: minidl.training.mean_average_precision(
+        [(BOX, KIND)], [(BOX, KIND)]
+    ),
+}
+
+
+@pytest.mark.parametrize("begins", DETECTIONS)
+def test_wrong_detections_say_what_is_wrong(begins):
+    start = begins if ":" in begins else f"mean_average_precision: {begins}"
+    with pytest.raises((ValueError, TypeError), match="^" + re.escape(start)) as caught:
+        DETECTIONS[begins]()
+    assert type(caught.value) in (ValueError, TypeError)
+
+
 @pytest.mark.parametrize("device", ["cpu", "guarded"])
 @pytest.mark.parametrize(
     "call",

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minidl.checks import is_number
+
 Array = NDArray[Any]
 RECALLS = np.linspace(0, 1, 101)
 
@@ -23,16 +25,16 @@ def box_iou(a: Array, b: Array) -> Array:
         float64 `(m, k)`; 0 where both boxes are empty.
 
     Raises:
-        ValueError: an argument is not `(m, 4)`.
+        ValueError: an argument is not `(m, 4)`, or not finite.
+        TypeError: an argument is not a NumPy array of numbers.
 
     Example:
         >>> box_iou(np.array([[0, 0, 2, 2]]), np.array([[0, 0, 2, 1], [1, 1, 3, 3]])).round(3)
         array([[0.5  , 0.143]])
     """
-    a, b = (np.asarray(boxes, np.float64) for boxes in (a, b))
     for boxes in (a, b):
-        if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise ValueError(f"box_iou: got boxes of shape {boxes.shape}, expected (m, 4)")
+        _check("box_iou", "boxes", boxes)
+    a, b = a.astype(np.float64), b.astype(np.float64)
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     both = (high - low).clip(0).prod(2)
@@ -62,8 +64,9 @@ def mean_average_precision(
         threshold: the least IoU, `0 < threshold <= 1`.
 
     Raises:
-        ValueError: the numbers of images differ, no image has an object, or the threshold is out of
-            range.
+        ValueError: the numbers of images differ, no image has an object, shapes do not pair, values
+            are not finite, or the threshold is out of range.
+        TypeError: an image is no tuple of as many NumPy arrays of numbers.
 
     Source: T.-Y. Lin et al., Microsoft COCO (2014), and pycocotools, whose numbers it gives.
 
@@ -73,12 +76,14 @@ def mean_average_precision(
         >>> mean_average_precision([(box, one, scores)] * 2, [(box, one), (other, one)])
         0.504950495049505
     """
+    for what, images, count in (("detections", found, 3), ("objects", objects, 2)):
+        _check_images(what, images, count)
     if len(found) != len(objects):
         raise ValueError(
             f"mean_average_precision: got detections of {len(found)} images and objects of "
             f"{len(objects)}, expected as many"
         )
-    if not 0 < threshold <= 1:
+    if not is_number(threshold) or not 0 < threshold <= 1:
         raise ValueError(
             f"mean_average_precision: got threshold={threshold!r}, expected 0 < threshold <= 1"
         )
@@ -86,6 +91,31 @@ def mean_average_precision(
     if not len(classes):
         raise ValueError("mean_average_precision: got no object in any image, expected at least 1")
     return float(np.mean([_average(found, objects, k, threshold) for k in classes]))
+
+
+def _check_images(what: str, images: Any, count: int) -> None:
+    """Raise unless each image has `count` arrays that pair: boxes, classes and perhaps scores."""
+    op, kinds = "mean_average_precision", (tuple, list)
+    if not isinstance(images, kinds) or not all(isinstance(x, kinds) for x in images):
+        raise TypeError(f"{op}: got {images!r:.80} as {what}, expected a list of tuples of arrays")
+    for arrays in images:
+        if len(arrays) != count:
+            raise ValueError(f"{op}: got {len(arrays)} arrays as {what}, expected {count}")
+        for name, array in zip(("boxes", "classes", "scores"), arrays, strict=False):
+            _check(op, name, array, None if name == "boxes" else len(arrays[0]))
+
+
+def _check(op: str, name: str, array: Any, length: int | None = None) -> None:
+    """Raise unless `array` holds finite numbers: boxes `(m, 4)`, or as many values as `length`."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"{op}: got {name} of {kind}, expected a NumPy array of numbers")
+    shape = (*array.shape[:1], 4) if length is None else (length,)
+    if array.shape != shape or array.ndim != len(shape):
+        expected = "(m, 4)" if length is None else shape
+        raise ValueError(f"{op}: got {name} of shape {array.shape}, expected {expected}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{op}: got {name} with NaN or infinity, expected finite numbers")
 
 
 def _average(
