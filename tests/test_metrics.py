@@ -149,8 +149,9 @@ def test_top_k_refuses_what_does_not_fit():
     scores = np.zeros((2, 3))
     with pytest.raises(ValueError, match="top_k_accuracy: got labels from 0 to 3, expected 0 to 2"):
         top_k_accuracy(scores, np.array([0, 3]))
-    with pytest.raises(ValueError, match="got k=0, expected a number >= 1"):
-        top_k_accuracy(scores, np.array([0, 1]), 0)
+    for k in (0, 1.5, True):
+        with pytest.raises(ValueError, match=f"got k={k}, expected an integer >= 1"):
+            top_k_accuracy(scores, np.array([0, 1]), k)
     with pytest.raises(ValueError, match=r"top_k_accuracy: got shapes \(2,\) and \(3,\)"):
         top_k_accuracy(scores, np.array([0, 1, 2]))
     with pytest.raises(TypeError, match="top_k_accuracy: got list and ndarray"):

@@ -86,8 +86,7 @@ def top_k_accuracy(scores: NDArray[Any], labels: NDArray[Any], k: int = 5) -> fl
     first = scores[:, 0] if isinstance(scores, np.ndarray) and scores.ndim == 2 else scores
     _check(who, first, labels)
     _check_range(who, "labels", labels, scores.shape[1])
-    if k < 1:
-        raise ValueError(f"{who}: got k={k}, expected a number >= 1")
+    check_whole(who, 1, k=k)
     own = scores[np.arange(len(labels)), labels.astype(np.int64)][:, None]  # (n, 1)
     before = (scores == own) & (np.arange(scores.shape[1]) < labels[:, None])
     higher = ~(scores <= own) | before  # (n, classes); NaN is never among the highest
@@ -186,8 +185,7 @@ def class_iou(
     """
     matrix = _count_pixels("class_iou", predicted, labels, classes, ignore_index)
     right = np.diag(matrix)
-    found: NDArray[Any] = right / np.maximum(matrix.sum(0) + matrix.sum(1) - right, 1)
-    return found
+    return np.asarray(right / np.maximum(matrix.sum(0) + matrix.sum(1) - right, 1))
 
 
 def mean_iou(
@@ -279,8 +277,7 @@ def _boundary(inside: NDArray[Any], counted: NDArray[Any]) -> NDArray[Any]:
         differs = (inside[ahead] != inside[back]) & counted[ahead] & counted[back]
         edge[ahead] |= differs
         edge[back] |= differs
-    edge &= inside
-    return edge
+    return np.asarray(edge & inside)
 
 
 def _widened(edge: NDArray[Any], radius: float) -> NDArray[Any]:
