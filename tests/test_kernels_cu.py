@@ -24,7 +24,7 @@ from minidl.tensor.rows import RowGradient
 
 from .helpers import hosted, oracles
 from .test_backends import SPECIAL, geometries, given_geometry, numbers, same
-from .test_ops import CASES, calling, counting, leaves
+from .test_ops import calling, counting, leaves, on_each_case
 
 pytestmark = pytest.mark.skipif(
     hosted.compiler() is None, reason="no C++ compiler (g++, clang++ or $CXX) to build kernels.cu"
@@ -348,8 +348,8 @@ def test_rows_of_a_gradient_are_updated_by_the_kernel_too(backend, rule, options
 # Every operation, as on a GPU -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("op", "of"), CASES)
-def test_every_operation_gives_the_cpus_value_and_gradients(backend, op, of):
+@on_each_case
+def test_every_operation_gives_the_cpus_value_and_gradients(op, of, backend):
     def results(device):
         inputs = leaves(of, device)
         output = calling(op, of, backend_for(device))(*inputs)
@@ -380,7 +380,7 @@ def read(library, what, program, size_of):
     return text.raw
 
 
-@pytest.mark.parametrize("architecture", [75, 90])
+@pytest.mark.parametrize("architecture", [pytest.param(75, marks=pytest.mark.slow), 90])
 def test_nvrtc_compiles_every_form_as_cupy_asks_for_it(architecture):
     """It needs no GPU and no driver: `pip install nvidia-cuda-nvrtc-cu12` will do."""
     library = nvrtc()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -38,12 +40,34 @@ def wanted(op: Op, of: Case) -> np.ndarray:
 
 
 CASES = [pytest.param(op, of, id=named(op, of)) for op in OPS for of in op.cases]
-each_case = pytest.mark.parametrize(("op", "of"), CASES)
+each_op = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 VIEWS = [c for c in CASES if c.values[1].view and np.size(wanted(*c.values))]
 each_view = pytest.mark.parametrize(("op", "of"), VIEWS)
 each_broadcasting_op = pytest.mark.parametrize(
     "op", [op for op in OPS if op.broadcasts], ids=lambda op: op.name
 )
+
+
+def on_each_case(test: Callable[..., None]) -> Callable[..., None]:
+    """Make the test of a case that of an operation, on all its cases; a failure names the case.
+
+    Most cases take less time than pytest needs for a test of their own.
+    """
+
+    def on_all(op: Op, **others: Any) -> None:
+        for of in op.cases:
+            minidl.manual_seed(0)  # as at the start of each test
+            try:
+                test(op, of, **others)
+            except BaseException as error:
+                error.add_note(f"in the case {named(op, of)}")
+                raise
+
+    signature = inspect.signature(test)
+    kept = [p for name, p in signature.parameters.items() if name != "of"]
+    functools.update_wrapper(on_all, test).__dict__.pop("__wrapped__")
+    on_all.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    return each_op(on_all)
 
 
 def calling(op: Op, of: Case, backend: Backend, dtype: type = np.float64) -> Callable[..., Tensor]:
@@ -82,7 +106,7 @@ def drawn(op: Op, of: Case) -> str:
 # Values and gradients -------------------------------------------------------------------------
 
 
-@each_case
+@on_each_case
 def test_value_is_that_of_the_reference(op, of, device):
     output = calling(op, of, backend_for(device))(*leaves(of, device))
     assert output.device == device
@@ -90,16 +114,34 @@ def test_value_is_that_of_the_reference(op, of, device):
     np.testing.assert_allclose(output.numpy(), wanted(op, of), rtol=1e-12, atol=1e-12)
 
 
-@each_case
-def test_gradients_to_order_two_are_those_of_differences(op, of, device, show_gradients):
+def to_check() -> Iterator[Any]:
+    """Yield on which device to check which case, and whether only along random directions.
+
+    Element by element takes long: by default, each operation's first case is checked so on the CPU
+    and on the guarded device, and the others along directions on the CPU.
+    """
+    for device, op in itertools.product(("cpu", "guarded", "cuda"), OPS):
+        gpu = [pytest.mark.gpu] if device == "cuda" else []
+        for of in op.cases:
+            full = pytest.param(device, op, of, False, id=f"{device}-{named(op, of)}", marks=gpu)
+            if of is op.cases[0] or gpu:
+                yield full
+                continue
+            yield pytest.param(*full.values, id=full.id, marks=pytest.mark.slow)
+            if device == "cpu":
+                yield pytest.param(device, op, of, True, id=f"cpu-directions-{named(op, of)}")
+
+
+@pytest.mark.parametrize(("device", "op", "of", "fast"), [*to_check()], indirect=["device"])
+def test_gradients_to_order_two_are_those_of_differences(op, of, fast, device, show_gradients):
     fn = calling(op, of, backend_for(device))
     if device == "cpu":
         show_gradients(drawn, op, of)
-    report = gradcheck(fn, leaves(of, device), order=2)
+    report = gradcheck(fn, leaves(of, device), order=2, fast=fast)
     assert not any(found.kinks for found in report.checks), report
 
 
-@each_case
+@on_each_case
 @pytest.mark.parametrize("dtype", FLOATS, ids=["float32", "float64"])
 def test_dtype_of_inputs_is_that_of_output_and_gradients(op, of, dtype, device):
     inputs = leaves(of, device, dtype)
@@ -192,7 +234,7 @@ def other_memory(array: np.ndarray, backend: Backend) -> Iterator[tuple[str, Any
         yield "channels last", last.transpose(0, 3, 1, 2)
 
 
-@each_case
+@on_each_case
 def test_order_in_memory_changes_neither_value_nor_gradient(op, of, device):
     """Of inputs as well as of the incoming gradient."""
     backend = backend_for(device)
@@ -251,7 +293,7 @@ def share_memory(a: Any, b: Any, device: str) -> bool:
     return np.shares_memory(getattr(a, "_array", a), getattr(b, "_array", b))
 
 
-@each_case
+@on_each_case
 def test_backward_changes_nothing_and_shares_nothing(op, of, device):
     """Inputs, output, saved arrays and the incoming gradient stay as they are, byte by byte; no
     gradient looks into the memory of any of them, or of another gradient.
@@ -281,7 +323,7 @@ def test_backward_changes_nothing_and_shares_nothing(op, of, device):
                 assert not share_memory(array, neighbour, device), f"{mine} looks into {other}"
 
 
-@each_case
+@on_each_case
 def test_an_input_changed_before_backward_is_noticed(op, of, device):
     fn = calling(op, of, backend_for(device))
     for place in range(len(of.inputs)):
@@ -293,7 +335,7 @@ def test_an_input_changed_before_backward_is_noticed(op, of, device):
             output.backward(counting(output.shape, device))
 
 
-@each_case
+@on_each_case
 def test_an_input_changed_through_the_memory_it_looks_into_is_noticed(op, of, device):
     fn = calling(op, of, backend_for(device))
     for place, values in enumerate(of.arrays()):
@@ -308,7 +350,7 @@ def test_an_input_changed_through_the_memory_it_looks_into_is_noticed(op, of, de
             output.backward(counting(output.shape, device))
 
 
-@each_case
+@on_each_case
 def test_results_are_views_of_their_inputs_only_where_stated(op, of, device):
     """What looks into an input's memory counts changes with it."""
     inputs = leaves(of, device)

@@ -81,13 +81,15 @@ def test_the_operation_that_is_added_passes_the_tests_of_every_operation(device,
     op = eval(row, vars(op_table))
     assert op.name == f"functional.{name}"
 
-    for of in op.cases:
-        test_ops.test_value_is_that_of_the_reference(op, of, device)
-        test_ops.test_gradients_to_order_two_are_those_of_differences(
-            op, of, device, lambda *_: None
+    test_ops.test_value_is_that_of_the_reference(op, device=device)
+    for dtype in test_ops.FLOATS:
+        test_ops.test_dtype_of_inputs_is_that_of_output_and_gradients(
+            op, dtype=dtype, device=device
         )
-        for dtype in test_ops.FLOATS:
-            test_ops.test_dtype_of_inputs_is_that_of_output_and_gradients(op, of, dtype, device)
+    for of in op.cases:
+        test_ops.test_gradients_to_order_two_are_those_of_differences(
+            op, of, False, device, lambda *_: None
+        )
     (example,) = doctest.DocTestFinder().find(names[name], name, globs=dict(names), module=False)
     assert example.examples
     assert doctest.DocTestRunner().run(example).failed == 0
