@@ -49,7 +49,7 @@ functions, tensor, activation, convolution, loss, normalization, pooling, poolin
     )
 )
 HERE = sys.modules[__name__]
-DRAWS = [20, pytest.param(200, marks=pytest.mark.slow)]
+DRAWS = [5, pytest.param(200, marks=pytest.mark.slow)]
 
 
 # Two operations as a user would write them ----------------------------------------------------

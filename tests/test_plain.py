@@ -65,7 +65,9 @@ def train(name: str) -> tuple[list[float], dict[str, np.ndarray]]:
     return losses, model.state_dict()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", ["chapter 7", "chapter 9", pytest.param("chapter 10", marks=pytest.mark.slow)]
+)
 def test_training_gives_the_same_losses_and_weights_with_plain_kernels(name):
     with kernels("fast"):
         losses, weights = train(name)
