@@ -163,8 +163,7 @@ print("max of the same, which jumps:", F.max_pool2d(moving, 2).numpy()[:, 0, 0].
 
 # %% tags=["hide-input"]
 figure = plots.pooling_shares(tensor(window), kinds)
-look = "max sends all to one pixel, average a paler quarter to each (one scale for all); "
-chapter.keep(figure, "gradients", look + "blue is negative: a brighter pixel lowers the output")
+chapter.keep(figure, "gradients", "max: all to one pixel; blue: a brighter pixel lowers the output")
 
 # %% [markdown]
 # ## 6. Shift, noise, a lone pixel, and what is lost

@@ -77,8 +77,9 @@ def main() -> None:
             whole = len(catalogue) > 1 or str(page) in arguments.pages
             template = read(arguments.templates / f"{page}.pot")
             write(path, updated(catalogue, template, whole))
-            done = sum(bool(message.string) and not message.fuzzy for message in catalogue)
-            print(f"{path.relative_to(LOCALE)}: {done} of {len(catalogue)} translated")
+            texts = [message for message in read(path) if message.id]  # the head has none
+            done = sum(bool(text.string) and not text.fuzzy for text in texts)
+            print(f"{path.relative_to(LOCALE)}: {done} of {len(texts)} translated")
 
 
 if __name__ == "__main__":
