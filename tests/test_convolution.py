@@ -346,7 +346,9 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("kind", [blocks.BlockedBackend, NumpyBackend])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(blocks.BlockedBackend, marks=pytest.mark.slow), NumpyBackend]
+)
 @pytest.mark.parametrize("name", LARGE)
 def test_a_large_image_takes_little_memory_beside_its_result(name, kind):
     """Its columns would take 92 to 147 MB."""
