@@ -34,11 +34,15 @@ nb_mime_priority_overrides = [("html", "text/markdown", None)]  # captions: `cel
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 4
+myst_html_meta = {
+    "description": "minidl: a deep learning framework in NumPy, and a course that explains it",
+}
 myst_dmath_double_inline = True
 myst_dmath_allow_labels = False
 
 html_theme = "furo"
 html_title = "minidl"
+html_favicon = "static/icon.svg"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
