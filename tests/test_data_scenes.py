@@ -128,8 +128,8 @@ def test_scenes_are_chosen_with_their_masks_and_boxes():
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        ({"train": 0}, ValueError, "got train=0, expected an integer >= 1$"),
-        ({"test": -1}, ValueError, "got test=-1, expected an integer >= 1$"),
+        ({"train": 0}, ValueError, "got train=0, expected an integer >= 1 and <= 1000000$"),
+        ({"test": -1}, ValueError, "got test=-1, expected an integer >= 1 and <= 1000000$"),
         ({"seed": -1}, ValueError, "got seed=-1, expected an integer >= 0$"),
         ({"size": 31}, ValueError, "got size=31, expected an integer >= 32 and <= 256"),
         ({"size": 257}, ValueError, "got size=257, expected an integer >= 32 and <= 256"),
