@@ -91,7 +91,10 @@ WINGS = {
     "backends/blocks backends/large": (
         *(375, "large images in blocks, and pooling of windows as large as the image"),
     ),
-    "backends/cuda training/capture": (800, "the same code on CuPy; steps replayed as CUDA graphs"),
+    "backends/cuda training/capture": (
+        1_040,
+        "the same code on CuPy; steps replayed as CUDA graphs",
+    ),
     "recompute": (245, "activations computed again in backward, to save memory"),
     "functional/embedding nn/embedding": (110, "words as vectors, with rows as gradients"),
     "functional/loss_kinds nn/loss_kinds": (
@@ -127,7 +130,7 @@ WINGS = {
     ),
     "training/fit training/keeper training/progress training/fingerprint "
     "training/warnings training/metrics training/ranks": (
-        *(1_225, "runs that survive crashes, resume only themselves, report problems; mask scores"),
+        *(1_240, "runs that survive crashes, resume only themselves, report problems; mask scores"),
     ),
     "training/detection": (90, "scores of a detector, as COCO defines them; checks of its boxes"),
     "inspect anomaly": (
