@@ -91,9 +91,8 @@ WINGS = {
     "backends/blocks backends/large": (
         *(375, "large images in blocks, and pooling of windows as large as the image"),
     ),
-    "backends/cuda training/capture": (
-        1_040,
-        "the same code on CuPy; steps replayed as CUDA graphs",
+    "backends/cuda training/capture training/replays": (
+        *(1_040, "the same code on CuPy; steps replayed as CUDA graphs, in fit by itself"),
     ),
     "recompute": (245, "activations computed again in backward, to save memory"),
     "functional/embedding nn/embedding": (110, "words as vectors, with rows as gradients"),

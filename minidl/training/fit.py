@@ -16,6 +16,7 @@ from minidl.training.history import History
 from minidl.training.keeper import Keeper
 from minidl.training.progress import Output, steps
 from minidl.training.ranks import RankKeeper, RankRun, check_world
+from minidl.training.replays import ReplayingRun
 from minidl.training.run import Run, Schedule
 from minidl.training.warnings import Diagnosis
 
@@ -39,6 +40,7 @@ def fit(
     callbacks: Sequence[Callable[[Run], object]] = (),
     progress: bool | None = None,
     world: World | None = None,
+    capture: Literal["auto"] | bool = "auto",
 ) -> History:
     """Train a network, measure it after each epoch, and save it to disk.
 
@@ -79,6 +81,13 @@ def fit(
     its own normalises by the rank's share; running statistics are averaged before measuring and
     saving. The validation loader may have no world; each rank then measures all its batches.
 
+    On a GPU, steps whose shapes repeat are recorded as a CUDA graph and replayed without Python,
+    as by `minidl.capture`, if some timed steps are faster that way. The times are printed after the
+    epoch, and callbacks find them in `run.step_ms`. Other shapes, accumulated steps and several
+    ranks take ordinary steps. So do networks that change their own attributes or draw random
+    numbers in Python, with a warning; other decisions made in Python, such as those by the clock,
+    stay as recorded.
+
     Args:
         model: called with all of a batch's arrays but the last; ends with the last epoch's weights.
         loss: of the outputs and the last array; if that holds integers and the outputs are
@@ -101,6 +110,8 @@ def fit(
         progress: False prints nothing; None prints a line per epoch, and shows a bar if somebody
             reads it, in a terminal or in a notebook; True always shows the bar.
         world: the ranks that train together, `distributed.world()`; None for this process alone.
+        capture: on a GPU, "auto" replays steps where that is faster, True also where it is slower,
+            and False never. On the CPU, nothing is replayed.
 
     Returns:
         The history, from the first epoch on.
@@ -131,9 +142,11 @@ def fit(
         check_whole("fit", 1, patience=patience)
     if schedule_every not in ("step", "epoch"):
         raise ValueError(f'fit: got schedule_every={schedule_every!r}, expected "step" or "epoch"')
+    if capture not in ("auto", True, False):
+        raise ValueError(f'fit: got capture={capture!r}, expected "auto", True or False')
     folder = None if checkpoint is None else Path(checkpoint).absolute()
     parts = (model, loss, optimizer, train, validation, schedule)
-    run, keeper = _prepared(world, parts, folder, save_seconds)
+    run, keeper = _prepared(world, parts, folder, save_seconds, capture)
     run.every_step, run.clip_norm, run.accumulate = schedule_every == "step", clip_norm, accumulate
     run.progress = False if world is not None and world.rank else progress
     with keeper.running(run, epochs, resume):
@@ -146,17 +159,26 @@ def fit(
 
 
 def _prepared(
-    world: World | None, parts: tuple[Any, ...], folder: Path | None, save_seconds: float
+    world: World | None,
+    parts: tuple[Any, ...],
+    folder: Path | None,
+    save_seconds: float,
+    capture: Literal["auto"] | bool,
 ) -> tuple[Run, Keeper]:
     """Return the run with these parts, and its keeper."""
-    train, validation = parts[3:5]
+    model, (train, validation) = parts[0], parts[3:5]
     for loader in (train, validation):
         check_loader("fit", loader)
     check_world(world, train, validation)
     run, keeper = Run(*parts), Keeper(folder, save_seconds)
+    if world is not None and world.size > 1:
+        run, keeper = RankRun(world, *parts), RankKeeper(world, folder, save_seconds)
+    elif capture and any(p.backend.records for p in model.parameters()):
+        run = ReplayingRun(*parts)
+        run.is_timed = capture == "auto"
+        if run.why_not and not run.is_timed:
+            run.refuse(run.why_not)
     if world is None or world.size == 1:
         run.watch = Diagnosis(run)
-    else:
-        run, keeper = RankRun(world, *parts), RankKeeper(world, folder, save_seconds)
     run.out = Output("stdout")
     return run, keeper
