@@ -79,7 +79,7 @@ class Block(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         blocks = self._blocks.get()
-        for block in reversed(self._own):
+        for block in reversed(tuple(self._own)):  # other threads change the list meanwhile
             try:
                 self._blocks.reset(block.token)
             except (RuntimeError, TypeError, ValueError):  # it began in another context

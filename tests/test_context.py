@@ -128,6 +128,23 @@ def test_a_block_that_is_never_left_ends_with_its_object():
     assert is_recording()
 
 
+def test_one_object_serves_threads_that_switch_all_the_time():
+    block, interval = no_grad(), sys.getswitchinterval()
+
+    def work() -> bool:
+        for _ in range(500):
+            with block, block:
+                assert not is_recording()
+            assert is_recording()
+        return True
+
+    sys.setswitchinterval(1e-6)
+    try:
+        assert all(together([work] * 8))
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_one_object_serves_nested_blocks_and_threads():
     block = no_grad()
 
