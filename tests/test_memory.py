@@ -32,6 +32,8 @@ class Libc:
 
 @pytest.fixture
 def libc(monkeypatch):
+    for watcher in watchers():  # of kernels in earlier tests: it would call this one
+        watcher.join()
     fake = Libc()
     monkeypatch.setattr(threads, "_libc", lambda: fake)
     return fake
