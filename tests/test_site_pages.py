@@ -40,7 +40,8 @@ CHECKED = (  # a page of each kind, for axe-core
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     with chromium(tmp_path_factory.mktemp("chromium")) as opened:
-        opened.set_script_timeout(120)
+        opened.set_script_timeout(600)
+        opened.command_executor.client_config.timeout = 600  # axe-core, on a slow machine
         yield opened
 
 
@@ -80,7 +81,7 @@ def test_axe_finds_no_barrier(browser, page, theme):
     axe = pytest.importorskip("axe_core_python.selenium", reason="needs axe-core-python").Axe()
     for width in (1440, 390):
         show(browser, page, width, theme)
-        found = axe.run(browser, options={"iframes": False})
+        found = axe.run(browser, options={"iframes": 0})  # it writes JavaScript: False is no word
         told = [
             f"{violation['id']}: {node['html'][:200]}: {node['failureSummary']}"
             for violation in found["violations"]

@@ -7,8 +7,14 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelector("aside.toc-drawer")?.setAttribute("aria-label", "Page");
   // Sphinx writes the arguments of long signatures as definitions without terms.
   document.querySelectorAll("dt.sig > dl").forEach((list) => {
-    list.setAttribute("role", "list");
-    for (const item of list.children) item.setAttribute("role", "listitem");
+    const box = document.createElement("div");
+    box.className = "parameters";
+    for (const item of list.children) {
+      const line = document.createElement("div");
+      line.append(...item.childNodes);
+      box.append(line);
+    }
+    list.replaceWith(box);
   });
   // Code and tables wider than the window scroll; keys scroll only what can have the focus.
   const reachable = () => {
