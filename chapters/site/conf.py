@@ -34,9 +34,6 @@ nb_mime_priority_overrides = [("html", "text/markdown", None)]  # captions: `cel
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 4
-myst_html_meta = {
-    "description": "minidl: a deep learning framework in NumPy, and a course that explains it",
-}
 myst_dmath_double_inline = True
 myst_dmath_allow_labels = False
 

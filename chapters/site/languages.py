@@ -27,6 +27,11 @@ WORDS = {
 PROMPTS = {"zh_CN": ("展开代码", "收起代码")}
 """What the button of a folded cell says."""
 
+DESCRIPTION = (
+    '\n<meta name="description" '
+    'content="minidl: a deep learning framework in NumPy, and a course that explains it">'
+)
+
 ENGLISH_ONLY = ("api", "_modules", "py-modindex")
 """Folders of pages that are built once, and that pages of all languages link to."""
 
@@ -66,6 +71,7 @@ def _links(app: Sphinx, page: str, template: str, context: dict[str, Any], doctr
     """Give the template its links to the same page in other languages."""
     language = app.config.language
     context["words"] = WORDS[language]
+    context["metatags"] = context.get("metatags", "") + DESCRIPTION
     up = "../" * page.count("/")
     if language in OTHERS:
         context["languages"] = [("en", "English", f"{up}../{page}.html")]

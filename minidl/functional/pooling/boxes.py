@@ -116,7 +116,7 @@ def roi_align2d(
 
     Raises:
         ValueError: boxes are not `(k, 5)`, are not finite or name an image that there is not, or a
-            size, the scale or the ratio is out of range, or a bin is longer than 2**14 pixels.
+            size, the scale or the ratio is out of range, or a bin is longer than 16,384 pixels.
         TypeError: images are not a tensor of floats, or boxes not numbers on its device.
 
     Source: K. He et al., Mask R-CNN (2017), section 3.
