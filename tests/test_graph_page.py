@@ -10,7 +10,6 @@ import html
 import json
 import os
 import re
-import shutil
 import threading
 from importlib.resources import files
 
@@ -26,6 +25,7 @@ from minidl.inspect.graph_groups import MOST_MEMBERS, grouped, short_line
 from minidl.inspect.graph_node import Digest
 from minidl.inspect.graph_page import OPERATORS, render
 from minidl.tensor import record
+from tests.helpers.browser import chromium
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 HOSTILE = (
@@ -370,33 +370,9 @@ def test_the_package_has_the_page():
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A headless Chromium, closed after the module's tests."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install it")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--disable-dev-shm-usage",
-        "--force-prefers-reduced-motion",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = selenium.ChromeService(executable_path=driver)
-    opened = selenium.Chrome(options=options, service=service)
-    opened.set_window_size(1440, 900)
-    yield opened
-    opened.quit()
+    with chromium(tmp_path_factory.mktemp("chromium")) as opened:
+        opened.set_window_size(1440, 900)
+        yield opened
 
 
 @pytest.fixture
