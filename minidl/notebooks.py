@@ -82,6 +82,7 @@ def write(chapter: Path, folder: Path, force: bool = False) -> tuple[Path, str]:
     Raises:
         ImportError: jupytext is missing.
         OSError: a file cannot be read or written.
+        SyntaxError: the chapter is not Python; UnicodeDecodeError: it is not in UTF-8.
     """
     book, path = convert(chapter.read_text(encoding="utf-8")), folder / f"{chapter.stem}.ipynb"
     for cell in book.cells:
@@ -123,8 +124,8 @@ def main(given: list[str] | None = None) -> int:
             advice = ": you changed it; --force overwrites it" if result == "kept" else ""
             print(f"{result} {path}{advice}")
             results.append(result)
-    except (ImportError, OSError) as error:
-        sys.exit(f"notebooks: {error}")
+    except (ImportError, OSError, SyntaxError, UnicodeDecodeError) as error:
+        sys.exit(f"notebooks: {chapter}: {error}")
     return int("kept" in results)
 
 

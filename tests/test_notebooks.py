@@ -141,6 +141,16 @@ def test_a_file_that_is_no_notebook_is_kept(text, convert, tmp_path):
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize("text", [b"def (:\n", b"\xff\xfe"], ids=["no Python", "no UTF-8"])
+def test_a_chapter_that_cannot_be_read_is_named(text, tmp_path):
+    (tmp_path / "ch01_x.py").write_bytes(text)
+    with pytest.raises(
+        SystemExit, match=r"notebooks: .*ch01_x\.py: .*(invalid syntax|can't decode)"
+    ):
+        notebooks.main([str(tmp_path / "out"), "--chapters", str(tmp_path)])
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_chapters_or_jupytext_a_message_says_what_to_do(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         notebooks.main([str(tmp_path / "books"), "--chapters", str(tmp_path)])
