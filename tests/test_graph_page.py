@@ -364,6 +364,13 @@ def test_the_package_has_the_page():
     assert render(line().nodes, ["output"] * 8, "").startswith("<!doctype html>")
 
 
+@pytest.mark.parametrize("path", [3, b"graph.html", True])
+def test_a_path_that_is_none_is_refused(path):
+    x = Tensor(2.0, requires_grad=True)
+    with pytest.raises(TypeError, match=r"^Graph\.html: got path=.*, expected a str or a Path$"):
+        graph(x * x).html(path)
+
+
 # In a browser -----------------------------------------------------------------------------------
 
 

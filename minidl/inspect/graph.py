@@ -136,6 +136,7 @@ class Graph:
 
         Raises:
             OSError: the file cannot be written; an older one stays as it was.
+            TypeError: the path is neither a string nor a path.
 
         Example:
             >>> x = Tensor(3.0, requires_grad=True)
@@ -143,6 +144,8 @@ class Graph:
             >>> page.startswith("<!doctype html>"), "mul(#0, #0)" in page
             (True, True)
         """
+        if not isinstance(path, str | os.PathLike | None):
+            raise TypeError(f"Graph.html: got path={path!r}, expected a str or a Path")
         page = render(self.nodes, [self.kind(node) for node in self.nodes], str(self))
         if path is not None:
             with whole_file(Path(path)) as file:
