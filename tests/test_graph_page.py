@@ -25,7 +25,7 @@ from minidl.inspect.graph_groups import MOST_MEMBERS, grouped, short_line
 from minidl.inspect.graph_node import Digest
 from minidl.inspect.graph_page import OPERATORS, render
 from minidl.tensor import record
-from tests.helpers.browser import chromium
+from tests.helpers.browser import barriers, chromium
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 HOSTILE = (
@@ -654,7 +654,7 @@ def test_zoom_changes_the_size_and_fit_shows_all(opened):
 
 @pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_fits_any_width_and_theme(opened, browser, width, theme):
+def test_the_page_fits_any_width_and_theme_without_barriers(opened, browser, width, theme):
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
@@ -667,6 +667,7 @@ def test_the_page_fits_any_width_and_theme(opened, browser, width, theme):
         assert page.run("return document.documentElement.scrollWidth") <= width
         paper = page.run("return getComputedStyle(document.body).backgroundColor")
         assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 28)"}[theme]
+        assert barriers(browser) == []
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
