@@ -94,9 +94,13 @@ MAX = float(np.finfo(np.float32).max)
 
 
 def is_plain(w: Windows) -> bool:
-    """Tell whether windows are 3 x 3 pixels, with stride 1 and padding <= 2."""
+    """Tell whether windows are 3 x 3 pixels, with stride 1 and padding <= 2.
+
+    Images need three pixels, too: in fewer, no block can be far larger than most.
+    """
     geometry = (w.k_h, w.k_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w)
-    return geometry == (3, 3, 1, 1, 1, 1) and max(w.top, w.bottom, w.left, w.right) <= 2
+    fits = geometry == (3, 3, 1, 1, 1, 1) and max(w.top, w.bottom, w.left, w.right) <= 2
+    return fits and min(w.in_h * w.in_w, w.out_h * w.out_w) > 2
 
 
 def suits(
