@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -22,7 +23,9 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 def near(tensor: Tensor, wanted: float) -> None:
     """Assert that all elements are right to a few roundings; a sequential sum of a million terms
     would be 1 % off."""
-    np.testing.assert_allclose(tensor.numpy(), wanted, rtol=8 * np.finfo(tensor.dtype).eps)
+    # CuPy without CUB adds each 512th term of a row one after the other.
+    most = 64 if tensor.device == "cuda" and os.environ.get("CUPY_ACCELERATORS") == "" else 8
+    np.testing.assert_allclose(tensor.numpy(), wanted, rtol=most * np.finfo(tensor.dtype).eps)
 
 
 def tenths(*shape: int, dtype: type, device: str) -> Tensor:
@@ -140,7 +143,16 @@ def test_statistics_and_gradients_of_batch_norm(order, dtype, device):
     near(bias.grad, N * TENTH)
 
 
+@pytest.fixture
+def fixed_order():
+    """Let a GPU add repeated indices in a fixed order: atomic additions round each time."""
+    minidl.set_deterministic(True)
+    yield
+    minidl.set_deterministic(False)
+
+
 @each_dtype
+@pytest.mark.usefixtures("fixed_order")
 def test_a_word_and_an_element_that_occur_very_often(dtype, device):
     words = Tensor(np.zeros(N, int), device=device)
     table = Tensor(np.ones((3, 2)), dtype, device, True)

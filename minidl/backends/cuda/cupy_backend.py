@@ -312,10 +312,6 @@ class CupyBackend(DeferringBackend):
 
     # Elements and rows ------------------------------------------------------------------------
 
-    def sum(self, array: Array, axes: Sequence[int], keepdims: bool = False) -> Array:
-        """Use CuPy's reductions, which add in a tree over any axes."""
-        return array.sum(tuple(axes), keepdims=keepdims)
-
     def column_sums(self, a: Array, b: Array | None = None) -> Array:
         """Multiply by ones with cuBLAS."""
         return self.product(self.xp.ones((1, len(a)), a.dtype), a if b is None else a * b)[0]

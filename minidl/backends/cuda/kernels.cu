@@ -244,17 +244,18 @@ __global__ void index_add(T* target, size length, size width, const size* rows, 
 }
 
 // The same in a fixed order: `order` lists the indices k by ascending row, and by k among equal
-// rows; `rows` is in that order too. The thread of a row's first index adds all of them.
+// rows; `rows` is in that order too. The thread of a row's first index adds all of them, in double:
+// in float, a sum of 300,000 terms would lose four digits.
 template <typename T>
 __global__ void index_add_in_order(T* target, size width, const size* rows, const size* order,
                                    const T* values, size places, size count) {
     EACH(i, count) {
         size first = i / width, column = i % width;
         if (first > 0 && rows[first] == rows[first - 1]) continue;
-        T total = target[rows[first] * width + column];
+        double total = target[rows[first] * width + column];
         for (size k = first; k < places && rows[k] == rows[first]; k++)
             total += values[order[k] * width + column];
-        target[rows[first] * width + column] = total;
+        target[rows[first] * width + column] = (T)total;
     }
 }
 

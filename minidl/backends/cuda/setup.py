@@ -123,8 +123,9 @@ def set_deterministic(on: bool) -> None:
 
     Everything else that minidl does on a GPU gives the same bits in every run. By default, if
     several gradients are added to one row of an embedding, or to one indexed element, the order of
-    the sum is random, and so are its last bits. A fixed order takes a sort in each backward pass,
-    which makes the host wait, and which `capture` cannot record.
+    the sum is random, and so are its last bits: each addition rounds to the gradient's dtype. A
+    fixed order adds in float64 and rounds once. It takes a sort in each backward pass, which makes
+    the host wait, and which `capture` cannot record.
     """
     choices.deterministic = bool(on)
 
