@@ -92,6 +92,16 @@ def test_the_same_seed_gives_the_first_losses_of_the_cpu(losses, dtype, count):
     np.testing.assert_allclose(mine, wanted, rtol=1e-3, atol=1e-3)
 
 
+def test_what_is_sent_ahead_arrives_whole():
+    backend, rng = minidl.zeros(1, device="cuda").backend, np.random.default_rng(0)
+    arrays = [rng.normal(size=(64, 1000)) for _ in range(6)]
+    ahead = [backend.send(array) for array in arrays[:2]]
+    for number, array in enumerate(arrays):
+        ahead += [backend.send(later) for later in arrays[number + 2 : number + 3]]
+        found = ahead.pop(0)()
+        np.testing.assert_array_equal(found.get(), array)
+
+
 def test_batches_moved_ahead_and_replayed_steps_give_the_same_losses():
     plain = cifar10_losses("cuda")
     np.testing.assert_allclose(cifar10_losses("cuda", prefetch=2), plain, rtol=1e-3, atol=1e-3)

@@ -179,7 +179,9 @@ def test_broadcasting_repeats_values_and_adds_up_gradients(op, shapes, device):
         extra = len(shapes.result_shape) - x.ndim
         axes = [extra + i for i, size in enumerate(x.shape) if size == 1]
         added = copies.grad.numpy().sum((*range(extra), *axes)).reshape(x.shape)
-        np.testing.assert_allclose(x.grad.numpy(), added, rtol=1e-12)
+        # A GPU adds in another order, so what cancels may leave another last bit.
+        atol = 1e-14 if device == "cuda" else 0
+        np.testing.assert_allclose(x.grad.numpy(), added, rtol=1e-12, atol=atol)
 
 
 def axis_of(shape: tuple[int, ...]) -> st.SearchStrategy:
