@@ -23,6 +23,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 HERE = Path(__file__).parent
 NAMES = ("libcuda.so.1", "libnvrtc.so.12", "libcublas.so.12", "libcublasLt.so.12")
 BLAS = "cupy_backends/cuda/libs/cublas"
@@ -108,8 +110,11 @@ def _build(place: Path, folder: Path) -> None:
         f"-Wl,--version-script={place / 'versions'}",
     ]
     command += [f'-DCOMPILE="{compile_kernel}"', f'-DFOLDER="{folder}"', f'-DSTAMP="{folder.name}"']
+    (blas,) = (Path(np.__file__).parents[1] / "numpy.libs").glob("*openblas64_*")
+    double, single = sorted(symbols(blas, r"\w*cblas_[ds]gemm64_"))
+    command += [f"-DDGEMM={double}", f"-DSGEMM={single}"]
     command += [str(HERE / "cuda.cpp"), str(place / "absent.cpp"), "-o", str(place / NAMES[0])]
-    subprocess.run([*command, "-ldl"], check=True)
+    subprocess.run([*command, str(blas), f"-Wl,-rpath,{blas.parent}", "-ldl"], check=True)
     for name in NAMES[1:]:
         (place / name).symlink_to(NAMES[0])
 

@@ -1,5 +1,4 @@
-// cuBLAS's products of matrices and Thrust's sorts, as work that is put into streams. Matrices are
-// counted down columns: element (i, j) of a matrix with leading dimension ld is at i + j * ld.
+// cuBLAS's products of matrices and Thrust's sorts, as work that is put into streams.
 
 struct Blas {
     void* stream = nullptr;
@@ -19,44 +18,12 @@ struct Stack {  // of matrices
     }
 };
 
-// Adds to a column of a product the terms from `start` to `stop`, in pairs of halves: so sums of
-// many terms keep their digits, as with cuBLAS, which adds in blocks.
-template <typename T>
-void add_terms(T* column, int m, int start, int stop, const T* a, int ld_a, const T* b, int step) {
-    if (stop - start > 64) {
-        int middle = (start + stop) / 2;
-        std::vector<T> second(m);
-        add_terms(column, m, start, middle, a, ld_a, b, step);
-        add_terms(second.data(), m, middle, stop, a, ld_a, b, step);
-        for (int i = 0; i < m; i++) column[i] += second[i];
-        return;
-    }
-    for (int p = start; p < stop; p++) {
-        T factor = b[size_t(p) * step];
-        for (int i = 0; i < m; i++) column[i] += a[i + size_t(p) * ld_a] * factor;
-    }
-}
-
-// c = alpha * op(a) @ op(b) + beta * c, column by column. A transposed `a` is copied first.
-template <typename T>
-void multiply(bool turn_a, bool turn_b, int m, int n, int k, T alpha, const T* a, int ld_a,
-              const T* b, int ld_b, T beta, T* c, int ld_c) {
-    std::vector<T> turned;
-    if (turn_a) {
-        turned.resize(size_t(m) * k);
-        for (int i = 0; i < m; i++)
-            for (int p = 0; p < k; p++) turned[i + size_t(p) * m] = a[p + size_t(i) * ld_a];
-        a = turned.data(), ld_a = m;
-    }
-    std::vector<T> column(m);
-    for (int j = 0; j < n; j++) {
-        std::fill(column.begin(), column.end(), T(0));
-        const T* factors = turn_b ? b + j : b + size_t(j) * ld_b;
-        add_terms(column.data(), m, 0, k, a, ld_a, factors, turn_b ? ld_b : 1);
-        T* out = c + size_t(j) * ld_c;
-        for (int i = 0; i < m; i++) out[i] = alpha * column[i] + (beta == 0 ? 0 : beta * out[i]);
-    }
-}
+// The host's own products, which NumPy brings along: SGEMM and DGEMM are their names.
+#define GEMM(name, T)                                                                          \
+    extern "C" void name(int, int, int, int64_t, int64_t, int64_t, T, const T*, int64_t,       \
+                         const T*, int64_t, T, T*, int64_t);
+GEMM(SGEMM, float)
+GEMM(DGEMM, double)
 
 template <typename T>
 int products(void* handle, int op_a, int op_b, int m, int n, int k, const void* alpha, Stack a,
@@ -65,10 +32,13 @@ int products(void* handle, int op_a, int op_b, int m, int n, int k, const void* 
     if (m < 0 || n < 0 || k < 0 || a.ld < (op_a ? k : m) || b.ld < (op_b ? n : k) || c.ld < m)
         return 7;  // CUBLAS_STATUS_INVALID_VALUE
     T first = *(const T*)alpha, second = *(const T*)beta;  // of the host: read now
+    auto gemm = [](auto... x) {
+        if constexpr (std::is_same_v<T, float>) SGEMM(x...); else DGEMM(x...);
+    };
     return put(at(static_cast<Blas*>(handle)->stream), [=] {
-        for (int s = 0; s < count; s++)
-            multiply(op_a, op_b, m, n, k, first, a.at<const T>(s), a.ld, b.at<const T>(s), b.ld,
-                     second, c.at<T>(s), c.ld);
+        for (int s = 0; s < count; s++)  // 102: by columns; 111: as it is; 112: transposed
+            gemm(102, 111 + !!op_a, 111 + !!op_b, m, n, k, first, a.at<const T>(s), a.ld,
+                 b.at<const T>(s), b.ld, second, c.at<T>(s), c.ld);
     }) ? 14 : 0;  // CUBLAS_STATUS_INTERNAL_ERROR
 }
 
