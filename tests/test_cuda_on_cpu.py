@@ -1,7 +1,7 @@
 """CUDA on a CPU does what CUDA documents: launches, barriers, atomics, streams, events and graphs.
 
-They hold on a GPU too, but those of `standing_in`: run them, as all tests of a GPU, by
-`python -m tests.helpers.cuda_on_cpu -m pytest -m gpu`, or with a GPU by `pytest -m gpu`.
+All but those marked `standing_in` hold on a GPU too. Run them with
+`python -m tests.helpers.cuda_on_cpu -m pytest -m gpu`, or on a GPU with `pytest -m gpu`.
 """
 
 from __future__ import annotations
@@ -187,6 +187,34 @@ def test_work_that_nobody_waits_for_is_done_late(cupy):
     assert not any(done.done for _ in range(1000))
     assert done.done
     assert x.get().tolist() == [1, 1, 1, 1]
+
+
+@standing_in
+def test_times_between_events_need_a_wait(cupy):
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        start, _, end = stream.record(), cupy.zeros(4), stream.record()
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="NotReady"):
+        cupy.cuda.get_elapsed_time(start, end)
+    end.synchronize()
+    assert cupy.cuda.get_elapsed_time(start, end) >= 0
+
+
+def test_what_was_recorded_in_a_graph_cannot_be_waited_for_afterwards(cupy):
+    stream, x = cupy.cuda.Stream(non_blocking=True), cupy.zeros(3, np.float32)
+    x += 1
+    cupy.cuda.Device().synchronize()
+    with stream:
+        stream.begin_capture()
+        x += 1
+        event = stream.record()
+        graph = stream.end_capture()
+        with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="CapturedEvent"):
+            stream.wait_event(event)
+        x += 1
+    graph.launch(stream)
+    stream.synchronize()
+    assert x.get().tolist() == [3, 3, 3]
 
 
 @standing_in

@@ -50,7 +50,7 @@ def show(browser, page, width=1440, theme="light"):
         {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500},
     )
     browser.get((Path(SITE).resolve() / f"{page}.html").as_uri())
-    # The explorer keeps its theme at the root; pages of the course keep it at the body.
+    # The explorer reads its theme from the root element, pages of the course from the body.
     for place in ("body", "documentElement"):
         browser.execute_script(f"document.{place}.dataset.theme = arguments[0]", theme)
 

@@ -23,7 +23,7 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 def near(tensor: Tensor, wanted: float) -> None:
     """Assert that all elements are right to a few roundings; a sequential sum of a million terms
     would be 1 % off."""
-    # CuPy without CUB adds each 512th term of a row one after the other.
+    # Without CUB, each of CuPy's 512 threads adds every 512th term of a row sequentially.
     most = 64 if tensor.device == "cuda" and os.environ.get("CUPY_ACCELERATORS") == "" else 8
     np.testing.assert_allclose(tensor.numpy(), wanted, rtol=most * np.finfo(tensor.dtype).eps)
 

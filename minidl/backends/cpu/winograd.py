@@ -96,7 +96,8 @@ MAX = float(np.finfo(np.float32).max)
 def is_plain(w: Windows) -> bool:
     """Tell whether windows are 3 x 3 pixels, with stride 1 and padding <= 2.
 
-    Images need three pixels, too: in fewer, no block can be far larger than most.
+    Images and outputs need at least three pixels: with one or two, no block can be compared with
+    the rest of its image.
     """
     geometry = (w.k_h, w.k_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w)
     fits = geometry == (3, 3, 1, 1, 1, 1) and max(w.top, w.bottom, w.left, w.right) <= 2

@@ -3,8 +3,8 @@
     python -m tests.helpers.cuda_on_cpu -m pytest -m gpu
 
 runs Python with these arguments. Only there, and in processes that it starts, does CuPy find this
-in place of NVIDIA's libraries: see `__main__.py`. It needs Linux on x86-64, a C++ compiler, and a
-wheel of CuPy for CUDA 12.
+in place of NVIDIA's libraries: see `__main__.py`. It needs Linux on x86-64, g++, and the wheels of
+NumPy and of CuPy 14 for CUDA 12.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ NAMES = ("libcuda.so.1", "libnvrtc.so.12", "libcublas.so.12", "libcublasLt.so.12
 BLAS = "cupy_backends/cuda/libs/cublas"
 OPTIONS = ("-std=c++17", "-O2", "-ffp-contract=off", "-fno-math-errno", "-w", "-fPIC")
 OPTIONS += ("-fvisibility=hidden", "-fno-gnu-unique")
+OPTIONS += ("-U_FORTIFY_SOURCE",)  # with it, longjmp refuses to go to another stack
 HEADERS = ("complex.cuh", "carray.cuh", "atomics.cuh", "math_constants.h")  # compiled in advance
 Symbols = dict[str, tuple[int, int]]
 
@@ -61,17 +61,25 @@ def symbols(path: Path, wanted: str) -> Symbols:
 
 
 def compiler() -> str | None:
-    """Return a host C++ compiler, if there is one."""
-    names = (os.environ.get("CXX"), "g++", "c++")
-    return next((found for name in names if name and (found := shutil.which(name))), None)
+    """Return the path of g++, whose own options are used, if there is one."""
+    return shutil.which("g++")
+
+
+def openblas() -> Path:
+    """Return the library by which NumPy multiplies matrices."""
+    (path,) = (Path(np.__file__).parents[1] / "numpy.libs").glob("*openblas64_*")
+    return path
 
 
 def built() -> Path:
     """Build the stand-in once; return the folder with a link to it for each of NVIDIA's names."""
+    paths = HERE, extension(BLAS), openblas()  # which the library refers to
     sources = b"".join(
         path.read_bytes() for path in (*sorted(HERE.glob("*.[ch]*")), extension(BLAS))
     )
-    stamp = hashlib.sha256(sources + str((compiler(), OPTIONS, NAMES)).encode()).hexdigest()[:16]
+    stamp = hashlib.sha256(sources + str((compiler(), OPTIONS, NAMES, paths)).encode()).hexdigest()[
+        :16
+    ]
     folder = Path(tempfile.gettempdir()) / f"cuda_on_cpu-{os.getuid()}" / stamp
     if not folder.is_dir():
         folder.parent.mkdir(mode=0o700, exist_ok=True)
@@ -94,7 +102,7 @@ def _build(place: Path, folder: Path) -> None:
     subprocess.run([*command, "-x", "c++-header", str(place / "kernels.h")], check=True)
 
     text = "".join((HERE / name).read_text() for name in ("libraries.h", "cuda.cpp"))
-    text = text.replace("##letter##", "S") + text.replace("##letter##", "D")
+    text = text.replace("##letter##", "S") + text.replace("##letter##", "D")  # by PRODUCTS
     absent = [
         name for name in symbols(extension(BLAS), r"cublas[A-Z]\w*") if f" {name}(" not in text
     ]
@@ -110,7 +118,7 @@ def _build(place: Path, folder: Path) -> None:
         f"-Wl,--version-script={place / 'versions'}",
     ]
     command += [f'-DCOMPILE="{compile_kernel}"', f'-DFOLDER="{folder}"', f'-DSTAMP="{folder.name}"']
-    (blas,) = (Path(np.__file__).parents[1] / "numpy.libs").glob("*openblas64_*")
+    blas = openblas()
     double, single = sorted(symbols(blas, r"\w*cblas_[ds]gemm64_"))
     command += [f"-DDGEMM={double}", f"-DSGEMM={single}"]
     command += [str(HERE / "cuda.cpp"), str(place / "absent.cpp"), "-o", str(place / NAMES[0])]
@@ -138,8 +146,11 @@ def _write(address: int, code: bytes) -> None:
     libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), 5)
 
 
-def _redirect(library: ctypes.CDLL, name: str, pattern: str) -> Iterator[str]:
-    """Let the functions of an extension module jump to those of the same name in a library."""
+def _redirect(library: ctypes.CDLL, name: str, pattern: str) -> None:
+    """Let the functions of an extension module jump to those of the same name in a library.
+
+    Those that the library lacks jump to `missing`, with their name as its argument.
+    """
     path = extension(name)
     found, module = symbols(path, pattern), ctypes.PyDLL(str(path))
     known = f"PyInit_{path.name.split('.')[0]}"
@@ -149,7 +160,6 @@ def _redirect(library: ctypes.CDLL, name: str, pattern: str) -> Iterator[str]:
         try:
             code = _jump(ctypes.cast(library[function], ctypes.c_void_p).value)
         except AttributeError:
-            yield function
             text = _kept(function)
             code = _jump(missing, ctypes.cast(text, ctypes.c_void_p).value)
         assert len(code) <= size, f"{function} is too short to be replaced"
@@ -161,9 +171,8 @@ def _kept(text: str) -> ctypes.Array[ctypes.c_char]:
     return ctypes.create_string_buffer(text.encode())
 
 
-def install(folder: Path) -> list[str]:
-    """Put the stand-in in place in this process; return the runtime's functions that it lacks."""
+def install(folder: Path) -> None:
+    """Put the stand-in in place in this process."""
     library = ctypes.CDLL(str(folder / NAMES[0]))
-    absent = list(_redirect(library, "cupy_backends/cuda/api/runtime", r"cuda[A-Z]\w*"))
-    assert not list(_redirect(library, "cupy/cuda/thrust", r"_Z[0-9]+thrust_[a-z]*sort\w*"))
-    return absent
+    _redirect(library, "cupy_backends/cuda/api/runtime", r"cuda[A-Z]\w*")
+    _redirect(library, "cupy/cuda/thrust", r"_Z[0-9]+thrust_[a-z]*sort\w*")

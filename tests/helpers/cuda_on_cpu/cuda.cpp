@@ -3,8 +3,8 @@
 // an error that names the function.
 //
 // Work that is put into a stream runs as late as it may: when the host waits for it, or when other
-// work does through an event. So what reads a result, or changes memory, without waiting, is wrong
-// on every run here, and not by chance.
+// work does through an event. So a program that reads a result or changes memory without waiting
+// fails in every run here, not only in some.
 #include <dlfcn.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -35,11 +35,13 @@ using Guard = std::lock_guard<std::recursive_mutex>;
     EACH(OK, 0, Success) EACH(INVALID_VALUE, 1, InvalidValue)                                 \
     EACH(OUT_OF_MEMORY, 2, MemoryAllocation) EACH(NO_DEVICE, 101, InvalidDevice)              \
     EACH(INVALID_IMAGE, 200, InvalidKernelImage) EACH(NOT_FOUND, 500, SymbolNotFound)         \
+    EACH(ILLEGAL_STATE, 401, IllegalState) EACH(INVALID_HANDLE, 400, InvalidResourceHandle)   \
     EACH(NOT_READY, 600, NotReady) EACH(NOT_SUPPORTED, 801, NotSupported)                     \
     EACH(CAPTURE_UNSUPPORTED, 900, StreamCaptureUnsupported)                                  \
     EACH(CAPTURE_INVALIDATED, 901, StreamCaptureInvalidated)                                  \
     EACH(CAPTURE_ISOLATION, 905, StreamCaptureIsolation)                                      \
-    EACH(CAPTURE_IMPLICIT, 906, StreamCaptureImplicit)
+    EACH(CAPTURE_UNMATCHED, 903, StreamCaptureUnmatched)                                      \
+    EACH(CAPTURE_IMPLICIT, 906, StreamCaptureImplicit) EACH(CAPTURED_EVENT, 907, CapturedEvent)
 #define CODE(name, number, text) name = number,
 enum Code { CODES(CODE) };  // of the runtime and of the driver, which agree
 
@@ -58,9 +60,12 @@ extern "C" int missing(const char* name) {
 
 // Streams, events and graphs --------------------------------------------------------------------
 
+struct Stream;
 struct Graph {
-    std::vector<Work> work;
+    Stream* origin;  // the stream that the recording began with
+    std::vector<Work> work = {};
     int error = OK;
+    bool ended = false;
 };
 
 struct Stream {
@@ -123,8 +128,11 @@ static int wait(Stream& stream) {
     Guard guard(lock);
     if (stream.graph) return stream.graph->error = failed(CAPTURE_UNSUPPORTED);
     if (&stream == &default_stream)
-        for (Stream* other : streams)
-            if (other->blocking && !other->graph) run(*other);
+        for (Stream* other : streams) {
+            if (!other->blocking) continue;
+            if (other->graph) return other->graph->error = failed(CAPTURE_IMPLICIT);
+            run(*other);
+        }
     run(stream);
     return OK;
 }
@@ -180,6 +188,8 @@ int cudaStreamWaitEvent(void* stream, void* event, unsigned) {
     Stream& s = at(stream);
     if (!e.stream) return OK;  // it was never recorded
     if (e.graph) {             // work that follows recorded work is recorded
+        if (e.graph->ended) return failed(CAPTURED_EVENT);
+        if (&s == &default_stream) return e.graph->error = failed(CAPTURE_IMPLICIT);
         if (s.graph && s.graph != e.graph) return failed(CAPTURE_ISOLATION);
         return s.graph = e.graph, OK;
     }
@@ -200,16 +210,21 @@ int cudaEventQuery(void* event) {  // done late: CuPy asks often, but a loop tha
     return cudaEventSynchronize(event);
 }
 int cudaEventElapsedTime(float* ms, void* first, void* second) {
-    int code = cudaEventSynchronize(first);
-    code = code ? code : cudaEventSynchronize(second);
+    Guard guard(lock);
+    for (auto e : {static_cast<Event*>(first), static_cast<Event*>(second)}) {
+        if (!e->stream || e->graph) return failed(INVALID_HANDLE);
+        if (e->place > e->stream->done) return NOT_READY;
+    }
     *ms = float(*static_cast<Event*>(second)->ms - *static_cast<Event*>(first)->ms);
-    return code;
+    return OK;
 }
 
 int cudaStreamBeginCapture(void* stream, int) {
     Guard guard(lock);
-    if (&at(stream) == &default_stream) return failed(CAPTURE_UNSUPPORTED);
-    return at(stream).graph = std::make_shared<Graph>(), OK;
+    Stream& s = at(stream);
+    if (&s == &default_stream) return failed(CAPTURE_UNSUPPORTED);
+    if (s.graph) return failed(ILLEGAL_STATE);
+    return s.graph = std::make_shared<Graph>(Graph{&s}), OK;
 }
 int cudaStreamIsCapturing(void* stream, int* status) {
     Guard guard(lock);
@@ -219,7 +234,9 @@ int cudaStreamIsCapturing(void* stream, int* status) {
 int cudaStreamEndCapture(void* stream, void** graph) {
     Guard guard(lock);
     auto ended = at(stream).graph;
-    if (!ended) return failed(INVALID_VALUE);
+    if (!ended) return failed(ILLEGAL_STATE);
+    if (ended->origin != &at(stream)) return failed(CAPTURE_UNMATCHED);
+    ended->ended = true;
     for (Stream* other : streams)
         if (other->graph == ended) other->graph = nullptr;
     if (ended->error) return *graph = nullptr, failed(CAPTURE_INVALIDATED);
@@ -229,7 +246,7 @@ int cudaGraphDestroy(void* graph) { return delete static_cast<std::shared_ptr<Gr
 int cudaGraphInstantiate(void** made, void* graph, unsigned long long) {
     return *made = new std::shared_ptr<Graph>(*static_cast<std::shared_ptr<Graph>*>(graph)), OK;
 }
-int cudaGraphExecDestroy(void* graph) { Guard guard(lock); run_all(); return cudaGraphDestroy(graph); }
+int cudaGraphExecDestroy(void* graph) { return cudaGraphDestroy(graph); }
 int cudaGraphLaunch(void* graph, void* stream) {
     return put(at(stream), [graph = *static_cast<std::shared_ptr<Graph>*>(graph)] {
         for (const Work& work : graph->work) work();
@@ -296,6 +313,7 @@ int cudaFreeHost(void* place) {
     return free(place), OK;
 }
 int cudaMemGetInfo(size_t* free_bytes, size_t* total) {
+    Guard guard(lock);
     return *free_bytes = CAPACITY - used, *total = CAPACITY, OK;
 }
 int cudaMemcpyAsync(void* to, const void* from, size_t bytes, int, void* stream) {
@@ -408,9 +426,9 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
                    unsigned bz, unsigned shared, void* stream, void** arguments, void** extra) {
     static char* stacks = (char*)mmap(nullptr, size_t(1024) << 16, PROT_READ | PROT_WRITE,
                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (!gx || !gy || !gz || !bx || !by || !bz || bx * by * bz > 1024 || gy > 65535 || gz > 65535)
-        return failed(INVALID_VALUE);
-    if (shared > SHARED) return failed(INVALID_VALUE);
+    bool large = bx > 1024 || by > 1024 || bz > 64 || bx * by * bz > 1024 || shared > SHARED;
+    large = large || gx > INT32_MAX || gy > 65535 || gz > 65535;
+    if (large || !gx || !gy || !gz || !bx || !by || !bz) return failed(INVALID_VALUE);
     if (extra) return missing("cuLaunchKernel with packed arguments");
     std::shared_ptr<Launch> launch(((Launch * (*)(void**)) function)(arguments));
     return put(at(stream), [=] {

@@ -1,5 +1,5 @@
 // What a kernel needs to be built by a host C++ compiler. Each source that NVRTC is given is built
-// with this file in front of it, and with a `KERNEL(place, kernel)` behind it for each kernel.
+// with this file in front of it, and with `KERNEL(place, barriers, kernel)` after it for each kernel.
 //
 // A launch goes over the blocks, one after the other. In a kernel without barriers, so do the
 // threads of a block. With barriers, each thread has a stack of its own and runs
