@@ -76,7 +76,8 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(browser, page):
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("page", CHECKED)
 def test_axe_finds_no_barrier(browser, page, theme, width):
     show(browser, page, width, theme)

@@ -27,9 +27,9 @@ import numpy as np
 HERE = Path(__file__).parent
 NAMES = ("libcuda.so.1", "libnvrtc.so.12", "libcublas.so.12", "libcublasLt.so.12")
 BLAS = "cupy_backends/cuda/libs/cublas"
-OPTIONS = ("-std=c++17", "-O2", "-ffp-contract=off", "-fno-math-errno", "-w", "-fPIC")
-OPTIONS += ("-fvisibility=hidden", "-fno-gnu-unique")
-OPTIONS += ("-U_FORTIFY_SOURCE",)  # with it, longjmp refuses to go to another stack
+KERNELS = "-std=c++17 -O2 -ffp-contract=off -fno-math-errno -w -fPIC -fvisibility=hidden"
+KERNELS += " -fno-gnu-unique -U_FORTIFY_SOURCE"  # with the latter, longjmp refuses another stack
+LIBRARY = "-std=c++17 -O3 -march=native -ffp-contract=off -Wall -Wextra -shared -fPIC"
 HEADERS = ("complex.cuh", "carray.cuh", "atomics.cuh", "math_constants.h")  # compiled in advance
 Symbols = dict[str, tuple[int, int]]
 
@@ -73,13 +73,10 @@ def openblas() -> Path:
 
 def built() -> Path:
     """Build the stand-in once; return the folder with a link to it for each of NVIDIA's names."""
-    paths = HERE, extension(BLAS), openblas()  # which the library refers to
-    sources = b"".join(
-        path.read_bytes() for path in (*sorted(HERE.glob("*.[ch]*")), extension(BLAS))
-    )
-    stamp = hashlib.sha256(sources + str((compiler(), OPTIONS, NAMES, paths)).encode()).hexdigest()[
-        :16
-    ]
+    sources = (*sorted(HERE.glob("*.[ch]*")), extension(BLAS))
+    used = (compiler(), KERNELS, LIBRARY, NAMES, sources, openblas())
+    contents = b"".join(path.read_bytes() for path in sources) + str(used).encode()
+    stamp = hashlib.sha256(contents).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"cuda_on_cpu-{os.getuid()}" / stamp
     if not folder.is_dir():
         folder.parent.mkdir(mode=0o700, exist_ok=True)
@@ -95,34 +92,26 @@ def _build(place: Path, folder: Path) -> None:
     """Build in one place for use in another."""
     include = extension("cupy/_core/core").parent / "include"
     cccl = [include / "cupy/_cccl" / name for name in ("cub", "thrust", "libcudacxx")]
-    compile_kernel = f"{compiler()} {' '.join(OPTIONS)} -I{HERE}"
+    kernels = f"{compiler()} {KERNELS}"
     headers = ["device.h", *(f"cupy/{name}" for name in HEADERS)]
     (place / "kernels.h").write_text("".join(f"#include <{name}>\n" for name in headers))
-    command = [*compile_kernel.split(), *(f"-I{path}" for path in (include, *cccl))]
-    subprocess.run([*command, "-x", "c++-header", str(place / "kernels.h")], check=True)
+    folders = [f"-I{path}" for path in (HERE, include, *cccl)]
+    command = [*kernels.split(), *folders, "-x", "c++-header", str(place / "kernels.h")]
+    subprocess.run(command, check=True)
 
     text = "".join((HERE / name).read_text() for name in ("libraries.h", "cuda.cpp"))
     text = text.replace("##letter##", "S") + text.replace("##letter##", "D")  # by PRODUCTS
-    absent = [
-        name for name in symbols(extension(BLAS), r"cublas[A-Z]\w*") if f" {name}(" not in text
-    ]
+    needed = symbols(extension(BLAS), r"cublas[A-Z]\w*")
+    absent = (name for name in needed if f" {name}(" not in text)
     lines = [f'extern "C" int {name}() {{ return missing("{name}"), 15; }}' for name in absent]
     (place / "absent.cpp").write_text("\n".join(['extern "C" int missing(const char*);', *lines]))
     (place / "versions").write_text(f"{NAMES[2]} {{ global: cublas*; }};")
-    command = [str(compiler()), "-std=c++17", "-O3", "-march=native", "-ffp-contract=off"]
-    command += [
-        "-Wall",
-        "-Wextra",
-        "-shared",
-        "-fPIC",
-        f"-Wl,--version-script={place / 'versions'}",
-    ]
-    command += [f'-DCOMPILE="{compile_kernel}"', f'-DFOLDER="{folder}"', f'-DSTAMP="{folder.name}"']
-    blas = openblas()
-    double, single = sorted(symbols(blas, r"\w*cblas_[ds]gemm64_"))
-    command += [f"-DDGEMM={double}", f"-DSGEMM={single}"]
-    command += [str(HERE / "cuda.cpp"), str(place / "absent.cpp"), "-o", str(place / NAMES[0])]
-    subprocess.run([*command, str(blas), f"-Wl,-rpath,{blas.parent}", "-ldl"], check=True)
+    double, single = sorted(symbols(openblas(), r"\w*cblas_[ds]gemm64_"))
+    command = [str(compiler()), *LIBRARY.split(), f"-Wl,--version-script={place / 'versions'}"]
+    command += [f'-DCOMPILE="{kernels}"', f'-DFOLDER="{folder}"', f'-DSTAMP="{folder.name}"']
+    command += [f"-DDGEMM={double}", f"-DSGEMM={single}", str(HERE / "cuda.cpp")]
+    command += [str(place / "absent.cpp"), "-o", str(place / NAMES[0]), str(openblas()), "-ldl"]
+    subprocess.run([*command, f"-Wl,-rpath,{openblas().parent}"], check=True)
     for name in NAMES[1:]:
         (place / name).symlink_to(NAMES[0])
 

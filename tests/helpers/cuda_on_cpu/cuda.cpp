@@ -272,15 +272,10 @@ static bool inside(const std::map<char*, size_t>& kept, const void* place) {
 }
 
 static int copy(void* to, const void* from, size_t bytes, Stream& stream) {
-    bool to_device = inside(memory, to), from_device = inside(memory, from);
-    if (!stream.graph && to_device && !from_device && !inside(pinned, from)) {
-        // CUDA has read ordinary memory of the host when the call returns.
-        std::string staged((const char*)from, bytes);
-        return put(stream, [=] { memcpy(to, staged.data(), bytes); });
-    }
     int code = put(stream, [=] { memmove(to, from, bytes); });
-    bool ordinary = !to_device && !inside(pinned, to);
-    if (!code && !stream.graph && ordinary) run(stream);  // and likewise written it
+    auto known = [](const void* place) { return inside(memory, place) || inside(pinned, place); };
+    // Ordinary memory of the host has been read or written when the call returns.
+    if (!code && !stream.graph && !(known(to) && known(from))) run(stream);
     return code;
 }
 
@@ -330,9 +325,6 @@ int cudaMemcpy(void* to, const void* from, size_t bytes, int) {
 }
 int cudaMemsetAsync(void* place, int value, size_t bytes, void* stream) {
     return put(at(stream), [=] { memset(place, value, bytes); });
-}
-int cudaMemset(void* place, int value, size_t bytes) {
-    return cudaMemsetAsync(place, value, bytes, nullptr);
 }
 int cudaPointerGetAttributes(void* attributes, const void* place) {
     Guard guard(lock);
@@ -481,7 +473,7 @@ static int compile(Program& program, const std::string& options) {
     for (const std::string& name : kernels_in(program.source)) add(name, name);
     for (size_t i = 0; i < program.names.size(); i++) add(program.names[i], program.expressions[i]);
     std::ofstream(at + "/kernels.cpp") << text << "\n";
-    std::string command = COMPILE " -shared -include " FOLDER "/kernels.h" + options + " " + at;
+    std::string command = COMPILE " -shared -include '" FOLDER "/kernels.h'" + options + " " + at;
     command += "/kernels.cpp -o " + at + "/kernels.so >" + at + "/log 2>&1";
     bool failed = system(command.c_str());
     std::string code = contents(at + "/kernels.so");
