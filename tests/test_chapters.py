@@ -4,6 +4,7 @@ import ast
 import csv
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -626,7 +627,8 @@ def test_a_chapter_starts_without_docstrings_and_in_ascii(chapter, environment):
 @pytest.mark.parametrize("how", ["| true", ">&- 2>&-"])
 def test_a_chapter_ends_well_when_nobody_reads(chapter, how, environment, tmp_path):
     """Whether a pipe's reader ended, as `head` does, or there are no streams, as in a service."""
-    chapter_run = f"{sys.executable} {chapter} --quick {how}; echo ${{PIPESTATUS[0]}} > code"
+    command = shlex.join([sys.executable, str(chapter), "--quick"])
+    chapter_run = f"{command} {how}; echo ${{PIPESTATUS[0]}} > code"
     options = {"cwd": tmp_path, "env": environment, "stderr": subprocess.PIPE, "text": True}
     done = subprocess.run(["bash", "-c", chapter_run], **options)
     assert ((tmp_path / "code").read_text(), done.stderr) == ("0\n", "")
